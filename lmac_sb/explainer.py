@@ -1,0 +1,322 @@
+"""The explanation of a classifier's decision, from waveform to waveform.
+
+The only place that knows the order of the steps; training, evaluation and
+inference call it.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+
+from lmac_sb.decoder import as_mask_decoder
+from lmac_sb.errors import LMACError
+from lmac_sb.masking import MASK_DOMAINS, apply_mask, binarize
+
+__all__ = ["Explainer", "Explanation", "Analysis"]
+
+
+@dataclass
+class Analysis:
+    """What the classifier saw and decided, before any mask.
+
+    Arguments
+    ---------
+    stft : torch.Tensor
+        [batch, time, freq, 2].
+    magnitude : torch.Tensor
+        Linear, [batch, time, freq].
+    logits : torch.Tensor
+        [batch, classes].
+    latents : list of torch.Tensor
+        What the decoder reads, deepest first.
+    n_samples : int
+        Length of the waveforms.
+    """
+
+    stft: torch.Tensor
+    magnitude: torch.Tensor
+    logits: torch.Tensor
+    latents: list
+    n_samples: int
+
+
+@dataclass
+class Explanation:
+    """An explained batch.
+
+    Arguments
+    ---------
+    waveform : torch.Tensor
+        Masked-in sound, [batch, samples]: what the decision rests on.
+        None where it was not asked for.
+    residual : torch.Tensor
+        Masked-out sound, [batch, samples], or None.
+    mask : torch.Tensor
+        [batch, time, freq], in [0, 1].
+    logits, logits_in, logits_out : torch.Tensor
+        Classifier's logits on the whole, masked-in and masked-out input,
+        [batch, classes].
+    decision : torch.Tensor
+        Explained class, [batch].
+    magnitude : torch.Tensor
+        Linear magnitude of the input, [batch, time, freq].
+    """
+
+    waveform: torch.Tensor
+    residual: torch.Tensor
+    mask: torch.Tensor
+    logits: torch.Tensor
+    logits_in: torch.Tensor
+    logits_out: torch.Tensor
+    decision: torch.Tensor
+    magnitude: torch.Tensor
+
+
+class Explainer:
+    """Explains a frozen classifier with a mask decoder.
+
+    Arguments
+    ---------
+    features : lmac_sb.features.SpectralFeatures
+        The classifier's front end.
+    classifier : lmac_sb.classifier.FrozenClassifier
+        The classifier to explain.
+    decoder : torch.nn.Module
+        `MaskDecoder`, SpeechBrain's `CNN14PSI_stft`, or any module that turns
+        (latents, log1p magnitude) into mask logits [batch, time, freq].
+    mask_domain : str
+        Where the mask acts, see `lmac_sb.masking`.
+
+    Example
+    -------
+    >>> from lmac_sb.classifier import ConvEmbedding, FrozenClassifier
+    >>> from lmac_sb.decoder import MaskDecoder
+    >>> from lmac_sb.features import SpectralFeatures
+    >>> explainer = Explainer(
+    ...     SpectralFeatures(n_mels=40),
+    ...     FrozenClassifier(
+    ...         ConvEmbedding(40, [4, 8, 16]),
+    ...         torch.nn.Linear(16, 3),
+    ...         ["blocks.2", "blocks.1"],
+    ...         min_frames=4,
+    ...     ),
+    ...     MaskDecoder([16, 8], n_mels=40, width=8),
+    ... )
+    >>> explanation = explainer(torch.rand(2, 16000))
+    >>> explanation.waveform.shape, explanation.mask.shape
+    (torch.Size([2, 16000]), torch.Size([2, 87, 513]))
+    """
+
+    def __init__(self, features, classifier, decoder, mask_domain="log1p"):
+        if mask_domain not in MASK_DOMAINS:
+            raise LMACError(
+                f"mask_domain: '{mask_domain}' is none of {MASK_DOMAINS}"
+            )
+        self.features = features
+        self.classifier = classifier
+        self.decoder = decoder
+        self.mask_domain = mask_domain
+
+    def __call__(
+        self, wavs, lengths=None, target=None, threshold=None, sounds=True
+    ):
+        """Explain a batch of waveforms.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            [batch, samples], at the features' sampling rate.
+        lengths : torch.Tensor
+            Relative lengths of padded clips, [batch], in (0, 1]. Clips of
+            different lengths are explained apart, so that no clip's result
+            depends on the padding; the results are padded with zeros.
+        target : torch.Tensor
+            Class to explain, [batch]; default the classifier's decision.
+        threshold : float
+            Make the mask binary at this value; default continuous.
+        sounds : bool
+            Whether to resynthesise `waveform` and `residual`.
+
+        Returns
+        -------
+        Explanation
+
+        Raises
+        ------
+        LMACError
+            If the waveforms are not [batch, samples], are empty or hold
+            NaN, or a length is out of range.
+        """
+        _check(wavs, lengths)
+        options = {"threshold": threshold, "sounds": sounds}
+        if lengths is None or (lengths == 1).all():
+            return self._explain(wavs, target, **options)
+        samples = (lengths * wavs.shape[1]).round().long().clamp(min=1)
+        parts, places = [], []
+        for n_samples in samples.unique().tolist():
+            rows = (samples == n_samples).nonzero()[:, 0].to(wavs.device)
+            part_target = None if target is None else target[rows]
+            parts.append(
+                self._explain(wavs[rows, :n_samples], part_target, **options)
+            )
+            places.append(rows)
+        return _merge(parts, places, wavs.shape[1], self.features)
+
+    def _explain(self, wavs, target, threshold, sounds):
+        """Explain clips of one length."""
+        analysis = self.analyze(wavs)
+        mask = self.mask(analysis)
+        if threshold is not None:
+            mask = binarize(mask, threshold)
+        return self.complete(analysis, mask, target, sounds)
+
+    def analyze(self, wavs):
+        """Features, decision and latents; no gradient is kept.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            [batch, samples].
+
+        Returns
+        -------
+        Analysis
+        """
+        with torch.no_grad():
+            # STFT in single precision whatever the autocast.
+            stft = self.features.stft(wavs.float())
+            magnitude = self.features.magnitude(stft)
+            mel = self._mel(magnitude)
+            logits, latents = self.classifier(mel)
+        return Analysis(stft, magnitude, logits, latents, wavs.shape[1])
+
+    def mask(self, analysis):
+        """The decoder's mask.
+
+        Arguments
+        ---------
+        analysis : Analysis
+            From `analyze`.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, time, freq], in [0, 1].
+        """
+        log_magnitude = torch.log1p(analysis.magnitude)
+        n_frames = log_magnitude.shape[1]
+        # Frames that the classifier was padded with have latents too.
+        log_magnitude = self._pad(log_magnitude)
+        logits = as_mask_decoder(self.decoder)(analysis.latents, log_magnitude)
+        # Half precision would round the mask to steps of 1/256 or more.
+        return torch.sigmoid(logits[:, :n_frames].float())
+
+    def complete(self, analysis, mask, target=None, sounds=True):
+        """Classify both sides of any mask.
+
+        Masked-in and masked-out go through the classifier as one batch.
+
+        Arguments
+        ---------
+        analysis : Analysis
+            From `analyze`.
+        mask : torch.Tensor
+            [batch, time, freq], from the decoder or from elsewhere.
+        target : torch.Tensor
+            Class to explain, [batch]; default the decision.
+        sounds : bool
+            Whether to resynthesise the sounds.
+
+        Returns
+        -------
+        Explanation
+        """
+        magnitude = analysis.magnitude
+        inside = apply_mask(magnitude, mask, self.mask_domain)
+        outside = apply_mask(magnitude, 1 - mask, self.mask_domain)
+        mel = self._mel(torch.cat((inside, outside)))
+        logits_in, logits_out = self.classifier(mel)[0].chunk(2)
+        waveform = residual = None
+        if sounds:
+            waveform, residual = (
+                self._resynthesise(analysis, part)
+                for part in (inside, outside)
+            )
+        decision = analysis.logits.argmax(1) if target is None else target
+        return Explanation(
+            waveform=waveform,
+            residual=residual,
+            mask=mask,
+            logits=analysis.logits,
+            logits_in=logits_in,
+            logits_out=logits_out,
+            decision=decision,
+            magnitude=magnitude,
+        )
+
+    @torch.no_grad()
+    def _resynthesise(self, analysis, magnitude):
+        """Waveform of another magnitude with the input's phase."""
+        gain = magnitude / analysis.magnitude
+        return self.features.istft(
+            analysis.stft * gain[..., None], analysis.n_samples
+        )
+
+    def _mel(self, magnitude):
+        """Classifier's input, padded with silence to its shortest."""
+        return self.features.mel(self._pad(magnitude))
+
+    def _pad(self, frames):
+        """At least as many frames [batch, time, ...] as can be classified."""
+        missing = self.classifier.min_frames - frames.shape[1]
+        if missing <= 0:
+            return frames
+        return torch.nn.functional.pad(frames, (0, 0, 0, missing))
+
+
+def _check(wavs, lengths):
+    """Refuse what cannot be explained."""
+    if wavs.dim() != 2 or 0 in wavs.shape:
+        raise LMACError(
+            f"wavs: shape {tuple(wavs.shape)}, needed is [batch, samples] "
+            "with at least one sample"
+        )
+    if not wavs.isfinite().all():
+        bad = (~wavs.isfinite()).any(1).nonzero()[:, 0].tolist()
+        raise LMACError(f"wavs: NaN or infinite samples in clips {bad}")
+    if lengths is not None and (
+        lengths.shape != wavs.shape[:1]
+        or not ((lengths > 0) & (lengths <= 1)).all()
+    ):
+        raise LMACError(
+            f"lengths: {lengths.tolist()}, needed is one number in (0, 1] "
+            f"for each of {len(wavs)} clips"
+        )
+
+
+def _merge(parts, places, n_samples, features):
+    """One zero-padded explanation out of explanations of several lengths."""
+    n_clips = sum(len(rows) for rows in places)
+    sizes = {1: n_samples}
+    merged = {}
+    for field in fields(Explanation):
+        values = [getattr(part, field.name) for part in parts]
+        if values[0] is None:
+            merged[field.name] = None
+            continue
+        shape = list(values[0].shape)
+        if field.name in ("waveform", "residual"):
+            shape[1] = sizes[1]
+        elif field.name in ("mask", "magnitude"):
+            shape[1] = features.n_frames(n_samples)
+        whole = values[0].new_zeros([n_clips, *shape[1:]])
+        for value, rows in zip(values, places):
+            if value.dim() == 1:
+                whole[rows] = value
+            else:
+                whole[rows, : value.shape[1]] = value
+        merged[field.name] = whole
+    return Explanation(**merged)

@@ -1,0 +1,134 @@
+"""Masked-in and masked-out spectrograms.
+
+A mask is `[batch, time, freq]` in [0, 1] on the linear-frequency spectrogram.
+It can act on the spectrogram in one of two domains:
+
+* ``"log1p"``: on ``log1p(|X|)``, as the paper's code does. Masked-in and
+  masked-out add up to the whole in that domain only; a value of 0.5 takes
+  about 6 dB from quiet bins and more from loud ones.
+* ``"linear"``: on ``|X|``. A value of 0.5 is -6 dB at every level, and the
+  waveforms of masked-in and masked-out add up to the input.
+
+A binary mask means the same in both.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import torch
+
+from lmac_sb.errors import LMACError
+
+__all__ = ["MASK_DOMAINS", "apply_mask", "binarize", "top_share"]
+
+MASK_DOMAINS = ("log1p", "linear")
+
+
+def apply_mask(magnitude, mask, domain="log1p"):
+    """Magnitude that a mask lets through.
+
+    Arguments
+    ---------
+    magnitude : torch.Tensor
+        Linear magnitude, [batch, time, freq].
+    mask : torch.Tensor
+        Values in [0, 1], [batch, time, freq].
+    domain : str
+        ``"log1p"`` or ``"linear"``, see the module's text.
+
+    Returns
+    -------
+    torch.Tensor
+        Linear magnitude, [batch, time, freq].
+
+    Raises
+    ------
+    LMACError
+        If the shapes differ or the domain is unknown.
+
+    Example
+    -------
+    >>> magnitude = torch.tensor([[[0.0, 3.0]]])
+    >>> mask = torch.tensor([[[1.0, 0.5]]])
+    >>> apply_mask(magnitude, mask)  # sqrt(1 + 3) - 1
+    tensor([[[0., 1.]]])
+    >>> apply_mask(magnitude, mask, "linear")
+    tensor([[[0.0000, 1.5000]]])
+    """
+    if magnitude.shape != mask.shape:
+        raise LMACError(
+            f"mask: shape {tuple(mask.shape)}, but the spectrogram has "
+            f"{tuple(magnitude.shape)}"
+        )
+    if domain == "linear":
+        return mask * magnitude
+    if domain == "log1p":
+        return torch.expm1(mask * torch.log1p(magnitude))
+    raise LMACError(f"mask_domain: '{domain}' is none of {MASK_DOMAINS}")
+
+
+def binarize(mask, threshold):
+    """Hard mask: 1 where the mask reaches the threshold.
+
+    Arguments
+    ---------
+    mask : torch.Tensor
+        Values in [0, 1], any shape.
+    threshold : float
+        In (0, 1].
+
+    Returns
+    -------
+    torch.Tensor
+        Zeros and ones, same shape and type.
+
+    Raises
+    ------
+    LMACError
+        If the threshold is outside (0, 1].
+
+    Example
+    -------
+    >>> binarize(torch.tensor([0.2, 0.5, 0.7]), 0.5)
+    tensor([0., 1., 1.])
+    """
+    if not 0 < threshold <= 1:
+        raise LMACError(f"threshold: {threshold} is not in (0, 1]")
+    return (mask >= threshold).to(mask.dtype)
+
+
+def top_share(scores, share):
+    """Binary mask of the highest-scored bins of each clip.
+
+    With the same share for two methods, both keep the same area, which is
+    what makes their figures comparable.
+
+    Arguments
+    ---------
+    scores : torch.Tensor
+        Any real scores, [batch, time, freq].
+    share : float or torch.Tensor
+        Share of the bins to keep, in [0, 1]; one number or one a clip
+        [batch]. At least one bin is kept where the share is not zero.
+
+    Returns
+    -------
+    torch.Tensor
+        Zeros and ones, [batch, time, freq].
+
+    Example
+    -------
+    >>> top_share(torch.tensor([[[1.0, 4.0], [3.0, 2.0]]]), 0.5)
+    tensor([[[0., 1.],
+             [1., 0.]]])
+    """
+    flat = scores.flatten(1)
+    n_bins = flat.shape[1]
+    share = torch.as_tensor(share, device=flat.device).expand(len(flat))
+    keep = (share.double() * n_bins).round().long()
+    keep = torch.where(share > 0, keep.clamp(min=1), keep)
+    # Ranks, not a threshold: ties must not change the area.
+    order = flat.argsort(dim=1, descending=True, stable=True)
+    ranks = torch.empty_like(order)
+    ranks.scatter_(1, order, torch.arange(n_bins, device=flat.device).expand_as(order))
+    return (ranks < keep[:, None]).to(scores.dtype).view_as(scores)
