@@ -35,7 +35,9 @@ class ConvEmbedding(torch.nn.Module):
     torch.Size([2, 16])
     """
 
-    def __init__(self, n_mels=80, channels=(8, 16, 32, 64, 128, 256), dropout=0.2):
+    def __init__(
+        self, n_mels=80, channels=(8, 16, 32, 64, 128, 256), dropout=0.2
+    ):
         super().__init__()
         self.norm = torch.nn.BatchNorm1d(n_mels)
         self.blocks = torch.nn.ModuleList(
@@ -99,7 +101,9 @@ class FrozenClassifier(torch.nn.Module):
     False
     """
 
-    def __init__(self, embedding_model, classifier, latent_layers, min_frames=1):
+    def __init__(
+        self, embedding_model, classifier, latent_layers, min_frames=1
+    ):
         super().__init__()
         self.embedding_model = embedding_model
         self.classifier = classifier

@@ -4,11 +4,16 @@ Authors
  * The lmac-sb authors 2026
 """
 
+import math
+
 import torch
 from speechbrain.lobes.models.Cnn14 import CNN14PSI_stft
 from torch.nn import functional as F
 
 __all__ = ["MaskDecoder", "PSIAdapter", "as_mask_decoder"]
+
+# The fine grid: one cell for 4 frames x 4 bins of the spectrogram.
+PATCH = 4
 
 
 class MaskDecoder(torch.nn.Module):
@@ -16,19 +21,20 @@ class MaskDecoder(torch.nn.Module):
 
     From the deepest latent on, the map is doubled in time and frequency
     until it has the next latent's size, that latent is added, and a
-    depthwise-separable block mixes them; so up to the mel bands at half the
-    frame rate. There the network states, for each of `spec_width` channels
-    and a bias, how much it should count. These coefficients are carried from
-    the mel bands to the bins between whose centres they lie, and weight a few
-    learned full-resolution channels of the spectrogram itself. So the
-    expensive part runs at low resolution, while the mask follows the finest
-    detail of the sound. With ``spec_width=0`` the mask comes from the latents
+    convolution mixes them; so up to the mel bands at a quarter of the frame
+    rate. From there each linear-frequency cell of 4 x 4 frames and bins reads
+    the mel bands between whose centres it lies. Patches of the spectrogram
+    itself join on that grid: they carry the detail that the classifier has
+    pooled away. A last transposed convolution unfolds each cell into its
+    frames and bins. So nothing but the first and last layer runs at full
+    resolution. With ``spectrogram=False`` the mask comes from the latents
     alone, as in the paper.
 
     Geometry: a cell of a latent lies exactly over the frames and bands that
-    were pooled into it. Kernels are twice the stride and start as bilinear
-    interpolation, so there is no checkerboard; frames and bands that pooling
-    dropped repeat their neighbour.
+    were pooled into it; frames and bands that pooling dropped repeat their
+    neighbour. Kernels are twice the stride and start as bilinear
+    interpolation, so no cell is reached less often than its neighbours, the
+    cause of checkerboards.
 
     Arguments
     ---------
@@ -36,14 +42,16 @@ class MaskDecoder(torch.nn.Module):
         Channels of each latent, deepest first.
     n_mels : int
         Mel bands that the classifier sees.
-    n_bins : int
-        Frequency bins of the mask.
+    n_fft : int
+        FFT size in samples; the mask has ``n_fft // 2 + 1`` bins.
     sample_rate : int
         Sampling rate in Hz; places the mel bands on the bins.
     width : int
-        Channels at low resolution.
-    spec_width : int
-        Channels at full resolution.
+        Channels of the decoder.
+    n_mix : int
+        Convolution blocks on the fine grid.
+    spectrogram : bool
+        Whether the decoder sees the spectrogram beside the latents.
 
     Example
     -------
@@ -57,16 +65,17 @@ class MaskDecoder(torch.nn.Module):
         self,
         latent_channels,
         n_mels=80,
-        n_bins=513,
+        n_fft=1024,
         sample_rate=16000,
-        width=48,
-        spec_width=8,
+        width=32,
+        n_mix=2,
+        spectrogram=True,
     ):
         super().__init__()
         self.n_mels = n_mels
         self.register_buffer(
-            "mel_to_linear",
-            _mel_to_linear(n_mels, n_bins, sample_rate),
+            "mel_to_patch",
+            _mel_to_patch(n_mels, n_fft // 2 + 1, sample_rate),
             persistent=False,
         )
         self.project = torch.nn.ModuleList(
@@ -79,16 +88,13 @@ class MaskDecoder(torch.nn.Module):
         )
         self.mix = torch.nn.ModuleList(_Mix(width) for _ in latent_channels)
         self.grow = torch.nn.ModuleList(_Grow(width) for _ in latent_channels)
-        self.coefficients = torch.nn.Conv2d(width, spec_width + 1, 1)
-        self.spectrum = None
-        if spec_width:
-            self.spectrum = torch.nn.Sequential(
-                torch.nn.Conv2d(1, spec_width, 3, padding=1),
-                torch.nn.GELU(),
-                torch.nn.Conv2d(
-                    spec_width, spec_width, 5, padding=2, groups=spec_width
-                ),
-            )
+        self.patches = (
+            torch.nn.Conv2d(1, width, PATCH, PATCH) if spectrogram else None
+        )
+        self.fine = torch.nn.Sequential(*(_Mix(width) for _ in range(n_mix)))
+        self.unfold = torch.nn.ConvTranspose2d(
+            width, 1, 2 * PATCH, PATCH, PATCH // 2
+        )
 
     def forward(self, latents, log_magnitude):
         """Decode a mask.
@@ -105,39 +111,33 @@ class MaskDecoder(torch.nn.Module):
         torch.Tensor
             Mask logits, [batch, time, freq].
         """
-        n_frames = log_magnitude.shape[1]
+        n_frames, n_bins = log_magnitude.shape[1:]
         sizes = [latent.shape[2:] for latent in latents[1:]]
-        sizes.append(((n_frames + 1) // 2, self.n_mels))
+        sizes.append((-(-n_frames // PATCH), self.n_mels))
         h = 0
         for latent, project, mix, grow, size in zip(
             latents, self.project, self.mix, self.grow, sizes
         ):
             h = grow(mix(h + project(latent)), size)
-        h = F.interpolate(
-            self.coefficients(h), scale_factor=(2, 1), mode="bilinear"
-        )
-        h = h[:, :, :n_frames] @ self.mel_to_linear
-        if self.spectrum is None:
-            return h[:, 0]
-        detail = self.spectrum(log_magnitude[:, None])
-        return h[:, 0] + (h[:, 1:] * detail).sum(1)
+        h = h @ self.mel_to_patch
+        if self.patches is not None:
+            pad = (0, -n_bins % PATCH, 0, -n_frames % PATCH)
+            h = h + self.patches(F.pad(log_magnitude[:, None], pad))
+        h = self.unfold(self.fine(h))
+        return h[:, 0, :n_frames, :n_bins]
 
 
 class _Mix(torch.nn.Module):
-    """Residual depthwise-separable block."""
+    """Residual block of one convolution and one pointwise layer."""
 
     def __init__(self, width):
         super().__init__()
-        self.depthwise = torch.nn.Conv2d(
-            width, width, 5, padding=2, groups=width
-        )
         self.norm = torch.nn.GroupNorm(1, width)
-        self.expand = torch.nn.Conv2d(width, 2 * width, 1)
-        self.reduce = torch.nn.Conv2d(2 * width, width, 1)
+        self.conv = torch.nn.Conv2d(width, width, 3, padding=1)
+        self.point = torch.nn.Conv2d(width, width, 1)
 
     def forward(self, x):
-        h = self.norm(self.depthwise(x))
-        return x + self.reduce(F.gelu(self.expand(h)))
+        return x + self.point(F.gelu(self.conv(self.norm(x))))
 
 
 class _Grow(torch.nn.Module):
@@ -193,20 +193,22 @@ def _fit(x, size):
     return x
 
 
-def _mel_to_linear(n_mels, n_bins, sample_rate):
-    """Linear interpolation from mel band centres to bins, [mel, freq]."""
+def _mel_to_patch(n_mels, n_bins, sample_rate):
+    """Linear interpolation from mel band centres to patch centres.
 
-    def to_mel(hertz):
-        return 2595 * torch.log10(1 + hertz / 700)
-
-    bins = to_mel(torch.linspace(0, sample_rate / 2, n_bins).double())
+    [mel, patches]; a patch of `PATCH` bins reads the bands that it lies
+    between.
+    """
+    n_patches = -(-n_bins // PATCH)
+    bins = PATCH * torch.arange(n_patches).double() + (PATCH - 1) / 2
+    hertz = bins * sample_rate / 2 / (n_bins - 1)
+    top = math.log10(1 + sample_rate / 2 / 700)
     # SpeechBrain's bank has n_mels + 2 equally spaced points; the outer two
     # are edges, not centres.
-    position = bins / bins[-1] * (n_mels + 1) - 1
+    position = torch.log10(1 + hertz / 700) / top * (n_mels + 1) - 1
     position = position.clamp(0, n_mels - 1)
     bands = torch.arange(n_mels).double()
-    weights = (1 - (position[None] - bands[:, None]).abs()).clamp(min=0)
-    return weights.float()
+    return (1 - (position - bands[:, None]).abs()).clamp(min=0).float()
 
 
 class PSIAdapter(torch.nn.Module):

@@ -117,7 +117,7 @@ class Explainer:
             )
         self.features = features
         self.classifier = classifier
-        self.decoder = decoder
+        self.decoder = as_mask_decoder(decoder)
         self.mask_domain = mask_domain
 
     def __call__(
@@ -210,7 +210,7 @@ class Explainer:
         n_frames = log_magnitude.shape[1]
         # Frames that the classifier was padded with have latents too.
         log_magnitude = self._pad(log_magnitude)
-        logits = as_mask_decoder(self.decoder)(analysis.latents, log_magnitude)
+        logits = self.decoder(analysis.latents, log_magnitude)
         # Half precision would round the mask to steps of 1/256 or more.
         return torch.sigmoid(logits[:, :n_frames].float())
 
@@ -235,15 +235,14 @@ class Explainer:
         Explanation
         """
         magnitude = analysis.magnitude
-        inside = apply_mask(magnitude, mask, self.mask_domain)
-        outside = apply_mask(magnitude, 1 - mask, self.mask_domain)
+        inside = self.masked_in(magnitude, mask)
+        outside = self.masked_in(magnitude, 1 - mask)
         mel = self._mel(torch.cat((inside, outside)))
         logits_in, logits_out = self.classifier(mel)[0].chunk(2)
         waveform = residual = None
         if sounds:
             waveform, residual = (
-                self._resynthesise(analysis, part)
-                for part in (inside, outside)
+                self._resynthesise(analysis, part) for part in (inside, outside)
             )
         decision = analysis.logits.argmax(1) if target is None else target
         return Explanation(
@@ -256,6 +255,10 @@ class Explainer:
             decision=decision,
             magnitude=magnitude,
         )
+
+    def masked_in(self, magnitude, mask):
+        """What a mask lets through, see `lmac_sb.masking.apply_mask`."""
+        return apply_mask(magnitude, mask, self.mask_domain)
 
     @torch.no_grad()
     def _resynthesise(self, analysis, magnitude):

@@ -130,5 +130,7 @@ def top_share(scores, share):
     # Ranks, not a threshold: ties must not change the area.
     order = flat.argsort(dim=1, descending=True, stable=True)
     ranks = torch.empty_like(order)
-    ranks.scatter_(1, order, torch.arange(n_bins, device=flat.device).expand_as(order))
+    ranks.scatter_(
+        1, order, torch.arange(n_bins, device=flat.device).expand_as(order)
+    )
     return (ranks < keep[:, None]).to(scores.dtype).view_as(scores)

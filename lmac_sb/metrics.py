@@ -26,6 +26,7 @@ __all__ = [
     "average_increase",
     "complexity",
     "event_auc",
+    "evaluate",
     "event_mass",
     "faithfulness",
     "input_fidelity",
@@ -48,8 +49,7 @@ def _explained(p, p_masked, target):
     for name, values in (("p", p), ("p masked", p_masked)):
         if ((values < -1e-4) | (values > 1 + 1e-4)).any():
             raise LMACError(
-                f"{name}: values outside [0, 1]; give probabilities, "
-                "not logits"
+                f"{name}: values outside [0, 1]; give probabilities, not logits"
             )
     if target is None:
         target = p.argmax(1)
@@ -366,3 +366,39 @@ METRICS = {
     "event_mass": Metric(event_mass, 1, "event"),
     "event_auc": Metric(event_auc, 1, "event"),
 }
+
+
+def evaluate(explanation, event=None):
+    """All metrics of an explained batch.
+
+    Arguments
+    ---------
+    explanation : lmac_sb.explainer.Explanation
+        Any object with mask, logits, logits_in, logits_out and decision.
+    event : torch.Tensor
+        Ideal mask of a known event, [batch, time, freq], or None.
+
+    Returns
+    -------
+    dict
+        Name in `METRICS` to [batch].
+    """
+    p, p_in, p_out = (
+        logits.detach().float().softmax(1)
+        for logits in (
+            explanation.logits,
+            explanation.logits_in,
+            explanation.logits_out,
+        )
+    )
+    inputs = {
+        "in": (p, p_in, explanation.decision),
+        "out": (p, p_out, explanation.decision),
+        "mask": (explanation.mask,),
+        "event": (explanation.mask, event),
+    }
+    return {
+        name: metric.function(*inputs[metric.needs])
+        for name, metric in METRICS.items()
+        if metric.needs != "event" or event is not None
+    }

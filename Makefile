@@ -1,0 +1,61 @@
+# Each target makes the environment it needs: a Python >= 3.10 is enough (up
+# to 3.14: the pinned torch has no newer wheels).
+PYTHON ?= python3
+PYTEST_ARGS ?= -n 2
+VENV := .venv
+BIN := $(VENV)/bin
+# Two stamps, touched last: a broken-off step has none, so it runs again.
+LOCKED := $(VENV)/.requirements-installed
+READY := $(VENV)/.package-installed
+
+RECIPE := recipes/ESC50/interpret
+SEED := 1234
+RUN := cd $(RECIPE) && "$(CURDIR)/$(BIN)/python"
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo   make scenes, train, explain: writes $(RECIPE)/results"
+	@echo "make test   run the tests         (PYTEST_ARGS='$(PYTEST_ARGS)')"
+	@echo "make lint   check form: ruff, yamllint, codespell"
+	@echo "make clean  delete $(VENV) and caches, keep results"
+	@echo "Each makes the environment $(VENV) with PYTHON=$(PYTHON) first."
+
+$(LOCKED): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' || { \
+	    echo "error: $(PYTHON): found $$($(PYTHON) --version 2>&1)," \
+	        "Python 3.10 to 3.14 is needed: make PYTHON=/path/to/python3"; \
+	    exit 1; } >&2
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "error: $(PYTHON): found no modules ensurepip and venv, they" \
+	        "are needed to make $(VENV): on Debian or Ubuntu run" \
+	        "apt install python3-venv, then make again"; \
+	    exit 1; } >&2
+	@echo "making $(VENV) with the pinned packages, this takes minutes"
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+$(READY): $(LOCKED) setup.cfg pyproject.toml lmac_sb/__init__.py
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: $(READY)
+	$(RUN) train_lmac.py hparams/lmac.yaml
+	$(RUN) train_lmac.py hparams/lmac_ft.yaml --pretrained_interpreter results/lmac/$(SEED)
+
+# One thread for each worker: more would fight for the same cores.
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/yamllint .
+	$(BIN)/codespell
+
+clean:
+	rm -rf $(LOCKED) $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find lmac_sb recipes tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,32 @@
+"""Listenable maps for audio classifiers (L-MAC) on SpeechBrain.
+
+The public names are loaded when first asked for, so that importing the
+package, for its version say, does not import torch.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+__all__ = ["Explainer", "Explanation", "LMACError"]
+
+_HOME = {
+    "Explainer": "lmac_sb.explainer",
+    "Explanation": "lmac_sb.explainer",
+    "LMACError": "lmac_sb.errors",
+}
+
+
+def __getattr__(name):
+    """Load a public name from its module."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__():
+    """Name the lazy attributes too."""
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,256 @@
+"""What the recipe scripts do before and after training.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import difflib
+import logging
+import re
+from pathlib import Path
+
+import speechbrain as sb
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.distributed import run_on_main
+
+from lmac_sb.data import make_dataset
+from lmac_sb.errors import LMACError
+from lmac_sb.noise import NoiseMixer
+from lmac_sb.scenes import make_scenes
+
+__all__ = [
+    "Hparams",
+    "check_frontend",
+    "find_data",
+    "frontend",
+    "load_hparams",
+    "make_datasets",
+]
+
+logger = logging.getLogger(__name__)
+
+FRONTEND = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels")
+
+
+class Hparams(dict):
+    """Hyperparameters; a missing key is an error that names the file.
+
+    Arguments
+    ---------
+    values : dict
+        Loaded by hyperpyyaml.
+    file : str
+        Where they come from.
+
+    Example
+    -------
+    >>> Hparams({"seed": 1}, "x.yaml")["lr"]
+    Traceback (most recent call last):
+    ...
+    lmac_sb.errors.LMACError: x.yaml: key 'lr' is missing
+    """
+
+    def __init__(self, values, file):
+        super().__init__(values)
+        self.file = file
+
+    def __missing__(self, key):
+        raise LMACError(f"{self.file}: key '{key}' is missing")
+
+
+def load_hparams(argv, recipe_folder):
+    """Command line to hyperparameters.
+
+    Arguments
+    ---------
+    argv : list of str
+        Arguments of the script: a yaml file, then overrides.
+    recipe_folder : str or Path
+        Its ``hparams`` folder holds the shipped yaml files, whose keys are
+        the known ones.
+
+    Returns
+    -------
+    file : str
+        The yaml file.
+    hparams : Hparams
+        What it says, with the overrides.
+    run_opts : dict
+        SpeechBrain's run options.
+    overrides : str
+        The overrides as yaml.
+
+    Raises
+    ------
+    LMACError
+        If the file is missing or no yaml, or a key is unknown.
+    """
+    file, run_opts, overrides = sb.parse_arguments(argv)
+    if not Path(file).is_file():
+        raise LMACError(f"{file}: no such file, a yaml file is needed")
+    text = Path(file).read_text(encoding="utf-8")
+    _check_keys(file, text, overrides, Path(recipe_folder) / "hparams")
+    sb.utils.distributed.ddp_init_group(run_opts)
+    try:
+        hparams = load_hyperpyyaml(text, overrides)
+    except LMACError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, KeyError) as error:
+        # hyperpyyaml wraps what a constructor raises.
+        cause = error.__cause__ or error
+        raise LMACError(f"{file}: {cause}") from error
+    return file, Hparams(hparams, file), run_opts, overrides
+
+
+def _check_keys(file, text, overrides, known_folder):
+    """Refuse keys that nothing will read, such as misspelt ones."""
+    own = _top_keys(text)
+    known = set(own) & set(re.findall(r"!ref\s*<(\w+)", text))
+    known |= set(re.findall(r"<(\w+)>", text))
+    for shipped in sorted(known_folder.glob("*.yaml")):
+        known |= set(_top_keys(shipped.read_text(encoding="utf-8")))
+    asked = yaml.safe_load(overrides) if overrides else {}
+    for place, keys, allowed in (
+        (file, own, known),
+        ("command line", asked or {}, set(own)),
+    ):
+        for key in keys:
+            if key in allowed:
+                continue
+            near = difflib.get_close_matches(key, allowed, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise LMACError(f"{place}: unknown key '{key}'{hint}")
+
+
+def _top_keys(text):
+    """Top-level keys of a hyperpyyaml text."""
+    return re.findall(r"^(\w+):", text, flags=re.MULTILINE)
+
+
+def find_data(hparams):
+    """Folder of the data: the user's, or the embedded scenes.
+
+    Arguments
+    ---------
+    hparams : Hparams
+        With data_folder and scenes_folder.
+
+    Returns
+    -------
+    str
+        A folder in the ESC-50 layout; the scenes are made if need be.
+    """
+    if hparams["data_folder"] is not None:
+        return hparams["data_folder"]
+    run_on_main(make_scenes, kwargs={"folder": hparams["scenes_folder"]})
+    return hparams["scenes_folder"]
+
+
+def make_datasets(hparams, label_encoder, wham_folder, events):
+    """Data sets of the three splits.
+
+    Noise is drawn from the recordings of its own split: new in each epoch
+    of the training, fixed for each clip in validation and test.
+
+    Arguments
+    ---------
+    hparams : Hparams
+        With manifest_folder, preprocess, sample_rate, snr_db, seed and
+        epoch_counter.
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        Class names.
+    wham_folder : str or None
+        Noise in the layout of WHAM!, or none.
+    events : bool
+        Whether validation and test give known events.
+
+    Returns
+    -------
+    dict
+        Split to DynamicItemDataset.
+    """
+    counter = hparams["epoch_counter"]
+    datasets = {}
+    for split, noise_split in (
+        ("train", "tr"),
+        ("valid", "cv"),
+        ("test", "tt"),
+    ):
+        noise = None
+        if wham_folder is not None:
+            noise = NoiseMixer(
+                wham_folder,
+                noise_split,
+                hparams["sample_rate"],
+                hparams["snr_db"],
+                hparams["seed"],
+            )
+        train = split == "train"
+        manifest = Path(hparams["manifest_folder"]) / f"{split}.json"
+        datasets[split] = make_dataset(
+            manifest,
+            hparams["preprocess"],
+            label_encoder,
+            noise,
+            epoch=(lambda: counter.current) if train else None,
+            events=events and not train,
+        )
+        lengths = datasets[split].n_samples
+        if len(set(lengths)) > len(lengths) / 2:
+            logger.warning(
+                "%s: %d clips have %d different lengths, so most batches "
+                "hold one clip; signal_length_s cuts and pads them to one",
+                manifest,
+                len(lengths),
+                len(set(lengths)),
+            )
+    return datasets
+
+
+def frontend(hparams):
+    """The settings that a classifier's input depends on.
+
+    Arguments
+    ---------
+    hparams : Hparams
+        Of any recipe.
+
+    Returns
+    -------
+    dict
+        Name to number.
+    """
+    return {key: hparams[key] for key in FRONTEND}
+
+
+def check_frontend(found, hparams, source):
+    """Refuse another front end than the classifier was trained with.
+
+    Arguments
+    ---------
+    found : dict
+        `frontend` of the classifier's training.
+    hparams : Hparams
+        The present settings.
+    source : str or Path
+        The classifier's file, for the message.
+
+    Raises
+    ------
+    LMACError
+        Names the setting and both values.
+
+    Example
+    -------
+    >>> check_frontend({"n_mels": 80}, {"n_mels": 64}, "model/config.json")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.errors.LMACError: model/config.json: ... n_mels 80, ... n_mels 64
+    """
+    for key, value in found.items():
+        if hparams[key] != value:
+            raise LMACError(
+                f"{source}: the classifier was trained with {key} {value}, "
+                f"this experiment has {key} {hparams[key]}"
+            )

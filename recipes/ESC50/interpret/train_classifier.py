@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""Train the sound classifier that L-MAC explains.
+
+On the embedded scenes, and on ESC-50:
+
+    python train_classifier.py hparams/classifier_conv.yaml
+    python train_classifier.py hparams/classifier_conv.yaml \
+        --data_folder /path/to/ESC-50 --n_classes 50
+
+The best weights, the class names and the front end's settings end up in
+`model_folder`, which `train_lmac.py` takes as `classifier_folder`.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from esc50_prepare import prepare_esc50
+from speechbrain.utils.distributed import if_main_process, run_on_main
+from torch.nn import functional as F
+
+from lmac_sb.checkpoints import save_classifier
+from lmac_sb.errors import LMACError, exit_on_user_error
+from lmac_sb.experiment import (
+    find_data,
+    frontend,
+    load_hparams,
+    make_datasets,
+)
+from lmac_sb.results import provenance
+from lmac_sb.training import LOG_CONFIG, RecipeBrain
+
+
+class ClassifierBrain(RecipeBrain):
+    """Cross entropy on log-mel features, with mixup, shifts and masks."""
+
+    def compute_forward(self, batch, stage):
+        """Logits [batch, classes], and soft targets of the same shape."""
+        batch = batch.to(self.device)
+        features = self.modules.features
+        with torch.no_grad():
+            magnitude = features.magnitude(features.stft(batch.sig.data))
+        targets = F.one_hot(
+            batch.class_string_encoded.data[:, 0], self.hparams.n_classes
+        ).float()
+        if stage == sb.Stage.TRAIN:
+            magnitude, targets = self.mixup(magnitude, targets)
+        mel = features.mel(magnitude)
+        if stage == sb.Stage.TRAIN:
+            mel = self.mask(self.shift(mel))
+        mel = self.pad(mel)
+        embeddings = self.modules.embedding_model(mel)
+        if isinstance(embeddings, (tuple, list)):
+            embeddings = embeddings[0]
+        return self.modules.classifier(embeddings).flatten(1), targets
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Mean cross entropy; records the accuracy."""
+        logits, targets = predictions
+        losses = -(targets * logits.log_softmax(1)).sum(1)
+        labels = batch.class_string_encoded.data[:, 0].to(logits.device)
+        correct = logits.argmax(1) == labels
+        self.record(batch.id, accuracy=correct)
+        return self.mean_loss(losses, batch.id)
+
+    def mixup(self, magnitude, targets):
+        """Mix pairs of clips of the batch (arXiv 1710.09412)."""
+        alpha = self.hparams.mixup_alpha
+        if alpha == 0:
+            return magnitude, targets
+        share = torch.distributions.Beta(alpha, alpha).sample((len(targets),))
+        share = share.to(targets.device)[:, None]
+        order = torch.randperm(len(targets))
+        targets = share * targets + (1 - share) * targets[order]
+        share = share[:, :, None]
+        return share * magnitude + (1 - share) * magnitude[order], targets
+
+    def shift(self, mel):
+        """Rotate each clip by a random number of frames."""
+        n_frames = mel.shape[1]
+        start = torch.randint(n_frames, (len(mel), 1))
+        order = (torch.arange(n_frames) + start) % n_frames
+        return mel.gather(1, order.to(mel.device)[:, :, None].expand_as(mel))
+
+    def mask(self, mel):
+        """Silence a random block of frames and of bands of each clip."""
+        for dim in (1, 2):
+            size = mel.shape[dim]
+            widths = torch.rand(len(mel), 1) * self.hparams.mask_share * size
+            starts = torch.rand(len(mel), 1) * (size - widths)
+            place = torch.arange(size)
+            block = (place >= starts) & (place < starts + widths)
+            block = block.unsqueeze(3 - dim).to(mel.device)
+            mel = mel.masked_fill(block, 0)
+        return mel
+
+    def pad(self, mel):
+        """At least as many frames as the model can pool."""
+        missing = self.hparams.min_frames - mel.shape[1]
+        return F.pad(mel, (0, 0, 0, missing)) if missing > 0 else mel
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log, and after validation keep the last and best checkpoint."""
+        stats = self.averages()
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = stats
+        elif stage == sb.Stage.VALID:
+            self.finish_epoch(epoch, stats)
+        else:
+            self.test_stats = stats
+            self.log({"epoch": self.tested.meta["epoch"]}, test_stats=stats)
+
+
+@exit_on_user_error
+def main(argv=None):
+    """Train, test, and write the model folder."""
+    hparams_file, hparams, run_opts, overrides = load_hparams(
+        sys.argv[1:] if argv is None else argv, Path(__file__).parent
+    )
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+        log_config=LOG_CONFIG,
+    )
+
+    run_on_main(
+        prepare_esc50,
+        kwargs={
+            "data_folder": find_data(hparams),
+            "manifest_folder": hparams["manifest_folder"],
+            "train_fold_nums": hparams["train_fold_nums"],
+            "valid_fold_nums": hparams["valid_fold_nums"],
+            "test_fold_nums": hparams["test_fold_nums"],
+            "download": hparams["download"],
+            "skip_bad_clips": hparams["skip_bad_clips"],
+        },
+    )
+    label_encoder = hparams["label_encoder"]
+    datasets = make_datasets(
+        hparams, label_encoder, hparams["wham_folder"], events=False
+    )
+    # Sorted names, so that a class has one index whatever the folds are.
+    with datasets["train"].output_keys_as(["class_string"]):
+        classes = sorted({item["class_string"] for item in datasets["train"]})
+    label_encoder.update_from_iterable(classes)
+    label_encoder.expect_len(hparams["n_classes"])
+    if len(classes) != hparams["n_classes"]:
+        raise LMACError(
+            f"n_classes: {hparams['n_classes']}, but the data has "
+            f"{len(classes)} classes ({', '.join(classes[:5])}, …): "
+            f"give --n_classes {len(classes)}"
+        )
+
+    brain = ClassifierBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.fit(
+        hparams["epoch_counter"],
+        datasets["train"],
+        datasets["valid"],
+        train_loader_kwargs=hparams["dataloader_options"],
+        valid_loader_kwargs=hparams["dataloader_options"],
+    )
+    select = "max_key" if hparams["select_largest"] else "min_key"
+    brain.evaluate(
+        datasets["test"],
+        test_loader_kwargs=hparams["dataloader_options"],
+        **{select: hparams["select_key"]},
+    )
+    results = provenance(
+        test_folds=hparams["test_fold_nums"],
+        seed=hparams["seed"],
+        epoch=brain.tested.meta["epoch"],
+        valid=brain.tested.meta,
+        test=brain.test_stats,
+    )
+    run_on_main(
+        save_classifier,
+        kwargs={
+            "folder": hparams["model_folder"],
+            "modules": {
+                "embedding_model": hparams["embedding_model"],
+                "classifier": hparams["classifier"],
+            },
+            "label_encoder": label_encoder,
+            "config": {"frontend": frontend(hparams), "results": results},
+        },
+    )
+    if if_main_process():
+        print(f"classifier: {hparams['model_folder']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,391 @@
+#!/usr/bin/env python3
+"""Train L-MAC to explain an audio classifier, and fine-tune it.
+
+On the embedded scenes (a classifier is trained first if there is none), and
+on ESC-50:
+
+    python train_lmac.py hparams/lmac.yaml
+    python train_lmac.py hparams/lmac.yaml --data_folder /path/to/ESC-50 \
+        --classifier_folder /path/to/model --n_classes 50
+
+Guided fine-tuning of a finished run:
+
+    python train_lmac.py hparams/lmac_ft.yaml \
+        --pretrained_interpreter results/lmac/1234
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from esc50_prepare import prepare_esc50
+from speechbrain.utils.distributed import if_main_process, run_on_main
+
+from lmac_sb.artifacts import save_clip
+from lmac_sb.baselines import TRIVIAL_MASKS
+from lmac_sb.checkpoints import best_checkpoint, load_classifier, load_strict
+from lmac_sb.data import check_labels
+from lmac_sb.decoder import as_mask_decoder
+from lmac_sb.errors import LMACError, exit_on_user_error
+from lmac_sb.experiment import (
+    check_frontend,
+    find_data,
+    load_hparams,
+    make_datasets,
+)
+from lmac_sb.masking import binarize
+from lmac_sb.metrics import evaluate, mask_area
+from lmac_sb.results import (
+    markdown_table,
+    provenance,
+    summarize,
+    write_csv,
+    write_json,
+)
+from lmac_sb.scenes import ideal_mask
+from lmac_sb.training import LOG_CONFIG, RecipeBrain, gather_rows
+
+
+class LMACBrain(RecipeBrain):
+    """Trains the decoder through the frozen classifier."""
+
+    def on_stage_start(self, stage, epoch=None):
+        """Decode through the distributed wrapper in training only."""
+        super().on_stage_start(stage, epoch)
+        decoder = self.modules.decoder
+        if stage != sb.Stage.TRAIN:
+            decoder = getattr(decoder, "module", decoder)
+        self.hparams.explainer.decoder = decoder
+        self.test_rows = []
+
+    def compute_forward(self, batch, stage):
+        """Analysis of the sound, and its explanation."""
+        batch = batch.to(self.device)
+        explainer = self.hparams.explainer
+        analysis = explainer.analyze(batch.sig.data)
+        mask = explainer.mask(analysis)
+        return analysis, explainer.complete(analysis, mask, sounds=False)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Mean loss; records the terms, and the metrics when not training."""
+        analysis, explanation = predictions
+        labels = batch.class_string_encoded.data[:, 0].to(self.device)
+        right = explanation.decision == labels
+        guidance = {}
+        if self.hparams.finetuning:
+            guidance = self.guidance(analysis, explanation, batch, right)
+        losses, terms = self.hparams.lmac_loss(
+            explanation.mask,
+            explanation.logits_in,
+            explanation.logits_out,
+            explanation.decision,
+            **guidance,
+        )
+        self.record(batch.id, accuracy=right, **terms)
+        if stage == sb.Stage.TRAIN:
+            return self.mean_loss(losses, batch.id)
+
+        event = None
+        if hasattr(batch, "event"):
+            stem = self.hparams.features.stft(batch.event.data.to(self.device))
+            event = ideal_mask(stem, analysis.stft)
+        values = evaluate(explanation, event)
+        self.record(batch.id, **values)
+        if stage == sb.Stage.TEST:
+            self.compare(analysis, explanation, event, batch.id, right)
+        self.write_sounds(analysis, explanation, batch, stage)
+        return self.mean_loss(losses, batch.id)
+
+    def guidance(self, analysis, explanation, batch, right):
+        """What the guided loss needs: the clean clip within the mixture."""
+        features = self.hparams.features
+        with torch.no_grad():
+            clean = features.magnitude(
+                features.stft(batch.clean.data.to(self.device))
+            )
+        return {
+            "log_masked": torch.log1p(
+                self.hparams.explainer.masked_in(
+                    analysis.magnitude, explanation.mask
+                )
+            ),
+            "log_whole": torch.log1p(analysis.magnitude),
+            "log_clean": torch.log1p(clean),
+            # The clean clip explains the decision only if it is its class.
+            "eligible": right.float(),
+        }
+
+    def compare(self, analysis, explanation, event, ids, right):
+        """Metrics of L-MAC, of its variants and of trivial masks, by clip."""
+        explainer = self.hparams.explainer
+        mask = explanation.mask
+        area = mask_area(mask)
+        masks = {"lmac_binary": binarize(mask, 0.5)}
+        for name, trivial in TRIVIAL_MASKS.items():
+            masks[name] = trivial(analysis.magnitude, area, self.hparams.seed)
+        explanations = {"lmac": explanation}
+        for name, other in masks.items():
+            explanations[name] = explainer.complete(
+                analysis, other, sounds=False
+            )
+        values = {n: evaluate(e, event) for n, e in explanations.items()}
+        for name, metrics in values.items():
+            columns = {k: v.tolist() for k, v in metrics.items()}
+            for place, clip in enumerate(ids):
+                self.test_rows.append(
+                    {
+                        "id": clip,
+                        "method": name,
+                        "right": int(right[place]),
+                        **{k: v[place] for k, v in columns.items()},
+                    }
+                )
+
+    def write_sounds(self, analysis, explanation, batch, stage):
+        """Write the chosen clips of this batch, every so many epochs."""
+        epoch = self.hparams.epoch_counter.current
+        if stage == sb.Stage.VALID and epoch % self.hparams.interpret_period:
+            return
+        name = "test" if stage == sb.Stage.TEST else f"epoch_{epoch:03d}"
+        places = [i for i, c in enumerate(batch.id) if c in self.clips[stage]]
+        if not places:
+            return
+        explainer = self.hparams.explainer
+        heard = explainer.complete(analysis, explanation.mask, sounds=True)
+        for place in places:
+            save_clip(
+                Path(self.hparams.output_folder)
+                / "interpretations"
+                / name
+                / batch.id[place],
+                batch.sig.data[place],
+                heard,
+                place,
+                self.hparams.features,
+                self.hparams.label_encoder.ind2lab,
+                batch.class_string[place],
+            )
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log, and after validation keep the last and best checkpoint."""
+        stats = self.averages()
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = stats
+        elif stage == sb.Stage.VALID:
+            self.finish_epoch(epoch, stats)
+            self.warn_of_collapse(stats)
+        else:
+            self.log({"epoch": self.tested.meta["epoch"]}, test_stats=stats)
+            self.test_rows = gather_rows(self.test_rows)
+
+    def warn_of_collapse(self, stats):
+        """Say so when the mask keeps everything or nothing."""
+        area = stats["area"]
+        for gone, what, lever in (
+            (area > 0.95, "ones", "raise reg_w_l1"),
+            (area < 0.005, "zeros", "lower reg_w_l1"),
+        ):
+            if gone and if_main_process():
+                print(
+                    f"warning: the mask has collapsed to all {what} "
+                    f"(area {area:.3f}); {lever}",
+                    flush=True,
+                )
+
+
+def train_scenes_classifier(hparams):
+    """Train the default classifier on the embedded scenes, if there is none.
+
+    With data of the user's own the command to run is told instead.
+    """
+    folder = Path(hparams["classifier_folder"])
+    if folder.is_dir() or not _is_local(hparams["classifier_folder"]):
+        return
+    script = Path(__file__).resolve().parent / "train_classifier.py"
+    command = [
+        "python",
+        os.path.relpath(script),
+        os.path.relpath(script.parent / "hparams" / "classifier_conv.yaml"),
+        f"--seed={hparams['seed']}",
+        f"--model_folder={folder}",
+    ]
+    if hparams["data_folder"] is not None:
+        command += [
+            f"--data_folder={hparams['data_folder']}",
+            f"--n_classes={hparams['n_classes']}",
+            f"--signal_length_s={hparams['signal_length_s'] or 'null'}",
+            *(
+                f"--{key}={hparams[key]}".replace(" ", "")
+                for key in (
+                    "train_fold_nums",
+                    "valid_fold_nums",
+                    "test_fold_nums",
+                )
+            ),
+        ]
+        raise LMACError(
+            f"classifier_folder: {folder} does not exist; train a classifier "
+            f"first: {' '.join(command)}"
+        )
+    command.append(f"--scenes_folder={hparams['scenes_folder']}")
+    print(f"no classifier in {folder}, training one first", flush=True)
+    print("+", " ".join(command), flush=True)
+    # One process, whatever launcher this one runs under.
+    lone = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    environment = {k: v for k, v in os.environ.items() if k not in lone}
+    command[0] = sys.executable
+    done = subprocess.run(command, env=environment)
+    if done.returncode:
+        raise LMACError(f"{script.name}: failed, see above")
+
+
+def _is_local(source):
+    """Whether a classifier's source is a folder and not a hub id."""
+    return str(source).count("/") != 1 or str(source).startswith((".", "/"))
+
+
+def load_interpreter(hparams):
+    """Start the fine-tuning from a trained decoder."""
+    source = hparams["pretrained_interpreter"]
+    if source is None:
+        raise LMACError(
+            "pretrained_interpreter: fine-tuning needs the run folder of a "
+            "trained decoder: --pretrained_interpreter results/lmac/1234"
+        )
+    source = Path(source)
+    if source.resolve() == Path(hparams["output_folder"]).resolve():
+        raise LMACError(
+            f"output_folder: {source} is the run that fine-tuning starts "
+            "from; it needs a folder of its own"
+        )
+    if source.is_file():
+        path = source
+    else:
+        best = best_checkpoint(
+            source / "save", hparams["select_key"], hparams["select_largest"]
+        )
+        if best is None:
+            raise LMACError(
+                f"pretrained_interpreter: {source} holds no intact checkpoint "
+                f"with '{hparams['select_key']}' in save/"
+            )
+        path = best.paramfiles["decoder"]
+    load_strict(hparams["decoder"], path)
+
+
+@exit_on_user_error
+def main(argv=None):
+    """Train or fine-tune, test, and write results and sounds."""
+    hparams_file, hparams, run_opts, overrides = load_hparams(
+        sys.argv[1:] if argv is None else argv, Path(__file__).parent
+    )
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+        log_config=LOG_CONFIG,
+    )
+
+    # Data, and the classifier with the names of its classes
+    data_folder = find_data(hparams)
+    run_on_main(train_scenes_classifier, kwargs={"hparams": hparams})
+    run_on_main(
+        prepare_esc50,
+        kwargs={
+            "data_folder": data_folder,
+            "manifest_folder": hparams["manifest_folder"],
+            "train_fold_nums": hparams["train_fold_nums"],
+            "valid_fold_nums": hparams["valid_fold_nums"],
+            "test_fold_nums": hparams["test_fold_nums"],
+            "download": hparams["download"],
+            "skip_bad_clips": hparams["skip_bad_clips"],
+        },
+    )
+    label_encoder = hparams["label_encoder"]
+    config = load_classifier(
+        hparams["classifier_folder"],
+        {
+            "embedding_model": hparams["embedding_model"],
+            "classifier": hparams["classifier"],
+        },
+        label_encoder,
+        Path(hparams["save_folder"]) / "classifier",
+    )
+    check_frontend(
+        config.get("frontend", {}), hparams, hparams["classifier_folder"]
+    )
+    check_labels(
+        hparams["manifest_folder"], label_encoder, hparams["classifier_folder"]
+    )
+    datasets = make_datasets(
+        hparams, label_encoder, hparams["wham_folder"], events=True
+    )
+
+    # Decoder
+    hparams["modules"]["decoder"] = as_mask_decoder(hparams["decoder"])
+    if hparams["finetuning"]:
+        load_interpreter(hparams)
+    if hparams["use_tensorboard"] and if_main_process():
+        hparams["tensorboard_logger"] = sb.utils.train_logger.TensorboardLogger(
+            hparams["tensorboard_folder"]
+        )
+    brain = LMACBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.clips = {
+        stage: set(sorted(datasets[split].data_ids)[: hparams["save_clips"]])
+        for stage, split in (
+            (sb.Stage.VALID, "valid"),
+            (sb.Stage.TEST, "test"),
+        )
+    }
+    brain.fit(
+        hparams["epoch_counter"],
+        datasets["train"],
+        datasets["valid"],
+        train_loader_kwargs=hparams["dataloader_options"],
+        valid_loader_kwargs=hparams["dataloader_options"],
+    )
+    select = "max_key" if hparams["select_largest"] else "min_key"
+    brain.evaluate(
+        datasets["test"],
+        test_loader_kwargs=hparams["dataloader_options"],
+        **{select: hparams["select_key"]},
+    )
+    run_on_main(write_results, kwargs={"hparams": hparams, "brain": brain})
+
+
+def write_results(hparams, brain):
+    """Results by clip, their summary, and where they came from."""
+    folder = Path(hparams["output_folder"])
+    summary = summarize(brain.test_rows, reference="lmac")
+    write_csv(folder / "results.csv", brain.test_rows)
+    write_json(
+        folder / "results.json",
+        {
+            "provenance": provenance(
+                data_folder=str(hparams["data_folder"] or "embedded scenes"),
+                test_folds=hparams["test_fold_nums"],
+                seed=hparams["seed"],
+                epoch=brain.tested.meta["epoch"],
+            ),
+            "summary": summary,
+        },
+    )
+    print(markdown_table(summary))
+    print(f"results: {folder / 'results.json'}, {folder / 'results.csv'}")
+    print(f"sounds and pictures: {folder / 'interpretations' / 'test'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,492 @@
+"""The repository's own rules: layout, import direction, docstrings, pins.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import ast
+import configparser
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "lmac_sb"
+
+# A module imports only from those before it. A new one must be placed here.
+ORDER = [
+    "errors",
+    "audio",
+    "noise",
+    "scenes",
+    "features",
+    "classifier",
+    "decoder",
+    "masking",
+    "losses",
+    "metrics",
+    "explainer",
+    "baselines",
+    "data",
+    "checkpoints",
+    "training",
+]
+
+LINKS = {
+    "hparams": "recipes/ESC50/interpret/hparams",
+    "train_lmac.py": "recipes/ESC50/interpret/train_lmac.py",
+    "train_classifier.py": "recipes/ESC50/interpret/train_classifier.py",
+}
+
+LONGEST_FILE = 600  # lines
+
+
+def python_files(*folders):
+    """Own Python files; runs copy their script into a results folder."""
+    return sorted(
+        path
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        if "results" not in path.parts and not path.is_symlink()
+    )
+
+
+def module_files():
+    """The package's files by module name, without `__init__`."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for path in python_files("lmac_sb")
+        if path.name != "__init__.py"
+    }
+
+
+def imported_modules(source, known):
+    """Names in `known` that a source text of the package imports."""
+    public = importlib.import_module("lmac_sb")._HOME
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = "lmac_sb" if node.level else ""
+            base = ".".join(filter(None, [start, node.module]))
+            # `from lmac_sb import X`: X is a module or a public name.
+            names = [base] + [f"{base}.{alias.name}" for alias in node.names]
+        for name in names:
+            if name.startswith("lmac_sb."):
+                short = name[len("lmac_sb.") :]
+                if short in public:
+                    short = public[short][len("lmac_sb.") :]
+                found.add(short)
+    return found & set(known)
+
+
+def relative(path):
+    """Path as one writes it in the repository's root."""
+    return str(path.relative_to(ROOT))
+
+
+def test_imports_are_read_in_every_form():
+    known = ["audio", "explainer", "losses", "metrics"]
+    for source, expected in [
+        ("import lmac_sb.audio", {"audio"}),
+        ("import lmac_sb.audio as a, os", {"audio"}),
+        ("from lmac_sb.losses import l_in", {"losses"}),
+        ("from lmac_sb import metrics", {"metrics"}),
+        ("from lmac_sb import Explainer", {"explainer"}),
+        ("from . import metrics", {"metrics"}),
+        ("from .audio import read", {"audio"}),
+        ("def f():\n    from lmac_sb import losses", {"losses"}),
+        ("import audio\nfrom torchaudio import losses", set()),
+    ]:
+        assert imported_modules(source, known) == expected, source
+
+
+def test_every_module_has_its_place():
+    assert sorted(module_files()) == sorted(ORDER), (
+        "lmac_sb/ and ORDER in this file must name the same modules"
+    )
+
+
+def test_imports_point_one_way():
+    wrong = []
+    for module, path in module_files().items():
+        before = ORDER[: ORDER.index(module)] if module in ORDER else []
+        imported = imported_modules(path.read_text("utf-8"), ORDER)
+        wrong += [
+            f"{relative(path)} imports {other}, which comes later"
+            for other in sorted(imported - set(before))
+        ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", ["losses", "metrics"])
+def test_formulas_do_not_reach_the_explainer(module):
+    files = module_files()
+    reached, new = set(), {module}
+    while new:
+        reached |= new
+        new = {
+            other
+            for name in new
+            for other in imported_modules(files[name].read_text("utf-8"), ORDER)
+        } - reached
+    assert "explainer" not in reached
+
+
+def test_the_package_imports_nothing_of_the_recipes():
+    recipes = {path.stem for path in python_files("recipes")} | {"recipes"}
+    for path in python_files("lmac_sb"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            roots = {name.split(".")[0] for name in names}
+            assert not roots & recipes, relative(path)
+
+
+@pytest.mark.parametrize("name", sorted(LINKS))
+def test_top_level_links(name):
+    assert os.readlink(ROOT / name) == LINKS[name]
+    assert (ROOT / name).exists(), f"{LINKS[name]}: not there"
+
+
+def test_no_assert_checks_input():
+    wrong = [
+        f"{relative(path)}:{node.lineno}"
+        for path in python_files("lmac_sb", "recipes")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Assert)
+    ]
+    assert wrong == [], "assert is gone under python -O: raise LMACError"
+
+
+def test_no_file_is_too_long():
+    lines = {
+        relative(path): len(path.read_text("utf-8").splitlines())
+        for path in python_files("lmac_sb", "recipes", "tests", "benchmarks")
+    }
+    assert {k: n for k, n in lines.items() if n > LONGEST_FILE} == {}
+
+
+# ---------------------------------------------------------------- docstrings
+
+
+def is_public(node):
+    """Functions and classes whose name has no leading underscore."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return isinstance(node, kinds) and not node.name.startswith("_")
+
+
+def sections(docstring):
+    """Sections of a NumPy docstring: their text by title."""
+    # A title is a line that is underlined by dashes.
+    parts = re.split(r"^(\w+)\n-{3,}$", docstring, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
+def argument_names(node):
+    """What the caller passes to a function, or to a class's `__init__`."""
+    if isinstance(node, ast.ClassDef):
+        inits = [
+            item
+            for item in node.body
+            if isinstance(item, ast.FunctionDef) and item.name == "__init__"
+        ]
+        return argument_names(inits[0]) if inits else []
+    every = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+    return [arg.arg for arg in every if arg.arg not in ("self", "cls")]
+
+
+def docstring_faults(source):
+    """What a module of the package lacks in its docstrings."""
+    tree = ast.parse(source)
+    faults = []
+    authors = r"\nAuthors\n( \* .+\n?)+\Z"
+    if not re.search(authors, ast.get_docstring(tree) or ""):
+        faults.append("module docstring does not end in Authors")
+    for node in filter(is_public, tree.body):
+        text = ast.get_docstring(node) or ""
+        found = sections(text)
+        if not text:
+            faults.append(f"{node.name}: no docstring")
+            continue
+        if not {"Example", "Returns"} & set(found):
+            faults.append(f"{node.name}: neither Example nor Returns")
+        if "Parameters" in found:
+            faults.append(f"{node.name}: call the section Arguments")
+        for name in argument_names(node):
+            row = rf"^(.*, )?\**{name}(,.*)? : "
+            if not re.search(row, found.get("Arguments", ""), re.MULTILINE):
+                faults.append(f"{node.name}: {name} not under Arguments")
+        if isinstance(node, ast.ClassDef):
+            faults += [
+                f"{node.name}.{method.name}: no docstring"
+                for method in filter(is_public, node.body)
+                if not ast.get_docstring(method)
+            ]
+    return faults
+
+
+GOOD_MODULE = '''"""Module.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+
+def double(x, y):
+    """Twice the sum.
+
+    Arguments
+    ---------
+    x, y : float
+        Numbers.
+
+    Returns
+    -------
+    float
+        The sum, doubled.
+    """
+    return 2 * (x + y)
+
+
+class Sum:
+    """A sum.
+
+    Arguments
+    ---------
+    x : float
+        A number.
+
+    Example
+    -------
+    >>> Sum(1.0).value()
+    1.0
+    """
+
+    def __init__(self, x):
+        self.x = x
+
+    def value(self):
+        """The sum."""
+        return self.x
+'''
+
+
+def test_docstring_faults_of_a_good_module():
+    assert docstring_faults(GOOD_MODULE) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("Authors\n", "By\n", "module docstring does not end in Authors"),
+        ("x, y : float", "x : float", "double: y not under Arguments"),
+        ("    Returns\n    -------", "", "double: neither Example nor Returns"),
+        (
+            "Arguments\n    ---------\n    x, y",
+            "Parameters\n    ----------\n    x, y",
+            "double: call the section Arguments",
+        ),
+        ("    x : float", "    z : float", "Sum: x not under Arguments"),
+        ("    Example\n    -------", "", "Sum: neither Example nor Returns"),
+        ('        """The sum."""\n', "", "Sum.value: no docstring"),
+    ],
+)
+def test_docstring_faults_are_found(old, new, fault):
+    assert old in GOOD_MODULE
+    assert fault in docstring_faults(GOOD_MODULE.replace(old, new))
+
+
+def test_docstrings():
+    faults = [
+        f"{relative(path)}: {fault}"
+        for path in python_files("lmac_sb")
+        for fault in docstring_faults(path.read_text("utf-8"))
+    ]
+    assert faults == []
+
+
+# ------------------------------------------------------- package and version
+
+
+@pytest.fixture
+def setup_cfg():
+    """The package's metadata."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def test_version_stands_in_one_place(setup_cfg):
+    assert setup_cfg["metadata"]["version"] == "attr: lmac_sb.__version__"
+    version = importlib.import_module("lmac_sb").__version__
+    places = [
+        relative(path)
+        for path in [
+            *python_files("lmac_sb", "recipes"),
+            ROOT / "setup.cfg",
+            ROOT / "pyproject.toml",
+        ]
+        if re.search(
+            rf"version.*[\"' =]{re.escape(version)}\b", path.read_text("utf-8")
+        )
+    ]
+    assert places == ["lmac_sb/__init__.py"]
+
+
+def test_import_is_light():
+    code = (
+        "import sys, lmac_sb; lmac_sb.LMACError; dir(lmac_sb);"
+        "sys.exit(sorted({'torch', 'speechbrain', 'numpy'} & {*sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.strip()) == (1, "[]")
+
+
+def test_public_names_are_their_modules_own():
+    package = importlib.import_module("lmac_sb")
+    assert sorted(package._HOME) == sorted(package.__all__)
+    for name in package.__all__:
+        home = importlib.import_module(package._HOME[name])
+        assert getattr(package, name) is getattr(home, name)
+        assert name in dir(package)
+    with pytest.raises(AttributeError, match="no attribute 'Explayner'"):
+        package.__getattr__("Explayner")
+
+
+def test_pins_and_ranges_name_the_same_packages(setup_cfg):
+    lines = setup_cfg["options"]["install_requires"].splitlines()
+    for extra in setup_cfg["options.extras_require"].values():
+        lines += extra.splitlines()
+    ranges = {
+        r.name: r.specifier for r in map(Requirement, filter(None, lines))
+    }
+
+    pins = [
+        Requirement(line)
+        for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert {pin.name for pin in pins} == set(ranges)
+    for pin in pins:
+        (exact,) = pin.specifier
+        assert exact.operator == "=="
+        assert exact.version in ranges[pin.name], str(pin)
+    for python in ["3.10", "3.11", "3.14"]:
+        valid = [
+            pin.name
+            for pin in pins
+            if not pin.marker or pin.marker.evaluate({"python_version": python})
+        ]
+        assert sorted(valid) == sorted(ranges), f"one pin each, {python}"
+
+
+# ------------------------------------------------------------- make and .ci
+
+
+def outside_make():
+    """The environment without what an outer `make test` hands down."""
+    drop = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")
+    return {k: v for k, v in os.environ.items() if k not in drop}
+
+
+def run_make(*arguments):
+    """Run make in the root; say its exit code and its standard error."""
+    if not shutil.which("make"):
+        pytest.skip("no make on this machine")
+    done = subprocess.run(
+        ["make", *arguments],
+        cwd=ROOT,
+        env=outside_make(),
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
+        ("version_info", "found Python 3.9.2, Python 3.10 to 3.14 is needed"),
+        ("ensurepip", "apt install python3-venv"),
+    ],
+)
+@pytest.mark.parametrize("target", ["demo", "test", "lint"])
+def test_make_refuses_a_python_that_will_not_do(
+    tmp_path, target, refused, message
+):
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *{refused}*) exit 1;;'
+        ' *--version*) echo "Python 3.9.2";; esac\n'
+    )
+    python.chmod(0o755)
+    venv = tmp_path / "venv"
+    code, errors = run_make(target, f"PYTHON={python}", f"VENV={venv}")
+    assert code != 0
+    assert message in errors
+    assert not venv.exists()
+
+
+def run_ci(folder, readme):
+    """Run `.ci/run` in a folder that holds nothing but it and a README."""
+    (folder / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", folder / ".ci" / "run")
+    if readme is not None:
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+    return subprocess.run(
+        [str(folder / ".ci" / "run")],
+        cwd="/",
+        env=outside_make(),
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_ci_runs_the_command_of_the_readme(tmp_path):
+    readme = (
+        "# Title\n```\necho title\n```\n## Demo\n```\n## Tests\necho demo\n"
+        "```\n## Tests\nText.\n\n```bash\npwd\necho tests; exit 3\n```\n"
+        "```\necho second\n```\n"
+    )
+    done = run_ci(tmp_path, readme)
+    assert done.returncode == 3
+    assert done.stdout.splitlines()[-2:] == [str(tmp_path), "tests"]
+
+
+@pytest.mark.parametrize(
+    "readme",
+    [
+        None,
+        "# Title\n## Demo\n```\nmake demo\n```\n",
+        "## Tests\nNo command.\n## Demo\n```\nmake demo\n```\n",
+        "## Tests\n```\n\n```\n",
+    ],
+)
+def test_ci_fails_without_a_command(tmp_path, readme):
+    done = run_ci(tmp_path, readme)
+    assert done.returncode == 1
+    assert "README.md" in done.stderr
+    assert done.stdout == ""
+
+
+def test_ci_and_the_readme_say_make_test(tmp_path):
+    (tmp_path / "Makefile").write_text("test:\n\t@echo stub\n")
+    done = run_ci(tmp_path, (ROOT / "README.md").read_text("utf-8"))
+    assert done.stdout.splitlines() == ["+ make test", "stub"]
