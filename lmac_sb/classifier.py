@@ -4,6 +4,8 @@ Authors
  * The lmac-sb authors 2026
 """
 
+import math
+
 import torch
 from speechbrain.lobes.models.Cnn14 import ConvBlock
 
@@ -82,6 +84,11 @@ class FrozenClassifier(torch.nn.Module):
         reads, deepest first.
     min_frames : int
         Shortest input that the model can pool; `Explainer` pads up to it.
+    evidence : bool
+        Whether `trace` puts the evidence before the latents: each activation
+        of the deepest layer times its gradient, so its share in the log-odds
+        of the explained class. It tells the decoder which class to explain,
+        and costs one pass back through what follows that layer.
 
     Raises
     ------
@@ -102,16 +109,26 @@ class FrozenClassifier(torch.nn.Module):
     """
 
     def __init__(
-        self, embedding_model, classifier, latent_layers, min_frames=1
+        self,
+        embedding_model,
+        classifier,
+        latent_layers,
+        min_frames=1,
+        evidence=True,
     ):
         super().__init__()
         self.embedding_model = embedding_model
         self.classifier = classifier
         self.latent_layers = list(latent_layers)
         self.min_frames = min_frames
+        self.evidence = evidence
         self.requires_grad_(False)
         self.train(False)
         self._latents = {}
+        self._deepest = None
+        self._tracing = False
+        if not self.latent_layers:
+            raise LMACError("latent_layers: empty, at least one is needed")
         known = dict(embedding_model.named_modules())
         for name in self.latent_layers:
             if not name or name not in known:
@@ -126,8 +143,18 @@ class FrozenClassifier(torch.nn.Module):
         """Hook that keeps the output of one layer for the current call."""
 
         def hook(module, inputs, output):
-            output = output[0] if isinstance(output, (tuple, list)) else output
-            self._latents[name] = output
+            latent = output[0] if isinstance(output, (tuple, list)) else output
+            self._latents[name] = latent
+            if not self._tracing or name != self.latent_layers[0]:
+                return None
+            # From here on a graph is kept. The clone may be changed in
+            # place by what follows, the leaf may not.
+            torch.set_grad_enabled(True)
+            self._deepest = latent.detach().clone().requires_grad_()
+            follows = self._deepest.clone()
+            if isinstance(output, (tuple, list)):
+                return type(output)([follows, *output[1:]])
+            return follows
 
         return hook
 
@@ -136,7 +163,7 @@ class FrozenClassifier(torch.nn.Module):
         return super().train(False)
 
     def forward(self, features):
-        """Classify and keep what the decoder reads.
+        """Classify, and keep what the decoder reads.
 
         Arguments
         ---------
@@ -155,11 +182,46 @@ class FrozenClassifier(torch.nn.Module):
         embeddings = self.embedding_model(features)
         if isinstance(embeddings, (tuple, list)):
             embeddings = embeddings[0]
-        logits = self.classifier(embeddings)
+        logits = self.classifier(embeddings).flatten(1)
         # Taken out of the dict, so that no graph outlives the call.
         latents = [_to_map(self._latents[n]) for n in self.latent_layers]
         self._latents.clear()
-        return logits.flatten(1), latents
+        return logits, latents
+
+    def trace(self, features, target=None):
+        """Classify once, and give all that the decoder reads.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            [batch, time, mel]; no gradient reaches them.
+        target : torch.Tensor
+            Class to explain, [batch]; default the decision.
+
+        Returns
+        -------
+        logits : torch.Tensor
+            [batch, classes].
+        latents : list of torch.Tensor
+            As of `forward`; before them the evidence, with the shape of the
+            first, if it is switched on.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            if not self.evidence:
+                return self(features)
+            self._tracing = True
+            try:
+                logits, latents = self(features)
+            finally:
+                self._tracing = False
+            chosen = logits.argmax(1) if target is None else target
+            others = logits.scatter(1, chosen[:, None], -math.inf)
+            log_odds = logits.gather(1, chosen[:, None])[:, 0]
+            log_odds = log_odds - others.logsumexp(1)
+            (gradient,) = torch.autograd.grad(log_odds.sum(), self._deepest)
+            evidence = _to_map(gradient * self._deepest.detach())
+            self._deepest = None
+        return logits.detach(), [evidence, *latents]
 
 
 def _to_map(latent):

@@ -141,27 +141,26 @@ def find_data(hparams):
     str
         A folder in the ESC-50 layout; the scenes are made if need be.
     """
-    if hparams["data_folder"] is not None:
+    if hparams["data_folder"] is not None or "scenes_folder" not in hparams:
         return hparams["data_folder"]
     run_on_main(make_scenes, kwargs={"folder": hparams["scenes_folder"]})
     return hparams["scenes_folder"]
 
 
-def make_datasets(hparams, label_encoder, wham_folder, events):
+def make_datasets(hparams, label_encoder, events):
     """Data sets of the three splits.
 
-    Noise is drawn from the recordings of its own split: new in each epoch
-    of the training, fixed for each clip in validation and test.
+    With a wham_folder, noise is drawn from the recordings of each split's
+    own part: new in each epoch of the training, fixed for each clip in
+    validation and test.
 
     Arguments
     ---------
     hparams : Hparams
-        With manifest_folder, preprocess, sample_rate, snr_db, seed and
-        epoch_counter.
+        With manifest_folder, preprocess, sample_rate, wham_folder, snr_db,
+        noisy_splits, seed and epoch_counter.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
         Class names.
-    wham_folder : str or None
-        Noise in the layout of WHAM!, or none.
     events : bool
         Whether validation and test give known events.
 
@@ -171,6 +170,12 @@ def make_datasets(hparams, label_encoder, wham_folder, events):
         Split to DynamicItemDataset.
     """
     counter = hparams["epoch_counter"]
+    noisy = hparams["noisy_splits"]
+    unknown = set(noisy) - {"train", "valid", "test"}
+    if unknown:
+        raise LMACError(
+            f"noisy_splits: '{unknown.pop()}' is none of train, valid, test"
+        )
     datasets = {}
     for split, noise_split in (
         ("train", "tr"),
@@ -178,9 +183,9 @@ def make_datasets(hparams, label_encoder, wham_folder, events):
         ("test", "tt"),
     ):
         noise = None
-        if wham_folder is not None:
+        if hparams["wham_folder"] is not None and split in noisy:
             noise = NoiseMixer(
-                wham_folder,
+                hparams["wham_folder"],
                 noise_split,
                 hparams["sample_rate"],
                 hparams["snr_db"],

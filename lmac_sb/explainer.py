@@ -103,7 +103,7 @@ class Explainer:
     ...         ["blocks.2", "blocks.1"],
     ...         min_frames=4,
     ...     ),
-    ...     MaskDecoder([16, 8], n_mels=40, width=8),
+    ...     MaskDecoder([16, 16, 8], n_mels=40, width=8),
     ... )
     >>> explanation = explainer(torch.rand(2, 16000))
     >>> explanation.waveform.shape, explanation.mask.shape
@@ -167,19 +167,21 @@ class Explainer:
 
     def _explain(self, wavs, target, threshold, sounds):
         """Explain clips of one length."""
-        analysis = self.analyze(wavs)
+        analysis = self.analyze(wavs, target)
         mask = self.mask(analysis)
         if threshold is not None:
             mask = binarize(mask, threshold)
         return self.complete(analysis, mask, target, sounds)
 
-    def analyze(self, wavs):
+    def analyze(self, wavs, target=None):
         """Features, decision and latents; no gradient is kept.
 
         Arguments
         ---------
         wavs : torch.Tensor
             [batch, samples].
+        target : torch.Tensor
+            Class to explain, [batch]; default the decision.
 
         Returns
         -------
@@ -190,7 +192,7 @@ class Explainer:
             stft = self.features.stft(wavs.float())
             magnitude = self.features.magnitude(stft)
             mel = self._mel(magnitude)
-            logits, latents = self.classifier(mel)
+            logits, latents = self.classifier.trace(mel, target)
         return Analysis(stft, magnitude, logits, latents, wavs.shape[1])
 
     def mask(self, analysis):

@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 LOG_CONFIG = str(Path(__file__).with_name("log-config.yaml"))
 
 
+# What the console shows; the log file has all.
+SHOWN = "loss accuracy AI AD AG FF Fid-In area event_auc gated n_nan".split()
+
+
 class OneCycle:
     """Learning rate that rises linearly, then falls to zero as a cosine.
 
@@ -309,7 +313,9 @@ class RecipeBrain(sb.Brain):
         parts = [f"{k} {_number(v)}" for k, v in meta.items()]
         for kind, values in stats.items():
             kind = kind.split("_")[0]
-            figures = " ".join(f"{k} {_number(v)}" for k, v in values.items())
+            figures = " ".join(
+                f"{k} {_number(v)}" for k, v in values.items() if k in SHOWN
+            )
             parts.append(f"{kind}: {figures}")
         print(" | ".join(parts), flush=True)
 

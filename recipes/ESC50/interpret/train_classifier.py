@@ -141,9 +141,7 @@ def main(argv=None):
         },
     )
     label_encoder = hparams["label_encoder"]
-    datasets = make_datasets(
-        hparams, label_encoder, hparams["wham_folder"], events=False
-    )
+    datasets = make_datasets(hparams, label_encoder, events=False)
     # Sorted names, so that a class has one index whatever the folds are.
     with datasets["train"].output_keys_as(["class_string"]):
         classes = sorted({item["class_string"] for item in datasets["train"]})

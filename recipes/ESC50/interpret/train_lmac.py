@@ -250,6 +250,12 @@ def _is_local(source):
     return str(source).count("/") != 1 or str(source).startswith((".", "/"))
 
 
+def spread(ids, n_clips):
+    """Some of the clips, evenly spread over their order."""
+    n_clips = min(n_clips, len(ids))
+    return {ids[len(ids) * i // n_clips] for i in range(n_clips)}
+
+
 def load_interpreter(hparams):
     """Start the fine-tuning from a trained decoder."""
     source = hparams["pretrained_interpreter"]
@@ -323,9 +329,7 @@ def main(argv=None):
     check_labels(
         hparams["manifest_folder"], label_encoder, hparams["classifier_folder"]
     )
-    datasets = make_datasets(
-        hparams, label_encoder, hparams["wham_folder"], events=True
-    )
+    datasets = make_datasets(hparams, label_encoder, events=True)
 
     # Decoder
     hparams["modules"]["decoder"] = as_mask_decoder(hparams["decoder"])
@@ -343,7 +347,7 @@ def main(argv=None):
         checkpointer=hparams["checkpointer"],
     )
     brain.clips = {
-        stage: set(sorted(datasets[split].data_ids)[: hparams["save_clips"]])
+        stage: spread(datasets[split].data_ids, hparams["save_clips"])
         for stage, split in (
             (sb.Stage.VALID, "valid"),
             (sb.Stage.TEST, "test"),
