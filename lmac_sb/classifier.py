@@ -220,6 +220,8 @@ class FrozenClassifier(torch.nn.Module):
             log_odds = log_odds - others.logsumexp(1)
             (gradient,) = torch.autograd.grad(log_odds.sum(), self._deepest)
             evidence = _to_map(gradient * self._deepest.detach())
+            # Pooling divides a gradient by the number of cells.
+            evidence = evidence * evidence[0, 0].numel()
             self._deepest = None
         return logits.detach(), [evidence, *latents]
 

@@ -36,6 +36,9 @@ __all__ = [
 
 L_OUT_TYPES = ("ce", "probability")
 GUIDE_TYPES = ("binary", "mse")
+# Above the floor of 1e-7 that keeps the magnitude's gradient finite, and far
+# below all that is heard.
+SILENCE = 1e-6
 
 
 def masked_in(logits_in, decision):
@@ -191,7 +194,7 @@ def correlation_gain(masked, whole, clean):
     Returns
     -------
     torch.Tensor
-        [batch], at most 1.
+        [batch], at most 1; 0 where mixture and clean are one.
 
     Example
     -------
@@ -204,11 +207,14 @@ def correlation_gain(masked, whole, clean):
     """
     reached = _centred_correlation(masked, clean)
     before = _centred_correlation(whole, clean)
-    return (reached - before) / (1 - before).clamp(min=1e-6)
+    return ((reached - before) / (1 - before).clamp(min=1e-6)).float()
 
 
 def _centred_correlation(a, b):
     """Pearson correlation over the bins of each clip."""
+    # In single precision, rounding alone supplies all that is missing where
+    # the mixture is hardly more than the clean clip.
+    a, b = a.double(), b.double()
     a = a - a.mean((-2, -1), keepdim=True)
     b = b - b.mean((-2, -1), keepdim=True)
     return cross_correlation(a, b)
@@ -242,7 +248,7 @@ def guidance_binary(mask, log_clean, bin_th=0.35):
         log_clean = log_clean.float()
         loud = log_clean >= bin_th * log_clean.amax((-2, -1), keepdim=True)
         # A silent clip has no loud bin, though all of them equal its maximum.
-        loud = (loud & (log_clean > 0)).float()
+        loud = (loud & (log_clean > SILENCE)).float()
         loss = F.binary_cross_entropy(mask.float(), loud, reduction="none")
     return loss.mean((-2, -1))
 
@@ -414,8 +420,10 @@ class LMACLoss:
     @torch.no_grad()
     def _gate(self, log_masked, log_whole, log_clean):
         """1 for the clips whose mask already finds the clean sound."""
+        # Silence is flat, and so is an untrained decoder's mask: they match.
+        audible = log_clean.amax((-2, -1)) > SILENCE
         if self.crosscortype == "dotp":
             score = cross_correlation(log_masked, log_clean)
         else:
             score = correlation_gain(log_masked, log_whole, log_clean)
-        return (score >= self.crosscor_th).float()
+        return (audible & (score >= self.crosscor_th)).float()

@@ -116,6 +116,11 @@ def top_share(scores, share):
     torch.Tensor
         Zeros and ones, [batch, time, freq].
 
+    Raises
+    ------
+    LMACError
+        If a share is outside [0, 1].
+
     Example
     -------
     >>> top_share(torch.tensor([[[1.0, 4.0], [3.0, 2.0]]]), 0.5)
@@ -125,6 +130,8 @@ def top_share(scores, share):
     flat = scores.flatten(1)
     n_bins = flat.shape[1]
     share = torch.as_tensor(share, device=flat.device).expand(len(flat))
+    if ((share < 0) | (share > 1)).any():
+        raise LMACError(f"share: {share.tolist()}, needed are shares in [0, 1]")
     keep = (share.double() * n_bins).round().long()
     keep = torch.where(share > 0, keep.clamp(min=1), keep)
     # Ranks, not a threshold: ties must not change the area.

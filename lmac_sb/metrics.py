@@ -53,6 +53,11 @@ def _explained(p, p_masked, target):
             )
     if target is None:
         target = p.argmax(1)
+    if target.shape != p.shape[:1]:
+        raise LMACError(
+            f"target: shape {tuple(target.shape)}, needed is one class for "
+            f"each of {len(p)} clips"
+        )
     index = target[:, None]
     return p.gather(1, index)[:, 0], p_masked.gather(1, index)[:, 0]
 
@@ -63,6 +68,15 @@ def _invalid(value, *inputs):
     for x in inputs:
         bad = bad | x.isnan().flatten(1).any(1)
     return value.masked_fill(bad, math.nan)
+
+
+def _check_event(mask, ideal):
+    """Refuse another grid than the mask's."""
+    if mask.shape != ideal.shape:
+        raise LMACError(
+            f"event: shape {tuple(ideal.shape)}, but the mask has "
+            f"{tuple(mask.shape)}"
+        )
 
 
 def average_increase(p, p_in, target=None, tolerance=TOLERANCE):
@@ -119,7 +133,8 @@ def average_drop(p, p_in, target=None):
     """
     before, inside = _explained(p, p_in, target)
     drop = (before - inside).clamp(min=0)
-    return _invalid(100 * drop / before.clamp(min=1e-12), p, p_in)
+    # In this order, rounding cannot exceed 100.
+    return _invalid(100 * (drop / before.clamp(min=1e-12)), p, p_in)
 
 
 def average_gain(p, p_in, target=None):
@@ -308,6 +323,7 @@ def event_mass(mask, ideal):
     >>> event_mass(torch.tensor([[[0.6, 0.2], [0.0, 0.0]]]), ideal)
     tensor([0.7500])
     """
+    _check_event(mask, ideal)
     mask = mask.detach()
     inside = (mask * ideal).sum((-2, -1)) / mask.sum((-2, -1))
     return inside.masked_fill(ideal.sum((-2, -1)) == 0, math.nan)
@@ -336,6 +352,7 @@ def event_auc(mask, ideal):
     >>> event_auc(torch.tensor([[[0.9, 0.2], [0.0, 0.0]]]), ideal)
     tensor([1.])
     """
+    _check_event(mask, ideal)
     values = []
     for scores, event in zip(mask.detach().flatten(1), ideal.flatten(1) > 0):
         _, inverse, counts = scores.unique(
@@ -348,7 +365,7 @@ def event_auc(mask, ideal):
         n_rest = event.numel() - n_event
         above = ranks[event].sum() - n_event * (n_event + 1) / 2
         values.append(above / (n_event * n_rest))
-    return torch.stack(values).float()
+    return _invalid(torch.stack(values).float(), mask)
 
 
 Metric = namedtuple("Metric", "function direction needs")

@@ -168,14 +168,9 @@ def provenance(**more):
     dict
         Command, versions, machine, git commit and the entries given.
     """
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-    )
     return {
         "command": " ".join(sys.argv),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchaudio": torchaudio.__version__,
@@ -184,6 +179,16 @@ def provenance(**more):
         "cpus": os.cpu_count(),
         **more,
     }
+
+
+def _commit():
+    """Commit of this code, "unknown" outside a clone or without git."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def write_csv(path, rows):
@@ -220,7 +225,10 @@ def write_json(path, content):
 
 def _write(path, write):
     """Write through a temporary file in the same folder."""
-    part = f"{path}.part"
-    with open(part, "w", encoding="utf-8", newline="") as file:
-        write(file)
-    os.replace(part, path)
+    part = Path(f"{path}.part")
+    try:
+        with open(part, "w", encoding="utf-8", newline="") as file:
+            write(file)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
