@@ -9,12 +9,11 @@ import json
 import logging
 import math
 import os
-import pickle
 import shutil
 from pathlib import Path
 
 import torch
-from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.checkpoints import CKPT_PREFIX, Checkpointer
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.fetching import fetch
 
@@ -102,17 +101,21 @@ class SafeCheckpointer(Checkpointer):
 
     def _remove_unsealed(self):
         """Delete what a kill left half-written."""
-        for path in super()._list_checkpoint_dirs():
+        for path in self._folders():
             if not (path / SUMS).exists():
                 logger.warning(f"{path}: half-written checkpoint, removed")
                 shutil.rmtree(path)
 
     def _list_checkpoint_dirs(self):
         """Only checkpoints whose files are all there and unchanged."""
+        return [path for path in self._folders() if self._is_intact(path)]
+
+    def _folders(self):
+        """All that began as a checkpoint, even if a kill left it empty."""
         return [
             path
-            for path in super()._list_checkpoint_dirs()
-            if self._is_intact(path)
+            for path in sorted(self.checkpoints_dir.iterdir())
+            if path.is_dir() and path.name.startswith(CKPT_PREFIX)
         ]
 
     def _is_intact(self, path):
@@ -157,15 +160,22 @@ def _fault(folder):
     if not (folder / SUMS).exists():
         return "half-written, a kill or a full disk cut it short"
     expected = {}
-    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+    sums = (folder / SUMS).read_text(encoding="utf-8", errors="replace")
+    for line in sums.splitlines():
         checksum, _, name = line.partition("  ")
         expected[name] = checksum
     found = _sums(folder)
+    if not expected:
+        return f"{SUMS} is truncated"
     for name, checksum in expected.items():
         if name not in found:
             return f"{name} is missing"
         if found[name] != checksum:
             return f"{name} is truncated or changed"
+    # Sums cut short would vouch for less than all files.
+    for name in found:
+        if name not in expected:
+            return f"{name} is not in {SUMS}"
     return None
 
 
@@ -223,7 +233,8 @@ def load_strict(module, path):
         raise LMACError(f"{path}: no such file, weights are needed")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
+    except Exception as error:
+        # Broken files fail in many ways: IndexError, UnicodeDecodeError, ...
         first = str(error).strip().splitlines()[0] if str(error) else "empty"
         raise LMACError(
             f"{path}: not a file of weights only ({first})"
@@ -312,7 +323,10 @@ def load_classifier(source, modules, label_encoder, savedir):
     config = Path(source) / "config.json"
     if not config.is_file():
         return {}
-    return json.loads(config.read_text(encoding="utf-8"))
+    try:
+        return json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LMACError(f"{config}: not JSON ({error})") from error
 
 
 def _get(source, name, savedir):

@@ -19,7 +19,13 @@ __all__ = ["EqualLengthBatches", "check_labels", "make_dataset"]
 
 
 def make_dataset(
-    manifest, preprocess, label_encoder, noise=None, epoch=None, events=False
+    manifest,
+    preprocess,
+    label_encoder,
+    noise=None,
+    epoch=None,
+    shift_seed=None,
+    events=False,
 ):
     """Data set of one split.
 
@@ -39,8 +45,10 @@ def make_dataset(
     noise : lmac_sb.noise.NoiseMixer
         Mixed into each clip; None leaves it alone.
     epoch : callable
-        Returns the current epoch, for noise that changes with it; None
-        fixes the noise of each clip.
+        Returns the current epoch, for noise and shifts that change with it;
+        None fixes those of each clip.
+    shift_seed : int
+        Seed of a random rotation of each clip in time; None for no rotation.
     events : bool
         Whether to give the events, where the manifest has them.
 
@@ -54,15 +62,17 @@ def make_dataset(
     @takes("wav", "id")
     @provides("sig", "clean")
     def audio_pipeline(wav, clip_id):
-        sig = preprocess(wav)
-        if noise is None:
-            yield sig
-            yield sig
-        else:
-            now = None if epoch is None else epoch()
-            mixture, clean = noise(sig, clip_id, epoch=now)
-            yield mixture
-            yield clean
+        now = None if epoch is None else epoch()
+        clean = preprocess(wav)
+        if shift_seed is not None:
+            # Its own generator, so that neither order nor worker matters.
+            rng = random.Random(f"{shift_seed} {clip_id} {now}")
+            clean = clean.roll(rng.randrange(len(clean)))
+        sig = clean
+        if noise is not None:
+            sig, clean = noise(clean, clip_id, epoch=now)
+        yield sig
+        yield clean
 
     @takes("wav", "stem", "clean")
     @provides("event")

@@ -150,10 +150,15 @@ class _Grow(torch.nn.Module):
 
     def forward(self, x, size):
         for dim, double in ((2, self.time), (3, self.freq)):
+            wanted, cell = size[dim - 2], 1
             # Within a factor of 1.5 no further doubling comes closer.
-            while size[dim - 2] >= 1.5 * x.shape[dim]:
+            while wanted >= 1.5 * x.shape[dim]:
                 pad = (0, 0, 1, 1) if dim == 2 else (1, 1, 0, 0)
                 x = double(F.pad(x, pad, mode="replicate"))
+                cell *= 2
+            # Halving drops one cell at most: else the ratio is another.
+            if abs(wanted - x.shape[dim]) > cell:
+                x = _stretch(x, dim, wanted)
         return _fit(x, size)
 
 
@@ -172,18 +177,22 @@ def _double(width, axis):
     return double
 
 
+def _stretch(x, dim, wanted):
+    """Interpolate one axis of [batch, channels, time, freq]."""
+    shape = list(x.shape[2:])
+    shape[dim - 2] = wanted
+    return F.interpolate(x, shape, mode="bilinear")
+
+
 def _fit(x, size):
     """Cut the end of [batch, channels, time, freq], or repeat its last cell.
 
-    Sizes that no cut or short repeat explains (more than half a cell of a
-    doubling off) are interpolated.
+    Sizes further off than a factor of two are interpolated.
     """
     for dim, wanted in ((2, size[0]), (3, size[1])):
         found = x.shape[dim]
         if found * 2 <= wanted or wanted * 2 <= found:
-            shape = list(x.shape[2:])
-            shape[dim - 2] = wanted
-            x = F.interpolate(x, shape, mode="bilinear")
+            x = _stretch(x, dim, wanted)
         elif found >= wanted:
             x = x.narrow(dim, 0, wanted)
         else:

@@ -5,6 +5,8 @@ Authors
 """
 
 import difflib
+import hashlib
+import json
 import logging
 import re
 from pathlib import Path
@@ -17,15 +19,18 @@ from speechbrain.utils.distributed import run_on_main
 from lmac_sb.data import make_dataset
 from lmac_sb.errors import LMACError
 from lmac_sb.noise import NoiseMixer
+from lmac_sb.results import write_json
 from lmac_sb.scenes import make_scenes
 
 __all__ = [
     "Hparams",
     "check_frontend",
+    "claim_folder",
     "find_data",
     "frontend",
     "load_hparams",
     "make_datasets",
+    "weights_sha256",
 ]
 
 logger = logging.getLogger(__name__)
@@ -86,6 +91,8 @@ def load_hparams(argv, recipe_folder):
     LMACError
         If the file is missing or no yaml, or a key is unknown.
     """
+    # It only says that figures cannot be sent to TensorBoard; none are.
+    logging.getLogger("speechbrain.utils.train_logger").setLevel(logging.ERROR)
     file, run_opts, overrides = sb.parse_arguments(argv)
     if not Path(file).is_file():
         raise LMACError(f"{file}: no such file, a yaml file is needed")
@@ -150,7 +157,7 @@ def find_data(hparams):
 def make_datasets(hparams, label_encoder, events):
     """Data sets of the three splits.
 
-    With a wham_folder, noise is drawn from the recordings of each split's
+    Training clips are rotated in time at random. With a wham_folder, noise is drawn from the recordings of each split's
     own part: new in each epoch of the training, fixed for each clip in
     validation and test.
 
@@ -199,6 +206,7 @@ def make_datasets(hparams, label_encoder, events):
             label_encoder,
             noise,
             epoch=(lambda: counter.current) if train else None,
+            shift_seed=hparams["seed"] if train else None,
             events=events and not train,
         )
         lengths = datasets[split].n_samples
@@ -227,6 +235,78 @@ def frontend(hparams):
         Name to number.
     """
     return {key: hparams[key] for key in FRONTEND}
+
+
+def claim_folder(hparams, **identity):
+    """Refuse an output folder that holds another experiment.
+
+    A run resumes what it finds in its folder; checkpoints of other data or
+    of another classifier would be taken for its own.
+
+    Arguments
+    ---------
+    hparams : Hparams
+        With output_folder, manifest_folder and seed.
+    **identity
+        What else makes this experiment what it is.
+
+    Raises
+    ------
+    LMACError
+        Names the folder and what differs.
+    """
+    identity = {
+        "data": _data_sha256(hparams["manifest_folder"]),
+        "seed": hparams["seed"],
+        **identity,
+    }
+    path = Path(hparams["output_folder"]) / "experiment.json"
+    if not path.is_file():
+        write_json(path, identity)
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for key in sorted({*found, *identity}):
+        if found.get(key) != identity.get(key):
+            raise LMACError(
+                f"output_folder: {hparams['output_folder']} holds an "
+                f"experiment with another {key} ({found.get(key)}, now "
+                f"{identity.get(key)}); choose another --experiment_name or "
+                "--output_folder, or delete it"
+            )
+
+
+def _data_sha256(manifest_folder):
+    """Checksum of the clips of the three splits, wherever they lie."""
+    digest = hashlib.sha256()
+    for split in ("train", "valid", "test"):
+        path = Path(manifest_folder) / f"{split}.json"
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        for clip_id, entry in sorted(entries.items()):
+            size = entry["num_samples"], entry["sample_rate"]
+            line = f"{split} {clip_id} {entry['class_string']} {size}\n"
+            digest.update(line.encode())
+    return digest.hexdigest()
+
+
+def weights_sha256(*modules):
+    """Checksum of the weights of modules.
+
+    Arguments
+    ---------
+    *modules : torch.nn.Module
+        In a fixed order.
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, value in module.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_frontend(found, hparams, source):

@@ -56,7 +56,8 @@ def bootstrap(values, n_draws=2000, seed=0):
     {'mean': 1.0, 'low': 1.0, 'high': 1.0, 'n': 2, 'n_nan': 1}
     """
     values = np.asarray(values, dtype=np.float64)
-    valid = values[~np.isnan(values)]
+    # Sorted, so that the order of the rows does not matter.
+    valid = np.sort(values[~np.isnan(values)])
     interval = {"mean": math.nan, "low": math.nan, "high": math.nan}
     if len(valid):
         rng = np.random.default_rng(seed)

@@ -11,6 +11,7 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 from speechbrain.dataio.dataloader import make_dataloader
+from speechbrain.utils.distributed import if_main_process
 from torch import distributed
 
 from lmac_sb.checkpoints import plain
@@ -106,7 +107,7 @@ class RecipeBrain(sb.Brain):
             kwargs.pop("batch_size"),
             shuffle=train,
             seed=self.hparams.seed,
-            rank=self.rank or 0 if self.distributed_launch else 0,
+            rank=_rank(),
             world_size=_world_size(),
         )
         loader = make_dataloader(dataset, batch_sampler=sampler, **kwargs)
@@ -118,6 +119,13 @@ class RecipeBrain(sb.Brain):
                     f"{ckpt_prefix}{stage.name}", loader
                 )
         return loader
+
+    def on_fit_start(self):
+        """Resume; say so where there is nothing left to train."""
+        super().on_fit_start()
+        done = self.hparams.epoch_counter.current
+        if done >= self.hparams.number_of_epochs and if_main_process():
+            print(f"all {done} epochs are done already", flush=True)
 
     def _fit_valid(self, valid_set, epoch, enable):
         """Validate without a progress bar of its own."""
@@ -298,7 +306,7 @@ class RecipeBrain(sb.Brain):
 
     def log(self, meta, train_stats=None, valid_stats=None, test_stats=None):
         """One line on the console, all in the log file, maybe TensorBoard."""
-        if not sb.utils.distributed.if_main_process():
+        if not if_main_process():
             return
         stats = {
             "train_stats": train_stats,

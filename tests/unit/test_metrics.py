@@ -363,9 +363,7 @@ def test_quantus(name):
         quantus = pytest.importorskip(
             "quantus", reason=reason, exc_type=ImportError
         )
-        oracle = getattr(quantus, name)(
-            abs=False, normalise=False, disable_warnings=True
-        )
+        oracle = getattr(quantus, name)(normalise=False, disable_warnings=True)
     values = masks(0)
     values[1] = 1
     values[2] = torch.eye(30)[4].view(6, 5)

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from lmac_sb.checkpoints import save_classifier
 from lmac_sb.errors import LMACError, exit_on_user_error
 from lmac_sb.experiment import (
+    claim_folder,
     find_data,
     frontend,
     load_hparams,
@@ -36,7 +37,7 @@ from lmac_sb.training import LOG_CONFIG, RecipeBrain
 
 
 class ClassifierBrain(RecipeBrain):
-    """Cross entropy on log-mel features, with mixup, shifts and masks."""
+    """Cross entropy on log-mel features, with mixup and masked blocks."""
 
     def compute_forward(self, batch, stage):
         """Logits [batch, classes], and soft targets of the same shape."""
@@ -51,7 +52,7 @@ class ClassifierBrain(RecipeBrain):
             magnitude, targets = self.mixup(magnitude, targets)
         mel = features.mel(magnitude)
         if stage == sb.Stage.TRAIN:
-            mel = self.mask(self.shift(mel))
+            mel = self.mask(mel)
         mel = self.pad(mel)
         embeddings = self.modules.embedding_model(mel)
         if isinstance(embeddings, (tuple, list)):
@@ -78,13 +79,6 @@ class ClassifierBrain(RecipeBrain):
         targets = share * targets + (1 - share) * targets[order]
         share = share[:, :, None]
         return share * magnitude + (1 - share) * magnitude[order], targets
-
-    def shift(self, mel):
-        """Rotate each clip by a random number of frames."""
-        n_frames = mel.shape[1]
-        start = torch.randint(n_frames, (len(mel), 1))
-        order = (torch.arange(n_frames) + start) % n_frames
-        return mel.gather(1, order.to(mel.device)[:, :, None].expand_as(mel))
 
     def mask(self, mel):
         """Silence a random block of frames and of bands of each clip."""
@@ -153,6 +147,8 @@ def main(argv=None):
             f"{len(classes)} classes ({', '.join(classes[:5])}, …): "
             f"give --n_classes {len(classes)}"
         )
+
+    run_on_main(claim_folder, args=[hparams])
 
     brain = ClassifierBrain(
         modules=hparams["modules"],

@@ -35,9 +35,11 @@ from lmac_sb.decoder import as_mask_decoder
 from lmac_sb.errors import LMACError, exit_on_user_error
 from lmac_sb.experiment import (
     check_frontend,
+    claim_folder,
     find_data,
     load_hparams,
     make_datasets,
+    weights_sha256,
 )
 from lmac_sb.masking import binarize
 from lmac_sb.metrics import evaluate, mask_area
@@ -339,6 +341,15 @@ def main(argv=None):
         hparams["tensorboard_logger"] = sb.utils.train_logger.TensorboardLogger(
             hparams["tensorboard_folder"]
         )
+    run_on_main(
+        claim_folder,
+        args=[hparams],
+        kwargs={
+            "classifier": weights_sha256(hparams["frozen_classifier"]),
+            # Random before stage 1, and so part of the seed.
+            "starting decoder": weights_sha256(hparams["decoder"]),
+        },
+    )
     brain = LMACBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],

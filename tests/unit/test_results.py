@@ -1,0 +1,311 @@
+"""Tests of the tables of results.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import csv
+import json
+import math
+import random
+import statistics
+import subprocess
+
+import pytest
+
+from lmac_sb import results
+from lmac_sb.metrics import METRICS
+from lmac_sb.results import (
+    bootstrap,
+    markdown_table,
+    provenance,
+    summarize,
+    write_csv,
+    write_json,
+)
+
+NAN = float("nan")
+
+
+def draw(seed, n=30):
+    """Random values of one metric."""
+    generator = random.Random(seed)
+    return [generator.gauss(50, 20) for _ in range(n)]
+
+
+def table(seed=0, n=12):
+    """Rows of two methods on the same clips."""
+    generator = random.Random(seed)
+    return [
+        {
+            "id": f"clip{i}",
+            "method": method,
+            "AI": generator.choice([0.0, 100.0]),
+            "AD": generator.uniform(0, 30),
+            "FF": generator.uniform(0, 1),
+            "area": generator.random(),
+        }
+        for method in ("lmac", "ones")
+        for i in range(n)
+    ]
+
+
+def slow_bootstrap(values, seed, n_draws=4000):
+    """Percentiles of the means of samples with replacement."""
+    generator = random.Random(seed)
+    means = sorted(
+        statistics.fmean(generator.choices(values, k=len(values)))
+        for _ in range(n_draws)
+    )
+    return means[int(0.025 * n_draws)], means[int(0.975 * n_draws)]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_bootstrap_slowly(seed):
+    """Agrees with plain resampling up to its randomness."""
+    values = draw(seed)
+    found = bootstrap(values, seed=seed)
+    low, high = slow_bootstrap(values, seed + 100)
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    assert found["mean"] == pytest.approx(statistics.fmean(values))
+    assert found["low"] == pytest.approx(low, abs=0.25 * error)
+    assert found["high"] == pytest.approx(high, abs=0.25 * error)
+    # A 95 % interval of a mean is about four of its standard errors wide.
+    assert 3 * error < found["high"] - found["low"] < 4.5 * error
+
+
+def test_bootstrap_is_deterministic():
+    """The same values and seed give the same interval, another seed not."""
+    values = draw(0)
+    assert bootstrap(values) == bootstrap(list(values))
+    assert bootstrap(values) != bootstrap(values, seed=1)
+
+
+@pytest.mark.parametrize("n_nan", [0, 1, 7])
+def test_bootstrap_counts_nan(n_nan):
+    """NaN values are left out and counted, and change nothing else."""
+    values = draw(0)
+    clean = bootstrap(values)
+    found = bootstrap([NAN] * n_nan + values)
+    assert found.pop("n_nan") == n_nan
+    assert clean.pop("n_nan") == 0
+    assert found == clean
+    assert clean["n"] == 30
+
+
+@pytest.mark.parametrize("values", [[], [NAN, NAN]])
+def test_bootstrap_of_nothing(values):
+    """Without a valid value the figures are NaN, the counts right."""
+    found = bootstrap(values)
+    assert all(math.isnan(found[name]) for name in ("mean", "low", "high"))
+    assert (found["n"], found["n_nan"]) == (0, len(values))
+
+
+def test_bootstrap_can_be_written():
+    """Plain Python numbers, as JSON needs them."""
+    found = bootstrap([1.0, 2.0, NAN])
+    types = {name: type(value) for name, value in found.items()}
+    assert types == {
+        "mean": float,
+        "low": float,
+        "high": float,
+        "n": int,
+        "n_nan": int,
+    }
+
+
+def test_summarize():
+    """Each method's metrics, in the table's order, and nothing else."""
+    rows = table()
+    summary = summarize(rows)
+    assert list(summary) == ["lmac", "ones"]
+    for method, metrics in summary.items():
+        assert list(metrics) == ["AI", "AD", "FF", "area"]
+        for name, found in metrics.items():
+            values = [row[name] for row in rows if row["method"] == method]
+            assert found == bootstrap(values)
+
+
+def test_difference_is_paired_by_clip():
+    """Reference minus method for the same clip, wherever its row stands."""
+    rows = table()
+    by_id = {(row["method"], row["id"]): row for row in rows}
+    summary = summarize(rows, reference="lmac")
+    assert "difference" not in summary["lmac"]["AI"]
+    for name in ("AI", "AD", "FF", "area"):
+        expected = bootstrap(
+            [
+                by_id["lmac", f"clip{i}"][name]
+                - by_id["ones", f"clip{i}"][name]
+                for i in range(12)
+            ]
+        )
+        assert summary["ones"][name]["difference"] == expected
+
+    # A reference that differs by 1 from each clip's value differs by exactly
+    # 1, only if each clip is compared with itself.
+    rows = [
+        {"id": str(i), "method": method, "FF": i + (method == "lmac")}
+        for i in range(9)
+        for method in ("lmac", "other")
+    ]
+    random.Random(1).shuffle(rows)
+    found = summarize(rows, reference="lmac")["other"]["FF"]["difference"]
+    assert (found["mean"], found["low"], found["high"]) == (1, 1, 1)
+
+
+def test_shuffled_rows():
+    """The order of the rows changes nothing, not even an interval."""
+    rows = table()
+    shuffled = list(rows)
+    random.Random(0).shuffle(shuffled)
+    assert [r["id"] for r in shuffled] != [r["id"] for r in rows]
+    expected = summarize(rows, reference="lmac")
+    assert summarize(shuffled, reference="lmac") == expected
+
+
+def test_nan_pairs_are_counted():
+    """A clip without a value on either side is no pair."""
+    rows = table()
+    rows[0]["AD"] = NAN
+    rows[-1]["AD"] = NAN
+    found = summarize(rows, reference="lmac")["ones"]["AD"]
+    assert (found["n"], found["n_nan"]) == (11, 1)
+    assert found["difference"]["n"] == 10
+    assert found["difference"]["n_nan"] == 2
+
+
+def test_summarize_by_another_key():
+    """Any column can name the method."""
+    rows = [{"id": "a", "snr": 0, "AI": 0.0}, {"id": "a", "snr": 9, "AI": 1.0}]
+    summary = summarize(rows, by="snr", reference=9)
+    assert list(summary) == [0, 9]
+    assert summary[0]["AI"]["difference"]["mean"] == 1
+
+
+def test_markdown():
+    """Arrows of the better direction, decimals, and a dash for nothing."""
+    figure = {"mean": 12.346, "low": 10.0, "high": 14.0}
+    summary = {
+        "lmac": dict.fromkeys(METRICS, figure),
+        "ones": {"AI": figure},
+    }
+    head, rule, *body = markdown_table(summary).splitlines()
+    assert head == (
+        "| method | AI ↑ | AD ↓ | AG ↑ | FF ↑ | Fid-In ↑ | SPS ↑ | COMP ↓ "
+        "| area | event_mass ↑ | event_auc ↑ |"
+    )
+    assert rule == "|---" * 11 + "|"
+    three = " | 12.346 ± 2.000"
+    lmac = "| lmac | 12.3 ± 2.0 | 12.35 ± 2.00 | 12.3 ± 2.0" + three * 7 + " |"
+    assert body[0] == lmac
+    assert body[1] == "| ones | 12.3 ± 2.0" + " | –" * 9 + " |"
+
+
+def test_markdown_of_nan():
+    """A metric that no clip has is shown as such, not as a number."""
+    summary = summarize([{"id": "a", "method": "m", "event_auc": NAN}])
+    assert markdown_table(summary).endswith("| m | nan ± nan |")
+
+
+def test_csv_round_trip(tmp_path):
+    """What was written is read, with the values that need quotes."""
+    path = tmp_path / "results.csv"
+    rows = [{"id": 'a,"b"', "AI": 100.0}, {"id": "ü", "AI": NAN}]
+    write_csv(path, rows)
+    assert path.read_bytes().startswith(b"id,AI\n")
+    with open(path, encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["id"] for row in found] == ['a,"b"', "ü"]
+    assert found[0]["AI"] == "100.0" and math.isnan(float(found[1]["AI"]))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_round_trip(tmp_path):
+    """What was written is read, by a name as a string too."""
+    content = {"summary": summarize(table()), "provenance": provenance()}
+    path = tmp_path / "results.json"
+    write_json(str(path), content)
+    assert json.loads(path.read_text(encoding="utf-8")) == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize(
+    "write, content",
+    [
+        (write_csv, [{"a": 1}, {"a": 2, "b": 3}]),
+        (write_csv, []),
+        (write_json, {"a": 1, "b": object()}),
+    ],
+    ids=["csv", "no rows", "json"],
+)
+def test_failed_write_leaves_nothing(tmp_path, write, content, old):
+    """The old file stays as it was, and no part of the new one."""
+    path = tmp_path / "results"
+    if old:
+        path.write_text("old")
+    with pytest.raises((ValueError, TypeError, IndexError)):
+        write(path, content)
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["old"] * old
+
+
+def test_name_is_only_given_to_a_complete_file(tmp_path, monkeypatch):
+    """While it is written, the file has another name in the same folder."""
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    seen = []
+    replace = results.os.replace
+
+    def watched(part, target):
+        seen.append((part.parent, json.loads(part.read_text())))
+        assert path.read_text() == "old"
+        replace(part, target)
+
+    monkeypatch.setattr(results.os, "replace", watched)
+    write_json(path, {"a": 1})
+    assert seen == [(tmp_path, {"a": 1})]
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_provenance(monkeypatch):
+    """All that a result needs, and what the script adds."""
+    monkeypatch.setattr(results.sys, "argv", ["train.py", "x.yaml"])
+    found = provenance(seed=7, fold=[4])
+    assert set(found) == {
+        "command",
+        "commit",
+        "python",
+        "torch",
+        "torchaudio",
+        "speechbrain",
+        "machine",
+        "cpus",
+        "seed",
+        "fold",
+    }
+    assert found["command"] == "train.py x.yaml"
+    assert (found["seed"], found["fold"]) == (7, [4])
+    assert all(value for value in found.values())
+    json.dumps(found)
+
+
+def test_commit_is_unknown_without_git(monkeypatch):
+    """Neither a missing git nor a folder outside a clone stops a result."""
+
+    def missing(*args, **kwargs):
+        raise FileNotFoundError("git")
+
+    def outside(*args, **kwargs):
+        return subprocess.CompletedProcess(args, 128, "", "not a repository")
+
+    for run in (missing, outside):
+        monkeypatch.setattr(results.subprocess, "run", run)
+        assert provenance()["commit"] == "unknown"
+
+
+def test_commit_is_this_code(monkeypatch, tmp_path):
+    """The clone of the code counts, not the folder of the caller."""
+    expected = provenance()["commit"]
+    monkeypatch.chdir(tmp_path)
+    assert provenance()["commit"] == expected
