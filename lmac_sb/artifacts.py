@@ -73,7 +73,7 @@ def _draw(sounds, explanation, index, features, classes, truth):
     """Spectrograms and mask of one clip."""
     c = int(explanation.decision[index])
     p, p_in, p_out = (
-        float(logits[index].softmax(0)[c])
+        float(logits[index].detach().softmax(0)[c])
         for logits in (
             explanation.logits,
             explanation.logits_in,
@@ -88,7 +88,8 @@ def _draw(sounds, explanation, index, features, classes, truth):
 
     figure = Figure(figsize=(11, 6), layout="constrained")
     label = "" if truth is None else f" (label: {truth})"
-    figure.suptitle(f"decision: {classes[c]}{label}")
+    # Names may hold dollar signs, which are no formulas.
+    figure.suptitle(f"decision: {classes[c]}{label}", parse_math=False)
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
     titles = {
         "original": f"input, p = {p:.3f}",
@@ -99,7 +100,7 @@ def _draw(sounds, explanation, index, features, classes, truth):
     for name, place in places.items():
         axis = axes[place]
         image = axis.imshow(
-            levels[name].T,
+            levels[name].T.numpy(),
             origin="lower",
             aspect="auto",
             extent=extent,
@@ -111,7 +112,7 @@ def _draw(sounds, explanation, index, features, classes, truth):
         figure.colorbar(image, ax=axis, label="dB")
     mask = explanation.mask[index].detach().float().cpu()
     image = axes[0, 1].imshow(
-        mask.T,
+        mask.T.numpy(),
         origin="lower",
         aspect="auto",
         extent=extent,

@@ -14,13 +14,49 @@ from lmac_sb.masking import top_share
 __all__ = ["TRIVIAL_MASKS"]
 
 
-def ones(magnitude, area, seed=0):
-    """Keep everything."""
+def ones(magnitude, area, seed):
+    """Keep everything.
+
+    Arguments
+    ---------
+    magnitude : torch.Tensor
+        [batch, time, freq].
+    area : torch.Tensor
+        Unused.
+    seed : int
+        Unused.
+
+    Returns
+    -------
+    torch.Tensor
+        Ones, [batch, time, freq].
+    """
     return torch.ones_like(magnitude)
 
 
-def random_bins(magnitude, area, seed=0):
-    """Keep random bins, as many as the area says."""
+def random_bins(magnitude, area, seed):
+    """Keep random bins, the same order of bins for each clip.
+
+    Arguments
+    ---------
+    magnitude : torch.Tensor
+        [batch, time, freq].
+    area : torch.Tensor
+        Share of the bins to keep, [batch].
+    seed : int
+        Seed of the order.
+
+    Returns
+    -------
+    torch.Tensor
+        Zeros and ones, [batch, time, freq].
+
+    Example
+    -------
+    >>> mask = random_bins(torch.rand(2, 3, 4), torch.tensor([0.5, 0.25]), 0)
+    >>> mask.sum((1, 2))
+    tensor([6., 3.])
+    """
     generator = torch.Generator().manual_seed(seed)
     # One draw for all clips, so that a clip's mask does not depend on its
     # place in the batch.
@@ -29,8 +65,28 @@ def random_bins(magnitude, area, seed=0):
     return top_share(scores, area)
 
 
-def loudest_bins(magnitude, area, seed=0):
-    """Keep the loudest bins, as many as the area says."""
+def loudest_bins(magnitude, area, seed):
+    """Keep the loudest bins.
+
+    Arguments
+    ---------
+    magnitude : torch.Tensor
+        [batch, time, freq].
+    area : torch.Tensor
+        Share of the bins to keep, [batch].
+    seed : int
+        Unused.
+
+    Returns
+    -------
+    torch.Tensor
+        Zeros and ones, [batch, time, freq].
+
+    Example
+    -------
+    >>> loudest_bins(torch.tensor([[[3.0, 1.0]]]), torch.tensor([0.5]), 0)
+    tensor([[[1., 0.]]])
+    """
     return top_share(magnitude, area)
 
 

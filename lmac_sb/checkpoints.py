@@ -226,7 +226,7 @@ def load_strict(module, path):
     >>> load_strict(torch.nn.Linear(3, 1), path)
     Traceback (most recent call last):
     ...
-    lmac_sb.errors.LMACError: ...m.ckpt: 'weight' has shape [1, 2], needed is [1, 3]
+    lmac_sb.errors.LMACError: .../m.ckpt: 'weight' has shape [1, 2], ...
     """
     path = Path(path)
     if not path.is_file():
@@ -358,6 +358,20 @@ def save_classifier(folder, modules, label_encoder, config):
         Names of the classes.
     config : dict
         Goes to ``config.json``.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "model"
+    >>> from speechbrain.dataio.encoder import CategoricalEncoder
+    >>> encoder = CategoricalEncoder()
+    >>> encoder.update_from_iterable(["cat", "dog"])
+    >>> model = torch.nn.Linear(3, 2)
+    >>> save_classifier(folder, {"classifier": model}, encoder, {"seed": 1})
+    >>> loaded = CategoricalEncoder()
+    >>> load_classifier(folder, {"classifier": model}, loaded, folder)
+    {'seed': 1}
+    >>> loaded.lab2ind
+    {'cat': 0, 'dog': 1}
     """
     folder = Path(folder)
     part = folder.with_name(f"{folder.name}.part")

@@ -130,6 +130,21 @@ def check_labels(manifest_folder, label_encoder, source):
     ------
     LMACError
         Names the classes on both sides.
+
+    Example
+    -------
+    >>> from speechbrain.dataio.encoder import CategoricalEncoder
+    >>> encoder = CategoricalEncoder()
+    >>> encoder.update_from_iterable(["cat", "dog"])
+    >>> folder = getfixture("tmp_path")
+    >>> for split in ("train", "valid", "test"):
+    ...     _ = (folder / f"{split}.json").write_text(
+    ...         '{"a": {"class_string": "cow"}}'
+    ...     )
+    >>> check_labels(folder, encoder, "model")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.errors.LMACError: model: the classifier knows cat, dog, but ...
     """
     found = set()
     for split in ("train", "valid", "test"):

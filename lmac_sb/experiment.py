@@ -14,19 +14,16 @@ from pathlib import Path
 import speechbrain as sb
 import yaml
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.utils.distributed import run_on_main
 
 from lmac_sb.data import make_dataset
 from lmac_sb.errors import LMACError
 from lmac_sb.noise import NoiseMixer
 from lmac_sb.results import write_json
-from lmac_sb.scenes import make_scenes
 
 __all__ = [
     "Hparams",
     "check_frontend",
     "claim_folder",
-    "find_data",
     "frontend",
     "load_hparams",
     "make_datasets",
@@ -91,20 +88,26 @@ def load_hparams(argv, recipe_folder):
     LMACError
         If the file is missing or no yaml, or a key is unknown.
     """
-    # It only says that figures cannot be sent to TensorBoard; none are.
-    logging.getLogger("speechbrain.utils.train_logger").setLevel(logging.ERROR)
+    # It would tell each user that images cannot be sent to TensorBoard; none
+    # are.
+    logging.getLogger("speechbrain.utils.train_logger").addFilter(
+        lambda record: "torchvision" not in record.getMessage()
+    )
     file, run_opts, overrides = sb.parse_arguments(argv)
     if not Path(file).is_file():
         raise LMACError(f"{file}: no such file, a yaml file is needed")
-    text = Path(file).read_text(encoding="utf-8")
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LMACError(f"{file}: cannot be read ({error})") from error
     _check_keys(file, text, overrides, Path(recipe_folder) / "hparams")
     sb.utils.distributed.ddp_init_group(run_opts)
     try:
         hparams = load_hyperpyyaml(text, overrides)
     except LMACError:
         raise
-    except (yaml.YAMLError, ValueError, TypeError, KeyError) as error:
-        # hyperpyyaml wraps what a constructor raises.
+    except Exception as error:
+        # A yaml can call anything; hyperpyyaml wraps what that raises.
         cause = error.__cause__ or error
         raise LMACError(f"{file}: {cause}") from error
     return file, Hparams(hparams, file), run_opts, overrides
@@ -112,15 +115,15 @@ def load_hparams(argv, recipe_folder):
 
 def _check_keys(file, text, overrides, known_folder):
     """Refuse keys that nothing will read, such as misspelt ones."""
-    own = _top_keys(text)
+    own = _top_keys(text, file)
     known = set(own) & set(re.findall(r"!ref\s*<(\w+)", text))
     known |= set(re.findall(r"<(\w+)>", text))
     for shipped in sorted(known_folder.glob("*.yaml")):
-        known |= set(_top_keys(shipped.read_text(encoding="utf-8")))
-    asked = yaml.safe_load(overrides) if overrides else {}
+        known |= set(_top_keys(shipped.read_text(encoding="utf-8"), shipped))
+    asked = _top_keys(overrides, "command line") if overrides else []
     for place, keys, allowed in (
         (file, own, known),
-        ("command line", asked or {}, set(own)),
+        ("command line", asked, set(own)),
     ):
         for key in keys:
             if key in allowed:
@@ -130,44 +133,53 @@ def _check_keys(file, text, overrides, known_folder):
             raise LMACError(f"{place}: unknown key '{key}'{hint}")
 
 
-def _top_keys(text):
+def _top_keys(text, place):
     """Top-level keys of a hyperpyyaml text."""
-    return re.findall(r"^(\w+):", text, flags=re.MULTILINE)
+    try:
+        # This loader passes over tags, whose objects are made later.
+        content = yaml.load(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise LMACError(f"{place}: is no yaml ({error})") from error
+    if not isinstance(content, dict):
+        raise LMACError(f"{place}: holds no keys, 'key: value' is needed")
+    return list(content)
 
 
-def find_data(hparams):
-    """Folder of the data: the user's, or the embedded scenes.
-
-    Arguments
-    ---------
-    hparams : Hparams
-        With data_folder and scenes_folder.
-
-    Returns
-    -------
-    str
-        A folder in the ESC-50 layout; the scenes are made if need be.
-    """
-    if hparams["data_folder"] is not None or "scenes_folder" not in hparams:
-        return hparams["data_folder"]
-    run_on_main(make_scenes, kwargs={"folder": hparams["scenes_folder"]})
-    return hparams["scenes_folder"]
-
-
-def make_datasets(hparams, label_encoder, events):
+def make_datasets(
+    manifest_folder,
+    preprocess,
+    label_encoder,
+    epoch_counter,
+    seed,
+    wham_folder=None,
+    snr_db=0.0,
+    noisy_splits=(),
+    events=False,
+):
     """Data sets of the three splits.
 
-    Training clips are rotated in time at random. With a wham_folder, noise is drawn from the recordings of each split's
-    own part: new in each epoch of the training, fixed for each clip in
-    validation and test.
+    Training clips are rotated in time at random. With a wham_folder, noise is
+    drawn from the recordings of each split's own part: new in each epoch of
+    the training, fixed for each clip in validation and test.
 
     Arguments
     ---------
-    hparams : Hparams
-        With manifest_folder, preprocess, sample_rate, wham_folder, snr_db,
-        noisy_splits, seed and epoch_counter.
+    manifest_folder : str or Path
+        Written by the data preparation.
+    preprocess : lmac_sb.audio.Preprocessor
+        From a file to a waveform.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
         Class names.
+    epoch_counter : speechbrain.utils.epoch_loop.EpochCounter
+        Tells the epoch.
+    seed : int
+        Of noise and rotations.
+    wham_folder : str or None
+        Noise in the layout of WHAM!, or none.
+    snr_db : float
+        Ratio of clip to noise in dB.
+    noisy_splits : list of str
+        Splits that get noise: train, valid, test.
     events : bool
         Whether validation and test give known events.
 
@@ -175,38 +187,34 @@ def make_datasets(hparams, label_encoder, events):
     -------
     dict
         Split to DynamicItemDataset.
+
+    Raises
+    ------
+    LMACError
+        If a split is unknown or the noise cannot be used.
     """
-    counter = hparams["epoch_counter"]
-    noisy = hparams["noisy_splits"]
-    unknown = set(noisy) - {"train", "valid", "test"}
-    if unknown:
-        raise LMACError(
-            f"noisy_splits: '{unknown.pop()}' is none of train, valid, test"
-        )
+    noise_parts = {"train": "tr", "valid": "cv", "test": "tt"}
+    for split in noisy_splits:
+        if split not in noise_parts:
+            raise LMACError(
+                f"noisy_splits: '{split}' is none of train, valid, test"
+            )
     datasets = {}
-    for split, noise_split in (
-        ("train", "tr"),
-        ("valid", "cv"),
-        ("test", "tt"),
-    ):
+    for split, part in noise_parts.items():
         noise = None
-        if hparams["wham_folder"] is not None and split in noisy:
+        if wham_folder is not None and split in noisy_splits:
             noise = NoiseMixer(
-                hparams["wham_folder"],
-                noise_split,
-                hparams["sample_rate"],
-                hparams["snr_db"],
-                hparams["seed"],
+                wham_folder, part, preprocess.sample_rate, snr_db, seed
             )
         train = split == "train"
-        manifest = Path(hparams["manifest_folder"]) / f"{split}.json"
+        manifest = Path(manifest_folder) / f"{split}.json"
         datasets[split] = make_dataset(
             manifest,
-            hparams["preprocess"],
+            preprocess,
             label_encoder,
             noise,
-            epoch=(lambda: counter.current) if train else None,
-            shift_seed=hparams["seed"] if train else None,
+            epoch=(lambda: epoch_counter.current) if train else None,
+            shift_seed=seed if train else None,
             events=events and not train,
         )
         lengths = datasets[split].n_samples
@@ -237,7 +245,7 @@ def frontend(hparams):
     return {key: hparams[key] for key in FRONTEND}
 
 
-def claim_folder(hparams, **identity):
+def claim_folder(output_folder, manifest_folder, **identity):
     """Refuse an output folder that holds another experiment.
 
     A run resumes what it finds in its folder; checkpoints of other data or
@@ -245,22 +253,31 @@ def claim_folder(hparams, **identity):
 
     Arguments
     ---------
-    hparams : Hparams
-        With output_folder, manifest_folder and seed.
+    output_folder : str or Path
+        The run's folder.
+    manifest_folder : str or Path
+        Tells the data.
     **identity
-        What else makes this experiment what it is.
+        What else makes this experiment what it is, by name; plain values.
 
     Raises
     ------
     LMACError
         Names the folder and what differs.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for split in ("train", "valid", "test"):
+    ...     _ = (folder / f"{split}.json").write_text("{}")
+    >>> claim_folder(folder, folder, seed=1)
+    >>> claim_folder(folder, folder, seed=2)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.errors.LMACError: output_folder: ... with another seed (1, now 2)...
     """
-    identity = {
-        "data": _data_sha256(hparams["manifest_folder"]),
-        "seed": hparams["seed"],
-        **identity,
-    }
-    path = Path(hparams["output_folder"]) / "experiment.json"
+    identity = {"data": _data_sha256(manifest_folder), **identity}
+    path = Path(output_folder) / "experiment.json"
     if not path.is_file():
         write_json(path, identity)
         return
@@ -268,7 +285,7 @@ def claim_folder(hparams, **identity):
     for key in sorted({*found, *identity}):
         if found.get(key) != identity.get(key):
             raise LMACError(
-                f"output_folder: {hparams['output_folder']} holds an "
+                f"output_folder: {output_folder} holds an "
                 f"experiment with another {key} ({found.get(key)}, now "
                 f"{identity.get(key)}); choose another --experiment_name or "
                 "--output_folder, or delete it"

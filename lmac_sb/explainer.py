@@ -34,6 +34,11 @@ class Analysis:
         What the decoder reads, deepest first.
     n_samples : int
         Length of the waveforms.
+
+    Example
+    -------
+    >>> analysis = explainer.analyze(wavs)  # doctest: +SKIP
+    >>> explainer.complete(analysis, any_mask)  # doctest: +SKIP
     """
 
     stft: torch.Tensor
@@ -63,6 +68,11 @@ class Explanation:
         Explained class, [batch].
     magnitude : torch.Tensor
         Linear magnitude of the input, [batch, time, freq].
+
+    Example
+    -------
+    >>> explanation = explainer(wavs)  # doctest: +SKIP
+    >>> explanation.logits_in.softmax(1)  # doctest: +SKIP
     """
 
     waveform: torch.Tensor

@@ -201,6 +201,15 @@ def write_csv(path, rows):
         The file; only a complete one ever has this name.
     rows : list of dict
         At least one; all with the same keys.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "x.csv"
+    >>> write_csv(path, [{"id": "a", "AI": 100.0}])
+    >>> print(path.read_text())
+    id,AI
+    a,100.0
+    <BLANKLINE>
     """
 
     def write(file):
@@ -220,6 +229,13 @@ def write_json(path, content):
         The file; only a complete one ever has this name.
     content : object
         What to write.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "x.json"
+    >>> write_json(path, [1])
+    >>> json.loads(path.read_text())
+    [1]
     """
     _write(path, lambda file: json.dump(content, file, indent=1))
 

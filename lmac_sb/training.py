@@ -77,14 +77,24 @@ class RecipeBrain(sb.Brain):
 
     A subclass implements `compute_forward` and `compute_objectives`, where
     it calls `record` with one value a clip, and `mean_loss` on the losses of
-    its clips. Its `hparams` hold `seed`, `number_of_epochs`, `select_key` and
-    `select_largest`, which choose the best checkpoint, and `lr_annealing`: a
-    `OneCycle` or SpeechBrain's `ReduceLROnPlateau`.
+    its clips.
 
     Arguments
     ---------
     *args, **kwargs
         See `speechbrain.Brain`.
+    seed : int
+        Of the order of the clips and of each step's random numbers.
+    number_of_epochs : int
+        Length of the training.
+    lr_annealing : OneCycle or speechbrain.nnet.schedulers.ReduceLROnPlateau
+        The learning rate.
+    train_logger : speechbrain.utils.train_logger.TrainLogger
+        Takes all figures.
+    select_key : str
+        Figure of the validation by which the best checkpoint is chosen.
+    select_largest : bool
+        Whether its largest value is the best.
 
     Example
     -------
@@ -97,6 +107,26 @@ class RecipeBrain(sb.Brain):
     ...         return self.mean_loss(losses, batch["id"])
     """
 
+    def __init__(
+        self,
+        *args,
+        seed,
+        number_of_epochs,
+        lr_annealing,
+        train_logger,
+        select_key,
+        select_largest=False,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        self.seed = seed
+        self.number_of_epochs = number_of_epochs
+        self.lr_annealing = lr_annealing
+        self.train_logger = train_logger
+        self.select_key = select_key
+        self.select_largest = select_largest
+        self.tensorboard_logger = None
+
     def make_dataloader(
         self, dataset, stage, ckpt_prefix="dataloader-", **kwargs
     ):
@@ -106,7 +136,7 @@ class RecipeBrain(sb.Brain):
             dataset.n_samples,
             kwargs.pop("batch_size"),
             shuffle=train,
-            seed=self.hparams.seed,
+            seed=self.seed,
             rank=_rank(),
             world_size=_world_size(),
         )
@@ -123,8 +153,8 @@ class RecipeBrain(sb.Brain):
     def on_fit_start(self):
         """Resume; say so where there is nothing left to train."""
         super().on_fit_start()
-        done = self.hparams.epoch_counter.current
-        if done >= self.hparams.number_of_epochs and if_main_process():
+        done = self.checkpointer.recoverables["counter"].current
+        if done >= self.number_of_epochs and if_main_process():
             print(f"all {done} epochs are done already", flush=True)
 
     def _fit_valid(self, valid_set, epoch, enable):
@@ -140,9 +170,7 @@ class RecipeBrain(sb.Brain):
         self._batch_ids = list(batch.id)
         # Random numbers depend on the step alone, so that a resumed run
         # draws those that the uninterrupted one drew.
-        torch.manual_seed(
-            hash((self.hparams.seed, self.optimizer_step, _rank()))
-        )
+        torch.manual_seed(hash((self.seed, self.optimizer_step, _rank())))
         try:
             return super().fit_batch(batch)
         except _SkipStep:
@@ -151,9 +179,9 @@ class RecipeBrain(sb.Brain):
 
     def on_fit_batch_start(self, batch, should_step):
         """Set the learning rate of this step."""
-        schedule = self.hparams.lr_annealing
+        schedule = self.lr_annealing
         if isinstance(schedule, OneCycle):
-            n_steps = self.steps_per_epoch * self.hparams.number_of_epochs
+            n_steps = self.steps_per_epoch * self.number_of_epochs
             # The rate at a step's end, so that the first is not zero.
             rate = schedule.at((self.optimizer_step + 1) / (n_steps + 1))
             for group in self.optimizer.param_groups:
@@ -267,13 +295,13 @@ class RecipeBrain(sb.Brain):
         LMACError
             If `select_key` is none of the statistics.
         """
-        key = self.hparams.select_key
+        key = self.select_key
         if key not in valid_stats:
             raise LMACError(
                 f"select_key: '{key}' is none of {', '.join(valid_stats)}"
             )
         rate = self.optimizer.param_groups[0]["lr"]
-        annealing = self.hparams.lr_annealing
+        annealing = self.lr_annealing
         if not isinstance(annealing, OneCycle):
             # One that never improves must not stop at a NaN.
             loss = plain(valid_stats).get("loss", math.inf)
@@ -281,26 +309,23 @@ class RecipeBrain(sb.Brain):
             sb.nnet.schedulers.update_learning_rate(self.optimizer, new_rate)
         self.log({"epoch": epoch, "lr": rate}, self.train_stats, valid_stats)
         meta = plain({**valid_stats, "epoch": epoch})
-        worst = -math.inf if self.hparams.select_largest else math.inf
+        worst = -math.inf if self.select_largest else math.inf
         meta.setdefault(key, worst)
+        direction = "max_keys" if self.select_largest else "min_keys"
         self.checkpointer.save_and_keep_only(
-            meta=meta, **{self._select: [key]}, num_to_keep=1
+            meta=meta, **{direction: [key]}, num_to_keep=1
         )
-
-    @property
-    def _select(self):
-        """SpeechBrain's word for the direction of the selection."""
-        return "max_keys" if self.hparams.select_largest else "min_keys"
 
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Load the best checkpoint; without one there is nothing to test."""
+        direction = "max_key" if self.select_largest else "min_key"
         found = self.checkpointer.recover_if_possible(
-            max_key=max_key, min_key=min_key
+            **{direction: self.select_key}
         )
         if found is None:
             raise LMACError(
                 f"{self.checkpointer.checkpoints_dir}: no checkpoint with "
-                f"'{max_key or min_key}' to test; train first"
+                f"'{self.select_key}' to test; train first"
             )
         self.tested = found
 
@@ -314,10 +339,9 @@ class RecipeBrain(sb.Brain):
             "test_stats": test_stats,
         }
         stats = {k: v for k, v in stats.items() if v is not None}
-        self.hparams.train_logger.log_stats(meta, **stats)
-        board = getattr(self.hparams, "tensorboard_logger", None)
-        if board is not None and test_stats is None:
-            board.log_stats(meta, **stats)
+        self.train_logger.log_stats(meta, **stats)
+        if self.tensorboard_logger is not None and test_stats is None:
+            self.tensorboard_logger.log_stats(meta, **stats)
         parts = [f"{k} {_number(v)}" for k, v in meta.items()]
         for kind, values in stats.items():
             kind = kind.split("_")[0]

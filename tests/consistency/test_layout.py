@@ -34,9 +34,12 @@ ORDER = [
     "metrics",
     "explainer",
     "baselines",
+    "results",
+    "artifacts",
     "data",
     "checkpoints",
     "training",
+    "experiment",
 ]
 
 LINKS = {
@@ -45,7 +48,7 @@ LINKS = {
     "train_classifier.py": "recipes/ESC50/interpret/train_classifier.py",
 }
 
-LONGEST_FILE = 600  # lines
+LONGEST_FILE = 600  # lines, of a module; a test may be longer
 
 
 def python_files(*folders):
@@ -174,7 +177,7 @@ def test_no_assert_checks_input():
 def test_no_file_is_too_long():
     lines = {
         relative(path): len(path.read_text("utf-8").splitlines())
-        for path in python_files("lmac_sb", "recipes", "tests", "benchmarks")
+        for path in python_files("lmac_sb", "recipes")
     }
     assert {k: n for k, n in lines.items() if n > LONGEST_FILE} == {}
 

@@ -218,9 +218,7 @@ def test_nan_loss_leaves_the_step_out(tmp_path, caplog):
     for ids, before, after in weights:
         assert math.isfinite(after)
         assert (before == after) == ("clip3" in ids), ids
-    warnings = [
-        r.getMessage() for r in caplog.records if "not finite" in r.msg
-    ]
+    warnings = [r.getMessage() for r in caplog.records if "not finite" in r.msg]
     assert len(warnings) == 2
     # Only the bad clip, not its batch mate.
     assert all(text.endswith("clips: clip3") for text in warnings)
@@ -250,9 +248,7 @@ def test_too_many_in_a_row(tmp_path):
     fit(brain, dataset_of(6))
     good = weight(brain)
 
-    brain = brain_of(
-        tmp_path, n_epochs=2, run_opts={"nonfinite_patience": 2}
-    )
+    brain = brain_of(tmp_path, n_epochs=2, run_opts={"nonfinite_patience": 2})
     with pytest.raises(LMACError, match="3 steps in a row.*clip") as caught:
         fit(brain, dataset_of(6, nan_clips=range(6)), batch_size=1)
     assert "last checkpoint" in str(caught.value)
@@ -264,9 +260,7 @@ def test_too_many_in_a_row(tmp_path):
 
 def test_patience_counts_steps_in_a_row(tmp_path):
     """As many bad clips apart are no reason to stop."""
-    brain = brain_of(
-        tmp_path, n_epochs=4, run_opts={"nonfinite_patience": 1}
-    )
+    brain = brain_of(tmp_path, n_epochs=4, run_opts={"nonfinite_patience": 1})
     fit(brain, dataset_of(6, nan_clips=[0]), batch_size=1)
     assert brain.optimizer_step == 4 * 5
 
@@ -460,7 +454,7 @@ def test_random_numbers_depend_on_the_step(tmp_path):
 
 def plateau():
     """Halves the rate after an epoch without improvement."""
-    return ReduceLROnPlateau(0.5, patience=0, dont_halve_until_epoch=0)
+    return ReduceLROnPlateau(factor=0.5, patience=0, dont_halve_until_epoch=0)
 
 
 def test_plateau_is_resumed(tmp_path):

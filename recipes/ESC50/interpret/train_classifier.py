@@ -27,12 +27,12 @@ from lmac_sb.checkpoints import save_classifier
 from lmac_sb.errors import LMACError, exit_on_user_error
 from lmac_sb.experiment import (
     claim_folder,
-    find_data,
     frontend,
     load_hparams,
     make_datasets,
 )
 from lmac_sb.results import provenance
+from lmac_sb.scenes import make_scenes
 from lmac_sb.training import LOG_CONFIG, RecipeBrain
 
 
@@ -122,10 +122,14 @@ def main(argv=None):
         log_config=LOG_CONFIG,
     )
 
+    data_folder = hparams["data_folder"]
+    if data_folder is None:
+        data_folder = hparams["scenes_folder"]
+        run_on_main(make_scenes, kwargs={"folder": data_folder})
     run_on_main(
         prepare_esc50,
         kwargs={
-            "data_folder": find_data(hparams),
+            "data_folder": data_folder,
             "manifest_folder": hparams["manifest_folder"],
             "train_fold_nums": hparams["train_fold_nums"],
             "valid_fold_nums": hparams["valid_fold_nums"],
@@ -135,7 +139,17 @@ def main(argv=None):
         },
     )
     label_encoder = hparams["label_encoder"]
-    datasets = make_datasets(hparams, label_encoder, events=False)
+    datasets = make_datasets(
+        hparams["manifest_folder"],
+        hparams["preprocess"],
+        label_encoder,
+        hparams["epoch_counter"],
+        hparams["seed"],
+        hparams["wham_folder"],
+        hparams["snr_db"],
+        hparams["noisy_splits"],
+        events=False,
+    )
     # Sorted names, so that a class has one index whatever the folds are.
     with datasets["train"].output_keys_as(["class_string"]):
         classes = sorted({item["class_string"] for item in datasets["train"]})
@@ -148,7 +162,11 @@ def main(argv=None):
             f"give --n_classes {len(classes)}"
         )
 
-    run_on_main(claim_folder, args=[hparams])
+    run_on_main(
+        claim_folder,
+        args=[hparams["output_folder"], hparams["manifest_folder"]],
+        kwargs={"seed": hparams["seed"], "n_classes": hparams["n_classes"]},
+    )
 
     brain = ClassifierBrain(
         modules=hparams["modules"],
@@ -156,7 +174,17 @@ def main(argv=None):
         hparams=hparams,
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
+        seed=hparams["seed"],
+        number_of_epochs=hparams["number_of_epochs"],
+        lr_annealing=hparams["lr_annealing"],
+        train_logger=hparams["train_logger"],
+        select_key=hparams["select_key"],
+        select_largest=hparams["select_largest"],
     )
+    if hparams["use_tensorboard"] and if_main_process():
+        brain.tensorboard_logger = sb.utils.train_logger.TensorboardLogger(
+            hparams["tensorboard_folder"]
+        )
     brain.fit(
         hparams["epoch_counter"],
         datasets["train"],
@@ -164,11 +192,9 @@ def main(argv=None):
         train_loader_kwargs=hparams["dataloader_options"],
         valid_loader_kwargs=hparams["dataloader_options"],
     )
-    select = "max_key" if hparams["select_largest"] else "min_key"
     brain.evaluate(
         datasets["test"],
         test_loader_kwargs=hparams["dataloader_options"],
-        **{select: hparams["select_key"]},
     )
     results = provenance(
         test_folds=hparams["test_fold_nums"],

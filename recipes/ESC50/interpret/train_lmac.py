@@ -36,7 +36,6 @@ from lmac_sb.errors import LMACError, exit_on_user_error
 from lmac_sb.experiment import (
     check_frontend,
     claim_folder,
-    find_data,
     load_hparams,
     make_datasets,
     weights_sha256,
@@ -50,7 +49,7 @@ from lmac_sb.results import (
     write_csv,
     write_json,
 )
-from lmac_sb.scenes import ideal_mask
+from lmac_sb.scenes import ideal_mask, make_scenes
 from lmac_sb.training import LOG_CONFIG, RecipeBrain, gather_rows
 
 
@@ -258,8 +257,8 @@ def spread(ids, n_clips):
     return {ids[len(ids) * i // n_clips] for i in range(n_clips)}
 
 
-def load_interpreter(hparams):
-    """Start the fine-tuning from a trained decoder."""
+def find_interpreter(hparams):
+    """Weights of the trained decoder that fine-tuning starts from."""
     source = hparams["pretrained_interpreter"]
     if source is None:
         raise LMACError(
@@ -273,18 +272,16 @@ def load_interpreter(hparams):
             "from; it needs a folder of its own"
         )
     if source.is_file():
-        path = source
-    else:
-        best = best_checkpoint(
-            source / "save", hparams["select_key"], hparams["select_largest"]
+        return source
+    best = best_checkpoint(
+        source / "save", hparams["select_key"], hparams["select_largest"]
+    )
+    if best is None:
+        raise LMACError(
+            f"pretrained_interpreter: {source} holds no intact checkpoint "
+            f"with '{hparams['select_key']}' in save/"
         )
-        if best is None:
-            raise LMACError(
-                f"pretrained_interpreter: {source} holds no intact checkpoint "
-                f"with '{hparams['select_key']}' in save/"
-            )
-        path = best.paramfiles["decoder"]
-    load_strict(hparams["decoder"], path)
+    return best.paramfiles["decoder"]
 
 
 @exit_on_user_error
@@ -293,6 +290,9 @@ def main(argv=None):
     hparams_file, hparams, run_opts, overrides = load_hparams(
         sys.argv[1:] if argv is None else argv, Path(__file__).parent
     )
+    if hparams["finetuning"]:
+        # First of all, so that a mistake touches no folder.
+        interpreter = find_interpreter(hparams)
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=hparams_file,
@@ -301,7 +301,10 @@ def main(argv=None):
     )
 
     # Data, and the classifier with the names of its classes
-    data_folder = find_data(hparams)
+    data_folder = hparams["data_folder"]
+    if data_folder is None:
+        data_folder = hparams["scenes_folder"]
+        run_on_main(make_scenes, kwargs={"folder": data_folder})
     run_on_main(train_scenes_classifier, kwargs={"hparams": hparams})
     run_on_main(
         prepare_esc50,
@@ -331,20 +334,27 @@ def main(argv=None):
     check_labels(
         hparams["manifest_folder"], label_encoder, hparams["classifier_folder"]
     )
-    datasets = make_datasets(hparams, label_encoder, events=True)
+    datasets = make_datasets(
+        hparams["manifest_folder"],
+        hparams["preprocess"],
+        label_encoder,
+        hparams["epoch_counter"],
+        hparams["seed"],
+        hparams["wham_folder"],
+        hparams["snr_db"],
+        hparams["noisy_splits"],
+        events=True,
+    )
 
     # Decoder
     hparams["modules"]["decoder"] = as_mask_decoder(hparams["decoder"])
     if hparams["finetuning"]:
-        load_interpreter(hparams)
-    if hparams["use_tensorboard"] and if_main_process():
-        hparams["tensorboard_logger"] = sb.utils.train_logger.TensorboardLogger(
-            hparams["tensorboard_folder"]
-        )
+        load_strict(hparams["decoder"], interpreter)
     run_on_main(
         claim_folder,
-        args=[hparams],
+        args=[hparams["output_folder"], hparams["manifest_folder"]],
         kwargs={
+            "seed": hparams["seed"],
             "classifier": weights_sha256(hparams["frozen_classifier"]),
             # Random before stage 1, and so part of the seed.
             "starting decoder": weights_sha256(hparams["decoder"]),
@@ -356,7 +366,17 @@ def main(argv=None):
         hparams=hparams,
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
+        seed=hparams["seed"],
+        number_of_epochs=hparams["number_of_epochs"],
+        lr_annealing=hparams["lr_annealing"],
+        train_logger=hparams["train_logger"],
+        select_key=hparams["select_key"],
+        select_largest=hparams["select_largest"],
     )
+    if hparams["use_tensorboard"] and if_main_process():
+        brain.tensorboard_logger = sb.utils.train_logger.TensorboardLogger(
+            hparams["tensorboard_folder"]
+        )
     brain.clips = {
         stage: spread(datasets[split].data_ids, hparams["save_clips"])
         for stage, split in (
@@ -371,11 +391,9 @@ def main(argv=None):
         train_loader_kwargs=hparams["dataloader_options"],
         valid_loader_kwargs=hparams["dataloader_options"],
     )
-    select = "max_key" if hparams["select_largest"] else "min_key"
     brain.evaluate(
         datasets["test"],
         test_loader_kwargs=hparams["dataloader_options"],
-        **{select: hparams["select_key"]},
     )
     run_on_main(write_results, kwargs={"hparams": hparams, "brain": brain})
 

@@ -1,0 +1,462 @@
+"""Tests of train_lmac.py with lmac.yaml and lmac_ft.yaml.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from lmac_sb.checkpoints import best_checkpoint
+from lmac_sb.metrics import METRICS
+
+METHODS = ["lmac", "lmac_binary", "ones", "random", "loudest"]
+
+
+def logged(folder, name):
+    """Values of a figure in the log's epochs, such as `valid AI`."""
+    return [
+        float(line.split(f"{name}: ")[1].split(",")[0].split(" ")[0])
+        for line in (folder / "train_log.txt").read_text().splitlines()
+        if f"{name}: " in line
+    ]
+
+
+def test_results_by_clip(lmac_run, helpers):
+    """Each test clip with each method, all metrics, in range."""
+    rows = helpers.read_rows(lmac_run)
+    manifest = json.loads((lmac_run / "manifests" / "test.json").read_text())
+    assert [(row["id"], row["method"]) for row in rows] == [
+        (clip, method) for clip in sorted(manifest) for method in METHODS
+    ]
+    assert len(manifest) == 10
+    for row in rows:
+        assert set(row) == {"id", "method", "right", *METRICS}
+        assert row["AI"] in (0, 100) and row["Fid-In"] in (0, 1)
+        for name in ("AD", "AG"):
+            assert 0 <= row[name] <= 100
+        for name in ("area", "event_mass", "event_auc"):
+            assert 0 <= row[name] <= 1
+
+
+def test_ones_explain_nothing(lmac_run, helpers):
+    """A mask of ones keeps the logits exactly (defects 9 to 11)."""
+    for row in helpers.read_rows(lmac_run):
+        if row["method"] == "ones":
+            assert (row["AI"], row["AD"], row["AG"]) == (0, 0, 0)
+            assert row["Fid-In"] == 1
+            assert row["area"] == 1
+            assert row["SPS"] == pytest.approx(0, abs=1e-9)
+
+
+def test_trivial_masks_have_the_same_area(lmac_run, helpers):
+    """So that their figures compare, but for a rounded bin."""
+    table = {(r["id"], r["method"]): r for r in helpers.read_rows(lmac_run)}
+    for (clip, method), row in table.items():
+        if method in ("random", "loudest"):
+            area = table[clip, "lmac"]["area"]
+            assert row["area"] == pytest.approx(area, abs=1e-4)
+
+
+def test_summary(lmac_run, helpers):
+    """results.json holds the means of results.csv, and where from."""
+    rows = helpers.read_rows(lmac_run)
+    results = json.loads((lmac_run / "results.json").read_text())
+    assert list(results["summary"]) == METHODS
+    for method in METHODS:
+        for name in METRICS:
+            values = [r[name] for r in rows if r["method"] == method]
+            values = [value for value in values if not math.isnan(value)]
+            found = results["summary"][method][name]
+            assert found["mean"] == pytest.approx(sum(values) / len(values))
+            assert found["low"] <= found["mean"] <= found["high"]
+    assert results["provenance"]["test_folds"] == [5]
+    assert results["provenance"]["seed"] == 1234
+
+
+def test_best_checkpoint_is_tested(lmac_run):
+    """The one with the smallest validation loss (defect 2)."""
+    losses = logged(lmac_run, "valid loss")
+    assert len(losses) == 2
+    best = best_checkpoint(lmac_run / "save", "loss")
+    assert losses[int(best.meta["epoch"]) - 1] == min(losses)
+    results = json.loads((lmac_run / "results.json").read_text())
+    assert results["provenance"]["epoch"] == best.meta["epoch"]
+    for value in best.meta.values():
+        assert type(value) in (int, float, bool)
+
+
+def test_log_has_all_figures(lmac_run):
+    """Terms and metrics of validation, and the test's (defect 27)."""
+    text = (lmac_run / "train_log.txt").read_text()
+    for name in ("loss", "l_in", "l_out", "l1", "tv", *METRICS):
+        assert len(logged(lmac_run, f"valid {name}")) == 2, name
+        assert f"test {name}: " in text
+    assert "train loss" in text
+
+
+def test_console_is_short(lmac_run):
+    """A line an epoch, the test's, the table and where to look."""
+    lines = (lmac_run / "console.txt").read_text().splitlines()
+    lines = [line for line in lines if not line.startswith("warning: the mask")]
+    assert len(lines) == 2 + 1 + (2 + len(METHODS)) + 2
+    assert [line.split(" | ")[0] for line in lines[:2]] == [
+        "epoch 1",
+        "epoch 2",
+    ]
+    assert lines[2].split(" | ")[1].startswith("test: ")
+    assert lines[-1].endswith(str(lmac_run / "interpretations" / "test"))
+    assert max(len(line) for line in lines) < 250
+
+
+@pytest.mark.parametrize("part", ["epoch_001", "epoch_002", "test"])
+def test_interpretations(lmac_run, part):
+    """One folder a clip: mono sounds of its length, a picture (defect 30)."""
+    folders = list((lmac_run / "interpretations" / part).iterdir())
+    assert len(folders) == 1
+    sounds = {}
+    for name in ("original", "interpretation", "residual"):
+        sounds[name], rate = sf.read(folders[0] / f"{name}.wav")
+        assert rate == 16000
+        assert sounds[name].shape == (16000,)
+    assert (folders[0] / "spectra.png").read_bytes()[:4] == b"\x89PNG"
+    # mask_domain is linear: both parts add up, but for 16-bit rounding.
+    np.testing.assert_allclose(
+        sounds["interpretation"] + sounds["residual"],
+        sounds["original"],
+        atol=2e-4,
+    )
+
+
+@pytest.fixture(scope="module")
+def finetuned(once, recipe, tiny, scenes, lmac_run, helpers):
+    """Run folder of the fine-tuning of `lmac_run`."""
+
+    def make(folder):
+        before = helpers.digest(lmac_run)
+        done = recipe.main(
+            "train_lmac",
+            "lmac_ft.yaml",
+            pretrained_interpreter=lmac_run,
+            output_folder=folder,
+            wham_folder=scenes / "noise",
+            crosscor_th=0.1,
+            g_w=4,
+            **{**tiny, "number_of_epochs": 1, "lr": 1e-9},
+        )
+        assert done.code == 0, done.err
+        # The first stage's folder is only read (defect 1).
+        assert helpers.digest(lmac_run) == before
+
+    return once("finetuned", make)
+
+
+def test_finetuning_trains(finetuned):
+    """More than zero steps, in a folder of its own (defect 1)."""
+    checkpoint = best_checkpoint(finetuned / "save", "loss")
+    brain = (checkpoint.path / "brain.ckpt").read_text()
+    assert "optimizer_step: 4" in brain
+    assert len(logged(finetuned, "train loss")) == 1
+
+
+def test_finetuning_starts_from_the_best_decoder(finetuned, lmac_run):
+    """Steps of 1e-9 leave the weights where stage 1 had its best."""
+    start, found = (
+        torch.load(best_checkpoint(run / "save", "loss").paramfiles["decoder"])
+        for run in (lmac_run, finetuned)
+    )
+    moved = 0.0
+    for name, value in start.items():
+        torch.testing.assert_close(found[name], value, atol=1e-7, rtol=1e-5)
+        moved += float((found[name] - value).abs().sum())
+    assert moved > 0
+
+
+def test_share_of_gated_clips_is_logged(finetuned):
+    """Training and validation; here the gate passes right decisions."""
+    for stage in ("train", "valid"):
+        (gated,) = logged(finetuned, f"{stage} gated")
+        (accuracy,) = logged(finetuned, f"{stage} accuracy")
+        (guide,) = logged(finetuned, f"{stage} guide")
+        assert 0 <= gated <= accuracy
+        assert guide > 0
+    assert logged(finetuned, "train gated")[0] > 0
+
+
+def test_finetuning_in_the_same_folder(recipe, tiny, lmac_run, helpers):
+    """Refused, and the first stage is whole after it (defect 1)."""
+    before = helpers.digest(lmac_run)
+    done = recipe.main(
+        "train_lmac",
+        "lmac_ft.yaml",
+        pretrained_interpreter=lmac_run,
+        output_folder=lmac_run,
+        wham_folder="null",
+        **tiny,
+    )
+    assert done.code == 1
+    assert "output_folder" in done.err and str(lmac_run) in done.err
+    assert helpers.digest(lmac_run) == before
+
+
+def test_finetuning_from_another_decoder(recipe, tiny, finetuned, tmp_path):
+    """The folder's own checkpoints do not override it (defect 1)."""
+    weights = best_checkpoint(finetuned / "save", "loss").paramfiles["decoder"]
+    state = torch.load(weights)
+    state = {name: value * 1.01 for name, value in state.items()}
+    torch.save(state, tmp_path / "decoder.ckpt")
+    done = recipe.main(
+        "train_lmac",
+        "lmac_ft.yaml",
+        pretrained_interpreter=tmp_path / "decoder.ckpt",
+        output_folder=finetuned,
+        wham_folder="null",
+        **tiny,
+    )
+    assert done.code == 1
+    assert f"output_folder: {finetuned} holds" in done.err
+    assert "decoder" in done.err
+
+
+def test_finetuning_without_a_decoder(recipe, tiny, tmp_path):
+    """The message shows how to give one."""
+    done = recipe.main(
+        "train_lmac", "lmac_ft.yaml", output_folder=tmp_path, **tiny
+    )
+    assert done.code == 1
+    assert "--pretrained_interpreter results/lmac/1234" in done.err
+
+
+def test_finetuning_from_a_folder_without_a_run(recipe, tiny, tmp_path):
+    """The folder and what it lacks."""
+    done = recipe.main(
+        "train_lmac",
+        "lmac_ft.yaml",
+        output_folder=tmp_path / "ft",
+        pretrained_interpreter=tmp_path,
+        **tiny,
+    )
+    assert done.code == 1
+    assert f"{tmp_path} holds no intact checkpoint" in done.err
+
+
+def test_classifier_stays_as_it_was(
+    recipe, tiny, classifier, helpers, monkeypatch, tmp_path
+):
+    """Bit-identical through fit, buffers too; the decision is explained."""
+    script = recipe.script("train_lmac")
+    before, seen = {}, []
+    fit, objectives = script.LMACBrain.fit, script.LMACBrain.compute_objectives
+
+    def state(brain):
+        return {
+            key: value.clone()
+            for key, value in brain.modules.classifier.state_dict().items()
+        }
+
+    def watched_fit(brain, *args, **kwargs):
+        before.update(state(brain))
+        fit(brain, *args, **kwargs)
+        after = state(brain)
+        assert before.keys() == after.keys() and before
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+    def watched_objectives(brain, predictions, batch, stage):
+        assert not brain.modules.classifier.training
+        labels = batch.class_string_encoded.data[:, 0]
+        analysis, explanation = predictions
+        calls = []
+        loss = brain.hparams.lmac_loss
+
+        def watched_loss(mask, logits_in, logits_out, decision, **more):
+            calls.append(decision)
+            return loss(mask, logits_in, logits_out, decision, **more)
+
+        brain.hparams.lmac_loss = watched_loss
+        try:
+            found = objectives(brain, predictions, batch, stage)
+        finally:
+            brain.hparams.lmac_loss = loss
+        assert torch.equal(calls[0], analysis.logits.argmax(1))
+        seen.extend((calls[0] == labels).tolist())
+        return found
+
+    monkeypatch.setattr(script.LMACBrain, "fit", watched_fit)
+    monkeypatch.setattr(
+        script.LMACBrain, "compute_objectives", watched_objectives
+    )
+    files = helpers.digest(classifier)
+    done = recipe.main(
+        "train_lmac",
+        "lmac.yaml",
+        output_folder=tmp_path,
+        **{**tiny, "number_of_epochs": 1, "save_clips": 0},
+    )
+    assert done.code == 0, done.err
+    assert before and set(seen) == {True, False}
+    assert helpers.digest(classifier) == files
+
+
+def test_read_only_data_folder(
+    recipe, tiny, scenes, helpers, tmp_path, monkeypatch
+):
+    """Data is only read: manifests go to the output (defect 16)."""
+    data = tmp_path / "data"
+    shutil.copytree(scenes, data)
+    before = helpers.digest(data)
+    times = {p: p.stat().st_mtime_ns for p in [data, *data.rglob("*")]}
+    for path in times:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        done = recipe.main(
+            "train_lmac",
+            "lmac.yaml",
+            output_folder=tmp_path / "run",
+            **{
+                **tiny,
+                "data_folder": data,
+                "number_of_epochs": 1,
+                "save_clips": 0,
+            },
+        )
+    finally:
+        for path in times:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    assert done.code == 0, done.err
+    assert helpers.digest(data) == before
+    # Even root, who may write everywhere, changed nothing.
+    assert {p: p.stat().st_mtime_ns for p in [data, *data.rglob("*")]} == times
+    assert (tmp_path / "run" / "manifests" / "train.json").is_file()
+    assert not (tmp_path / "run" / "interpretations").exists()
+
+
+FORMATS = [
+    ("wav", 16000, 1, 1.0),
+    ("flac", 44100, 2, 2.0),
+    ("ogg", 44100, 1, 0.7),
+    ("wav", 8000, 2, 0.1),
+    ("wav", 22050, 1, 0.5),
+    ("flac", 11025, 1, 0.33),
+]
+
+
+@pytest.fixture(scope="module")
+def mixed_data(tmp_path_factory):
+    """Two classes in clips of all lengths, rates, formats and channels."""
+    folder = tmp_path_factory.mktemp("mixed")
+    (folder / "audio").mkdir()
+    (folder / "meta").mkdir()
+    rng = np.random.default_rng(0)
+    rows = ["filename,fold,target,category,esc10,src_file,take"]
+    for fold in range(1, 6):
+        for place, (suffix, rate, channels, seconds) in enumerate(FORMATS):
+            target = place % 2
+            n_samples = round(seconds * rate)
+            times = np.arange(n_samples)[:, None] / rate
+            wav = 0.1 * rng.standard_normal((n_samples, channels))
+            wav += 0.4 * np.sin(2 * np.pi * (400 + 1500 * target) * times)
+            name = f"{fold}-{place}-A-{target}"
+            sf.write(folder / "audio" / f"{name}.{suffix}", wav, rate)
+            # The released csv says wav, whatever the files are.
+            kind = ("low", "high")[target]
+            rows.append(f"{name}.wav,{fold},{target},{kind},True,{place},A")
+    (folder / "meta" / "esc50.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_clips_of_any_length(recipe, tiny, mixed_data, tmp_path, helpers):
+    """Both scripts, each clip at its own length (defect 8)."""
+    common = {"data_folder": mixed_data, "n_classes": 2}
+    done = recipe.main(
+        "train_classifier",
+        "classifier_conv.yaml",
+        output_folder=tmp_path / "classifier",
+        number_of_epochs=1,
+        batch_size=4,
+        **common,
+    )
+    assert done.code == 0, done.err
+    done = recipe.main(
+        "train_lmac",
+        "lmac.yaml",
+        output_folder=tmp_path / "run",
+        **{
+            **tiny,
+            **common,
+            "classifier_folder": tmp_path / "classifier" / "model",
+            "number_of_epochs": 1,
+            "save_clips": 6,
+        },
+    )
+    assert done.code == 0, done.err
+    rows = helpers.read_rows(tmp_path / "run")
+    assert len(rows) == 6 * len(METHODS)
+    assert not any(math.isnan(v) for r in rows for v in list(r.values())[2:])
+    # No scenes, so no event is known.
+    assert "event_auc" not in rows[0]
+    for place, (_, _, _, seconds) in enumerate(FORMATS):
+        folder = tmp_path / "run" / "interpretations" / "test"
+        info = sf.info(
+            folder / f"5-{place}-A-{place % 2}" / "interpretation.wav"
+        )
+        assert (info.frames, info.channels) == (round(seconds * 16000), 1)
+
+
+def test_explanation_does_not_depend_on_batch_mates(
+    recipe, tiny, lmac_run, helpers, tmp_path
+):
+    """Tested again with batches of one, each clip has the same figures."""
+    shutil.copytree(lmac_run, tmp_path / "run")
+    done = recipe.main(
+        "train_lmac",
+        "lmac.yaml",
+        output_folder=tmp_path / "run",
+        **{**tiny, "batch_size": 1, "save_clips": 0},
+    )
+    assert done.code == 0, done.err
+    assert "epochs are done already" in done.out
+    rows = helpers.read_rows(tmp_path / "run")
+    for one, many in zip(rows, helpers.read_rows(lmac_run)):
+        assert one["id"] == many["id"] and one["method"] == many["method"]
+        for name in METRICS:
+            # A bin at the edge of a threshold may fall to the other side.
+            assert one[name] == pytest.approx(many[name], rel=1e-3, abs=1e-3)
+
+
+def test_collapsed_mask_is_named(recipe, tiny, tmp_path):
+    """A weight that leaves nothing of the mask."""
+    done = recipe.main(
+        "train_lmac",
+        "lmac.yaml",
+        output_folder=tmp_path,
+        **{
+            **tiny,
+            "number_of_epochs": 2,
+            "reg_w_l1": 10000,
+            "lr": 0.05,
+            "save_clips": 0,
+        },
+    )
+    assert done.code == 0, done.err
+    assert "warning: the mask has collapsed to all zeros" in done.out
+    assert "lower reg_w_l1" in done.out
+
+
+def test_tensorboard(recipe, tiny, tmp_path):
+    """Written when it is switched on."""
+    pytest.importorskip("tensorboard")
+    done = recipe.main(
+        "train_lmac",
+        "lmac.yaml",
+        output_folder=tmp_path,
+        use_tensorboard=True,
+        **{**tiny, "number_of_epochs": 1, "save_clips": 0},
+    )
+    assert done.code == 0, done.err
+    assert list((tmp_path / "tensorboard").glob("events.*"))
