@@ -22,6 +22,7 @@ from lmac_sb.errors import LMACError
 __all__ = [
     "SafeCheckpointer",
     "best_checkpoint",
+    "is_local",
     "load_classifier",
     "load_strict",
     "plain",
@@ -266,6 +267,28 @@ def load_strict(module, path):
     module.load_state_dict(state)
 
 
+def is_local(source):
+    """Whether a source is a folder, rather than the id of a hub repository.
+
+    Arguments
+    ---------
+    source : str or Path
+        An id is ``name/repository``, and no folder of that name exists.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_local("speechbrain/cnn14-esc50"), is_local("./a/b"), is_local("a")
+    (False, True, True)
+    """
+    source = str(source)
+    is_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
+    return Path(source).is_dir() or not is_id
+
+
 def load_classifier(source, modules, label_encoder, savedir):
     """Load a trained classifier and the names of its classes.
 
@@ -292,11 +315,7 @@ def load_classifier(source, modules, label_encoder, savedir):
     LMACError
         If the folder or a file is missing or does not fit.
     """
-    local = Path(source).is_dir()
-    looks_local = str(source).startswith((".", "/", "~")) or (
-        str(source).count("/") != 1
-    )
-    if not local and looks_local:
+    if is_local(source) and not Path(source).is_dir():
         raise LMACError(f"classifier_folder: {source} does not exist")
     savedir = Path(savedir) / str(source).replace("/", "--")
     for name, module in modules.items():

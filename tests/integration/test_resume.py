@@ -121,7 +121,6 @@ def interrupt(recipe, monkeypatch, n_steps, options):
     "n_steps, more",
     [
         (STEPS, {}),
-        (2 * STEPS + 1, {}),
         (STEPS + 3, {"ckpt_interval_steps": 2}),
         (
             2,
@@ -131,7 +130,7 @@ def interrupt(recipe, monkeypatch, n_steps, options):
             },
         ),
     ],
-    ids=["after an epoch", "in the third", "in an epoch", "with a worker"],
+    ids=["after an epoch", "in an epoch", "with a worker"],
 )
 def test_resumed_run(
     recipe, options, whole, helpers, monkeypatch, tmp_path, n_steps, more
@@ -176,8 +175,6 @@ def test_two_interruptions(
 def test_resumed_after_damage(recipe, options, whole, helpers, tmp_path):
     """A newest checkpoint that is cut is passed over (defect 40)."""
     short = {**options, "output_folder": tmp_path}
-    brain = recipe.script("train_lmac").LMACBrain
-    assert brain is not None
     done = recipe.main("train_lmac", "lmac.yaml", **short)
     assert done.code == 0, done.err
     path = last(tmp_path).paramfiles["decoder"]
@@ -188,16 +185,13 @@ def test_resumed_after_damage(recipe, options, whole, helpers, tmp_path):
     same(tmp_path, whole, helpers)
 
 
-@pytest.mark.parametrize("n_workers", [1, 2])
-def test_workers_change_nothing(
-    recipe, options, whole, helpers, tmp_path, n_workers
-):
+def test_workers_change_nothing(recipe, options, whole, helpers, tmp_path):
     """The noise does not depend on who draws it."""
     done = recipe.main(
         "train_lmac",
         "lmac.yaml",
         output_folder=tmp_path,
-        dataloader_options=f"{{num_workers: {n_workers}}}",
+        dataloader_options="{num_workers: 2}",
         **options,
     )
     assert done.code == 0, done.err

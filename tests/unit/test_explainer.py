@@ -292,7 +292,7 @@ def test_threshold_makes_the_mask_binary(explainer):
 def test_gradient_reaches_the_decoder_and_nothing_else():
     """Through the second classification, to the decoder's weights."""
     explainer = make()
-    analysis = explainer.analyze(clips())
+    analysis = explainer.analyze(clips().requires_grad_())
     assert not analysis.logits.requires_grad
     assert not any(h.requires_grad for h in analysis.latents)
     assert not analysis.magnitude.requires_grad

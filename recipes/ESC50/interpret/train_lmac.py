@@ -20,16 +20,23 @@ Authors
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import speechbrain as sb
 import torch
 from esc50_prepare import prepare_esc50
 from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.logger import get_logger
 
 from lmac_sb.artifacts import save_clip
 from lmac_sb.baselines import TRIVIAL_MASKS
-from lmac_sb.checkpoints import best_checkpoint, load_classifier, load_strict
+from lmac_sb.checkpoints import (
+    best_checkpoint,
+    is_local,
+    load_classifier,
+    load_strict,
+)
 from lmac_sb.data import check_labels
 from lmac_sb.decoder import as_mask_decoder
 from lmac_sb.errors import LMACError, exit_on_user_error
@@ -52,9 +59,17 @@ from lmac_sb.results import (
 from lmac_sb.scenes import ideal_mask, make_scenes
 from lmac_sb.training import LOG_CONFIG, RecipeBrain, gather_rows
 
+logger = get_logger(__name__)
+
 
 class LMACBrain(RecipeBrain):
     """Trains the decoder through the frozen classifier."""
+
+    def on_fit_start(self):
+        """Resume; with several processes, let layers go unused."""
+        # Between latents of one size the decoder doubles nothing.
+        self.find_unused_parameters = True
+        super().on_fit_start()
 
     def on_stage_start(self, stage, epoch=None):
         """Decode through the distributed wrapper in training only."""
@@ -71,7 +86,8 @@ class LMACBrain(RecipeBrain):
         explainer = self.hparams.explainer
         analysis = explainer.analyze(batch.sig.data)
         mask = explainer.mask(analysis)
-        return analysis, explainer.complete(analysis, mask, sounds=False)
+        sounds = stage == sb.Stage.TEST or bool(self.chosen(batch, stage))
+        return analysis, explainer.complete(analysis, mask, sounds=sounds)
 
     def compute_objectives(self, predictions, batch, stage):
         """Mean loss; records the terms, and the metrics when not training."""
@@ -96,11 +112,10 @@ class LMACBrain(RecipeBrain):
         if hasattr(batch, "event"):
             stem = self.hparams.features.stft(batch.event.data.to(self.device))
             event = ideal_mask(stem, analysis.stft)
-        values = evaluate(explanation, event)
-        self.record(batch.id, **values)
+        self.record(batch.id, **evaluate(explanation, event))
         if stage == sb.Stage.TEST:
-            self.compare(analysis, explanation, event, batch.id, right)
-        self.write_sounds(analysis, explanation, batch, stage)
+            self.compare(analysis, explanation, event, batch)
+        self.write_sounds(explanation, batch, stage)
         return self.mean_loss(losses, batch.id)
 
     def guidance(self, analysis, explanation, batch, right):
@@ -122,51 +137,60 @@ class LMACBrain(RecipeBrain):
             "eligible": right.float(),
         }
 
-    def compare(self, analysis, explanation, event, ids, right):
+    def compare(self, analysis, explanation, event, batch):
         """Metrics of L-MAC, of its variants and of trivial masks, by clip."""
         explainer = self.hparams.explainer
         mask = explanation.mask
-        area = mask_area(mask)
         masks = {"lmac_binary": binarize(mask, 0.5)}
         for name, trivial in TRIVIAL_MASKS.items():
-            masks[name] = trivial(analysis.magnitude, area, self.hparams.seed)
-        explanations = {"lmac": explanation}
-        for name, other in masks.items():
-            explanations[name] = explainer.complete(
-                analysis, other, sounds=False
+            masks[name] = trivial(
+                analysis.magnitude, mask_area(mask), self.hparams.seed
             )
-        values = {n: evaluate(e, event) for n, e in explanations.items()}
-        for name, metrics in values.items():
-            columns = {k: v.tolist() for k, v in metrics.items()}
-            for place, clip in enumerate(ids):
+        methods = {
+            "lmac": explanation,
+            # What a listener hears: the sounds, analysed afresh.
+            "lmac_heard": replace(
+                explanation,
+                logits_in=explainer.analyze(explanation.waveform).logits,
+                logits_out=explainer.analyze(explanation.residual).logits,
+            ),
+        }
+        for name, other in masks.items():
+            methods[name] = explainer.complete(analysis, other, sounds=False)
+        names = self.hparams.label_encoder.ind2lab
+        decisions = [names[c] for c in explanation.decision.tolist()]
+        for name, method in methods.items():
+            columns = evaluate(method, event)
+            columns = {key: x.tolist() for key, x in columns.items()}
+            for place, clip in enumerate(batch.id):
                 self.test_rows.append(
                     {
                         "id": clip,
                         "method": name,
-                        "right": int(right[place]),
-                        **{k: v[place] for k, v in columns.items()},
+                        "label": batch.class_string[place],
+                        "decision": decisions[place],
+                        **{key: x[place] for key, x in columns.items()},
                     }
                 )
 
-    def write_sounds(self, analysis, explanation, batch, stage):
-        """Write the chosen clips of this batch, every so many epochs."""
+    def chosen(self, batch, stage):
+        """Places in the batch of the clips to write, if it is time to."""
         epoch = self.hparams.epoch_counter.current
         if stage == sb.Stage.VALID and epoch % self.hparams.interpret_period:
-            return
+            return []
+        clips = self.clips.get(stage, ())
+        return [i for i, clip in enumerate(batch.id) if clip in clips]
+
+    def write_sounds(self, explanation, batch, stage):
+        """Write the chosen clips of this batch."""
+        epoch = self.hparams.epoch_counter.current
         name = "test" if stage == sb.Stage.TEST else f"epoch_{epoch:03d}"
-        places = [i for i, c in enumerate(batch.id) if c in self.clips[stage]]
-        if not places:
-            return
-        explainer = self.hparams.explainer
-        heard = explainer.complete(analysis, explanation.mask, sounds=True)
-        for place in places:
+        folder = Path(self.hparams.output_folder) / "interpretations" / name
+        for place in self.chosen(batch, stage):
             save_clip(
-                Path(self.hparams.output_folder)
-                / "interpretations"
-                / name
-                / batch.id[place],
+                folder / batch.id[place],
                 batch.sig.data[place],
-                heard,
+                explanation,
                 place,
                 self.hparams.features,
                 self.hparams.label_encoder.ind2lab,
@@ -192,11 +216,12 @@ class LMACBrain(RecipeBrain):
             (area > 0.95, "ones", "raise reg_w_l1"),
             (area < 0.005, "zeros", "lower reg_w_l1"),
         ):
-            if gone and if_main_process():
-                print(
-                    f"warning: the mask has collapsed to all {what} "
-                    f"(area {area:.3f}); {lever}",
-                    flush=True,
+            if gone:
+                logger.warning(
+                    "the mask has collapsed to all %s (area %.3f): %s",
+                    what,
+                    area,
+                    lever,
                 )
 
 
@@ -206,14 +231,16 @@ def train_scenes_classifier(hparams):
     With data of the user's own the command to run is told instead.
     """
     folder = Path(hparams["classifier_folder"])
-    if folder.is_dir() or not _is_local(hparams["classifier_folder"]):
+    if folder.is_dir() or not is_local(folder):
         return
     script = Path(__file__).resolve().parent / "train_classifier.py"
+    recipe = script.parent / "hparams" / hparams["classifier_recipe"]
     command = [
         "python",
         os.path.relpath(script),
-        os.path.relpath(script.parent / "hparams" / "classifier_conv.yaml"),
+        os.path.relpath(recipe),
         f"--seed={hparams['seed']}",
+        f"--output_folder={folder.parent}",
         f"--model_folder={folder}",
     ]
     if hparams["data_folder"] is not None:
@@ -244,11 +271,6 @@ def train_scenes_classifier(hparams):
     done = subprocess.run(command, env=environment)
     if done.returncode:
         raise LMACError(f"{script.name}: failed, see above")
-
-
-def _is_local(source):
-    """Whether a classifier's source is a folder and not a hub id."""
-    return str(source).count("/") != 1 or str(source).startswith((".", "/"))
 
 
 def spread(ids, n_clips):
