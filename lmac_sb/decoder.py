@@ -26,8 +26,9 @@ class MaskDecoder(torch.nn.Module):
     the mel bands between whose centres it lies. Patches of the spectrogram
     itself join on that grid: they carry the detail that the classifier has
     pooled away. A last transposed convolution unfolds each cell into its
-    frames and bins. So nothing but the first and last layer runs at full
-    resolution. With ``spectrogram=False`` the mask comes from the latents
+    frames and bins: an offset, and a gain of the level of each bin. So
+    nothing but the first and last layer runs at full resolution. With
+    ``spectrogram=False`` the mask comes from the latents
     alone, as in the paper.
 
     Geometry: a cell of a latent lies exactly over the frames and bands that
@@ -87,14 +88,23 @@ class MaskDecoder(torch.nn.Module):
             for n_channels in latent_channels
         )
         self.mix = torch.nn.ModuleList(_Mix(width) for _ in latent_channels)
-        self.grow = torch.nn.ModuleList(_Grow(width) for _ in latent_channels)
+        # One for all levels: a level that needs no doubling would leave its
+        # own without gradient, which distributed training refuses.
+        self.grow = _Grow(width)
         self.patches = (
             torch.nn.Conv2d(1, width, PATCH, PATCH) if spectrogram else None
         )
         self.fine = torch.nn.Sequential(*(_Mix(width) for _ in range(n_mix)))
+        # Padding cuts what the replicated border cells add.
         self.unfold = torch.nn.ConvTranspose2d(
-            width, 1, 2 * PATCH, PATCH, PATCH // 2
+            width, 1 + spectrogram, 2 * PATCH, PATCH, PATCH + PATCH // 2
         )
+        # A random start would draw its own pattern into every patch.
+        taps = torch.arange(2 * PATCH) + 0.5
+        taps = 1 - (taps - PATCH).abs() / PATCH
+        with torch.no_grad():
+            mean = torch.randn(width, 1 + spectrogram, 1, 1) / width**0.5
+            self.unfold.weight.copy_(mean * torch.outer(taps, taps))
 
     def forward(self, latents, log_magnitude):
         """Decode a mask.
@@ -115,16 +125,19 @@ class MaskDecoder(torch.nn.Module):
         sizes = [latent.shape[2:] for latent in latents[1:]]
         sizes.append((-(-n_frames // PATCH), self.n_mels))
         h = 0
-        for latent, project, mix, grow, size in zip(
-            latents, self.project, self.mix, self.grow, sizes
+        for latent, project, mix, size in zip(
+            latents, self.project, self.mix, sizes
         ):
-            h = grow(mix(h + project(latent)), size)
+            h = self.grow(mix(h + project(latent)), size)
         h = h @ self.mel_to_patch
         if self.patches is not None:
             pad = (0, -n_bins % PATCH, 0, -n_frames % PATCH)
             h = h + self.patches(F.pad(log_magnitude[:, None], pad))
-        h = self.unfold(self.fine(h))
-        return h[:, 0, :n_frames, :n_bins]
+        h = F.pad(self.fine(h), (1, 1, 1, 1), mode="replicate")
+        h = self.unfold(h)[:, :, :n_frames, :n_bins]
+        if self.patches is None:
+            return h[:, 0]
+        return h[:, 0] + h[:, 1] * log_magnitude
 
 
 class _Mix(torch.nn.Module):
@@ -203,21 +216,22 @@ def _fit(x, size):
 
 
 def _mel_to_patch(n_mels, n_bins, sample_rate):
-    """Linear interpolation from mel band centres to patch centres.
+    """What a patch of `PATCH` bins reads of the mel bands, [mel, patches].
 
-    [mel, patches]; a patch of `PATCH` bins reads the bands that it lies
-    between.
+    The mean, over the bins of the patch, of the linear interpolation between
+    the band centres, so that no band is left out.
     """
     n_patches = -(-n_bins // PATCH)
-    bins = PATCH * torch.arange(n_patches).double() + (PATCH - 1) / 2
-    hertz = bins * sample_rate / 2 / (n_bins - 1)
+    hertz = torch.arange(n_patches * PATCH).double()
+    hertz = hertz * sample_rate / 2 / (n_bins - 1)
     top = math.log10(1 + sample_rate / 2 / 700)
     # SpeechBrain's bank has n_mels + 2 equally spaced points; the outer two
     # are edges, not centres.
     position = torch.log10(1 + hertz / 700) / top * (n_mels + 1) - 1
     position = position.clamp(0, n_mels - 1)
     bands = torch.arange(n_mels).double()
-    return (1 - (position - bands[:, None]).abs()).clamp(min=0).float()
+    weights = (1 - (position - bands[:, None]).abs()).clamp(min=0)
+    return weights.view(n_mels, n_patches, PATCH).mean(2).float()
 
 
 class PSIAdapter(torch.nn.Module):
