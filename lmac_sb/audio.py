@@ -23,6 +23,7 @@ __all__ = [
     "Preprocessor",
     "decode_audio",
     "fit_length",
+    "is_truncated",
     "normalize_peak",
     "read_audio",
     "resample",
@@ -76,7 +77,7 @@ def decode_audio(path):
                 blocks.append(
                     file.read(_BLOCK, dtype="float32", always_2d=True)
                 )
-        truncated = _is_truncated(path)
+        truncated = is_truncated(path)
     except (OSError, RuntimeError) as error:
         raise LMACError(
             f"{path}: cannot be read as audio, or is truncated ({error})"
@@ -338,10 +339,19 @@ def _check_rate(sample_rate):
     return int(sample_rate)
 
 
-def _is_truncated(path):
+def is_truncated(path):
     """Whether a wav or Ogg file ends before its own end.
 
     libsndfile corrects the count of such files without a word.
+
+    Arguments
+    ---------
+    path : str or path
+        The file.
+
+    Returns
+    -------
+    bool
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size

@@ -12,6 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from speechbrain.utils.checkpoints import CKPT_PREFIX, Checkpointer
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
@@ -212,7 +213,8 @@ def load_strict(module, path):
     module : torch.nn.Module
         Takes the weights.
     path : str or Path
-        File of a state dict.
+        File of a state dict: ``.safetensors``, or else a pickle of nothing
+        but tensors.
 
     Raises
     ------
@@ -233,7 +235,10 @@ def load_strict(module, path):
     if not path.is_file():
         raise LMACError(f"{path}: no such file, weights are needed")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # Broken files fail in many ways: IndexError, UnicodeDecodeError, ...
         first = str(error).strip().splitlines()[0] if str(error) else "empty"

@@ -25,17 +25,17 @@ class MaskDecoder(torch.nn.Module):
     rate. From there each linear-frequency cell of 4 x 4 frames and bins reads
     the mel bands between whose centres it lies. Patches of the spectrogram
     itself join on that grid: they carry the detail that the classifier has
-    pooled away. A last transposed convolution unfolds each cell into its
-    frames and bins: an offset, and a gain of the level of each bin. So
-    nothing but the first and last layer runs at full resolution. With
-    ``spectrogram=False`` the mask comes from the latents
-    alone, as in the paper.
+    pooled away. The network ends there with coefficients, interpolated to
+    full resolution: an offset, and gains of the level of a bin and of the
+    mean level of its surroundings. So nothing learned runs at full
+    resolution, yet the mask follows the finest detail of the sound. With
+    ``spectrogram=False`` it comes from the latents alone, as in the paper.
 
     Geometry: a cell of a latent lies exactly over the frames and bands that
     were pooled into it; frames and bands that pooling dropped repeat their
-    neighbour. Kernels are twice the stride and start as bilinear
-    interpolation, so no cell is reached less often than its neighbours, the
-    cause of checkerboards.
+    neighbour. Transposed convolutions have kernels of twice the stride and
+    start as bilinear interpolation, and the last step is one: no frame or bin
+    is treated unlike its neighbours, the cause of checkerboards.
 
     Arguments
     ---------
@@ -95,16 +95,8 @@ class MaskDecoder(torch.nn.Module):
             torch.nn.Conv2d(1, width, PATCH, PATCH) if spectrogram else None
         )
         self.fine = torch.nn.Sequential(*(_Mix(width) for _ in range(n_mix)))
-        # Padding cuts what the replicated border cells add.
-        self.unfold = torch.nn.ConvTranspose2d(
-            width, 1 + spectrogram, 2 * PATCH, PATCH, PATCH + PATCH // 2
-        )
-        # A random start would draw its own pattern into every patch.
-        taps = torch.arange(2 * PATCH) + 0.5
-        taps = 1 - (taps - PATCH).abs() / PATCH
-        with torch.no_grad():
-            mean = torch.randn(width, 1 + spectrogram, 1, 1) / width**0.5
-            self.unfold.weight.copy_(mean * torch.outer(taps, taps))
+        # An offset, and gains of the level of a bin and of its surroundings.
+        self.coefficients = torch.nn.Conv2d(width, 3 if spectrogram else 1, 1)
 
     def forward(self, latents, log_magnitude):
         """Decode a mask.
@@ -133,11 +125,16 @@ class MaskDecoder(torch.nn.Module):
         if self.patches is not None:
             pad = (0, -n_bins % PATCH, 0, -n_frames % PATCH)
             h = h + self.patches(F.pad(log_magnitude[:, None], pad))
-        h = F.pad(self.fine(h), (1, 1, 1, 1), mode="replicate")
-        h = self.unfold(h)[:, :, :n_frames, :n_bins]
+        h = F.interpolate(
+            self.coefficients(self.fine(h)), scale_factor=PATCH, mode="bilinear"
+        )
+        h = h[:, :, :n_frames, :n_bins]
         if self.patches is None:
             return h[:, 0]
-        return h[:, 0] + h[:, 1] * log_magnitude
+        around = F.avg_pool2d(
+            log_magnitude, 3, 1, padding=1, count_include_pad=False
+        )
+        return h[:, 0] + h[:, 1] * log_magnitude + h[:, 2] * around
 
 
 class _Mix(torch.nn.Module):

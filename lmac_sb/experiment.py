@@ -4,6 +4,7 @@ Authors
  * The lmac-sb authors 2026
 """
 
+import atexit
 import difflib
 import hashlib
 import json
@@ -12,6 +13,7 @@ import re
 from pathlib import Path
 
 import speechbrain as sb
+import torch
 import yaml
 from hyperpyyaml import load_hyperpyyaml
 
@@ -102,6 +104,8 @@ def load_hparams(argv, recipe_folder):
         raise LMACError(f"{file}: cannot be read ({error})") from error
     _check_keys(file, text, overrides, Path(recipe_folder) / "hparams")
     sb.utils.distributed.ddp_init_group(run_opts)
+    # Its threads must end before the interpreter does.
+    atexit.register(_leave_group)
     try:
         hparams = load_hyperpyyaml(text, overrides)
     except LMACError:
@@ -111,6 +115,12 @@ def load_hparams(argv, recipe_folder):
         cause = error.__cause__ or error
         raise LMACError(f"{file}: {cause}") from error
     return file, Hparams(hparams, file), run_opts, overrides
+
+
+def _leave_group():
+    """End the communication of several processes, if there are any."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _check_keys(file, text, overrides, known_folder):

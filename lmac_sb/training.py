@@ -11,7 +11,7 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 from speechbrain.dataio.dataloader import make_dataloader
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import if_main_process, main_process_only
 from torch import distributed
 
 from lmac_sb.checkpoints import plain
@@ -329,10 +329,11 @@ class RecipeBrain(sb.Brain):
             )
         self.tested = found
 
+    # All processes come here: SpeechBrain's loggers wait for each other
+    # unless one process alone is known to run.
+    @main_process_only
     def log(self, meta, train_stats=None, valid_stats=None, test_stats=None):
         """One line on the console, all in the log file, maybe TensorBoard."""
-        if not if_main_process():
-            return
         stats = {
             "train_stats": train_stats,
             "valid_stats": valid_stats,

@@ -52,7 +52,7 @@ def test_validation(two, lmac_run):
 def test_test_clips(two, lmac_run, helpers):
     """Each clip once in one results file, with the same figures."""
     rows, expected = helpers.read_rows(two), helpers.read_rows(lmac_run)
-    assert len(rows) == len(expected) == 50
+    assert len(rows) == len(expected) == 60
     for found, row in zip(rows, expected):
         assert (found["id"], found["method"]) == (row["id"], row["method"])
         if row["method"] != "lmac":

@@ -242,8 +242,7 @@ def test_constant_input_gives_a_mask_without_pattern(spectrogram):
 def test_no_output_is_reached_by_fewer_taps():
     """Defect 34: with all weights at one, no frame or bin stands out."""
     decoder = local(MaskDecoder([4, 4, 4, 4], 40, 512, width=2, n_mix=1))
-    layers = [decoder.unfold, decoder.grow.time, decoder.grow.freq]
-    for layer in layers:
+    for layer in (decoder.grow.time, decoder.grow.freq):
         layer.weight.fill_(1.0)
         layer.bias.zero_()
         shape = [1, layer.in_channels, 20, 20]
@@ -300,7 +299,8 @@ def test_a_cell_acts_on_its_own_frames_and_bins(layer, place):
     decoder = local(MaskDecoder([4, 4, 4, 4], n_mels, 1024, width=8, n_mix=1))
     # With as many cells a clip as blocks: 43 x 10, 43 x 10, 43 x 10, 86 x 20.
     latents = cnn_latents([4, 4, 4], n_frames, n_mels, batch=1)
-    spectrogram = torch.rand(1, n_frames, n_bins)
+    # Constant, as the level of each bin weighs the change there.
+    spectrogram = torch.ones(1, n_frames, n_bins)
     before = decoder(latents, spectrogram)
     n_times, n_bands = latents[layer].shape[2:]
     time, band = int(place[0] * n_times), int(place[1] * n_bands)
@@ -311,7 +311,8 @@ def test_a_cell_acts_on_its_own_frames_and_bins(layer, place):
     share = change.sum(1) / change.sum()
     centre = float(share @ (torch.arange(n_frames).double() + 0.5))
     low, high = time * frames, (time + 1) * frames
-    assert low - frames <= centre <= high + frames
+    slack = max(frames, PATCH)  # the decoder works in patches
+    assert low - slack <= centre <= high + slack
 
     # On the mel scale, each bin counts by the number of bands it spans.
     hertz = torch.arange(n_bins).double() * RATE / 2 / (n_bins - 1)

@@ -15,7 +15,6 @@ from lmac_sb.errors import LMACError
 from lmac_sb.experiment import (
     Hparams,
     check_frontend,
-    find_data,
     frontend,
     load_hparams,
 )
@@ -228,15 +227,6 @@ def test_other_frontend(key, value):
     assert message.startswith("my/model: ")
     assert f"{key} {value}," in message
     assert message.endswith(f"{key} {hparams[key]}")
-
-
-def test_data_folder_of_the_user(tmp_path):
-    """Given, it is taken, and no scenes are made."""
-    hparams = Hparams(
-        {"data_folder": "mine", "scenes_folder": str(tmp_path / "scenes")}, "x"
-    )
-    assert find_data(hparams) == "mine"
-    assert not (tmp_path / "scenes").exists()
 
 
 def test_paper_settings(tmp_path):

@@ -122,12 +122,14 @@ def brain_of(folder, n_epochs=3, planned=None, run_opts=None, **changes):
     )
     if isinstance(settings["lr_annealing"], ReduceLROnPlateau):
         checkpointer.add_recoverable("annealing", settings["lr_annealing"])
+    counter = settings.pop("epoch_counter")
     brain = LineBrain(
         {"line": line},
         lambda parameters: torch.optim.SGD(parameters, lr=0.1),
-        settings,
+        {"epoch_counter": counter},
         {"noprogressbar": True, **(run_opts or {})},
         checkpointer,
+        **settings,
     )
     brain.seen, brain.rates, brain.draws = [], [], []
     brain.planned = planned or {}
@@ -300,7 +302,6 @@ def test_nan_is_never_the_best(tmp_path, largest):
     fit(brain, dataset_of(4))
     brain.evaluate(
         dataset_of(3),
-        **{"max_key" if largest else "min_key": "score"},
         test_loader_kwargs={"batch_size": 2},
     )
     assert brain.tested.meta["epoch"] == 2
@@ -331,7 +332,6 @@ def test_best_is_kept_and_tested(tmp_path, largest, best):
     assert kept(tmp_path) == [best, 5]
     brain.evaluate(
         dataset_of(3),
-        **{"max_key" if largest else "min_key": "score"},
         test_loader_kwargs={"batch_size": 2},
     )
     assert brain.tested.meta["epoch"] == best
@@ -354,7 +354,6 @@ def test_evaluate_without_checkpoint(tmp_path):
     with pytest.raises(LMACError, match="no checkpoint with 'loss' to test"):
         brain.evaluate(
             dataset_of(3),
-            min_key="loss",
             test_loader_kwargs={"batch_size": 2},
         )
     assert brain.seen == []
@@ -365,9 +364,7 @@ def test_evaluate_without_the_key(tmp_path):
     fit(brain_of(tmp_path), dataset_of(4))
     brain = brain_of(tmp_path, select_key="AI")
     with pytest.raises(LMACError, match="'AI'"):
-        brain.evaluate(
-            dataset_of(3), max_key="AI", test_loader_kwargs={"batch_size": 2}
-        )
+        brain.evaluate(dataset_of(3), test_loader_kwargs={"batch_size": 2})
 
 
 @pytest.mark.parametrize("n_clips, batch_size", [(5, 2), (33, 16), (1, 4)])

@@ -18,6 +18,7 @@ Authors
 """
 
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -64,12 +65,6 @@ logger = get_logger(__name__)
 
 class LMACBrain(RecipeBrain):
     """Trains the decoder through the frozen classifier."""
-
-    def on_fit_start(self):
-        """Resume; with several processes, let layers go unused."""
-        # Between latents of one size the decoder doubles nothing.
-        self.find_unused_parameters = True
-        super().on_fit_start()
 
     def on_stage_start(self, stage, epoch=None):
         """Decode through the distributed wrapper in training only."""
@@ -259,11 +254,11 @@ def train_scenes_classifier(hparams):
         ]
         raise LMACError(
             f"classifier_folder: {folder} does not exist; train a classifier "
-            f"first: {' '.join(command)}"
+            f"first: {shlex.join(command)}"
         )
     command.append(f"--scenes_folder={hparams['scenes_folder']}")
     print(f"no classifier in {folder}, training one first", flush=True)
-    print("+", " ".join(command), flush=True)
+    print("+", shlex.join(command), flush=True)
     # One process, whatever launcher this one runs under.
     lone = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
     environment = {k: v for k, v in os.environ.items() if k not in lone}
@@ -422,7 +417,7 @@ def main(argv=None):
 
 def write_results(hparams, brain):
     """Results by clip, their summary, and where they came from."""
-    folder = Path(hparams["output_folder"])
+    folder = Path(hparams["output_folder"]).resolve()
     summary = summarize(brain.test_rows, reference="lmac")
     write_csv(folder / "results.csv", brain.test_rows)
     write_json(
@@ -438,7 +433,7 @@ def write_results(hparams, brain):
         },
     )
     print(markdown_table(summary))
-    print(f"results: {folder / 'results.json'}, {folder / 'results.csv'}")
+    print(f"figures: {folder / 'results.json'} and results.csv")
     print(f"sounds and pictures: {folder / 'interpretations' / 'test'}")
 
 

@@ -1,0 +1,313 @@
+"""Folders of a trained model: found, checked and read without surprises.
+
+A bundle is a folder with ``hyperparams.yaml``, one file of weights for each
+module, ``label_encoder.txt`` and ``SHA256SUMS``. Nothing of it is used before
+its checksums hold.
+
+A hyperpyyaml file can run anything: ``!apply:`` calls any function, ``!new:``
+and ``!name:`` reach any class or function of any installed package,
+``!include:`` reads any file, a reference ``<a.b>`` reads any attribute, and a
+value that begins with a bracket is loaded by a loader that makes any object.
+`safe_yaml` refuses all of it but a list of classes.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from lmac_sb.checkpoints import is_local
+from lmac_sb.errors import LMACError
+
+__all__ = [
+    "SAFE_CLASSES",
+    "SUMS",
+    "check_sums",
+    "find_bundle",
+    "safe_yaml",
+    "write_sums",
+]
+
+SUMS = "SHA256SUMS"
+HPARAMS = "hyperparams.yaml"
+
+# What the yaml of a folder that nobody vouches for may make. Full names of
+# classes only: below a module or a class lies all that it has imported.
+SAFE_CLASSES = (
+    "lmac_sb.audio.Preprocessor",
+    "lmac_sb.classifier.ConvEmbedding",
+    "lmac_sb.classifier.FrozenClassifier",
+    "lmac_sb.decoder.MaskDecoder",
+    "lmac_sb.decoder.PSIAdapter",
+    "lmac_sb.explainer.Explainer",
+    "lmac_sb.features.SpectralFeatures",
+    "speechbrain.dataio.encoder.CategoricalEncoder",
+    "speechbrain.lobes.models.Cnn14.CNN14PSI",
+    "speechbrain.lobes.models.Cnn14.CNN14PSI_stft",
+    "speechbrain.lobes.models.Cnn14.Cnn14",
+    "speechbrain.processing.features.Filterbank",
+    "speechbrain.processing.features.ISTFT",
+    "speechbrain.processing.features.STFT",
+    "speechbrain.utils.parameter_transfer.Pretrainer",
+    "torch.nn.Linear",
+)
+
+
+def safe_yaml(text, name):
+    """Check that a hyperpyyaml text makes nothing but known classes.
+
+    Arguments
+    ---------
+    text : str
+        The file's content.
+    name : str or Path
+        Its name, for the message.
+
+    Returns
+    -------
+    str
+        The same content written anew, so that no other parser can read
+        something else in it.
+
+    Raises
+    ------
+    LMACError
+        Names the line and what stands there.
+
+    Example
+    -------
+    >>> print(safe_yaml("a: !new:torch.nn.Linear [1, 2]", "x.yaml"), end="")
+    a: !new:torch.nn.Linear [1, 2]
+    >>> safe_yaml("a: !apply:os.system [ls]", "x.yaml")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.errors.LMACError: x.yaml, line 1: '!apply:os.system' is ...
+    """
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise _unsafe(name, event, "an alias '*'")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        first = str(error).replace("\n", " ")
+        raise LMACError(f"{name}: is no yaml ({first})") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise LMACError(f"{name}: holds no keys, 'key: value' is needed")
+    _check_node(root, name)
+    return yaml.serialize(root, allow_unicode=True, width=80)
+
+
+def _check_node(node, name):
+    """Refuse a yaml node that is neither data nor an allowed object."""
+    tag = node.tag
+    if isinstance(node, yaml.ScalarNode) and tag in ("!ref", "!copy"):
+        # Whole objects only: a reference can also compute, and get attributes.
+        key = node.value[1:-1]
+        if node.value != f"<{key}>" or not key.isidentifier():
+            raise _unsafe(name, node, f"the reference '{node.value}'")
+        return
+    if tag.startswith("!new:"):
+        if tag[len("!new:") :] not in SAFE_CLASSES:
+            raise _unsafe(name, node, f"'{tag}'")
+    elif tag not in _DATA_TAGS:
+        raise _unsafe(name, node, f"'{tag}'")
+    if isinstance(node, yaml.ScalarNode):
+        # hyperpyyaml loads (...) with a loader that makes any object, and
+        # follows references in any text that a reference leads to.
+        if node.value.lstrip().startswith("(") or "<" in node.value:
+            raise _unsafe(name, node, f"the value '{node.value}'")
+        return
+    for item in node.value:
+        for part in item if isinstance(item, tuple) else (item,):
+            _check_node(part, name)
+
+
+_DATA_TAGS = {
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("str", "int", "float", "bool", "null", "seq", "map")
+}
+
+
+def _unsafe(name, place, what):
+    """The error that names a line of a yaml file."""
+    line = place.start_mark.line + 1
+    return LMACError(
+        f"{name}, line {line}: {what} is not allowed in a model folder that "
+        "is not trusted; if you know who made it, load it with trusted=True "
+        "(on the command line: --trust)"
+    )
+
+
+def write_sums(folder):
+    """Write the checksums of all files of a folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Files of sub-folders count too.
+
+    Returns
+    -------
+    pathlib.Path
+        The file of checksums.
+    """
+    folder = Path(folder)
+    lines = [
+        f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != SUMS
+    ]
+    path = folder / SUMS
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def check_sums(folder):
+    """Refuse a folder with a missing or changed file.
+
+    Arguments
+    ---------
+    folder : str or Path
+        With a file ``SHA256SUMS``.
+
+    Returns
+    -------
+    list of str
+        The names of the files that the checksums vouch for.
+
+    Raises
+    ------
+    LMACError
+        Names the file.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "a.txt").write_text("a")
+    >>> _ = write_sums(folder)
+    >>> check_sums(folder)
+    ['a.txt']
+    >>> _ = (folder / "a.txt").write_text("b")
+    >>> check_sums(folder)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.errors.LMACError: .../a.txt: changed, ...
+    """
+    folder = Path(folder)
+    sums = folder / SUMS
+    if not sums.is_file():
+        raise LMACError(
+            f"{sums}: no such file; a folder written by `lmac export` is needed"
+        )
+    try:
+        lines = sums.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise LMACError(f"{sums}: is no text ({error})") from error
+    names = []
+    for line in lines:
+        checksum, _, name = line.partition("  ")
+        path = folder / name
+        if not name or os.path.isabs(name) or ".." in Path(name).parts:
+            raise LMACError(f"{sums}: '{line}' names no file of this folder")
+        if not path.is_file():
+            raise LMACError(f"{path}: no such file, but {SUMS} names it")
+        if _sha256(path) != checksum:
+            raise LMACError(
+                f"{path}: changed, its checksum is not the one in {SUMS}; get "
+                "the folder again from where it came"
+            )
+        names.append(name)
+    return names
+
+
+def _sha256(path):
+    """Checksum of a file of any size."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def find_bundle(source, savedir=None):
+    """Folder of a model, on this machine or fetched from a hub.
+
+    Arguments
+    ---------
+    source : str or Path
+        A folder, or the id of a hub repository, ``name/repository``.
+    savedir : str or Path
+        Where a copy is kept, if one is wanted; one folder a model.
+
+    Returns
+    -------
+    pathlib.Path
+        A folder whose checksums hold.
+
+    Raises
+    ------
+    LMACError
+        If there is no such folder or repository, a file is missing or
+        changed, or `savedir` holds another model.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        if isinstance(source, Path) or is_local(source):
+            raise LMACError(f"{source}: no such folder, a model is needed")
+        folder = _download(source)
+    names = check_sums(folder)
+    if HPARAMS not in names:
+        raise LMACError(f"{folder / SUMS}: does not name {HPARAMS}")
+    if savedir is None:
+        return folder
+    savedir = Path(savedir)
+    if savedir.is_dir() and any(savedir.iterdir()):
+        present = savedir / SUMS
+        if not present.is_file() or (
+            present.read_bytes() != (folder / SUMS).read_bytes()
+        ):
+            raise LMACError(
+                f"savedir: {savedir} holds something else than the model of "
+                f"{source}; give each model a folder of its own"
+            )
+        check_sums(savedir)
+        return savedir
+    _copy(folder, names, savedir)
+    return savedir
+
+
+def _download(repository):
+    """Folder of a hub repository in the local cache."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository))
+    except Exception as error:
+        # Its errors have no common class; all mean that there is no model.
+        raise LMACError(
+            f"{repository}: is no local folder, and cannot be fetched from a "
+            f"hub ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _copy(folder, names, target):
+    """Copy files, never links, in one step."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        for name in [*names, SUMS]:
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, part / name)
+        part.chmod(0o755)
+        if target.is_dir():
+            target.rmdir()
+        os.replace(part, target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise

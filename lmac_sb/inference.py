@@ -1,0 +1,588 @@
+"""SpeechBrain's interface of a trained model: from a file to an explanation.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.inference.interfaces import Pretrained
+from speechbrain.utils.parameter_transfer import Pretrainer
+from speechbrain.utils.run_opts import RunOptions
+
+from lmac_sb.audio import MIN_LENGTH_S, fit_length
+from lmac_sb.bundles import HPARAMS, check_sums, find_bundle, safe_yaml
+from lmac_sb.checkpoints import load_strict
+from lmac_sb.errors import LMACError
+from lmac_sb.explained import AudioExplanation
+from lmac_sb.metrics import METRICS, evaluate
+from lmac_sb.streams import mapped, read_signal
+
+__all__ = ["LMACInterpreter"]
+
+WINDOW_S = 10.0  # of models that were trained on clips of any length
+
+
+class LMACInterpreter(Pretrained):
+    """A classifier with its L-MAC decoder, ready to explain sounds.
+
+    Arguments
+    ---------
+    modules : dict
+        ``features``, ``classifier`` and ``decoder``.
+    hparams : dict
+        ``preprocess``, ``explainer`` and ``label_encoder``.
+    **kwargs
+        See `speechbrain.inference.interfaces.Pretrained`.
+
+    Raises
+    ------
+    LMACError
+        If something is missing or does not fit together.
+
+    Example
+    -------
+    >>> interpreter = LMACInterpreter.from_hparams("model")  # doctest: +SKIP
+    >>> explanation = interpreter.explain_file("dog.wav")  # doctest: +SKIP
+    >>> explanation.save("why_dog")  # doctest: +SKIP
+    """
+
+    MODULES_NEEDED = ["features", "classifier", "decoder"]
+    HPARAMS_NEEDED = ["preprocess", "explainer", "label_encoder"]
+
+    def __init__(self, modules=None, hparams=None, **kwargs):
+        for kind, needed, found in (
+            ("modules", self.MODULES_NEEDED, modules or {}),
+            ("hyperparameters", self.HPARAMS_NEEDED, hparams or {}),
+        ):
+            missing = [name for name in needed if name not in found]
+            if missing:
+                raise LMACError(
+                    f"{kind}: {', '.join(missing)} missing, needed are "
+                    f"{', '.join(needed)}"
+                )
+        _check_names(hparams)
+        super().__init__(modules, hparams, **kwargs)
+        self.explainer = hparams["explainer"]
+        self.preprocess = hparams["preprocess"]
+        features = self.explainer.features
+        if self.preprocess.sample_rate != features.sample_rate:
+            raise LMACError(
+                f"preprocess: sample_rate {self.preprocess.sample_rate}, but "
+                f"the features have {features.sample_rate}"
+            )
+        self.sample_rate = features.sample_rate
+        self._check_placement()
+        self.classes = self._check_classes(hparams["label_encoder"])
+        hop = features.hop_samples
+        window = self.preprocess.n_samples or WINDOW_S * self.sample_rate
+        # Windows begin on frames, and no three of them overlap.
+        self.window = max(4, int(window) // hop) * hop
+        self.overlap = self.window // hop // 4 * hop
+
+    @classmethod
+    def from_hparams(cls, source, savedir=None, trusted=False, **kwargs):
+        """Load a model folder that `lmac export` wrote.
+
+        Arguments
+        ---------
+        source : str or Path
+            A folder, which is read where it lies, or the id of a hub
+            repository.
+        savedir : str or Path
+            Where a copy of the folder is kept, if one is wanted.
+        trusted : bool
+            Whether the folder's yaml may make any object and call any
+            function; by default only the classes of
+            `lmac_sb.bundles.SAFE_CLASSES`.
+        **kwargs
+            ``run_opts`` and ``freeze_params``, see SpeechBrain's
+            `Pretrained`.
+
+        Returns
+        -------
+        LMACInterpreter
+
+        Raises
+        ------
+        LMACError
+            If a file is missing, changed or broken, weights do not fit, or
+            the yaml asks for what is not allowed.
+        """
+        folder = find_bundle(source, savedir)
+        hparams = _load_hparams(folder / HPARAMS, trusted)
+        _check_names(hparams)
+        _load_weights(hparams, folder)
+        try:
+            return cls(hparams["modules"], hparams, **kwargs)
+        except LMACError as error:
+            raise LMACError(f"{folder}: {error}") from error
+
+    def _check_placement(self):
+        """All tensors must be in `modules`: only those are moved and frozen."""
+        parts = self.explainer
+        known = _tensor_ids(self.mods)
+        for name, module in (
+            ("features", parts.features),
+            ("classifier", parts.classifier),
+            ("decoder", parts.decoder),
+        ):
+            if not _tensor_ids(module) <= known:
+                raise LMACError(
+                    f"modules: the explainer's {name} holds tensors that are "
+                    "in none of the modules"
+                )
+
+    def _check_classes(self, label_encoder):
+        """Names of the classes, as many as the classifier has outputs."""
+        names = label_encoder.ind2lab
+        n_samples = round(MIN_LENGTH_S * self.sample_rate)
+        silence = torch.zeros(1, n_samples, device=self.device)
+        n_classes = self.explainer.analyze(silence).logits.shape[1]
+        if sorted(names) != list(range(n_classes)):
+            raise LMACError(
+                f"label_encoder: holds {len(names)} classes, but the "
+                f"classifier has {n_classes} outputs"
+            )
+        return [str(names[c]) for c in range(n_classes)]
+
+    def train(self, mode=True):
+        """Stay in evaluation mode, batch norm and dropout included."""
+        return super().train(False)
+
+    def forward(self, wavs, wav_lens=None):
+        """Explain a batch, see `explain_batch`."""
+        return self.explain_batch(wavs, wav_lens)
+
+    def load_audio(self, path):
+        """Read a file as the model's front end wants it.
+
+        Arguments
+        ---------
+        path : str or Path
+            Any rate, number of channels and length from 0.1 s.
+
+        Returns
+        -------
+        torch.Tensor
+            Mono, at the model's rate and at its own level, [samples].
+        """
+        return read_signal(path, self.sample_rate)
+
+    def interpret_file(self, path):
+        """Decision and what it rests on, as SpeechBrain's PIQ returns them.
+
+        Arguments
+        ---------
+        path : str or Path
+            An audio file.
+
+        Returns
+        -------
+        waveform : torch.Tensor
+            Masked-in sound, [1, samples].
+        label : str
+            The decision.
+        sample_rate : int
+            Of the waveform, in Hz.
+        """
+        explanation = self.explain_file(path)
+        return explanation.waveform, explanation.labels[0], self.sample_rate
+
+    def explain_file(self, path, target=None, threshold=None):
+        """Explain the decision on a file of any length.
+
+        A file longer than a window (the length of the training clips, or 10 s
+        where that was free) is explained in windows that overlap by a quarter
+        and are cross-faded. Each window has a decision of its own; the whole
+        has the mean of their probabilities. The sounds of long files lie on
+        disk.
+
+        Arguments
+        ---------
+        path : str or Path
+            An audio file.
+        target : str or int
+            Class to explain, by name or number; default the decision.
+        threshold : float
+            Make the mask binary at this value; default continuous.
+
+        Returns
+        -------
+        lmac_sb.explained.AudioExplanation
+            Of one clip.
+        """
+        targets = self._targets(target, 1)
+        wav = self.load_audio(path)
+        (part,) = self._explain([wav], targets, threshold)
+        return self._assemble([wav], [part], threshold, [str(path)])
+
+    def explain_batch(self, wavs, lengths=None, target=None, threshold=None):
+        """Explain waveforms in memory.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            At the model's sampling rate, [batch, samples].
+        lengths : torch.Tensor
+            Relative lengths of padded clips, [batch], in (0, 1]; no clip's
+            result depends on its padding or on the other clips.
+        target : str or int or list
+            Class to explain, or one a clip, by name or number.
+        threshold : float
+            Make the masks binary at this value; default continuous.
+
+        Returns
+        -------
+        lmac_sb.explained.AudioExplanation
+        """
+        if wavs.dim() != 2 or 0 in wavs.shape:
+            raise LMACError(
+                f"wavs: shape {tuple(wavs.shape)}, needed is [batch, samples] "
+                "with at least one sample"
+            )
+        n_samples = [wavs.shape[1]] * len(wavs)
+        if lengths is not None:
+            if (
+                lengths.shape != wavs.shape[:1]
+                or not ((lengths > 0) & (lengths <= 1)).all()
+            ):
+                raise LMACError(
+                    f"lengths: {lengths.tolist()}, needed is one number in "
+                    f"(0, 1] for each of {len(wavs)} clips"
+                )
+            n_samples = (lengths * wavs.shape[1]).round().long().tolist()
+        clips = [
+            wav[:n].detach().float().cpu() for wav, n in zip(wavs, n_samples)
+        ]
+        for i, clip in enumerate(clips):
+            if len(clip) < MIN_LENGTH_S * self.sample_rate:
+                raise LMACError(
+                    f"wavs: clip {i} is {len(clip) / self.sample_rate:.4f} s "
+                    f"long, at least {MIN_LENGTH_S} s are needed"
+                )
+            if not clip.isfinite().all():
+                raise LMACError(f"wavs: NaN or infinite samples in clip {i}")
+        targets = self._targets(target, len(clips))
+        parts = self._explain(clips, targets, threshold)
+        return self._assemble(clips, parts, threshold, [None] * len(clips))
+
+    def _targets(self, target, n_clips):
+        """Class numbers, one a clip, or None."""
+        if target is None:
+            return None
+        if isinstance(target, torch.Tensor):
+            target = target.tolist()
+        targets = target if isinstance(target, (list, tuple)) else [target]
+        if len(targets) == 1:
+            targets = list(targets) * n_clips
+        if len(targets) != n_clips:
+            raise LMACError(
+                f"target: {len(targets)} classes for {n_clips} clips"
+            )
+        return [self._class_number(name) for name in targets]
+
+    def _class_number(self, name):
+        """Number of a class that is given by name or number."""
+        if name in self.classes:
+            return self.classes.index(name)
+        if isinstance(name, int) and 0 <= name < len(self.classes):
+            return name
+        raise LMACError(
+            f"target: '{name}' is no class; there are "
+            f"{', '.join(self.classes)} (0 to {len(self.classes) - 1})"
+        )
+
+    def _explain(self, clips, targets, threshold):
+        """One explanation a clip; clips of one length go in one batch."""
+        parts = [None] * len(clips)
+        rows_of = {}
+        for row, clip in enumerate(clips):
+            rows_of.setdefault(len(clip), []).append(row)
+        longest = max(self.window, self.preprocess.n_samples or 0)
+        for n_samples, rows in rows_of.items():
+            chosen = None if targets is None else [targets[r] for r in rows]
+            if n_samples <= longest:
+                wavs = torch.stack([clips[row] for row in rows])
+                whole = self._explain_windows(wavs, chosen, threshold)
+                for place, row in enumerate(rows):
+                    parts[row] = _pick(whole, place)
+                continue
+            for place, row in enumerate(rows):
+                target = None if chosen is None else [chosen[place]]
+                parts[row] = self._explain_long(clips[row], target, threshold)
+        return parts
+
+    @torch.no_grad()
+    def _explain_windows(self, wavs, targets, threshold):
+        """Explain equally long windows [batch, samples] as training would."""
+        n_samples = wavs.shape[1]
+        n_frames = self.explainer.features.n_frames(n_samples)
+        shortest = round(MIN_LENGTH_S * self.sample_rate)
+        padded = fit_length(wavs, max(n_samples, shortest))
+        ready = [self.preprocess.process(x, self.sample_rate) for x in padded]
+        if targets is not None:
+            targets = torch.tensor(targets, device=self.device)
+        found = self.explainer(
+            torch.stack(ready).to(self.device), None, targets, threshold
+        )
+        # Back to the input's level, which preprocessing has taken away.
+        peaks = wavs.abs().amax(1, keepdim=True)
+        return SimpleNamespace(
+            waveform=found.waveform[:, :n_samples].cpu() * peaks,
+            residual=found.residual[:, :n_samples].cpu() * peaks,
+            mask=found.mask[:, :n_frames].cpu(),
+            magnitude=found.magnitude[:, :n_frames].cpu() * peaks[..., None],
+            **{
+                name: getattr(found, name).float().cpu()
+                for name in ("logits", "logits_in", "logits_out")
+            },
+            decision=found.decision.cpu(),
+        )
+
+    def _explain_long(self, wav, target, threshold):
+        """Explain overlapping windows of one clip and cross-fade them."""
+        n_samples = len(wav)
+        features = self.explainer.features
+        hop = features.hop_samples
+        shape = (1, features.n_frames(n_samples), features.n_bins)
+        waveform, residual = mapped((1, n_samples)), mapped((1, n_samples))
+        mask = mapped(shape, torch.half)
+        stride = self.window - self.overlap
+        # The last window is longer than an overlap.
+        starts = range(0, n_samples - self.overlap, stride)
+        shares, metrics, windows = [], [], []
+        sums = dict.fromkeys(("logits", "logits_in", "logits_out"), 0)
+        for start in starts:
+            stop = min(start + self.window, n_samples)
+            part = self._explain_windows(
+                wav[None, start:stop], target, threshold
+            )
+            times = torch.arange(stop - start)
+            fade = torch.ones(len(times))
+            if start > 0:
+                fade = fade * (times / self.overlap).clamp(max=1)
+            if start != starts[-1]:
+                fade = fade * (1 - (times - stride) / self.overlap).clamp(max=1)
+            waveform[0, start:stop] += fade * part.waveform[0]
+            residual[0, start:stop] += fade * part.residual[0]
+            n_frames = part.mask.shape[1]
+            frames = fade[::hop][:n_frames]
+            # The frame at the very end has faded out, or is the clip's last.
+            last = fade[-1:] if start == starts[-1] else torch.zeros(1)
+            frames = torch.cat((frames, last))[:n_frames]
+            first = start // hop
+            mask[0, first : first + n_frames] += (
+                frames[:, None] * part.mask[0]
+            ).half()
+            share = float(fade.sum()) / n_samples
+            shares.append(share)
+            for name in sums:
+                p = getattr(part, name).softmax(1)
+                sums[name] = sums[name] + share * p.double()
+            metrics.append(_metrics(part))
+            windows.append(self._window(part, start, stop))
+        logits = {
+            name: total.clamp_min(1e-30).log().float()
+            for name, total in sums.items()
+        }
+        decision = logits["logits"].argmax(1)
+        if target is not None:
+            decision = torch.tensor(target)
+        whole = SimpleNamespace(
+            waveform=waveform,
+            residual=residual,
+            mask=mask,
+            magnitude=None,
+            decision=decision,
+            windows=windows,
+            **logits,
+        )
+        summary = _metrics(
+            SimpleNamespace(**{**vars(part), **vars(whole), "mask": part.mask})
+        )
+        for name, metric in METRICS.items():
+            if metric.needs == "mask":
+                summary[name] = sum(
+                    share * row[name] for share, row in zip(shares, metrics)
+                )
+        whole.metrics = summary
+        return whole
+
+    def _window(self, part, start, stop):
+        """Place, decision and probabilities of one window."""
+        c = int(part.decision[0])
+        return {
+            "start": start / self.sample_rate,
+            "end": stop / self.sample_rate,
+            "decision": self.classes[c],
+            **{
+                key: float(logits[0].softmax(0)[c])
+                for key, logits in (
+                    ("p", part.logits),
+                    ("p_in", part.logits_in),
+                    ("p_out", part.logits_out),
+                )
+            },
+        }
+
+    def _assemble(self, clips, parts, threshold, files):
+        """One explanation out of one a clip."""
+        merged = {
+            name: _pad_and_join([getattr(part, name) for part in parts])
+            for name in (
+                "waveform",
+                "residual",
+                "mask",
+                "magnitude",
+                "logits",
+                "logits_in",
+                "logits_out",
+                "decision",
+            )
+        }
+        for part, clip in zip(parts, clips):
+            if not hasattr(part, "windows"):
+                part.windows = [self._window(part, 0, len(clip))]
+                part.metrics = _metrics(part)
+        return AudioExplanation(
+            **merged,
+            wavs=_pad_and_join([clip[None] for clip in clips]),
+            n_samples=[len(clip) for clip in clips],
+            classes=self.classes,
+            features=self.explainer.features,
+            files=files,
+            threshold=threshold,
+            windows=[part.windows for part in parts],
+            metrics=[part.metrics for part in parts],
+        )
+
+
+def _check_names(hparams):
+    """Refuse hyperparameters that SpeechBrain would take for run options."""
+    wrong = sorted(set(hparams) & set(RunOptions().as_dict()))
+    if wrong:
+        raise LMACError(
+            f"hyperparameters: '{wrong[0]}' is the name of a run option, "
+            "rename it, or give it as run_opts"
+        )
+
+
+def _load_hparams(path, trusted):
+    """Objects of a hyperpyyaml file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise LMACError(f"{path}: is no text ({error})") from error
+    if not trusted:
+        text = safe_yaml(text, path)
+    try:
+        hparams = load_hyperpyyaml(text)
+    except Exception as error:
+        # A yaml can call anything; hyperpyyaml wraps what that raises.
+        raise LMACError(f"{path}: {error.__cause__ or error}") from error
+    for key, kind in (("modules", dict), ("pretrainer", Pretrainer)):
+        if not isinstance(hparams.get(key), kind):
+            raise LMACError(
+                f"{path}: key '{key}' is missing or no {kind.__name__}"
+            )
+    return hparams
+
+
+def _load_weights(hparams, folder):
+    """Fill the pretrainer's objects from the files of the folder."""
+    path = folder / HPARAMS
+    pretrainer = hparams["pretrainer"]
+    for name in ("paths", "custom_hooks", "conditions"):
+        if getattr(pretrainer, name):
+            raise LMACError(
+                f"{path}: the pretrainer has {name}; leave them out, the "
+                "files lie in the folder"
+            )
+    vouched = check_sums(folder)
+    for name, item in pretrainer.loadables.items():
+        if isinstance(item, CategoricalEncoder):
+            kinds, hook = ("txt", "ckpt"), _load_labels
+        elif isinstance(item, torch.nn.Module):
+            kinds, hook = ("safetensors", "ckpt"), load_strict
+        else:
+            raise LMACError(
+                f"{path}: cannot load '{name}', a {type(item).__name__}"
+            )
+        files = [f"{name}.{kind}" for kind in kinds]
+        found = [file for file in files if file in vouched]
+        if not found:
+            raise LMACError(
+                f"{folder}: no file {' or '.join(files)}, needed by {HPARAMS}"
+            )
+        pretrainer.add_paths({name: str(folder.resolve() / found[0])})
+        pretrainer.add_custom_hooks({name: hook})
+    loadables = torch.nn.ModuleList(
+        item
+        for item in pretrainer.loadables.values()
+        if isinstance(item, torch.nn.Module)
+    )
+    loaded = _saved_ids(loadables)
+    for name, module in hparams["modules"].items():
+        if not _saved_ids(module) <= loaded:
+            raise LMACError(
+                f"{path}: the pretrainer does not load all weights of '{name}'"
+            )
+    encoder = hparams.get("label_encoder")
+    if not any(item is encoder for item in pretrainer.loadables.values()):
+        raise LMACError(f"{path}: the pretrainer does not load label_encoder")
+    pretrainer.collect_files()
+    pretrainer.load_collected()
+
+
+def _load_labels(label_encoder, path):
+    """Load the names of the classes, at least one."""
+    try:
+        label_encoder.load(path)
+    except Exception as error:
+        raise LMACError(f"{path}: not a label encoder ({error})") from error
+    if len(label_encoder) == 0:
+        raise LMACError(f"{path}: holds no classes")
+    label_encoder.expect_len(len(label_encoder))
+
+
+def _tensor_ids(module):
+    """Which parameters and buffers a module has."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return {id(tensor) for tensor in tensors}
+
+
+def _saved_ids(module):
+    """Which tensors a module saves."""
+    return {id(x) for x in module.state_dict(keep_vars=True).values()}
+
+
+def _pick(batch, index):
+    """One clip of an explained batch, as a batch of one."""
+    row = slice(index, index + 1)
+    return SimpleNamespace(**{k: v[row] for k, v in vars(batch).items()})
+
+
+def _metrics(part):
+    """Metrics of one clip, as numbers."""
+    return {name: float(value) for name, value in evaluate(part).items()}
+
+
+def _pad_and_join(values):
+    """Join batches of one along the first axis, padded with zeros."""
+    if any(value is None for value in values):
+        return None
+    if len(values) == 1:
+        return values[0]
+    if values[0].dim() == 1:
+        return torch.cat(values)
+    shape = [len(values), *values[0].shape[1:]]
+    shape[1] = max(value.shape[1] for value in values)
+    whole = values[0].new_zeros(shape)
+    for row, value in enumerate(values):
+        whole[row, : value.shape[1]] = value[0]
+    return whole
