@@ -126,6 +126,8 @@ class RecipeBrain(sb.Brain):
         self.select_key = select_key
         self.select_largest = select_largest
         self.tensorboard_logger = None
+        # A finite loss may still have gradients that are not.
+        self.skip_nonfinite_grads = True
 
     def make_dataloader(
         self, dataset, stage, ckpt_prefix="dataloader-", **kwargs

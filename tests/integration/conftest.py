@@ -67,11 +67,9 @@ class Recipe:
         os.chdir(self.cwd)
         code = 0
         try:
-            with (
-                contextlib.redirect_stdout(out),
-                contextlib.redirect_stderr(err),
-            ):
-                self.script(name).main(arguments(yaml, overrides))
+            with contextlib.redirect_stdout(out):
+                with contextlib.redirect_stderr(err):
+                    self.script(name).main(arguments(yaml, overrides))
         except SystemExit as stop:
             code = stop.code
         finally:
@@ -182,8 +180,7 @@ def tiny(scenes, classifier):
         "batch_size": 8,
         "save_clips": 1,
         "interpret_period": 1,
-        # Small, as Adam's first steps magnify what two runs round apart.
-        "lr": 0.0003,
+        "lr": 0.003,
         "select_key": "loss",
     }
 
