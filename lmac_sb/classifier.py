@@ -84,6 +84,9 @@ class FrozenClassifier(torch.nn.Module):
         reads, deepest first.
     min_frames : int
         Shortest input that the model can pool; `Explainer` pads up to it.
+    channels_last : bool
+        Whether outputs of three axes are [batch, time, channels], as between
+        SpeechBrain's layers, or [batch, channels, time], as in ECAPA-TDNN.
     evidence : bool
         Whether `trace` puts the evidence before the latents: each activation
         of the deepest layer times its gradient, so its share in the log-odds
@@ -114,6 +117,7 @@ class FrozenClassifier(torch.nn.Module):
         classifier,
         latent_layers,
         min_frames=1,
+        channels_last=True,
         evidence=True,
     ):
         super().__init__()
@@ -121,6 +125,7 @@ class FrozenClassifier(torch.nn.Module):
         self.classifier = classifier
         self.latent_layers = list(latent_layers)
         self.min_frames = min_frames
+        self.channels_last = channels_last
         self.evidence = evidence
         self.requires_grad_(False)
         self.train(False)
@@ -176,15 +181,15 @@ class FrozenClassifier(torch.nn.Module):
             [batch, classes].
         latents : list of torch.Tensor
             One tensor [batch, channels, time, freq] a layer in
-            `latent_layers`, in that order. Layers that return
-            [batch, time, channels] count as one frequency band.
+            `latent_layers`, in that order. Layers without a frequency axis
+            count as one band.
         """
         embeddings = self.embedding_model(features)
         if isinstance(embeddings, (tuple, list)):
             embeddings = embeddings[0]
         logits = self.classifier(embeddings).flatten(1)
         # Taken out of the dict, so that no graph outlives the call.
-        latents = [_to_map(self._latents[n]) for n in self.latent_layers]
+        latents = [self._to_map(self._latents[n]) for n in self.latent_layers]
         self._latents.clear()
         return logits, latents
 
@@ -219,17 +224,18 @@ class FrozenClassifier(torch.nn.Module):
             log_odds = logits.gather(1, chosen[:, None])[:, 0]
             log_odds = log_odds - others.logsumexp(1)
             (gradient,) = torch.autograd.grad(log_odds.sum(), self._deepest)
-            evidence = _to_map(gradient * self._deepest.detach())
+            evidence = self._to_map(gradient * self._deepest.detach())
             # Pooling divides a gradient by the number of cells.
             evidence = evidence * evidence[0, 0].numel()
             self._deepest = None
         return logits.detach(), [evidence, *latents]
 
-
-def _to_map(latent):
-    """Latent of any rank as a map [batch, channels, time, freq]."""
-    if latent.dim() == 2:
-        return latent[:, :, None, None]
-    if latent.dim() == 3:
-        return latent.transpose(1, 2).unsqueeze(3)
-    return latent
+    def _to_map(self, latent):
+        """Latent of any rank as a map [batch, channels, time, freq]."""
+        if latent.dim() == 2:
+            return latent[:, :, None, None]
+        if latent.dim() == 3:
+            if self.channels_last:
+                latent = latent.transpose(1, 2)
+            return latent.unsqueeze(3)
+        return latent

@@ -17,7 +17,7 @@ from speechbrain.processing.features import (
 
 from lmac_sb.errors import LMACError
 
-__all__ = ["SpectralFeatures"]
+__all__ = ["FbankFeatures", "SpectralFeatures"]
 
 
 class SpectralFeatures(torch.nn.Module):
@@ -177,3 +177,61 @@ class SpectralFeatures(torch.nn.Module):
             Waveforms, [batch, n_samples].
         """
         return self.compute_istft(stft.float(), sig_length=n_samples)
+
+
+class FbankFeatures(SpectralFeatures):
+    """Front end of the classifiers that SpeechBrain trains on `Fbank`.
+
+    The classifier's input is what its own modules make of a waveform: log
+    mel energies in dB, then a normalisation. Here it is made of a magnitude,
+    so that a mask can come between.
+
+    Arguments
+    ---------
+    fbank : speechbrain.lobes.features.Fbank
+        The classifier's ``compute_features``, without deltas or context.
+    normalize : torch.nn.Module
+        Its ``mean_var_norm``, called with features and relative lengths.
+
+    Raises
+    ------
+    LMACError
+        If `fbank` adds deltas or context.
+
+    Example
+    -------
+    >>> from speechbrain.lobes.features import Fbank
+    >>> from speechbrain.processing.features import InputNormalization
+    >>> fbank = Fbank(n_mels=40)
+    >>> normalize = InputNormalization(norm_type="sentence", std_norm=False)
+    >>> features = FbankFeatures(fbank, normalize)
+    >>> wavs = torch.rand(2, 16000)
+    >>> ours = features.mel(features.magnitude(features.stft(wavs)))
+    >>> theirs = normalize(fbank(wavs), torch.ones(2))
+    >>> torch.allclose(ours, theirs, atol=1e-3)
+    True
+    """
+
+    def __init__(self, fbank, normalize):
+        if fbank.deltas or fbank.context:
+            raise LMACError(
+                "compute_features: Fbank with deltas or context, needed is "
+                "one without"
+            )
+        stft = fbank.compute_STFT
+        to_ms = 1000 / stft.sample_rate
+        super().__init__(
+            sample_rate=stft.sample_rate,
+            n_fft=stft.n_fft,
+            win_length=stft.win_length * to_ms,
+            hop_length=stft.hop_length * to_ms,
+            n_mels=fbank.compute_fbanks.n_mels,
+        )
+        self.fbank = fbank
+        self.normalize = normalize
+
+    def mel(self, magnitude):
+        """The classifier's input, [batch, time, n_mels], of a magnitude."""
+        energies = self.fbank.compute_fbanks(magnitude.pow(2))
+        whole = torch.ones(len(energies), device=energies.device)
+        return self.normalize(energies, whole)

@@ -40,6 +40,14 @@ ORDER = [
     "checkpoints",
     "training",
     "experiment",
+    "bundles",
+    "streams",
+    "explained",
+    "inference",
+    "export",
+    "report",
+    "cli",
+    "__main__",
 ]
 
 LINKS = {

@@ -29,6 +29,7 @@ SCRIPTS = {
     f"{RECIPE}/hparams/classifier_cnn14.yaml": f"{RECIPE}/train_classifier.py",
     f"{RECIPE}/hparams/lmac.yaml": f"{RECIPE}/train_lmac.py",
     f"{RECIPE}/hparams/lmac_cnn14.yaml": f"{RECIPE}/train_lmac.py",
+    f"{RECIPE}/hparams/lmac_encoder.yaml": f"{RECIPE}/train_lmac.py",
     f"{RECIPE}/hparams/lmac_ft.yaml": f"{RECIPE}/train_lmac.py",
 }
 

@@ -225,8 +225,13 @@ def train_scenes_classifier(hparams):
 
     With data of the user's own the command to run is told instead.
     """
-    folder = Path(hparams["classifier_folder"])
-    if folder.is_dir() or not is_local(folder):
+    source = hparams["classifier_folder"]
+    if source is None:
+        raise LMACError("classifier_folder: null, a classifier is needed")
+    if hparams["classifier_recipe"] is None or not is_local(source):
+        return
+    folder = Path(source)
+    if folder.is_dir():
         return
     script = Path(__file__).resolve().parent / "train_classifier.py"
     recipe = script.parent / "hparams" / hparams["classifier_recipe"]
