@@ -1,0 +1,60 @@
+"""Switches of a run: TensorBoard, half precision, a mask that collapses.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import pytest
+
+
+def run(recipe, tiny, folder, *flags, **overrides):
+    """One epoch of L-MAC; returns what the console showed."""
+    options = {**tiny, "number_of_epochs": 1, "save_clips": 0, **overrides}
+    done = recipe.main(
+        "train_lmac", "lmac.yaml", output_folder=folder, **options
+    )
+    assert done.code == 0, done.err
+    return done.out
+
+
+def test_tensorboard(recipe, tiny, tmp_path):
+    """Switched on, the figures of each epoch are written for it."""
+    pytest.importorskip("tensorboard")
+    run(recipe, tiny, tmp_path / "run", use_tensorboard=True)
+    events = list((tmp_path / "run" / "tensorboard").rglob("events.out*"))
+    assert events
+    assert b"Fid-In" in b"".join(path.read_bytes() for path in events)
+
+
+def test_half_precision(recipe, tiny, tmp_path, helpers):
+    """bfloat16 trains, and its figures stay near those of single precision."""
+    lmac = {}
+    for precision in ("fp32", "bf16"):
+        folder = tmp_path / precision
+        run(recipe, tiny, folder, precision=precision, eval_precision=precision)
+        rows = helpers.read_rows(folder)
+        lmac[precision] = [r for r in rows if r["method"] == "lmac"]
+    assert len(lmac["fp32"]) == len(lmac["bf16"]) == 10
+    for single, half in zip(lmac["fp32"], lmac["bf16"]):
+        assert single["id"] == half["id"]
+        assert half["FF"] == pytest.approx(single["FF"], abs=0.1)
+        assert half["area"] == pytest.approx(single["area"], abs=0.1)
+
+
+def test_collapse_is_named(recipe, tiny, tmp_path):
+    """A mask that becomes all zeros is called that, in the log too."""
+    weights = {"reg_w_l1": 1000, "l_in_w": 0, "l_out_w": 0, "lr": 0.05}
+    run(recipe, tiny, tmp_path, number_of_epochs=4, batch_size=4, **weights)
+    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert "the mask has collapsed to all zeros (area 0.000)" in log
+
+
+@pytest.mark.parametrize(
+    ("area", "named"), [(0.96, "all ones"), (0.004, "all zeros"), (0.5, "")]
+)
+def test_what_counts_as_collapse(recipe, caplog, area, named):
+    """Both ends are named, what lies between is not."""
+    brain = recipe.script("train_lmac").LMACBrain
+    brain.warn_of_collapse(None, {"area": area})
+    assert len(caplog.messages) == bool(named)
+    assert named in "".join(caplog.messages)
