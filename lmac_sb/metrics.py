@@ -249,7 +249,9 @@ def sparseness(mask):
     values = values + 1e-7
     n = values.shape[1]
     weights = 2 * torch.arange(1, n + 1, device=values.device) - n - 1
-    return ((values * weights).sum(1) / (n * values.sum(1))).float()
+    index = (values * weights).sum(1) / (n * values.sum(1))
+    # Rounding may leave a constant mask below zero.
+    return index.clamp(min=0).float()
 
 
 def complexity(mask):

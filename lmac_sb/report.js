@@ -70,7 +70,8 @@
     const { width, height, values } = card.level;
     const opacity = $("#opacity").value / 100;
     const threshold = $("#threshold").value / 100;
-    const context = card.canvas.getContext("2d");
+    // All pixels come from here: the picture need not live on the GPU.
+    const context = card.canvas.getContext("2d", { willReadFrequently: true });
     const picture = context.createImageData(width, height);
     const pixels = picture.data;
     for (let i = 0; i < values.length; i++) {
@@ -238,6 +239,27 @@
     }
   };
 
+  // A long clip has hundreds: they are made when they are asked for.
+  const fillWindows = (card, windows) => {
+    for (const window of card.clip.windows) {
+      const row = element("tr");
+      const place = element("td");
+      const button = element("button", `${window.start.toFixed(1)}\u00a0s`);
+      button.type = "button";
+      button.title = `Go to ${button.textContent}`;
+      button.addEventListener("click", () => seek(card, window.start));
+      place.append(button);
+      row.append(
+        place,
+        element("td", window.decision),
+        ...[window.p, window.p_in, window.p_out].map((value) =>
+          element("td", probability(value))
+        )
+      );
+      $("tbody", windows).append(row);
+    }
+  };
+
   const makeCard = (clip, i) => {
     const article = $("#card").content.firstElementChild.cloneNode(true);
     const part = (selector) => $(selector, article);
@@ -281,8 +303,15 @@
     part(".axis .top").textContent = `${number(clip.kilohertz)}\u00a0kHz`;
     card.canvas.setAttribute("aria-label", describe(clip));
     card.position.max = clip.seconds;
+    card.position.step = clip.seconds / 100;
     card.position.setAttribute("aria-label", "Position in the sound");
-    fillTable(part("tbody"), clip);
+    fillTable(part(".facts tbody"), clip);
+    const windows = part(".windows");
+    windows.hidden = !clip.windows.length;
+    $("summary", windows).textContent = `${clip.windows.length} windows`;
+    windows.addEventListener("toggle", () => fillWindows(card, windows), {
+      once: true,
+    });
     for (const [name, direction] of index.metrics) {
       if (!Object.hasOwn(clip.metrics, name)) continue;
       const pair = element("div");
@@ -419,10 +448,11 @@
   $("#opacity").addEventListener("input", redraw);
   $("#threshold").addEventListener("input", redraw);
 
-  $("#filters").addEventListener("input", (event) => {
-    if (event.target.id !== "sort") update();
-    else arrange();
-  });
+  $("#sort").addEventListener("change", arrange);
+  for (const id of ["#decision", "#verdict", "#metric"]) {
+    $(id).addEventListener("change", update);
+  }
+  for (const id of ["#low", "#high"]) $(id).addEventListener("input", update);
   $("#filters").addEventListener("submit", (event) => event.preventDefault());
   $("#order").addEventListener("click", () => {
     const falls = $("#order").getAttribute("aria-pressed") !== "true";

@@ -200,6 +200,7 @@ def _read_clip(path, embed):
         ],
         "metrics": info["metrics"],
         "threshold": info["threshold"],
+        "windows": info.get("windows", []),
         "seconds": seconds,
         "kilohertz": info["sample_rate"] / 2000,
         "area": float(mask.mean()) / 255,
@@ -265,6 +266,21 @@ def _is_probabilities(value):
     )
 
 
+def _is_windows(value):
+    """Whether a value is a list of decisions, each on a part of the clip."""
+    kinds = {
+        "start": _is_number,
+        "end": _is_number,
+        "decision": _is_text,
+        **dict.fromkeys(PROBABILITIES, _is_number_or_null),
+    }
+    return isinstance(value, list) and all(
+        isinstance(window, dict)
+        and all(is_good(window.get(key)) for key, is_good in kinds.items())
+        for window in value
+    )
+
+
 _KEYS = {
     "id": (_is_text, "a text"),
     "file": (_is_text_or_null, "a text or null"),
@@ -279,7 +295,9 @@ _KEYS = {
     "n_samples": (_is_count, "a positive whole number"),
     "n_bins": (_is_count, "a positive whole number"),
     "threshold": (_is_number_or_null, "a number or null"),
+    "windows": (_is_windows, "a list of start, end, decision, p, p_in, p_out"),
 }
+_OPTIONAL = {"windows"}  # of long clips
 
 
 def _read_json(path):
@@ -293,6 +311,8 @@ def _read_json(path):
     if not isinstance(info, dict):
         raise LMACError(f"{path}: found no JSON object, one is needed")
     for key, (is_good, needed) in _KEYS.items():
+        if key in _OPTIONAL and key not in info:
+            continue
         if key not in info:
             raise LMACError(f"{path}: the key {key!r} is missing")
         if not is_good(info[key]):
@@ -327,12 +347,13 @@ def _read_maps(path, n_bins):
         raise LMACError(f"{path}: no such file, a clip needs it") from error
     except KeyError as error:
         raise LMACError(f"{path}: {error}, mask and level needed") from error
-    # TypeError: a lone array; EOFError: an empty file.
+    # EOFError: an empty file. TypeError, AttributeError: a lone array.
     except (
         OSError,
         ValueError,
-        TypeError,
         EOFError,
+        TypeError,
+        AttributeError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
@@ -373,7 +394,7 @@ def _read_sound(path, name, info, embed):
 
 
 def _vorbis(wav, rate):
-    """A sound as a small file that every browser plays."""
+    """A sound as a small file of a kind that browsers play."""
     buffer = io.BytesIO()
     with sf.SoundFile(
         buffer, "w", rate, 1, format="OGG", subtype="VORBIS"
@@ -419,12 +440,13 @@ def _png(values):
     """A grey picture of [time, freq], time to the right, low notes below."""
     pixels = values.T[::-1].astype(np.uint8)
     height, width = pixels.shape
-    # Each row as its difference to the row above (PNG's filter 2).
-    rows = np.diff(pixels, axis=0, prepend=np.zeros_like(pixels[:1]))
-    rows = np.pad(rows, ((0, 0), (1, 0)), constant_values=2)
+    # Each pixel as its difference to the one before (PNG's filter 1).
+    rows = np.diff(pixels, axis=1, prepend=np.zeros_like(pixels[:, :1]))
+    rows = np.pad(rows, ((0, 0), (1, 0)), constant_values=1)
+    pack = zlib.compressobj(9, strategy=zlib.Z_FILTERED)
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows.tobytes(), 9)),
+        (b"IDAT", pack.compress(rows.tobytes()) + pack.flush()),
         (b"IEND", b""),
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(

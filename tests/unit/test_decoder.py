@@ -5,10 +5,10 @@ Authors
 """
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import RECIPE
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.lobes.models.Cnn14 import Cnn14, CNN14PSI_stft
 from speechbrain.processing.features import Filterbank
@@ -23,6 +23,8 @@ from lmac_sb.decoder import (
     _mel_to_patch,
     as_mask_decoder,
 )
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes/ESC50/interpret"
 
 RATE = 16000
 

@@ -15,13 +15,15 @@ import re
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import RECIPE
 
 from lmac_sb.errors import LMACError
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes/ESC50/interpret"
 
 RATE = 8000
 HEADER = "filename,fold,target,category"

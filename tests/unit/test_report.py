@@ -402,6 +402,9 @@ def test_broken_file(tmp_path, file, content, message):
         ("n_samples", 3999, "needed 3999 at 8000 Hz"),
         ("n_bins", 32, r"mask: found uint8 of shape \(40, 33\), needed"),
         ("threshold", "0.5", "threshold: found '0.5'"),
+        ("windows", None, "windows: found None, needed a list of start"),
+        ("windows", [{"start": 0.0}], "windows: found"),
+        ("windows", ["x"], "windows: found"),
     ],
 )
 def test_wrong_facts(tmp_path, key, value, message):
@@ -434,6 +437,13 @@ def test_maps_of_another_type(tmp_path, dtype):
     values = np.zeros((40, BINS), dtype)
     np.savez(path, mask=values, level=values)
     with pytest.raises(LMACError, match=r"maps\.npz: "):
+        write_report(tmp_path)
+
+
+def test_maps_that_are_one_array(tmp_path):
+    with open(write_clip(tmp_path) / "maps.npz", "wb") as file:
+        np.save(file, np.zeros((40, BINS), np.uint8))
+    with pytest.raises(LMACError, match=r"maps\.npz: cannot be read"):
         write_report(tmp_path)
 
 

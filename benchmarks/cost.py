@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""What an explanation costs, in classifier passes.
+
+    python benchmarks/cost.py [--threads 2] [--json cost.json]
+
+For the small classifier and for CNN14, with our decoder and with SpeechBrain's
+`CNN14PSI_stft` in the same pipeline: all figures are ratios to a forward pass
+of the classifier (features included) on the same clips in the same run, median
+of several. Weights are random; the time does not depend on them.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import argparse
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import time
+
+import torch
+from speechbrain.lobes.models.Cnn14 import Cnn14, CNN14PSI_stft
+from torch.utils.flop_counter import FlopCounterMode
+
+from lmac_sb.classifier import ConvEmbedding, FrozenClassifier
+from lmac_sb.decoder import MaskDecoder
+from lmac_sb.explainer import Explainer
+from lmac_sb.features import SpectralFeatures
+from lmac_sb.losses import LMACLoss
+from lmac_sb.metrics import evaluate
+
+SECONDS = 5
+CLASSIFIERS = ("small", "cnn14")
+DECODERS = ("ours", "CNN14PSI_stft")
+
+
+def make_explainer(classifier, decoder):
+    """Explainer with random weights, as the recipes build it."""
+    torch.manual_seed(0)
+    if classifier == "small":
+        channels, width = [256, 128, 64, 32], 32
+        embedding = ConvEmbedding()
+        layers = ["blocks.5", "blocks.4", "blocks.3", "blocks.2"]
+    else:
+        channels, width = [2048, 1024, 512, 256], 64
+        embedding = Cnn14(mel_bins=80, emb_dim=2048)
+        layers = ["conv_block6", "conv_block5", "conv_block4", "conv_block3"]
+    ours = decoder == "ours"
+    frozen = FrozenClassifier(
+        embedding,
+        torch.nn.Linear(channels[0], 50),
+        layers,
+        min_frames=32,
+        evidence=ours,
+    )
+    if ours:
+        model = MaskDecoder([channels[0], *channels], width=width)
+    else:
+        model = CNN14PSI_stft(dim=channels[0])
+    return Explainer(SpectralFeatures(), frozen, model)
+
+
+def classify(explainer, wavs):
+    """Forward pass of the classifier, features included."""
+    features = explainer.features
+    with torch.no_grad():
+        magnitude = features.magnitude(features.stft(wavs))
+        return explainer.classifier(features.mel(magnitude))
+
+
+def make_step(explainer):
+    """A training step, optimiser included."""
+    loss = LMACLoss(l_out_w=8, l_out_type="probability", reg_w_l1=4)
+    optimizer = torch.optim.Adam(explainer.decoder.parameters(), lr=1e-4)
+
+    def step(wavs):
+        explanation = explainer(wavs, sounds=False)
+        total, _ = loss(
+            explanation.mask,
+            explanation.logits_in,
+            explanation.logits_out,
+            explanation.decision,
+        )
+        optimizer.zero_grad()
+        total.mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def explain(explainer, wavs, sounds=True):
+    """Explanation without gradients."""
+    with torch.no_grad():
+        return explainer(wavs, sounds=sounds)
+
+
+def median_time(function, *args, runs=5):
+    """Median seconds of a call, after one to warm up."""
+    function(*args)
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        function(*args)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def flops(function, *args):
+    """Floating point operations of a call."""
+    with FlopCounterMode(display=False) as counter:
+        function(*args)
+    return counter.get_total_flops()
+
+
+def measure(classifier, decoder, batch_size, runs):
+    """All figures of one classifier and decoder."""
+    explainer = make_explainer(classifier, decoder)
+    one = torch.randn(1, SECONDS * 16000) * 0.1
+    batch = torch.randn(batch_size, SECONDS * 16000) * 0.1
+    analysis = explainer.analyze(one)
+    n_parameters = sum(p.numel() for p in explainer.decoder.parameters())
+    forward = median_time(classify, explainer, one, runs=runs)
+    forward_batch = median_time(classify, explainer, batch, runs=runs)
+    masked = median_time(explain, explainer, batch, False, runs=runs)
+
+    def validate():
+        evaluate(explain(explainer, batch, False))
+
+    with torch.no_grad():
+        decoder_flops = flops(explainer.mask, analysis)
+        classifier_flops = flops(classify, explainer, one)
+    return {
+        "classifier": classifier,
+        "decoder": decoder,
+        "decoder parameters, M": n_parameters / 1e6,
+        "decoder checkpoint, MB": n_parameters * 4 / 1e6,
+        "classifier forward, s a clip": forward,
+        "decoder FLOPs / classifier FLOPs": decoder_flops / classifier_flops,
+        "explain a clip / classifier": median_time(
+            explain, explainer, one, runs=runs
+        )
+        / forward,
+        "training step / classifier": median_time(
+            make_step(explainer), batch, runs=runs
+        )
+        / forward_batch,
+        "validation with metrics / without": median_time(validate, runs=runs)
+        / masked,
+    }
+
+
+def peak_memory(classifier, decoder, batch_size, threads, result):
+    """Peak resident memory in GB of a training step; runs alone."""
+    torch.set_num_threads(threads)
+    step = make_step(make_explainer(classifier, decoder))
+    step(torch.randn(batch_size, SECONDS * 16000) * 0.1)
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result.put(usage / 1024**2)
+
+
+def in_own_process(*args):
+    """Peak memory measured in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    result = context.Queue()
+    process = context.Process(target=peak_memory, args=(*args, result))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"peak memory of {args}: process failed")
+    return result.get()
+
+
+def main(argv=None):
+    """Measure, print the table, and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--memory_batch", type=int, default=16)
+    parser.add_argument("--json", help="file for the figures")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    rows = []
+    for classifier in CLASSIFIERS:
+        for decoder in DECODERS:
+            # The peer on CNN14 takes a minute a step.
+            slow = classifier == "cnn14" and decoder != "ours"
+            row = measure(
+                classifier, decoder, args.batch_size, 1 if slow else args.runs
+            )
+            row["peak memory of a step, GB"] = in_own_process(
+                classifier, decoder, args.memory_batch, args.threads
+            )
+            rows.append(row)
+    head = [f"{row['classifier']}, {row['decoder']}" for row in rows]
+    print("| | " + " | ".join(head) + " |")
+    print("|---" * (len(rows) + 1) + "|")
+    for name in list(rows[0])[2:]:
+        cells = [f"{row[name]:.3g}" for row in rows]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    machine = (
+        f"{platform.machine()}, {args.threads} threads, "
+        f"torch {torch.__version__}, clips of {SECONDS} s, batch "
+        f"{args.batch_size} (memory: {args.memory_batch}), median of "
+        f"{args.runs} runs (CNN14PSI_stft on CNN14: one)"
+    )
+    print(machine)
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump({"machine": machine, "rows": rows}, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,858 @@
+"""Tests of the report page in a browser.
+
+The fixture `browse` looks at the console and at the requests of each test.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from lmac_sb import report
+from lmac_sb.report import write_report
+
+pytest.importorskip("selenium")
+
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver import ActionChains, Keys  # noqa: E402
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
+
+CHROMIUM = Path("/usr/bin/chromium")
+DRIVER = Path("/usr/bin/chromedriver")
+OPTIONS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+]
+RATE, SECONDS, FRAMES, BINS = 8000, 3, 60, 32
+VEIL = [126, 136, 146]
+YELLOW, BLACK = [252, 253, 191], [0, 0, 4]  # loud and silent
+SECONDS_200 = 20  # to open 200 clips; a second or two on an idle machine
+
+
+def make_clip(path, facts, seconds=SECONDS, frames=FRAMES, bins=BINS):
+    """A clip whose mask is 1 in the first half and 0.25 in the second."""
+    path.mkdir(parents=True)
+    mask = np.full((frames, bins), 255, np.uint8)
+    mask[frames // 2 :] = 64
+    level = np.full((frames, bins), 255, np.uint8)
+    level[:, bins // 2 :] = 0
+    np.savez_compressed(path / "maps.npz", mask=mask, level=level)
+    time = np.arange(RATE * seconds) / RATE
+    sounds = {"original": 440, "interpretation": 660, "residual": 880}
+    for name, hertz in sounds.items():
+        tone = 0.1 * np.sin(2 * np.pi * hertz * time)
+        sf.write(path / f"{name}.wav", tone, RATE, "PCM_16")
+    facts = {
+        "id": path.name,
+        "file": f"{path.name}.wav",
+        "label": None,
+        "decision": "dog",
+        "classes": ["dog", "cat"],
+        "p": [0.75, 0.25],
+        "p_in": [0.9, 0.1],
+        "p_out": [0.2, 0.8],
+        "metrics": {},
+        "sample_rate": RATE,
+        "n_samples": len(time),
+        "hop_samples": len(time) // frames,
+        "n_bins": bins,
+        "gain": 1.0,
+        "threshold": None,
+        **facts,
+    }
+    text = json.dumps(facts)
+    (path / "explanation.json").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """Four clips: right, wrong, without label, without a metric."""
+    folder = tmp_path_factory.mktemp("clips")
+    cat = {"decision": "cat", "p": [0.3, 0.7]}
+    two = {"FF": -0.1, "AD": 2.0, "SPS": 0.1}
+    for name, facts in {
+        "one": {"label": "dog", "metrics": {"FF": 0.5, "AD": 10.0}},
+        "two": {**cat, "label": "dog", "metrics": two},
+        "three": {**cat, "metrics": {"FF": 0.9, "AD": 30.0, "SPS": 0.3}},
+        "two2": {
+            "label": "dog",
+            "metrics": {"FF": None, "AD": 5.0, "SPS": 0.2},
+        },
+    }.items():
+        make_clip(folder / name, facts)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def page(clips):
+    """The page of the four clips."""
+    return write_report(clips)
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    """One Chromium for all tests, with nothing of a user's in it."""
+    for path in (CHROMIUM, DRIVER):
+        if not path.exists():
+            pytest.skip(f"no {path}: apt install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for option in OPTIONS:
+        options.add_argument(option)
+    profile = tmp_path_factory.mktemp("profile")
+    options.add_argument(f"--user-data-dir={profile}")
+    logs = {"browser": "ALL", "performance": "ALL"}
+    options.set_capability("goog:loggingPrefs", logs)
+    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    driver.set_script_timeout(30)
+    yield driver
+    driver.quit()
+
+
+def requests_of(driver):
+    """Addresses asked for since the last call, without the data of them."""
+    messages = (
+        json.loads(entry["message"])["message"]
+        for entry in driver.get_log("performance")
+    )
+    return [
+        message["params"]["request"]["url"][:200]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+
+
+@pytest.fixture
+def browse(chromium):
+    """Open pages; at the end, none may have complained or asked outside."""
+
+    def open_page(path, width=1280, height=900, dark=False):
+        chromium.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {
+                "width": width,
+                "height": height,
+                "deviceScaleFactor": 1,
+                "mobile": width < 600,
+            },
+        )
+        scheme = "dark" if dark else "light"
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        chromium.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia", {"features": [feature]}
+        )
+        folders.add(path.parent.as_uri())
+        chromium.get(path.as_uri())
+        return chromium
+
+    folders = set()
+    chromium.get("about:blank")
+    requests_of(chromium)
+    chromium.get_log("browser")
+    yield SimpleNamespace(open=open_page, driver=chromium)
+    assert chromium.get_log("browser") == []
+    outside = [
+        url
+        for url in requests_of(chromium)
+        if not url.startswith(("data:", "about:", *folders))
+    ]
+    assert outside == []
+
+
+class Report:
+    """A page, by what a person sees and does."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def all(self, selector):
+        """Elements of the page."""
+        return self.driver.find_elements("css selector", selector)
+
+    def one(self, selector):
+        """The only such element."""
+        (element,) = self.all(selector)
+        return element
+
+    def js(self, code, *arguments):
+        """Value of an expression, with the arguments as a, b."""
+        return self.driver.execute_script(
+            f"const [a, b] = arguments; return {code}", *arguments
+        )
+
+    def wait(self, condition, message=""):
+        """Wait till a function says something true, and return that."""
+        return WebDriverWait(self.driver, 10, 0.05).until(
+            lambda _: condition(), message
+        )
+
+    def ids(self):
+        """Clips that are there to be seen, in order."""
+        return [
+            clip.find_element("css selector", ".origin").text.split(" · ")[0]
+            for clip in self.all(".clip:not([hidden])")
+        ]
+
+    def clip(self, name):
+        """One clip's element."""
+        return self.all(".clip:not([hidden])")[self.ids().index(name)]
+
+    def play_button(self, name):
+        """The clip's button to play and pause."""
+        return self.clip(name).find_element("css selector", ".play")
+
+    def sound_buttons(self, name):
+        """The clip's three sounds to choose from."""
+        return self.clip(name).find_elements("css selector", ".sounds button")
+
+    def chosen(self, name):
+        """Number of the clip's chosen sound."""
+        states = [
+            button.get_attribute("aria-pressed")
+            for button in self.sound_buttons(name)
+        ]
+        assert states.count("true") == 1
+        return states.index("true") + 1
+
+    def audios(self):
+        """Name, time, and whether it plays, of all sounds that are loaded."""
+        return self.js(
+            "[...document.querySelectorAll('audio')]"
+            ".map(x => [x.dataset.sound, x.currentTime, !x.paused])"
+        )
+
+    def playing(self):
+        """Names of the sounds that play."""
+        return [name for name, _, plays in self.audios() if plays]
+
+    def time(self, sound):
+        """Position of a loaded sound in seconds."""
+        return {name: t for name, t, _ in self.audios()}.get(sound, 0)
+
+    def playhead(self, name):
+        """Where the playhead is, as a share of the picture's width."""
+        return self.js(
+            "(([x, y]) => (x.left - y.left) / (y.width - x.width))("
+            "['.playhead', '.picture'].map("
+            "s => a.querySelector(s).getBoundingClientRect()))",
+            self.clip(name),
+        )
+
+    def pixel(self, name, x, y):
+        """Colour of a picture at shares of its width and height."""
+        return self.js(
+            "(c => [...c.getContext('2d').getImageData("
+            "b[0] * c.width, b[1] * c.height, 1, 1).data].slice(0, 3))"
+            "(a.querySelector('canvas'))",
+            self.clip(name),
+            [x, y],
+        )
+
+    def slide(self, control, value):
+        """Move a slider as a hand would, and let the page redraw."""
+        self.driver.execute_async_script(
+            "const [e, v, done] = arguments; e.value = v;"
+            "e.dispatchEvent(new Event('input', {bubbles: true}));"
+            "requestAnimationFrame(() => requestAnimationFrame(done))",
+            self.one(control),
+            value,
+        )
+
+    def select(self, control, text):
+        """Choose from a menu."""
+        Select(self.one(control)).select_by_visible_text(text)
+
+    def options(self, control):
+        """Texts of a menu."""
+        return [option.text for option in Select(self.one(control)).options]
+
+    def press(self, *keys):
+        """Press keys where the focus is."""
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def focused(self):
+        """The clip that has the focus."""
+        return self.js(
+            "document.activeElement.querySelector('.origin')"
+            "?.textContent.split(' · ')[0]"
+        )
+
+    def drawn(self):
+        """For each clip whether its picture is held."""
+        return self.js(
+            "[...document.querySelectorAll('canvas')].map(c => c.width > 0)"
+        )
+
+
+@pytest.fixture
+def opened(browse, page):
+    """The page of four clips, its pictures drawn."""
+    found = Report(browse.open(page))
+    found.wait(lambda: all(found.drawn()))
+    return found
+
+
+def near(colour, expected, most=3):
+    """Whether two colours look the same."""
+    return max(abs(a - b) for a, b in zip(colour, expected)) <= most
+
+
+def test_sounds_play_and_the_playhead_follows(opened):
+    opened.play_button("one").click()
+    opened.wait(lambda: opened.time("original") > 0.3, "does not play")
+    assert opened.play_button("one").text == "Pause"
+    places = []
+    for _ in range(3):
+        places.append(opened.playhead("one"))
+        time.sleep(0.2)
+    assert 0.05 < places[0] < places[1] < places[2]
+
+    opened.play_button("one").click()
+    assert opened.play_button("one").text == "Play"
+    assert opened.playing() == []
+    stopped = opened.time("original")
+    assert opened.playhead("one") == pytest.approx(stopped / 3, abs=0.05)
+    time.sleep(0.2)
+    assert opened.time("original") == stopped
+    assert "of 3.0 s" in opened.clip("one").text
+
+
+def test_sounds_are_three_and_switching_keeps_the_position(opened):
+    opened.play_button("one").click()
+    opened.wait(lambda: opened.time("original") > 0.5)
+    for number, sound in [(2, "explanation"), (3, "residual")]:
+        before = opened.playhead("one") * 3
+        opened.sound_buttons("one")[number - 1].click()
+        opened.wait(lambda s=sound: opened.playing() == [s])
+        assert opened.chosen("one") == number
+        after = opened.time(sound)
+        assert before - 0.1 <= after < before + 1.5
+        opened.wait(lambda s=sound, t=after: opened.time(s) > t)
+    sources = opened.js(
+        "[...document.querySelectorAll('audio')].map(x => x.src)"
+    )
+    assert len(set(sources)) == 3
+
+
+def test_paused_sounds_switch_without_playing(opened):
+    opened.sound_buttons("one")[2].click()
+    assert opened.audios() == []
+    opened.play_button("one").click()
+    opened.wait(lambda: opened.playing() == ["residual"])
+
+
+def test_a_sound_ends_at_the_start(opened):
+    opened.slide(".clip:first-child .position", 2.8)
+    assert opened.playhead("one") == pytest.approx(2.8 / 3, abs=0.01)
+    opened.play_button("one").click()
+    opened.wait(lambda: opened.time("original") > 2.8)
+    opened.wait(lambda: opened.play_button("one").text == "Play")
+    opened.wait(lambda: opened.playhead("one") == 0)
+    opened.play_button("one").click()
+    opened.wait(lambda: 0 < opened.time("original") < 2)
+
+
+def test_a_click_into_the_picture_is_a_position(opened):
+    canvas = opened.clip("one").find_element("css selector", "canvas")
+    width = canvas.size["width"]
+    ActionChains(opened.driver).move_to_element_with_offset(
+        canvas, width // 4, 0
+    ).click().perform()
+    assert opened.playhead("one") == pytest.approx(0.75, abs=0.01)
+    opened.play_button("one").click()
+    opened.wait(lambda: opened.time("original") > 2.25)
+
+
+def test_one_clip_plays_at_a_time(opened):
+    opened.play_button("one").click()
+    opened.wait(lambda: opened.time("original") > 0.2)
+    opened.play_button("two").click()
+    opened.wait(lambda: opened.playing() == ["original"])
+    assert len(opened.audios()) == 3
+    assert opened.play_button("one").text == "Play"
+    assert opened.play_button("two").text == "Pause"
+    # The first goes on from where it was.
+    assert opened.playhead("one") > 0.05
+
+
+def test_sounds_beside_the_page_play(browse, clips, tmp_path):
+    folder = tmp_path / "copies"
+    shutil.copytree(clips / "one", folder / "a ü#?%41'\"&<b>")
+    found = Report(browse.open(write_report(folder, embed=False)))
+    found.press(" ")
+    found.wait(lambda: found.time("original") > 0.2)
+    source = found.js("document.querySelector('audio').src")
+    assert source.startswith("file:")
+    assert source.endswith("/original.wav")
+
+
+def test_sliders_change_the_picture(opened):
+    # Loud below, silent above; mask 1 to the left, 0.25 to the right.
+    opened.slide("#opacity", 0)
+    assert opened.one("output[for=opacity]").text == "0 %"
+    for x in (0.2, 0.8):
+        assert near(opened.pixel("one", x, 0.9), YELLOW)
+        assert near(opened.pixel("one", x, 0.1), BLACK)
+    opened.slide("#opacity", 100)
+    assert near(opened.pixel("one", 0.2, 0.9), YELLOW)
+    for y, colour in ((0.9, YELLOW), (0.1, BLACK)):
+        mixed = [c + 0.75 * (v - c) for c, v in zip(colour, VEIL)]
+        assert near(opened.pixel("one", 0.8, y), mixed)
+    opened.slide("#threshold", 20)
+    assert near(opened.pixel("one", 0.8, 0.9), mixed_yellow())
+    opened.slide("#threshold", 30)
+    assert opened.one("output[for=threshold]").text == "0.30"
+    assert near(opened.pixel("one", 0.8, 0.9), VEIL)
+    assert near(opened.pixel("one", 0.2, 0.9), YELLOW)
+    assert near(opened.pixel("two", 0.8, 0.9), VEIL)
+
+
+def mixed_yellow():
+    """Loud, under three quarters of the veil."""
+    return [c + 0.75 * (v - c) for c, v in zip(YELLOW, VEIL)]
+
+
+def test_what_a_card_says(opened):
+    text = opened.clip("two").text
+    assert text.startswith("cat\nwrong, the label is dog\ntwo · two.wav")
+    rows = [
+        row.text.split()
+        for row in opened.clip("two").find_elements("css selector", "tbody tr")
+    ]
+    assert rows == [
+        ["cat", "0.700", "0.100", "0.800"],
+        ["dog", "label", "0.300", "0.900", "0.200"],
+    ]
+    widths = opened.js(
+        "[...a.querySelectorAll('tr.explained i')].map(x => x.style.width)",
+        opened.clip("two"),
+    )
+    assert widths == ["70%", "10%", "80%"]
+    metrics = opened.clip("two").find_element("css selector", ".metrics")
+    assert metrics.text.split() == "AD ↓ 2 FF ↑ -0.100 SPS ↑ 0.100".split()
+    assert opened.one("#summary").text == (
+        "4 clips · 2 right · 1 wrong · 1 without label"
+    )
+
+
+def test_windows_of_a_long_clip(browse, tmp_path):
+    windows = [
+        {
+            "start": 0.75 * i,
+            "end": 0.75 * i + 1,
+            "decision": "<b>cat</b>" if i == 2 else "dog",
+            "p": 0.5,
+            "p_in": None,
+            "p_out": 0.125,
+        }
+        for i in range(4)
+    ]
+    make_clip(tmp_path / "long", {"windows": windows})
+    make_clip(tmp_path / "short", {})
+    found = Report(browse.open(write_report(tmp_path)))
+    shown = [element.is_displayed() for element in found.all(".windows")]
+    assert shown == [True, False]
+    summary = found.all(".windows summary")[0]
+    assert summary.text == "4 windows"
+    summary.click()
+    found.wait(lambda: len(found.all(".windows tbody tr")) == 4)
+    rows = [row.text for row in found.all(".windows tbody tr")]
+    assert rows[2] == "1.5 s <b>cat</b> 0.500 – 0.125"
+    found.all(".windows tbody button")[2].click()
+    assert found.playhead("long") == pytest.approx(0.5)
+
+
+def test_filters(opened):
+    everything = ["one", "three", "two", "two2"]
+    assert opened.ids() == everything
+    assert opened.one("#count").text == "all 4 clips"
+
+    assert opened.options("#decision") == ["All", "cat", "dog"]
+    opened.select("#decision", "cat")
+    assert opened.ids() == ["three", "two"]
+    assert opened.one("#count").text == "2 of 4 clips"
+    opened.select("#verdict", "Wrong")
+    assert opened.ids() == ["two"]
+    opened.select("#verdict", "Right")
+    assert opened.ids() == []
+    assert opened.one("#count").text == "0 of 4 clips"
+    opened.select("#decision", "All")
+    assert opened.ids() == ["one", "two2"]
+    opened.select("#verdict", "No label")
+    assert opened.ids() == ["three"]
+    opened.select("#verdict", "All")
+
+    assert not opened.one("#low").is_enabled()
+    assert opened.options("#metric") == ["Any value", "AD", "FF", "SPS"]
+    opened.select("#metric", "FF")
+    assert opened.ids() == everything
+    opened.one("#low").send_keys("0.5")
+    assert opened.ids() == ["one", "three"]
+    opened.one("#high").send_keys("0.8")
+    assert opened.ids() == ["one"]
+    opened.one("#low").send_keys(Keys.BACKSPACE * 3)
+    assert opened.ids() == ["one", "two"]
+    opened.select("#metric", "AD")
+    assert opened.ids() == []
+    opened.select("#metric", "Any value")
+    assert opened.ids() == everything
+
+
+def test_a_filtered_clip_falls_silent(opened):
+    opened.play_button("one").click()
+    opened.wait(lambda: opened.playing())
+    opened.select("#decision", "cat")
+    assert opened.audios() == []
+    opened.select("#decision", "All")
+    assert opened.play_button("one").text == "Play"
+
+
+def test_sorting(opened):
+    assert opened.options("#sort") == [
+        "Clip",
+        "Decision",
+        "Before",
+        "Inside",
+        "Outside",
+        "AD",
+        "FF",
+        "SPS",
+    ]
+    opened.select("#sort", "AD")
+    assert opened.ids() == ["two", "two2", "one", "three"]
+    # A value that is not known comes last either way.
+    opened.select("#sort", "SPS")
+    assert opened.ids() == ["two", "two2", "three", "one"]
+    opened.select("#sort", "FF")
+    assert opened.ids() == ["two", "one", "three", "two2"]
+    opened.one("#order").click()
+    assert opened.one("#order").text == "Descending"
+    assert opened.ids() == ["three", "one", "two", "two2"]
+    opened.select("#sort", "Decision")
+    assert opened.ids() == ["one", "two2", "three", "two"]
+    opened.select("#sort", "Outside")
+    assert opened.ids() == ["three", "two", "one", "two2"]
+    opened.select("#sort", "Clip")
+    assert opened.ids() == ["two2", "two", "three", "one"]
+    # The pictures are still there.
+    opened.slide("#opacity", 0)
+    assert near(opened.pixel("one", 0.2, 0.9), YELLOW)
+
+
+def test_keys_go_from_clip_to_clip(opened):
+    for key, expected in [
+        ("j", "one"),
+        (Keys.ARROW_DOWN, "three"),
+        ("j", "two"),
+        ("J", "two2"),
+        ("j", "two2"),
+        ("k", "two"),
+        (Keys.ARROW_UP, "three"),
+        ("k", "one"),
+        ("k", "one"),
+    ]:
+        opened.press(key)
+        assert opened.focused() == expected
+    outline = opened.js("getComputedStyle(document.activeElement).outline")
+    assert "2px" in outline
+    assert "solid" in outline
+    opened.press("j", "j")
+    # Below the bar that stays, not under it.
+    top, bar = opened.js(
+        "[a.getBoundingClientRect().top, b.getBoundingClientRect().bottom]",
+        opened.clip("two"),
+        opened.one("#view"),
+    )
+    assert bar <= top < 450
+
+
+def test_keys_play_and_switch(opened):
+    opened.press("j", "j", " ")
+    opened.wait(lambda: opened.playing() == ["original"])
+    assert opened.play_button("three").text == "Pause"
+    opened.press("2")
+    opened.wait(lambda: opened.playing() == ["explanation"])
+    opened.press("3")
+    opened.wait(lambda: opened.playing() == ["residual"])
+    opened.press("1")
+    opened.wait(lambda: opened.playing() == ["original"])
+    assert opened.chosen("three") == 1
+    opened.press(" ")
+    assert opened.playing() == []
+    assert opened.chosen("one") == 1
+
+
+def test_controls_keep_their_own_keys(opened):
+    opened.select("#metric", "FF")
+    opened.one("#low").click()
+    opened.press("1", "j", " ", Keys.ARROW_UP)
+    assert opened.audios() == []
+    assert opened.focused() is None
+    assert opened.one("#low").get_attribute("value") == "2"
+    opened.press(Keys.BACKSPACE)
+
+    opened.js("a.focus()", opened.one("#opacity"))
+    opened.press(Keys.ARROW_LEFT, Keys.ARROW_DOWN)
+    assert opened.one("#opacity").get_attribute("value") == "73"
+    assert opened.focused() is None
+
+    # Space on a button presses it, once.
+    opened.js("a.focus()", opened.play_button("two"))
+    opened.press(" ")
+    opened.wait(lambda: opened.playing() == ["original"])
+    assert opened.play_button("two").text == "Pause"
+    opened.js("a.focus()", opened.sound_buttons("two")[1])
+    opened.press(" ")
+    opened.wait(lambda: opened.playing() == ["explanation"])
+    opened.press("j")
+    assert opened.focused() == "two2"
+
+
+def brightness(report, selector="body"):
+    """Of the background, 0 to 255."""
+    colour = report.js(
+        "getComputedStyle(document.querySelector(a)).backgroundColor", selector
+    )
+    return sum(map(float, colour.strip("rgba()").split(",")[:3])) / 3
+
+
+def test_dark_and_light(browse, page):
+    found = Report(browse.open(page))
+    assert brightness(found) > 200
+    assert found.one("#theme").text == "Dark mode"
+    found.one("#theme").click()
+    assert brightness(found) < 50
+    assert found.one("#theme").text == "Light mode"
+
+    found = Report(browse.open(page, dark=True))
+    assert brightness(found) < 50
+    assert brightness(found, ".clip") < 50
+    found.one("#theme").click()
+    assert brightness(found) > 200
+
+
+def contrast(report, selector):
+    """WCAG's ratio of the text's colour to the ground behind it."""
+
+    def luminance(colour):
+        channels = [float(c) / 255 for c in colour.strip("rgba()").split(",")]
+        r, g, b = (
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+            for c in channels[:3]
+        )
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    colours = report.js(
+        "((e) => { const text = getComputedStyle(e).color; let ground;"
+        "do { ground = getComputedStyle(e).backgroundColor;"
+        " e = e.parentElement; } while (ground === 'rgba(0, 0, 0, 0)');"
+        "return [text, ground]; })(document.querySelector(a))",
+        selector,
+    )
+    low, high = sorted(map(luminance, colours))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_can_be_read(browse, page, dark):
+    found = Report(browse.open(page, dark=dark))
+    for selector in [
+        "h1",
+        "#summary",
+        "summary",
+        "#filters label",
+        "#count",
+        ".origin",
+        ".verdict.right",
+        ".verdict.wrong",
+        ".play",
+        ".sounds button",
+        ".axis .top",
+        "thead th",
+        ".note",
+        ".metrics dt",
+    ]:
+        assert contrast(found, selector) >= 4.5, selector
+
+
+@pytest.mark.parametrize("width", [360, 600, 800, 1000, 1280])
+def test_no_width_scrolls_sideways(browse, tmp_path, width):
+    make_clip(tmp_path / "clips" / "a", {"metrics": {"Fid-In": 0.5}})
+    long = "x" * 200
+    make_clip(
+        tmp_path / "clips" / long,
+        {
+            "label": long,
+            "decision": long,
+            "classes": [long, "dog"],
+            "metrics": {long: 1e9},
+            "windows": [
+                {"start": 3e3, "end": 3e3 + 1, "decision": long}
+                | dict.fromkeys(("p", "p_in", "p_out"), 0.5)
+            ],
+        },
+    )
+    found = Report(browse.open(write_report(tmp_path / "clips"), width=width))
+    found.js("document.querySelectorAll('details').forEach(x => x.open = true)")
+    found.wait(lambda: found.all(".windows tbody tr"))
+    assert found.js("innerWidth") == width
+    assert found.js("document.documentElement.scrollWidth") <= width
+    outside = found.js(
+        "[...document.querySelectorAll('body *')]"
+        ".filter(e => e.getBoundingClientRect().right > innerWidth + 0.5)"
+        ".map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert outside == []
+    cut = found.js(
+        "[...document.querySelectorAll('.clip, .clip *')]"
+        ".filter(e => e.scrollWidth > e.clientWidth + 1"
+        " && e.clientWidth && e.tagName !== 'CAPTION')"
+        ".map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert cut == []
+
+
+def test_fingers_find_the_buttons(browse, page):
+    found = Report(browse.open(page, width=360, height=740))
+    for selector in (".play", ".sounds button", "select", "#theme"):
+        for element in found.all(selector):
+            assert element.size["height"] >= 36
+    found.play_button("one").click()
+    found.wait(lambda: found.time("original") > 0.2)
+
+
+def test_every_control_and_picture_has_a_name(opened):
+    tree = opened.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})
+    roles = {}
+    for node in tree["nodes"]:
+        if not node.get("ignored"):
+            name = node.get("name", {}).get("value", "")
+            role = node["role"]["value"]
+            roles.setdefault(role, []).append(name)
+    for role, least in {
+        "button": 4 * 4 + 2,
+        "combobox": 4,
+        "slider": 2 + 4,
+        "spinbutton": 2,
+        "image": 4,
+        "article": 4,
+        "heading": 5,
+    }.items():
+        assert len(roles[role]) >= least, (role, roles.keys())
+        assert all(roles[role]), (role, roles[role])
+    (alternative,) = (x for x in roles["image"] if " of one," in x)
+    assert alternative == (
+        "Spectrogram of one, 3.0 seconds, 0 to 4 kHz, under the mask for dog. "
+        "The mask keeps 63 %, most of it from 0.2 to 2.3 s and "
+        "from 0.4 to 3.6 kHz."
+    )
+    assert any(name.startswith("dog one") for name in roles["article"])
+
+
+def test_hostile_names_are_shown_as_text(browse, tmp_path):
+    names = [
+        "<img src=x onerror=alert(1)>",
+        "</script><script>alert(2)</script>",
+        "<!--<script>",
+        "\u2028');alert(3)//",
+        "{{script}}",
+    ]
+    for i, name in enumerate(names):
+        make_clip(
+            tmp_path / f"clip{i}",
+            {
+                "id": name,
+                "file": f"x{name}".replace("/", ""),
+                "label": names[0],
+                "decision": name,
+                "classes": names,
+                "p": [0.2] * 5,
+                "p_in": [0.2] * 5,
+                "p_out": [0.2] * 5,
+                "metrics": {name: 1.0, "__proto__": 2.0, "constructor": 3.0},
+            },
+        )
+    found = Report(browse.open(write_report(tmp_path)))
+    found.wait(lambda: found.drawn()[0])
+    assert found.all("img") == []
+    assert len(found.all("script:not([type])")) == 1
+    titles = found.js(
+        "[...document.querySelectorAll('h2')].map(x => x.textContent)"
+    )
+    assert titles == [names[0]] * 5  # the most probable, and the first
+    heads = found.js(
+        "[...document.querySelectorAll('.clip:first-child tbody th')]"
+        ".map(x => x.firstChild.textContent)"
+    )
+    assert heads == names[:3]
+    menu = found.js("[...document.querySelector('#metric')].map(x => x.text)")
+    assert set(names) - {names[3]} <= set(menu)
+    assert found.clip(names[1])
+    found.select("#sort", "constructor")
+    assert len(found.ids()) == 5
+
+
+def test_policy_stops_what_should_not_be_there(browse, page):
+    found = Report(browse.open(page))
+    stopped = found.driver.execute_async_script(
+        "const done = arguments[0], seen = [];"
+        "document.addEventListener('securitypolicyviolation', (event) => {"
+        "  seen.push(event.effectiveDirective);"
+        "  if (seen.length === 3) done([seen.sort(), window.run ?? null]);"
+        "});"
+        "const add = (tag, change) => { const e ="
+        "  document.createElement(tag); change(e); document.body.append(e) };"
+        "add('script', (e) => { e.textContent = 'window.run = 1' });"
+        "add('img', (e) => { e.src = 'http://127.0.0.1:9/x.png' });"
+        "fetch('http://127.0.0.1:9/').catch(() => {});"
+    )
+    assert stopped == [["connect-src", "img-src", "script-src-elem"], None]
+    # What was stopped has been complained of; its requests were never sent.
+    assert len(browse.driver.get_log("browser")) >= 3
+    browse.driver.get_log("performance")
+
+
+def test_200_clips(browse, tmp_path, monkeypatch):
+    one = tmp_path / "clips" / "clip0"
+    make_clip(one, {}, seconds=5, frames=512, bins=256)
+    for i in range(1, 200):
+        shutil.copytree(one, one.with_name(f"clip{i}"))
+    # Equal sounds and pictures need not be packed 200 times.
+    kept = {}
+    for name in ("_vorbis", "_png"):
+        pack = getattr(report, name)
+        monkeypatch.setattr(
+            report,
+            name,
+            lambda x, *rest, pack=pack: kept.setdefault(
+                x.tobytes(), pack(x, *rest) if x.tobytes() not in kept else 0
+            ),
+        )
+    page = write_report(tmp_path / "clips")
+    start = time.monotonic()
+    found = Report(browse.open(page))
+    found.wait(lambda: found.drawn()[0])
+    assert time.monotonic() - start < SECONDS_200
+    assert len(found.all(".clip")) == 200
+    # Only what is near the screen is held.
+    assert 1 <= sum(found.drawn()) < 20
+    found.js("scrollTo(0, document.body.scrollHeight)")
+    found.wait(lambda: found.drawn()[-1] and not found.drawn()[0])
+    assert sum(found.drawn()) < 20
+    assert found.audios() == []
