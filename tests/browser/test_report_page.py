@@ -7,11 +7,13 @@ Authors
 """
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.image
 import numpy as np
 import pytest
 import soundfile as sf
@@ -856,3 +858,21 @@ def test_200_clips(browse, tmp_path, monkeypatch):
     found.wait(lambda: found.drawn()[-1] and not found.drawn()[0])
     assert sum(found.drawn()) < 20
     assert found.audios() == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_screenshot(browse, page, tmp_path, dark):
+    """The page is drawn: a picture of it has many colours, and is kept.
+
+    With LMAC_SB_SCREENSHOTS set to a folder, the pictures go there, and
+    LMAC_SB_REPORT may name another page to take them of.
+    """
+    shown = Path(os.environ.get("LMAC_SB_REPORT", page))
+    driver = browse.open(shown.resolve(), height=760, dark=dark)
+    time.sleep(1)  # the pictures are drawn when they come into view
+    folder = Path(os.environ.get("LMAC_SB_SCREENSHOTS", tmp_path))
+    picture = folder / f"report-{'dark' if dark else 'light'}.png"
+    driver.save_screenshot(str(picture))
+    pixels = matplotlib.image.imread(picture)[..., :3]
+    colours = len({tuple(c) for c in pixels[::7, ::7].reshape(-1, 3)})
+    assert colours > 100
