@@ -4,13 +4,17 @@ Authors
  * The lmac-sb authors 2026
 """
 
+import json
+
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.classifiers import EncoderClassifier
 
+from lmac_sb import LMACInterpreter
 from lmac_sb.audio import Preprocessor
+from lmac_sb.export import export_run
 from lmac_sb.scenes import CLASSES
 
 # What such a folder's hyperparams.yaml looks like, here with few channels.
@@ -116,3 +120,16 @@ def test_it_is_explained(run):
     (clip,) = (run / "interpretations" / "test").iterdir()
     assert (clip / "interpretation.wav").is_file()
     assert (run / "results.json").is_file()
+
+
+def test_it_is_exported_and_explains(run, scenes, tmp_path):
+    """The run becomes a model folder that explains a file by itself."""
+    export_run(run, tmp_path / "model")
+    model = LMACInterpreter.from_hparams(tmp_path / "model")
+    (clip,) = (run / "interpretations" / "test").iterdir()
+    facts = json.loads((clip / "explanation.json").read_text("utf-8"))
+    wav, label, rate = model.interpret_file(
+        scenes / "audio" / f"{facts['id']}.wav"
+    )
+    assert (wav.shape, rate) == ((1, 16000), 16000)
+    assert label == facts["decision"]
