@@ -11,12 +11,13 @@ import importlib
 
 __version__ = "0.1.0"
 
-__all__ = ["Explainer", "Explanation", "LMACError"]
+__all__ = ["Explainer", "Explanation", "LMACError", "LMACInterpreter"]
 
 _HOME = {
     "Explainer": "lmac_sb.explainer",
     "Explanation": "lmac_sb.explainer",
     "LMACError": "lmac_sb.errors",
+    "LMACInterpreter": "lmac_sb.inference",
 }
 
 

@@ -27,14 +27,14 @@ from matplotlib.figure import Figure  # noqa: E402
 from lmac_sb.errors import LMACError  # noqa: E402
 from lmac_sb.metrics import evaluate  # noqa: E402
 
-__all__ = ["AUDIO_FORMATS", "draw_clip", "save_clip"]
+__all__ = ["AUDIO_FORMATS", "common_gain", "draw_clip", "save_clip"]
 
 AUDIO_FORMATS = ("wav", "flac")
 SOUNDS = ("original", "interpretation", "residual")
 RANGE_DB = 80  # shown below a clip's maximum
-MAX_FRAMES = 6000  # of a stored map; longer clips are pooled in time
+MAX_FRAMES = 3000  # of a stored map; longer clips are pooled in time
 _FLOOR = 1e-7  # the least magnitude of a spectrogram
-_BLOCK = 1 << 20  # samples handled at a time
+_BLOCK = 1 << 18  # samples handled at a time
 
 
 def save_clip(
@@ -104,9 +104,7 @@ def save_clip(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sounds = _sounds(wav, explanation, index)
-    # One gain for all, so that their levels compare and none is clipped.
-    peak = max(float(sound.abs().max()) for sound in sounds.values())
-    gain = 1 / max(peak, 1.0)
+    gain = common_gain(sounds.values())
     maps, hop_samples = _maps(sounds, explanation, index, features)
     figure = draw_clip(
         wav, explanation, index, features, classes, truth, levels=maps
@@ -155,6 +153,31 @@ def save_clip(
     finally:
         shutil.rmtree(part)
     return folder
+
+
+def common_gain(sounds):
+    """One gain for sounds, so that their levels compare and none is clipped.
+
+    Arguments
+    ---------
+    sounds : iterable of torch.Tensor
+        [samples] each.
+
+    Returns
+    -------
+    float
+        At most 1.
+
+    Example
+    -------
+    >>> common_gain([torch.tensor([0.5]), torch.tensor([1.0, -4.0])])
+    0.25
+    """
+    peak = 1.0
+    for sound in sounds:
+        for block in sound.split(_BLOCK):
+            peak = max(peak, float(block.abs().max()))
+    return 1 / peak
 
 
 def draw_clip(
@@ -337,4 +360,7 @@ def _plain(value):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, str):
+        # A file's name may hold bytes that are no text.
+        return value.encode("utf-8", "replace").decode()
     return value

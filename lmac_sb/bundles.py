@@ -20,16 +20,23 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import torch
 import yaml
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.utils.parameter_transfer import Pretrainer
 
-from lmac_sb.checkpoints import is_local
+from lmac_sb.checkpoints import is_local, load_strict
 from lmac_sb.errors import LMACError
 
 __all__ = [
+    "HPARAMS",
     "SAFE_CLASSES",
     "SUMS",
     "check_sums",
     "find_bundle",
+    "load_weights",
+    "read_hparams",
     "safe_yaml",
     "write_sums",
 ]
@@ -46,13 +53,20 @@ SAFE_CLASSES = (
     "lmac_sb.decoder.MaskDecoder",
     "lmac_sb.decoder.PSIAdapter",
     "lmac_sb.explainer.Explainer",
+    "lmac_sb.features.FbankFeatures",
     "lmac_sb.features.SpectralFeatures",
     "speechbrain.dataio.encoder.CategoricalEncoder",
+    "speechbrain.lobes.features.Fbank",
     "speechbrain.lobes.models.Cnn14.CNN14PSI",
     "speechbrain.lobes.models.Cnn14.CNN14PSI_stft",
     "speechbrain.lobes.models.Cnn14.Cnn14",
+    "speechbrain.lobes.models.ECAPA_TDNN.Classifier",
+    "speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN",
+    "speechbrain.lobes.models.Xvector.Classifier",
+    "speechbrain.lobes.models.Xvector.Xvector",
     "speechbrain.processing.features.Filterbank",
     "speechbrain.processing.features.ISTFT",
+    "speechbrain.processing.features.InputNormalization",
     "speechbrain.processing.features.STFT",
     "speechbrain.utils.parameter_transfer.Pretrainer",
     "torch.nn.Linear",
@@ -122,6 +136,9 @@ def _check_node(node, name):
         # follows references in any text that a reference leads to.
         if node.value.lstrip().startswith("(") or "<" in node.value:
             raise _unsafe(name, node, f"the value '{node.value}'")
+        if tag == "tag:yaml.org,2002:null":
+            # An empty value would be written as '' with a tag.
+            node.value = "null"
         return
     for item in node.value:
         for part in item if isinstance(item, tuple) else (item,):
@@ -290,9 +307,10 @@ def _download(repository):
         return Path(snapshot_download(repository))
     except Exception as error:
         # Its errors have no common class; all mean that there is no model.
+        reason = " ".join(str(error).split())
         raise LMACError(
             f"{repository}: is no local folder, and cannot be fetched from a "
-            f"hub ({type(error).__name__}: {error})"
+            f"hub ({type(error).__name__}: {reason})"
         ) from error
 
 
@@ -311,3 +329,127 @@ def _copy(folder, names, target):
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def read_hparams(folder, trusted=False):
+    """Make the objects of a model's yaml, without their weights.
+
+    Arguments
+    ---------
+    folder : str or Path
+        From `find_bundle`.
+    trusted : bool
+        Whether the yaml may make any object and call any function.
+
+    Returns
+    -------
+    dict
+        With the keys ``modules`` and ``pretrainer`` at least.
+
+    Raises
+    ------
+    LMACError
+        If the yaml is broken, or asks for what is not allowed.
+    """
+    path = Path(folder) / HPARAMS
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise LMACError(f"{path}: is no text ({error})") from error
+    if not trusted:
+        text = safe_yaml(text, path)
+    try:
+        hparams = load_hyperpyyaml(text)
+    except Exception as error:
+        # A yaml can call anything; hyperpyyaml wraps what that raises.
+        raise LMACError(f"{path}: {error.__cause__ or error}") from error
+    for key, kind in (("modules", dict), ("pretrainer", Pretrainer)):
+        if not isinstance(hparams.get(key), kind):
+            raise LMACError(
+                f"{path}: key '{key}' is missing or no {kind.__name__}"
+            )
+    return hparams
+
+
+def load_weights(hparams, folder):
+    """Fill the objects of a model from the files of its folder, strictly.
+
+    Arguments
+    ---------
+    hparams : dict
+        From `read_hparams`.
+    folder : str or Path
+        Where they come from. For each entry of the pretrainer's loadables it
+        holds ``<name>.safetensors`` or ``<name>.ckpt``, for the label encoder
+        ``label_encoder.txt`` or ``.ckpt``.
+
+    Raises
+    ------
+    LMACError
+        If a file is missing or does not fit, or an object would be left with
+        random weights.
+
+    Example
+    -------
+    >>> hparams = read_hparams("model")  # doctest: +SKIP
+    >>> load_weights(hparams, "model")  # doctest: +SKIP
+    """
+    folder = Path(folder)
+    path = folder / HPARAMS
+    pretrainer = hparams["pretrainer"]
+    for name in ("collect_in", "paths", "custom_hooks", "conditions"):
+        if getattr(pretrainer, name):
+            raise LMACError(
+                f"{path}: the pretrainer has {name}; leave them out, the "
+                "files lie in the folder"
+            )
+    vouched = check_sums(folder)
+    for name, item in pretrainer.loadables.items():
+        if isinstance(item, CategoricalEncoder):
+            kinds, hook = ("txt", "ckpt"), _load_labels
+        elif isinstance(item, torch.nn.Module):
+            kinds, hook = ("safetensors", "ckpt"), load_strict
+        else:
+            raise LMACError(
+                f"{path}: cannot load '{name}', a {type(item).__name__}"
+            )
+        files = [f"{name}.{kind}" for kind in kinds]
+        found = [file for file in files if file in vouched]
+        if not found:
+            raise LMACError(
+                f"{folder}: no file {' or '.join(files)}, needed by {HPARAMS}"
+            )
+        pretrainer.add_paths({name: str(folder.resolve() / found[0])})
+        pretrainer.add_custom_hooks({name: hook})
+    loadables = torch.nn.ModuleList(
+        item
+        for item in pretrainer.loadables.values()
+        if isinstance(item, torch.nn.Module)
+    )
+    loaded = _saved_ids(loadables)
+    for name, module in hparams["modules"].items():
+        if not _saved_ids(module) <= loaded:
+            raise LMACError(
+                f"{path}: the pretrainer does not load all weights of '{name}'"
+            )
+    encoder = hparams.get("label_encoder")
+    if not any(item is encoder for item in pretrainer.loadables.values()):
+        raise LMACError(f"{path}: the pretrainer does not load label_encoder")
+    pretrainer.collect_files()
+    pretrainer.load_collected()
+
+
+def _load_labels(label_encoder, path):
+    """Load the names of the classes, at least one."""
+    try:
+        label_encoder.load(path)
+    except Exception as error:
+        raise LMACError(f"{path}: not a label encoder ({error})") from error
+    if len(label_encoder) == 0:
+        raise LMACError(f"{path}: holds no classes")
+    label_encoder.expect_len(len(label_encoder))
+
+
+def _saved_ids(module):
+    """Which tensors a module saves."""
+    return {id(x) for x in module.state_dict(keep_vars=True).values()}

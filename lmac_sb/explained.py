@@ -13,7 +13,7 @@ from pathlib import Path
 import soundfile as sf
 import torch
 
-from lmac_sb.artifacts import draw_clip, save_clip
+from lmac_sb.artifacts import common_gain, draw_clip, save_clip
 from lmac_sb.explainer import Explanation
 from lmac_sb.features import SpectralFeatures
 
@@ -212,7 +212,10 @@ class AudioExplanation(Explanation):
             f'<img alt="spectrograms and mask, explained class {label}" '
             f'src="data:image/png;base64,{_base64(picture.getvalue())}">',
         ]
-        gain = self._gain(index)
+        gain = common_gain(
+            self._sound(sounds, index)
+            for sounds in (self.wavs, self.waveform, self.residual)
+        )
         for name, p, sounds in (
             ("input", self.p_before, self.wavs),
             ("interpretation", self.p_inside, self.waveform),
@@ -234,12 +237,6 @@ class AudioExplanation(Explanation):
                 f'{_base64(sound.getvalue())}"></audio></p>'
             )
         return "\n".join(parts)
-
-    def _gain(self, index):
-        """One gain for the three sounds, so that none is clipped."""
-        sounds = (self.wavs, self.waveform, self.residual)
-        peaks = [float(self._sound(s, index).abs().max()) for s in sounds]
-        return 1 / max(1.0, *peaks)
 
 
 def _base64(data):

@@ -4,21 +4,18 @@ Authors
  * The lmac-sb authors 2026
 """
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.interfaces import Pretrained
-from speechbrain.utils.parameter_transfer import Pretrainer
 from speechbrain.utils.run_opts import RunOptions
 
-from lmac_sb.audio import MIN_LENGTH_S, fit_length
-from lmac_sb.bundles import HPARAMS, check_sums, find_bundle, safe_yaml
-from lmac_sb.checkpoints import load_strict
+from lmac_sb.audio import MIN_LENGTH_S, Preprocessor, fit_length
+from lmac_sb.bundles import find_bundle, load_weights, read_hparams
 from lmac_sb.errors import LMACError
 from lmac_sb.explained import AudioExplanation
+from lmac_sb.explainer import Explainer
 from lmac_sb.metrics import METRICS, evaluate
 from lmac_sb.streams import mapped, read_signal
 
@@ -55,17 +52,7 @@ class LMACInterpreter(Pretrained):
     HPARAMS_NEEDED = ["preprocess", "explainer", "label_encoder"]
 
     def __init__(self, modules=None, hparams=None, **kwargs):
-        for kind, needed, found in (
-            ("modules", self.MODULES_NEEDED, modules or {}),
-            ("hyperparameters", self.HPARAMS_NEEDED, hparams or {}),
-        ):
-            missing = [name for name in needed if name not in found]
-            if missing:
-                raise LMACError(
-                    f"{kind}: {', '.join(missing)} missing, needed are "
-                    f"{', '.join(needed)}"
-                )
-        _check_names(hparams)
+        self._check_parts(modules or {}, hparams or {})
         super().__init__(modules, hparams, **kwargs)
         self.explainer = hparams["explainer"]
         self.preprocess = hparams["preprocess"]
@@ -114,13 +101,47 @@ class LMACInterpreter(Pretrained):
             the yaml asks for what is not allowed.
         """
         folder = find_bundle(source, savedir)
-        hparams = _load_hparams(folder / HPARAMS, trusted)
-        _check_names(hparams)
-        _load_weights(hparams, folder)
+        hparams = read_hparams(folder, trusted)
         try:
+            cls._check_parts(hparams["modules"], hparams)
+            load_weights(hparams, folder)
             return cls(hparams["modules"], hparams, **kwargs)
         except LMACError as error:
+            if str(folder) in str(error):
+                raise
             raise LMACError(f"{folder}: {error}") from error
+
+    @classmethod
+    def _check_parts(cls, modules, hparams):
+        """Refuse what is missing, or is something else than its name says."""
+        for kind, needed, found in (
+            ("modules", cls.MODULES_NEEDED, modules),
+            ("hyperparameters", cls.HPARAMS_NEEDED, hparams),
+        ):
+            missing = [name for name in needed if name not in found]
+            if missing:
+                raise LMACError(
+                    f"{kind}: {', '.join(missing)} missing, needed are "
+                    f"{', '.join(needed)}"
+                )
+        wrong = sorted(set(hparams) & set(RunOptions().as_dict()))
+        if wrong:
+            raise LMACError(
+                f"hyperparameters: '{wrong[0]}' is the name of a run option, "
+                "rename it, or give it as run_opts"
+            )
+        parts = [
+            (f"modules.{k}", v, torch.nn.Module) for k, v in modules.items()
+        ]
+        kinds = (Preprocessor, Explainer, CategoricalEncoder)
+        for name, kind in zip(cls.HPARAMS_NEEDED, kinds):
+            parts.append((name, hparams[name], kind))
+        for name, part, kind in parts:
+            if not isinstance(part, kind):
+                raise LMACError(
+                    f"{name}: is a {type(part).__name__}, needed is a "
+                    f"{kind.__name__}"
+                )
 
     def _check_placement(self):
         """All tensors must be in `modules`: only those are moved and frozen."""
@@ -142,7 +163,14 @@ class LMACInterpreter(Pretrained):
         names = label_encoder.ind2lab
         n_samples = round(MIN_LENGTH_S * self.sample_rate)
         silence = torch.zeros(1, n_samples, device=self.device)
-        n_classes = self.explainer.analyze(silence).logits.shape[1]
+        try:
+            found = self.explainer(silence)
+        except Exception as error:
+            # Layers of the wrong size fail in many ways.
+            raise LMACError(
+                f"modules: do not fit together ({' '.join(str(error).split())})"
+            ) from error
+        n_classes = found.logits.shape[1]
         if sorted(names) != list(range(n_classes)):
             raise LMACError(
                 f"label_encoder: holds {len(names)} classes, but the "
@@ -284,10 +312,20 @@ class LMACInterpreter(Pretrained):
             raise LMACError(
                 f"target: {len(targets)} classes for {n_clips} clips"
             )
-        return [self._class_number(name) for name in targets]
+        return [self.class_number(name) for name in targets]
 
-    def _class_number(self, name):
-        """Number of a class that is given by name or number."""
+    def class_number(self, name):
+        """Number of a class that is given by name or number.
+
+        Arguments
+        ---------
+        name : str or int
+            The class.
+
+        Returns
+        -------
+        int
+        """
         if name in self.classes:
             return self.classes.index(name)
         if isinstance(name, int) and 0 <= name < len(self.classes):
@@ -362,23 +400,14 @@ class LMACInterpreter(Pretrained):
             part = self._explain_windows(
                 wav[None, start:stop], target, threshold
             )
-            times = torch.arange(stop - start)
-            fade = torch.ones(len(times))
-            if start > 0:
-                fade = fade * (times / self.overlap).clamp(max=1)
-            if start != starts[-1]:
-                fade = fade * (1 - (times - stride) / self.overlap).clamp(max=1)
+            edges = (start > 0, start != starts[-1])
+            fade = self._fade(torch.arange(stop - start), *edges)
             waveform[0, start:stop] += fade * part.waveform[0]
             residual[0, start:stop] += fade * part.residual[0]
             n_frames = part.mask.shape[1]
-            frames = fade[::hop][:n_frames]
-            # The frame at the very end has faded out, or is the clip's last.
-            last = fade[-1:] if start == starts[-1] else torch.zeros(1)
-            frames = torch.cat((frames, last))[:n_frames]
-            first = start // hop
-            mask[0, first : first + n_frames] += (
-                frames[:, None] * part.mask[0]
-            ).half()
+            rows = slice(start // hop, start // hop + n_frames)
+            frames = self._fade(torch.arange(n_frames) * hop, *edges)
+            mask[0, rows] += (frames[:, None] * part.mask[0]).half()
             share = float(fade.sum()) / n_samples
             shares.append(share)
             for name in sums:
@@ -396,22 +425,31 @@ class LMACInterpreter(Pretrained):
         whole = SimpleNamespace(
             waveform=waveform,
             residual=residual,
-            mask=mask,
+            mask=part.mask,
             magnitude=None,
             decision=decision,
             windows=windows,
             **logits,
         )
-        summary = _metrics(
-            SimpleNamespace(**{**vars(part), **vars(whole), "mask": part.mask})
-        )
+        whole.metrics = _metrics(whole)
         for name, metric in METRICS.items():
             if metric.needs == "mask":
-                summary[name] = sum(
+                whole.metrics[name] = sum(
                     share * row[name] for share, row in zip(shares, metrics)
                 )
-        whole.metrics = summary
+        whole.mask = mask
         return whole
+
+    def _fade(self, places, fades_in, fades_out):
+        """Weight of a window at so many samples from its start."""
+        weight = torch.ones(len(places))
+        if fades_in:
+            weight = weight * (places / self.overlap).clamp(max=1)
+        if fades_out:
+            begin = self.window - self.overlap
+            gone = (places - begin) / self.overlap
+            weight = weight * (1 - gone.clamp(0, 1))
+        return weight
 
     def _window(self, part, start, stop):
         """Place, decision and probabilities of one window."""
@@ -462,103 +500,10 @@ class LMACInterpreter(Pretrained):
         )
 
 
-def _check_names(hparams):
-    """Refuse hyperparameters that SpeechBrain would take for run options."""
-    wrong = sorted(set(hparams) & set(RunOptions().as_dict()))
-    if wrong:
-        raise LMACError(
-            f"hyperparameters: '{wrong[0]}' is the name of a run option, "
-            "rename it, or give it as run_opts"
-        )
-
-
-def _load_hparams(path, trusted):
-    """Objects of a hyperpyyaml file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise LMACError(f"{path}: is no text ({error})") from error
-    if not trusted:
-        text = safe_yaml(text, path)
-    try:
-        hparams = load_hyperpyyaml(text)
-    except Exception as error:
-        # A yaml can call anything; hyperpyyaml wraps what that raises.
-        raise LMACError(f"{path}: {error.__cause__ or error}") from error
-    for key, kind in (("modules", dict), ("pretrainer", Pretrainer)):
-        if not isinstance(hparams.get(key), kind):
-            raise LMACError(
-                f"{path}: key '{key}' is missing or no {kind.__name__}"
-            )
-    return hparams
-
-
-def _load_weights(hparams, folder):
-    """Fill the pretrainer's objects from the files of the folder."""
-    path = folder / HPARAMS
-    pretrainer = hparams["pretrainer"]
-    for name in ("paths", "custom_hooks", "conditions"):
-        if getattr(pretrainer, name):
-            raise LMACError(
-                f"{path}: the pretrainer has {name}; leave them out, the "
-                "files lie in the folder"
-            )
-    vouched = check_sums(folder)
-    for name, item in pretrainer.loadables.items():
-        if isinstance(item, CategoricalEncoder):
-            kinds, hook = ("txt", "ckpt"), _load_labels
-        elif isinstance(item, torch.nn.Module):
-            kinds, hook = ("safetensors", "ckpt"), load_strict
-        else:
-            raise LMACError(
-                f"{path}: cannot load '{name}', a {type(item).__name__}"
-            )
-        files = [f"{name}.{kind}" for kind in kinds]
-        found = [file for file in files if file in vouched]
-        if not found:
-            raise LMACError(
-                f"{folder}: no file {' or '.join(files)}, needed by {HPARAMS}"
-            )
-        pretrainer.add_paths({name: str(folder.resolve() / found[0])})
-        pretrainer.add_custom_hooks({name: hook})
-    loadables = torch.nn.ModuleList(
-        item
-        for item in pretrainer.loadables.values()
-        if isinstance(item, torch.nn.Module)
-    )
-    loaded = _saved_ids(loadables)
-    for name, module in hparams["modules"].items():
-        if not _saved_ids(module) <= loaded:
-            raise LMACError(
-                f"{path}: the pretrainer does not load all weights of '{name}'"
-            )
-    encoder = hparams.get("label_encoder")
-    if not any(item is encoder for item in pretrainer.loadables.values()):
-        raise LMACError(f"{path}: the pretrainer does not load label_encoder")
-    pretrainer.collect_files()
-    pretrainer.load_collected()
-
-
-def _load_labels(label_encoder, path):
-    """Load the names of the classes, at least one."""
-    try:
-        label_encoder.load(path)
-    except Exception as error:
-        raise LMACError(f"{path}: not a label encoder ({error})") from error
-    if len(label_encoder) == 0:
-        raise LMACError(f"{path}: holds no classes")
-    label_encoder.expect_len(len(label_encoder))
-
-
 def _tensor_ids(module):
     """Which parameters and buffers a module has."""
     tensors = [*module.parameters(), *module.buffers()]
     return {id(tensor) for tensor in tensors}
-
-
-def _saved_ids(module):
-    """Which tensors a module saves."""
-    return {id(x) for x in module.state_dict(keep_vars=True).values()}
 
 
 def _pick(batch, index):

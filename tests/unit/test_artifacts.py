@@ -4,13 +4,17 @@ Authors
  * The lmac-sb authors 2026
 """
 
+import json
+
 import matplotlib.image
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
 
+from lmac_sb import artifacts
 from lmac_sb.artifacts import save_clip
+from lmac_sb.errors import LMACError
 from lmac_sb.explainer import Explanation
 from lmac_sb.features import SpectralFeatures
 
@@ -78,7 +82,9 @@ def test_the_chosen_clip_alone(features, index, tmp_path):
     ):
         assert torch.allclose(sounds[name], expected[index], atol=STEP), name
     assert sorted(path.name for path in folder.iterdir()) == [
+        "explanation.json",
         "interpretation.wav",
+        "maps.npz",
         "original.wav",
         "residual.wav",
         "spectra.png",
@@ -179,4 +185,178 @@ def test_written_over(features, tmp_path):
     for index in (0, 1):
         save_clip(tmp_path, wavs[index], explanation, index, features, CLASSES)
     assert torch.allclose(read(tmp_path)["original"], wavs[1], atol=STEP)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def read_content(folder):
+    """The figures; a NaN would be no JSON."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (folder / "explanation.json").read_text(encoding="utf-8")
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_figures(features, tmp_path):
+    """What the report reads, of this clip of the batch."""
+    wavs, explanation = explain(features)
+    folder = save_clip(
+        tmp_path / "Käfer 1",
+        wavs[1],
+        explanation,
+        1,
+        features,
+        CLASSES,
+        truth="dog",
+        file="a/ü.wav",
+        threshold=0.25,
+    )
+    content = read_content(folder)
+    assert content["id"] == "Käfer 1"
+    assert (content["file"], content["label"]) == ("a/ü.wav", "dog")
+    assert content["decision"] == "cat"
+    assert content["classes"] == CLASSES
+    for key, logits in (("p", (0, 1)), ("p_in", (0, 2)), ("p_out", (1, 0))):
+        e = [2.718281828459045**x for x in logits]
+        assert content[key] == pytest.approx([x / sum(e) for x in e])
+    assert content["metrics"]["AI"] == 100
+    assert content["metrics"]["area"] == pytest.approx(0.7)
+    assert content["sample_rate"] == RATE
+    assert content["n_samples"] == SAMPLES
+    assert content["hop_samples"] == features.hop_samples
+    assert content["n_bins"] == 129
+    assert (content["gain"], content["threshold"]) == (1.0, 0.25)
+
+
+def test_unknown_things_are_null(features, tmp_path):
+    """No truth, no file, and a metric that is not defined."""
+    wavs, explanation = explain(features)
+    explanation.logits[0, 0] = torch.nan
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    content = read_content(tmp_path)
+    assert content["label"] is content["file"] is content["threshold"] is None
+    assert content["metrics"]["AI"] is None
+    assert content["p"] == [None, None]
+
+
+def test_given_figures(features, tmp_path):
+    """Those of a long clip are known already."""
+    wavs, explanation = explain(features)
+    more = {"metrics": {"AI": 7.0}, "windows": [{"start": 0.0}]}
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES, **more)
+    content = read_content(tmp_path)
+    assert {key: content[key] for key in more} == more
+
+
+def test_a_name_that_is_no_text(features, tmp_path):
+    """Bytes of a file's name that are no UTF-8."""
+    wavs, explanation = explain(features)
+    save_clip(
+        tmp_path, wavs[0], explanation, 0, features, CLASSES, file="\udcff.wav"
+    )
+    assert read_content(tmp_path)["file"] == "?.wav"
+
+
+def test_maps(features, tmp_path):
+    """Bytes of mask and level, of this clip's frames."""
+    wavs, explanation = explain(features)
+    explanation.mask = explanation.mask.clone()
+    explanation.mask[1, :, :7] = 1
+    explanation.mask[1, :, 7:9] = 0
+    save_clip(tmp_path, wavs[1], explanation, 1, features, CLASSES)
+    maps = np.load(tmp_path / "maps.npz")
+    mask, level = maps["mask"], maps["level"]
+    assert mask.dtype == level.dtype == np.uint8
+    assert mask.shape == level.shape == tuple(explanation.mask[1].shape)
+    assert (mask[:, :7] == 255).all()
+    assert not mask[:, 7:9].any()
+    assert (mask[:, 9:] == round(0.7 * 255)).all()
+    assert level.max() == 255
+    magnitude = explanation.magnitude[1].double().numpy()
+    decibels = 20 * np.log10(magnitude / magnitude.max())
+    expected = (255 * (1 + decibels / 80)).clip(0, 255)
+    assert np.abs(level - expected).max() <= 0.51
+
+
+def test_level_of_silence(features, tmp_path):
+    wavs, explanation = explain(features)
+    save_clip(tmp_path, 0 * wavs[0], explanation, 0, features, CLASSES)
+    assert not np.load(tmp_path / "maps.npz")["level"].any()
+
+
+@pytest.mark.parametrize("block", [1 << 18, 500])
+def test_maps_of_long_clips_are_pooled(features, block, tmp_path, monkeypatch):
+    """Of neighbouring frames the mean mask and the loudest level."""
+    wavs, explanation = explain(features)
+    n_frames = explanation.mask.shape[1]
+    explanation.mask = torch.rand(explanation.mask.shape)
+    save_clip(tmp_path / "a", wavs[1], explanation, 1, features, CLASSES)
+    monkeypatch.setattr(artifacts, "MAX_FRAMES", 9)
+    monkeypatch.setattr(artifacts, "_BLOCK", block)
+    save_clip(tmp_path / "b", wavs[1], explanation, 1, features, CLASSES)
+    whole, pooled = (np.load(tmp_path / x / "maps.npz") for x in "ab")
+    pool = read_content(tmp_path / "b")["hop_samples"] // features.hop_samples
+    assert pool == 4
+    assert len(pooled["mask"]) == -(-n_frames // pool)
+    for row in range(len(pooled["mask"])):
+        part = slice(row * pool, (row + 1) * pool)
+        mean = whole["mask"][part].astype(float).mean(0)
+        assert np.abs(pooled["mask"][row] - mean).max() <= 1.01
+        loudest = whole["level"][part].max(0)
+        assert np.array_equal(pooled["level"][row], loudest)
+    before, after = read(tmp_path / "a"), read(tmp_path / "b")
+    assert torch.equal(before["residual"], after["residual"])
+    picture(tmp_path / "b")
+
+
+def test_flac(features, tmp_path):
+    """The same samples; no sound of the other format stays."""
+    wavs, explanation = explain(features)
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    before = sf.read(tmp_path / "residual.wav", dtype="int16")[0]
+    save_clip(
+        tmp_path,
+        wavs[0],
+        explanation,
+        0,
+        features,
+        CLASSES,
+        audio_format="flac",
+    )
+    assert not list(tmp_path.glob("*.wav"))
+    after = sf.read(tmp_path / "residual.flac", dtype="int16")[0]
+    assert np.abs(before.astype(int) - after).max() <= 1
+    with pytest.raises(LMACError, match="format: 'mp3' is none of wav, flac"):
+        save_clip(
+            tmp_path,
+            wavs[0],
+            explanation,
+            0,
+            features,
+            CLASSES,
+            audio_format="mp3",
+        )
+
+
+def test_nothing_half_written(features, tmp_path, monkeypatch):
+    """A failure leaves an earlier clip as it was, and no other file."""
+    wavs, explanation = explain(features)
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(artifacts.np, "savez_compressed", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_clip(tmp_path, wavs[1], explanation, 1, features, CLASSES)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before == after
+
+
+def test_other_files_of_the_folder_stay(features, tmp_path):
+    wavs, explanation = explain(features)
+    (tmp_path / "notes.txt").write_text("mine")
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    assert (tmp_path / "notes.txt").read_text() == "mine"

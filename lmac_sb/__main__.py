@@ -1,0 +1,12 @@
+"""``python -m lmac_sb``: the command ``lmac``.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import sys
+
+from lmac_sb.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,297 @@
+"""Tests of the command line.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import configparser
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from lmac_sb import cli
+from lmac_sb.bundles import write_sums
+from lmac_sb.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+RATE = 16000
+
+
+@pytest.fixture
+def explain(bundle, tmp_path, capsys):
+    """Run `lmac explain`; returns exit code, standard output and error."""
+
+    def explain(*arguments, out="out", model=bundle):
+        code = run(
+            "explain",
+            *arguments,
+            *("--model", str(model), "--out", str(tmp_path / out)),
+        )
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return explain
+
+
+def run(*arguments):
+    """Exit code of a command."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code
+
+
+def write(path, wav):
+    """Half a second of sound, also in folders that are not there yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = "FLAC" if path.suffix == ".flac" else "WAV"
+    sf.write(path, np.asarray(wav)[: RATE // 2], RATE, format=kind)
+    return str(path)
+
+
+def folders(path):
+    """Names of what a call has written."""
+    return sorted(child.name for child in path.iterdir())
+
+
+def test_explain(explain, sounds, tmp_path):
+    files = [write(tmp_path / f"{i}.wav", sounds[i]) for i in (0, 1)]
+    code, out, err = explain(*files)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert len(lines) == 2
+    for i, line in enumerate(lines):
+        assert line.startswith(f"{files[i]}: ")
+        content = json.loads(
+            (tmp_path / "out" / str(i) / "explanation.json").read_text("utf-8")
+        )
+        c = content["classes"].index(content["decision"])
+        assert f": {content['decision']}, p {content['p'][c]:.3f}," in line
+        assert content["file"] == files[i]
+    assert folders(tmp_path / "out") == ["0", "1"]
+
+
+def test_options(explain, sounds, tmp_path):
+    file = write(tmp_path / "x.wav", sounds[0])
+    code, out, err = explain(
+        *(file, "--target", "Käfer", "--threshold", "0.5"),
+        *("--format", "flac", "--json"),
+    )
+    assert (code, err) == (0, "")
+    (result,) = json.loads(out)["results"]
+    folder = tmp_path / "out" / "x"
+    assert result["class"] == "Käfer"
+    assert result["folder"] == str(folder)
+    assert [name for name, _ in result["top"]] != []
+    content = json.loads((folder / "explanation.json").read_text("utf-8"))
+    assert (content["decision"], content["threshold"]) == ("Käfer", 0.5)
+    assert (folder / "original.flac").is_file()
+    c = content["classes"].index("Käfer")
+    for key, name in (("p", "p"), ("p_in", "p_inside"), ("p_out", "p_outside")):
+        assert result[name] == content[key][c]
+    code, out, _ = explain(file, "--target", "1", "--json")
+    assert json.loads(out)["results"][0]["class"] == "dog"
+
+
+def test_one_bad_file_does_not_stop_the_others(explain, sounds, tmp_path):
+    good = [write(tmp_path / f"{name}.wav", sounds[0]) for name in "ac"]
+    bad = tmp_path / "b.wav"
+    bad.write_text("no sound")
+    gone = str(tmp_path / "gone.wav")
+    files = [good[0], str(bad), gone, good[1]]
+    code, out, err = explain(*files)
+    assert (code, err) == (1, "")
+    assert folders(tmp_path / "out") == ["a", "c"]
+    assert "2 of 4 files failed:" in out
+    tail = out.split("failed:\n")[1].splitlines()
+    assert tail[0].startswith(f"  {bad}: cannot be read as audio")
+    assert tail[1] == f"  {gone}: no such audio file"
+    code, out, _ = explain(*files, "--json", out="again")
+    assert code == 1
+    content = json.loads(out)
+    assert [row["file"] for row in content["errors"]] == files[1:3]
+    assert [row["file"] for row in content["results"]] == good
+
+
+def test_names_stay_in_the_output_folder(explain, sounds, tmp_path):
+    """Whatever a file is called, it gets a folder of its own in there."""
+    names = [
+        "with space.wav",
+        'it\'s "q".wav',
+        "Käfer ü.wav",
+        "....wav",
+        "..\\..\\x.wav",
+        "<b>&.wav",
+        "new\nline.wav",
+        "x" * 240 + ".wav",
+        "ü" * 120 + ".wav",
+        ".hidden.wav",
+        "a/x.wav",
+        "b/x.wav",
+        "b/X.flac",
+    ]
+    files = [write(tmp_path / "in" / name, sounds[0]) for name in names]
+    before = sorted((tmp_path / "in").rglob("*"))
+    code, out, _ = explain(
+        *files, f"{tmp_path}/in/a/../../in/a/x.wav", "--json"
+    )
+    assert code == 0
+    results = json.loads(out)["results"]
+    made = [Path(result["folder"]) for result in results]
+    assert len({str(path).casefold() for path in made}) == len(files) + 1
+    for path in made:
+        assert path.parent == tmp_path / "out"
+        assert path.resolve().parent == (tmp_path / "out").resolve()
+        assert not path.name.startswith(".")
+        assert (path / "explanation.json").is_file()
+    assert {"with space", "Käfer ü", "x", "x_2"} <= {p.name for p in made}
+    assert sorted((tmp_path / "in").rglob("*")) == before
+    assert folders(tmp_path) == ["in", "out"]
+
+
+def test_a_second_call_replaces_its_own(explain, sounds, tmp_path):
+    """The same file again, and never another file's folder."""
+    a, b = (write(tmp_path / d / "x.wav", sounds[0]) for d in "ab")
+    explain(a)
+    explain(b)
+    explain(b)
+    explain(a)
+    assert folders(tmp_path / "out") == ["x", "x_2"]
+    for name, file in (("x", a), ("x_2", b)):
+        path = tmp_path / "out" / name / "explanation.json"
+        assert json.loads(path.read_text(encoding="utf-8"))["file"] == file
+
+
+def test_mistakes(explain, sounds, tmp_path):
+    """One line, exit code 1, and nothing done."""
+    file = write(tmp_path / "x.wav", sounds[0])
+    for arguments, more, message in [
+        (["--threshold", "2"], {}, "--threshold: 2.0 is not in (0, 1]"),
+        (["--target", "cow"], {}, "target: 'cow' is no class; there are cat,"),
+        ([], {"model": tmp_path / "gone"}, "gone: no such folder"),
+        ([], {"out": "x.wav"}, "--out: "),
+    ]:
+        code, out, err = explain(file, *arguments, **more)
+        assert (code, out) == (1, "")
+        assert err.startswith("error: ")
+        assert len(err.splitlines()) == 1
+        assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_trust_is_asked_for(explain, bundle, sounds, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path / "x.wav", sounds[0])
+    hostile = tmp_path / "hostile"
+    shutil.copytree(bundle, hostile)
+    with open(hostile / "hyperparams.yaml", "a", encoding="utf-8") as yaml:
+        yaml.write("x: !apply:os.mkdir [OWNED]\n")
+    write_sums(hostile)
+    code, _, err = explain(file, model=hostile)
+    assert code == 1
+    assert "'!apply:os.mkdir' is not allowed" in err
+    assert "--trust" in err
+    assert not (tmp_path / "OWNED").exists()
+    assert explain(file, "--trust", model=hostile)[0] == 0
+    assert (tmp_path / "OWNED").exists()
+
+
+def test_report(explain, sounds, tmp_path, capsys):
+    """The page of what `explain` wrote; the sounds in it or beside it."""
+    explain(write(tmp_path / "clip_q.wav", sounds[0]))
+    page = tmp_path / "out" / "report.html"
+    assert run("report", tmp_path / "out") == 0
+    assert capsys.readouterr().out == f"report: {page}\n"
+    assert "clip_q" in page.read_text(encoding="utf-8")
+    size = page.stat().st_size
+    assert run("report", tmp_path / "out", "--beside") == 0
+    assert page.stat().st_size < size
+    assert run("report", tmp_path / "gone") == 1
+    assert "gone: no such folder" in capsys.readouterr().err
+
+
+def test_export(run_folder, tmp_path, capsys, monkeypatch):
+    """Exported, and pushed if asked to."""
+    pushed = []
+
+    def push(folder, repository):
+        pushed.append((folder, repository))
+        return "https://hub.invalid"
+
+    monkeypatch.setattr("lmac_sb.export.push", push)
+    out = tmp_path / "out"
+    code = run(
+        *("export", run_folder, out, "--license", "mit", "--push", "me/model")
+    )
+    assert code == 0
+    assert pushed == [(out, "me/model")]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"exported: {out}", "pushed: https://hub.invalid"]
+    assert "license: mit" in (out / "README.md").read_text(encoding="utf-8")
+    assert run("export", run_folder, out) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_doctor(capsys, monkeypatch):
+    assert run("doctor") == 0
+    out = capsys.readouterr().out
+    for word in ("torch ", "speechbrain ", "wav, flac, ogg", "all is well"):
+        assert word in out
+
+    def fail():
+        raise RuntimeError("no sound card")
+
+    monkeypatch.setattr(cli, "_check_audio", fail)
+    assert run("doctor") == 1
+    out = capsys.readouterr().out
+    assert "audio        FAILED: RuntimeError: no sound card" in out
+    assert "interpretation + residual = input" in out
+    assert "all is well" not in out
+
+
+@pytest.mark.parametrize("command", [[], ["explain"], ["report"], ["export"]])
+def test_help(command, capsys):
+    assert run(*command, "--help") == 0
+    out = capsys.readouterr().out
+    assert "usage: lmac" in out
+    if not command:
+        for name in ("explain", "report", "export", "doctor"):
+            assert f"lmac {name}" in out
+    if command == ["explain"]:
+        for option in (
+            *("--model FOLDER", "--out DIR", "--threshold T"),
+            *("--target CLASS", "--format {wav,flac}", "--json", "--trust"),
+        ):
+            assert option in out
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["explain"], ["explain", "x.wav"], ["dance"]]
+)
+def test_wrong_usage(arguments, capsys):
+    assert run(*arguments) == 2
+    assert "usage: lmac" in capsys.readouterr().err
+
+
+def test_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "lmac_sb", "--version"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("lmac 0.")
+
+
+def test_console_script():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    scripts = parser["options.entry_points"]["console_scripts"].split("\n")
+    assert "lmac = lmac_sb.cli:main" in scripts
