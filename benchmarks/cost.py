@@ -90,10 +90,10 @@ def make_step(explainer):
     return step
 
 
-def explain(explainer, wavs, sounds=True):
+def explain(explainer, wavs, sounds=True, check=True):
     """Explanation without gradients."""
     with torch.no_grad():
-        return explainer(wavs, sounds=sounds)
+        return explainer(wavs, sounds=sounds, check=check)
 
 
 def median_time(function, *args, runs=5):
@@ -139,6 +139,10 @@ def measure(classifier, decoder, batch_size, runs):
         "classifier forward, s a clip": forward,
         "decoder FLOPs / classifier FLOPs": decoder_flops / classifier_flops,
         "explain a clip / classifier": median_time(
+            explain, explainer, one, True, False, runs=runs
+        )
+        / forward,
+        "explain and check / classifier": median_time(
             explain, explainer, one, runs=runs
         )
         / forward,

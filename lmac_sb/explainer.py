@@ -63,7 +63,7 @@ class Explanation:
         [batch, time, freq], in [0, 1].
     logits, logits_in, logits_out : torch.Tensor
         Classifier's logits on the whole, masked-in and masked-out input,
-        [batch, classes].
+        [batch, classes]; the last two None where no check was asked for.
     decision : torch.Tensor
         Explained class, [batch].
     magnitude : torch.Tensor
@@ -131,7 +131,13 @@ class Explainer:
         self.mask_domain = mask_domain
 
     def __call__(
-        self, wavs, lengths=None, target=None, threshold=None, sounds=True
+        self,
+        wavs,
+        lengths=None,
+        target=None,
+        threshold=None,
+        sounds=True,
+        check=True,
     ):
         """Explain a batch of waveforms.
 
@@ -149,6 +155,9 @@ class Explainer:
             Make the mask binary at this value; default continuous.
         sounds : bool
             Whether to resynthesise `waveform` and `residual`.
+        check : bool
+            Whether to classify what is masked in and out, which costs two
+            more passes of the classifier.
 
         Returns
         -------
@@ -161,7 +170,7 @@ class Explainer:
             NaN, or a length is out of range.
         """
         _check(wavs, lengths)
-        options = {"threshold": threshold, "sounds": sounds}
+        options = {"threshold": threshold, "sounds": sounds, "check": check}
         if lengths is None or (lengths == 1).all():
             return self._explain(wavs, target, **options)
         samples = (lengths * wavs.shape[1]).round().long().clamp(min=1)
@@ -175,13 +184,13 @@ class Explainer:
             places.append(rows)
         return _merge(parts, places, wavs.shape[1], self.features)
 
-    def _explain(self, wavs, target, threshold, sounds):
+    def _explain(self, wavs, target, threshold, sounds, check):
         """Explain clips of one length."""
         analysis = self.analyze(wavs, target)
         mask = self.mask(analysis)
         if threshold is not None:
             mask = binarize(mask, threshold)
-        return self.complete(analysis, mask, target, sounds)
+        return self.complete(analysis, mask, target, sounds, check)
 
     def analyze(self, wavs, target=None):
         """Features, decision and latents; no gradient is kept.
@@ -226,7 +235,7 @@ class Explainer:
         # Half precision would round the mask to steps of 1/256 or more.
         return torch.sigmoid(logits[:, :n_frames].float())
 
-    def complete(self, analysis, mask, target=None, sounds=True):
+    def complete(self, analysis, mask, target=None, sounds=True, check=True):
         """Classify both sides of any mask.
 
         Masked-in and masked-out go through the classifier as one batch.
@@ -241,6 +250,8 @@ class Explainer:
             Class to explain, [batch]; default the decision.
         sounds : bool
             Whether to resynthesise the sounds.
+        check : bool
+            Whether to classify both sides.
 
         Returns
         -------
@@ -249,8 +260,10 @@ class Explainer:
         magnitude = analysis.magnitude
         inside = self.masked_in(magnitude, mask)
         outside = self.masked_in(magnitude, 1 - mask)
-        mel = self._mel(torch.cat((inside, outside)))
-        logits_in, logits_out = self.classifier(mel)[0].chunk(2)
+        logits_in = logits_out = None
+        if check:
+            mel = self._mel(torch.cat((inside, outside)))
+            logits_in, logits_out = self.classifier(mel)[0].chunk(2)
         waveform = residual = None
         if sounds:
             waveform, residual = (

@@ -424,3 +424,21 @@ def test_speechbrains_decoder_is_adapted():
     """It is put behind its adapter."""
     explainer = make(CNN14PSI_stft(dim=32))
     assert isinstance(explainer.decoder, PSIAdapter)
+
+
+def test_without_check_one_pass_is_enough(explainer):
+    """The same sounds and mask, but both sides are not classified."""
+    wavs = clips()
+    passes = []
+    hook = explainer.classifier.classifier.register_forward_hook(
+        lambda *args: passes.append(1)
+    )
+    quick = explainer(wavs, check=False)
+    assert len(passes) == 1
+    hook.remove()
+    assert quick.logits_in is None and quick.logits_out is None
+    checked = explainer(wavs)
+    assert torch.equal(quick.mask, checked.mask)
+    assert torch.equal(quick.waveform, checked.waveform)
+    lengths = torch.tensor([0.5, 1.0])
+    assert explainer(wavs, lengths, check=False).logits_in is None
