@@ -325,7 +325,7 @@ def test_no_pass_is_wasted(sounds, threshold):
         ("stft", explainer.features.compute_stft),
         ("istft", explainer.features.compute_istft),
         ("classifier", explainer.classifier.embedding_model),
-        ("decoder", explainer.decoder.unfold),
+        ("decoder", explainer.decoder.coefficients),
     ):
         module.register_forward_pre_hook(
             lambda m, inputs, name=name: calls[name].append(len(inputs[0]))
@@ -392,8 +392,8 @@ def test_gradient_in_autocast():
         explanation = explainer(clips(), sounds=False)
         loss = explanation.logits_in.float().square().mean()
     loss.backward()
-    assert explainer.decoder.unfold.weight.grad.abs().sum() > 0
-    assert explainer.decoder.unfold.weight.grad.isfinite().all()
+    assert explainer.decoder.coefficients.weight.grad.abs().sum() > 0
+    assert explainer.decoder.coefficients.weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
