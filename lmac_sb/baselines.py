@@ -14,7 +14,7 @@ from lmac_sb.masking import top_share
 __all__ = ["TRIVIAL_MASKS"]
 
 
-def ones(magnitude, area, seed):
+def ones(magnitude, area, seed=0):
     """Keep everything.
 
     Arguments
@@ -34,7 +34,7 @@ def ones(magnitude, area, seed):
     return torch.ones_like(magnitude)
 
 
-def random_bins(magnitude, area, seed):
+def random_bins(magnitude, area, seed=0):
     """Keep random bins, the same order of bins for each clip.
 
     Arguments
@@ -65,7 +65,7 @@ def random_bins(magnitude, area, seed):
     return top_share(scores, area)
 
 
-def loudest_bins(magnitude, area, seed):
+def loudest_bins(magnitude, area, seed=0):
     """Keep the loudest bins.
 
     Arguments
