@@ -54,6 +54,7 @@ LINKS = {
     "hparams": "recipes/ESC50/interpret/hparams",
     "train_lmac.py": "recipes/ESC50/interpret/train_lmac.py",
     "train_classifier.py": "recipes/ESC50/interpret/train_classifier.py",
+    "export.py": "recipes/ESC50/interpret/export.py",
 }
 
 LONGEST_FILE = 600  # lines, of a module; a test may be longer

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Seconds and memory to explain a file, from 5 s to an hour.
+
+    python benchmarks/latency.py MODEL_FOLDER [--threads 2]
+
+Each length runs in a process of its own, on 44.1 kHz stereo noise; the model
+is loaded first. Memory is the peak of what the process holds for itself, so
+without libraries and without the files that long results are kept in.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import argparse
+import multiprocessing
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import torch
+
+from lmac_sb import LMACInterpreter
+
+LENGTHS = {"5 s": 5, "10 min": 600, "1 h": 3600}
+RATE = 44100
+
+
+def private_memory():
+    """Memory of this process alone, in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit("no RssAnon in /proc/self/status: Linux is needed")
+
+
+def write_noise(path, seconds):
+    """Stereo noise, written a second at a time."""
+    rng = np.random.default_rng(0)
+    with sf.SoundFile(path, "w", RATE, 2) as file:
+        for _ in range(seconds):
+            file.write(0.1 * rng.standard_normal((RATE, 2)))
+
+
+def measure(model_folder, path, threads, result):
+    """Seconds, and memory before and at its peak."""
+    torch.set_num_threads(threads)
+    model = LMACInterpreter.from_hparams(model_folder)
+    peak = before = private_memory()
+    done = threading.Event()
+
+    def watch():
+        nonlocal peak
+        while not done.wait(0.02):
+            peak = max(peak, private_memory())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start = time.perf_counter()
+    model.explain_file(path)
+    seconds = time.perf_counter() - start
+    done.set()
+    watcher.join()
+    result.put((seconds, before, peak))
+
+
+def main(argv=None):
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="folder that `lmac export` wrote")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args(argv)
+    context = multiprocessing.get_context("spawn")
+    print("| file | seconds | memory before, MB | peak, MB |")
+    print("|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, seconds in LENGTHS.items():
+            path = str(Path(folder) / "noise.wav")
+            write_noise(path, seconds)
+            result = context.Queue()
+            process = context.Process(
+                target=measure, args=(args.model, path, args.threads, result)
+            )
+            process.start()
+            process.join()
+            if process.exitcode:
+                raise SystemExit(f"{name}: process failed")
+            taken, before, peak = result.get()
+            print(f"| {name} | {taken:.2f} | {before:.0f} | {peak:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
