@@ -356,7 +356,8 @@ def _write_weights(path, module):
         name: value.detach().contiguous()
         for name, value in module.state_dict().items()
     }
-    safetensors.torch.save_file(state, path)
+    # Not save_file, which leaves a file that only its owner can read.
+    Path(path).write_bytes(safetensors.torch.save(state))
 
 
 def _copy_example(run, part):
