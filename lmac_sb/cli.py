@@ -54,7 +54,12 @@ def main(argv=None):
     SystemExit: 0
     """
     options = _parser().parse_args(argv)
-    return options.run(options)
+    try:
+        return options.run(options)
+    except BrokenPipeError:
+        # Who reads the output has had enough, such as `head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _parser():
