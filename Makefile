@@ -45,6 +45,7 @@ $(READY): $(LOCKED) setup.cfg pyproject.toml lmac_sb/__init__.py
 demo: $(READY)
 	$(RUN) train_lmac.py hparams/lmac.yaml
 	$(RUN) train_lmac.py hparams/lmac_ft.yaml --pretrained_interpreter results/lmac/$(SEED)
+	rm -rf $(RECIPE)/results/model
 	$(BIN)/lmac export $(RECIPE)/results/lmac/$(SEED) $(RECIPE)/results/model
 	$(BIN)/lmac report $(RECIPE)/results/lmac/$(SEED)/interpretations/test
 

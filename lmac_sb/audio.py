@@ -22,6 +22,7 @@ __all__ = [
     "MIN_LENGTH_S",
     "Preprocessor",
     "decode_audio",
+    "decode_blocks",
     "fit_length",
     "is_truncated",
     "normalize_peak",
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 MIN_LENGTH_S = 0.1  # shorter clips have too few frames to explain
-_BLOCK = 1 << 20  # frames decoded at a time
+_BLOCK = 1 << 20  # values decoded at a time
 _OGG_PAGE_MAX = 65307  # bytes of the longest possible Ogg page
 _WAV_UNKNOWN = 0x7FFFF000  # from here on a size stands for "was a stream"
 
@@ -63,36 +64,68 @@ def decode_audio(path):
     ...
     lmac_sb.errors.LMACError: nowhere.wav: no such audio file
     """
+    blocks = list(decode_blocks(path))
+    wav = np.concatenate([block for block, _ in blocks])
+    return torch.from_numpy(wav), blocks[0][1]
+
+
+def decode_blocks(path):
+    """Decode a file block by block; what is wrong with it is told at its end.
+
+    Arguments
+    ---------
+    path : str or path
+        A file in a format of libsndfile (wav, flac, ogg, ...).
+
+    Yields
+    ------
+    block : np.ndarray
+        Mean of the channels, float32, [samples].
+    sample_rate : int
+        The file's own rate in Hz.
+
+    Returns
+    -------
+    generator
+
+    Raises
+    ------
+    LMACError
+        See `decode_audio`.
+    """
     path = os.fspath(path)
     if os.path.isdir(path):
         raise LMACError(f"{path}: is a folder, an audio file is needed")
     if not os.path.isfile(path):
         raise LMACError(f"{path}: no such audio file")
+    n_samples, finite = 0, True
     try:
         with sf.SoundFile(path) as file:
-            sample_rate, promised = file.samplerate, file.frames
+            promised = file.frames
             # In blocks, as a broken header may promise terabytes.
-            blocks = [file.read(_BLOCK, dtype="float32", always_2d=True)]
-            while len(blocks[-1]) == _BLOCK:
-                blocks.append(
-                    file.read(_BLOCK, dtype="float32", always_2d=True)
-                )
+            size = max(1, _BLOCK // file.channels)
+            length = size
+            while length == size:
+                block = file.read(size, dtype="float32", always_2d=True)
+                length = len(block)
+                mono = block.mean(axis=1)
+                n_samples += length
+                finite = finite and bool(np.isfinite(mono).all())
+                yield mono, file.samplerate
         truncated = is_truncated(path)
     except (OSError, RuntimeError) as error:
         raise LMACError(
             f"{path}: cannot be read as audio, or is truncated ({error})"
         ) from error
-    wav = np.concatenate(blocks).mean(axis=1)
-    if len(wav) < promised or truncated:
+    if n_samples < promised or truncated:
         raise LMACError(
-            f"{path}: truncated, only {len(wav)} samples could be decoded, "
+            f"{path}: truncated, only {n_samples} samples could be decoded, "
             "fewer than the file promises"
         )
-    if len(wav) == 0:
+    if n_samples == 0:
         raise LMACError(f"{path}: holds no samples")
-    if not np.isfinite(wav).all():
+    if not finite:
         raise LMACError(f"{path}: holds NaN or infinite values")
-    return torch.from_numpy(wav), sample_rate
 
 
 def read_audio(path, sample_rate):

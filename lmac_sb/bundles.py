@@ -14,7 +14,6 @@ Authors
  * The lmac-sb authors 2026
 """
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -26,7 +25,12 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.parameter_transfer import Pretrainer
 
-from lmac_sb.checkpoints import is_local, load_strict
+from lmac_sb.checkpoints import (
+    file_sha256,
+    is_local,
+    load_labels,
+    load_strict,
+)
 from lmac_sb.errors import LMACError
 
 __all__ = [
@@ -176,7 +180,7 @@ def write_sums(folder):
     """
     folder = Path(folder)
     lines = [
-        f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n"
+        f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n"
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != SUMS
     ]
@@ -234,22 +238,13 @@ def check_sums(folder):
             raise LMACError(f"{sums}: '{line}' names no file of this folder")
         if not path.is_file():
             raise LMACError(f"{path}: no such file, but {SUMS} names it")
-        if _sha256(path) != checksum:
+        if file_sha256(path) != checksum:
             raise LMACError(
                 f"{path}: changed, its checksum is not the one in {SUMS}; get "
                 "the folder again from where it came"
             )
         names.append(name)
     return names
-
-
-def _sha256(path):
-    """Checksum of a file of any size."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def find_bundle(source, savedir=None):
@@ -406,7 +401,7 @@ def load_weights(hparams, folder):
     vouched = check_sums(folder)
     for name, item in pretrainer.loadables.items():
         if isinstance(item, CategoricalEncoder):
-            kinds, hook = ("txt", "ckpt"), _load_labels
+            kinds, hook = ("txt", "ckpt"), load_labels
         elif isinstance(item, torch.nn.Module):
             kinds, hook = ("safetensors", "ckpt"), load_strict
         else:
@@ -437,17 +432,6 @@ def load_weights(hparams, folder):
         raise LMACError(f"{path}: the pretrainer does not load label_encoder")
     pretrainer.collect_files()
     pretrainer.load_collected()
-
-
-def _load_labels(label_encoder, path):
-    """Load the names of the classes, at least one."""
-    try:
-        label_encoder.load(path)
-    except Exception as error:
-        raise LMACError(f"{path}: not a label encoder ({error})") from error
-    if len(label_encoder) == 0:
-        raise LMACError(f"{path}: holds no classes")
-    label_encoder.expect_len(len(label_encoder))
 
 
 def _saved_ids(module):

@@ -19,12 +19,15 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.fetching import fetch
 
 from lmac_sb.errors import LMACError
+from lmac_sb.results import read_json
 
 __all__ = [
     "SafeCheckpointer",
     "best_checkpoint",
+    "file_sha256",
     "is_local",
     "load_classifier",
+    "load_labels",
     "load_strict",
     "plain",
     "save_classifier",
@@ -134,10 +137,30 @@ class SafeCheckpointer(Checkpointer):
         return self._verified[path][1]
 
 
+def file_sha256(path):
+    """Checksum of a file of any size.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def _sums(folder):
     """Name and sha256 of each file of a folder, but for the sums."""
     return {
-        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        file.name: file_sha256(file)
         for file in sorted(folder.iterdir())
         if file.name != SUMS
     }
@@ -336,6 +359,38 @@ def load_classifier(source, modules, label_encoder, savedir):
             f"{source}: no label_encoder.txt, the names of the classes "
             "are needed"
         ) from missing
+    load_labels(label_encoder, path)
+    config = Path(source) / "config.json"
+    if not config.is_file():
+        return {}
+    return read_json(config)
+
+
+def load_labels(label_encoder, path):
+    """Load the names of the classes, at least one.
+
+    Arguments
+    ---------
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        Empty; takes the names.
+    path : str or Path
+        Written by its `save`.
+
+    Raises
+    ------
+    LMACError
+        If the file is none, or holds no class.
+
+    Example
+    -------
+    >>> from speechbrain.dataio.encoder import CategoricalEncoder
+    >>> path = getfixture("tmp_path") / "labels.txt"
+    >>> CategoricalEncoder().save(path)
+    >>> load_labels(CategoricalEncoder(), path)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.errors.LMACError: .../labels.txt: holds no classes
+    """
     try:
         label_encoder.load(str(path))
     except Exception as error:
@@ -344,13 +399,6 @@ def load_classifier(source, modules, label_encoder, savedir):
         raise LMACError(f"{path}: holds no classes")
     # Labels are looked up by what the data says, unknown ones are an error.
     label_encoder.expect_len(len(label_encoder))
-    config = Path(source) / "config.json"
-    if not config.is_file():
-        return {}
-    try:
-        return json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise LMACError(f"{config}: not JSON ({error})") from error
 
 
 def _get(source, name, savedir):

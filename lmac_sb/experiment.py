@@ -20,7 +20,7 @@ from hyperpyyaml import load_hyperpyyaml
 from lmac_sb.data import make_dataset
 from lmac_sb.errors import LMACError
 from lmac_sb.noise import NoiseMixer
-from lmac_sb.results import write_json
+from lmac_sb.results import read_json, write_json
 
 __all__ = [
     "Hparams",
@@ -291,7 +291,7 @@ def claim_folder(output_folder, manifest_folder, **identity):
     if not path.is_file():
         write_json(path, identity)
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path)
     for key in sorted({*found, *identity}):
         if found.get(key) != identity.get(key):
             raise LMACError(

@@ -15,7 +15,7 @@ from lmac_sb.decoder import as_mask_decoder
 from lmac_sb.errors import LMACError
 from lmac_sb.masking import MASK_DOMAINS, apply_mask, binarize
 
-__all__ = ["Explainer", "Explanation", "Analysis"]
+__all__ = ["Analysis", "Explainer", "Explanation", "check_batch"]
 
 
 @dataclass
@@ -169,7 +169,10 @@ class Explainer:
             If the waveforms are not [batch, samples], are empty or hold
             NaN, or a length is out of range.
         """
-        _check(wavs, lengths)
+        check_batch(wavs, lengths)
+        if not wavs.isfinite().all():
+            bad = (~wavs.isfinite()).any(1).nonzero()[:, 0].tolist()
+            raise LMACError(f"wavs: NaN or infinite samples in clips {bad}")
         options = {"threshold": threshold, "sounds": sounds, "check": check}
         if lengths is None or (lengths == 1).all():
             return self._explain(wavs, target, **options)
@@ -305,16 +308,33 @@ class Explainer:
         return torch.nn.functional.pad(frames, (0, 0, 0, missing))
 
 
-def _check(wavs, lengths):
-    """Refuse what cannot be explained."""
+def check_batch(wavs, lengths):
+    """Refuse what is no batch of waveforms.
+
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        Should be [batch, samples].
+    lengths : torch.Tensor or None
+        Should be relative lengths, [batch], in (0, 1].
+
+    Raises
+    ------
+    LMACError
+        Says what was found and what is needed.
+
+    Example
+    -------
+    >>> check_batch(torch.rand(2, 0), None)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.errors.LMACError: wavs: shape (2, 0), needed is [batch, samples] ...
+    """
     if wavs.dim() != 2 or 0 in wavs.shape:
         raise LMACError(
             f"wavs: shape {tuple(wavs.shape)}, needed is [batch, samples] "
             "with at least one sample"
         )
-    if not wavs.isfinite().all():
-        bad = (~wavs.isfinite()).any(1).nonzero()[:, 0].tolist()
-        raise LMACError(f"wavs: NaN or infinite samples in clips {bad}")
     if lengths is not None and (
         lengths.shape != wavs.shape[:1]
         or not ((lengths > 0) & (lengths <= 1)).all()
@@ -328,7 +348,6 @@ def _check(wavs, lengths):
 def _merge(parts, places, n_samples, features):
     """One zero-padded explanation out of explanations of several lengths."""
     n_clips = sum(len(rows) for rows in places)
-    sizes = {1: n_samples}
     merged = {}
     for field in fields(Explanation):
         values = [getattr(part, field.name) for part in parts]
@@ -337,7 +356,7 @@ def _merge(parts, places, n_samples, features):
             continue
         shape = list(values[0].shape)
         if field.name in ("waveform", "residual"):
-            shape[1] = sizes[1]
+            shape[1] = n_samples
         elif field.name in ("mask", "magnitude"):
             shape[1] = features.n_frames(n_samples)
         whole = values[0].new_zeros([n_clips, *shape[1:]])

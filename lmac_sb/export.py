@@ -4,7 +4,6 @@ Authors
  * The lmac-sb authors 2026
 """
 
-import json
 import os
 import shutil
 import tempfile
@@ -26,7 +25,7 @@ from lmac_sb.checkpoints import (
 from lmac_sb.errors import LMACError
 from lmac_sb.experiment import weights_sha256
 from lmac_sb.inference import LMACInterpreter
-from lmac_sb.results import markdown_table, write_json
+from lmac_sb.results import markdown_table, read_json, write_json
 
 __all__ = ["export_run", "push"]
 
@@ -344,10 +343,7 @@ def _read_json(path):
     """Content of a JSON file of the run."""
     if not path.is_file():
         raise LMACError(f"{path}: no such file; the run is not finished")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise LMACError(f"{path}: not JSON ({error})") from error
+    return read_json(path)
 
 
 def _write_weights(path, module):

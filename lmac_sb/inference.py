@@ -15,7 +15,7 @@ from lmac_sb.audio import MIN_LENGTH_S, Preprocessor, fit_length
 from lmac_sb.bundles import find_bundle, load_weights, read_hparams
 from lmac_sb.errors import LMACError
 from lmac_sb.explained import AudioExplanation
-from lmac_sb.explainer import Explainer
+from lmac_sb.explainer import Explainer, check_batch
 from lmac_sb.metrics import METRICS, evaluate
 from lmac_sb.streams import mapped, read_signal
 
@@ -268,21 +268,9 @@ class LMACInterpreter(Pretrained):
         -------
         lmac_sb.explained.AudioExplanation
         """
-        if wavs.dim() != 2 or 0 in wavs.shape:
-            raise LMACError(
-                f"wavs: shape {tuple(wavs.shape)}, needed is [batch, samples] "
-                "with at least one sample"
-            )
+        check_batch(wavs, lengths)
         n_samples = [wavs.shape[1]] * len(wavs)
         if lengths is not None:
-            if (
-                lengths.shape != wavs.shape[:1]
-                or not ((lengths > 0) & (lengths <= 1)).all()
-            ):
-                raise LMACError(
-                    f"lengths: {lengths.tolist()}, needed is one number in "
-                    f"(0, 1] for each of {len(wavs)} clips"
-                )
             n_samples = (lengths * wavs.shape[1]).round().long().tolist()
         clips = [
             wav[:n].detach().float().cpu() for wav, n in zip(wavs, n_samples)

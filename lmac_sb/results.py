@@ -18,12 +18,14 @@ import speechbrain
 import torch
 import torchaudio
 
+from lmac_sb.errors import LMACError
 from lmac_sb.metrics import METRICS
 
 __all__ = [
     "bootstrap",
     "markdown_table",
     "provenance",
+    "read_json",
     "summarize",
     "write_csv",
     "write_json",
@@ -218,6 +220,38 @@ def write_csv(path, rows):
         writer.writerows(rows)
 
     _write(path, write)
+
+
+def read_json(path):
+    """Content of a JSON file.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    LMACError
+        If the file holds something else.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "x.json"
+    >>> _ = path.write_text("{")
+    >>> read_json(path)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.errors.LMACError: .../x.json: not JSON (...)
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LMACError(f"{path}: not JSON ({error})") from error
 
 
 def write_json(path, content):

@@ -13,11 +13,15 @@ import os
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import soundfile as sf
 import torch
 
-from lmac_sb.audio import MIN_LENGTH_S, is_truncated, read_audio, resample
+from lmac_sb.audio import (
+    MIN_LENGTH_S,
+    decode_blocks,
+    read_audio,
+    resample,
+)
 from lmac_sb.errors import LMACError
 
 __all__ = ["mapped", "read_signal"]
@@ -108,44 +112,19 @@ def _promised_values(path):
 def _stream(path, sample_rate):
     """Decode, mix down and resample in blocks."""
     handle, raw = tempfile.mkstemp(prefix="lmac_sb_")
+    n_frames = 0
     try:
         with os.fdopen(handle, "wb") as out:
-            found_rate, n_frames = _decode_to(out, str(path))
+            for block, rate in decode_blocks(path):
+                out.write(block.tobytes())
+                n_frames += len(block)
+                found_rate = rate
         wav = torch.from_file(raw, shared=False, size=n_frames)
     finally:
         os.unlink(raw)
     if found_rate == sample_rate:
         return wav
     return _resample(wav, found_rate, sample_rate)
-
-
-def _decode_to(out, path):
-    """Write the mean of the channels as raw floats; their rate and number."""
-    n_frames = 0
-    try:
-        with sf.SoundFile(path) as file:
-            promised, rate = file.frames, file.samplerate
-            size = max(1, _BLOCK // file.channels)
-            while True:
-                block = file.read(size, dtype="float32", always_2d=True)
-                mono = block.mean(axis=1)
-                if not np.isfinite(mono).all():
-                    raise LMACError(f"{path}: holds NaN or infinite values")
-                out.write(mono.tobytes())
-                n_frames += len(mono)
-                if len(mono) < size:
-                    break
-        truncated = is_truncated(path)
-    except (OSError, RuntimeError) as error:
-        raise LMACError(
-            f"{path}: cannot be read as audio, or is truncated ({error})"
-        ) from error
-    if n_frames < promised or truncated:
-        raise LMACError(
-            f"{path}: truncated, only {n_frames} samples could be decoded, "
-            "fewer than the file promises"
-        )
-    return rate, n_frames
 
 
 def _resample(wav, found_rate, sample_rate):

@@ -107,9 +107,10 @@ class LMACBrain(RecipeBrain):
         if hasattr(batch, "event"):
             stem = self.hparams.features.stft(batch.event.data.to(self.device))
             event = ideal_mask(stem, analysis.stft)
-        self.record(batch.id, **evaluate(explanation, event))
+        values = evaluate(explanation, event)
+        self.record(batch.id, **values)
         if stage == sb.Stage.TEST:
-            self.compare(analysis, explanation, event, batch)
+            self.compare(analysis, explanation, values, event, batch)
         self.write_sounds(explanation, batch, stage)
         return self.mean_loss(losses, batch.id)
 
@@ -132,8 +133,8 @@ class LMACBrain(RecipeBrain):
             "eligible": right.float(),
         }
 
-    def compare(self, analysis, explanation, event, batch):
-        """Metrics of L-MAC, of its variants and of trivial masks, by clip."""
+    def compare(self, analysis, explanation, values, event, batch):
+        """Metrics of L-MAC (`values`), its variants and trivial masks."""
         explainer = self.hparams.explainer
         mask = explanation.mask
         masks = {"lmac_binary": binarize(mask, 0.5)}
@@ -141,22 +142,20 @@ class LMACBrain(RecipeBrain):
             masks[name] = trivial(
                 analysis.magnitude, mask_area(mask), self.hparams.seed
             )
-        methods = {
-            "lmac": explanation,
-            # What a listener hears: the sounds, analysed afresh.
-            "lmac_heard": replace(
-                explanation,
-                logits_in=explainer.analyze(explanation.waveform).logits,
-                logits_out=explainer.analyze(explanation.residual).logits,
-            ),
-        }
+        # What a listener hears: the sounds, analysed afresh.
+        heard = replace(
+            explanation,
+            logits_in=explainer.analyze(explanation.waveform).logits,
+            logits_out=explainer.analyze(explanation.residual).logits,
+        )
+        methods = {"lmac": values, "lmac_heard": evaluate(heard, event)}
         for name, other in masks.items():
-            methods[name] = explainer.complete(analysis, other, sounds=False)
+            other = explainer.complete(analysis, other, sounds=False)
+            methods[name] = evaluate(other, event)
         names = self.hparams.label_encoder.ind2lab
         decisions = [names[c] for c in explanation.decision.tolist()]
-        for name, method in methods.items():
-            columns = evaluate(method, event)
-            columns = {key: x.tolist() for key, x in columns.items()}
+        for name, metrics in methods.items():
+            columns = {key: x.tolist() for key, x in metrics.items()}
             for place, clip in enumerate(batch.id):
                 self.test_rows.append(
                     {
