@@ -14,6 +14,7 @@ import torch
 from lmac_sb.decoder import as_mask_decoder
 from lmac_sb.errors import LMACError
 from lmac_sb.masking import MASK_DOMAINS, apply_mask, binarize
+from lmac_sb.refine import check_steps
 
 __all__ = ["Analysis", "Explainer", "Explanation", "check_batch"]
 
@@ -96,9 +97,15 @@ class Explainer:
         The classifier to explain.
     decoder : torch.nn.Module
         `MaskDecoder`, SpeechBrain's `CNN14PSI_stft`, or any module that turns
-        (latents, log1p magnitude) into mask logits [batch, time, freq].
+        (latents, log1p magnitude) into mask logits [batch, time, freq]. One
+        with a true attribute ``wants_target`` gets the explained class
+        [batch] after them.
     mask_domain : str
         Where the mask acts, see `lmac_sb.masking`.
+    refiner : lmac_sb.refine.Refiner
+        Improves the decoder's masks where steps are asked for.
+    refine_steps : int
+        Steps of the refiner, where a call does not say otherwise.
 
     Example
     -------
@@ -120,7 +127,15 @@ class Explainer:
     (torch.Size([2, 16000]), torch.Size([2, 87, 513]))
     """
 
-    def __init__(self, features, classifier, decoder, mask_domain="log1p"):
+    def __init__(
+        self,
+        features,
+        classifier,
+        decoder,
+        mask_domain="log1p",
+        refiner=None,
+        refine_steps=0,
+    ):
         if mask_domain not in MASK_DOMAINS:
             raise LMACError(
                 f"mask_domain: '{mask_domain}' is none of {MASK_DOMAINS}"
@@ -129,6 +144,9 @@ class Explainer:
         self.classifier = classifier
         self.decoder = as_mask_decoder(decoder)
         self.mask_domain = mask_domain
+        self.refiner = refiner
+        self.refine_steps = refine_steps
+        self.check_refinement(refine_steps)
 
     def __call__(
         self,
@@ -138,6 +156,7 @@ class Explainer:
         threshold=None,
         sounds=True,
         check=True,
+        refine_steps=None,
     ):
         """Explain a batch of waveforms.
 
@@ -158,6 +177,8 @@ class Explainer:
         check : bool
             Whether to classify what is masked in and out, which costs two
             more passes of the classifier.
+        refine_steps : int
+            Steps of the refiner; default those of the constructor.
 
         Returns
         -------
@@ -167,13 +188,21 @@ class Explainer:
         ------
         LMACError
             If the waveforms are not [batch, samples], are empty or hold
-            NaN, or a length is out of range.
+            NaN, a length is out of range, or the steps cannot be made.
         """
+        if refine_steps is None:
+            refine_steps = self.refine_steps
+        self.check_refinement(refine_steps)
         check_batch(wavs, lengths)
         if not wavs.isfinite().all():
             bad = (~wavs.isfinite()).any(1).nonzero()[:, 0].tolist()
             raise LMACError(f"wavs: NaN or infinite samples in clips {bad}")
-        options = {"threshold": threshold, "sounds": sounds, "check": check}
+        options = {
+            "threshold": threshold,
+            "sounds": sounds,
+            "check": check,
+            "refine_steps": refine_steps,
+        }
         if lengths is None or (lengths == 1).all():
             return self._explain(wavs, target, **options)
         samples = (lengths * wavs.shape[1]).round().long().clamp(min=1)
@@ -187,10 +216,12 @@ class Explainer:
             places.append(rows)
         return _merge(parts, places, wavs.shape[1], self.features)
 
-    def _explain(self, wavs, target, threshold, sounds, check):
+    def _explain(self, wavs, target, threshold, sounds, check, refine_steps):
         """Explain clips of one length."""
         analysis = self.analyze(wavs, target)
-        mask = self.mask(analysis)
+        mask = self.mask(analysis, target)
+        if refine_steps:
+            mask = self.refine(analysis, mask, refine_steps, target)
         if threshold is not None:
             mask = binarize(mask, threshold)
         return self.complete(analysis, mask, target, sounds, check)
@@ -217,13 +248,16 @@ class Explainer:
             logits, latents = self.classifier.trace(mel, target)
         return Analysis(stft, magnitude, logits, latents, wavs.shape[1])
 
-    def mask(self, analysis):
+    def mask(self, analysis, target=None):
         """The decoder's mask.
 
         Arguments
         ---------
         analysis : Analysis
             From `analyze`.
+        target : torch.Tensor
+            Class to explain, [batch], as given to `analyze`; default the
+            decision. Most decoders read it from the evidence alone.
 
         Returns
         -------
@@ -233,10 +267,75 @@ class Explainer:
         log_magnitude = torch.log1p(analysis.magnitude)
         n_frames = log_magnitude.shape[1]
         # Frames that the classifier was padded with have latents too.
-        log_magnitude = self._pad(log_magnitude)
-        logits = self.decoder(analysis.latents, log_magnitude)
+        inputs = [analysis.latents, self.pad(log_magnitude)]
+        if getattr(self.decoder, "wants_target", False):
+            inputs.append(
+                analysis.logits.argmax(1) if target is None else target
+            )
+        logits = self.decoder(*inputs)
         # Half precision would round the mask to steps of 1/256 or more.
         return torch.sigmoid(logits[:, :n_frames].float())
+
+    def refine(self, analysis, mask, steps, target=None):
+        """Better masks for these clips, see `lmac_sb.refine`.
+
+        Arguments
+        ---------
+        analysis : Analysis
+            From `analyze`.
+        mask : torch.Tensor
+            Where to start, [batch, time, freq].
+        steps : int
+            At most so many.
+        target : torch.Tensor
+            Class to explain, [batch]; default the decision.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, time, freq], in [0, 1].
+
+        Raises
+        ------
+        LMACError
+            If this explainer has no refiner, or the steps are no number.
+        """
+        self.check_refinement(steps)
+        if steps == 0:
+            return mask
+        target = analysis.logits.argmax(1) if target is None else target
+
+        def judge(part, rows):
+            magnitude = analysis.magnitude[rows].clone()
+            sides = (
+                self.masked_in(magnitude, side) for side in (part, 1 - part)
+            )
+            return self.classify(torch.cat(tuple(sides))).chunk(2)
+
+        # The logits of what is not quite 0 or 1.
+        start = torch.logit(mask.float(), eps=1e-6)
+        return self.refiner(start, judge, target, steps)
+
+    def check_refinement(self, steps):
+        """Refuse a number of steps that cannot be made.
+
+        Arguments
+        ---------
+        steps : int
+            From 0; more than 0 only if there is a refiner.
+
+        Raises
+        ------
+        LMACError
+            Says what was found and what is needed.
+        """
+        check_steps(steps)
+        if steps and self.refiner is None:
+            raise LMACError(
+                f"refine_steps: {steps}, but this model has no refiner; its "
+                "yaml needs `refiner: !ref <refiner>` in the explainer, as in "
+                "hparams/lmac.yaml"
+            )
 
     def complete(self, analysis, mask, target=None, sounds=True, check=True):
         """Classify both sides of any mask.
@@ -265,8 +364,8 @@ class Explainer:
         outside = self.masked_in(magnitude, 1 - mask)
         logits_in = logits_out = None
         if check:
-            mel = self._mel(torch.cat((inside, outside)))
-            logits_in, logits_out = self.classifier(mel)[0].chunk(2)
+            sides = torch.cat((inside, outside))
+            logits_in, logits_out = self.classify(sides).chunk(2)
         waveform = residual = None
         if sounds:
             waveform, residual = (
@@ -284,6 +383,21 @@ class Explainer:
             magnitude=magnitude,
         )
 
+    def classify(self, magnitude):
+        """Logits of any magnitude, with a gradient to it.
+
+        Arguments
+        ---------
+        magnitude : torch.Tensor
+            Linear, [batch, time, freq].
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, classes].
+        """
+        return self.classifier(self._mel(magnitude))[0]
+
     def masked_in(self, magnitude, mask):
         """What a mask lets through, see `lmac_sb.masking.apply_mask`."""
         return apply_mask(magnitude, mask, self.mask_domain)
@@ -298,9 +412,9 @@ class Explainer:
 
     def _mel(self, magnitude):
         """Classifier's input, padded with silence to its shortest."""
-        return self.features.mel(self._pad(magnitude))
+        return self.features.mel(self.pad(magnitude))
 
-    def _pad(self, frames):
+    def pad(self, frames):
         """At least as many frames [batch, time, ...] as can be classified."""
         missing = self.classifier.min_frames - frames.shape[1]
         if missing <= 0:

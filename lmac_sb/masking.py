@@ -19,7 +19,14 @@ import torch
 
 from lmac_sb.errors import LMACError
 
-__all__ = ["MASK_DOMAINS", "apply_mask", "binarize", "top_share"]
+__all__ = [
+    "MASK_DOMAINS",
+    "apply_mask",
+    "binarize",
+    "cut_ranks",
+    "ranks",
+    "top_share",
+]
 
 MASK_DOMAINS = ("log1p", "linear")
 
@@ -127,17 +134,62 @@ def top_share(scores, share):
     tensor([[[0., 1.],
              [1., 0.]]])
     """
+    return cut_ranks(ranks(scores), share).to(scores.dtype)
+
+
+def ranks(scores):
+    """Place of each bin in its clip's order, the highest-scored first.
+
+    With it many shares of one clip are cut without sorting anew.
+
+    Arguments
+    ---------
+    scores : torch.Tensor
+        [batch, time, freq].
+
+    Returns
+    -------
+    torch.Tensor
+        Whole numbers from 0, [batch, time, freq]; of equal scores the
+        earlier bin comes first, so ties do not change an area.
+
+    Example
+    -------
+    >>> ranks(torch.tensor([[[1.0, 4.0], [3.0, 2.0]]]))
+    tensor([[[3, 0],
+             [1, 2]]])
+    """
     flat = scores.flatten(1)
-    n_bins = flat.shape[1]
-    share = torch.as_tensor(share, device=flat.device).expand(len(flat))
+    order = flat.argsort(dim=1, descending=True, stable=True)
+    places = torch.empty_like(order)
+    n_bins = torch.arange(flat.shape[1], device=flat.device)
+    places.scatter_(1, order, n_bins.expand_as(order))
+    return places.view_as(scores)
+
+
+def cut_ranks(places, share):
+    """Binary mask of the first bins of each clip's order.
+
+    Arguments
+    ---------
+    places : torch.Tensor
+        From `ranks`, [batch, time, freq].
+    share : float or torch.Tensor
+        As of `top_share`.
+
+    Returns
+    -------
+    torch.Tensor
+        Zeros and ones, [batch, time, freq].
+
+    Raises
+    ------
+    LMACError
+        If a share is outside [0, 1].
+    """
+    share = torch.as_tensor(share, device=places.device).expand(len(places))
     if ((share < 0) | (share > 1)).any():
         raise LMACError(f"share: {share.tolist()}, needed are shares in [0, 1]")
-    keep = (share.double() * n_bins).round().long()
+    keep = (share.double() * places[0].numel()).round().long()
     keep = torch.where(share > 0, keep.clamp(min=1), keep)
-    # Ranks, not a threshold: ties must not change the area.
-    order = flat.argsort(dim=1, descending=True, stable=True)
-    ranks = torch.empty_like(order)
-    ranks.scatter_(
-        1, order, torch.arange(n_bins, device=flat.device).expand_as(order)
-    )
-    return (ranks < keep[:, None]).to(scores.dtype).view_as(scores)
+    return (places < keep[:, None, None]).float()
