@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +20,35 @@ import torch
 import torchaudio
 
 from lmac_sb.errors import LMACError
-from lmac_sb.metrics import METRICS
+from lmac_sb.metrics import METRICS, direction, unguarded
 
 __all__ = [
     "bootstrap",
+    "check_unique",
+    "header",
+    "marked_cells",
     "markdown_table",
     "provenance",
     "read_json",
     "summarize",
     "write_csv",
+    "write_in_one_step",
     "write_json",
 ]
 
-# Columns whose figures are shown with so many decimals.
-DECIMALS = {"AI": 1, "AD": 2, "AG": 1}
+# Metrics whose figures are shown with so many decimals.
+DECIMALS = {
+    "AI": 1,
+    "AD": 2,
+    "AG": 1,
+    "FF-logit": 2,
+    "AD-2softmax": 2,
+    "SI-SDR": 1,
+}
+N_DRAWS = 2000  # resamplings of a bootstrap interval
 
 
-def bootstrap(values, n_draws=2000, seed=0):
+def bootstrap(values, n_draws=N_DRAWS, seed=0):
     """Mean and its 95 % bootstrap interval.
 
     Arguments
@@ -57,23 +70,87 @@ def bootstrap(values, n_draws=2000, seed=0):
     >>> bootstrap([1.0, 1.0, float("nan")])
     {'mean': 1.0, 'low': 1.0, 'high': 1.0, 'n': 2, 'n_nan': 1}
     """
-    values = np.asarray(values, dtype=np.float64)
-    # Sorted, so that the order of the rows does not matter.
-    valid = np.sort(values[~np.isnan(values)])
-    interval = {"mean": math.nan, "low": math.nan, "high": math.nan}
-    if len(valid):
-        rng = np.random.default_rng(seed)
-        draws = rng.integers(len(valid), size=(n_draws, len(valid)))
-        low, high = np.percentile(valid[draws].mean(1), [2.5, 97.5])
-        interval = {
-            "mean": float(valid.mean()),
+    column = np.asarray(values, dtype=np.float64)[:, None]
+    return _bootstrap(column, n_draws, seed)[0]
+
+
+def _bootstrap(values, n_draws=N_DRAWS, seed=0):
+    """Result of `bootstrap` for each column of an array [clips, columns]."""
+    # Sorted, so that the order of the rows does not matter; NaN come last.
+    values = np.sort(values, axis=0)
+    counts = (~np.isnan(values)).sum(0)
+    figures = np.full((3, values.shape[1]), math.nan)
+    for n in set(counts[counts > 0].tolist()):
+        chosen = counts == n
+        valid = values[:n, chosen]
+        means = valid.mean(0)
+        # Columns with as many values share the draws: one product does for
+        # all of them.
+        draws = _draws(n, n_draws, seed) @ valid / n
+        low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+        # Rounding may leave the mean of equal values outside.
+        low, high = np.minimum(low, means), np.maximum(high, means)
+        figures[:, chosen] = means, low, high
+    return [
+        {
+            "mean": float(mean),
             "low": float(low),
             "high": float(high),
+            "n": int(n),
+            "n_nan": len(values) - int(n),
         }
-    return {**interval, "n": len(valid), "n_nan": len(values) - len(valid)}
+        for (mean, low, high), n in zip(figures.T, counts)
+    ]
 
 
-def summarize(rows, by="method", reference=None):
+@lru_cache(maxsize=8)
+def _draws(n, n_draws, seed):
+    """How often each of n values is in each resampling, [n_draws, n]."""
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(n, size=(n_draws, n))
+    places = draws + n * np.arange(n_draws)[:, None]
+    counts = np.bincount(places.ravel(), minlength=n_draws * n)
+    return counts.reshape(n_draws, n).astype(np.float64)
+
+
+def check_unique(rows, keys):
+    """Refuse rows that say the same thing twice.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Any rows.
+    keys : list of str
+        Keys whose values together name a row.
+
+    Raises
+    ------
+    LMACError
+        If two rows have the same name, or one has none.
+
+    Example
+    -------
+    >>> check_unique([{"id": "a"}, {"id": "a"}], ["id"])
+    Traceback (most recent call last):
+    ...
+    lmac_sb.errors.LMACError: results: two rows with id 'a', needed is one
+    """
+    seen = set()
+    for place, row in enumerate(rows, 1):
+        missing = [key for key in keys if key not in row]
+        if missing:
+            raise LMACError(
+                f"results: row {place} has no {', '.join(missing)}; "
+                f"needed are {', '.join(keys)}"
+            )
+        name = tuple(row[key] for key in keys)
+        if name in seen:
+            found = ", ".join(f"{k} '{value}'" for k, value in zip(keys, name))
+            raise LMACError(f"results: two rows with {found}, needed is one")
+        seen.add(name)
+
+
+def summarize(rows, by="method", reference=None, columns=tuple(METRICS)):
     """Mean and interval of each metric for each method.
 
     Arguments
@@ -84,6 +161,9 @@ def summarize(rows, by="method", reference=None):
         Key that names the method.
     reference : str
         Method to which each other one is compared clip by clip.
+    columns : list of str
+        What to take the mean of, in this order. A method has those that any
+        of its rows has; a clip without a value counts as NaN.
 
     Returns
     -------
@@ -91,38 +171,120 @@ def summarize(rows, by="method", reference=None):
         Method to metric to the result of `bootstrap`; with a reference also
         ``difference``: reference minus method, paired by clip.
 
+    Raises
+    ------
+    LMACError
+        If a clip has two rows of one method.
+
     Example
     -------
     >>> rows = [{"id": "a", "method": "m", "AI": 100.0}]
     >>> summarize(rows)["m"]["AI"]["mean"]
     100.0
     """
-    methods = list(dict.fromkeys(row[by] for row in rows))
-    table = {m: {r["id"]: r for r in rows if r[by] == m} for m in methods}
+    check_unique(rows, ["id", by])
+    table = {}
+    for row in rows:
+        table.setdefault(row[by], {})[row["id"]] = row
     summary = {}
     for method, clips in table.items():
-        summary[method] = {}
-        for name in METRICS:
-            if not all(name in row for row in clips.values()):
-                continue
-            values = [row[name] for row in clips.values()]
-            summary[method][name] = bootstrap(values)
-            if reference in table and method != reference:
-                paired = [
-                    table[reference][i][name] - row[name]
-                    for i, row in clips.items()
-                ]
-                summary[method][name]["difference"] = bootstrap(paired)
+        names = [c for c in columns if any(c in row for row in clips.values())]
+        values = _values(clips.values(), names)
+        summary[method] = dict(zip(names, _bootstrap(values)))
+        if reference in table and method != reference:
+            # A clip that one of the two lacks is no pair.
+            others = [table[reference].get(clip, {}) for clip in clips]
+            paired = _values(others, names) - values
+            for name, figure in zip(names, _bootstrap(paired)):
+                summary[method][name]["difference"] = figure
     return summary
 
 
-def markdown_table(summary):
+def _values(rows, names):
+    """Values of the rows, [rows, names], NaN where there is none."""
+    values = [[row.get(name, math.nan) for name in names] for row in rows]
+    return np.array(values, dtype=np.float64).reshape(-1, len(names))
+
+
+def header(column):
+    """Name of a column with an arrow for the better direction.
+
+    Arguments
+    ---------
+    column : str
+        Such as ``AI``.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> header("AI"), header("heard AD"), header("area")
+    ('AI ↑', 'heard AD ↓', 'area')
+    """
+    return column + {1: " ↑", -1: " ↓", 0: ""}[direction(column)]
+
+
+def marked_cells(summary, columns):
+    """Mean and half width of the interval of each method, as shown.
+
+    Arguments
+    ---------
+    summary : dict
+        From `summarize`.
+    columns : list of str
+        Metrics.
+
+    Returns
+    -------
+    dict
+        Method to one (mean, half width, whether it is the best) for each
+        column, the first two as text; None where there is no figure. Figures
+        that look the same are as good as each other, and none is the best of
+        a column without a better direction.
+
+    Example
+    -------
+    >>> rows = [{"id": "a", "method": m, "AI": x} for m, x in zip("kl", [1, 2])]
+    >>> marked_cells(summarize(rows), ["AI"])
+    {'k': [('1.0', '0.0', False)], 'l': [('2.0', '0.0', True)]}
+    """
+    cells = {method: [] for method in summary}
+    for column in columns:
+        digits = DECIMALS.get(unguarded(column), 3)
+        shown = {}
+        for method, metrics in summary.items():
+            if column in metrics:
+                figure = metrics[column]
+                half = (figure["high"] - figure["low"]) / 2
+                # Plus zero, so that no zero is negative.
+                shown[method] = tuple(
+                    f"{round(x, digits) + 0.0:.{digits}f}"
+                    for x in (figure["mean"], half)
+                )
+        sign = direction(column)
+        scores = [sign * float(mean) for mean, _ in shown.values()]
+        best = max((x for x in scores if not math.isnan(x)), default=math.nan)
+        for method in summary:
+            cell = shown.get(method)
+            if cell is not None:
+                cell = (*cell, sign != 0 and sign * float(cell[0]) == best)
+            cells[method].append(cell)
+    return cells
+
+
+def markdown_table(summary, columns=None, mark=False):
     """A summary as a Markdown table, with arrows for the better direction.
 
     Arguments
     ---------
     summary : dict
         From `summarize`.
+    columns : list of str
+        Metrics to show; default those of a short table that there are.
+    mark : bool
+        Whether the best figures of each column are in bold.
 
     Returns
     -------
@@ -137,25 +299,27 @@ def markdown_table(summary):
     |---|---|---|
     | m | 100.0 ± 0.0 | 0.500 ± 0.000 |
     """
-    columns = [n for n in METRICS if any(n in row for row in summary.values())]
-    arrows = {1: " ↑", -1: " ↓", 0: ""}
-    head = [f"{n}{arrows[METRICS[n].direction]}" for n in columns]
+    if columns is None:
+        found = {name for row in summary.values() for name in row}
+        columns = [n for n, m in METRICS.items() if m.short and n in found]
     lines = [
-        "| " + " | ".join(["method", *head]) + " |",
+        "| " + " | ".join(["method", *map(header, columns)]) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
-    for method, metrics in summary.items():
-        cells = [method]
-        for name in columns:
-            if name not in metrics:
-                cells.append("–")
-                continue
-            figure = metrics[name]
-            half = (figure["high"] - figure["low"]) / 2
-            digits = DECIMALS.get(name, 3)
-            cells.append(f"{figure['mean']:.{digits}f} ± {half:.{digits}f}")
-        lines.append("| " + " | ".join(cells) + " |")
+    for method, cells in marked_cells(summary, columns).items():
+        texts = [_markdown_cell(cell, mark) for cell in cells]
+        # A bar would begin a new cell.
+        name = str(method).replace("|", "\\|")
+        lines.append("| " + " | ".join([name, *texts]) + " |")
     return "\n".join(lines)
+
+
+def _markdown_cell(cell, mark):
+    """Text of one of the `marked_cells`."""
+    if cell is None:
+        return "–"
+    mean, half, best = cell
+    return f"**{mean} ± {half}**" if mark and best else f"{mean} ± {half}"
 
 
 def provenance(**more):
@@ -219,7 +383,7 @@ def write_csv(path, rows):
         writer.writeheader()
         writer.writerows(rows)
 
-    _write(path, write)
+    write_in_one_step(path, write)
 
 
 def read_json(path):
@@ -271,14 +435,32 @@ def write_json(path, content):
     >>> json.loads(path.read_text())
     [1]
     """
-    _write(path, lambda file: json.dump(content, file, indent=1))
+    write_in_one_step(path, lambda file: json.dump(content, file, indent=1))
 
 
-def _write(path, write):
-    """Write through a temporary file in the same folder."""
+def write_in_one_step(path, write, binary=False):
+    """Write a file of which only a complete one ever has its name.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    write : callable
+        Gets an open file and writes to it.
+    binary : bool
+        Whether that file takes bytes.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "x.txt"
+    >>> write_in_one_step(path, lambda file: print("all", file=file))
+    >>> path.read_text()
+    'all\\n'
+    """
     part = Path(f"{path}.part")
+    text = {} if binary else {"encoding": "utf-8", "newline": ""}
     try:
-        with open(part, "w", encoding="utf-8", newline="") as file:
+        with open(part, "wb" if binary else "w", **text) as file:
             write(file)
         os.replace(part, path)
     finally:

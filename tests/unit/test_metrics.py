@@ -8,15 +8,18 @@ import math
 import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from lmac_sb import metrics
+from lmac_sb import localisation, metrics
 from lmac_sb.errors import LMACError
-from lmac_sb.metrics import METRICS, evaluate
+from lmac_sb.metrics import METRICS, direction, evaluate, si_sdr
 
 SEEDS = [0, 1, 2]
-PAIRED = ["AI", "AD", "AG", "FF", "Fid-In"]
+PAIRED = ["AI", "AD", "AG", "FF", "Fid-In", "AD-2softmax"]
+# Of masks alone; those of masks and events are in test_localisation.py.
+SHAPES = ["SPS", "COMP", "area"]
 
 
 def tensor(*rows):
@@ -38,14 +41,6 @@ def masks(seed, clips=8):
     values[values < 0.2] = 0
     values[values > 0.9] = 1
     return values
-
-
-def events(seed, clips=8):
-    """Known events that leave a rest."""
-    torch.manual_seed(seed + 100)
-    ideal = (torch.rand(clips, 6, 5) < 0.3).float()
-    ideal[:, 0, 0], ideal[:, 0, 1] = 1, 0
-    return ideal
 
 
 def cells(mask):
@@ -76,6 +71,12 @@ def slow_ff(p, q, c):
     return p[c] - q[c]
 
 
+def slow_ad2(p, q, c):
+    """Lost share of a softmax of the probabilities, in %."""
+    twice = [math.exp(x[c]) / sum(math.exp(v) for v in x) for x in (p, q)]
+    return slow_ad({c: twice[0]}, {c: twice[1]}, c)
+
+
 def slow_fid(p, q, c):
     """1 if the class wins in q."""
     return 1.0 if all(q[c] >= other for other in q) else 0.0
@@ -99,58 +100,51 @@ def slow_area(mask):
     return sum(cells(mask)) / len(cells(mask))
 
 
-def slow_mass(mask, ideal):
-    """Share of the mask on the event."""
-    pairs = list(zip(cells(mask), cells(ideal)))
-    return sum(m for m, e in pairs if e) / sum(m for m, _ in pairs)
-
-
-def slow_auc(mask, ideal):
-    """Share of the pairs (event, rest) in the right order, ties half."""
-    pairs = list(zip(cells(mask), cells(ideal)))
-    inside = [m for m, e in pairs if e]
-    rest = [m for m, e in pairs if not e]
-    won = sum((a > b) + 0.5 * (a == b) for a in inside for b in rest)
-    return won / (len(inside) * len(rest))
-
-
 SLOW = {
     "AI": slow_ai,
     "AD": slow_ad,
     "AG": slow_ag,
     "FF": slow_ff,
+    "FF-logit": slow_ff,
     "Fid-In": slow_fid,
+    "AD-2softmax": slow_ad2,
     "SPS": slow_gini,
     "COMP": slow_entropy,
     "area": slow_area,
-    "event_mass": slow_mass,
-    "event_auc": slow_auc,
 }
 
 
 def batch(name, seed=0, clips=8):
     """Random arguments of a metric."""
-    needs = METRICS[name].needs
-    if needs in ("in", "out"):
+    if name == "FF-logit":
+        torch.manual_seed(seed)
+        return (3 * torch.randn(2, clips, 5)).unbind()
+    if name in PAIRED:
         return probabilities(seed, clips)
-    if needs == "mask":
-        return (masks(seed, clips),)
-    return masks(seed, clips), events(seed, clips)
+    return (masks(seed, clips),)
 
 
 def test_table_is_complete():
     """The table holds each metric that is offered, and each is compared."""
-    offered = {
-        getattr(metrics, name)
-        for name in metrics.__all__
-        if callable(getattr(metrics, name)) and name != "evaluate"
-    }
-    assert {metric.function for metric in METRICS.values()} == offered
-    assert set(SLOW) == set(METRICS)
+    functions = {metric.function for metric in METRICS.values()}
+    tools = {"direction", "evaluate", "si_sdr", "unguarded"}
+    for module in (metrics, localisation):
+        for name in set(module.__all__) - tools - {"METRICS", "GUARDS"}:
+            assert getattr(module, name) in functions, name
+    own = {n for n, metric in METRICS.items() if "time" not in n}
+    assert set(SLOW) == {n for n in own if "event" not in n}
+
+
+def test_short_tables_keep_their_columns():
+    """Those that the figures of the README have."""
+    assert [name for name, metric in METRICS.items() if metric.short] == [
+        *("AI", "AD", "AG", "FF", "Fid-In", "SPS", "COMP", "area"),
+        *("event_mass", "event_auc"),
+    ]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", PAIRED)
+@pytest.mark.parametrize("name", [*PAIRED, "FF-logit"])
 def test_probabilities_slowly(name, seed):
     """Agrees with loops, for the decision and for another class."""
     p, q = batch(name, seed)
@@ -166,12 +160,12 @@ def test_probabilities_slowly(name, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", sorted(set(METRICS) - set(PAIRED)))
+@pytest.mark.parametrize("name", SHAPES)
 def test_masks_slowly(name, seed):
     """Agrees with loops."""
-    inputs = batch(name, seed)
-    expected = [SLOW[name](*clip) for clip in zip(*inputs)]
-    found = METRICS[name].function(*inputs)
+    (values,) = batch(name, seed)
+    expected = [SLOW[name](mask) for mask in values]
+    found = METRICS[name].function(values)
     assert found.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
@@ -186,6 +180,55 @@ def test_drop_by_hand(before, inside, drop):
     target = torch.tensor([0])
     found = metrics.average_drop(p, q, target)
     assert found.item() == pytest.approx(drop, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "before, inside, classes, drop",
+    [
+        # From certain to certain of another: 1 - 1/e, whatever the classes.
+        ([1], [0, 1], 50, 63.2121),
+        ([1], [0, 1], 2, 63.2121),
+        # To nothing, with the rest spread evenly.
+        ([1], [0] + [1 / 49] * 49, 50, 62.702),
+        ([0.5, 0.5], [0.25, 0.75], 50, 22.277),
+    ],
+)
+def test_second_softmax_by_hand(before, inside, classes, drop):
+    """A complete failure is far from 100 (defect 5), and not so in AD."""
+    p, q = torch.zeros(2, 1, classes)
+    p[0, : len(before)] = torch.tensor(before)
+    q[0, : len(inside)] = torch.tensor(inside)
+    target = torch.tensor([0])
+    found = metrics.average_drop_second_softmax(p, q, target)
+    assert found.item() == pytest.approx(drop, abs=1e-3)
+    right = 100 * (1 - inside[0] / before[0])
+    assert metrics.average_drop(p, q, target).item() == pytest.approx(right)
+
+
+def test_second_softmax_turns_a_ranking_round():
+    """Why it is no metric: the better explainer comes out as the worse."""
+    p = tensor([0.9, 0.1], [0.1, 0.9])
+    target = torch.tensor([0, 0])
+    # One loses half of a high probability, the other all of a low one.
+    half, all_gone = tensor([0.45, 0.55]), tensor([0.0, 1.0])
+    for function, worse in (
+        (metrics.average_drop, 1),
+        (metrics.average_drop_second_softmax, 0),
+    ):
+        found = function(p, torch.cat((half, all_gone)), target)
+        assert found.argmax() == worse
+
+
+def test_logit_does_not_saturate():
+    """Where the probability sees next to nothing, the logit sees the half."""
+    logits = tensor([40, 0])
+    half, none = tensor([20, 0]), tensor([0, 0])
+    found = [
+        metrics.faithfulness_logit(logits, out).item() for out in (half, none)
+    ]
+    assert found == [20, 40]
+    p, p_half = logits.softmax(1), half.softmax(1)
+    assert metrics.faithfulness(p, p_half).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +269,7 @@ def test_ranges(seed, sharp):
     for name in PAIRED:
         found = METRICS[name].function(p, q, target=target)
         low = -1 if name == "FF" else 0
-        high = 100 if name in ("AI", "AD", "AG") else 1
+        high = 1 if name in ("FF", "Fid-In") else 100
         assert found.min() >= low and found.max() <= high
 
 
@@ -246,7 +289,7 @@ def test_target_is_another_class():
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["p", "masked"])
-@pytest.mark.parametrize("name", PAIRED)
+@pytest.mark.parametrize("name", [*PAIRED, "FF-logit"])
 def test_nan_stays_with_its_clip(name, place):
     """A NaN probability makes this clip's value NaN and no other's."""
     inputs = [x.clone() for x in batch(name)]
@@ -258,7 +301,7 @@ def test_nan_stays_with_its_clip(name, place):
     assert torch.equal(found[rest], clean[rest])
 
 
-@pytest.mark.parametrize("name", sorted(set(METRICS) - set(PAIRED)))
+@pytest.mark.parametrize("name", SHAPES)
 def test_nan_mask_stays_with_its_clip(name):
     """A NaN in a mask makes this clip's value NaN and no other's."""
     inputs = [x.clone() for x in batch(name)]
@@ -280,7 +323,7 @@ def test_logits_refused(name):
             METRICS[name].function(*pair)
 
 
-@pytest.mark.parametrize("name", PAIRED)
+@pytest.mark.parametrize("name", [*PAIRED, "FF-logit"])
 def test_shapes_refused(name):
     """The message has both shapes."""
     p = torch.full((4, 5), 0.2)
@@ -293,7 +336,7 @@ def test_shapes_refused(name):
         METRICS[name].function(p[0], p[0])
 
 
-@pytest.mark.parametrize("name", PAIRED)
+@pytest.mark.parametrize("name", [*PAIRED, "FF-logit"])
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (4, 1)])
 def test_target_shape_refused(name, shape):
     """One class a clip, never one that is spread over the batch."""
@@ -303,16 +346,7 @@ def test_target_shape_refused(name, shape):
         METRICS[name].function(p, p, target=target)
 
 
-@pytest.mark.parametrize("name", ["event_mass", "event_auc"])
-def test_event_shape_refused(name):
-    """One event for a whole batch would be compared with its first clip."""
-    with pytest.raises(LMACError) as error:
-        METRICS[name].function(torch.rand(4, 3, 2), torch.ones(1, 3, 2))
-    assert "(4, 3, 2)" in str(error.value)
-    assert "(1, 3, 2)" in str(error.value)
-
-
-@pytest.mark.parametrize("name", list(METRICS))
+@pytest.mark.parametrize("name", list(SLOW))
 def test_batch_mates_do_not_matter(name):
     """A clip alone has the value that it has among seven others."""
     inputs = batch(name)
@@ -379,38 +413,6 @@ def test_quantus(name):
     assert found.function(values).tolist() == pytest.approx(expected, abs=1e-5)
 
 
-def test_event_by_hand():
-    """Mass and area under the curve of small masks."""
-    ideal = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
-    mask = torch.tensor([[[0.6, 0.2], [0.2, 0.0]]])
-    assert metrics.event_mass(mask, ideal).item() == pytest.approx(0.8)
-    # Pairs: .6 beats both, .2 ties with .2 and beats 0.
-    assert metrics.event_auc(mask, ideal).item() == pytest.approx(3.5 / 4)
-    assert metrics.event_auc(1 - mask, ideal).item() == pytest.approx(0.5 / 4)
-    constant = torch.full_like(mask, 0.3)
-    assert metrics.event_auc(constant, ideal).item() == 0.5
-    assert metrics.event_mass(constant, ideal).item() == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("name", ["event_mass", "event_auc"])
-def test_no_event_is_nan(name):
-    """Without an event there is nothing to find, and mates are untouched."""
-    mask, ideal = masks(0), events(0)
-    clean = METRICS[name].function(mask, ideal)
-    ideal[2] = 0
-    found = METRICS[name].function(mask, ideal)
-    assert found.isnan().tolist() == [i == 2 for i in range(8)]
-    rest = torch.arange(8) != 2
-    assert torch.equal(found[rest], clean[rest])
-
-
-def test_nothing_to_compare_is_nan():
-    """No mass without a mask, no curve without a rest."""
-    ones, zeros = torch.ones(1, 2, 2), torch.zeros(1, 2, 2)
-    assert metrics.event_mass(zeros, ones).isnan().all()
-    assert metrics.event_auc(torch.rand(1, 2, 2), ones).isnan().all()
-
-
 def test_directions():
     """By the table's signs, the better explanation wins."""
     p = tensor([0.7, 0.3])
@@ -421,8 +423,10 @@ def test_directions():
     pairs = {
         "in": ((p, found), (p, lost)),
         "out": ((p, lost), (p, found)),
+        "logits": ((p, lost), (p, found)),
         "mask": ((narrow,), (wide,)),
         "event": ((narrow, event), (wide, event)),
+        "frames": ((narrow, event.any(-1)), (wide, event.any(-1))),
     }
     for name, metric in METRICS.items():
         good, bad = (metric.function(*x).item() for x in pairs[metric.needs])
@@ -433,44 +437,83 @@ def test_directions():
             assert metric.direction == (1 if good > bad else -1), name
 
 
-@pytest.mark.parametrize("with_event", [False, True])
-def test_evaluate(with_event):
-    """The same as the single functions, on one softmax of the logits."""
+def test_directions_of_columns():
+    """Guards have the direction of their metric; what is unknown has none."""
+    for name, metric in METRICS.items():
+        assert direction(name) == metric.direction
+        assert direction(f"noisy {name}") == metric.direction
+    assert direction("SI-SDR") == direction("insertion AUC") == 1
+    assert direction("deletion AUC") == -1
+    assert direction("seconds") == direction("louder AI") == 0
+
+
+def explanation(**changed):
+    """A random explained batch."""
     torch.manual_seed(0)
     logits, logits_in, logits_out = 2 * torch.randn(3, 8, 5)
-    decision = torch.randint(5, (8,))
-    mask = masks(0).requires_grad_()
-    event = events(0) if with_event else None
-    values = evaluate(
-        SimpleNamespace(
-            mask=mask,
-            logits=logits.requires_grad_(),
-            logits_in=logits_in,
-            logits_out=logits_out,
-            decision=decision,
-        ),
-        event,
-    )
-    p, p_in, p_out = (
-        torch.softmax(x, 1) for x in (logits.detach(), logits_in, logits_out)
-    )
+    parts = {
+        "mask": masks(0).requires_grad_(),
+        "logits": logits.requires_grad_(),
+        "logits_in": logits_in,
+        "logits_out": logits_out,
+        "decision": torch.randint(5, (8,)),
+    }
+    return SimpleNamespace(**{**parts, **changed})
+
+
+@pytest.mark.parametrize("known", ["nothing", "event", "frames", "both"])
+def test_evaluate(known):
+    """The same as the single functions, on one softmax of the logits."""
+    given = explanation()
+    mask, decision = given.mask.detach(), given.decision
+    event = (torch.rand(8, 6, 5) < 0.3).float() * (torch.rand(8, 6, 1) < 0.5)
+    event[:, 0, 0] = 1
+    frames = torch.rand(8, 6) < 0.5
+    frames[:, 0], frames[:, 1] = True, False
+    inputs = {
+        "nothing": {},
+        "event": {"event": event},
+        "frames": {"frames": frames},
+        "both": {"event": event, "frames": frames},
+    }[known]
+    values = evaluate(given, **inputs)
+    logits = [given.logits.detach(), given.logits_in, given.logits_out]
+    p, p_in, p_out = (torch.softmax(x, 1) for x in logits)
     expected = {
         "AI": metrics.average_increase(p, p_in, decision),
         "AD": metrics.average_drop(p, p_in, decision),
         "AG": metrics.average_gain(p, p_in, decision),
         "FF": metrics.faithfulness(p, p_out, decision),
+        "FF-logit": metrics.faithfulness_logit(logits[0], logits[2], decision),
         "Fid-In": metrics.input_fidelity(p, p_in, decision),
         "SPS": metrics.sparseness(mask),
         "COMP": metrics.complexity(mask),
         "area": metrics.mask_area(mask),
+        "AD-2softmax": metrics.average_drop_second_softmax(p, p_in, decision),
     }
-    if with_event:
-        expected["event_mass"] = metrics.event_mass(mask, event)
-        expected["event_auc"] = metrics.event_auc(mask, event)
+    if "event" in inputs:
+        expected["event_mass"] = localisation.event_mass(mask, event)
+        expected["event_topk"] = localisation.event_topk(mask, event)
+        expected["event_auc"] = localisation.event_auc(mask, event)
+    if inputs:
+        # A frame is active if any of its bins is the event's.
+        active = inputs.get("frames", event.sum(-1) > 0)
+        expected["time_mass"] = localisation.time_mass(mask, active)
+        expected["time_auc"] = localisation.time_auc(mask, active)
     assert list(values) == list(expected)
     for name, value in values.items():
         assert not value.requires_grad
         assert torch.equal(value, expected[name]), name
+
+
+def test_evaluate_without_a_mask():
+    """What the classifier says is judged, a mask that is not there is not."""
+    values = evaluate(explanation(mask=None), torch.ones(8, 6, 5))
+    assert list(values) == [
+        name
+        for name, metric in METRICS.items()
+        if metric.needs in ("in", "out", "logits")
+    ]
 
 
 def test_evaluate_half_precision():
@@ -488,3 +531,64 @@ def test_evaluate_half_precision():
     )
     assert values["AD"].tolist() == [0] * 8
     assert all(value.dtype == torch.float32 for value in values.values())
+
+
+def slow_si_sdr(estimate, reference):
+    """In dB, one clip, in the order of the definition."""
+    estimate, reference = (
+        sound - sound.mean() for sound in map(np.array, (estimate, reference))
+    )
+    scale = np.dot(estimate, reference) / np.dot(reference, reference)
+    target = scale * reference
+    noise = estimate - target
+    return 10 * np.log10(np.dot(target, target) / np.dot(noise, noise))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_si_sdr_slowly(seed):
+    """Agrees with numpy, at any level, with any mean and any sign."""
+    torch.manual_seed(seed)
+    reference = torch.randn(6, 500)
+    noise = torch.randn(6, 500) * 10 ** torch.linspace(-3, 1, 6)[:, None]
+    estimate = -0.01 * (reference + noise) + 3
+    pair = (estimate.tolist(), (reference + 2).tolist())
+    expected = [slow_si_sdr(*clip) for clip in zip(*pair)]
+    assert min(expected) < -10 and max(expected) > 40
+    found = si_sdr(estimate, reference + 2)
+    assert found.tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_si_sdr_by_hand():
+    """Orthogonal noise of a tenth of the amplitude is 20 dB below."""
+    reference = tensor([1, -1, 1, -1])
+    noise = tensor([1, 1, -1, -1])
+    for scale in (0.001, 1, 1000):
+        found = si_sdr(scale * (reference + 0.1 * noise + 5), reference)
+        assert found.item() == pytest.approx(20, abs=1e-2)
+    assert si_sdr(reference + noise, reference).item() == pytest.approx(0)
+
+
+def test_si_sdr_at_its_limits():
+    """Finite for each estimate of a sound, NaN only without one."""
+    reference = tensor([1, -1, 1, -1]).expand(5, 4).clone()
+    noise = tensor([1, 1, -1, -1])
+    estimate = torch.cat(
+        (reference[:1], 0 * noise, noise, 0.1 + 0 * noise, noise)
+    )
+    reference[4] = 0.1
+    found = si_sdr(estimate, reference).tolist()
+    assert found[:4] == [100, -100, -100, -100]
+    assert math.isnan(found[4])
+    # Neither a silent sound nor a NaN reaches its mates.
+    estimate[1, 2] = math.nan
+    found = si_sdr(estimate, reference)
+    assert found.isnan().tolist() == [False, True, False, False, True]
+
+
+def test_si_sdr_shapes_refused():
+    """One reference for a whole batch would be stretched over it."""
+    for shape in ((1, 9), (4, 8), (9,)):
+        with pytest.raises(LMACError) as error:
+            si_sdr(torch.rand(4, 9), torch.rand(shape))
+        assert "(4, 9)" in str(error.value)
+        assert str(shape) in str(error.value)

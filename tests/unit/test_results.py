@@ -14,13 +14,17 @@ import subprocess
 import pytest
 
 from lmac_sb import results
+from lmac_sb.errors import LMACError
 from lmac_sb.metrics import METRICS
 from lmac_sb.results import (
     bootstrap,
+    check_unique,
     markdown_table,
+    marked_cells,
     provenance,
     summarize,
     write_csv,
+    write_in_one_step,
     write_json,
 )
 
@@ -74,6 +78,31 @@ def test_bootstrap_slowly(seed):
     assert 3 * error < found["high"] - found["low"] < 4.5 * error
 
 
+def same(found, expected):
+    """Whether two results of `bootstrap` are the same up to rounding."""
+    return found.keys() == expected.keys() and all(
+        found[key] == pytest.approx(value, rel=1e-12, abs=1e-12, nan_ok=True)
+        for key, value in expected.items()
+    )
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 1e-9, 99.9])
+@pytest.mark.parametrize("n", [1, 7, 80])
+def test_bootstrap_of_equal_values(value, n):
+    """Rounding puts no mean outside its interval, nor widens it."""
+    found = bootstrap([value] * n)
+    assert found["low"] <= found["mean"] <= found["high"]
+    assert found["high"] - found["low"] < 1e-12
+
+
+def test_bootstrap_draws_each_value_as_often():
+    """Each resampling has as many values as there are, and all count."""
+    draws = results._draws(6, 2000, 0)
+    assert (draws.sum(1) == 6).all()
+    assert draws.min() == 0 and draws.max() > 3
+    assert draws.mean(0) == pytest.approx([1] * 6, abs=0.1)
+
+
 def test_bootstrap_is_deterministic():
     """The same values and seed give the same interval, another seed not."""
     values = draw(0)
@@ -123,7 +152,7 @@ def test_summarize():
         assert list(metrics) == ["AI", "AD", "FF", "area"]
         for name, found in metrics.items():
             values = [row[name] for row in rows if row["method"] == method]
-            assert found == bootstrap(values)
+            assert same(found, bootstrap(values))
 
 
 def test_difference_is_paired_by_clip():
@@ -140,7 +169,7 @@ def test_difference_is_paired_by_clip():
                 for i in range(12)
             ]
         )
-        assert summary["ones"][name]["difference"] == expected
+        assert same(summary["ones"][name]["difference"], expected)
 
     # A reference that differs by 1 from each clip's value differs by exactly
     # 1, only if each clip is compared with itself.
@@ -175,6 +204,58 @@ def test_nan_pairs_are_counted():
     assert found["difference"]["n_nan"] == 2
 
 
+def test_missing_values_are_counted():
+    """A metric that some rows lack is not left out, nor are the rows."""
+    rows = table()
+    for row in rows[:3]:
+        del row["AD"]
+    for row in rows[12:]:
+        del row["FF"]
+    summary = summarize(rows, reference="lmac")
+    found = summary["lmac"]["AD"]
+    assert (found["n"], found["n_nan"]) == (9, 3)
+    kept = [row["AD"] for row in rows[3:12]]
+    assert found["mean"] == pytest.approx(statistics.fmean(kept))
+    assert "FF" not in summary["ones"]
+    # Nor is a clip of which the reference has no row.
+    found = summarize(rows[1:], reference="lmac")["ones"]["AI"]["difference"]
+    assert (found["n"], found["n_nan"]) == (11, 1)
+
+
+def test_nan_of_one_metric_leaves_the_others():
+    """Metrics with different numbers of values have each their interval."""
+    rows = table()
+    for place, row in enumerate(rows):
+        if place % 3 == 0:
+            row["AD"] = NAN
+    for name in ("AI", "AD", "FF", "area"):
+        values = [row[name] for row in rows if row["method"] == "ones"]
+        found = summarize(rows)["ones"][name]
+        assert same(found, bootstrap(values)), name
+
+
+def test_two_rows_of_a_clip_are_refused():
+    """They are no larger sample, and neither is left out in silence."""
+    rows = [*table(), {**table()[3], "AI": 7.0}]
+    with pytest.raises(LMACError, match="id 'clip3', method 'lmac'"):
+        summarize(rows)
+    check_unique(rows, ["id", "method", "AI"])
+
+
+def test_a_row_without_a_name_is_refused():
+    """The message says which and what."""
+    rows = [{"id": "a", "method": "m"}, {"id": "b"}]
+    with pytest.raises(LMACError, match="row 2 has no method; .* id, method"):
+        check_unique(rows, ["id", "method"])
+
+
+def test_columns_of_ones_own():
+    """Any column can be asked for, and only those asked for are there."""
+    rows = [{"id": "a", "method": "m", "AI": 1.0, "seconds": 2.0}]
+    summary = summarize(rows, columns=["seconds", "heard AI"])
+    assert list(summary["m"]) == ["seconds"]
+
+
 def test_summarize_by_another_key():
     """Any column can name the method."""
     rows = [{"id": "a", "snr": 0, "AI": 0.0}, {"id": "a", "snr": 9, "AI": 1.0}]
@@ -196,6 +277,8 @@ def test_markdown():
         "| area | event_mass ↑ | event_auc ↑ |"
     )
     assert rule == "|---" * 11 + "|"
+    # Those that are not for short tables are not there.
+    assert len(METRICS) > 10
     three = " | 12.346 ± 2.000"
     lmac = "| lmac | 12.3 ± 2.0 | 12.35 ± 2.00 | 12.3 ± 2.0" + three * 7 + " |"
     assert body[0] == lmac
@@ -206,6 +289,50 @@ def test_markdown_of_nan():
     """A metric that no clip has is shown as such, not as a number."""
     summary = summarize([{"id": "a", "method": "m", "event_auc": NAN}])
     assert markdown_table(summary).endswith("| m | nan ± nan |")
+
+
+def figures(**means):
+    """Methods with one metric each of a certain mean."""
+    return {
+        method: {"AD": {"mean": mean, "low": mean - 1, "high": mean + 1}}
+        for method, mean in means.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "column, marked",
+    [("AI", ["c"]), ("AD", ["a", "b"]), ("area", []), ("heard AI", ["c"])],
+)
+def test_best_is_marked(column, marked):
+    """In the arrow's direction; what looks the same is as good."""
+    summary = {
+        method: {column: {"mean": mean, "low": 0, "high": 1}}
+        for method, mean in zip("abcd", [1.0001, 1.0004, 3, NAN])
+    }
+    cells = marked_cells({**summary, "e": {}}, [column])
+    assert cells["e"] == [None]
+    found = [m for m, (cell,) in cells.items() if cell and cell[2]]
+    assert found == marked
+
+
+def test_bold_in_markdown():
+    """Only where it was asked for, mean and interval."""
+    summary = figures(a=1.0, b=2.0)
+    assert "**" not in markdown_table(summary)
+    body = markdown_table(summary, mark=True).splitlines()[2:]
+    assert body == ["| a | **1.00 ± 1.00** |", "| b | 2.00 ± 1.00 |"]
+
+
+def test_markdown_of_other_columns():
+    """Those asked for, in that order, with the decimals of their metric."""
+    rows = [{"id": "a", "method": "m|n", "heard AD": 0.5, "AI": 1, "x": -0.0}]
+    names = ["x", "heard AD"]
+    text = markdown_table(summarize(rows, columns=names), columns=names)
+    assert text.splitlines() == [
+        "| method | x | heard AD ↓ |",
+        "|---|---|---|",
+        "| m\\|n | 0.000 ± 0.000 | 0.50 ± 0.00 |",
+    ]
 
 
 def test_csv_round_trip(tmp_path):
@@ -227,6 +354,16 @@ def test_json_round_trip(tmp_path):
     path = tmp_path / "results.json"
     write_json(str(path), content)
     assert json.loads(path.read_text(encoding="utf-8")) == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bytes_in_one_step(tmp_path):
+    """Bytes are written as they are, lines with their ends."""
+    path = tmp_path / "x"
+    write_in_one_step(path, lambda file: file.write(b"\r\n\xff"), binary=True)
+    assert path.read_bytes() == b"\r\n\xff"
+    write_in_one_step(path, lambda file: file.write("ü\n"))
+    assert path.read_bytes() == "ü\n".encode()
     assert list(tmp_path.iterdir()) == [path]
 
 
