@@ -1,0 +1,199 @@
+"""What evaluations load: models to compare, a second opinion, known regions.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import csv
+from pathlib import Path
+
+import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
+
+from lmac_sb.checkpoints import load_classifier
+from lmac_sb.errors import LMACError
+from lmac_sb.experiment import check_frontend, weights_sha256
+from lmac_sb.export import load_interpreter
+
+__all__ = ["load_interpreters", "load_judge", "read_regions", "thin_out"]
+
+
+def load_interpreters(sources, trusted=False, device="cpu"):
+    """Models to compare, by name; all must explain one classifier.
+
+    Arguments
+    ---------
+    sources : dict
+        Name to a run's folder, exported folder or hub id; the first one is
+        the one that the others must agree with.
+    trusted : bool
+        See `lmac_sb.inference.LMACInterpreter.from_hparams`.
+    device : str
+        Where to put them.
+
+    Returns
+    -------
+    dict
+        Name to `lmac_sb.inference.LMACInterpreter`.
+
+    Raises
+    ------
+    LMACError
+        If one cannot be loaded, or explains another classifier, other
+        classes or another front end than the first; names both.
+    """
+    loaded = {}
+    for name, source in sources.items():
+        if "+" in name:
+            raise LMACError(
+                f"interpreters: '{name}', needed is a name without a plus"
+            )
+        loaded[name] = load_interpreter(source, trusted)
+        loaded[name].to(device)
+        loaded[name].device = device
+    first = next(iter(loaded))
+    for name, found in loaded.items():
+        wanted = _identity(loaded[first])
+        for what, value in _identity(found).items():
+            if value != wanted[what]:
+                raise LMACError(
+                    f"interpreters: {sources[name]} has another {what} "
+                    f"({value}) than {sources[first]} ({wanted[what]})"
+                )
+    return loaded
+
+
+def _identity(interpreter):
+    """What two interpreters of one classifier have in common."""
+    features = interpreter.explainer.features
+    return {
+        "sample_rate": features.sample_rate,
+        "hop length in samples": features.hop_samples,
+        "number of bins": features.n_bins,
+        "n_mels": features.fbank_matrix.shape[1],
+        "signal length in samples": interpreter.preprocess.n_samples,
+        "list of classes": interpreter.classes,
+        "classifier": weights_sha256(interpreter.explainer.classifier),
+    }
+
+
+def load_judge(folder, hparams, classes, device="cpu"):
+    """A second classifier as a function of waveforms.
+
+    Arguments
+    ---------
+    folder : str or Path
+        What train_classifier.py wrote as model_folder.
+    hparams : lmac_sb.experiment.Hparams
+        With judge_features, judge_embedding_model and judge_classifier.
+    classes : list of str
+        Classes of the explained classifier.
+    device : str
+        Where to put it.
+
+    Returns
+    -------
+    callable
+        Waveforms [batch, samples] to logits [batch, classes].
+
+    Raises
+    ------
+    LMACError
+        If it cannot be loaded, or has another front end or other classes.
+    """
+    features = hparams["judge_features"].to(device)
+    modules = {
+        "embedding_model": hparams["judge_embedding_model"],
+        "classifier": hparams["judge_classifier"],
+    }
+    encoder = CategoricalEncoder()
+    config = load_classifier(
+        folder, modules, encoder, Path(hparams["output_folder"]) / "judge"
+    )
+    check_frontend(config.get("frontend", {}), hparams, folder)
+    names = [encoder.ind2lab[c] for c in range(len(encoder))]
+    if names != list(classes):
+        raise LMACError(
+            f"judge_folder: {folder} knows the classes {', '.join(names)}, the "
+            f"explained classifier {', '.join(classes)}"
+        )
+    for module in modules.values():
+        module.to(device).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def judge(wavs):
+        mel = features.mel(features.magnitude(features.stft(wavs)))
+        return modules["classifier"](modules["embedding_model"](mel))
+
+    return judge
+
+
+def read_regions(data_folder):
+    """Where in time the sound of a clip is, if `active_regions.csv` tells.
+
+    Arguments
+    ---------
+    data_folder : str or Path
+        In the layout of ESC-50.
+
+    Returns
+    -------
+    dict
+        Clip to (onset, offset) in seconds; empty without the file.
+
+    Raises
+    ------
+    LMACError
+        If the file lacks a column or holds no numbers.
+
+    Example
+    -------
+    >>> read_regions("/no/such/folder")
+    {}
+    """
+    path = Path(data_folder) / "meta" / "active_regions.csv"
+    if not path.is_file():
+        return {}
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return {
+                Path(row["filename"]).stem: (
+                    float(row["onset"]),
+                    float(row["offset"]),
+                )
+                for row in csv.DictReader(file)
+            }
+    except (KeyError, TypeError, ValueError) as error:
+        raise LMACError(
+            f"{path}: needed are the columns filename, onset and offset in "
+            f"seconds ({error!r})"
+        ) from error
+
+
+def thin_out(dataset, n_clips):
+    """Keep some of the clips, evenly spread over their order.
+
+    Arguments
+    ---------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        From `lmac_sb.data.make_dataset`; changed in place.
+    n_clips : int
+        How many; None for all.
+
+    Raises
+    ------
+    LMACError
+        If it is less than one.
+
+    Example
+    -------
+    >>> thin_out(dataset, 40)  # doctest: +SKIP
+    """
+    n_all = len(dataset.data_ids)
+    if n_clips is None or n_clips >= n_all:
+        return
+    if n_clips < 1:
+        raise LMACError(f"n_clips: {n_clips}, needed is 1 or more, or null")
+    places = [n_all * i // n_clips for i in range(n_clips)]
+    dataset.n_samples = [dataset.n_samples[place] for place in places]
+    dataset.data_ids = [dataset.data_ids[place] for place in places]

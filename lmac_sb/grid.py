@@ -1,0 +1,491 @@
+"""The evaluation: every clip, in every setting, by every method.
+
+Each batch of clips in a setting is one file of rows, so that a run that was
+broken off goes on where it stopped.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import hashlib
+import re
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from lmac_sb.data import EqualLengthBatches
+from lmac_sb.errors import LMACError
+from lmac_sb.masking import cut_ranks, ranks
+from lmac_sb.methods import Case, min_max
+from lmac_sb.metrics import evaluate, mask_area, si_sdr
+from lmac_sb.results import read_json, write_json
+from lmac_sb.scenes import ideal_mask
+
+__all__ = ["OWN", "Grid", "Judge"]
+
+NOISE_DB = 30.0  # of the guard "noisy", below the sound
+GUARDED = ("AI", "AD", "AG", "FF", "Fid-In")
+OWN = "own"  # the mask as the method gives it
+
+
+class Judge:
+    """What the classifier, and others, say of masks.
+
+    Arguments
+    ---------
+    explainer : lmac_sb.explainer.Explainer
+        Of the explained classifier.
+    other : callable
+        A second classifier: waveforms [batch, samples] to logits; or None.
+
+    Example
+    -------
+    >>> judge = Judge(explainer)  # doctest: +SKIP
+    >>> judge(analysis, mask, target, ids)["AI"]  # doctest: +SKIP
+    """
+
+    def __init__(self, explainer, other=None):
+        self.explainer = explainer
+        self.other = other
+
+    @torch.no_grad()
+    def __call__(self, case, mask, ids, clean=None, frames=None, full=True):
+        """Columns of the table for one mask a clip.
+
+        Arguments
+        ---------
+        case : lmac_sb.methods.Case
+            What was explained.
+        mask : torch.Tensor
+            [batch, time, freq].
+        ids : list of str
+            Names of the clips, which pick the noise of the guard.
+        clean : torch.Tensor
+            The clip within the mixture, [batch, samples]; None without a
+            mixture.
+        frames : torch.Tensor
+            Known active frames, boolean, [batch, time], or None.
+        full : bool
+            Whether to judge the mask's shape, place and sounds too; else
+            only what the classifier says of both sides.
+
+        Returns
+        -------
+        dict
+            Name to torch.Tensor [batch].
+        """
+        found = self.explainer.complete(
+            case.analysis, mask, case.target, sounds=full
+        )
+        columns = dict(
+            zip(("p", "p_in", "p_out"), _probabilities(found, case.target))
+        )
+        if not full:
+            found.mask = None
+            return {**evaluate(found), "area": mask_area(mask), **columns}
+        columns = {**evaluate(found, case.event, frames), **columns}
+        if clean is not None:
+            columns["SI-SDR"] = si_sdr(found.waveform, clean)
+        for guard, logits in self._guards(case, found, ids).items():
+            whole, inside, outside = logits
+            values = evaluate(
+                SimpleNamespace(
+                    logits=whole,
+                    logits_in=inside,
+                    logits_out=outside,
+                    decision=case.target,
+                    mask=None,
+                )
+            )
+            for name in GUARDED:
+                columns[f"{guard} {name}"] = values[name]
+        return columns
+
+    def _guards(self, case, found, ids):
+        """Logits on the whole, in and out, of the sounds judged otherwise."""
+        sounds = torch.cat((found.waveform, found.residual))
+        half_hop = self.explainer.features.hop_samples // 2
+        shifted = torch.nn.functional.pad(sounds, (half_hop, 0))
+        versions = {
+            "heard": sounds,
+            "noisy": sounds + _noise(sounds, [*ids, *ids]),
+            "shifted": shifted[:, : sounds.shape[1]],
+        }
+        judged = {
+            guard: (found.logits, *self._classify(version).chunk(2))
+            for guard, version in versions.items()
+        }
+        if self.other is not None:
+            everything = torch.cat((case.wavs, sounds))
+            judged["other"] = self.other(everything).chunk(3)
+        return judged
+
+    def _classify(self, wavs):
+        """Logits of waveforms."""
+        features = self.explainer.features
+        return self.explainer.classify(features.magnitude(features.stft(wavs)))
+
+    @torch.no_grad()
+    def silence(self, case):
+        """Probability of the class on silence of the clip's length, [batch]."""
+        silence = torch.zeros_like(case.analysis.magnitude[:1])
+        p = self.explainer.classify(silence).softmax(1)[0]
+        return p[case.target]
+
+
+class Grid:
+    """All rows of an evaluation.
+
+    Arguments
+    ---------
+    explainer : lmac_sb.explainer.Explainer
+        Of the explained classifier.
+    methods : dict
+        From `lmac_sb.methods.make_methods`; the first one's area is the
+        one at which all are compared.
+    settings : list
+        From `lmac_sb.settings.make_settings`.
+    shares : list of float
+        Further areas, in (0, 1].
+    classes : list of str
+        Names of the classes.
+    other : callable
+        See `Judge`.
+    regions : dict
+        Clip to (onset, offset) in seconds where that is known.
+    rows_folder : str or Path
+        Where finished rows are kept.
+    device : str or torch.device
+        Where the models are.
+
+    Raises
+    ------
+    LMACError
+        If a share is out of range, or the first method has no area.
+
+    Example
+    -------
+    >>> grid = Grid(explainer, methods, settings, ...)  # doctest: +SKIP
+    >>> rows, seconds = grid.run(dataset, batch_size=8)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        explainer,
+        methods,
+        settings,
+        shares,
+        classes,
+        rows_folder,
+        other=None,
+        regions=None,
+        device="cpu",
+    ):
+        for share in shares:
+            if not 0 < share <= 1:
+                raise LMACError(f"shares: {share} is not in (0, 1]")
+        self.reference = next(iter(methods))
+        if methods[self.reference].kind == "area":
+            raise LMACError(
+                f"methods: '{self.reference}' comes first, but has no area of "
+                "its own; all are compared at the area of the first"
+            )
+        self.explainer = explainer
+        self.methods = methods
+        self.settings = settings
+        self.shares = list(shares)
+        self.classes = classes
+        self.rows_folder = Path(rows_folder)
+        self.judge = Judge(explainer, other)
+        self.regions = regions or {}
+        self.device = device
+
+    def run(self, dataset, batch_size, bar=None):
+        """Evaluate all clips of a data set.
+
+        Arguments
+        ---------
+        dataset : speechbrain.dataio.dataset.DynamicItemDataset
+            From `lmac_sb.data.make_dataset`, without noise.
+        batch_size : int
+            Clips at once.
+        bar : callable
+            Called with the number of clips whenever a method is done with
+            them in a setting.
+
+        Returns
+        -------
+        rows : list of dict
+            One a clip, setting, method and keep, in a fixed order.
+        seconds : list of dict
+            Mean time of each method for a clip, in each setting.
+        """
+        rows, spent = [], []
+        batches = list(EqualLengthBatches(dataset.n_samples, batch_size))
+        for setting in self.settings:
+            slug = re.sub(r"[^\w.+-]+", "_", setting.name)
+            for batch in batches:
+                ids = [dataset.data_ids[i] for i in batch]
+                key = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+                path = self.rows_folder / f"{slug}-{key}.json"
+                if path.is_file():
+                    done = read_json(path)
+                    if bar is not None:
+                        bar(len(ids) * len(self.methods))
+                else:
+                    done = self._batch(
+                        [dataset[i] for i in batch], setting, bar
+                    )
+                    self.rows_folder.mkdir(parents=True, exist_ok=True)
+                    write_json(path, done)
+                rows += done["rows"]
+                spent += done["seconds"]
+        return self._sorted(rows), _mean_seconds(spent)
+
+    def _sorted(self, rows):
+        """Rows by setting, method, keep and clip."""
+        places = [
+            {name: i for i, name in enumerate(names)}
+            for names in ([s.name for s in self.settings], self.methods)
+        ]
+        keeps = {keep: i for i, keep in enumerate(self._keeps())}
+        return sorted(
+            rows,
+            key=lambda row: (
+                places[0][row["setting"]],
+                places[1][row["method"]],
+                keeps[row["keep"]],
+                row["id"],
+            ),
+        )
+
+    def _keeps(self):
+        """Names of the ways in which a mask is made."""
+        return [OWN, f"area of {self.reference}", *map(str, self.shares)]
+
+    def _batch(self, items, setting, bar):
+        """Rows of some clips of one length in one setting, and the times."""
+        ids = [item["id"] for item in items]
+        mixed = [setting(item["sig"], item["id"]) for item in items]
+        wavs, clean = (torch.stack(x).to(self.device) for x in zip(*mixed))
+        analysis = self.explainer.analyze(wavs)
+        event = None
+        if all("event" in item for item in items):
+            stems = []
+            for item, part in zip(items, clean):
+                # The event at the gain that the clip has in the mixture.
+                peak = item["sig"].abs().max().clamp(min=1e-8)
+                stem = item["event"].to(self.device)
+                stems.append(stem * part.abs().max() / peak)
+            stft = self.explainer.features.stft(torch.stack(stems))
+            event = ideal_mask(stft, analysis.stft)
+        target = analysis.logits.argmax(1)
+        case = Case(self.explainer, wavs, analysis, target, event)
+        frames = self._frames(ids, analysis.magnitude.shape[1])
+        texts = self._texts(items, setting, case)
+        more = {
+            "clean": None if setting.name == "clean" else clean,
+            "frames": frames,
+        }
+        rows, seconds, area = [], [], None
+        for name, method in self.methods.items():
+            begin = time.perf_counter()
+            made = self._make(method, case, area)
+            spent = time.perf_counter() - begin
+            if area is None:
+                if not torch.is_tensor(made):
+                    raise LMACError(f"{self.reference}: {made[0]}")
+                area = mask_area(made)
+            part = self._rows(name, method, made, area, case, ids, more)
+            rows += [{**texts[row["id"]], **row} for row in part]
+            seconds.append(
+                {
+                    "setting": setting.name,
+                    "method": name,
+                    "seconds": spent,
+                    "clips": len(ids),
+                }
+            )
+            if bar is not None:
+                bar(len(ids))
+        return {"rows": rows, "seconds": seconds}
+
+    def _texts(self, items, setting, case):
+        """What all rows of a clip have in common."""
+        silence = self.judge.silence(case).tolist()
+        texts = {}
+        for item, c, p in zip(items, case.target.tolist(), silence):
+            decision = self.classes[c]
+            texts[item["id"]] = {
+                "id": item["id"],
+                "setting": setting.name,
+                "method": None,
+                "keep": None,
+                "label": item["class_string"],
+                "decision": decision,
+                "right": int(decision == item["class_string"]),
+                "p_silence": p,
+            }
+        return texts
+
+    def _frames(self, ids, n_frames):
+        """Active frames [batch, time], none where they are not known."""
+        if not any(clip in self.regions for clip in ids):
+            return None
+        features = self.explainer.features
+        seconds = torch.arange(n_frames) * features.hop_samples
+        seconds = seconds / features.sample_rate
+        unknown = torch.inf, -torch.inf
+        active = [
+            (seconds >= onset) & (seconds <= offset)
+            for onset, offset in (self.regions.get(x, unknown) for x in ids)
+        ]
+        return torch.stack(active).to(self.device)
+
+    def _make(self, method, case, area):
+        """A method's mask or scores; error texts, one a clip, if it fails."""
+        try:
+            made = self._call(method, case, area)
+            if made.isfinite().all():
+                return made
+        except (LMACError, RuntimeError, ValueError, TypeError) as error:
+            if len(case.wavs) == 1:
+                return [" ".join(str(error).split()) or type(error).__name__]
+        if len(case.wavs) == 1:
+            return ["NaN in the mask"]
+        # Clip by clip, so that one does not cost the others their rows.
+        parts = [
+            self._make(
+                method,
+                _pick(case, i),
+                None if area is None else area[i : i + 1],
+            )
+            for i in range(len(case.wavs))
+        ]
+        if all(torch.is_tensor(part) for part in parts):
+            return torch.cat(parts)
+        return [part if torch.is_tensor(part) else part[0] for part in parts]
+
+    def _call(self, method, case, area):
+        """A method's mask or scores, as a tensor of the right shape."""
+        if method.kind == "area":
+            made = method.function(case, area)
+        else:
+            made = method.function(case)
+        shape = case.analysis.magnitude.shape
+        if made.shape != shape:
+            raise LMACError(
+                f"mask of shape {tuple(made.shape)}, needed {tuple(shape)}"
+            )
+        return made.detach().float()
+
+    def _rows(self, name, method, made, area, case, ids, more):
+        """Rows of one method: in each of its keeps, one a clip."""
+        if torch.is_tensor(made):
+            return self._judged(name, method, made, area, case, ids, more)
+        rows = []
+        for i, part in enumerate(made):
+            if torch.is_tensor(part):
+                one = {
+                    key: None if x is None else x[i : i + 1]
+                    for key, x in more.items()
+                }
+                rows += self._judged(
+                    name,
+                    method,
+                    part,
+                    area[i : i + 1],
+                    _pick(case, i),
+                    ids[i : i + 1],
+                    one,
+                )
+            else:
+                head = {"id": ids[i], "method": name, "keep": OWN}
+                rows.append({**head, "error": part})
+        return rows
+
+    def _judged(self, name, method, made, area, case, ids, more):
+        """Rows of masks that could be made."""
+        flat = (made.amax((1, 2)) == made.amin((1, 2))).tolist()
+        rows = []
+        for keep, mask in self._masks(method, made, area, case):
+            full = keep in self._keeps()[:2]
+            columns = self.judge(case, mask, ids, full=full, **more)
+            columns = {key: x.tolist() for key, x in columns.items()}
+            for i, clip in enumerate(ids):
+                row = {"id": clip, "method": name, "keep": keep}
+                row.update((key, x[i]) for key, x in columns.items())
+                if case.event is None and clip not in self.regions:
+                    for key in [k for k in row if k.startswith("time_")]:
+                        del row[key]
+                if flat[i] and method.kind != "fixed":
+                    row["warning"] = "constant mask"
+                rows.append(row)
+        return rows
+
+    def _masks(self, method, made, area, case):
+        """The masks of a method in each of its keeps."""
+        own, at_area, *shares = self._keeps()
+        if method.kind in ("fixed", "mask", "area"):
+            yield own, made
+        else:
+            yield own, min_max(made)
+        if method.kind == "area":
+            yield at_area, made
+            for keep, share in zip(shares, self.shares):
+                yield keep, method.function(case, torch.full_like(area, share))
+        elif method.kind != "fixed":
+            places = ranks(made)
+            yield at_area, cut_ranks(places, area)
+            for keep, share in zip(shares, self.shares):
+                yield keep, cut_ranks(places, share)
+
+
+def _pick(case, i):
+    """One clip of a case."""
+    row = slice(i, i + 1)
+    analysis = case.analysis
+    part = type(analysis)(
+        analysis.stft[row],
+        analysis.magnitude[row],
+        analysis.logits[row],
+        [latent[row] for latent in analysis.latents],
+        analysis.n_samples,
+    )
+    event = None if case.event is None else case.event[row]
+    return Case(case.explainer, case.wavs[row], part, case.target[row], event)
+
+
+def _probabilities(found, target):
+    """Of the explained class: on the whole, inside, outside; [batch] each."""
+    return [
+        logits.softmax(1).gather(1, target[:, None])[:, 0]
+        for logits in (found.logits, found.logits_in, found.logits_out)
+    ]
+
+
+def _noise(sounds, ids):
+    """White noise of `NOISE_DB` less power than each sound."""
+    noise = []
+    for clip in ids:
+        digest = hashlib.sha256(f"noisy {clip}".encode()).digest()
+        generator = torch.Generator()
+        generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        noise.append(torch.randn(sounds.shape[1], generator=generator))
+    power = sounds.pow(2).mean(1, keepdim=True) * 10 ** (-NOISE_DB / 10)
+    return torch.stack(noise).to(sounds.device) * power.sqrt()
+
+
+def _mean_seconds(spent):
+    """Mean seconds for a clip by setting and method, in their order."""
+    sums = {}
+    for entry in spent:
+        total = sums.setdefault((entry["setting"], entry["method"]), [0, 0])
+        total[0] += entry["seconds"]
+        total[1] += entry["clips"]
+    return [
+        {"setting": setting, "method": method, "seconds": total / n}
+        for (setting, method), (total, n) in sums.items()
+    ]

@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""Evaluate explanations: every method, in every setting, on every clip.
+
+On the embedded scenes, and on ESC-50:
+
+    python eval.py hparams/eval.yaml --interpreter results/lmac/1234
+    python eval.py hparams/eval.yaml --interpreter results/esc50_lmac/1234 \
+        --data_folder /path/to/ESC-50 --interpreters "{lmac_ft: other_folder}"
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+from esc50_prepare import prepare_esc50
+from tqdm import tqdm
+
+from lmac_sb.data import check_labels, make_dataset
+from lmac_sb.errors import LMACError, exit_on_user_error
+from lmac_sb.evaluation import (
+    load_interpreters,
+    load_judge,
+    read_regions,
+    thin_out,
+)
+from lmac_sb.experiment import claim_folder, load_hparams, weights_sha256
+from lmac_sb.figures import draw_curves, draw_passes, draw_snr
+from lmac_sb.grid import OWN, Grid
+from lmac_sb.manifests import read_entries
+from lmac_sb.methods import make_methods, passes
+from lmac_sb.results import provenance, summarize, write_csv, write_json
+from lmac_sb.scenes import make_scenes
+from lmac_sb.settings import make_settings
+from lmac_sb.tables import write_summary
+from lmac_sb.training import LOG_CONFIG
+
+STEPS_METRICS = ["AI", "AD", "AG", "FF", "area", "event_mass"]
+NOISE_PARTS = {"train": "tr", "valid": "cv", "test": "tt"}
+
+
+def table(rows):
+    """Rows with all columns, those of the first row first."""
+    last = ["warning", "error"]
+    names = dict.fromkeys(name for row in rows for name in row)
+    names = [name for name in names if name not in last] + last
+    return [{name: row.get(name, "") for name in names} for row in rows]
+
+
+def steps(rows, methods):
+    """Setting to method to (passes, figures), where a method took steps."""
+    lines = {}
+    for name, method in methods.items():
+        if passes(method) is None:
+            continue
+        line = name.split("+")[0]
+        for setting in dict.fromkeys(row["setting"] for row in rows):
+            chosen = [
+                row
+                for row in rows
+                if (row["setting"], row["method"], row["keep"])
+                == (setting, name, OWN)
+                and "error" not in row
+            ]
+            if chosen:
+                figures = summarize(chosen, columns=STEPS_METRICS)[name]
+                points = lines.setdefault(setting, {}).setdefault(line, [])
+                points.append((passes(method), figures))
+    return lines
+
+
+@exit_on_user_error
+def main(argv=None):
+    """Evaluate; write rows, tables and figures."""
+    hparams_file, hparams, run_opts, overrides = load_hparams(
+        sys.argv[1:] if argv is None else argv, Path(__file__).parent
+    )
+    device = run_opts.get("device") or "cpu"
+    split = hparams["split"]
+    if split not in NOISE_PARTS:
+        raise LMACError(f"split: '{split}' is none of {', '.join(NOISE_PARTS)}")
+    loaded = load_interpreters(
+        {"lmac": hparams["interpreter"], **hparams["interpreters"]},
+        hparams["trusted"],
+        device,
+    )
+    interpreter = loaded["lmac"]
+    explainers = {name: x.explainer for name, x in loaded.items()}
+    methods = make_methods(
+        hparams["methods"],
+        explainers,
+        hparams["optimised_steps"],
+        hparams["seed"],
+    )
+    other = None
+    if hparams["judge_folder"] is not None:
+        other = load_judge(
+            hparams["judge_folder"], hparams, interpreter.classes, device
+        )
+    output_folder = Path(hparams["output_folder"])
+    sb.create_experiment_directory(
+        experiment_directory=output_folder,
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+        log_config=LOG_CONFIG,
+    )
+
+    # Data
+    data_folder = hparams["data_folder"]
+    if data_folder is None:
+        data_folder = hparams["scenes_folder"]
+        make_scenes(data_folder)
+    prepare_esc50(
+        data_folder=data_folder,
+        manifest_folder=hparams["manifest_folder"],
+        train_fold_nums=hparams["train_fold_nums"],
+        valid_fold_nums=hparams["valid_fold_nums"],
+        test_fold_nums=hparams["test_fold_nums"],
+        download=hparams["download"],
+        skip_bad_clips=hparams["skip_bad_clips"],
+    )
+    label_encoder = interpreter.hparams.label_encoder
+    check_labels(
+        hparams["manifest_folder"], label_encoder, hparams["interpreter"]
+    )
+    manifest = Path(hparams["manifest_folder"]) / f"{split}.json"
+    settings = make_settings(
+        hparams["settings"],
+        dict(read_entries(manifest)),
+        interpreter.sample_rate,
+        hparams["seed"],
+        hparams["wham_folder"],
+        hparams["speech_folder"],
+        NOISE_PARTS[split],
+    )
+    dataset = make_dataset(
+        manifest, interpreter.preprocess, label_encoder, events=True
+    )
+    thin_out(dataset, hparams["n_clips"])
+    claim_folder(
+        output_folder,
+        hparams["manifest_folder"],
+        seed=hparams["seed"],
+        split=split,
+        methods=", ".join(methods),
+        settings=", ".join(setting.name for setting in settings),
+        shares=str(hparams["shares"]),
+        n_clips=hparams["n_clips"],
+        optimised_steps=hparams["optimised_steps"],
+        interpreters=weights_sha256(
+            *(x.classifier for x in explainers.values()),
+            *(x.decoder for x in explainers.values()),
+        ),
+        judge=weights_sha256(
+            *(hparams[f"judge_{x}"] for x in ("embedding_model", "classifier"))
+        )
+        if other
+        else None,
+    )
+
+    grid = Grid(
+        interpreter.explainer,
+        methods,
+        settings,
+        hparams["shares"],
+        interpreter.classes,
+        output_folder / "rows",
+        other,
+        read_regions(data_folder),
+        device,
+    )
+    total = len(dataset.n_samples) * len(settings) * len(methods)
+    with tqdm(
+        total=total, unit="clip", disable=run_opts.get("noprogressbar")
+    ) as bar:
+        rows, seconds = grid.run(dataset, hparams["batch_size"], bar.update)
+
+    write_csv(output_folder / "results.csv", table(rows))
+    write_csv(output_folder / "seconds.csv", seconds)
+    write_json(output_folder / "provenance.json", provenance(split=split))
+    write_summary(output_folder, rows)
+    draw_curves(output_folder / "curves", rows)
+    draw_snr(output_folder / "snr", rows)
+    for setting, lines in steps(rows, methods).items():
+        if all(len(points) == 1 for points in lines.values()):
+            continue
+        stem = output_folder / f"steps {setting}".replace(" ", "_")
+        draw_passes(stem, lines, STEPS_METRICS)
+    print((output_folder / "summary.md").read_text(encoding="utf-8"))
+    print(f"all rows, tables and figures: {output_folder}")
+    failed = [row for row in rows if row.get("error")]
+    for row in failed:
+        print(f"{row['setting']}, {row['method']}, {row['id']}: {row['error']}")
+    if failed:
+        raise LMACError(f"{len(failed)} rows failed, see {output_folder}")
+
+
+if __name__ == "__main__":
+    main()
