@@ -90,10 +90,40 @@ def loudest_bins(magnitude, area, seed=0):
     return top_share(magnitude, area)
 
 
+def loudest_frames(magnitude, area, seed=0):
+    """Keep whole frames, those of the most energy first.
+
+    Arguments
+    ---------
+    magnitude : torch.Tensor
+        [batch, time, freq].
+    area : torch.Tensor
+        Share of the frames to keep, [batch]; at least one is kept where it is
+        not zero.
+    seed : int
+        Unused.
+
+    Returns
+    -------
+    torch.Tensor
+        Zeros and ones, [batch, time, freq].
+
+    Example
+    -------
+    >>> magnitude = torch.tensor([[[3.0, 0.0], [2.0, 2.0]]])
+    >>> loudest_frames(magnitude, torch.tensor([0.5]), 0)
+    tensor([[[1., 1.],
+             [0., 0.]]])
+    """
+    energy = magnitude.square().sum(2, keepdim=True)
+    return top_share(energy, area).expand_as(magnitude).contiguous()
+
+
 # name -> function of the magnitude [batch, time, freq] and the share of bins
 # to keep [batch]
 TRIVIAL_MASKS = {
     "ones": ones,
     "random": random_bins,
     "loudest": loudest_bins,
+    "loudest_frames": loudest_frames,
 }

@@ -431,7 +431,8 @@ class Grid:
         if method.kind in ("fixed", "mask", "area"):
             yield own, made
         else:
-            yield own, min_max(made)
+            # What speaks against the class, below zero, is not relevant to it.
+            yield own, min_max(made.clamp(min=0))
         if method.kind == "area":
             yield at_area, made
             for keep, share in zip(shares, self.shares):

@@ -23,6 +23,7 @@ __all__ = [
     "MASK_DOMAINS",
     "apply_mask",
     "binarize",
+    "convert_mask",
     "cut_ranks",
     "ranks",
     "top_share",
@@ -72,6 +73,40 @@ def apply_mask(magnitude, mask, domain="log1p"):
     if domain == "log1p":
         return torch.expm1(mask * torch.log1p(magnitude))
     raise LMACError(f"mask_domain: '{domain}' is none of {MASK_DOMAINS}")
+
+
+def convert_mask(magnitude, mask, found, wanted):
+    """The same masked-in sound as a mask in another domain.
+
+    Arguments
+    ---------
+    magnitude : torch.Tensor
+        Linear magnitude, [batch, time, freq].
+    mask : torch.Tensor
+        Values in [0, 1], [batch, time, freq].
+    found, wanted : str
+        Domain that it is in and that it shall be in.
+
+    Returns
+    -------
+    torch.Tensor
+        [batch, time, freq], in [0, 1].
+
+    Example
+    -------
+    >>> mask = torch.tensor([[[0.5]]])
+    >>> convert_mask(torch.tensor([[[3.0]]]), mask, "log1p", "linear")
+    tensor([[[0.3333]]])
+    """
+    if found == wanted:
+        return mask
+    masked = apply_mask(magnitude, mask, found)
+    if wanted == "linear":
+        part, whole = masked, magnitude
+    else:
+        part, whole = torch.log1p(masked), torch.log1p(magnitude)
+    # Nothing is let through of nothing.
+    return (part / whole.clamp(min=1e-30)).clamp(0, 1)
 
 
 def binarize(mask, threshold):

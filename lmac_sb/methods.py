@@ -14,6 +14,7 @@ import torch
 from lmac_sb.attributions import ATTRIBUTIONS
 from lmac_sb.baselines import TRIVIAL_MASKS
 from lmac_sb.errors import LMACError
+from lmac_sb.masking import convert_mask
 
 __all__ = ["Case", "Method", "make_methods", "min_max", "passes"]
 
@@ -181,9 +182,11 @@ def _decode(explainer, steps, case):
             # Its decoder may want another view, such as one with evidence.
             analysis = explainer.analyze(case.wavs, case.target)
         mask = explainer.mask(analysis, case.target)
-    if steps == 0:
-        return mask
-    return explainer.refine(analysis, mask, steps, case.target)
+    if steps:
+        mask = explainer.refine(analysis, mask, steps, case.target)
+    # All masks of a table act where those of its first model do.
+    domains = explainer.mask_domain, case.explainer.mask_domain
+    return convert_mask(case.analysis.magnitude, mask, *domains)
 
 
 def _optimised(steps, case):

@@ -20,8 +20,9 @@ def magnitudes():
 
 
 def test_names():
-    """The three that each table shows."""
-    assert list(TRIVIAL_MASKS) == ["ones", "random", "loudest"]
+    """Those that each table shows."""
+    names = ["ones", "random", "loudest", "loudest_frames"]
+    assert list(TRIVIAL_MASKS) == names
 
 
 @pytest.mark.parametrize("name", list(TRIVIAL_MASKS))
@@ -86,3 +87,30 @@ def test_loudest_is_loudest():
         kept = magnitude[i][mask[i] == 1]
         left = magnitude[i][mask[i] == 0]
         assert kept.min() > left.max()
+
+
+def test_loudest_frames_are_whole_and_loudest():
+    """By energy, as many frames as the area says, rounded."""
+    magnitude = magnitudes()
+    # One bin outweighs a frame of many: energy, not the sum of magnitudes.
+    magnitude[2] = 0.3
+    magnitude[2, 7] = torch.eye(10)[4] * 2
+    mask = TRIVIAL_MASKS["loudest_frames"](magnitude, AREAS)
+    assert torch.equal(mask, mask[:, :, :1].expand_as(mask))
+    frames = mask[:, :, 0]
+    assert frames.sum(1).tolist() == [0, 2, 7, 10, 20]
+    assert frames[2, 7] == 1
+    for i in (2, 3):
+        energy = [
+            sum(float(value) ** 2 for value in frame) for frame in magnitude[i]
+        ]
+        kept = [e for e, keep in zip(energy, frames[i].tolist()) if keep]
+        left = [e for e, keep in zip(energy, frames[i].tolist()) if not keep]
+        assert min(kept) >= max(left) - 1e-5
+
+
+def test_loudest_frames_keep_at_least_one():
+    """Below half a frame too, but none at an area of zero."""
+    area = torch.tensor([0.0, 0.01])
+    mask = TRIVIAL_MASKS["loudest_frames"](torch.rand(2, 20, 10), area)
+    assert mask.sum((1, 2)).tolist() == [0, 10]

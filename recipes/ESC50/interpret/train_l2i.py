@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Train L2I, the method that L-MAC is compared with, on the same classifier.
+
+On the embedded scenes (a classifier is trained first if there is none), and
+on ESC-50:
+
+    python train_l2i.py hparams/l2i.yaml
+    python train_l2i.py hparams/l2i.yaml --data_folder /path/to/ESC-50 \
+        --classifier_folder /path/to/model --n_classes 50
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import run_on_main
+
+from lmac_sb.checkpoints import load_strict
+from lmac_sb.errors import exit_on_user_error
+from lmac_sb.experiment import (
+    claim_folder,
+    load_hparams,
+    log_to_console,
+    weights_sha256,
+)
+from lmac_sb.lock import lock_folder
+from lmac_sb.training import LOG_CONFIG
+from train_lmac import LMACBrain, prepare, train
+
+
+class L2IBrain(LMACBrain):
+    """Trains the network to rebuild the sound and imitate the classifier."""
+
+    method = "l2i"
+    levers = ("raise relevance_th", "lower relevance_th")
+
+    def compute_forward(self, batch, stage):
+        """Analysis and decomposition of the sound, and its explanation."""
+        batch = batch.to(self.device)
+        explainer = self.hparams.explainer
+        analysis = explainer.analyze(batch.sig.data)
+        log_magnitude = explainer.pad(torch.log1p(analysis.magnitude))
+        parts = self.modules.decoder(analysis.latents, log_magnitude)
+        explanation = None
+        if stage != sb.Stage.TRAIN:
+            sounds = stage == sb.Stage.TEST or bool(self.chosen(batch, stage))
+            mask = explainer.mask(analysis)
+            explanation = explainer.complete(analysis, mask, sounds=sounds)
+        return analysis, log_magnitude, parts, explanation
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Mean loss; records the terms, and the metrics when not training."""
+        analysis, log_magnitude, parts, explanation = predictions
+        labels = batch.class_string_encoded.data[:, 0].to(self.device)
+        decision = analysis.logits.argmax(1)
+        losses, terms = self.hparams.l2i_loss(
+            parts, log_magnitude, analysis.logits
+        )
+        self.record(
+            batch.id,
+            accuracy=decision == labels,
+            # How often the imitation decides as the classifier does.
+            fidelity=parts.logits.argmax(1) == decision,
+            **terms,
+        )
+        if stage != sb.Stage.TRAIN:
+            self.judge(analysis, explanation, batch, stage)
+        return self.mean_loss(losses, batch.id)
+
+
+def write_dictionary(path, dataset, hparams):
+    """Learn the dictionary from the training clips, if it is not there."""
+    path = Path(path)
+    if path.is_file():
+        return
+    features, learner = hparams["features"], hparams["dictionary_learner"]
+
+    def log_spectrogram(number):
+        with torch.no_grad():
+            stft = features.stft(dataset[number]["sig"][None])
+            return torch.log1p(features.magnitude(stft))[0]
+
+    frames = learner.sample(log_spectrogram, len(dataset))
+    print(f"learning {learner.n_components} spectral patterns", flush=True)
+    dictionary = learner.learn(frames)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    torch.save({"W": dictionary}, part)
+    os.replace(part, path)
+
+
+@exit_on_user_error
+def main(argv=None):
+    """Learn the dictionary, train, test, and write results and sounds."""
+    hparams_file, hparams, run_opts, overrides = load_hparams(
+        sys.argv[1:] if argv is None else argv, Path(__file__).parent
+    )
+    log_to_console()
+    with lock_folder(hparams["output_folder"]):
+        datasets = prepare(hparams)
+        learner = hparams["dictionary_learner"]
+        run_on_main(
+            claim_folder,
+            args=[
+                hparams["output_folder"],
+                hparams["manifest_folder"],
+                hparams["save_folder"],
+            ],
+            kwargs={
+                "seed": hparams["seed"],
+                "classifier": weights_sha256(hparams["frozen_classifier"]),
+                "starting decoder": weights_sha256(hparams["decoder"]),
+                "nmf_frames": learner.n_frames,
+                "nmf_sparsity": learner.sparsity,
+                "nmf_iterations": learner.n_iterations,
+            },
+        )
+        # Only now, so that a refused run leaves the folder as it is.
+        sb.create_experiment_directory(
+            experiment_directory=hparams["output_folder"],
+            hyperparams_to_save=hparams_file,
+            overrides=overrides,
+            log_config=LOG_CONFIG,
+        )
+        path = Path(hparams["save_folder"]) / "dictionary.ckpt"
+        run_on_main(write_dictionary, args=[path, datasets["train"], hparams])
+        load_strict(hparams["decoder"].dictionary, path)
+        train(L2IBrain, hparams, run_opts, datasets)
+
+
+if __name__ == "__main__":
+    main()

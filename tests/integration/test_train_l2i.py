@@ -1,0 +1,216 @@
+"""Tests of train_l2i.py with l2i.yaml.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmac_sb import LMACInterpreter
+from lmac_sb.baselines import TRIVIAL_MASKS
+from lmac_sb.checkpoints import best_checkpoint
+from lmac_sb.export import export_run
+from lmac_sb.metrics import METRICS
+
+METHODS = ["l2i", "l2i_heard", "l2i_binary", *TRIVIAL_MASKS]
+
+
+@pytest.fixture(scope="module")
+def small(tiny):
+    """Overrides for a small dictionary that is learnt in no time."""
+    return {
+        **tiny,
+        "n_components": 20,
+        "nmf_frames": 800,
+        "nmf_iterations": 20,
+        "decoder_width": 32,
+    }
+
+
+@pytest.fixture(scope="module")
+def l2i_run(once, recipe, small):
+    """Folder of a finished run."""
+
+    def make(folder):
+        done = recipe.main(
+            "train_l2i", "l2i.yaml", output_folder=folder, **small
+        )
+        assert done.code == 0, done.err
+        (folder / "console.txt").write_text(done.out, encoding="utf-8")
+
+    return once("l2i", make)
+
+
+def logged(folder, name):
+    """Values of a figure in the log, such as `valid fidelity`."""
+    text = (folder / "train_log.txt").read_text()
+    return [float(x) for x in re.findall(rf"{name}: ([\d.e+-]+)", text)]
+
+
+def saved_dictionary(folder):
+    """What the run learnt before the training."""
+    return torch.load(folder / "save" / "dictionary.ckpt")["W"]
+
+
+def test_results_by_clip(l2i_run, helpers):
+    """The files of an L-MAC run: each clip, method and metric."""
+    rows = helpers.read_rows(l2i_run)
+    manifest = json.loads((l2i_run / "manifests" / "test.json").read_text())
+    assert [(row["id"], row["method"]) for row in rows] == [
+        (clip, method) for clip in sorted(manifest) for method in METHODS
+    ]
+    for row in rows:
+        assert set(row) == {"id", "method", "label", "decision", *METRICS}
+        assert 0 <= row["area"] <= 1
+    results = json.loads((l2i_run / "results.json").read_text())
+    assert list(results["summary"]) == METHODS
+    # Each other method is compared with this one.
+    assert "difference" in results["summary"]["ones"]["AI"]
+    assert "difference" not in results["summary"]["l2i"]["AI"]
+    (sounds,) = (l2i_run / "interpretations" / "test").iterdir()
+    assert (sounds / "interpretation.wav").is_file()
+
+
+def test_trivial_masks_have_the_same_area(l2i_run, helpers):
+    table = {(r["id"], r["method"]): r for r in helpers.read_rows(l2i_run)}
+    for (clip, method), row in table.items():
+        if method in ("random", "loudest"):
+            area = table[clip, "l2i"]["area"]
+            assert row["area"] == pytest.approx(area, abs=1e-4)
+
+
+def test_it_learns(l2i_run):
+    """The sound is rebuilt better, and each figure is logged."""
+    for stage in ("train", "valid"):
+        errors = logged(l2i_run, f"{stage} reconstruction")
+        assert len(errors) == 2
+        assert errors[1] < errors[0]
+    for name in ("loss", "imitation", "sparsity", "fidelity", "accuracy"):
+        assert len(logged(l2i_run, f"valid {name}")) == 2, name
+    assert all(0 <= x <= 1 for x in logged(l2i_run, "valid fidelity"))
+    console = (l2i_run / "console.txt").read_text()
+    assert "learning 20 spectral patterns" in console
+    assert "fidelity" in console
+
+
+def test_dictionary_is_kept(l2i_run):
+    """Training leaves it alone, and the checkpoint holds it."""
+    W = saved_dictionary(l2i_run)
+    assert W.shape == (513, 20) and (W >= 0).all()
+    best = best_checkpoint(l2i_run / "save", "loss")
+    state = torch.load(best.paramfiles["decoder"])
+    assert torch.equal(state["dictionary.W"], W)
+    assert state["theta.weight"].shape == (10, 20)
+
+
+def test_the_same_again(recipe, small, l2i_run, helpers, tmp_path):
+    """In another folder and in one go: dictionary and figures agree."""
+    done = recipe.main("train_l2i", "l2i.yaml", output_folder=tmp_path, **small)
+    assert done.code == 0, done.err
+    assert torch.equal(saved_dictionary(tmp_path), saved_dictionary(l2i_run))
+    assert helpers.read_rows(tmp_path) == helpers.read_rows(l2i_run)
+
+
+def test_resume(recipe, small, l2i_run, helpers, tmp_path):
+    """A finished run is tested again; its dictionary is not learnt anew."""
+    folder = tmp_path / "run"
+    shutil.copytree(l2i_run, folder)
+    before = (folder / "save" / "dictionary.ckpt").stat().st_mtime_ns
+    done = recipe.main("train_l2i", "l2i.yaml", output_folder=folder, **small)
+    assert done.code == 0, done.err
+    assert "epochs are done already" in done.out
+    assert "learning" not in done.out
+    assert (folder / "save" / "dictionary.ckpt").stat().st_mtime_ns == before
+    assert helpers.read_rows(folder) == helpers.read_rows(l2i_run)
+
+
+def test_a_kill_while_the_dictionary_is_written(
+    recipe, small, l2i_run, monkeypatch, tmp_path
+):
+    """Leaves nothing that a later run takes for a dictionary."""
+    replace = os.replace
+
+    def kill(part, path):
+        if Path(path).name == "dictionary.ckpt":
+            assert Path(part).is_file()
+            raise KeyboardInterrupt
+        replace(part, path)
+
+    monkeypatch.setattr(os, "replace", kill)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.main("train_l2i", "l2i.yaml", output_folder=tmp_path, **small)
+    monkeypatch.undo()
+    assert not (tmp_path / "save" / "dictionary.ckpt").exists()
+    options = {**small, "number_of_epochs": 1}
+    done = recipe.main(
+        "train_l2i", "l2i.yaml", output_folder=tmp_path, **options
+    )
+    assert done.code == 0, done.err
+    assert torch.equal(saved_dictionary(tmp_path), saved_dictionary(l2i_run))
+    names = {path.name for path in (tmp_path / "save").iterdir()}
+    assert "dictionary.ckpt.part" not in names
+
+
+def test_exported_folder_explains_any_class(l2i_run, scenes, tmp_path):
+    """Loaded untrusted: same dictionary, masks that depend on the class."""
+    folder = export_run(l2i_run, tmp_path / "model")
+    interpreter = LMACInterpreter.from_hparams(folder)
+    decoder = interpreter.explainer.decoder
+    assert torch.equal(decoder.dictionary.W, saved_dictionary(l2i_run))
+    assert not interpreter.explainer.classifier.evidence
+    wav = interpreter.preprocess(str(next((scenes / "audio").glob("5-*"))))
+    masks = []
+    for c in range(10):
+        target = torch.tensor([c])
+        with torch.no_grad():
+            masks.append(interpreter.explainer(wav[None], target=target).mask)
+    assert all(0 <= m.min() <= m.max() <= 1 for m in masks)
+    assert max(float((m - masks[0]).abs().max()) for m in masks) > 0.1
+
+
+def test_another_dictionary_in_the_same_folder(recipe, small, l2i_run, helpers):
+    """Refused, and nothing of the run is touched but its log."""
+    before = helpers.digest(l2i_run / "save")
+    done = recipe.main(
+        "train_l2i",
+        "l2i.yaml",
+        output_folder=l2i_run,
+        **{**small, "nmf_sparsity": 0.1},
+    )
+    assert done.code == 1
+    assert "another nmf_sparsity (0.8, now 0.1)" in done.err
+    assert helpers.digest(l2i_run / "save") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_components": 0}, "n_components: 0, needed is 1 or more"),
+        ({"reconstruction_w": -1}, "reconstruction_w: -1, a weight is 0"),
+        ({"sparsity_w": -0.5}, "sparsity_w: -0.5, a weight is 0 or more"),
+        ({"relevance_th": 2}, "relevance_th: 2 is not in [0, 1)"),
+        ({"nmf_frames": 0}, "nmf_frames: 0, needed is 1 or more"),
+        ({"nmf_iterations": 0}, "nmf_iterations: 0, needed is 1 or more"),
+        ({"nmf_sparsity": -1}, "nmf_sparsity: -1, a weight is 0 or more"),
+        ({"train_fold_nums": []}, "train_fold_nums"),
+    ],
+)
+def test_bad_settings(recipe, small, tmp_path, change, message):
+    """One line that names the key, and the folder stays free."""
+    done = recipe.main(
+        "train_l2i",
+        "l2i.yaml",
+        output_folder=tmp_path / "run",
+        **{**small, **change},
+    )
+    assert done.code == 1
+    assert message in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not list(tmp_path.rglob("experiment.json"))
