@@ -2,7 +2,8 @@
 
 A folder holds ``original``, ``interpretation`` and ``residual`` as sounds,
 ``spectra.png`` for people, and ``maps.npz`` and ``explanation.json`` for the
-report.
+report. Beside those of a refined mask, a sub-folder ``unrefined`` may hold the
+same for the decoder's own.
 
 Authors
  * The lmac-sb authors 2026
@@ -27,10 +28,17 @@ from matplotlib.figure import Figure  # noqa: E402
 from lmac_sb.errors import LMACError  # noqa: E402
 from lmac_sb.metrics import evaluate  # noqa: E402
 
-__all__ = ["AUDIO_FORMATS", "common_gain", "draw_clip", "save_clip"]
+__all__ = [
+    "AUDIO_FORMATS",
+    "UNREFINED",
+    "common_gain",
+    "draw_clip",
+    "save_clip",
+]
 
 AUDIO_FORMATS = ("wav", "flac")
 SOUNDS = ("original", "interpretation", "residual")
+UNREFINED = "unrefined"  # sub-folder
 RANGE_DB = 80  # shown below a clip's maximum
 MAX_FRAMES = 3000  # of a stored map; longer clips are pooled in time
 _FLOOR = 1e-7  # the least magnitude of a spectrogram
@@ -50,6 +58,7 @@ def save_clip(
     audio_format="wav",
     metrics=None,
     windows=None,
+    refine_steps=0,
 ):
     """Write one explained clip for a person to hear and see.
 
@@ -58,7 +67,7 @@ def save_clip(
     one common gain; ``spectra.png`` shows all three and the mask on common
     axes; ``maps.npz`` and ``explanation.json`` hold mask, level,
     probabilities and metrics. Each file appears complete or not at all,
-    ``explanation.json`` last.
+    ``explanation.json`` last. An earlier clip's ``unrefined`` goes.
 
     Arguments
     ---------
@@ -86,6 +95,8 @@ def save_clip(
         Name to number; computed from the explanation unless given.
     windows : list of dict
         Decision of each window of a long clip.
+    refine_steps : int
+        Gradient steps that led to the mask from the decoder's.
 
     Returns
     -------
@@ -123,6 +134,7 @@ def save_clip(
         "n_bins": features.n_bins,
         "gain": gain,
         "threshold": threshold,
+        "refine_steps": refine_steps,
     }
     if windows is not None:
         content["windows"] = windows
@@ -148,6 +160,8 @@ def save_clip(
         for name in SOUNDS:
             for other in AUDIO_FORMATS:
                 (folder / f"{name}.{other}").unlink(missing_ok=True)
+        if (folder / UNREFINED / "explanation.json").is_file():
+            shutil.rmtree(folder / UNREFINED)
         for path in sorted(part.iterdir(), key=lambda p: p.suffix == ".json"):
             os.replace(path, folder / path.name)
     finally:

@@ -52,6 +52,7 @@ HPARAMS = "hyperparams.yaml"
 # classes only: below a module or a class lies all that it has imported.
 SAFE_CLASSES = (
     "lmac_sb.audio.Preprocessor",
+    "lmac_sb.classifier.AttentionEmbedding",
     "lmac_sb.classifier.ConvEmbedding",
     "lmac_sb.classifier.FrozenClassifier",
     "lmac_sb.decoder.MaskDecoder",
@@ -59,6 +60,9 @@ SAFE_CLASSES = (
     "lmac_sb.explainer.Explainer",
     "lmac_sb.features.FbankFeatures",
     "lmac_sb.features.SpectralFeatures",
+    "lmac_sb.l2i.L2IDecoder",
+    "lmac_sb.losses.LMACLoss",
+    "lmac_sb.refine.Refiner",
     "speechbrain.dataio.encoder.CategoricalEncoder",
     "speechbrain.lobes.features.Fbank",
     "speechbrain.lobes.models.Cnn14.CNN14PSI",
@@ -66,6 +70,7 @@ SAFE_CLASSES = (
     "speechbrain.lobes.models.Cnn14.Cnn14",
     "speechbrain.lobes.models.ECAPA_TDNN.Classifier",
     "speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN",
+    "speechbrain.lobes.models.PIQ.Conv2dEncoder_v2",
     "speechbrain.lobes.models.Xvector.Classifier",
     "speechbrain.lobes.models.Xvector.Xvector",
     "speechbrain.processing.features.Filterbank",

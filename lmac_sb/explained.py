@@ -13,7 +13,7 @@ from pathlib import Path
 import soundfile as sf
 import torch
 
-from lmac_sb.artifacts import common_gain, draw_clip, save_clip
+from lmac_sb.artifacts import UNREFINED, common_gain, draw_clip, save_clip
 from lmac_sb.explainer import Explanation
 from lmac_sb.features import SpectralFeatures
 
@@ -50,11 +50,16 @@ class AudioExplanation(Explanation):
         Where each clip comes from, or None.
     threshold : float
         At which the masks were made binary, or None.
+    refine_steps : int
+        Gradient steps that were allowed from the decoder's masks.
     windows : list
         For each clip the list of its windows, each a dict with start and end
         in seconds, decision, p, p_in and p_out of that window.
     metrics : list of dict
         Name to number for each clip, see `lmac_sb.metrics`.
+    unrefined : AudioExplanation
+        The same clips with the decoder's own masks, to compare with, or None;
+        set by whoever explains twice.
 
     Example
     -------
@@ -69,8 +74,10 @@ class AudioExplanation(Explanation):
     features: SpectralFeatures
     files: list
     threshold: float
+    refine_steps: int
     windows: list
     metrics: list
+    unrefined: object = None
 
     def __len__(self):
         """Number of clips."""
@@ -155,29 +162,40 @@ class AudioExplanation(Explanation):
         Returns
         -------
         list of pathlib.Path
-            The folder of each clip, see `lmac_sb.artifacts.save_clip`.
+            The folder of each clip, see `lmac_sb.artifacts.save_clip`. With
+            `unrefined`, it holds a folder of that name, and the report shows
+            both on one card.
         """
         folder = Path(folder)
         folders = [folder]
         if len(self) > 1:
             folders = [folder / f"clip_{i}" for i in range(len(self))]
-        return [
-            save_clip(
-                folders[i],
-                self._sound(self.wavs, i),
-                self,
-                i,
-                self.features,
-                self.classes,
-                truth=None if truth is None else truth[i],
-                file=self.files[i],
-                threshold=self.threshold,
-                audio_format=audio_format,
-                metrics=self.metrics[i],
-                windows=self.windows[i] if len(self.windows[i]) > 1 else None,
-            )
-            for i in range(len(self))
-        ]
+        for i, path in enumerate(folders):
+            label = None if truth is None else truth[i]
+            self._save_clip(i, path, audio_format, label)
+            if self.unrefined is not None:
+                path = path / UNREFINED
+                self.unrefined._save_clip(i, path, audio_format, label)
+        return folders
+
+    def _save_clip(self, index, folder, audio_format, truth):
+        """Write one clip."""
+        windows = self.windows[index]
+        save_clip(
+            folder,
+            self._sound(self.wavs, index),
+            self,
+            index,
+            self.features,
+            self.classes,
+            truth=truth,
+            file=self.files[index],
+            threshold=self.threshold,
+            audio_format=audio_format,
+            metrics=self.metrics[index],
+            windows=windows if len(windows) > 1 else None,
+            refine_steps=self.refine_steps,
+        )
 
     def plot(self, index=0):
         """Spectrograms and mask of one clip.

@@ -164,7 +164,7 @@ class LMACInterpreter(Pretrained):
         n_samples = round(MIN_LENGTH_S * self.sample_rate)
         silence = torch.zeros(1, n_samples, device=self.device)
         try:
-            found = self.explainer(silence)
+            found = self.explainer(silence, refine_steps=0)
         except Exception as error:
             # Layers of the wrong size fail in many ways.
             raise LMACError(
@@ -221,7 +221,9 @@ class LMACInterpreter(Pretrained):
         explanation = self.explain_file(path)
         return explanation.waveform, explanation.labels[0], self.sample_rate
 
-    def explain_file(self, path, target=None, threshold=None):
+    def explain_file(
+        self, path, target=None, threshold=None, refine_steps=None
+    ):
         """Explain the decision on a file of any length.
 
         A file longer than a window (the length of the training clips, or 10 s
@@ -238,6 +240,9 @@ class LMACInterpreter(Pretrained):
             Class to explain, by name or number; default the decision.
         threshold : float
             Make the mask binary at this value; default continuous.
+        refine_steps : int
+            Gradient steps from the decoder's mask, see `lmac_sb.refine`;
+            default those of the model.
 
         Returns
         -------
@@ -246,10 +251,18 @@ class LMACInterpreter(Pretrained):
         """
         targets = self._targets(target, 1)
         wav = self.load_audio(path)
-        (part,) = self._explain([wav], targets, threshold)
-        return self._assemble([wav], [part], threshold, [str(path)])
+        how = self._how(threshold, refine_steps)
+        (part,) = self._explain([wav], targets, how)
+        return self._assemble([wav], [part], how, [str(path)])
 
-    def explain_batch(self, wavs, lengths=None, target=None, threshold=None):
+    def explain_batch(
+        self,
+        wavs,
+        lengths=None,
+        target=None,
+        threshold=None,
+        refine_steps=None,
+    ):
         """Explain waveforms in memory.
 
         Arguments
@@ -263,6 +276,9 @@ class LMACInterpreter(Pretrained):
             Class to explain, or one a clip, by name or number.
         threshold : float
             Make the masks binary at this value; default continuous.
+        refine_steps : int
+            Gradient steps from the decoder's masks; default those of the
+            model.
 
         Returns
         -------
@@ -284,8 +300,16 @@ class LMACInterpreter(Pretrained):
             if not clip.isfinite().all():
                 raise LMACError(f"wavs: NaN or infinite samples in clip {i}")
         targets = self._targets(target, len(clips))
-        parts = self._explain(clips, targets, threshold)
-        return self._assemble(clips, parts, threshold, [None] * len(clips))
+        how = self._how(threshold, refine_steps)
+        parts = self._explain(clips, targets, how)
+        return self._assemble(clips, parts, how, [None] * len(clips))
+
+    def _how(self, threshold, refine_steps):
+        """What the explainer is asked for, checked before the work starts."""
+        if refine_steps is None:
+            refine_steps = self.explainer.refine_steps
+        self.explainer.check_refinement(refine_steps)
+        return {"threshold": threshold, "refine_steps": refine_steps}
 
     def _targets(self, target, n_clips):
         """Class numbers, one a clip, or None."""
@@ -323,7 +347,7 @@ class LMACInterpreter(Pretrained):
             f"{', '.join(self.classes)} (0 to {len(self.classes) - 1})"
         )
 
-    def _explain(self, clips, targets, threshold):
+    def _explain(self, clips, targets, how):
         """One explanation a clip; clips of one length go in one batch."""
         parts = [None] * len(clips)
         rows_of = {}
@@ -334,17 +358,17 @@ class LMACInterpreter(Pretrained):
             chosen = None if targets is None else [targets[r] for r in rows]
             if n_samples <= longest:
                 wavs = torch.stack([clips[row] for row in rows])
-                whole = self._explain_windows(wavs, chosen, threshold)
+                whole = self._explain_windows(wavs, chosen, how)
                 for place, row in enumerate(rows):
                     parts[row] = _pick(whole, place)
                 continue
             for place, row in enumerate(rows):
                 target = None if chosen is None else [chosen[place]]
-                parts[row] = self._explain_long(clips[row], target, threshold)
+                parts[row] = self._explain_long(clips[row], target, how)
         return parts
 
     @torch.no_grad()
-    def _explain_windows(self, wavs, targets, threshold):
+    def _explain_windows(self, wavs, targets, how):
         """Explain equally long windows [batch, samples] as training would."""
         n_samples = wavs.shape[1]
         n_frames = self.explainer.features.n_frames(n_samples)
@@ -354,7 +378,7 @@ class LMACInterpreter(Pretrained):
         if targets is not None:
             targets = torch.tensor(targets, device=self.device)
         found = self.explainer(
-            torch.stack(ready).to(self.device), None, targets, threshold
+            torch.stack(ready).to(self.device), None, targets, **how
         )
         # Back to the input's level, which preprocessing has taken away.
         peaks = wavs.abs().amax(1, keepdim=True)
@@ -370,7 +394,7 @@ class LMACInterpreter(Pretrained):
             decision=found.decision.cpu(),
         )
 
-    def _explain_long(self, wav, target, threshold):
+    def _explain_long(self, wav, target, how):
         """Explain overlapping windows of one clip and cross-fade them."""
         n_samples = len(wav)
         features = self.explainer.features
@@ -385,9 +409,7 @@ class LMACInterpreter(Pretrained):
         sums = dict.fromkeys(("logits", "logits_in", "logits_out"), 0)
         for start in starts:
             stop = min(start + self.window, n_samples)
-            part = self._explain_windows(
-                wav[None, start:stop], target, threshold
-            )
+            part = self._explain_windows(wav[None, start:stop], target, how)
             edges = (start > 0, start != starts[-1])
             fade = self._fade(torch.arange(stop - start), *edges)
             waveform[0, start:stop] += fade * part.waveform[0]
@@ -456,7 +478,7 @@ class LMACInterpreter(Pretrained):
             },
         }
 
-    def _assemble(self, clips, parts, threshold, files):
+    def _assemble(self, clips, parts, how, files):
         """One explanation out of one a clip."""
         merged = {
             name: _pad_and_join([getattr(part, name) for part in parts])
@@ -482,7 +504,7 @@ class LMACInterpreter(Pretrained):
             classes=self.classes,
             features=self.explainer.features,
             files=files,
-            threshold=threshold,
+            **how,
             windows=[part.windows for part in parts],
             metrics=[part.metrics for part in parts],
         )

@@ -138,10 +138,7 @@ class Refiner:
             return masks
         cells = [-(-n // self.resolution) for n in logits.shape[1:]]
         correction = logits.new_zeros(len(logits), *cells)
-        mean, square = (
-            torch.zeros_like(correction),
-            torch.zeros_like(correction),
-        )
+        mean, square = correction.clone(), correction.clone()
         best = logits.new_full(logits.shape[:1], torch.inf)
         before = logits.new_full((len(logits), 2), torch.inf)
         # The clips that are not done, by their place in the batch.
@@ -155,10 +152,8 @@ class Refiner:
                 losses, state = self._objective(
                     mask, part, judge, target[rows], rows
                 )
+            # After a gradient that is no number, the next round's is none.
             valid = losses.isfinite()
-            if goes_on:
-                gradient = _gradient(losses, part)
-                valid &= gradient.isfinite().flatten(1).all(1)
             if not valid.all():
                 logger.warning(
                     "refinement: the objective is not finite for %d clips, "
@@ -172,9 +167,10 @@ class Refiner:
                 break
             moved = (state - before[rows]).abs().amax(1) > self.tolerance
             before[rows] = state
-            rows, gradient = rows[valid & moved], gradient[valid & moved]
-            if len(rows) == 0:
+            going = valid & moved
+            if not going.any():
                 break
+            gradient, rows = _gradient(losses, part)[going], rows[going]
             mean[rows] += (1 - BETAS[0]) * (gradient - mean[rows])
             square[rows] += (1 - BETAS[1]) * (gradient**2 - square[rows])
             rate = self.lr / (1 - BETAS[0] ** step)

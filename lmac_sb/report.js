@@ -90,9 +90,11 @@
   const show = async (card) => {
     card.near = true;
     if (card.level) return;
-    const { level, mask } = data(card.key);
+    const { key } = card;
+    const { level, mask } = data(key);
     const pictures = await Promise.all([decode(level), decode(mask)]);
-    if (!card.near) return;
+    // Meanwhile it may have left the screen, or got its other mask.
+    if (!card.near || card.key !== key) return;
     [card.level, card.mask] = pictures;
     card.canvas.width = card.level.width;
     card.canvas.height = card.level.height;
@@ -160,7 +162,7 @@
       });
       audio.addEventListener("ended", () => move(card, 0));
       audio.addEventListener("error", () => {
-        if (card.audios) {
+        if (card.audios?.includes(audio)) {
           card.problem.textContent = `The ${SOUNDS[i]} sound cannot be played here.`;
         }
       });
@@ -219,6 +221,7 @@
   };
 
   const fillTable = (body, clip) => {
+    body.replaceChildren();
     for (const [name, ...values] of clip.bars) {
       const row = element("tr");
       const head = element("th", name);
@@ -240,8 +243,9 @@
   };
 
   // A long clip has hundreds: they are made when they are asked for.
-  const fillWindows = (card, windows) => {
-    for (const window of card.clip.windows) {
+  const fillWindows = (card) => {
+    card.windows.replaceChildren();
+    for (const window of card.view.windows) {
       const row = element("tr");
       const place = element("td");
       const button = element("button", `${window.start.toFixed(1)}\u00a0s`);
@@ -256,15 +260,62 @@
           element("td", probability(value))
         )
       );
-      $("tbody", windows).append(row);
+      card.windows.append(row);
     }
+  };
+
+  const fillMetrics = (list, clip) => {
+    list.replaceChildren();
+    for (const [name, direction] of index.metrics) {
+      if (!Object.hasOwn(clip.metrics, name)) continue;
+      const pair = element("div");
+      pair.append(
+        element("dt", name + ARROWS[direction]),
+        element("dd", number(clip.metrics[name]))
+      );
+      list.append(pair);
+    }
+    list.hidden = !list.children.length;
+  };
+
+  // All that depends on the mask, but its picture and sounds.
+  const fillCard = (card) => {
+    const { element: article, view } = card;
+    card.canvas.setAttribute("aria-label", describe(view));
+    fillTable($(".facts tbody", article), view);
+    fillMetrics($(".metrics", article), view);
+    if ($(".windows", article).open) fillWindows(card);
+    card.switches.forEach((button, i) =>
+      button.setAttribute("aria-pressed", i === card.worn)
+    );
+  };
+
+  // The decoder's mask (0), or the refined one (1).
+  const wear = (card, worn) => {
+    if (worn === card.worn) return;
+    const audio = card.audios?.[card.sound];
+    const goesOn = audio && !audio.paused;
+    if (goesOn) move(card, audio.currentTime);
+    unload(card);
+    card.worn = worn;
+    [card.view, card.key] = card.views[worn];
+    fillCard(card);
+    card.level = card.mask = null;
+    if (card.near) show(card);
+    if (goesOn) start(card);
   };
 
   const makeCard = (clip, i) => {
     const article = $("#card").content.firstElementChild.cloneNode(true);
     const part = (selector) => $(selector, article);
     const card = {
-      clip,
+      clip, // what filters and order go by
+      views: [
+        [clip.unrefined, `clip-${i}-unrefined`],
+        [clip, `clip-${i}`],
+      ],
+      worn: 1, // which of them is shown
+      view: clip,
       key: `clip-${i}`,
       place: i,
       element: article,
@@ -273,6 +324,8 @@
       position: part(".position"),
       play: part(".play"),
       choices: all(".sounds button", article),
+      switches: all(".masks button", article),
+      windows: part(".windows tbody"),
       time: part(".time"),
       problem: part(".problem"),
       sound: 0,
@@ -299,34 +352,31 @@
     if (clip.threshold !== null) {
       origin.push(`sounds of the mask cut at ${number(clip.threshold)}`);
     }
+    const steps = clip.refine_steps;
+    const refined = `refined, ${steps} ${steps === 1 ? "step" : "steps"}`;
+    if (steps && !clip.unrefined) origin.push(`mask ${refined}`);
     part(".origin").textContent = origin.join(" · ");
+    part(".masks").hidden = !clip.unrefined;
+    card.switches[1].textContent = refined[0].toUpperCase() + refined.slice(1);
     part(".axis .top").textContent = `${number(clip.kilohertz)}\u00a0kHz`;
-    card.canvas.setAttribute("aria-label", describe(clip));
     card.position.max = clip.seconds;
     card.position.step = clip.seconds / 100;
     card.position.setAttribute("aria-label", "Position in the sound");
-    fillTable(part(".facts tbody"), clip);
     const windows = part(".windows");
     windows.hidden = !clip.windows.length;
     $("summary", windows).textContent = `${clip.windows.length} windows`;
-    windows.addEventListener("toggle", () => fillWindows(card, windows), {
-      once: true,
+    windows.addEventListener("toggle", () => {
+      if (windows.open) fillWindows(card);
     });
-    for (const [name, direction] of index.metrics) {
-      if (!Object.hasOwn(clip.metrics, name)) continue;
-      const pair = element("div");
-      pair.append(
-        element("dt", name + ARROWS[direction]),
-        element("dd", number(clip.metrics[name]))
-      );
-      part(".metrics").append(pair);
-    }
-    part(".metrics").hidden = !part(".metrics").children.length;
+    fillCard(card);
     move(card, 0);
 
     card.play.addEventListener("click", () => toggle(card));
     card.choices.forEach((button, sound) =>
       button.addEventListener("click", () => choose(card, sound))
+    );
+    card.switches.forEach((button, worn) =>
+      button.addEventListener("click", () => wear(card, worn))
     );
     card.position.addEventListener("input", () =>
       seek(card, Number(card.position.value))
@@ -480,6 +530,7 @@
     current = card;
     if (key === " ") toggle(card);
     else if ("123".includes(key)) choose(card, Number(key) - 1);
+    else if (key === "m" && card.clip.unrefined) wear(card, 1 - card.worn);
     else return false;
     return true;
   };
@@ -495,6 +546,8 @@
 
   // ----------------------------------------------------------------- start
 
+  const hasPairs = index.clips.some((clip) => clip.unrefined);
+  all(".pairs").forEach((part) => (part.hidden = !hasPairs));
   $("h1").textContent = `Explanations: ${index.title}`;
   document.title = `Explanations: ${index.title}`;
   const counts = { right: 0, wrong: 0, unknown: 0 };

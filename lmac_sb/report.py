@@ -34,6 +34,7 @@ __all__ = ["write_report"]
 
 SOUNDS = ("original", "interpretation", "residual")
 FORMATS = ("wav", "flac")
+UNREFINED = "unrefined"  # a clip's sub-folder for the decoder's own mask
 PROBABILITIES = ("p", "p_in", "p_out")
 # The largest picture: more than a screen shows of it is wasted.
 MAX_FRAMES, MAX_BINS = 512, 256
@@ -45,6 +46,7 @@ def write_report(folder, out_file=None, embed=True):
     """Write a page for a folder of explained clips.
 
     Each sub-folder must be a clip as `lmac_sb.artifacts.save_clip` writes it.
+    Where one holds a folder ``unrefined``, its card compares both masks.
     The page is one file without any outside part and opens from disk.
 
     Arguments
@@ -144,12 +146,18 @@ def _write_page(file, folder, clips, embed):
     )
     head, tail = here.with_suffix(".html").read_text("utf-8").split("{{data}}")
     file.write(head.replace("{{policy}}", policy).replace("{{style}}", style))
-    index = []
+    index, found = [], set()
     for i, path in enumerate(clips):
-        entry, heavy = _read_clip(path, embed)
+        entry, heavy = _read_clip(folder, path, embed)
         index.append(entry)
+        found |= set(entry["metrics"])
         _write_json(file, f"clip-{i}", heavy)
-    found = {name for entry in index for name in entry["metrics"]}
+        if (path / UNREFINED).is_dir():
+            other, heavy = _read_clip(folder, path / UNREFINED, embed)
+            _check_pair(path, entry, other)
+            entry["unrefined"] = other
+            found |= set(other["metrics"])
+            _write_json(file, f"clip-{i}-{UNREFINED}", heavy)
     # The known ones in their usual order.
     names = [n for n in METRICS if n in found]
     names += sorted(found - set(names))
@@ -177,11 +185,28 @@ def _write_json(file, name, value):
     file.write(f'<script type="application/json" id="{name}">{text}</script>\n')
 
 
-def _read_clip(path, embed):
+def _check_pair(path, refined, unrefined):
+    """Refuse two explanations that are not of one clip and class."""
+    for key in ("file", "label", "explained", "threshold", "seconds"):
+        if refined[key] != unrefined[key]:
+            raise LMACError(
+                f"{path / UNREFINED / 'explanation.json'}: {key}: found "
+                f"{unrefined[key]!r}, but the refined explanation above has "
+                f"{refined[key]!r}"
+            )
+    if not refined["refine_steps"] > unrefined["refine_steps"] == 0:
+        raise LMACError(
+            f"{path / UNREFINED / 'explanation.json'}: refine_steps: found "
+            f"{unrefined['refine_steps']}, and {refined['refine_steps']} in "
+            "the explanation above, needed is 0 and more than 0"
+        )
+
+
+def _read_clip(folder, path, embed):
     """What the page's list says of a clip, and its picture and sounds."""
     info = _read_json(path / "explanation.json")
     mask, level = _read_maps(path / "maps.npz", info["n_bins"])
-    sounds = [_read_sound(path, name, info, embed) for name in SOUNDS]
+    sounds = [_read_sound(folder, path / name, info, embed) for name in SOUNDS]
     seconds = info["n_samples"] / info["sample_rate"]
     columns = [info[name] for name in PROBABILITIES]
     explained = info["classes"].index(info["decision"])
@@ -200,6 +225,7 @@ def _read_clip(path, embed):
         ],
         "metrics": info["metrics"],
         "threshold": info["threshold"],
+        "refine_steps": info.get("refine_steps", 0),
         "windows": info.get("windows", []),
         "seconds": seconds,
         "kilohertz": info["sample_rate"] / 2000,
@@ -230,6 +256,11 @@ def _is_text(value):
 def _is_count(value):
     """Whether a value is a positive whole number."""
     return type(value) is int and value > 0
+
+
+def _is_steps(value):
+    """Whether a value is a whole number from 0."""
+    return type(value) is int and value >= 0
 
 
 def _is_number(value):
@@ -296,8 +327,10 @@ _KEYS = {
     "n_bins": (_is_count, "a positive whole number"),
     "threshold": (_is_number_or_null, "a number or null"),
     "windows": (_is_windows, "a list of start, end, decision, p, p_in, p_out"),
+    "refine_steps": (_is_steps, "a whole number from 0"),
 }
-_OPTIONAL = {"windows"}  # of long clips
+# Long clips have windows; folders of an earlier version have no steps.
+_OPTIONAL = {"windows", "refine_steps"}
 
 
 def _read_json(path):
@@ -369,15 +402,15 @@ def _read_maps(path, n_bins):
     return mask, level
 
 
-def _read_sound(path, name, info, embed):
+def _read_sound(folder, stem, info, embed):
     """Address of a checked sound: a data URI, or a path from the page."""
-    files = [path / f"{name}.{ending}" for ending in FORMATS]
+    names = [f"{stem.name}.{ending}" for ending in FORMATS]
+    files = [stem.with_name(name) for name in names]
     files = [file for file in files if file.exists()]
     if len(files) != 1:
         found = " and ".join(file.name for file in files) or "none"
         raise LMACError(
-            f"{path}: found {found}, needed one of "
-            + " or ".join(f"{name}.{ending}" for ending in FORMATS)
+            f"{stem.parent}: found {found}, needed one of {' or '.join(names)}"
         )
     wav, rate = decode_audio(files[0])
     if (len(wav), rate) != (info["n_samples"], info["sample_rate"]):
@@ -388,7 +421,8 @@ def _read_sound(path, name, info, embed):
         )
     if not embed:
         # Bytes, as a name need not be UTF-8; ./, as it may hold a colon.
-        return f"./{quote(os.fsencode(path.name))}/{files[0].name}"
+        place = files[0].relative_to(folder).as_posix()
+        return f"./{quote(os.fsencode(place))}"
     encoded = base64.b64encode(_vorbis(wav.numpy(), rate)).decode("ascii")
     return f"data:audio/ogg;base64,{encoded}"
 

@@ -830,6 +830,272 @@ def test_policy_stops_what_should_not_be_there(browse, page):
     browse.driver.get_log("performance")
 
 
+# ----------------------------------------------------- masks before and after
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory):
+    """A refined clip with the decoder's own mask, one without, and a plain."""
+    folder = tmp_path_factory.mktemp("pairs")
+    window = {"start": 0.0, "end": 3.0, "decision": "dog", "p": 0.75}
+    pair = {"label": "dog", "file": "a.wav"}
+    make_clip(
+        folder / "a",
+        {
+            **pair,
+            "refine_steps": 5,
+            "p_in": [0.95, 0.05],
+            "metrics": {"FF": 0.75, "AD": 1.0},
+            "windows": [{**window, "p_in": 0.95, "p_out": 0.2}],
+        },
+    )
+    path = folder / "a" / "unrefined"
+    make_clip(
+        path,
+        {
+            **pair,
+            "p_in": [0.5, 0.5],
+            "p_out": [0.4, 0.6],
+            "metrics": {"FF": 0.25, "AD": 40.0, "area": 0.25},
+            "windows": [{**window, "p_in": 0.5, "p_out": 0.4}],
+        },
+    )
+    level = np.load(path / "maps.npz")["level"]
+    mask = np.full((FRAMES, BINS), 64, np.uint8)
+    mask[FRAMES // 2 :] = 255  # the other half
+    np.savez_compressed(path / "maps.npz", mask=mask, level=level)
+    make_clip(folder / "b", {"refine_steps": 1, "metrics": {"FF": 0.5}})
+    make_clip(folder / "c", {"metrics": {"FF": 0.1, "AD": 20.0}})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pair_page(pairs):
+    """The page of them."""
+    return write_report(pairs)
+
+
+@pytest.fixture
+def compared(browse, pair_page):
+    """The page, its pictures drawn without the veil's mixing."""
+    found = Report(browse.open(pair_page))
+    found.wait(lambda: all(found.drawn()))
+    found.slide("#opacity", 100)
+    return found
+
+
+def switch(report, name="a"):
+    """The buttons of a clip's masks: text and whether it is the pressed one."""
+    return {
+        button.text: button.get_attribute("aria-pressed")
+        for button in report.clip(name).find_elements(
+            "css selector", ".masks button"
+        )
+        if button.is_displayed()
+    }
+
+
+def wear(report, text, name="a"):
+    """Press one of them."""
+    for button in report.clip(name).find_elements(
+        "css selector", ".masks button"
+    ):
+        if button.text == text:
+            button.click()
+
+
+def facts(report, name="a"):
+    """Probabilities of the explained class, metrics, words for the picture."""
+    clip = report.clip(name)
+    row = clip.find_element("css selector", "tr.explained").text.split()
+    metrics = clip.find_element("css selector", ".metrics").text.split("\n")
+    picture = clip.find_element("css selector", "canvas")
+    return row, metrics, picture.get_attribute("aria-label")
+
+
+REFINED, DECODER = "Refined, 5 steps", "Decoder"
+
+
+def test_a_switch_between_two_masks(compared):
+    """Picture, figures and words change there and back, on one card."""
+    assert compared.ids() == ["a", "b", "c"]
+    assert switch(compared) == {DECODER: "false", REFINED: "true"}
+    assert switch(compared, "b") == switch(compared, "c") == {}
+    assert "mask refined, 1 step" in compared.clip("b").text
+    assert "refined" not in compared.clip("c").text
+    for text, shown, half, row, metrics in (
+        (REFINED, 0.2, 0.8, "0.950 0.200", ["AD ↓", "1", "FF ↑", "0.750"]),
+        (
+            DECODER,
+            0.8,
+            0.2,
+            "0.500 0.400",
+            ["AD ↓", "40", "FF ↑", "0.250", "area", "0.250"],
+        ),
+        (REFINED, 0.2, 0.8, "0.950 0.200", ["AD ↓", "1", "FF ↑", "0.750"]),
+    ):
+        wear(compared, text)
+        assert [k for k, v in switch(compared).items() if v == "true"] == [text]
+        compared.wait(lambda x=shown: near(compared.pixel("a", x, 0.9), YELLOW))
+        assert near(compared.pixel("a", half, 0.9), mixed_yellow())
+        found = facts(compared)
+        assert found[0] == ["dog", "label", "0.750", *row.split()]
+        assert found[1] == metrics
+        place = "from 0.2 to 2.3 s" if text == REFINED else "from 0.7 to 2.8 s"
+        assert place in found[2]
+        # No other card has changed.
+        assert near(compared.pixel("b", 0.2, 0.9), YELLOW)
+        assert facts(compared, "c")[0] == ["dog", "0.750", "0.900", "0.200"]
+    compared.slide("#threshold", 90)
+    assert near(compared.pixel("a", 0.8, 0.9), VEIL)
+
+
+def test_windows_follow_the_switch(compared):
+    compared.clip("a").find_element("css selector", ".windows summary").click()
+    rows = ".clip:first-child .windows tbody tr"
+    compared.wait(lambda: compared.all(rows))
+    assert compared.one(rows).text == "0.0 s dog 0.750 0.950 0.200"
+    wear(compared, DECODER)
+    assert compared.one(rows).text == "0.0 s dog 0.750 0.500 0.400"
+    # Closed, switched and opened again.
+    summary = compared.clip("a").find_element(
+        "css selector", ".windows summary"
+    )
+    summary.click()
+    wear(compared, REFINED)
+    summary.click()
+    compared.wait(
+        lambda: compared.one(rows).text == "0.0 s dog 0.750 0.950 0.200"
+    )
+
+
+def test_sounds_follow_the_switch(compared):
+    """What plays goes on with the other mask's sound, at the same place."""
+    compared.press("j", "2")
+    compared.slide(".clip:first-child .position", 0.5)
+    compared.press(" ")
+    compared.wait(lambda: compared.time("explanation") > 0.8)
+    sources = [source(compared)]
+    before = compared.playhead("a") * 3
+    wear(compared, DECODER)
+    compared.wait(lambda: compared.playing() == ["explanation"])
+    compared.wait(lambda: compared.time("explanation") > before - 0.1)
+    assert compared.time("explanation") < before + 1.5
+    assert compared.play_button("a").text == "Pause"
+    sources.append(source(compared))
+    assert len(compared.audios()) == 3
+    compared.play_button("a").click()
+    assert compared.playing() == []
+    # Paused, the switch starts nothing.
+    wear(compared, REFINED)
+    assert compared.audios() == []
+    assert compared.play_button("a").text == "Play"
+    compared.press("j", "k", " ")
+    compared.wait(lambda: compared.playing() == ["explanation"])
+    sources.append(source(compared))
+    assert sources[0] == sources[2] != sources[1]
+    problem = compared.clip("a").find_element("css selector", ".problem")
+    assert problem.text == ""
+
+
+def source(report):
+    """Address of the explanation's sound."""
+    return report.js(
+        "document.querySelector('audio[data-sound=explanation]').src"
+    )
+
+
+def test_keys_reach_the_switch(compared):
+    """By the key M, and by tabulator and space."""
+    compared.press("j", "m")
+    assert switch(compared)[DECODER] == "true"
+    compared.press("M")
+    assert switch(compared)[REFINED] == "true"
+    compared.press(Keys.TAB)
+    assert compared.js("document.activeElement.textContent") == DECODER
+    compared.press(" ")
+    assert switch(compared) == {DECODER: "true", REFINED: "false"}
+    compared.press(Keys.TAB, Keys.ENTER)
+    assert switch(compared) == {DECODER: "false", REFINED: "true"}
+    assert compared.audios() == []
+    # A clip with one mask has nothing to switch.
+    compared.press("j", "m")
+    assert compared.focused() == "b"
+    assert switch(compared) == {DECODER: "false", REFINED: "true"}
+
+
+def test_the_switch_has_a_name(compared):
+    tree = compared.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})
+    found = {
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in tree["nodes"]
+        if not node.get("ignored")
+    }
+    assert ("group", "Mask") in found
+    assert {("button", DECODER), ("button", REFINED)} <= found
+    for selector in (".masks span", ".masks button"):
+        assert contrast(compared, selector) >= 4.5
+    buttons = compared.all(".clip:first-child .masks button")
+    assert all(button.size["height"] >= 36 for button in buttons)
+
+
+def test_filters_and_order_go_by_the_refined_mask(compared):
+    """Whichever is shown."""
+    for text in (REFINED, DECODER):
+        wear(compared, text)
+        compared.select("#sort", "FF")
+        assert compared.ids() == ["c", "b", "a"]
+        compared.select("#sort", "Inside")
+        assert compared.ids() == ["b", "c", "a"]
+        compared.select("#metric", "FF")
+        compared.one("#low").send_keys("0.6")
+        assert compared.ids() == ["a"]
+        assert switch(compared)[text] == "true"
+        compared.one("#low").send_keys(Keys.BACKSPACE * 3)
+        compared.select("#metric", "Any value")
+        compared.select("#sort", "Clip")
+    # Its picture outlives being hidden and moved.
+    compared.wait(lambda: near(compared.pixel("a", 0.8, 0.9), YELLOW))
+
+
+def test_both_masks_beside_the_page(browse, pairs, tmp_path):
+    """The sounds of both are played from their own files."""
+    shutil.copytree(pairs / "a", tmp_path / "clips" / "a ü#?")
+    page = write_report(tmp_path / "clips", embed=False)
+    found = Report(browse.open(page))
+    found.press("j", "2", " ")
+    found.wait(lambda: found.time("explanation") > 0.1)
+    assert source(found).endswith("%23%3F/interpretation.wav")
+    found.press("m")
+    found.wait(lambda: found.time("explanation") > 0.2)
+    assert source(found).endswith("%23%3F/unrefined/interpretation.wav")
+    assert found.playing() == ["explanation"]
+
+
+def test_pages_without_a_pair_do_not_speak_of_it(browse, page, pair_page):
+    for path, expected in ((page, []), (pair_page, ["P", "DIV"])):
+        found = Report(browse.open(path))
+        found.js("document.querySelector('.page details').open = true")
+        shown = [x for x in found.all(".pairs") if x.is_displayed()]
+        assert [x.tag_name.upper() for x in shown] == expected
+        texts = [x.text for x in found.all(".masks") if x.is_displayed()]
+        assert len(texts) == len(expected) / 2
+
+
+@pytest.mark.parametrize("width", [360, 600, 1000])
+def test_no_width_cuts_the_switch(browse, pair_page, width):
+    found = Report(browse.open(pair_page, width=width))
+    assert found.js("document.documentElement.scrollWidth") <= width
+    cut = found.js(
+        "[...document.querySelectorAll('.masks, .masks *')]"
+        ".filter(e => e.getBoundingClientRect().right > innerWidth"
+        " || e.scrollWidth > e.clientWidth + 1 && e.clientWidth)"
+        ".map(e => e.outerHTML)"
+    )
+    assert cut == []
+    assert switch(found) == {DECODER: "false", REFINED: "true"}
+
+
 def test_200_clips(browse, tmp_path, monkeypatch):
     one = tmp_path / "clips" / "clip0"
     make_clip(one, {}, seconds=5, frames=512, bins=256)

@@ -229,6 +229,27 @@ def test_figures(features, tmp_path):
     assert (content["gain"], content["threshold"]) == (1.0, 0.25)
 
 
+@pytest.mark.parametrize(("more", "steps"), [({}, 0), ({"refine_steps": 5}, 5)])
+def test_steps_of_refinement(features, more, steps, tmp_path):
+    wavs, explanation = explain(features)
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES, **more)
+    assert read_content(tmp_path)["refine_steps"] == steps
+
+
+def test_an_earlier_unrefined_explanation_goes(features, tmp_path):
+    """It is no pair with the new one; a folder of the user's stays."""
+    wavs, explanation = explain(features)
+    arguments = (wavs[0], explanation, 0, features, CLASSES)
+    save_clip(tmp_path, *arguments, refine_steps=5)
+    save_clip(tmp_path / "unrefined", *arguments)
+    save_clip(tmp_path, *arguments)
+    assert not (tmp_path / "unrefined").exists()
+    (tmp_path / "unrefined").mkdir()
+    (tmp_path / "unrefined" / "notes.txt").write_text("mine")
+    save_clip(tmp_path, *arguments)
+    assert (tmp_path / "unrefined" / "notes.txt").read_text() == "mine"
+
+
 def test_unknown_things_are_null(features, tmp_path):
     """No truth, no file, and a metric that is not defined."""
     wavs, explanation = explain(features)

@@ -99,6 +99,107 @@ def test_options(explain, sounds, tmp_path):
     assert json.loads(out)["results"][0]["class"] == "dog"
 
 
+def content_of(folder):
+    """The figures that a call has written."""
+    return json.loads((folder / "explanation.json").read_text("utf-8"))
+
+
+def test_refine(explain, sounds, tmp_path, capsys):
+    """The refined explanation, the decoder's own in it; both in the page."""
+    file = write(tmp_path / "x.wav", sounds[0])
+    folder = tmp_path / "out" / "x"
+    code, out, err = explain(file, "--refine", "3", "--json")
+    assert (code, err) == (0, "")
+    (result,) = json.loads(out)["results"]
+    assert (result["folder"], result["refine_steps"]) == (str(folder), 3)
+    refined = content_of(folder)
+    unrefined = content_of(folder / "unrefined")
+    explain(file, out="plain")
+    plain = content_of(tmp_path / "plain" / "x")
+    assert refined["refine_steps"] == 3
+    assert unrefined["refine_steps"] == plain["refine_steps"] == 0
+    assert {**unrefined, "id": "x"} == plain
+    assert refined["p"] == plain["p"]
+    assert refined["metrics"] != plain["metrics"]
+    assert folders(folder / "unrefined") == folders(tmp_path / "plain" / "x")
+    c = plain["classes"].index(plain["decision"])
+    assert result["p_inside"] == refined["p_in"][c]
+    assert run("report", tmp_path / "out") == 0
+    assert "clip-0-unrefined" in (tmp_path / "out/report.html").read_text()
+    # The same file again, without: its pair is not this call's.
+    assert explain(file, "--refine", "0")[0] == 0
+    assert not (folder / "unrefined").exists()
+    assert content_of(folder) == plain
+
+
+def test_refine_a_target_with_a_threshold(explain, sounds, tmp_path):
+    """Both masks for the same class, cut at the same value."""
+    file = write(tmp_path / "x.wav", sounds[0])
+    options = ("--target", "dog", "--threshold", "0.5", "--format", "flac")
+    assert explain(file, "--refine", "1", *options)[0] == 0
+    for folder in ("x", "x/unrefined"):
+        content = content_of(tmp_path / "out" / folder)
+        assert (content["decision"], content["threshold"]) == ("dog", 0.5)
+        assert (tmp_path / "out" / folder / "residual.flac").is_file()
+
+
+@pytest.mark.parametrize("steps", ["-1", "2.5", "x", ""])
+def test_refine_by_no_number(explain, sounds, tmp_path, steps, monkeypatch):
+    """Refused before anything is done, even before the model is loaded."""
+    monkeypatch.setattr("lmac_sb.inference.LMACInterpreter.from_hparams", None)
+    file = write(tmp_path / "x.wav", sounds[0])
+    code, out, err = explain(file, "--refine", steps)
+    if steps == "-1":
+        assert code == 1
+        assert err == "error: --refine: -1, needed is a whole number from 0\n"
+    else:
+        assert code == 2
+        assert f"argument --refine: invalid int value: '{steps}'" in err
+    assert out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_refine_without_a_refiner(explain, bundle, sounds, tmp_path):
+    """One message, not one a file; such as of an older model."""
+    model = tmp_path / "model"
+    shutil.copytree(bundle, model)
+    path = model / "hyperparams.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if "refiner: !ref" not in line]
+    assert len(kept) == len(lines) - 1
+    path.write_text("".join(kept), encoding="utf-8")
+    write_sums(model)
+    files = [write(tmp_path / f"{x}.wav", sounds[0]) for x in "ab"]
+    code, out, err = explain(*files, "--refine", "2", model=model)
+    assert (code, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: refine_steps: 2, but this model has no ref")
+    assert not (tmp_path / "out").exists()
+    assert explain(*files, model=model)[0] == 0
+
+
+def test_steps_of_the_model(explain, bundle, sounds, tmp_path):
+    """What its yaml says, unless the command says otherwise."""
+    model = tmp_path / "model"
+    shutil.copytree(bundle, model)
+    path = model / "hyperparams.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert text.count("refine_steps: 0\n") == 1
+    text = text.replace("refine_steps: 0\n", "refine_steps: 2\n")
+    path.write_text(text, encoding="utf-8")
+    write_sums(model)
+    file = write(tmp_path / "x.wav", sounds[0])
+    for more, steps in (
+        ([], 2),
+        (["--refine", "1"], 1),
+        (["--refine", "0"], 0),
+    ):
+        explain(file, *more, model=model)
+        folder = tmp_path / "out" / "x"
+        assert content_of(folder)["refine_steps"] == steps
+        assert (folder / "unrefined").exists() == (steps > 0)
+
+
 def test_one_bad_file_does_not_stop_the_others(explain, sounds, tmp_path):
     good = [write(tmp_path / f"{name}.wav", sounds[0]) for name in "ac"]
     bad = tmp_path / "b.wav"
@@ -267,8 +368,11 @@ def test_help(command, capsys):
         for option in (
             *("--model FOLDER", "--out DIR", "--threshold T"),
             *("--target CLASS", "--format {wav,flac}", "--json", "--trust"),
+            "--refine K",
         ):
             assert option in out
+        # What it costs, wherever the lines are broken.
+        assert "4 K + 2 passes of the classifier" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from lmac_sb.decoder import MaskDecoder, PSIAdapter
 from lmac_sb.errors import LMACError
 from lmac_sb.explainer import Explainer, Explanation
 from lmac_sb.features import SpectralFeatures
+from lmac_sb.losses import LMACLoss
+from lmac_sb.refine import Refiner
 
 RATE = 16000
 N_CLASSES = 3
@@ -34,7 +36,7 @@ class Constant(torch.nn.Module):
         return torch.full_like(log_magnitude, self.logit)
 
 
-def make(decoder=None, mask_domain="log1p"):
+def make(decoder=None, mask_domain="log1p", **more):
     """Explainer with small random models and varied statistics."""
     torch.manual_seed(3)
     embedding = ConvEmbedding(40, [4, 4, 8, 8, 16])
@@ -47,7 +49,13 @@ def make(decoder=None, mask_domain="log1p"):
     if decoder is None:
         decoder = MaskDecoder([16, 16, 8], n_mels=40, n_fft=512, width=8)
     features = SpectralFeatures(n_fft=512, n_mels=40)
-    return Explainer(features, frozen, decoder, mask_domain)
+    return Explainer(features, frozen, decoder, mask_domain, **more)
+
+
+def make_refined(**more):
+    """Explainer that can refine."""
+    loss = LMACLoss(12, 8, "probability", 4)
+    return make(mask_domain="linear", refiner=Refiner(loss), **more)
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +323,40 @@ def test_sounds_carry_no_graph(explainer):
     assert not explanation.residual.requires_grad
 
 
+class PerClass(torch.nn.Module):
+    """Decoder that asks for the class, and says only which it was."""
+
+    wants_target = True
+
+    def forward(self, latents, log_magnitude, target):
+        """Mask logits [batch, time, freq], 0 for class 0, 1 for class 1 ..."""
+        return target[:, None, None].expand_as(log_magnitude).float()
+
+
+def classes_told(explanation, n_frames=None):
+    """Which class each clip's mask says, read from its first frames."""
+    values = explanation.mask[:, :n_frames].flatten(1)
+    assert torch.equal(values.amin(1), values.amax(1))
+    return torch.logit(values[:, 0]).round().long()
+
+
+def test_decoder_that_wants_the_class_gets_it():
+    """The decision by default, else the target; each clip its own."""
+    explainer = make(PerClass())
+    wavs = clips(3)
+    default = explainer(wavs)
+    assert torch.equal(classes_told(default), default.logits.argmax(1))
+    target = torch.tensor([2, 0, 1])
+    assert torch.equal(classes_told(explainer(wavs, target=target)), target)
+    analysis = explainer.analyze(wavs, target)
+    mask = explainer.mask(analysis, target)
+    assert torch.equal(mask, explainer(wavs, target=target).mask)
+    assert torch.equal(explainer.mask(analysis), default.mask)
+    lengths = torch.tensor([1.0, 0.5, 0.25])
+    padded = explainer(wavs, lengths, target)
+    assert torch.equal(classes_told(padded, 10), target)
+
+
 @pytest.mark.parametrize("sounds", [True, False])
 @pytest.mark.parametrize("threshold", [None, 0.5])
 def test_no_pass_is_wasted(sounds, threshold):
@@ -442,3 +484,206 @@ def test_without_check_one_pass_is_enough(explainer):
     assert torch.equal(quick.waveform, checked.waveform)
     lengths = torch.tensor([0.5, 1.0])
     assert explainer(wavs, lengths, check=False).logits_in is None
+
+
+# ------------------------------------------------------------- refinement
+
+
+@pytest.fixture(scope="module")
+def refining():
+    """Explainer that can refine, and does not unless asked to."""
+    return make_refined()
+
+
+def objective(explainer, explanation):
+    """What the refiner descends, [batch]."""
+    return explainer.refiner.loss(
+        explanation.mask,
+        explanation.logits_in,
+        explanation.logits_out,
+        explanation.decision,
+    )[0].detach()
+
+
+@pytest.mark.parametrize("domain", ["log1p", "linear"])
+def test_refined_masks_are_better(refining, domain):
+    """Under the objective of the training; more so with more steps."""
+    explainer = make(mask_domain=domain, refiner=refining.refiner)
+    wavs = clips(3)
+    found = [explainer(wavs, refine_steps=k) for k in (0, 1, 5)]
+    losses = [objective(explainer, x) for x in found]
+    assert (losses[1] < losses[0] - 1e-3).all()
+    assert (losses[2] < losses[1] - 1e-3).all()
+    assert torch.equal(found[0].mask, explainer(wavs).mask)
+    for explanation in found[1:]:
+        assert (explanation.mask - found[0].mask).abs().max() > 0.1
+        assert torch.equal(explanation.decision, found[0].decision)
+        assert torch.equal(explanation.logits, found[0].logits)
+    # The sounds are those of the refined mask.
+    whole = explainer.complete(explainer.analyze(wavs), found[2].mask)
+    assert torch.equal(whole.waveform, found[2].waveform)
+
+
+def test_steps_of_the_constructor(refining):
+    """The default of calls, which may say otherwise."""
+    explainer = make_refined(refine_steps=2)
+    wavs = clips()
+    two = refining(wavs, refine_steps=2)
+    assert torch.equal(explainer(wavs).mask, two.mask)
+    assert torch.equal(explainer(wavs, refine_steps=2).mask, two.mask)
+    none = explainer(wavs, refine_steps=0)
+    assert torch.equal(none.mask, refining(wavs).mask)
+    assert not torch.equal(none.mask, two.mask)
+
+
+def test_refining_starts_at_the_mask(refining):
+    """No step: that mask itself; one to no avail: nearly so."""
+    analysis = refining.analyze(clips())
+    mask = torch.rand_like(analysis.magnitude)
+    mask[:, 0], mask[:, 1] = 0, 1
+    assert torch.equal(refining.refine(analysis, mask, 0), mask)
+    loss = LMACLoss(0, 0, reg_w_l1=0)  # wants nothing
+    explainer = make(refiner=Refiner(loss))
+    found = explainer.refine(analysis, mask, 1)
+    assert torch.allclose(found, mask, atol=2e-6)
+
+
+def test_refined_padded_clips_get_what_they_get_alone(refining):
+    """Lengths, and a batch of which not all are done at once."""
+    samples = [3000, 8000, 1600, 8000]
+    wavs = clips(4)
+    wavs[3] = 0
+    lengths = torch.tensor(samples) / 8000
+    found = refining(wavs, lengths, refine_steps=3)
+    for row, n_samples in enumerate(samples):
+        alone = refining(wavs[row : row + 1, :n_samples], refine_steps=3)
+        n_frames = refining.features.n_frames(n_samples)
+        same(found, row, alone, n_samples, n_frames, tolerance=1e-4)
+
+
+def test_refining_for_a_target():
+    """The class that is explained, not the decision; also of padded clips."""
+    loss = LMACLoss(1, 0, reg_w_l1=0)  # wants nothing but the class
+    explainer = make(refiner=Refiner(loss))
+    wavs, lengths = clips(3), torch.tensor([1.0, 0.5, 1.0])
+    target = (explainer(wavs, lengths).decision + 1) % N_CLASSES
+    found = [
+        explainer(wavs, lengths, target, refine_steps=k).logits_in.softmax(1)
+        for k in (0, 5)
+    ]
+    p = [x.gather(1, target[:, None]) for x in found]
+    assert (p[1] > p[0] + 2e-4).all()
+
+
+def test_a_refined_mask_is_made_binary_at_last(refining):
+    wavs = clips()
+    soft = refining(wavs, refine_steps=3)
+    hard = refining(wavs, threshold=0.5, refine_steps=3)
+    assert torch.equal(hard.mask, (soft.mask >= 0.5).float())
+
+
+def test_refining_leaves_no_graph_and_no_gradient():
+    """Neither in the explanation nor in decoder and classifier."""
+    explainer = make_refined()
+    explanation = explainer(clips(), refine_steps=2)
+    for name in TENSORS:
+        assert not getattr(explanation, name).requires_grad, name
+    for module in (explainer.classifier, explainer.decoder):
+        assert all(p.grad is None for p in module.parameters())
+    assert not any(p.requires_grad for p in explainer.classifier.parameters())
+    # One that goes on training still can.
+    explainer(clips(), sounds=False).logits_in.sum().backward()
+    assert explainer.decoder.coefficients.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_refining_where_gradients_are_off(refining, mode):
+    wavs = clips()
+    expected = refining(wavs, refine_steps=2)
+    with mode():
+        found = refining(wavs * 1.0, refine_steps=2)
+    for name in TENSORS:
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
+def test_passes_of_five_steps():
+    """25 a clip, forward and backward: 1 to decide, 22 to refine, 2 to check.
+
+    Without the evidence's way back through the last layers.
+    """
+    explainer = make_refined()
+    explainer.refiner.tolerance = 0
+    passes = []
+
+    def count(module, inputs):
+        passes.append(len(inputs[0]))
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(lambda x: passes.append(len(x)))
+
+    explainer.classifier.embedding_model.register_forward_pre_hook(count)
+    explainer(clips(3), refine_steps=5)
+    assert sum(passes) == 3 * 25
+
+
+def test_a_classifier_without_gradients():
+    """Its own words, not the silent erasing of the mask."""
+
+    class Detached(ConvEmbedding):
+        """As wrappers of frozen encoders do."""
+
+        def forward(self, features):
+            """Embeddings without a graph."""
+            return super().forward(features).detach()
+
+    embedding = Detached(40, [4, 4, 8, 8, 16])
+    other = make_refined()
+    frozen = FrozenClassifier(
+        embedding,
+        torch.nn.Linear(16, N_CLASSES),
+        ["blocks.4", "blocks.2"],
+        MIN_FRAMES,
+        evidence=False,
+    )
+    decoder = Constant(0.0)
+    explainer = Explainer(
+        other.features, frozen, decoder, "linear", other.refiner
+    )
+    assert explainer(clips()).mask.isfinite().all()
+    with pytest.raises(LMACError, match="needs a differentiable classifier"):
+        explainer(clips(), refine_steps=1)
+
+
+@pytest.mark.parametrize("steps", [-1, 1.0, True, False, "5"])
+def test_no_number_of_steps(refining, steps):
+    message = "refine_steps: .*, needed is a whole number from 0"
+    with pytest.raises(LMACError, match=message):
+        refining(clips(), refine_steps=steps)
+    with pytest.raises(LMACError, match=message):
+        make_refined(refine_steps=steps)
+    analysis = refining.analyze(clips())
+    with pytest.raises(LMACError, match=message):
+        refining.refine(analysis, refining.mask(analysis), steps)
+
+
+def test_without_a_refiner(explainer):
+    """Said at once, also by the constructor."""
+    message = "refine_steps: 2, but this model has no refiner; its yaml needs"
+    with pytest.raises(LMACError, match=message):
+        explainer(clips(), refine_steps=2)
+    with pytest.raises(LMACError, match=message):
+        make(refine_steps=2)
+    analysis = explainer.analyze(clips())
+    mask = explainer.mask(analysis)
+    with pytest.raises(LMACError, match=message):
+        explainer.refine(analysis, mask, 2)
+    assert explainer(clips(), refine_steps=0).mask.isfinite().all()
+
+
+def test_refining_in_half_precision(refining):
+    """The mask stays in single precision, and is a mask."""
+    with torch.autocast("cpu", torch.bfloat16):
+        found = refining(clips(), refine_steps=2)
+        start = refining(clips())
+    assert found.mask.dtype == torch.float32
+    assert 0 <= found.mask.min() <= found.mask.max() <= 1
+    assert (objective(refining, found) < objective(refining, start)).all()

@@ -52,6 +52,35 @@ def test_round_trip(run_folder, interpreter, sounds):
     assert interpreter.preprocess.signal_length_s is None
 
 
+def test_refining_works_in_the_exported_folder(run_folder, bundle, sounds):
+    """As in the run: the same weights of the objective, the same steps."""
+    hparams = load_hyperpyyaml(
+        (run_folder / "hyperparams.yaml").read_text(encoding="utf-8")
+    )
+    interpreter = LMACInterpreter.from_hparams(bundle)
+    refiner, expected = interpreter.explainer.refiner, hparams["refiner"]
+    assert vars(refiner.loss) == vars(expected.loss)
+    for key in ("lr", "resolution", "smooth_w", "tolerance"):
+        assert getattr(refiner, key) == getattr(expected, key)
+    assert (refiner.loss.l_in_w, refiner.lr, refiner.resolution) == (12, 1.0, 4)
+    best = best_checkpoint(run_folder / "save", "loss")
+    load_strict(hparams["decoder"], best.paramfiles["decoder"])
+    model = run_folder.parent / "model"
+    for name in ("embedding_model", "classifier"):
+        load_strict(hparams[name], model / f"{name}.ckpt")
+    wavs = sounds[:, :8000]
+    found = [
+        explainer(wavs, refine_steps=3)
+        for explainer in (interpreter.explainer, hparams["explainer"])
+    ]
+    assert torch.allclose(found[0].mask, found[1].mask, atol=1e-4)
+    start = interpreter.explainer(wavs)
+    assert (found[0].mask - start.mask).abs().max() > 0.1
+    batch = interpreter.explain_batch(wavs, refine_steps=3)
+    assert batch.refine_steps == 3
+    assert all(p.grad is None for p in interpreter.mods.parameters())
+
+
 def test_files(bundle):
     names = check_sums(bundle)
     on_disk = {
@@ -87,6 +116,8 @@ def test_yaml_holds_the_model_alone(bundle):
         "classifier",
         "frozen_classifier",
         "decoder",
+        "lmac_loss",
+        "refiner",
         "explainer",
         "label_encoder",
         "modules",

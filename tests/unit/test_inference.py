@@ -707,6 +707,118 @@ def test_save_windows(one_second, long_wav, tmp_path):
     assert content["metrics"]["area"] == pytest.approx(found.metrics[0]["area"])
 
 
+# ----------------------------------------------------------------- refinement
+
+
+def test_refined_files_and_batches(interpreter, sounds, tmp_path):
+    """As the explainer alone does it, at the level of the file."""
+    path = write(tmp_path / "x.wav", sounds[1])
+    found = interpreter.explain_file(path, refine_steps=2)
+    ready = interpreter.preprocess(path)[None]
+    expected = interpreter.explainer(ready, refine_steps=2)
+    assert found.refine_steps == 2
+    assert torch.allclose(found.mask, expected.mask, atol=1e-4)
+    assert torch.allclose(found.logits_in, expected.logits_in, atol=1e-3)
+    plain = interpreter.explain_file(path)
+    assert plain.refine_steps == 0
+    assert plain.unrefined is None
+    assert (found.mask - plain.mask).abs().max() > 0.1
+    assert torch.equal(found.logits, plain.logits)
+    # Clips of several lengths and classes; each as it is alone.
+    lengths = torch.tensor([1.0, 0.5, 1.0])
+    batch = interpreter.explain_batch(
+        sounds, lengths, ["dog", "cat", "dog"], refine_steps=2
+    )
+    for i, n_samples in enumerate((RATE, RATE // 2, RATE)):
+        alone = interpreter.explain_batch(
+            sounds[i : i + 1, :n_samples],
+            target=["dog", "cat", "dog"][i],
+            refine_steps=2,
+        )
+        assert batch.labels[i] == alone.labels[0]
+        n_frames = alone.mask.shape[1]
+        assert torch.allclose(
+            batch.mask[i, :n_frames], alone.mask[0], atol=1e-3
+        )
+
+
+def test_refined_windows(one_second, long_wav):
+    """Each window is refined, and counts as such in the metrics."""
+    found = one_second.explain_batch(long_wav[None], refine_steps=2)
+    plain = one_second.explain_batch(long_wav[None])
+    assert len(found.windows[0]) == len(plain.windows[0]) > 1
+    changed = 0
+    for a, b in zip(found.windows[0], plain.windows[0]):
+        assert (a["decision"], a["p"]) == (b["decision"], b["p"])
+        changed += a["p_in"] != b["p_in"]
+    assert changed == len(plain.windows[0])
+    assert found.metrics[0]["area"] != plain.metrics[0]["area"]
+    assert found.mask.isfinite().all()
+
+
+@pytest.mark.parametrize("steps", [-1, 1.5, True, "2"])
+def test_no_number_of_steps(interpreter, sounds, steps, tmp_path, monkeypatch):
+    """Said before the work starts."""
+    path = write(tmp_path / "x.wav", sounds[0])
+    monkeypatch.setattr(interpreter, "_explain", None)
+    for explain in (
+        lambda: interpreter.explain_file(path, refine_steps=steps),
+        lambda: interpreter.explain_batch(sounds, refine_steps=steps),
+    ):
+        with pytest.raises(LMACError, match="refine_steps: .* whole number"):
+            explain()
+
+
+def test_a_model_without_refiner(copy, sounds):
+    """An exported folder of an earlier version loads and explains."""
+    path = copy / "hyperparams.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = [x for x in lines if "refiner: !ref" not in x]
+    lines = [x for x in lines if "refine_steps" not in x]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_sums(copy)
+    old = LMACInterpreter.from_hparams(copy)
+    assert old.explain_batch(sounds).refine_steps == 0
+    with pytest.raises(LMACError, match="refine_steps: 1, but this model has"):
+        old.explain_batch(sounds, refine_steps=1)
+
+
+def test_steps_of_the_model(copy, sounds, interpreter):
+    """Those of its yaml, which loading does not take."""
+    edit(copy, "refine_steps: 0", "refine_steps: 1")
+    refining = LMACInterpreter.from_hparams(copy)
+    found = refining.explain_batch(sounds)
+    assert found.refine_steps == 1
+    expected = interpreter.explain_batch(sounds, refine_steps=1)
+    assert torch.equal(found.mask, expected.mask)
+    assert refining.explain_batch(sounds, refine_steps=0).refine_steps == 0
+
+
+def test_save_both_masks(interpreter, sounds, tmp_path):
+    """One folder in the other, of each clip; a later call takes it back."""
+    found = interpreter.explain_batch(sounds[:2], refine_steps=1)
+    found.unrefined = interpreter.explain_batch(sounds[:2])
+    folders = found.save(tmp_path, "flac", ["cat", "dog"])
+    assert folders == [tmp_path / "clip_0", tmp_path / "clip_1"]
+    for i, folder in enumerate(folders):
+        for path, part in (
+            (folder, found),
+            (folder / "unrefined", found.unrefined),
+        ):
+            text = (path / "explanation.json").read_text("utf-8")
+            content = json.loads(text)
+            assert content["refine_steps"] == part.refine_steps
+            assert content["label"] == ["cat", "dog"][i]
+            c = int(part.decision[i])
+            p_in = pytest.approx(float(part.p_inside[i]), abs=1e-6)
+            assert content["p_in"][c] == p_in
+            sound, _ = sf.read(path / "interpretation.flac")
+            expected = content["gain"] * part.waveform[i].numpy()
+            assert np.allclose(sound, expected, atol=2 * STEP)
+    found.unrefined.save(tmp_path)
+    assert not (folders[0] / "unrefined").exists()
+
+
 def test_plot(interpreter, sounds, tmp_path):
     found = interpreter.explain_batch(sounds)
     figure = found.plot(2)

@@ -318,6 +318,105 @@ def test_page_elsewhere_is_readable_like_any_file(tmp_path):
     assert stat.S_IMODE(out.stat().st_mode) == mode
 
 
+# ---------------------------------------------------- masks before and after
+
+
+def write_pair(folder, name="a", **changes):
+    """A refined clip, and within it that of the decoder's own mask."""
+    path = write_clip(folder, name, refine_steps=5)
+    beside = {
+        "id": "unrefined",
+        "file": f"{name}.wav",
+        "p_in": [0.3, 0.3, 0.2, 0.1, 0.1],
+        "p_out": [0.1, 0.5, 0.1, 0.1, 0.2],
+        "metrics": {"FF": 0.25, "other": 3.0},
+        "refine_steps": 0,
+        **changes,
+    }
+    mask = np.zeros((40, BINS), np.uint8)
+    mask[:20] = 255
+    write_clip(path, "unrefined", mask, **beside)
+    return path
+
+
+def test_two_masks_of_a_clip(tmp_path):
+    """One entry with the other inside, and pictures and sounds of both."""
+    write_pair(tmp_path, "a")
+    write_clip(tmp_path, "b", refine_steps=5)
+    write_clip(tmp_path, "c")
+    page = Page(write_report(tmp_path))
+    index = page.data("index")
+    a, b, c = index["clips"]
+    assert [clip["id"] for clip in index["clips"]] == ["a", "b", "c"]
+    assert [clip["refine_steps"] for clip in (a, b, c)] == [5, 5, 0]
+    assert "unrefined" not in {**b, **c}
+    other = a["unrefined"]
+    assert other["refine_steps"] == 0
+    assert a["probabilities"] == [0.6, 0.7, 0.1]
+    assert other["probabilities"] == [0.6, 0.3, 0.1]
+    assert (a["metrics"]["FF"], other["metrics"]["FF"]) == (0.5, 0.25)
+    assert other["area"] == 0.5
+    assert ["other", 0] in index["metrics"]
+    blocks = {name for name in page.inline if name.startswith("clip-")}
+    assert blocks == {"clip-0", "clip-0-unrefined", "clip-1", "clip-2"}
+    heavy = [page.data(name) for name in ("clip-0", "clip-0-unrefined")]
+    assert picture(heavy[1]["mask"]).mean() == 126
+    assert heavy[0]["mask"] != heavy[1]["mask"]
+    assert heavy[0]["level"] == heavy[1]["level"]
+    assert len(heavy[1]["sounds"]) == 3
+
+
+def test_sounds_of_both_masks_beside_the_page(tmp_path):
+    write_pair(tmp_path, "a ü")
+    page = Page(write_report(tmp_path, embed=False))
+    for block, place in (("clip-0", ""), ("clip-0-unrefined", "unrefined/")):
+        assert page.data(block)["sounds"] == [
+            f"./a%20%C3%BC/{place}{sound}.wav" for sound in SOUNDS
+        ]
+
+
+def test_folders_of_an_earlier_version(tmp_path):
+    """Without the number of steps they are as they were."""
+    path = write_clip(tmp_path)
+    assert "refine_steps" not in (path / "explanation.json").read_text()
+    (clip,) = Page(write_report(tmp_path)).data("index")["clips"]
+    assert clip["refine_steps"] == 0
+    assert "unrefined" not in clip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"file": "b.wav"}, "file: found 'b.wav', but the refined .*'a.wav'"),
+        ({"label": "cat"}, "label: found 'cat', but"),
+        ({"decision": "cat"}, "explained: found 'cat', but .* has 'dog'"),
+        ({"threshold": 0.5}, "threshold: found 0.5, but .* has None"),
+        ({"refine_steps": 2}, "refine_steps: found 2, and 5 in the"),
+        ({"n_samples": 3}, "found 4000 samples at 8000 Hz, needed 3"),
+    ],
+)
+def test_masks_that_are_no_pair(tmp_path, changes, message):
+    write_pair(tmp_path, **changes)
+    with pytest.raises(LMACError, match=message) as caught:
+        write_report(tmp_path)
+    assert str(tmp_path / "a" / "unrefined") in str(caught.value)
+
+
+def test_a_mask_without_steps_is_no_pair(tmp_path):
+    path = write_clip(tmp_path)
+    write_clip(path, "unrefined", file="a.wav")
+    with pytest.raises(LMACError, match="found 0, and 0 in the explanation"):
+        write_report(tmp_path)
+
+
+def test_an_unrefined_folder_that_is_broken(tmp_path):
+    """As of any clip, nothing is left out silently."""
+    path = write_pair(tmp_path)
+    (path / "unrefined" / "maps.npz").unlink()
+    with pytest.raises(LMACError, match=r"unrefined.maps\.npz: no such file"):
+        write_report(tmp_path)
+
+
 # -------------------------------------------------------------- broken input
 
 
@@ -405,6 +504,9 @@ def test_broken_file(tmp_path, file, content, message):
         ("windows", None, "windows: found None, needed a list of start"),
         ("windows", [{"start": 0.0}], "windows: found"),
         ("windows", ["x"], "windows: found"),
+        ("refine_steps", -1, "refine_steps: found -1, needed a whole number"),
+        ("refine_steps", 1.5, "refine_steps: found 1.5"),
+        ("refine_steps", True, "refine_steps: found True"),
     ],
 )
 def test_wrong_facts(tmp_path, key, value, message):
