@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Make a blinded listening test: a page for listeners, and its key.
+
+On the embedded scenes, and on ESC-50:
+
+    python make_listening_test.py hparams/listening.yaml \
+        --interpreter results/lmac/1234
+    python make_listening_test.py hparams/listening.yaml \
+        --interpreter results/esc50_lmac/1234 --data_folder /path/to/ESC-50
+
+Give listening_test.html to the listeners and keep key.json;
+score_listening_test.py reads what they hand back.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+from esc50_prepare import prepare_esc50
+from tqdm import tqdm
+
+from lmac_sb.data import check_labels, make_dataset
+from lmac_sb.errors import exit_on_user_error
+from lmac_sb.evaluation import load_interpreters, thin_out
+from lmac_sb.experiment import claim_folder, load_hparams, weights_sha256
+from lmac_sb.listening import choose_methods, make_trial, write_test
+from lmac_sb.manifests import read_entries
+from lmac_sb.results import read_json
+from lmac_sb.scenes import make_scenes
+from lmac_sb.settings import make_settings
+from lmac_sb.training import LOG_CONFIG
+
+
+@exit_on_user_error
+def main(argv=None):
+    """Explain some clips by each method; write page and key."""
+    hparams_file, hparams, run_opts, overrides = load_hparams(
+        sys.argv[1:] if argv is None else argv, Path(__file__).parent
+    )
+    device = run_opts.get("device") or "cpu"
+    loaded = load_interpreters(
+        {"lmac": hparams["interpreter"], **hparams["interpreters"]},
+        hparams["trusted"],
+        device,
+    )
+    interpreter = loaded["lmac"]
+    explainers = {name: x.explainer for name, x in loaded.items()}
+    methods = choose_methods(hparams["methods"], explainers, hparams["seed"])
+    output_folder = Path(hparams["output_folder"])
+    sb.create_experiment_directory(
+        experiment_directory=output_folder,
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+        log_config=LOG_CONFIG,
+    )
+
+    # Data
+    data_folder = hparams["data_folder"]
+    if data_folder is None:
+        data_folder = hparams["scenes_folder"]
+        make_scenes(data_folder)
+    prepare_esc50(
+        data_folder=data_folder,
+        manifest_folder=hparams["manifest_folder"],
+        train_fold_nums=hparams["train_fold_nums"],
+        valid_fold_nums=hparams["valid_fold_nums"],
+        test_fold_nums=hparams["test_fold_nums"],
+        skip_bad_clips=hparams["skip_bad_clips"],
+    )
+    label_encoder = interpreter.hparams.label_encoder
+    check_labels(
+        hparams["manifest_folder"], label_encoder, hparams["interpreter"]
+    )
+    manifest = Path(hparams["manifest_folder"]) / "test.json"
+    settings = make_settings(
+        hparams["settings"],
+        dict(read_entries(manifest)),
+        interpreter.sample_rate,
+        hparams["seed"],
+        hparams["wham_folder"],
+        hparams["speech_folder"],
+    )
+    dataset = make_dataset(
+        manifest, interpreter.preprocess, label_encoder, events=True
+    )
+    thin_out(dataset, hparams["n_clips"])
+    claim_folder(
+        output_folder,
+        hparams["manifest_folder"],
+        seed=hparams["seed"],
+        methods=", ".join(methods),
+        settings=", ".join(setting.name for setting in settings),
+        clips=", ".join(dataset.data_ids),
+        interpreters=weights_sha256(
+            *(x.classifier for x in explainers.values()),
+            *(x.decoder for x in explainers.values()),
+        ),
+    )
+
+    trials = [
+        make_trial(
+            interpreter.explainer,
+            methods,
+            setting,
+            dataset[place],
+            interpreter.classes,
+            device,
+        )
+        for setting, place in tqdm(
+            [(x, i) for x in settings for i in range(len(dataset.data_ids))],
+            unit="sound",
+            disable=run_opts.get("noprogressbar"),
+        )
+    ]
+    identity = read_json(output_folder / "experiment.json")
+    page = write_test(output_folder, trials, interpreter.sample_rate, identity)
+    print(f"for the listeners: {page}")
+    print(f"keep for yourself: {page.with_name('key.json')}")
+
+
+if __name__ == "__main__":
+    main()

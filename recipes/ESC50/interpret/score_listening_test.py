@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""Mean opinion scores of a listening test, from the files of its listeners:
+
+    python score_listening_test.py ratings/ \
+        --key results/listening/1234/key.json
+
+Writes ratings.csv, scores.csv and scores.md beside the key.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import argparse
+from pathlib import Path
+
+from lmac_sb.errors import exit_on_user_error
+from lmac_sb.ratings import (
+    rating_files,
+    read_key,
+    read_ratings,
+    write_scores,
+)
+
+
+@exit_on_user_error
+def main(argv=None):
+    """Read the ratings; write and print the scores."""
+    parser = argparse.ArgumentParser(
+        description="Mean opinion scores of a listening test, with 95 %% "
+        "intervals, written as scores.csv and scores.md."
+    )
+    parser.add_argument(
+        "ratings",
+        nargs="+",
+        help="the listeners' JSON files, or folders of them",
+    )
+    parser.add_argument(
+        "--key", required=True, help="key.json, written with the page"
+    )
+    parser.add_argument(
+        "--output_folder", help="where to write (default: beside the key)"
+    )
+    options = parser.parse_args(argv)
+    key = read_key(options.key)
+    rows = read_ratings(rating_files(options.ratings, options.key), key)
+    folder = Path(options.output_folder or Path(options.key).parent)
+    print(write_scores(folder, rows))
+    print(f"all ratings and tables: {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+recipes/ESC50/interpret/score_listening_test.py

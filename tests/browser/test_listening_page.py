@@ -1,0 +1,406 @@
+"""Tests of the listening test's page in a browser.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import json
+
+import pytest
+import torch
+
+from lmac_sb.listening import write_test
+from lmac_sb.ratings import read_key, read_ratings
+
+pytest.importorskip("selenium")
+
+# Fixtures are used by their names.
+from test_report_page import Report, browse, chromium  # noqa: E402, F401
+
+RATE, SECONDS = 8000, 2
+METHODS = ("lmac", "gradcam at equal area", "ones")
+IDS = ("a", "b", "c", "d")
+HOSTILE = "<b>dog</b>"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Folder of a test with four clips, three methods each."""
+    folder = tmp_path_factory.mktemp("test")
+    time = torch.arange(RATE * SECONDS) / RATE
+    tones = [torch.sin(2 * torch.pi * hertz * time) for hertz in (440, 660)]
+    trials = [
+        {
+            "id": clip,
+            "setting": "clean",
+            "label": "dog",
+            "decision": HOSTILE,
+            "original": tones[0],
+            "sounds": dict.fromkeys(METHODS, tones[1]),
+        }
+        for clip in IDS
+    ]
+    write_test(folder, trials, RATE, {"seed": 1})
+    return folder
+
+
+class Test(Report):
+    """A page, by what a listener sees and does."""
+
+    __test__ = False
+
+    def begin(self, listener):
+        """Say who listens."""
+        self.one("#listener").send_keys(listener)
+        self.one("#who button").click()
+
+    def title(self):
+        """Heading of the screen."""
+        (title,) = [x for x in self.all("h2") if x.is_displayed()]
+        return title.text
+
+    def sliders(self):
+        """Sliders of the screen."""
+        return self.all("#explanations input")
+
+    def outputs(self):
+        """What stands at the sliders."""
+        return [output.text for output in self.all("#explanations output")]
+
+    def rate(self, values):
+        """Move the sliders as hands do."""
+        for slider, value in zip(self.sliders(), values):
+            self.driver.execute_script(
+                "arguments[0].value = arguments[1];"
+                "arguments[0].dispatchEvent(new Event('input'))",
+                slider,
+                value,
+            )
+
+    def next(self):
+        """Go on."""
+        self.one("#next").click()
+
+    def active(self):
+        """Id or text of what has the focus."""
+        return self.js(
+            "document.activeElement.id || document.activeElement.ariaLabel"
+        )
+
+    def index(self):
+        """What the page says of the test."""
+        return self.js(
+            "JSON.parse(document.getElementById('index').textContent)"
+        )
+
+    def codes(self):
+        """Code of each of the screen's explanations, as kept."""
+        return self.js(
+            "JSON.parse(Object.entries(localStorage)"
+            ".find(([key]) => key.endsWith(': ' + a))[1])",
+            "ann",
+        )
+
+
+@pytest.fixture
+def page(browse, made):  # noqa: F811
+    """The page, nothing of an earlier test in it."""
+    test = Test(browse.open(made / "listening_test.html"))
+    test.js("localStorage.clear()")
+    test.driver.refresh()
+    yield test
+    test.js("localStorage.clear()")
+
+
+@pytest.fixture
+def downloads(page, tmp_path):
+    """Where the browser puts files."""
+    page.driver.execute_cdp_cmd(
+        "Browser.setDownloadBehavior",
+        {"behavior": "allow", "downloadPath": str(tmp_path)},
+    )
+    return tmp_path
+
+
+def saved(page, folder):
+    """The one file that was saved."""
+    page.wait(lambda: page.title() == "Thank you")
+    page.wait(lambda: [*folder.glob("*.json")], "no file")
+    (path,) = folder.glob("*.json")
+    assert path.name == page.one("#file").text
+    return path
+
+
+def test_rate_all_and_save(page, made, downloads):
+    assert page.title() == "Before you begin"
+    page.begin("ann/ü")
+    given = []
+    for place in range(4):
+        assert page.title() == f"Sound {place + 1} of 4"
+        assert page.one("#decision").text == HOSTILE
+        values = [1 + 24 * place + i for i in range(6)]
+        page.rate(values)
+        given.append(values)
+        assert page.outputs() == list(map(str, values))
+        last = place == 3
+        assert page.one("#next").text == ("Save ratings" if last else "Next")
+        page.next()
+    path = saved(page, downloads)
+    key = read_key(made / "key.json")
+    content = json.loads(path.read_text("utf-8"))
+    assert path.name == f"ratings-{key['test']}-ann_ü.json"
+    assert content["listener"] == "ann/ü"
+    found = [
+        [
+            x
+            for rating in t["ratings"]
+            for x in (rating["fit"], rating["quality"])
+        ]
+        for t in content["trials"]
+    ]
+    assert found == given
+    rows = read_ratings([path], key)
+    assert len(rows) == 12
+    for row in rows:
+        code = next(c for c, x in key["trials"].items() if x["id"] == row["id"])
+        shown = [trial["trial"] for trial in content["trials"]].index(code)
+        first = 1 + 24 * shown + 2 * (row["place"] - 1)
+        assert (row["fit"], row["quality"]) == (first, first + 1)
+
+
+def test_nothing_is_left_out(page):
+    page.one("#who button").click()  # no name
+    assert page.title() == "Before you begin"
+    page.begin("   ")
+    assert page.title() == "Before you begin"
+    page.begin("ann")
+    page.next()
+    assert page.title() == "Sound 1 of 4"
+    assert page.one("#missing").text == (
+        "6 sliders of this sound are not rated yet."
+    )
+    assert page.active() == "fit-0"
+    page.rate([10, 20, 30])
+    page.next()
+    assert page.active() == "quality-1"
+    assert len(page.all(".question.missing")) == 3
+    page.rate([10, 20, 30, 40, 50])
+    page.next()
+    assert page.one("#missing").text.startswith("One slider of this sound")
+    # The middle is a rating, if one confirms it.
+    page.press(" ")
+    assert page.outputs()[-1] == "50"
+    page.next()
+    assert page.title() == "Sound 2 of 4"
+    page.one("#back").click()
+    assert page.outputs() == ["10", "20", "30", "40", "50", "50"]
+
+
+def test_a_click_on_the_middle_is_a_rating(page):
+    page.begin("ann")
+    assert page.outputs() == ["not rated"] * 6
+    page.sliders()[0].click()
+    assert page.outputs() == ["50", *["not rated"] * 5]
+
+
+def test_a_reload_loses_nothing(page, downloads):
+    page.begin("ann")
+    page.rate(range(11, 17))
+    page.next()
+    page.rate([7])
+    page.driver.refresh()
+    assert page.title() == "Sound 2 of 4"
+    assert page.outputs() == ["7", *["not rated"] * 5]
+    assert page.one("#summary").text == "Listener ann · sounds rated: 1 of 4"
+    page.one("#back").click()
+    assert page.outputs() == list(map(str, range(11, 17)))
+    for _ in range(4):
+        page.rate(range(11, 17))
+        page.next()
+    saved(page, downloads)
+    # Another listener starts anew, and takes nothing from the first.
+    page.one("#other").click()
+    page.begin("ben")
+    assert page.title() == "Sound 1 of 4"
+    assert page.outputs() == ["not rated"] * 6
+    page.driver.refresh()
+    assert page.one("#summary").text.startswith("Listener ben")
+
+
+def test_garbage_in_the_browsers_memory(page):
+    page.begin("ann")
+    page.rate([5])
+    kept = page.codes()
+    for text in (
+        "{",
+        "null",
+        "[]",
+        '{"ratings": 3, "place": "length"}',
+        json.dumps({**kept, "place": 99}),
+        json.dumps(
+            {**kept, "ratings": {x: {"fit": 500} for x in kept["ratings"]}}
+        ),
+    ):
+        page.js(
+            "localStorage.setItem(Object.keys(localStorage)"
+            ".find((key) => key.endsWith(': ann')), a)",
+            text,
+        )
+        page.driver.refresh()
+        assert page.title() == "Sound 1 of 4"
+        assert set(page.outputs()[1:]) == {"not rated"}
+
+
+def test_works_where_nothing_is_kept(page, made, downloads):
+    script = page.driver.execute_cdp_cmd(
+        "Page.addScriptToEvaluateOnNewDocument",
+        {
+            "source": "Object.defineProperty(window, 'localStorage',"
+            "{configurable: true, get() { throw new Error('no'); }})"
+        },
+    )
+    try:
+        page.driver.refresh()
+        assert page.one("#forgets").is_displayed()
+        page.begin("ann")
+        for _ in range(4):
+            page.rate(range(1, 7))
+            page.next()
+        saved(page, downloads)
+    finally:
+        page.driver.execute_cdp_cmd(
+            "Page.removeScriptToEvaluateOnNewDocument", script
+        )
+        page.driver.refresh()
+
+
+def test_order_is_the_listeners(page, made, tmp_path):
+    def orders(listener):
+        """Titles do not tell: read the sounds from what is saved."""
+        folder = tmp_path / f"{len([*tmp_path.iterdir()])}"
+        folder.mkdir()
+        page.driver.execute_cdp_cmd(
+            "Browser.setDownloadBehavior",
+            {"behavior": "allow", "downloadPath": str(folder)},
+        )
+        page.js("localStorage.clear()")
+        page.driver.refresh()
+        page.begin(listener)
+        for _ in range(4):
+            page.rate(range(1, 7))
+            page.next()
+        content = json.loads(saved(page, folder).read_text("utf-8"))
+        return [
+            (trial["trial"], *(rating["code"] for rating in trial["ratings"]))
+            for trial in content["trials"]
+        ]
+
+    ann = orders("ann")
+    assert orders("ann") == ann
+    others = [orders(f"p{i}") for i in range(4)]
+    clips = {tuple(trial[0] for trial in order) for order in [ann, *others]}
+    assert len(clips) > 2
+    # Methods change places too, from clip to clip and listener to listener.
+    key = read_key(made / "key.json")["trials"]
+    methods = {
+        tuple(key[code]["sounds"][sound] for sound in sounds)
+        for order in [ann, *others]
+        for code, *sounds in order
+    }
+    assert len(methods) > 3
+
+
+def test_keyboard_and_names(page):
+    page.one("#listener").send_keys("ann", "\ue007")  # Enter
+    assert page.active() == "trial-title"
+    stops = []
+    for _ in range(11):
+        page.press("\ue004")  # Tab
+        stops.append(page.active())
+    assert stops == [
+        "Play the original sound",
+        *(
+            name
+            for i in range(3)
+            for name in (
+                f"Play Explanation {i + 1}",
+                f"fit-{i}",
+                f"quality-{i}",
+            )
+        ),
+        "next",
+    ]
+    assert page.outputs() == ["not rated"] * 6  # to pass is not to rate
+    names = [slider.accessible_name for slider in page.sliders()]
+    assert names == [
+        f"Explanation {i} {question}"
+        for i in (1, 2, 3)
+        for question in ("Does it fit the decision?", "How good is the sound?")
+    ]
+    assert {slider.aria_role for slider in page.sliders()} == {"slider"}
+    page.js("document.getElementById('fit-1').focus()")
+    text = "document.activeElement.getAttribute('aria-valuetext')"
+    assert page.js(text) == "not rated"
+    page.press("\ue014", "\ue014")  # to the right
+    assert page.outputs()[2] == "52"
+    assert page.js(text) is None
+    page.one("#missing[role=alert]")
+
+
+def test_sounds_play_one_at_a_time(page):
+    page.begin("ann")
+    buttons = page.all("#trial .play")
+    assert len(buttons) == 4
+    buttons[0].click()
+    page.wait(lambda: buttons[0].text == "Pause")
+    bars = "[...document.querySelectorAll('#trial progress')].map(x => x.value)"
+    page.wait(lambda: page.js(bars)[0] > 0.1, "does not go on")
+    buttons[2].click()
+    page.wait(
+        lambda: [b.text for b in buttons] == "Play Play Pause Play".split()
+    )
+    assert buttons[2].accessible_name == "Pause Explanation 2"
+    page.wait(lambda: page.js(bars)[2] > 0.05)
+    buttons[2].click()
+    page.wait(lambda: buttons[2].text == "Play")
+    assert not any(p.text for p in page.all(".player .problem"))
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_light_and_dark(browse, made, dark):  # noqa: F811
+    page = Test(browse.open(made / "listening_test.html", dark=dark))
+    page.js("localStorage.clear()")
+    page.driver.refresh()
+    page.begin("ann")
+
+    def luminance(selector, name):
+        colour = page.js(
+            "getComputedStyle(document.querySelector(a))[b]"
+            ".match(/[0-9.]+/g).slice(0, 3).map(Number)",
+            selector,
+            name,
+        )
+        parts = [
+            x / 3294.6 if x <= 10.3 else ((x / 255 + 0.055) / 1.055) ** 2.4
+            for x in colour
+        ]
+        return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), parts))
+
+    paper = luminance(".panel", "backgroundColor")
+    assert (paper < 0.2) == dark
+    for selector in ("label", "output", ".ends", "legend", "strong"):
+        ink = luminance(f"#trial {selector}", "color")
+        light, deep = max(ink, paper), min(ink, paper)
+        assert (light + 0.05) / (deep + 0.05) >= 4.5, selector
+    page.js("localStorage.clear()")
+
+
+def test_small_screens_need_no_scrolling_sideways(browse, made):  # noqa: F811
+    page = Test(browse.open(made / "listening_test.html", width=360))
+    page.js("localStorage.clear()")
+    page.driver.refresh()
+    width = "document.documentElement.scrollWidth"
+    assert page.js(width) <= 360
+    page.begin("a" * 60)
+    assert page.js(width) <= 360
+    page.js("localStorage.clear()")
