@@ -13,11 +13,12 @@ SEED := 1234
 RUN := cd $(RECIPE) && "$(CURDIR)/$(BIN)/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint reproduce clean
 
 help:
 	@echo "make demo   make scenes, train, explain: writes $(RECIPE)/results"
 	@echo "make test   run the tests         (PYTEST_ARGS='$(PYTEST_ARGS)')"
+	@echo "make reproduce   make the README's tables anew, and compare (hours)"
 	@echo "make lint   check form: ruff, yamllint, codespell"
 	@echo "make clean  delete $(VENV) and caches, keep results"
 	@echo "Each makes the environment $(VENV) with PYTHON=$(PYTHON) first."
@@ -45,6 +46,10 @@ $(READY): $(LOCKED) setup.cfg pyproject.toml lmac_sb/__init__.py
 demo: $(READY)
 	$(RUN) train_lmac.py hparams/lmac.yaml
 	$(RUN) train_lmac.py hparams/lmac_ft.yaml --pretrained_interpreter results/lmac/$(SEED)
+	$(RUN) eval.py hparams/eval.yaml --experiment_name demo_eval --n_clips 20 \
+	    --interpreters '{lmac_ft: results/lmac_ft/$(SEED)}' \
+	    --methods '[lmac, lmac+5, lmac_ft, gradcam, ideal, ones, random, loudest]' \
+	    --settings '[clean, mixture paper]' --shares '[0.05, 0.2]'
 	rm -rf $(RECIPE)/results/model
 	$(BIN)/lmac export $(RECIPE)/results/lmac/$(SEED) $(RECIPE)/results/model
 	$(BIN)/lmac report $(RECIPE)/results/lmac/$(SEED)/interpretations/test
@@ -58,6 +63,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/yamllint .
 	$(BIN)/codespell
+
+reproduce: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/reproduce.py
 
 clean:
 	rm -rf $(LOCKED) $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Run the commands behind the README's tables again, and compare:
+
+    python tools/reproduce.py            # all for which there is data
+    python tools/reproduce.py scenes
+    python tools/reproduce.py --commit   # keep what was found as the new truth
+
+Each table's summary is kept in `docs/results`. A new mean agrees if it lies in
+the kept 95 % bootstrap interval, widened by a slack for rounding.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import argparse
+import csv
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "recipes" / "ESC50" / "interpret"
+KEPT = ROOT / "docs" / "results"
+KEYS = ("setting", "method", "keep", "subset", "metric")
+# Metrics in percent or decibel, and all others.
+SLACK = {"percent": 1.0, "other": 0.01}
+PERCENT = ("AI", "AD", "AG", "AD-2softmax", "SI-SDR", "accuracy")
+
+ESC10 = (
+    "--data_folder {data}/esc10 --train_fold_nums [1,2] "
+    "--valid_fold_nums [3] --test_fold_nums [4]"
+)
+MODEL = (
+    "--signal_length_s 5 "
+    "--classifier_folder results/esc10_classifier/1234/model"
+)
+# Table -> commands, in the recipe's folder, and the summary that they write.
+TABLES = {
+    "scenes": (
+        [
+            "train_lmac.py hparams/lmac.yaml",
+            "train_lmac.py hparams/lmac_ft.yaml "
+            "--pretrained_interpreter results/lmac/1234",
+            "train_l2i.py hparams/l2i.yaml",
+            "eval.py hparams/eval.yaml --interpreters "
+            "'{{lmac_ft: results/lmac_ft/1234, l2i: results/l2i/1234}}' "
+            "--methods '[lmac, lmac+1, lmac+5, lmac_ft, l2i, gradcam, "
+            "guided_backprop, integrated_gradients, ideal, ones, random, "
+            "loudest, loudest_frames]'",
+        ],
+        "results/eval/1234/summary.csv",
+    ),
+    "esc10": (
+        [
+            f"train_classifier.py hparams/classifier_conv.yaml {ESC10} "
+            "--signal_length_s 5 --number_of_epochs 60 --mixup_alpha 0.4 "
+            "--experiment_name esc10_classifier",
+            f"train_classifier.py hparams/classifier_conv.yaml {ESC10} "
+            "--signal_length_s 5 --number_of_epochs 60 --mixup_alpha 0.4 "
+            "--seed 1235 --experiment_name esc10_classifier",
+            f"train_lmac.py hparams/lmac.yaml {ESC10} {MODEL} "
+            "--number_of_epochs 24 --experiment_name esc10_lmac",
+            f"train_lmac.py hparams/lmac_ft.yaml {ESC10} {MODEL} "
+            "--wham_folder {data}/noise --pretrained_interpreter "
+            "results/esc10_lmac/1234 --experiment_name esc10_lmac_ft",
+            f"train_l2i.py hparams/l2i.yaml {ESC10} {MODEL} "
+            "--experiment_name esc10_l2i",
+            f"eval.py hparams/eval.yaml {ESC10} "
+            "--interpreter results/esc10_lmac/1234 --interpreters "
+            "'{{lmac_ft: results/esc10_lmac_ft/1234, "
+            "l2i: results/esc10_l2i/1234}}' "
+            "--methods '[lmac, lmac+1, lmac+5, lmac_ft, l2i, optimised, "
+            "saliency, input_x_gradient, smoothgrad, integrated_gradients, "
+            "guided_backprop, gradcam, guided_gradcam, gradient_shap, "
+            "deeplift_shap, occlusion, ones, random, loudest, "
+            "loudest_frames]' --settings '[clean, mixture paper, white paper, "
+            "speech paper]' --speech_folder {data}/speech/ljspeech "
+            "--judge_folder results/esc10_classifier/1235/model "
+            "--experiment_name esc10_eval",
+        ],
+        "results/esc10_eval/1234/summary.csv",
+    ),
+}
+
+
+def read_summary(path):
+    """Key to (mean, low, high) of a summary.csv."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return {
+            tuple(row[key] for key in KEYS): tuple(
+                float(row[name] or "nan") for name in ("mean", "low", "high")
+            )
+            for row in csv.DictReader(file)
+            if row["metric"] != "seconds"
+        }
+
+
+def differences(kept, found):
+    """Lines that tell where two summaries disagree."""
+    lines = [
+        f"{' / '.join(key)}: only {where}"
+        for where, some, other in (
+            ("kept", kept, found),
+            ("found", found, kept),
+        )
+        for key in some
+        if key not in other
+    ]
+    for key in kept.keys() & found.keys():
+        (_, low, high), (mean, _, _) = kept[key], found[key]
+        name = key[-1].split()[-1]
+        slack = SLACK["percent" if name in PERCENT else "other"]
+        undefined = mean != mean and kept[key][0] != kept[key][0]
+        if not undefined and not low - slack <= mean <= high + slack:
+            lines.append(
+                f"{' / '.join(key)}: {mean:.4g} is not in "
+                f"[{low - slack:.4g}, {high + slack:.4g}]"
+            )
+    return sorted(lines)
+
+
+def data_folder():
+    """Where the recordings are, or None."""
+    for place in (os.environ.get("LMAC_SB_DATA"), ROOT.parent / "shared/data"):
+        if place and (Path(place) / "esc10").is_dir():
+            return Path(place).resolve()
+    return None
+
+
+def run(commands, data):
+    """Run commands of the recipe's folder; stops at the first that fails."""
+    for command in commands:
+        command = command.format(data=data)
+        print(f"+ python {command}", flush=True)
+        subprocess.run(
+            [sys.executable, *shlex.split(command)], cwd=RECIPE, check=True
+        )
+
+
+def main(argv=None):
+    """Exit code: 0 if all agrees, 1 if not."""
+    parser = argparse.ArgumentParser(
+        description="Run the commands behind the README's tables, and compare."
+    )
+    parser.add_argument("tables", nargs="*", metavar="TABLE", default=[])
+    parser.add_argument(
+        "--commit", action="store_true", help="keep what is found"
+    )
+    options = parser.parse_args(argv)
+    unknown = sorted(set(options.tables) - set(TABLES))
+    if unknown:
+        parser.error(f"'{unknown[0]}' is none of {', '.join(TABLES)}")
+    data, bad = data_folder(), 0
+    for name in options.tables or TABLES:
+        commands, summary = TABLES[name]
+        if data is None and any("{data}" in x for x in commands):
+            print(f"{name}: skipped, LMAC_SB_DATA names no folder with esc10/")
+            continue
+        run(commands, data)
+        if options.commit:
+            KEPT.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(RECIPE / summary, KEPT / f"{name}.csv")
+            continue
+        lines = differences(
+            read_summary(KEPT / f"{name}.csv"), read_summary(RECIPE / summary)
+        )
+        print(f"{name}: {len(lines)} figures differ from docs/results")
+        print("".join(f"  {line}\n" for line in lines), end="")
+        bad += bool(lines)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
