@@ -14,7 +14,11 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from speechbrain.utils.checkpoints import CKPT_PREFIX, Checkpointer
+from speechbrain.utils.checkpoints import (
+    CKPT_PREFIX,
+    Checkpointer,
+    ckpt_recency,
+)
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.fetching import fetch
 
@@ -36,14 +40,16 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SUMS = "SHA256SUMS"
+NEWEST = 2  # checkpoints that always stay: should one be damaged, the other
 
 
 class SafeCheckpointer(Checkpointer):
     """SpeechBrain's `Checkpointer`, but a broken checkpoint is never read.
 
-    Each checkpoint gets a file of checksums, written last. One without it
-    was cut short by a kill; one that does not match it was damaged. Both are
-    named in the log and passed over, so that the one before counts.
+    Each checkpoint gets a file of checksums, written last and deleted first.
+    One without it was cut short by a kill; one that does not match it was
+    damaged. Both are named in the log and passed over, so that the one before
+    counts: the newest two are kept whatever else is.
 
     Arguments
     ---------
@@ -84,7 +90,8 @@ class SafeCheckpointer(Checkpointer):
         ------
         LMACError
             If a value of `meta` is a tensor or NaN, which no later
-            comparison could order.
+            comparison could order; or if it cannot be written, such as on a
+            full disk. Then nothing of it is left.
         """
         meta = {} if meta is None else meta
         for key, value in meta.items():
@@ -93,23 +100,77 @@ class SafeCheckpointer(Checkpointer):
                     f"checkpoint: '{key}' is {value!r}, needed is a plain "
                     "number or text"
                 )
-        if if_main_process():
-            self._remove_unsealed()
-        ddp_barrier()
-        checkpoint = super().save_checkpoint(meta, *args, **kwargs)
-        # All processes have written their part.
-        ddp_barrier()
-        if checkpoint is not None:
-            _seal(checkpoint.path)
+        self.remove_unsealed()
+        try:
+            checkpoint = super().save_checkpoint(meta, *args, **kwargs)
+            # All processes have written their part.
+            ddp_barrier()
+            if checkpoint is not None:
+                _seal(checkpoint.path)
+        except (OSError, RuntimeError) as error:
+            if not _is_write_error(error):
+                raise
+            for path in self._unsealed():
+                shutil.rmtree(path, ignore_errors=True)
+            raise LMACError(
+                f"{self.checkpoints_dir}: a checkpoint cannot be written "
+                f"({_first_line(error)}); the ones before it are kept: free "
+                "some space and give the same command again"
+            ) from error
         ddp_barrier()
         return checkpoint
 
-    def _remove_unsealed(self):
-        """Delete what a kill left half-written."""
-        for path in self._folders():
-            if not (path / SUMS).exists():
+    def delete_checkpoints(
+        self,
+        *,
+        num_to_keep=1,
+        min_keys=None,
+        max_keys=None,
+        importance_keys=(ckpt_recency,),
+        ckpt_predicate=None,
+        verbosity=logging.INFO,
+    ):
+        """Delete all but the best by each key, and the newest two.
+
+        Arguments
+        ---------
+        num_to_keep : int
+            Checkpoints to keep for each key.
+        min_keys, max_keys, importance_keys, ckpt_predicate
+            See `Checkpointer.delete_checkpoints`.
+        verbosity : int
+            Level of the note in the log.
+        """
+        keys = [{"min_key": key} for key in min_keys or ()]
+        keys += [{"max_key": key} for key in max_keys or ()]
+        keys += [{"importance_key": key} for key in importance_keys]
+        kept = set(self.find_checkpoints(max_num_checkpoints=NEWEST))
+        found = set()
+        for key in keys:
+            ranked = self.find_checkpoints(ckpt_predicate=ckpt_predicate, **key)
+            found.update(ranked)
+            kept.update(ranked[:num_to_keep])
+        # Nobody deletes what another process still looks at.
+        ddp_barrier()
+        if if_main_process():
+            for checkpoint in found - kept:
+                # First, so that a kill leaves no checkpoint with a gap.
+                (checkpoint.path / SUMS).unlink()
+                shutil.rmtree(checkpoint.path)
+                logger.log(verbosity, f"Deleted {checkpoint.path}")
+        ddp_barrier()
+
+    def remove_unsealed(self):
+        """Delete what a kill left half-written or half-deleted."""
+        if if_main_process():
+            for path in self._unsealed():
                 logger.warning(f"{path}: half-written checkpoint, removed")
                 shutil.rmtree(path)
+        ddp_barrier()
+
+    def _unsealed(self):
+        """Checkpoints without their seal."""
+        return [p for p in self._folders() if not (p / SUMS).exists()]
 
     def _list_checkpoint_dirs(self):
         """Only checkpoints whose files are all there and unchanged."""
@@ -125,16 +186,21 @@ class SafeCheckpointer(Checkpointer):
 
     def _is_intact(self, path):
         """Whether the checksums hold; read again only when files change."""
-        state = tuple(
-            (file.name, file.stat().st_size, file.stat().st_mtime_ns)
-            for file in sorted(path.iterdir())
-        )
-        if self._verified.get(path, (None,))[0] != state:
+        try:
+            state = tuple(
+                (file.name, file.stat().st_size, file.stat().st_mtime_ns)
+                for file in sorted(path.iterdir())
+            )
+            if self._verified.get(path, (None,))[0] == state:
+                return self._verified[path][1]
             fault = _fault(path)
-            if fault:
-                logger.warning(f"{path}: {fault}; checkpoint passed over")
-            self._verified[path] = (state, fault is None)
-        return self._verified[path][1]
+        except OSError as error:
+            # A bad sector, or the run that it belongs to deletes it just now.
+            state, fault = None, f"cannot be read ({error})"
+        if fault and if_main_process():
+            logger.warning(f"{path}: {fault}; checkpoint passed over")
+        self._verified[path] = (state, fault is None)
+        return fault is None
 
 
 def file_sha256(path):
@@ -164,6 +230,18 @@ def _sums(folder):
         for file in sorted(folder.iterdir())
         if file.name != SUMS
     }
+
+
+def _is_write_error(error):
+    """Whether a file could not be written, rather than anything else."""
+    # PyTorch's own writer raises no OSError; nor do lost processes.
+    return isinstance(error, OSError) or "inline_container" in str(error)
+
+
+def _first_line(error):
+    """What an error says, in short."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _seal(folder):
@@ -264,9 +342,8 @@ def load_strict(module, path):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # Broken files fail in many ways: IndexError, UnicodeDecodeError, ...
-        first = str(error).strip().splitlines()[0] if str(error) else "empty"
         raise LMACError(
-            f"{path}: not a file of weights only ({first})"
+            f"{path}: not a file of weights only ({_first_line(error)})"
         ) from error
     if not isinstance(state, dict) or not all(
         isinstance(value, torch.Tensor) for value in state.values()
@@ -431,6 +508,11 @@ def save_classifier(folder, modules, label_encoder, config):
     config : dict
         Goes to ``config.json``.
 
+    Raises
+    ------
+    LMACError
+        If it cannot be written; what was there before is still there.
+
     Example
     -------
     >>> folder = getfixture("tmp_path") / "model"
@@ -447,16 +529,29 @@ def save_classifier(folder, modules, label_encoder, config):
     """
     folder = Path(folder)
     part = folder.with_name(f"{folder.name}.part")
+    # Renamed, as a kill while it is deleted would leave half of it.
+    former = folder.with_name(f"{folder.name}.former")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name, module in modules.items():
-        torch.save(module.state_dict(), part / f"{name}.ckpt")
-    label_encoder.save(part / "label_encoder.txt")
-    (part / "config.json").write_text(
-        json.dumps(config, indent=1), encoding="utf-8"
-    )
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
+    try:
+        part.mkdir(parents=True)
+        for name, module in modules.items():
+            torch.save(module.state_dict(), part / f"{name}.ckpt")
+        label_encoder.save(part / "label_encoder.txt")
+        (part / "config.json").write_text(
+            json.dumps(config, indent=1), encoding="utf-8"
+        )
+        shutil.rmtree(former, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, former)
+        os.replace(part, folder)
+        shutil.rmtree(former, ignore_errors=True)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if not _is_write_error(error):
+            raise
+        raise LMACError(
+            f"{folder}: cannot be written ({_first_line(error)})"
+        ) from error
 
 
 def plain(stats):

@@ -1,17 +1,21 @@
-"""Classifiers: a small one for CPUs, and the adapter that freezes any.
+"""Classifiers: small ones for CPUs, and the adapter that freezes any.
 
 Authors
  * The lmac-sb authors 2026
 """
 
+import functools
 import math
 
 import torch
 from speechbrain.lobes.models.Cnn14 import ConvBlock
+from torch.nn import functional as F
 
 from lmac_sb.errors import LMACError
 
-__all__ = ["ConvEmbedding", "FrozenClassifier"]
+__all__ = ["AttentionEmbedding", "ConvEmbedding", "FrozenClassifier", "embed"]
+
+BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
 
 
 class ConvEmbedding(torch.nn.Module):
@@ -65,6 +69,155 @@ class ConvEmbedding(torch.nn.Module):
         return h.amax(dim=2) + h.mean(dim=2)
 
 
+class AttentionEmbedding(torch.nn.Module):
+    """Small Transformer on patches of the log-mel spectrogram.
+
+    Each patch of frames and bands is one token. A token's place in time is
+    told by sines and cosines, as in the Transformer (arXiv 1706.03762), and
+    so for clips of any length; its band by a learned vector. Every token
+    attends to all others in each block; the embedding is their mean.
+
+    A block's output is a map [batch, dim, time, freq] of its tokens, and so
+    what a decoder reads, see `FrozenClassifier`.
+
+    Arguments
+    ---------
+    n_mels : int
+        Number of mel bands of the input.
+    dim : int
+        Size of a token, and of the embedding.
+    n_blocks : int
+        Number of blocks.
+    n_heads : int
+        Attention heads of a block; `dim` must be a multiple of it, and of 2.
+    patch : list of int
+        Frames and bands of a patch. What is missing to a whole number of
+        frames is filled with silence.
+    dropout : float
+        Dropout on what each block adds, in training.
+
+    Raises
+    ------
+    LMACError
+        If `n_mels` is no multiple of the bands of a patch, or `dim` cannot be
+        split.
+
+    Example
+    -------
+    >>> model = AttentionEmbedding(n_mels=80, dim=16, n_blocks=2, n_heads=2)
+    >>> model(torch.rand(2, 87, 80)).shape
+    torch.Size([2, 16])
+    """
+
+    def __init__(
+        self,
+        n_mels=80,
+        dim=128,
+        n_blocks=4,
+        n_heads=4,
+        patch=(8, 16),
+        dropout=0.0,
+    ):
+        super().__init__()
+        self.patch = tuple(patch)
+        if n_mels % self.patch[1]:
+            raise LMACError(
+                f"patch: {self.patch[1]} bands do not divide n_mels {n_mels}"
+            )
+        if dim % n_heads or dim % 2:
+            raise LMACError(
+                f"dim: {dim} is no multiple of n_heads {n_heads} and of 2"
+            )
+        self.norm = torch.nn.BatchNorm1d(n_mels)
+        self.tokens = torch.nn.Conv2d(1, dim, self.patch, self.patch)
+        self.band = torch.nn.Parameter(
+            0.02 * torch.randn(dim, 1, n_mels // self.patch[1])
+        )
+        self.blocks = torch.nn.ModuleList(
+            _AttentionBlock(dim, n_heads, dropout) for _ in range(n_blocks)
+        )
+        self.last_norm = torch.nn.LayerNorm(dim)
+
+    def forward(self, features):
+        """Embeddings [batch, dim] of features [batch, time, mel]."""
+        missing = -features.shape[1] % self.patch[0]
+        h = self.norm(F.pad(features, (0, 0, 0, missing)).transpose(1, 2))
+        h = self.tokens(h.transpose(1, 2).unsqueeze(1))
+        h = h + _places(h.shape[2], h.shape[1]).to(h) + self.band
+        for block in self.blocks:
+            h = block(h)
+        return self.last_norm(h.flatten(2).transpose(1, 2)).mean(1)
+
+
+class _AttentionBlock(torch.nn.Module):
+    """Attention among the cells of a map, then a layer for each cell.
+
+    Own code, as PyTorch's layer has other code for calls without gradient,
+    which rounds otherwise: the same sound would have two probabilities.
+    """
+
+    def __init__(self, dim, n_heads, dropout):
+        super().__init__()
+        self.n_heads = n_heads
+        self.attention_norm = torch.nn.LayerNorm(dim)
+        self.attention = torch.nn.Linear(dim, 3 * dim)
+        self.merge = torch.nn.Linear(dim, dim)
+        self.cell = torch.nn.Sequential(
+            torch.nn.LayerNorm(dim),
+            torch.nn.Linear(dim, 2 * dim),
+            torch.nn.GELU(),
+            torch.nn.Linear(2 * dim, dim),
+        )
+        self.dropout = torch.nn.Dropout(dropout)
+
+    def forward(self, x):
+        """From and to [batch, dim, time, freq]."""
+        h = x.flatten(2).transpose(1, 2)
+        parts = self.attention(self.attention_norm(h))
+        parts = parts.unflatten(2, (3, self.n_heads, -1))
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = mixed.transpose(1, 2).flatten(2)
+        h = h + self.dropout(self.merge(mixed))
+        h = h + self.dropout(self.cell(h))
+        return h.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+def _places(n_frames, dim):
+    """Sines and cosines that tell a place in time, [dim, time, 1]."""
+    rates = torch.exp(torch.arange(0, dim, 2) * (-math.log(10000) / dim))
+    angles = rates[:, None] * torch.arange(n_frames)
+    return torch.cat([angles.sin(), angles.cos()]).unsqueeze(2)
+
+
+def embed(embedding_model, features):
+    """Embeddings of any SpeechBrain-style encoder.
+
+    Arguments
+    ---------
+    embedding_model : torch.nn.Module
+        Features [batch, time, mel] to embeddings [batch, dim] or
+        [batch, 1, dim], or to a map [batch, dim, time, freq] whose mean they
+        are, as of `Conv2dEncoder_v2`; if it returns a tuple, its first item.
+    features : torch.Tensor
+        [batch, time, mel].
+
+    Returns
+    -------
+    torch.Tensor
+        [batch, dim] or [batch, 1, dim].
+
+    Example
+    -------
+    >>> embed(torch.nn.Conv2d(1, 6, 4), torch.rand(1, 9, 9)[:, None]).shape
+    torch.Size([1, 6])
+    """
+    embeddings = embedding_model(features)
+    if isinstance(embeddings, (tuple, list)):
+        embeddings = embeddings[0]
+    return embeddings.mean((2, 3)) if embeddings.dim() == 4 else embeddings
+
+
 class FrozenClassifier(torch.nn.Module):
     """Adapter from a SpeechBrain-style classifier to logits and latents.
 
@@ -75,8 +228,7 @@ class FrozenClassifier(torch.nn.Module):
     Arguments
     ---------
     embedding_model : torch.nn.Module
-        Features [batch, time, mel] to embeddings [batch, dim] or
-        [batch, 1, dim]; if it returns a tuple, its first item counts.
+        Features [batch, time, mel] to embeddings, see `embed`.
     classifier : torch.nn.Module
         Embeddings to logits, [batch, classes] or [batch, 1, classes].
     latent_layers : list of str
@@ -92,6 +244,9 @@ class FrozenClassifier(torch.nn.Module):
         of the deepest layer times its gradient, so its share in the log-odds
         of the explained class. It tells the decoder which class to explain,
         and costs one pass back through what follows that layer.
+    multilabel : bool
+        Whether each class is decided for itself, by a sigmoid, and not one
+        among all, by a softmax; see `question`.
 
     Raises
     ------
@@ -119,6 +274,7 @@ class FrozenClassifier(torch.nn.Module):
         min_frames=1,
         channels_last=True,
         evidence=True,
+        multilabel=False,
     ):
         super().__init__()
         self.embedding_model = embedding_model
@@ -127,8 +283,12 @@ class FrozenClassifier(torch.nn.Module):
         self.min_frames = min_frames
         self.channels_last = channels_last
         self.evidence = evidence
+        self.multilabel = multilabel
         self.requires_grad_(False)
         self.train(False)
+        for module in self.modules():
+            if isinstance(module, BATCH_NORMS):
+                module.forward = functools.partial(_normalize, module)
         self._latents = {}
         self._deepest = None
         self._tracing = False
@@ -184,9 +344,7 @@ class FrozenClassifier(torch.nn.Module):
             `latent_layers`, in that order. Layers without a frequency axis
             count as one band.
         """
-        embeddings = self.embedding_model(features)
-        if isinstance(embeddings, (tuple, list)):
-            embeddings = embeddings[0]
+        embeddings = embed(self.embedding_model, features)
         logits = self.classifier(embeddings).flatten(1)
         # Taken out of the dict, so that no graph outlives the call.
         latents = [self._to_map(self._latents[n]) for n in self.latent_layers]
@@ -220,8 +378,9 @@ class FrozenClassifier(torch.nn.Module):
             finally:
                 self._tracing = False
             chosen = logits.argmax(1) if target is None else target
-            others = logits.scatter(1, chosen[:, None], -math.inf)
-            log_odds = logits.gather(1, chosen[:, None])[:, 0]
+            answers, chosen = self.question(logits, chosen)
+            others = answers.scatter(1, chosen[:, None], -math.inf)
+            log_odds = answers.gather(1, chosen[:, None])[:, 0]
             log_odds = log_odds - others.logsumexp(1)
             (gradient,) = torch.autograd.grad(log_odds.sum(), self._deepest)
             evidence = self._to_map(gradient * self._deepest.detach())
@@ -229,6 +388,36 @@ class FrozenClassifier(torch.nn.Module):
             evidence = evidence * evidence[0, 0].numel()
             self._deepest = None
         return logits.detach(), [evidence, *latents]
+
+    def question(self, logits, target):
+        """What was decided, as logits whose softmax are the probabilities.
+
+        All that asks for the probability of the explained class asks here.
+        A multi-label classifier decides each class for itself: the answers
+        are that class and its absence, whose logit is 0, since the softmax
+        of (z, 0) is (sigmoid(z), 1 - sigmoid(z)).
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            [batch, classes].
+        target : torch.Tensor
+            Explained class, [batch].
+
+        Returns
+        -------
+        logits : torch.Tensor
+            Of the answers, [batch, answers]: the classes, or, of a
+            multi-label classifier, the explained class and its absence.
+        target : torch.Tensor
+            The explained one of these answers, [batch].
+        """
+        if not self.multilabel:
+            return logits, target
+        own = logits.gather(1, target[:, None])
+        # The class comes first: where both are as likely, it is decided.
+        answers = torch.cat((own, torch.zeros_like(own)), dim=1)
+        return answers, torch.zeros_like(target)
 
     def _to_map(self, latent):
         """Latent of any rank as a map [batch, channels, time, freq]."""
@@ -239,3 +428,18 @@ class FrozenClassifier(torch.nn.Module):
                 latent = latent.transpose(1, 2)
             return latent.unsqueeze(3)
         return latent
+
+
+def _normalize(norm, x):
+    """Batch normalisation by fixed statistics, without keeping its input.
+
+    PyTorch's own keeps it for the gradient of its weights, which are frozen:
+    a quarter of the memory of a training step.
+    """
+    plain = norm.training or not norm.track_running_stats or not norm.affine
+    if plain or x.dtype != norm.weight.dtype:
+        return type(norm).forward(norm, x)
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    return torch.addcmul(shift.view(shape), x, scale.view(shape))

@@ -4,18 +4,57 @@ Authors
  * The lmac-sb authors 2026
 """
 
-import json
 import random
+from array import array
+from collections import Counter
 from pathlib import Path
 
+import soundfile as sf
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.data_pipeline import provides, takes
 
-from lmac_sb.audio import fit_length, read_audio
+from lmac_sb.audio import fit_length, read_audio, resample
 from lmac_sb.errors import LMACError
+from lmac_sb.manifests import Manifest, labels_of, read_entries
 
-__all__ = ["EqualLengthBatches", "check_labels", "make_dataset"]
+__all__ = [
+    "EqualLengthBatches",
+    "MultilabelEncoder",
+    "check_labels",
+    "make_dataset",
+]
+
+
+class MultilabelEncoder(CategoricalEncoder):
+    """Classes of clips that may have several, joined by a plus.
+
+    Example
+    -------
+    >>> encoder = MultilabelEncoder()
+    >>> encoder.update_from_iterable(["dog+cat", "dog+cow"])
+    >>> encoder.encode_label_torch("cow+cat")
+    tensor([1., 1., 0.])
+    """
+
+    def update_from_iterable(self, iterable, sequence_input=False):
+        """Add the classes of these clips, sorted by name."""
+        labels = {label for clip in iterable for label in labels_of(clip)}
+        super().update_from_iterable(sorted(labels))
+
+    def encode_label_torch(self, label, allow_unk=True):
+        """Ones at the classes of a clip, [classes]."""
+        encoded = torch.zeros(len(self))
+        encoded[self.encode_sequence_torch(labels_of(label), allow_unk)] = 1
+        return encoded
+
+    def by_class(self, stems, label):
+        """A clip's sounds [labels, samples] as [classes, samples]."""
+        places = self.encode_sequence_torch(labels_of(label))
+        sounds = stems.new_zeros(len(self), stems.shape[1])
+        sounds[places] = stems
+        return sounds
 
 
 def make_dataset(
@@ -32,13 +71,13 @@ def make_dataset(
     Each item holds ``sig``, what the classifier hears; ``clean``, the clip
     within it, at the gain that it has there (equal to ``sig`` without noise);
     and if asked for and known, as on scenes, ``event``, the labelled event
-    within it.
+    within it. With a `MultilabelEncoder`, labels and events are by class.
 
     Arguments
     ---------
     manifest : str or Path
         JSON written by the data preparation.
-    preprocess : lmac_sb.audio.Preprocessor
+    preprocess : lmac_sb.audio.Preprocessor or lmac_sb.cache.AudioCache
         From a file to a waveform.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
         Names of the classes to indices.
@@ -56,7 +95,13 @@ def make_dataset(
     -------
     DynamicItemDataset
         Outputs: id, sig, clean, class_string_encoded and maybe event. Its
-        attribute `n_samples` lists the length of each item.
+        attribute `n_samples` lists the length of each item. The entries stay
+        in the file, see `lmac_sb.manifests`.
+
+    Raises
+    ------
+    LMACError
+        If the manifest cannot be read, is empty, or an entry lacks a key.
     """
 
     @takes("wav", "id")
@@ -74,15 +119,20 @@ def make_dataset(
         yield sig
         yield clean
 
-    @takes("wav", "stem", "clean")
+    multilabel = isinstance(label_encoder, MultilabelEncoder)
+
+    @takes("wav", "stem", "clean", "class_string")
     @provides("event")
-    def event_pipeline(wav, stem, clean):
+    def event_pipeline(wav, stem, clean, class_string):
         # The event at the gain that the clip has in the signal: that gain is
         # what the preprocessing and the mixing made of the clip's peak.
-        raw, event = (
-            fit_length(read_audio(path, preprocess.sample_rate), len(clean))
-            for path in (wav, stem)
-        )
+        rate, n_samples = preprocess.sample_rate, len(clean)
+        raw = fit_length(read_audio(wav, rate), n_samples)
+        if multilabel:
+            stems = _read_stems(stem, rate, n_samples, class_string)
+            event = label_encoder.by_class(stems, class_string)
+        else:
+            event = fit_length(read_audio(stem, rate), n_samples)
         return event * (clean.abs().max() / raw.abs().max().clamp(min=1e-8))
 
     @takes("class_string")
@@ -90,18 +140,42 @@ def make_dataset(
     def label_pipeline(class_string):
         return label_encoder.encode_label_torch(class_string)
 
-    with open(manifest, encoding="utf-8") as file:
-        entries = json.load(file)
+    lengths, n_stems = array("q"), 0
+
+    def visit(clip_id, entry):
+        nonlocal n_stems
+        for key in ("wav", "class_string", "num_samples", "sample_rate"):
+            if key not in entry:
+                raise LMACError(f"{manifest}: clip '{clip_id}' has no '{key}'")
+        lengths.append(_n_samples(entry, preprocess))
+        n_stems += "stem" in entry
+
+    entries = Manifest(manifest, visit)
+    if not entries:
+        raise LMACError(f"{manifest}: holds no clips")
     items = [audio_pipeline, label_pipeline]
     keys = ["id", "sig", "clean", "class_string", "class_string_encoded"]
-    if events and all("stem" in entry for entry in entries.values()):
+    if events and n_stems == len(entries):
         items.append(event_pipeline)
         keys.append("event")
-    dataset = DynamicItemDataset(entries, items, keys)
-    dataset.n_samples = [
-        _n_samples(entries[clip_id], preprocess) for clip_id in dataset.data_ids
-    ]
+    # It would make a list of all ids: it sees the first, then gets the rest.
+    dataset = DynamicItemDataset(dict([entries.at(0)]), items, keys)
+    dataset.data, dataset.data_ids = entries, entries.ids
+    dataset.n_samples = lengths
     return dataset
+
+
+def _read_stems(path, sample_rate, n_samples, class_string):
+    """Events of a clip of several, a channel each, [labels, samples]."""
+    sounds, found_rate = sf.read(path, dtype="float32", always_2d=True)
+    n_labels = len(labels_of(class_string))
+    if sounds.shape[1] != n_labels:
+        raise LMACError(
+            f"{path}: {sounds.shape[1]} channels, needed are {n_labels}, one "
+            f"for each of {class_string}"
+        )
+    stems = torch.from_numpy(sounds.T.copy())
+    return fit_length(resample(stems, found_rate, sample_rate), n_samples)
 
 
 def _n_samples(entry, preprocess):
@@ -148,9 +222,10 @@ def check_labels(manifest_folder, label_encoder, source):
     """
     found = set()
     for split in ("train", "valid", "test"):
-        path = Path(manifest_folder) / f"{split}.json"
-        with open(path, encoding="utf-8") as file:
-            found |= {e["class_string"] for e in json.load(file).values()}
+        entries = read_entries(Path(manifest_folder) / f"{split}.json")
+        found.update(entry["class_string"] for _, entry in entries)
+    if isinstance(label_encoder, MultilabelEncoder):
+        found = {label for clip in found for label in labels_of(clip)}
     known = set(label_encoder.lab2ind)
     if not found <= known:
         raise LMACError(
@@ -212,7 +287,8 @@ class EqualLengthBatches(torch.utils.data.Sampler):
     ):
         if batch_size < 1:
             raise LMACError(f"batch_size: {batch_size}, needed is 1 or more")
-        self.lengths = list(lengths)
+        # Eight bytes a clip, as a corpus may have millions.
+        self.lengths = array("q", lengths)
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -225,17 +301,17 @@ class EqualLengthBatches(torch.utils.data.Sampler):
         self.epoch = epoch
 
     def _common_batches(self):
-        """Batches of all processes together."""
-        order = list(range(len(self.lengths)))
+        """Batches of all processes together, as pairs of clips and start."""
+        order = array("q", range(len(self.lengths)))
         rng = random.Random(f"{self.seed} {self.epoch}")
         if self.shuffle:
             rng.shuffle(order)
         groups = {}
         for index in order:
-            groups.setdefault(self.lengths[index], []).append(index)
+            groups.setdefault(self.lengths[index], array("q")).append(index)
         size = self.batch_size * self.world_size
         batches = [
-            group[start : start + size]
+            (group, start)
             for group in groups.values()
             for start in range(0, len(group), size)
         ]
@@ -244,14 +320,14 @@ class EqualLengthBatches(torch.utils.data.Sampler):
         return batches
 
     def __iter__(self):
-        for batch in self._common_batches():
+        size = self.batch_size * self.world_size
+        for group, start in self._common_batches():
+            batch = group[start : start + size].tolist()
             # A process without a share repeats a clip: all must take part in
             # each step. Metrics count an id once.
             yield batch[self.rank :: self.world_size] or batch[:1]
 
     def __len__(self):
         size = self.batch_size * self.world_size
-        counts = {}
-        for length in self.lengths:
-            counts[length] = counts.get(length, 0) + 1
-        return sum(-(-count // size) for count in counts.values())
+        counts = Counter(self.lengths).values()
+        return sum(-(-count // size) for count in counts)

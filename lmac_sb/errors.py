@@ -4,10 +4,16 @@ Authors
  * The lmac-sb authors 2026
 """
 
+import errno
 import functools
+import os
 import sys
+import time
 
 __all__ = ["LMACError", "exit_on_user_error"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PATIENCE_S = 10
 
 
 class LMACError(ValueError):
@@ -36,8 +42,9 @@ def exit_on_user_error(main):
     Returns
     -------
     callable
-        The same function; on `LMACError` it prints ``error: <message>`` to
-        the standard error and exits with code 1.
+        The same function; on `LMACError`, or on a full disk, it prints
+        ``error: <message>`` to the standard error and exits with code 1. Of
+        several processes only one prints it.
 
     Example
     -------
@@ -54,8 +61,25 @@ def exit_on_user_error(main):
     def wrapper(*args, **kwargs):
         try:
             return main(*args, **kwargs)
-        except LMACError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
+        except Exception as error:
+            _leave_it_to_the_main_process()
+            if isinstance(error, LMACError):
+                message = error
+            elif isinstance(error, OSError) and error.errno in _FULL:
+                message = f"{error}; free some space, then start again"
+            else:
+                raise
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(1)
 
     return wrapper
+
+
+def _leave_it_to_the_main_process():
+    """Let it tell what ends all processes of a run, if it is about to.
+
+    The others meet the same error, or miss the main one. The launcher stops
+    them as soon as that has ended, so they wait for it before they speak.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(_PATIENCE_S)

@@ -7,8 +7,8 @@ Authors
 import atexit
 import difflib
 import hashlib
-import json
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -16,18 +16,26 @@ import speechbrain as sb
 import torch
 import yaml
 from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.distributed import if_main_process
 
+from lmac_sb.cache import AudioCache
 from lmac_sb.data import make_dataset
 from lmac_sb.errors import LMACError
+from lmac_sb.manifests import read_entries
 from lmac_sb.noise import NoiseMixer
 from lmac_sb.results import read_json, write_json
+from lmac_sb.training import LOG_CONFIG
 
 __all__ = [
     "Hparams",
+    "check_folder",
     "check_frontend",
+    "check_multilabel",
     "claim_folder",
+    "data_sha256",
     "frontend",
     "load_hparams",
+    "log_to_console",
     "make_datasets",
     "weights_sha256",
 ]
@@ -165,6 +173,7 @@ def make_datasets(
     snr_db=0.0,
     noisy_splits=(),
     events=False,
+    audio_cache=None,
 ):
     """Data sets of the three splits.
 
@@ -192,6 +201,8 @@ def make_datasets(
         Splits that get noise: train, valid, test.
     events : bool
         Whether validation and test give known events.
+    audio_cache : str or None
+        Folder in which decoded clips are kept, see `AudioCache`, or none.
 
     Returns
     -------
@@ -201,7 +212,7 @@ def make_datasets(
     Raises
     ------
     LMACError
-        If a split is unknown or the noise cannot be used.
+        If a split is unknown, or noise or cache cannot be used.
     """
     noise_parts = {"train": "tr", "valid": "cv", "test": "tt"}
     for split in noisy_splits:
@@ -209,6 +220,8 @@ def make_datasets(
             raise LMACError(
                 f"noisy_splits: '{split}' is none of train, valid, test"
             )
+    if audio_cache is not None:
+        preprocess = AudioCache(audio_cache, preprocess)
     datasets = {}
     for split, part in noise_parts.items():
         noise = None
@@ -255,7 +268,19 @@ def frontend(hparams):
     return {key: hparams[key] for key in FRONTEND}
 
 
-def claim_folder(output_folder, manifest_folder, **identity):
+def log_to_console():
+    """Show warnings from now on; write no file before a folder is claimed.
+
+    Returns
+    -------
+    None
+    """
+    if if_main_process():
+        nowhere = {"handlers": {"file_handler": {"filename": os.devnull}}}
+        sb.utils.logger.setup_logging(LOG_CONFIG, nowhere)
+
+
+def claim_folder(output_folder, manifest_folder, save_folder=None, **identity):
     """Refuse an output folder that holds another experiment.
 
     A run resumes what it finds in its folder; checkpoints of other data or
@@ -267,6 +292,8 @@ def claim_folder(output_folder, manifest_folder, **identity):
         The run's folder.
     manifest_folder : str or Path
         Tells the data.
+    save_folder : str or Path
+        Where checkpoints are; there may be none yet in a new experiment.
     **identity
         What else makes this experiment what it is, by name; plain values.
 
@@ -286,33 +313,100 @@ def claim_folder(output_folder, manifest_folder, **identity):
     ...
     lmac_sb.errors.LMACError: output_folder: ... with another seed (1, now 2)...
     """
-    identity = {"data": _data_sha256(manifest_folder), **identity}
+    identity = {"data": data_sha256(manifest_folder), **identity}
     path = Path(output_folder) / "experiment.json"
-    if not path.is_file():
-        write_json(path, identity)
+    if path.is_file():
+        known = dict.fromkeys(read_json(path))
+        _compare(output_folder, {**known, **identity})
         return
-    found = read_json(path)
-    for key in sorted({*found, *identity}):
-        if found.get(key) != identity.get(key):
+    if save_folder is not None and [*Path(save_folder).glob("CKPT*")]:
+        raise LMACError(
+            f"save_folder: {save_folder} holds checkpoints, but not of the "
+            f"experiment in {output_folder}; choose another --save_folder, "
+            "or delete them"
+        )
+    write_json(path, identity)
+
+
+def check_folder(output_folder, splits, **identity):
+    """Refuse a folder of another experiment before data is written to it.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+        The run's folder.
+    splits : dict
+        Entries of the clips of each split, by id.
+    **identity
+        See `claim_folder`; it need not be all.
+
+    Raises
+    ------
+    LMACError
+        Names the folder and what differs.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> check_folder(folder, {}, seed=2)
+    >>> write_json(folder / "experiment.json", {"seed": 1})
+    >>> check_folder(folder, {}, seed=2)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.errors.LMACError: output_folder: ... with another data (None, now...
+    """
+    if (Path(output_folder) / "experiment.json").is_file():
+        clips = {split: entries.items() for split, entries in splits.items()}
+        _compare(output_folder, {"data": _sha256_of(clips), **identity})
+
+
+def _compare(output_folder, identity):
+    """Refuse a folder whose experiment differs."""
+    found = read_json(Path(output_folder) / "experiment.json")
+    for key, value in sorted(identity.items()):
+        if found.get(key) != value:
             raise LMACError(
                 f"output_folder: {output_folder} holds an "
                 f"experiment with another {key} ({found.get(key)}, now "
-                f"{identity.get(key)}); choose another --experiment_name or "
+                f"{value}); choose another --experiment_name or "
                 "--output_folder, or delete it"
             )
 
 
-def _data_sha256(manifest_folder):
-    """Checksum of the clips of the three splits, wherever they lie."""
-    digest = hashlib.sha256()
-    for split in ("train", "valid", "test"):
-        path = Path(manifest_folder) / f"{split}.json"
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        for clip_id, entry in sorted(entries.items()):
+def data_sha256(manifest_folder):
+    """Checksum of the clips of the three splits, wherever they lie.
+
+    Arguments
+    ---------
+    manifest_folder : str or Path
+        Written by the data preparation.
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+    """
+    return _sha256_of(
+        {
+            split: read_entries(Path(manifest_folder) / f"{split}.json")
+            for split in ("train", "valid", "test")
+        }
+    )
+
+
+def _sha256_of(splits):
+    """Checksum of splits of pairs of id and entry.
+
+    A sum over the clips: their order does not matter, and none is kept.
+    """
+    total = 0
+    for split, clips in splits.items():
+        for clip_id, entry in clips:
             size = entry["num_samples"], entry["sample_rate"]
-            line = f"{split} {clip_id} {entry['class_string']} {size}\n"
-            digest.update(line.encode())
-    return digest.hexdigest()
+            line = f"{split} {clip_id} {entry['class_string']} {size}"
+            digest = hashlib.sha256(line.encode()).digest()
+            total += int.from_bytes(digest, "big")
+    return f"{total % (1 << 256):064x}"
 
 
 def weights_sha256(*modules):
@@ -366,3 +460,36 @@ def check_frontend(found, hparams, source):
                 f"{source}: the classifier was trained with {key} {value}, "
                 f"this experiment has {key} {hparams[key]}"
             )
+
+
+def check_multilabel(config, multilabel, source):
+    """Refuse a multi-label classifier where one class is decided, or the like.
+
+    Arguments
+    ---------
+    config : dict
+        Content of the classifier's ``config.json``.
+    multilabel : bool
+        Whether each class is decided for itself here.
+    source : str or Path
+        The classifier's folder, for the message.
+
+    Raises
+    ------
+    LMACError
+        Says what the classifier decides.
+
+    Example
+    -------
+    >>> check_multilabel({"multilabel": True}, False, "model")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.errors.LMACError: model: the classifier decides each class for ...
+    """
+    kinds = {False: "one class among all", True: "each class for itself"}
+    found = bool(config.get("multilabel"))
+    if found != multilabel:
+        raise LMACError(
+            f"{source}: the classifier decides {kinds[found]}, but here one is "
+            f"needed that decides {kinds[multilabel]}"
+        )

@@ -27,7 +27,7 @@ from lmac_sb.experiment import weights_sha256
 from lmac_sb.inference import LMACInterpreter
 from lmac_sb.results import markdown_table, read_json, write_json
 
-__all__ = ["export_run", "push"]
+__all__ = ["export_run", "load_interpreter", "push"]
 
 # Objects of a run's yaml that the model is made of.
 PARTS = (
@@ -146,6 +146,12 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
         raise LMACError(f"{out}: is there already; choose another folder")
     text, settings = _read_run(run / HPARAMS)
     hparams = load_hyperpyyaml(text)
+    if hparams["frozen_classifier"].multilabel:
+        raise LMACError(
+            f"{run}: its classifier is multi-label, which train_multilabel.py "
+            "explains and nothing else does yet; needed is a run of "
+            "train_lmac.py"
+        )
     checkpoint = _load_decoder(run, hparams, settings)
     classifier = _load_classifier(run, hparams, settings)
     results = _read_json(run / "results.json")
@@ -189,6 +195,32 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
         shutil.rmtree(part, ignore_errors=True)
         raise
     return out
+
+
+def load_interpreter(source, trusted=False):
+    """Load a run's folder as well as an exported one.
+
+    Arguments
+    ---------
+    source : str or Path
+        Folder of a finished run, exported folder, or id of a hub repository.
+    trusted : bool
+        See `LMACInterpreter.from_hparams`. A run's own yaml is trusted.
+
+    Returns
+    -------
+    lmac_sb.inference.LMACInterpreter
+
+    Raises
+    ------
+    LMACError
+        If the folder cannot be loaded.
+    """
+    if not (Path(source) / "experiment.json").is_file():
+        return LMACInterpreter.from_hparams(source, trusted=trusted)
+    with tempfile.TemporaryDirectory() as folder:
+        model = export_run(source, Path(folder) / "model")
+        return LMACInterpreter.from_hparams(model, trusted=True)
 
 
 def push(folder, repository):

@@ -12,6 +12,9 @@ mask is known. `make_scenes` writes the layout of the ESC-50 release::
     noise/tr, noise/cv, noise/tt             noise, in the layout of WHAM!
     scenes.json                              settings, version and checksum
 
+Scenes of several events have as many targets and categories, joined by a
+plus, and as many channels in their stem, in that order.
+
 Each clip is drawn from its own generator, seeded by seed, target, fold and
 index: it stays the same whatever else is made with it.
 
@@ -24,6 +27,7 @@ import hashlib
 import json
 import numbers
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -32,6 +36,7 @@ import numpy as np
 import soundfile as sf
 
 from lmac_sb.errors import LMACError
+from lmac_sb.lock import remove_leftovers
 
 __all__ = ["CLASSES", "NOISE_SPLITS", "make_scenes", "ideal_mask"]
 
@@ -49,6 +54,7 @@ _COLUMNS = (
     "take",
 )
 _INFO = "scenes.json"
+_PLUS = "+"  # between the classes of a scene of several events
 _FADE_S = 0.01
 _MARGIN_S = 0.1  # between an event and the clip's ends
 _FLOOR_DB = 60.0  # bins this far under the stem's loudest one are silence
@@ -247,6 +253,39 @@ def _make_clip(target, fold, index, duration_s, sample_rate, seed):
     return scale * (rest + stem), scale * stem
 
 
+def _make_scene(targets, fold, index, duration_s, sample_rate, seed):
+    """Draw a scene of one event or more; the first brings the background.
+
+    Returns
+    -------
+    mixture, stems : np.ndarray
+        The signal [samples] and its events [samples, events].
+    """
+    if len(targets) > 1:
+        # Sounds that no other scene has.
+        index += 10000 * (1 + targets[0])
+    clips = [
+        _make_clip(target, fold, index, duration_s, sample_rate, seed)
+        for target in targets
+    ]
+    stems = np.stack([stem for _, stem in clips], axis=1)
+    mixture = clips[0][0] + stems[:, 1:].sum(1)
+    peak = np.abs(mixture).max()
+    # One clip keeps within that; only where several meet is it left.
+    scale = 0.95 / peak if peak > 0.96 else 1.0
+    return scale * mixture, scale * stems
+
+
+def _draw_targets(target, fold, index, n_events, seed):
+    """Classes of a scene: this one, and as many others as it shall have."""
+    rng = np.random.Generator(
+        np.random.PCG64([seed, 2000 + target, fold, index])
+    )
+    others = [other for other in range(len(CLASSES)) if other != target]
+    count = int(rng.choice(n_events)) - 1
+    return [target, *rng.choice(others, count, replace=False).tolist()]
+
+
 def _make_noise(split, index, sample_rate, seed):
     """Draw one noise recording of about ten seconds: pink, brown or a band.
 
@@ -291,16 +330,21 @@ def _write(folder, settings):
         (folder / name).mkdir()
     rows = []
     for fold in range(1, settings["n_folds"] + 1):
-        for target, category in enumerate(CLASSES):
+        for target in range(len(CLASSES)):
             for index in range(settings["clips_per_class"]):
+                targets = _draw_targets(
+                    target, fold, index, settings["n_events"], seed
+                )
+                label = _PLUS.join(map(str, targets))
+                category = _PLUS.join(CLASSES[target] for target in targets)
                 number = f"{target + 1}{fold:02d}{index:04d}"
-                name = f"{fold}-{number}-A-{target}.wav"
-                mixture, stem = _make_clip(
-                    target, fold, index, settings["duration_s"], rate, seed
+                name = f"{fold}-{number}-A-{label}.wav"
+                mixture, stems = _make_scene(
+                    targets, fold, index, settings["duration_s"], rate, seed
                 )
                 _write_wav(folder / "audio" / name, mixture, rate)
-                _write_wav(folder / "stems" / name, stem, rate)
-                rows.append((name, fold, target, category, True, number, "A"))
+                _write_wav(folder / "stems" / name, stems, rate)
+                rows.append((name, fold, label, category, True, number, "A"))
     for split, count in NOISE_SPLITS.items():
         (folder / "noise" / split).mkdir()
         for index in range(count):
@@ -336,7 +380,9 @@ def _is_made(folder, settings):
         )
     try:
         info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
-        found = dict(info["settings"], version=info["version"])
+        # Scenes of older versions have one event and do not say so.
+        found = {"n_events": [1], **info["settings"]}
+        found["version"] = info["version"]
         checksum = info["sha256"]
     except (ValueError, KeyError, TypeError):
         raise LMACError(
@@ -379,6 +425,7 @@ def make_scenes(
     duration_s=2.0,
     sample_rate=16000,
     seed=0,
+    n_events=(1,),
 ):
     """Write the embedded data set, or find it already written.
 
@@ -392,7 +439,8 @@ def make_scenes(
         Where to write. It must be absent, empty, or made before with the
         same settings.
     clips_per_class : int
-        Number of clips of each class in each fold.
+        Number of clips of each class in each fold; with several events, of
+        clips in which it is named first.
     n_folds : int
         Number of folds, counted from 1.
     duration_s : float
@@ -401,6 +449,9 @@ def make_scenes(
         Sampling frequency in Hz, at least 16000.
     seed : int
         Seed of all random draws.
+    n_events : list of int
+        How many events a clip may have, each of another class; the number is
+        drawn for each clip.
 
     Returns
     -------
@@ -428,6 +479,10 @@ def make_scenes(
         raise LMACError(
             f"duration_s: found {duration_s!r}, need a number from 1 to 60"
         )
+    if not isinstance(n_events, (list, tuple)) or not n_events:
+        raise LMACError(
+            f"n_events: found {n_events!r}, need a list of numbers of events"
+        )
     settings = {
         "clips_per_class": _check_integer(
             "clips_per_class", clips_per_class, 1, 9999
@@ -438,16 +493,24 @@ def make_scenes(
             "sample_rate", sample_rate, 16000, 192000
         ),
         "seed": _check_integer("seed", seed, 0, 2**32 - 1),
+        "n_events": [
+            _check_integer("n_events", count, 1, len(CLASSES))
+            for count in n_events
+        ],
     }
     asked, folder = Path(folder), Path(os.path.realpath(folder))
     if _is_made(folder, settings):
         return asked
-    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
+    hidden = rf"\.{re.escape(folder.name)}\.(\d+)\.[0-9a-f]{{32}}"
+    remove_leftovers(folder.parent, hidden)
+    temporary = folder.with_name(
+        f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex}"
+    )
     try:
         temporary.mkdir(parents=True)
         _write(temporary, settings)
         os.rename(temporary, folder)
-    except OSError as error:
+    except (OSError, sf.LibsndfileError) as error:
         # the rename fails where another process has just finished
         if not _is_made(folder, settings):
             raise LMACError(

@@ -4,12 +4,17 @@ Authors
  * The lmac-sb authors 2026
 """
 
+import hashlib
 import logging
 import math
+import os
+import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import speechbrain as sb
 import torch
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.utils.distributed import if_main_process, main_process_only
 from torch import distributed
@@ -27,7 +32,9 @@ LOG_CONFIG = str(Path(__file__).with_name("log-config.yaml"))
 
 
 # What the console shows; the log file has all.
-SHOWN = "loss accuracy AI AD AG FF Fid-In area event_auc gated n_nan".split()
+SHOWN = (
+    "loss accuracy fidelity AI AD AG FF Fid-In area event_auc gated n_nan"
+).split()
 
 
 class OneCycle:
@@ -69,7 +76,49 @@ class OneCycle:
 
 
 class _SkipStep(Exception):
-    """The loss of this step is not finite."""
+    """The loss of this step, or its gradient, is not finite."""
+
+
+class _NamedItems(torch.utils.data.Dataset):
+    """A data set that knows which clip each worker process reads.
+
+    Arguments
+    ---------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        Gives the items.
+    n_workers : int
+        Worker processes of the loader.
+    """
+
+    def __init__(self, dataset, n_workers):
+        self.dataset = dataset
+        # Process and clip of each worker, in memory that all share.
+        self.reading = torch.zeros(n_workers, 2, dtype=torch.long)
+        self.reading.share_memory_()
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        worker = torch.utils.data.get_worker_info()
+        if worker is not None:
+            self.reading[worker.id] = torch.tensor([os.getpid(), index])
+        try:
+            return self.dataset[index]
+        except LMACError:
+            raise
+        except Exception as error:
+            clip = self.dataset.data_ids[index]
+            raise LMACError(
+                f"clip '{clip}': {type(error).__name__}: {error}"
+            ) from error
+
+    def read_by(self, message):
+        """Name of the clip of the worker whose process a message tells."""
+        for process, index in self.reading.tolist():
+            if process and re.search(rf"\b{process}\b", message):
+                return self.dataset.data_ids[index]
+        return None
 
 
 class RecipeBrain(sb.Brain):
@@ -126,6 +175,7 @@ class RecipeBrain(sb.Brain):
         self.select_key = select_key
         self.select_largest = select_largest
         self.tensorboard_logger = None
+        self.loaded = []
         # A finite loss may still have gradients that are not.
         self.skip_nonfinite_grads = True
 
@@ -134,15 +184,19 @@ class RecipeBrain(sb.Brain):
     ):
         """Loader of batches of equal length, sharded over the processes."""
         train = stage == sb.Stage.TRAIN
+        self.batch_size = kwargs.pop("batch_size")
+        items = _NamedItems(dataset, kwargs.get("num_workers", 0))
+        self.loaded.append(items)
         sampler = EqualLengthBatches(
             dataset.n_samples,
-            kwargs.pop("batch_size"),
+            self.batch_size,
             shuffle=train,
             seed=self.seed,
             rank=_rank(),
             world_size=_world_size(),
         )
-        loader = make_dataloader(dataset, batch_sampler=sampler, **kwargs)
+        kwargs.setdefault("collate_fn", PaddedBatch)
+        loader = make_dataloader(items, batch_sampler=sampler, **kwargs)
         if train:
             self.train_sampler = sampler
             self.steps_per_epoch = len(sampler)
@@ -152,8 +206,46 @@ class RecipeBrain(sb.Brain):
                 )
         return loader
 
+    def fit(self, *args, **kwargs):
+        """Train and validate; what stops it is told in one message."""
+        with self._told():
+            super().fit(*args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """Test; what stops it is told in one message."""
+        with self._told():
+            return super().evaluate(*args, **kwargs)
+
+    @contextmanager
+    def _told(self):
+        """Turn errors of workers and of the memory into an `LMACError`."""
+        try:
+            yield
+        except LMACError as error:
+            # A worker's error arrives with its traceback as text.
+            message = str(error).rsplit("LMACError: ", 1)[-1].strip()
+            raise LMACError(message) from error
+        except (MemoryError, RuntimeError) as error:
+            message = str(error).strip() or "MemoryError"
+            first = message.splitlines()[0]
+            if message.startswith("DataLoader worker"):
+                clips = {items.read_by(message) for items in self.loaded}
+                raise LMACError(
+                    f"num_workers: {first} It read clip "
+                    f"{', '.join(sorted(clips - {None}))}. If the memory was "
+                    "short, give fewer workers"
+                ) from error
+            if not _is_memory_error(error):
+                raise
+            raise LMACError(
+                f"batch_size: {self.batch_size} clips do not fit into the "
+                f"memory ({first}); give a smaller --batch_size, or shorter "
+                "clips by --signal_length_s"
+            ) from error
+
     def on_fit_start(self):
         """Resume; say so where there is nothing left to train."""
+        self.checkpointer.remove_unsealed()
         super().on_fit_start()
         done = self.checkpointer.recoverables["counter"].current
         if done >= self.number_of_epochs and if_main_process():
@@ -168,16 +260,23 @@ class RecipeBrain(sb.Brain):
         self.records = {}
 
     def fit_batch(self, batch):
-        """One step, left out if the loss is not finite."""
+        """One step, left out if loss or gradient are not finite."""
         self._batch_ids = list(batch.id)
         # Random numbers depend on the step alone, so that a resumed run
         # draws those that the uninterrupted one drew.
         torch.manual_seed(hash((self.seed, self.optimizer_step, _rank())))
         try:
-            return super().fit_batch(batch)
+            loss = super().fit_batch(batch)
         except _SkipStep:
             self.zero_grad(set_to_none=True)
+            # SpeechBrain switches this off for all but the last batch of a
+            # step, and an exception in between leaves it so.
+            for module in self.modules.values():
+                if hasattr(module, "require_backward_grad_sync"):
+                    module.require_backward_grad_sync = True
             return torch.tensor(math.nan)
+        self.nonfinite_count = 0
+        return loss
 
     def on_fit_batch_start(self, batch, should_step):
         """Set the learning rate of this step."""
@@ -203,37 +302,60 @@ class RecipeBrain(sb.Brain):
         -------
         torch.Tensor
             Scalar. With several processes, whose gradients SpeechBrain
-            averages, a process with fewer clips weighs less.
+            averages, a process with fewer clips weighs less, and one that
+            repeats another's clip, for want of its own, nothing.
         """
         self.record(ids, loss=losses)
         if _world_size() == 1 or not torch.is_grad_enabled():
             return losses.mean()
-        n_clips = torch.tensor(float(len(losses)), device=losses.device)
-        distributed.all_reduce(n_clips)
-        return losses.sum() * _world_size() / n_clips
+        # Number of clips, and the first one, which is what others repeat.
+        digest = hashlib.sha256(ids[0].encode()).digest()
+        first = int.from_bytes(digest[:7], "big")
+        mine = torch.tensor([len(ids), first], device=losses.device)
+        shares = [torch.zeros_like(mine) for _ in range(_world_size())]
+        distributed.all_gather(shares, mine)
+        shares = [share.tolist() for share in shares]
+        repeats = [i > 0 and s[1] == shares[0][1] for i, s in enumerate(shares)]
+        n_clips = sum(s[0] for s, again in zip(shares, repeats) if not again)
+        weight = 0 if repeats[_rank()] else _world_size() / n_clips
+        return losses.sum() * weight
 
     def check_loss_isfinite(self, loss):
         """Leave this step out if the loss is not finite anywhere."""
         finite = torch.isfinite(loss.detach()).float().reshape(1)
         if _world_size() > 1:
             distributed.all_reduce(finite, distributed.ReduceOp.MIN)
-        if finite.item():
-            self.nonfinite_count = 0
-            return
-        bad = [
-            clip
-            for clip in self._batch_ids
-            if not math.isfinite(self.records[clip]["loss"])
-        ]
+        if not finite.item():
+            self._leave_out(
+                "loss",
+                [
+                    clip
+                    for clip in self._batch_ids
+                    if not math.isfinite(self.records[clip]["loss"])
+                ],
+            )
+
+    def check_gradients(self):
+        """Leave this step out if a finite loss has gradients that are not."""
+        for parameter in self.modules.parameters():
+            gradient = parameter.grad
+            if gradient is not None and not gradient.isfinite().all():
+                self._leave_out("gradient", self._batch_ids)
+
+    def _leave_out(self, what, clips):
+        """Skip this step, or stop if there were too many in a row."""
+        # All processes come here, as loss and gradient are common to them.
+        clips = sorted({clip for part in _gather(clips) for clip in part})
+        names = ", ".join(clips)
         self.nonfinite_count += 1
-        logger.warning(
-            "loss is not finite, step left out; clips: %s",
-            ", ".join(bad) or "of another process",
-        )
+        if if_main_process():
+            logger.warning(
+                "%s is not finite, step left out; clips: %s", what, names
+            )
         if self.nonfinite_count > self.nonfinite_patience:
             raise LMACError(
-                f"loss: not finite in {self.nonfinite_count} steps in a row, "
-                f"at last for clips {', '.join(bad)}; the last checkpoint is "
+                f"{what}: not finite in {self.nonfinite_count} steps in a "
+                f"row, at last for clips {names}; the last checkpoint is "
                 "kept, lower the learning rate or look at these clips"
             )
         raise _SkipStep
@@ -256,7 +378,7 @@ class RecipeBrain(sb.Brain):
 
     def gathered_records(self):
         """Records of all processes, each clip once, ordered by name."""
-        parts = _gather(self.records)
+        parts = _gather(self.records)[::-1]  # the first has the last word
         merged = {clip: row for part in parts for clip, row in part.items()}
         return dict(sorted(merged.items()))
 
@@ -382,6 +504,12 @@ def _gather(value):
     values = [None] * _world_size()
     distributed.all_gather_object(values, value)
     return values
+
+
+def _is_memory_error(error):
+    """Whether it says that the memory of any device is too small."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def _number(value):

@@ -1,17 +1,42 @@
-"""Fixtures shared by all tests.
+"""Fixtures shared by all tests; the real scripts on tiny data.
 
 Authors
  * The lmac-sb authors 2026
 """
 
+import contextlib
+import csv
+import fcntl
+import hashlib
+import importlib.util
+import io
+import logging
 import os
+import subprocess
+import sys
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
 import torch
 
+from lmac_sb.checkpoints import SafeCheckpointer
+from lmac_sb.scenes import make_scenes
+
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "ESC50" / "interpret"
+
+# Columns of results.csv that are no numbers.
+TEXTS = ("id", "method", "decision", "label")
+
+TWO_PROCESSES = (
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc_per_node=2",
+)
+
+Done = namedtuple("Done", "code out err")
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +53,310 @@ def real_data():
         if place and (Path(place) / "esc10" / "meta" / "esc50.csv").is_file():
             return Path(place)
     pytest.skip(f"no real data: LMAC_SB_DATA unset, nothing in {places[1]}")
+
+
+def arguments(yaml, overrides):
+    """Command line for a shipped yaml with overrides."""
+    return [
+        str(RECIPE / "hparams" / yaml),
+        "--noprogressbar",
+        *(f"--{key}={value}" for key, value in overrides.items()),
+    ]
+
+
+class Recipe:
+    """Runs the recipe's scripts, in this process or in one of their own."""
+
+    def __init__(self, cwd):
+        self.cwd = cwd
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        sys.path.insert(0, str(RECIPE))
+
+    def script(self, name):
+        """Module of a script."""
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(
+                name, RECIPE / f"{name}.py"
+            )
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+        return sys.modules[name]
+
+    def main(self, name, yaml, **overrides):
+        """`main` of a script in this process, which it leaves as it was."""
+        out, err = io.StringIO(), io.StringIO()
+        logger = logging.getLogger()
+        handlers, level = logger.handlers[:], logger.level
+        hook, cwd = sys.excepthook, os.getcwd()
+        os.chdir(self.cwd)
+        code = 0
+        try:
+            with contextlib.redirect_stdout(out):
+                with contextlib.redirect_stderr(err):
+                    self.script(name).main(arguments(yaml, overrides))
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            os.chdir(cwd)
+            sys.excepthook = hook
+            for handler in logger.handlers:
+                if isinstance(handler, logging.FileHandler):
+                    handler.close()
+            logger.handlers[:] = handlers
+            logger.setLevel(level)
+        return Done(code, out.getvalue(), err.getvalue())
+
+    def process(self, name, yaml, launcher=(), **overrides):
+        """A script in a process of its own, maybe under a launcher."""
+        return self.command(
+            [*launcher, str(RECIPE / f"{name}.py"), *arguments(yaml, overrides)]
+        )
+
+    def command(self, command, cwd=None):
+        """Any command of this Python."""
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=self.cwd if cwd is None else cwd,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            out, err = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            # A launcher that is asked to stop ends its processes.
+            process.terminate()
+            out, err = process.communicate(timeout=60)
+            pytest.fail(f"{command}: still running\n{out}\n{err}")
+        return Done(process.returncode, out, err)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """As many threads here as in the processes that tests start."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory):
+    """Runner of the scripts, in an empty folder."""
+    return Recipe(tmp_path_factory.mktemp("cwd"))
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """Make a folder once, for all workers of the test run."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def once(name, make):
+        folder, stamp = base / f"shared_{name}", base / f"{name}.made"
+        with open(base / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not stamp.exists():
+                make(folder)
+                stamp.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def scenes(once):
+    """Ten classes, five folds, one clip of one second each."""
+    return once(
+        "scenes",
+        lambda folder: make_scenes(folder, clips_per_class=1, duration_s=1.0),
+    )
+
+
+@pytest.fixture(scope="session")
+def classifier(once, recipe, scenes):
+    """Run folder of a hardly trained classifier."""
+
+    def make(folder):
+        done = recipe.main(
+            "train_classifier",
+            "classifier_conv.yaml",
+            data_folder=scenes,
+            output_folder=folder,
+            number_of_epochs=12,
+            batch_size=8,
+            mixup_alpha=0,
+            mask_share=0,
+            lr=0.003,
+        )
+        assert done.code == 0, done.err
+        (folder / "console.txt").write_text(done.out, encoding="utf-8")
+
+    return once("classifier", make)
+
+
+@pytest.fixture(scope="session")
+def tiny(scenes, classifier):
+    """Overrides that make each L-MAC run small."""
+    return {
+        "data_folder": scenes,
+        "classifier_folder": classifier / "model",
+        "number_of_epochs": 2,
+        "batch_size": 8,
+        "save_clips": 1,
+        "interpret_period": 1,
+        "lr": 0.003,
+        "select_key": "loss",
+    }
+
+
+@pytest.fixture(scope="session")
+def lmac_run(once, recipe, tiny):
+    """Folder of a finished L-MAC run."""
+
+    def make(folder):
+        done = recipe.main(
+            "train_lmac", "lmac.yaml", output_folder=folder, **tiny
+        )
+        assert done.code == 0, done.err
+        (folder / "console.txt").write_text(done.out, encoding="utf-8")
+
+    return once("lmac", make)
+
+
+def digest(folder):
+    """Name and checksum of each file under a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(
+            path.read_bytes()
+        ).hexdigest()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+def read_rows(folder):
+    """Rows of a run's results.csv, numbers as numbers."""
+    with open(Path(folder) / "results.csv", encoding="utf-8") as file:
+        return [
+            {
+                key: value if key in TEXTS else float(value)
+                for key, value in row.items()
+            }
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.fixture(scope="session")
+def noisy(tiny, scenes):
+    """Noise that is new in each epoch, and no sounds to write."""
+    return {
+        **tiny,
+        "number_of_epochs": 3,
+        "save_clips": 0,
+        "wham_folder": scenes / "noise",
+        "snr_db": 3.0,
+        "noisy_splits": "[train,valid,test]",
+    }
+
+
+@pytest.fixture(scope="session")
+def whole(once, recipe, noisy):
+    """Run of `noisy` that nothing interrupted."""
+
+    def make(folder):
+        done = recipe.main(
+            "train_lmac", "lmac.yaml", output_folder=folder, **noisy
+        )
+        assert done.code == 0, done.err
+
+    return once("whole", make)
+
+
+@pytest.fixture(scope="session")
+def descent(tiny):
+    """Plain descent: Adam's first steps magnify what two runs round apart."""
+    return {
+        **tiny,
+        "lr": 0.005,
+        "opt_class": "!name:torch.optim.SGD {lr: 0.005}",
+    }
+
+
+@pytest.fixture(scope="session")
+def halves(descent):
+    """Options of each of two processes that share the work of `descent`."""
+    batch_size = descent["batch_size"] // 2
+    return {**descent, "batch_size": batch_size, "distributed_backend": "gloo"}
+
+
+@pytest.fixture(scope="session")
+def two(once, recipe, halves):
+    """Folder of a run with two processes."""
+
+    def make(folder):
+        done = recipe.process(
+            "train_lmac",
+            "lmac.yaml",
+            TWO_PROCESSES,
+            output_folder=folder,
+            **halves,
+        )
+        assert done.code == 0, done.err[-3000:]
+        (folder / "console.txt").write_text(done.out, encoding="utf-8")
+
+    return once("two", make)
+
+
+def last(folder):
+    """Newest checkpoint of a run."""
+    return SafeCheckpointer(folder / "save").find_checkpoint()
+
+
+def values_of(folder):
+    """Meta data of the newest checkpoint, but for the time."""
+    meta = last(folder).meta
+    return {k: v for k, v in meta.items() if k != "unixtime"}
+
+
+def same(found, expected):
+    """Two runs have the same end: metrics, weights, optimiser."""
+    assert values_of(found) == pytest.approx(
+        values_of(expected), rel=1e-6, abs=1e-9
+    )
+    rows = [read_rows(folder) for folder in (found, expected)]
+    assert len(rows[0]) == len(rows[1]) > 0
+    for one, other in zip(*rows):
+        assert one.keys() == other.keys()
+        for name, value in other.items():
+            if name not in TEXTS:
+                value = pytest.approx(value, rel=1e-6, abs=1e-6, nan_ok=True)
+            assert one[name] == value, (other["id"], other["method"], name)
+    decoders, optimizers = (
+        [
+            torch.load(last(folder).paramfiles[name])
+            for folder in (found, expected)
+        ]
+        for name in ("decoder", "optimizer")
+    )
+    for name, value in decoders[1].items():
+        torch.testing.assert_close(
+            decoders[0][name], value, atol=1e-7, rtol=1e-6
+        )
+    for index, state in optimizers[1]["state"].items():
+        # Adam's; plain descent has none.
+        if "exp_avg_sq" in state:
+            torch.testing.assert_close(
+                optimizers[0]["state"][index]["exp_avg_sq"],
+                state["exp_avg_sq"],
+                atol=1e-9,
+                rtol=1e-5,
+            )
+
+
+@pytest.fixture(scope="session")
+def helpers():
+    """Functions that several test files use."""
+    names = "digest read_rows arguments last same two_processes"
+    return namedtuple("Helpers", names)(
+        digest, read_rows, arguments, last, same, TWO_PROCESSES
+    )

@@ -1,9 +1,10 @@
 """Data preparation for ESC-50 and data in its layout.
 
 Reads a folder with `audio/` and `meta/esc50.csv` (the release of ESC-50, its
-subset ESC-10, or own data in this layout; wav, flac or Ogg), decodes every
-clip once, and writes one manifest per split. The data folder is only read.
-When asked to, ESC-50 is downloaded first.
+subset ESC-10, or own data in this layout; wav, flac or Ogg), or the spoken
+digits of `lmac_sb/digits.py`, decodes every clip once, and writes one manifest
+per split. The data folder is only read. When asked to, ESC-50 is downloaded
+first.
 
 Authors
  * The lmac-sb authors 2026
@@ -26,7 +27,10 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from lmac_sb.audio import MIN_LENGTH_S, decode_audio
+from lmac_sb.digits import RECORDINGS, digits_table
 from lmac_sb.errors import LMACError
+from lmac_sb.lock import remove_leftovers
+from lmac_sb.manifests import labels_of
 
 __all__ = ["ESC50_URL", "download_esc50", "prepare_esc50"]
 
@@ -53,6 +57,7 @@ def prepare_esc50(
     download=False,
     skip_bad_clips=False,
     download_url=ESC50_URL,
+    accept=None,
 ):
     """Check the data and write the manifests of the three splits.
 
@@ -63,7 +68,9 @@ def prepare_esc50(
     ---------
     data_folder : str or path
         Folder that holds `audio/` and `meta/esc50.csv`; `stems/`, where it
-        exists, holds each clip's event alone, under the clip's name.
+        exists, holds each clip's event alone, under the clip's name; of a
+        clip of several classes, joined by a plus, a channel for each. Or the
+        Free Spoken Digit Dataset, which has `recordings/`.
     manifest_folder : str or path
         Where the manifests go; never inside of the data folder.
     train_fold_nums : int or list of int
@@ -79,6 +86,8 @@ def prepare_esc50(
         log and in `skipped.json`, instead of stopping.
     download_url : str
         Address of the zip archive to download.
+    accept : callable
+        Called with each split's entries before they are written; may raise.
 
     Returns
     -------
@@ -104,18 +113,21 @@ def prepare_esc50(
             f"manifest_folder {manifest_folder}: lies in the data folder, "
             "which is only read; a folder outside of it is needed"
         )
-    table = data_folder / "meta" / "esc50.csv"
-    if not table.is_file():
+    digits = digits_table(data_folder)
+    audio = data_folder / ("audio" if digits is None else RECORDINGS)
+    table = audio if digits else data_folder / "meta" / "esc50.csv"
+    if digits is None and not table.is_file():
         if not download:
             raise LMACError(
                 f"{table}: not found; data_folder must be the folder that "
-                "holds audio/ and meta/esc50.csv. To download ESC-50 there, "
+                "holds audio/ and meta/esc50.csv, or the recordings/ of the "
+                "Free Spoken Digit Dataset. To download ESC-50 there, "
                 "ask for it with `download: True` in the yaml or "
                 "`--download True`"
             )
         download_esc50(data_folder, download_url)
     try:
-        csv_bytes = table.read_bytes()
+        csv_bytes = digits or table.read_bytes()
     except OSError as error:
         raise LMACError(f"{table}: cannot be read ({error})") from error
     rows = _read_table(table, csv_bytes)
@@ -128,20 +140,20 @@ def prepare_esc50(
         {row["fold"] for row in rows},
         table,
     )
-    clips = _locate(rows, folds, data_folder)
-    state = {
-        "content_hash": _content_hash(csv_bytes, folds, skip_bad_clips, clips),
-        "folds": folds,
-    }
+    clips = _locate(rows, folds, audio)
+    content_hash = _content_hash(csv_bytes, folds, skip_bad_clips, clips)
+    state = {"content_hash": content_hash, "folds": folds}
     paths = {split: manifest_folder / f"{split}.json" for split in folds}
     paths["skipped"] = manifest_folder / "skipped.json"
     summary = manifest_folder / "prepared.json"
-    manifests = {split: str(paths[split]) for split in folds}
+    remove_leftovers(manifest_folder, r".+\.json\.(\d+)\.tmp")
     if _up_to_date(summary, state, paths):
         skipped = json.loads(paths["skipped"].read_text(encoding="utf-8"))
     else:
         contents = _check_clips(clips, folds, data_folder, skip_bad_clips)
         skipped = contents["skipped"]
+        if accept:
+            accept({split: contents[split] for split in folds})
         _write_all(paths, contents, summary, state)
     if skipped:
         logger.warning(
@@ -149,7 +161,7 @@ def prepare_esc50(
             _list_bad(skipped, len(clips), data_folder, shown=len(skipped)),
             paths["skipped"],
         )
-    return manifests
+    return {split: str(paths[split]) for split in folds}
 
 
 def download_esc50(data_folder, url=ESC50_URL):
@@ -308,9 +320,9 @@ def _check_folds(asked, present, table):
     return folds
 
 
-def _locate(rows, folds, data_folder):
+def _locate(rows, folds, audio):
     """The clips of the chosen folds, with their files (None: not there)."""
-    audio, stems = data_folder / "audio", data_folder / "stems"
+    stems = audio.with_name("stems")
     if not audio.is_dir():
         raise LMACError(f"{audio}: no such folder, the clips are needed there")
     audio_names = set(os.listdir(audio))
@@ -343,14 +355,8 @@ def _content_hash(csv_bytes, folds, skip_bad_clips, clips):
             else:
                 info = os.stat(path)
                 files.append([path, info.st_size, info.st_mtime_ns])
-    text = json.dumps(
-        [
-            hashlib.sha256(csv_bytes).hexdigest(),
-            folds,
-            bool(skip_bad_clips),
-            files,
-        ]
-    )
+    table = hashlib.sha256(csv_bytes).hexdigest()
+    text = json.dumps([table, folds, bool(skip_bad_clips), files])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -423,10 +429,8 @@ def _check_clip(clip):
 
 def _list_bad(bad, total, data_folder, shown=SHOWN):
     """The message on bad clips."""
-    lines = [
-        f"{data_folder}: {len(bad)} of {total} clips cannot be used",
-        *(f"  {clip['reason']}" for clip in bad[:shown]),
-    ]
+    lines = [f"{data_folder}: {len(bad)} of {total} clips cannot be used"]
+    lines += [f"  {clip['reason']}" for clip in bad[:shown]]
     if len(bad) > shown:
         lines.append(f"  and {len(bad) - shown} more")
     return "\n".join(lines)
@@ -440,7 +444,8 @@ def _check_classes(entries, data_folder):
             raise LMACError(
                 f"{data_folder}: no usable clip is left for {split}"
             )
-        classes[split] = {clip["class_string"] for clip in clips.values()}
+        strings = (clip["class_string"] for clip in clips.values())
+        classes[split] = set().union(*map(labels_of, strings))
     for split in ("valid", "test"):
         unknown = sorted(classes[split] - classes["train"])
         if unknown:
@@ -473,8 +478,7 @@ def _write_json(path, content):
         temporary.write_bytes(data)
         os.replace(temporary, path)
     finally:
-        if temporary.exists():
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
     return hashlib.sha256(data).hexdigest()
 
 

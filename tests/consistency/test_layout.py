@@ -23,6 +23,8 @@ PACKAGE = ROOT / "lmac_sb"
 # A module imports only from those before it. A new one must be placed here.
 ORDER = [
     "errors",
+    "digits",
+    "lock",
     "audio",
     "noise",
     "scenes",
@@ -31,12 +33,22 @@ ORDER = [
     "decoder",
     "masking",
     "losses",
+    "localisation",
     "metrics",
+    "refine",
     "explainer",
     "baselines",
+    "attributions",
+    "l2i",
+    "methods",
     "results",
+    "tables",
+    "figures",
     "artifacts",
+    "cache",
+    "manifests",
     "data",
+    "settings",
     "checkpoints",
     "training",
     "experiment",
@@ -45,7 +57,12 @@ ORDER = [
     "explained",
     "inference",
     "export",
+    "evaluation",
+    "grid",
+    "sanity",
     "report",
+    "ratings",
+    "listening",
     "cli",
     "__main__",
 ]
@@ -53,8 +70,16 @@ ORDER = [
 LINKS = {
     "hparams": "recipes/ESC50/interpret/hparams",
     "train_lmac.py": "recipes/ESC50/interpret/train_lmac.py",
+    "train_l2i.py": "recipes/ESC50/interpret/train_l2i.py",
+    "train_multilabel.py": "recipes/ESC50/interpret/train_multilabel.py",
+    "eval.py": "recipes/ESC50/interpret/eval.py",
+    "sanity.py": "recipes/ESC50/interpret/sanity.py",
     "train_classifier.py": "recipes/ESC50/interpret/train_classifier.py",
     "export.py": "recipes/ESC50/interpret/export.py",
+    "make_listening_test.py": "recipes/ESC50/interpret/make_listening_test.py",
+    "score_listening_test.py": (
+        "recipes/ESC50/interpret/score_listening_test.py"
+    ),
 }
 
 LONGEST_FILE = 600  # lines, of a module; a test may be longer

@@ -41,6 +41,28 @@ def test_half_precision(recipe, tiny, tmp_path, helpers):
         assert half["area"] == pytest.approx(single["area"], abs=0.1)
 
 
+def test_refinement(recipe, tiny, tmp_path, helpers):
+    """Refined masks are a row of their own, and the others stay the same."""
+    for steps in (0, 2):
+        run(recipe, tiny, tmp_path / str(steps), refine_steps=steps)
+    rows = [helpers.read_rows(tmp_path / name) for name in "02"]
+    assert "lmac+2" not in {row["method"] for row in rows[0]}
+    assert [row for row in rows[1] if row["method"] != "lmac+2"] == rows[0]
+    lmac, refined = (
+        [row for row in rows[1] if row["method"] == name]
+        for name in ("lmac", "lmac+2")
+    )
+    assert [row["id"] for row in refined] == [row["id"] for row in lmac]
+    weights = {"FF": 8, "area": -4}
+    gains = []
+    for before, after in zip(lmac, refined):
+        assert after["decision"] == before["decision"]
+        gains.append(
+            sum(w * (after[k] - before[k]) for k, w in weights.items())
+        )
+    assert sum(gains) > 0.1
+
+
 def test_collapse_is_named(recipe, tiny, tmp_path):
     """A mask that becomes all zeros is called that, in the log too."""
     weights = {"reg_w_l1": 1000, "l_in_w": 0, "l_out_w": 0, "lr": 0.05}
@@ -55,6 +77,6 @@ def test_collapse_is_named(recipe, tiny, tmp_path):
 def test_what_counts_as_collapse(recipe, caplog, area, named):
     """Both ends are named, what lies between is not."""
     brain = recipe.script("train_lmac").LMACBrain
-    brain.warn_of_collapse(None, {"area": area})
+    brain.warn_of_collapse(brain, {"area": area})
     assert len(caplog.messages) == bool(named)
     assert named in "".join(caplog.messages)

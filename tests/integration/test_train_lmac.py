@@ -24,6 +24,7 @@ METHODS = [
     "ones",
     "random",
     "loudest",
+    "loudest_frames",
 ]
 
 

@@ -4,6 +4,7 @@ Authors
  * The lmac-sb authors 2026
 """
 
+import errno
 import json
 import logging
 import math
@@ -546,3 +547,109 @@ def test_plain():
     )
     assert found == {"a": 1.5, "c": 2.0, "e": math.inf}
     assert all(type(value) is float for value in found.values())
+
+
+def names(folder):
+    """Checkpoints of a folder, by their ends."""
+    return sorted(path.name.split("+")[-1] for path in folder.glob("CKPT+*"))
+
+
+@pytest.mark.parametrize(
+    "best, kept",
+    [(0, ["a", "d", "e"]), (2, ["c", "d", "e"]), (4, ["d", "e"])],
+)
+def test_newest_two_stay(tmp_path, best, kept):
+    """Should the newest be the best and be damaged, there is another."""
+    checkpointer, _ = checkpointer_of(tmp_path)
+    for place, name in enumerate("abcde"):
+        checkpointer.save_and_keep_only(
+            {"loss": float(place != best), "unixtime": place},
+            name=name,
+            min_keys=["loss"],
+        )
+    assert names(tmp_path) == kept
+
+
+def test_kill_while_deleting(tmp_path, monkeypatch):
+    """What is left of it is no checkpoint with a gap."""
+    checkpointer, _ = checkpointer_of(tmp_path)
+    for place, name in enumerate("ab"):
+        checkpointer.save_checkpoint({"unixtime": place}, name=name)
+
+    def killed(path):
+        (path / "m.ckpt").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.save_and_keep_only({"unixtime": 3}, name="c")
+    monkeypatch.undo()
+    assert names(tmp_path) == ["a", "b", "c"]
+    checkpointer_of(tmp_path)[0].remove_unsealed()
+    assert names(tmp_path) == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected"),
+    ],
+)
+def test_disk_is_full(two, error):
+    """One message; nothing of the new one stays, all of the old ones does."""
+
+    def full(module, path):
+        Path(path).write_bytes(b"half")
+        raise error
+
+    checkpointer, _ = checkpointer_of(two)
+    checkpointer.custom_save_hooks["n"] = full
+    with pytest.raises(LMACError, match="cannot be written") as caught:
+        checkpointer.save_checkpoint({"loss": 0.0}, name="third")
+    assert str(two) in str(caught.value)
+    assert names(two) == ["newer", "older"]
+
+
+def test_other_errors_of_saving_stay_as_they_are(two):
+    """Such as a process that is lost meanwhile."""
+
+    def lost(module, path):
+        raise RuntimeError("Connection closed by peer")
+
+    checkpointer, _ = checkpointer_of(two)
+    checkpointer.custom_save_hooks["n"] = lost
+    with pytest.raises(RuntimeError, match="^Connection closed by peer$"):
+        checkpointer.save_checkpoint({"loss": 0.0}, name="third")
+
+
+def test_unreadable_checkpoint(two, monkeypatch, caplog):
+    """A bad sector is damage like any other."""
+    original = checkpoints._sums
+
+    def unreadable(folder):
+        if folder.name == "CKPT+newer":
+            raise OSError(errno.EIO, "Input/output error")
+        return original(folder)
+
+    monkeypatch.setattr(checkpoints, "_sums", unreadable)
+    with caplog.at_level(logging.WARNING):
+        found = checkpointer_of(two)[0].find_checkpoint()
+    assert found.path.name == "CKPT+older"
+    assert "CKPT+newer: cannot be read" in caplog.text
+
+
+def test_classifier_on_a_full_disk(saved, monkeypatch):
+    """The former one stays as it was."""
+    folder, modules = saved
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    def full(state, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(LMACError, match=f"{folder}: cannot be written"):
+        save_classifier(folder, modules, encoder("cat"), {})
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]

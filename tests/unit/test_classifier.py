@@ -175,7 +175,8 @@ def test_same_logits_latents_and_gradient_as_bare_modules():
     logits, latents = FrozenClassifier(embedding, linear, LAYERS)(wrapped)
     logits[:, 1].sum().backward()
     assert torch.equal(logits, expected)
-    assert torch.equal(wrapped.grad, alone.grad)
+    # Its batch normalisation multiplies in another order.
+    torch.testing.assert_close(wrapped.grad, alone.grad, rtol=1e-4, atol=1e-9)
     assert wrapped.grad.abs().sum() > 0
     assert len(latents) == 3
     for name, latent in zip(LAYERS, latents):

@@ -68,6 +68,7 @@ def test_overrides(tmp_path):
     assert hparams["dataloader_options"] == {
         "batch_size": hparams["batch_size"],
         "num_workers": 1,
+        "pin_memory": False,
     }
     assert run_opts["device"] == "cpu"
     assert "seed: 7" in overrides

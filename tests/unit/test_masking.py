@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from lmac_sb.errors import LMACError
-from lmac_sb.masking import MASK_DOMAINS, apply_mask, binarize, top_share
+from lmac_sb.masking import (
+    MASK_DOMAINS,
+    apply_mask,
+    binarize,
+    convert_mask,
+    top_share,
+)
 
 SEEDS = [0, 1, 2]
 
@@ -198,3 +204,20 @@ def test_share_refused(share):
     """Percents, for example."""
     with pytest.raises(LMACError, match=r"share: \[.*needed .* \[0, 1\]"):
         top_share(torch.rand(2, 3, 4), share)
+
+
+@pytest.mark.parametrize("found", MASK_DOMAINS)
+@pytest.mark.parametrize("wanted", MASK_DOMAINS)
+def test_converted_masks_let_the_same_through(found, wanted):
+    magnitude = torch.rand(2, 5, 6) * torch.logspace(-6, 2, 6)
+    magnitude[0, 0, 0] = 0
+    mask = torch.rand(2, 5, 6)
+    mask[1, 1], mask[1, 2] = 0, 1
+    other = convert_mask(magnitude, mask, found, wanted)
+    assert ((other >= 0) & (other <= 1)).all()
+    assert torch.allclose(
+        apply_mask(magnitude, other, wanted),
+        apply_mask(magnitude, mask, found),
+        rtol=1e-3,
+        atol=1e-7,
+    )

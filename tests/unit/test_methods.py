@@ -66,6 +66,8 @@ def test_another_model_sees_the_sounds_itself(explainer, case):
     """Its decoder may read other latents than the first model's."""
 
     class Other:
+        mask_domain = case.explainer.mask_domain
+
         def analyze(self, wavs, target):
             assert torch.equal(wavs, case.wavs)
             assert torch.equal(target, case.target)

@@ -6,6 +6,9 @@ Authors
 
 import logging
 import math
+import os
+import re
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +16,7 @@ import torch
 from speechbrain import Stage
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.nnet.schedulers import ReduceLROnPlateau
+from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain.utils.train_logger import FileTrainLogger
 
@@ -311,7 +315,7 @@ def test_nan_is_never_the_best(tmp_path, largest):
     "largest, best", [(False, 2), (True, 3)], ids=["smallest", "largest"]
 )
 def test_best_is_kept_and_tested(tmp_path, largest, best):
-    """The best by the declared key, and the last, no others (defect 2)."""
+    """The best by the declared key, the last two, no others (defect 2)."""
     brain = brain_of(
         tmp_path,
         n_epochs=5,
@@ -329,7 +333,7 @@ def test_best_is_kept_and_tested(tmp_path, largest, best):
 
     brain.finish_epoch = finish_epoch
     fit(brain, dataset_of(4))
-    assert kept(tmp_path) == [best, 5]
+    assert kept(tmp_path) == [best, 4, 5]
     brain.evaluate(
         dataset_of(3),
         test_loader_kwargs={"batch_size": 2},
@@ -483,7 +487,7 @@ def test_plateau_survives_nan(tmp_path):
     )
     fit(brain, dataset_of(4))
     assert brain.optimizer.param_groups[0]["lr"] == pytest.approx(0.025)
-    assert kept(tmp_path) == [1, 3]
+    assert kept(tmp_path) == [1, 2, 3]
 
 
 def test_finished_run_says_so(tmp_path, capsys):
@@ -494,3 +498,127 @@ def test_finished_run_says_so(tmp_path, capsys):
     fit(brain, dataset_of(4))
     assert brain.seen == []
     assert capsys.readouterr().out == "all 2 epochs are done already\n"
+
+
+def test_gradient_that_is_not_finite(tmp_path, caplog):
+    """A finite loss may have one; the step is left out and named."""
+    brain = brain_of(tmp_path, n_epochs=1)
+    forward = brain.compute_forward
+
+    def root(batch, stage):
+        # Its slope at zero is infinite, its value is not.
+        found = forward(batch, stage)
+        return found - found + (brain.modules.line.a * 0).sqrt()
+
+    brain.compute_forward = root
+    with caplog.at_level(logging.WARNING):
+        fit(brain, dataset_of(2))
+    texts = [r.getMessage() for r in caplog.records if "left out" in r.msg]
+    assert texts == [
+        "gradient is not finite, step left out; clips: clip0, clip1"
+    ]
+    assert weight(brain) == 0 and brain.optimizer_step == 0
+
+
+def test_left_out_step_keeps_processes_in_step(tmp_path):
+    """An exception within an accumulated step must not end the syncing."""
+    brain = brain_of(
+        tmp_path, n_epochs=1, run_opts={"grad_accumulation_factor": 2}
+    )
+    brain.modules["line"].require_backward_grad_sync = True
+    fit(brain, dataset_of(3, nan_clips=[0, 1, 2]), batch_size=1)
+    assert brain.modules.line.require_backward_grad_sync
+
+
+def memory_errors():
+    """What too large a batch raises on different devices."""
+    yield MemoryError()
+    yield torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+
+@pytest.mark.parametrize("stage", [Stage.TRAIN, Stage.VALID, Stage.TEST])
+@pytest.mark.parametrize("error", [None, *memory_errors()])
+def test_batch_too_large(tmp_path, stage, error):
+    """The message says what to change."""
+    brain = brain_of(tmp_path, n_epochs=1)
+    forward = brain.compute_forward
+
+    def large(batch, stage, where=stage):
+        if stage == where and error is None:
+            torch.empty(1 << 58)
+        elif stage == where:
+            raise error
+        return forward(batch, stage)
+
+    brain.compute_forward = large
+    with pytest.raises(LMACError, match="^batch_size: 2 clips do not fit"):
+        fit(brain, dataset_of(4))
+        brain.evaluate(dataset_of(3), test_loader_kwargs={"batch_size": 2})
+
+
+def test_other_errors_stay_as_they_are(tmp_path):
+    """A bug is no lack of memory."""
+    brain = brain_of(tmp_path, n_epochs=1)
+
+    def wrong(batch, stage):
+        raise RuntimeError("shapes differ")
+
+    brain.compute_forward = wrong
+    with pytest.raises(RuntimeError, match="^shapes differ$"):
+        fit(brain, dataset_of(4))
+
+
+def spoilt_dataset(spoil):
+    """Clips of which number 3 does something when it is read."""
+
+    @takes("id")
+    @provides("x")
+    def pipeline(clip_id):
+        if clip_id == "clip3":
+            spoil()
+        return 1.0
+
+    data = {f"clip{i}": {"y": 2.0, "metric": 1.0} for i in range(6)}
+    dataset = DynamicItemDataset(data, [pipeline], ["id", "x", "y", "metric"])
+    dataset.n_samples = [1] * 6
+    return dataset
+
+
+def unreadable():
+    """As a reader fails that knows no name."""
+    raise OSError("bad sector")
+
+
+def refused():
+    """As the audio reader fails."""
+    raise LMACError("a.wav: truncated")
+
+
+def killed():
+    """As the system does when the memory is short."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "spoil, n_workers, message",
+    [
+        (unreadable, 0, "clip 'clip3': OSError: bad sector"),
+        (unreadable, 2, "clip 'clip3': OSError: bad sector"),
+        (refused, 0, "a.wav: truncated"),
+        (refused, 2, "a.wav: truncated"),
+        (killed, 2, "num_workers: DataLoader worker .* It read clip clip3. .*"),
+    ],
+)
+def test_clip_that_ends_a_worker(tmp_path, spoil, n_workers, message):
+    """One line that names it, and no traceback of a worker."""
+    brain = brain_of(tmp_path, n_epochs=1)
+    options = {"batch_size": 1, "num_workers": n_workers}
+    with pytest.raises(LMACError) as caught:
+        brain.fit(
+            brain.hparams.epoch_counter,
+            spoilt_dataset(spoil),
+            dataset_of(3),
+            train_loader_kwargs=dict(options),
+            valid_loader_kwargs=dict(options),
+        )
+    assert re.fullmatch(message, str(caught.value))

@@ -26,7 +26,12 @@ from lmac_sb.evaluation import (
     read_regions,
     thin_out,
 )
-from lmac_sb.experiment import claim_folder, load_hparams, weights_sha256
+from lmac_sb.experiment import (
+    claim_folder,
+    frontend,
+    load_hparams,
+    weights_sha256,
+)
 from lmac_sb.figures import draw_curves, draw_passes, draw_snr
 from lmac_sb.grid import OWN, Grid
 from lmac_sb.manifests import read_entries
@@ -94,12 +99,22 @@ def main(argv=None):
         hparams["optimised_steps"],
         hparams["seed"],
     )
+    output_folder = Path(hparams["output_folder"])
     other = None
+    judge = {
+        "embedding_model": hparams["judge_embedding_model"],
+        "classifier": hparams["judge_classifier"],
+    }
     if hparams["judge_folder"] is not None:
         other = load_judge(
-            hparams["judge_folder"], hparams, interpreter.classes, device
+            hparams["judge_folder"],
+            hparams["judge_features"],
+            frontend(hparams),
+            judge,
+            interpreter.classes,
+            output_folder / "judge",
+            device,
         )
-    output_folder = Path(hparams["output_folder"])
     sb.create_experiment_directory(
         experiment_directory=output_folder,
         hyperparams_to_save=hparams_file,
@@ -153,11 +168,7 @@ def main(argv=None):
             *(x.classifier for x in explainers.values()),
             *(x.decoder for x in explainers.values()),
         ),
-        judge=weights_sha256(
-            *(hparams[f"judge_{x}"] for x in ("embedding_model", "classifier"))
-        )
-        if other
-        else None,
+        judge=weights_sha256(*judge.values()) if other else None,
     )
 
     grid = Grid(

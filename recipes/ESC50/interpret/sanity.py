@@ -55,7 +55,9 @@ def masks_of(methods, explainer, wavs, target):
     masks = {}
     for name, method in methods.items():
         made = method.function(case)
-        masks[name] = made if method.kind == "mask" else min_max(made)
+        masks[name] = (
+            made if method.kind == "mask" else min_max(made.clamp(min=0))
+        )
     return masks
 
 
@@ -200,10 +202,12 @@ def main(argv=None):
     )
     interpreter = loaded["lmac"]
     explainers = {name: x.explainer for name, x in loaded.items()}
+    names = {
+        "randomisation": hparams["randomisation_methods"],
+        "roar": hparams["roar_methods"],
+    }
     methods = {
-        check: make_methods(
-            hparams[f"{check}_methods"], explainers, seed=hparams["seed"]
-        )
+        check: make_methods(names[check], explainers, seed=hparams["seed"])
         for check in hparams["checks"]
     }
     output_folder = Path(hparams["output_folder"])

@@ -15,6 +15,7 @@ Authors
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import speechbrain as sb
@@ -24,13 +25,18 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch.nn import functional as F
 
 from lmac_sb.checkpoints import save_classifier
+from lmac_sb.classifier import embed
 from lmac_sb.errors import LMACError, exit_on_user_error
 from lmac_sb.experiment import (
+    check_folder,
     claim_folder,
+    data_sha256,
     frontend,
     load_hparams,
+    log_to_console,
     make_datasets,
 )
+from lmac_sb.lock import lock_folder
 from lmac_sb.results import provenance
 from lmac_sb.scenes import make_scenes
 from lmac_sb.training import LOG_CONFIG, RecipeBrain
@@ -39,25 +45,27 @@ from lmac_sb.training import LOG_CONFIG, RecipeBrain
 class ClassifierBrain(RecipeBrain):
     """Cross entropy on log-mel features, with mixup and masked blocks."""
 
+    multilabel = False
+
     def compute_forward(self, batch, stage):
         """Logits [batch, classes], and soft targets of the same shape."""
         batch = batch.to(self.device)
         features = self.modules.features
         with torch.no_grad():
             magnitude = features.magnitude(features.stft(batch.sig.data))
-        targets = F.one_hot(
-            batch.class_string_encoded.data[:, 0], self.hparams.n_classes
-        ).float()
+        targets = self.targets(batch.class_string_encoded.data)
         if stage == sb.Stage.TRAIN:
             magnitude, targets = self.mixup(magnitude, targets)
         mel = features.mel(magnitude)
         if stage == sb.Stage.TRAIN:
             mel = self.mask(mel)
         mel = self.pad(mel)
-        embeddings = self.modules.embedding_model(mel)
-        if isinstance(embeddings, (tuple, list)):
-            embeddings = embeddings[0]
+        embeddings = embed(self.modules.embedding_model, mel)
         return self.modules.classifier(embeddings).flatten(1), targets
+
+    def targets(self, labels):
+        """Probability of each class, [batch, classes]."""
+        return F.one_hot(labels[:, 0], self.hparams.n_classes).float()
 
     def compute_objectives(self, predictions, batch, stage):
         """Mean cross entropy; records the accuracy."""
@@ -115,17 +123,36 @@ def main(argv=None):
     hparams_file, hparams, run_opts, overrides = load_hparams(
         sys.argv[1:] if argv is None else argv, Path(__file__).parent
     )
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-        log_config=LOG_CONFIG,
-    )
+    log_to_console()
+    with lock_folder(hparams["output_folder"]):
+        datasets = prepare(hparams)
+        run_on_main(
+            claim_folder,
+            args=[
+                hparams["output_folder"],
+                hparams["manifest_folder"],
+                hparams["save_folder"],
+            ],
+            kwargs={"seed": hparams["seed"], "n_classes": hparams["n_classes"]},
+        )
+        # Only now, so that a refused run leaves the folder as it is.
+        sb.create_experiment_directory(
+            experiment_directory=hparams["output_folder"],
+            hyperparams_to_save=hparams_file,
+            overrides=overrides,
+            log_config=LOG_CONFIG,
+        )
+        train(ClassifierBrain, hparams, run_opts, datasets)
 
+
+def prepare(hparams, n_events=(1,)):
+    """Name the classes; returns the data sets."""
     data_folder = hparams["data_folder"]
     if data_folder is None:
         data_folder = hparams["scenes_folder"]
-        run_on_main(make_scenes, kwargs={"folder": data_folder})
+        run_on_main(
+            make_scenes, kwargs={"folder": data_folder, "n_events": n_events}
+        )
     run_on_main(
         prepare_esc50,
         kwargs={
@@ -136,6 +163,12 @@ def main(argv=None):
             "test_fold_nums": hparams["test_fold_nums"],
             "download": hparams["download"],
             "skip_bad_clips": hparams["skip_bad_clips"],
+            "accept": partial(
+                check_folder,
+                hparams["output_folder"],
+                seed=hparams["seed"],
+                n_classes=hparams["n_classes"],
+            ),
         },
     )
     label_encoder = hparams["label_encoder"]
@@ -149,26 +182,26 @@ def main(argv=None):
         hparams["snr_db"],
         hparams["noisy_splits"],
         events=False,
+        audio_cache=hparams["audio_cache"],
     )
     # Sorted names, so that a class has one index whatever the folds are.
     with datasets["train"].output_keys_as(["class_string"]):
-        classes = sorted({item["class_string"] for item in datasets["train"]})
-    label_encoder.update_from_iterable(classes)
+        found = sorted({item["class_string"] for item in datasets["train"]})
+    label_encoder.update_from_iterable(found)
     label_encoder.expect_len(hparams["n_classes"])
+    classes = list(label_encoder.lab2ind)
     if len(classes) != hparams["n_classes"]:
         raise LMACError(
             f"n_classes: {hparams['n_classes']}, but the data has "
             f"{len(classes)} classes ({', '.join(classes[:5])}, …): "
             f"give --n_classes {len(classes)}"
         )
+    return datasets
 
-    run_on_main(
-        claim_folder,
-        args=[hparams["output_folder"], hparams["manifest_folder"]],
-        kwargs={"seed": hparams["seed"], "n_classes": hparams["n_classes"]},
-    )
 
-    brain = ClassifierBrain(
+def train(brain_class, hparams, run_opts, datasets):
+    """Train, test, and write the model folder."""
+    brain = brain_class(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
         hparams=hparams,
@@ -202,6 +235,10 @@ def main(argv=None):
         epoch=brain.tested.meta["epoch"],
         valid=brain.tested.meta,
         test=brain.test_stats,
+        data_sha256=data_sha256(hparams["manifest_folder"]),
+        hyperparams=(
+            Path(hparams["output_folder"]) / "hyperparams.yaml"
+        ).read_text("utf-8"),
     )
     run_on_main(
         save_classifier,
@@ -211,8 +248,12 @@ def main(argv=None):
                 "embedding_model": hparams["embedding_model"],
                 "classifier": hparams["classifier"],
             },
-            "label_encoder": label_encoder,
-            "config": {"frontend": frontend(hparams), "results": results},
+            "label_encoder": hparams["label_encoder"],
+            "config": {
+                "frontend": frontend(hparams),
+                "multilabel": brain.multilabel,
+                "results": results,
+            },
         },
     )
     if if_main_process():

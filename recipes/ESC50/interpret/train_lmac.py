@@ -22,6 +22,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import speechbrain as sb
@@ -42,12 +43,17 @@ from lmac_sb.data import check_labels
 from lmac_sb.decoder import as_mask_decoder
 from lmac_sb.errors import LMACError, exit_on_user_error
 from lmac_sb.experiment import (
+    check_folder,
     check_frontend,
+    check_multilabel,
     claim_folder,
+    data_sha256,
     load_hparams,
+    log_to_console,
     make_datasets,
     weights_sha256,
 )
+from lmac_sb.lock import lock_folder
 from lmac_sb.masking import binarize
 from lmac_sb.metrics import evaluate, mask_area
 from lmac_sb.results import (
@@ -65,6 +71,11 @@ logger = get_logger(__name__)
 
 class LMACBrain(RecipeBrain):
     """Trains the decoder through the frozen classifier."""
+
+    # Name of the method in the tables, and what to do about a mask that
+    # keeps everything or nothing.
+    method = "lmac"
+    levers = ("raise reg_w_l1", "lower reg_w_l1")
 
     def on_stage_start(self, stage, epoch=None):
         """Decode through the distributed wrapper in training only."""
@@ -100,19 +111,29 @@ class LMACBrain(RecipeBrain):
             **guidance,
         )
         self.record(batch.id, accuracy=right, **terms)
-        if stage == sb.Stage.TRAIN:
-            return self.mean_loss(losses, batch.id)
+        if stage != sb.Stage.TRAIN:
+            self.judge(analysis, explanation, batch, stage)
+        return self.mean_loss(losses, batch.id)
 
+    def judge(self, analysis, explanation, batch, stage):
+        """Metrics and sounds of explained clips that are not trained on."""
         event = None
         if hasattr(batch, "event"):
-            stem = self.hparams.features.stft(batch.event.data.to(self.device))
-            event = ideal_mask(stem, analysis.stft)
-        values = evaluate(explanation, event)
+            event = self.locate(batch, analysis.stft)
+        values = self.measure(explanation, event)
         self.record(batch.id, **values)
         if stage == sb.Stage.TEST:
             self.compare(analysis, explanation, values, event, batch)
         self.write_sounds(explanation, batch, stage)
-        return self.mean_loss(losses, batch.id)
+
+    def locate(self, batch, stft):
+        """Ideal mask of the event of each clip."""
+        stem = self.hparams.features.stft(batch.event.data.to(self.device))
+        return ideal_mask(stem, stft)
+
+    def measure(self, explanation, event):
+        """Metrics of an explanation, [batch] each."""
+        return evaluate(explanation, event)
 
     def guidance(self, analysis, explanation, batch, right):
         """What the guided loss needs: the clean clip within the mixture."""
@@ -134,10 +155,14 @@ class LMACBrain(RecipeBrain):
         }
 
     def compare(self, analysis, explanation, values, event, batch):
-        """Metrics of L-MAC (`values`), its variants and trivial masks."""
+        """Metrics of the method (`values`), its variants, trivial masks."""
         explainer = self.hparams.explainer
-        mask = explanation.mask
-        masks = {"lmac_binary": binarize(mask, 0.5)}
+        mask, target = explanation.mask, explanation.decision
+        masks, steps = {}, explainer.refine_steps
+        if steps:
+            refined = explainer.refine(analysis, mask, steps, target)
+            masks[f"{self.method}+{steps}"] = refined
+        masks[f"{self.method}_binary"] = binarize(mask, 0.5)
         for name, trivial in TRIVIAL_MASKS.items():
             masks[name] = trivial(
                 analysis.magnitude, mask_area(mask), self.hparams.seed
@@ -148,10 +173,13 @@ class LMACBrain(RecipeBrain):
             logits_in=explainer.analyze(explanation.waveform).logits,
             logits_out=explainer.analyze(explanation.residual).logits,
         )
-        methods = {"lmac": values, "lmac_heard": evaluate(heard, event)}
+        methods = {
+            self.method: values,
+            f"{self.method}_heard": self.measure(heard, event),
+        }
         for name, other in masks.items():
-            other = explainer.complete(analysis, other, sounds=False)
-            methods[name] = evaluate(other, event)
+            other = explainer.complete(analysis, other, target, sounds=False)
+            methods[name] = self.measure(other, event)
         names = self.hparams.label_encoder.ind2lab
         decisions = [names[c] for c in explanation.decision.tolist()]
         for name, metrics in methods.items():
@@ -175,14 +203,17 @@ class LMACBrain(RecipeBrain):
         clips = self.clips.get(stage, ())
         return [i for i, clip in enumerate(batch.id) if clip in clips]
 
-    def write_sounds(self, explanation, batch, stage):
-        """Write the chosen clips of this batch."""
+    def sound_folder(self, stage):
+        """Where the clips of this stage go."""
         epoch = self.hparams.epoch_counter.current
         name = "test" if stage == sb.Stage.TEST else f"epoch_{epoch:03d}"
-        folder = Path(self.hparams.output_folder) / "interpretations" / name
+        return Path(self.hparams.output_folder) / "interpretations" / name
+
+    def write_sounds(self, explanation, batch, stage):
+        """Write the chosen clips of this batch."""
         for place in self.chosen(batch, stage):
             save_clip(
-                folder / batch.id[place],
+                self.sound_folder(stage) / batch.id[place],
                 batch.sig.data[place],
                 explanation,
                 place,
@@ -206,9 +237,10 @@ class LMACBrain(RecipeBrain):
     def warn_of_collapse(self, stats):
         """Say so when the mask keeps everything or nothing."""
         area = stats["area"]
+        more, less = self.levers
         for gone, what, lever in (
-            (area > 0.95, "ones", "raise reg_w_l1"),
-            (area < 0.005, "zeros", "lower reg_w_l1"),
+            (area > 0.95, "ones", more),
+            (area < 0.005, "zeros", less),
         ):
             if gone:
                 logger.warning(
@@ -219,7 +251,7 @@ class LMACBrain(RecipeBrain):
                 )
 
 
-def train_scenes_classifier(hparams):
+def train_scenes_classifier(hparams, script_name):
     """Train the default classifier on the embedded scenes, if there is none.
 
     With data of the user's own the command to run is told instead.
@@ -232,7 +264,7 @@ def train_scenes_classifier(hparams):
     folder = Path(source)
     if folder.is_dir():
         return
-    script = Path(__file__).resolve().parent / "train_classifier.py"
+    script = Path(__file__).resolve().parent / script_name
     recipe = script.parent / "hparams" / hparams["classifier_recipe"]
     command = [
         "python",
@@ -314,31 +346,47 @@ def main(argv=None):
     if hparams["finetuning"]:
         # First of all, so that a mistake touches no folder.
         interpreter = find_interpreter(hparams)
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-        log_config=LOG_CONFIG,
-    )
+    log_to_console()
+    with lock_folder(hparams["output_folder"]):
+        datasets = prepare(hparams)
 
-    # Data, and the classifier with the names of its classes
+        # Decoder
+        hparams["modules"]["decoder"] = as_mask_decoder(hparams["decoder"])
+        if hparams["finetuning"]:
+            load_strict(hparams["decoder"], interpreter)
+        run_on_main(
+            claim_folder,
+            args=[
+                hparams["output_folder"],
+                hparams["manifest_folder"],
+                hparams["save_folder"],
+            ],
+            kwargs={
+                "seed": hparams["seed"],
+                "classifier": weights_sha256(hparams["frozen_classifier"]),
+                # Random before stage 1, and so part of the seed.
+                "starting decoder": weights_sha256(hparams["decoder"]),
+            },
+        )
+        # Only now, so that a refused run leaves the folder as it is.
+        sb.create_experiment_directory(
+            experiment_directory=hparams["output_folder"],
+            hyperparams_to_save=hparams_file,
+            overrides=overrides,
+            log_config=LOG_CONFIG,
+        )
+        train(LMACBrain, hparams, run_opts, datasets)
+
+
+def prepare(hparams, n_events=(1,), script_name="train_classifier.py"):
+    """Load the classifier with its classes; returns the data sets."""
     data_folder = hparams["data_folder"]
     if data_folder is None:
         data_folder = hparams["scenes_folder"]
-        run_on_main(make_scenes, kwargs={"folder": data_folder})
-    run_on_main(train_scenes_classifier, kwargs={"hparams": hparams})
-    run_on_main(
-        prepare_esc50,
-        kwargs={
-            "data_folder": data_folder,
-            "manifest_folder": hparams["manifest_folder"],
-            "train_fold_nums": hparams["train_fold_nums"],
-            "valid_fold_nums": hparams["valid_fold_nums"],
-            "test_fold_nums": hparams["test_fold_nums"],
-            "download": hparams["download"],
-            "skip_bad_clips": hparams["skip_bad_clips"],
-        },
-    )
+        run_on_main(
+            make_scenes, kwargs={"folder": data_folder, "n_events": n_events}
+        )
+    run_on_main(train_scenes_classifier, args=[hparams, script_name])
     label_encoder = hparams["label_encoder"]
     config = load_classifier(
         hparams["classifier_folder"],
@@ -352,10 +400,33 @@ def main(argv=None):
     check_frontend(
         config.get("frontend", {}), hparams, hparams["classifier_folder"]
     )
+    check_multilabel(
+        config,
+        hparams["frozen_classifier"].multilabel,
+        hparams["classifier_folder"],
+    )
+    run_on_main(
+        prepare_esc50,
+        kwargs={
+            "data_folder": data_folder,
+            "manifest_folder": hparams["manifest_folder"],
+            "train_fold_nums": hparams["train_fold_nums"],
+            "valid_fold_nums": hparams["valid_fold_nums"],
+            "test_fold_nums": hparams["test_fold_nums"],
+            "download": hparams["download"],
+            "skip_bad_clips": hparams["skip_bad_clips"],
+            "accept": partial(
+                check_folder,
+                hparams["output_folder"],
+                seed=hparams["seed"],
+                classifier=weights_sha256(hparams["frozen_classifier"]),
+            ),
+        },
+    )
     check_labels(
         hparams["manifest_folder"], label_encoder, hparams["classifier_folder"]
     )
-    datasets = make_datasets(
+    return make_datasets(
         hparams["manifest_folder"],
         hparams["preprocess"],
         label_encoder,
@@ -365,23 +436,13 @@ def main(argv=None):
         hparams["snr_db"],
         hparams["noisy_splits"],
         events=True,
+        audio_cache=hparams["audio_cache"],
     )
 
-    # Decoder
-    hparams["modules"]["decoder"] = as_mask_decoder(hparams["decoder"])
-    if hparams["finetuning"]:
-        load_strict(hparams["decoder"], interpreter)
-    run_on_main(
-        claim_folder,
-        args=[hparams["output_folder"], hparams["manifest_folder"]],
-        kwargs={
-            "seed": hparams["seed"],
-            "classifier": weights_sha256(hparams["frozen_classifier"]),
-            # Random before stage 1, and so part of the seed.
-            "starting decoder": weights_sha256(hparams["decoder"]),
-        },
-    )
-    brain = LMACBrain(
+
+def train(brain_class, hparams, run_opts, datasets):
+    """Train, test, and write the results."""
+    brain = brain_class(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
         hparams=hparams,
@@ -417,12 +478,13 @@ def main(argv=None):
         test_loader_kwargs=hparams["dataloader_options"],
     )
     run_on_main(write_results, kwargs={"hparams": hparams, "brain": brain})
+    return brain
 
 
 def write_results(hparams, brain):
     """Results by clip, their summary, and where they came from."""
     folder = Path(hparams["output_folder"]).resolve()
-    summary = summarize(brain.test_rows, reference="lmac")
+    summary = summarize(brain.test_rows, reference=brain.method)
     write_csv(folder / "results.csv", brain.test_rows)
     write_json(
         folder / "results.json",
@@ -432,6 +494,8 @@ def write_results(hparams, brain):
                 test_folds=hparams["test_fold_nums"],
                 seed=hparams["seed"],
                 epoch=brain.tested.meta["epoch"],
+                data_sha256=data_sha256(hparams["manifest_folder"]),
+                hyperparams=(folder / "hyperparams.yaml").read_text("utf-8"),
             ),
             "summary": summary,
         },

@@ -1,0 +1,90 @@
+"""Running the real scripts, and breaking them.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmac_sb.checkpoints import SafeCheckpointer
+
+BROKEN = str(Path(__file__).with_name("broken.py"))
+
+
+@pytest.fixture(scope="session")
+def command(recipe, helpers):
+    """Command of a script with a fault."""
+
+    def command(fault, script="train_lmac", yaml="lmac.yaml", **overrides):
+        module = recipe.script(script)
+        return [
+            BROKEN,
+            fault,
+            module.__file__,
+            *helpers.arguments(yaml, overrides),
+        ]
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def broken(recipe, command):
+    """Run a script with a fault."""
+    recipe_folder = str(Path(recipe.script("train_lmac").__file__).parent)
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [root, recipe_folder]))
+    recipe.environment["PYTHONPATH"] = path
+
+    def broken(fault, launcher=(), **overrides):
+        return recipe.command([*launcher, *command(fault, **overrides)])
+
+    return broken
+
+
+@pytest.fixture(scope="session")
+def start(recipe, command, broken):
+    """Start a script with a fault, with pipes to talk to it."""
+
+    def start(fault, **overrides):
+        return subprocess.Popen(
+            [sys.executable, *command(fault, **overrides)],
+            cwd=recipe.cwd,
+            env=recipe.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def resumed(recipe, whole, helpers):
+    """Give the same command again: it ends as if nothing had happened."""
+
+    def resumed(folder, **overrides):
+        done = recipe.main(
+            "train_lmac", "lmac.yaml", output_folder=folder, **overrides
+        )
+        assert done.code == 0, done.err
+        helpers.same(folder, whole)
+        tidy(folder)
+        return done
+
+    return resumed
+
+
+def tidy(folder):
+    """Nothing is half-written, and no lock or temporary name is left."""
+    ends = (".part", ".tmp", ".lock", ".former")
+    names = [str(path) for path in Path(folder).rglob("*")]
+    assert [name for name in names if name.endswith(ends)] == []
+    folders = set((Path(folder) / "save").glob("CKPT*"))
+    found = SafeCheckpointer(Path(folder) / "save").list_checkpoints()
+    assert {checkpoint.path for checkpoint in found} == folders

@@ -1,0 +1,64 @@
+"""A damaged checkpoint is named, and the one before it counts.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.faults
+
+
+def truncate(path):
+    """Cut the second half off."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def flip(path):
+    """Change one bit in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name, damage, fault",
+    [
+        ("decoder.ckpt", truncate, "decoder.ckpt is truncated or changed"),
+        ("optimizer.ckpt", Path.unlink, "optimizer.ckpt is missing"),
+        ("counter.ckpt", flip, "counter.ckpt is truncated or changed"),
+        ("SHA256SUMS", Path.unlink, "half-written"),
+    ],
+)
+def test_newest_damaged(
+    recipe, noisy, whole, helpers, tmp_path, name, damage, fault
+):
+    """What is wrong is told, and the epoch is trained again."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    newest = helpers.last(run)
+    damage(newest.path / name)
+    done = recipe.main("train_lmac", "lmac.yaml", output_folder=run, **noisy)
+    assert done.code == 0, done.err
+    assert f"{newest.path}: {fault}" in done.out
+    epochs = [s.split(" |")[0] for s in done.out.splitlines() if " | lr" in s]
+    assert epochs == ["epoch 3"]
+    helpers.same(run, whole)
+
+
+def test_all_damaged(recipe, noisy, whole, helpers, tmp_path):
+    """Then it is a new run, which says so as well."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    folders = list((run / "save").glob("CKPT*"))
+    for folder in folders:
+        truncate(folder / "decoder.ckpt")
+    done = recipe.main("train_lmac", "lmac.yaml", output_folder=run, **noisy)
+    assert done.code == 0, done.err
+    for folder in folders:
+        assert f"{folder}: decoder.ckpt is truncated or changed" in done.out
+    helpers.same(run, whole)

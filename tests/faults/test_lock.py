@@ -1,0 +1,86 @@
+"""An output folder belongs to one run, and to one experiment.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import os
+import socket
+
+import pytest
+
+pytestmark = pytest.mark.faults
+
+
+def test_second_run(recipe, start, noisy, whole, helpers, tmp_path):
+    """Refused with one message, whatever its launcher; the first goes on."""
+    with start("pause", output_folder=tmp_path, **noisy) as first:
+        lines = iter(first.stdout.readline, "PAUSED\n")
+        assert "Traceback" not in "".join(lines)
+        before = helpers.digest(tmp_path)
+        second = recipe.process(
+            "train_lmac",
+            "lmac.yaml",
+            helpers.two_processes,
+            distributed_backend="gloo",
+            output_folder=tmp_path,
+            **noisy,
+        )
+        assert helpers.digest(tmp_path) == before
+        first.stdin.write("\n")
+        first.stdin.flush()
+        rest = first.stdout.read()
+    assert first.returncode == 0, rest
+    helpers.same(tmp_path, whole)
+    assert not (tmp_path / "run.lock").exists()
+
+    assert second.code != 0
+    assert second.err.count("error: ") == 1, second.err
+    assert f"output_folder: {tmp_path} is in use by another run" in second.err
+    assert f"process {first.pid} on {socket.gethostname()}" in second.err
+    # Of the second process nothing is heard.
+    assert "broadcast" not in second.err
+    assert "train_lmac.py" not in second.err.split("error: ")[0]
+
+
+@pytest.mark.parametrize(
+    "more, what",
+    [({"seed": 7}, "seed"), ({"train_fold_nums": "[1,2]"}, "data")],
+)
+def test_refused_run_changes_nothing(recipe, noisy, whole, helpers, more, what):
+    """Not a file of the folder's own experiment, its manifests included."""
+    before = helpers.digest(whole)
+    times = {p: os.stat(p).st_mtime_ns for p in whole.rglob("*")}
+    done = recipe.main(
+        "train_lmac", "lmac.yaml", output_folder=whole, **noisy, **more
+    )
+    assert done.code == 1
+    assert f"holds an experiment with another {what}" in done.err
+    assert helpers.digest(whole) == before
+    assert {p: os.stat(p).st_mtime_ns for p in whole.rglob("*")} == times
+
+
+def test_checkpoints_of_another_run(recipe, noisy, whole, tmp_path):
+    """Stage 1's counter is not recovered by way of its save folder."""
+    done = recipe.main(
+        "train_lmac",
+        "lmac_ft.yaml",
+        output_folder=tmp_path,
+        save_folder=whole / "save",
+        pretrained_interpreter=whole,
+        **noisy,
+    )
+    assert done.code == 1
+    assert f"save_folder: {whole / 'save'} holds checkpoints" in done.err
+
+
+def test_test_without_a_checkpoint(recipe, helpers, noisy, tmp_path):
+    """A decoder that has learnt nothing is not tested."""
+    script = recipe.script("train_lmac").__file__
+    options = {**noisy, "output_folder": tmp_path}
+    done = recipe.command(
+        [script, *helpers.arguments("lmac.yaml", options), "--test_only"]
+    )
+    assert done.code == 1
+    assert f"error: {tmp_path / 'save'}: no checkpoint with 'loss'" in done.err
+    assert not (tmp_path / "results.json").exists()

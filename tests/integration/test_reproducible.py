@@ -1,0 +1,46 @@
+"""The same seed gives the same decoder, to the bit.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import json
+
+import pytest
+import torch
+
+from lmac_sb.experiment import data_sha256
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_same_seed(recipe, noisy, whole, helpers, tmp_path, n_workers):
+    """In a process of its own, with and without workers."""
+    done = recipe.process(
+        "train_lmac",
+        "lmac.yaml",
+        output_folder=tmp_path,
+        dataloader_options=f"{{num_workers: {n_workers}}}",
+        **noisy,
+    )
+    assert done.code == 0, done.err
+    found, expected = (
+        torch.load(helpers.last(folder).paramfiles["decoder"])
+        for folder in (tmp_path, whole)
+    )
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+    results = [(f / "results.csv").read_text() for f in (tmp_path, whole)]
+    assert results[0] == results[1]
+
+
+def test_provenance(whole, helpers):
+    """Beside the results stands all that made them."""
+    results = json.loads((whole / "results.json").read_text())
+    found = results["provenance"]
+    assert found["hyperparams"] == (whole / "hyperparams.yaml").read_text()
+    assert "snr_db: 3.0" in found["hyperparams"]
+    assert found["data_sha256"] == data_sha256(whole / "manifests")
+    assert found["seed"] == 1234
+    assert found["epoch"] == helpers.last(whole).meta["epoch"]
+    assert {"command", "commit", "torch", "speechbrain"} <= set(found)

@@ -1,0 +1,238 @@
+"""Tests of train_multilabel.py with both of its yaml files.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from lmac_sb.checkpoints import best_checkpoint
+from lmac_sb.scenes import CLASSES, make_scenes
+
+
+@pytest.fixture(scope="module")
+def pairs(once):
+    """Ten scenes of two events in each of five folds."""
+    return once(
+        "pairs",
+        lambda folder: make_scenes(
+            folder, clips_per_class=1, duration_s=1.0, n_events=[2]
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def sigmoid(once, recipe, pairs):
+    """Run folder of a hardly trained classifier."""
+
+    def make(folder):
+        done = recipe.main(
+            "train_multilabel",
+            "classifier_multilabel.yaml",
+            data_folder=pairs,
+            output_folder=folder,
+            number_of_epochs=12,
+            mask_share=0,
+        )
+        assert done.code == 0, done.err
+
+    return once("sigmoid", make)
+
+
+@pytest.fixture(scope="module")
+def small(pairs, sigmoid):
+    """Overrides that make each run small."""
+    return {
+        "data_folder": pairs,
+        "classifier_folder": sigmoid / "model",
+        "number_of_epochs": 1,
+        "batch_size": 8,
+        "save_clips": 1,
+        "interpret_period": 1,
+        "decoder_width": 8,
+    }
+
+
+@pytest.fixture(scope="module")
+def run(once, recipe, small):
+    """Folder of a finished run."""
+
+    def make(folder):
+        done = recipe.main(
+            "train_multilabel",
+            "lmac_multilabel.yaml",
+            output_folder=folder,
+            **small,
+        )
+        assert done.code == 0, done.err
+        (folder / "console.txt").write_text(done.out, encoding="utf-8")
+
+    return once("multilabel", make)
+
+
+def read_csv(path):
+    """Rows of a csv file."""
+    with open(path, encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_classifier_says_what_it_decides(sigmoid):
+    config = json.loads((sigmoid / "model" / "config.json").read_text())
+    assert config["multilabel"] is True
+    assert set(config["results"]["test"]) == {"accuracy", "F1", "loss"}
+    labels = (sigmoid / "model" / "label_encoder.txt").read_text()
+    assert all(f"'{name}'" in labels for name in CLASSES)
+
+
+def test_one_row_for_each_class_that_is_decided(
+    recipe, pairs, sigmoid, run, helpers
+):
+    """Those that the classifier itself decides, found afresh."""
+    from hyperpyyaml import load_hyperpyyaml
+
+    text = (run / "hyperparams.yaml").read_text("utf-8")
+    hparams = load_hyperpyyaml(text)
+    for name in ("embedding_model", "classifier"):
+        weights = torch.load(sigmoid / "model" / f"{name}.ckpt")
+        hparams[name].load_state_dict(weights)
+    manifest = json.loads((run / "manifests" / "test.json").read_text())
+    names = sorted(CLASSES)
+    expected = set()
+    for clip, entry in manifest.items():
+        wav = hparams["preprocess"](entry["wav"])
+        logits = hparams["explainer"].analyze(wav[None]).logits[0]
+        for c in (logits.sigmoid() >= 0.5).nonzero()[:, 0].tolist():
+            expected.add((f"{clip}-{c}", entry["class_string"], names[c]))
+    rows = helpers.read_rows(run)
+    assert {(r["id"], r["label"], r["decision"]) for r in rows} == expected
+    methods = [row["method"] for row in rows if row["id"] == rows[0]["id"]]
+    assert methods[:3] == ["lmac", "lmac_heard", "lmac_binary"]
+    assert len(rows) == len(expected) * len(methods)
+
+
+def test_events_of_a_clip_change_places(run, helpers):
+    """What is its own for one class is another's for the other class."""
+    ones = [row for row in helpers.read_rows(run) if row["method"] == "ones"]
+    pairs = {}
+    for row in ones:
+        if row["decision"] in row["label"].split("+"):
+            pairs.setdefault(row["id"].rsplit("-", 1)[0], []).append(row)
+    both = [rows for rows in pairs.values() if len(rows) == 2]
+    assert both
+    for one, other in both:
+        assert one["event_mass"] == pytest.approx(other["other_mass"])
+        assert other["event_mass"] == pytest.approx(one["other_mass"])
+    for row in ones:
+        assert row["other_auc"] == pytest.approx(0.5, nan_ok=True)
+
+
+def test_table_by_class(run, helpers):
+    """Means over the explanations of each class, and of all."""
+    rows = [r for r in helpers.read_rows(run) if r["method"] == "lmac"]
+    found = {
+        (row["class"], row["figure"]): row
+        for row in read_csv(run / "classes.csv")
+    }
+    classes = sorted({row["decision"] for row in rows})
+    assert {name for name, _ in found} == {*classes, "all classes"}
+    for name in (*classes, "all classes"):
+        mine = [r for r in rows if name in (r["decision"], "all classes")]
+        for figure in ("event_mass", "other_mass", "AD"):
+            values = [r[figure] for r in mine if r[figure] == r[figure]]
+            cell = found[name, figure]
+            assert int(cell["n"]) == len(values)
+            if values:
+                mean = sum(values) / len(values)
+                assert float(cell["mean"]) == pytest.approx(mean)
+        right = [r["decision"] in r["label"].split("+") for r in mine]
+        expected = sum(right) / len(right)
+        assert float(found[name, "right"]["mean"]) == pytest.approx(expected)
+    table = (run / "classes.md").read_text("utf-8")
+    console = (run / "console.txt").read_text("utf-8")
+    assert table in console
+    explained = {row["id"].rsplit("-", 1)[0] for row in rows}
+    n_silent = 10 - len(explained)
+    assert f"{n_silent} of 10 clips: no class decided" in console
+
+
+def test_sounds_are_those_of_a_class(run, helpers):
+    """A folder an explained class, with its sigmoid as probability."""
+    folders = sorted((run / "interpretations" / "test").iterdir())
+    assert folders
+    rows = {r["id"]: r for r in helpers.read_rows(run) if r["method"] == "lmac"}
+    for folder in folders:
+        content = json.loads((folder / "explanation.json").read_text("utf-8"))
+        row = rows[folder.name]
+        assert content["decision"] == row["decision"]
+        assert content["classes"] == [row["decision"], f"no {row['decision']}"]
+        assert 0.5 <= content["p"][0] == pytest.approx(1 - content["p"][1])
+        assert content["metrics"]["AD"] == pytest.approx(row["AD"], abs=1e-3)
+
+
+def test_the_same_again(recipe, small, run, helpers, tmp_path):
+    """The classes that training draws depend on the seed alone."""
+    done = recipe.main(
+        "train_multilabel",
+        "lmac_multilabel.yaml",
+        output_folder=tmp_path,
+        **small,
+    )
+    assert done.code == 0, done.err
+    assert helpers.read_rows(tmp_path) == helpers.read_rows(run)
+    weights = [
+        torch.load(best_checkpoint(folder / "save", "loss").paramfiles[name])
+        for folder in (tmp_path, run)
+        for name in ("decoder",)
+    ]
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
+def test_the_wrong_kind_of_classifier(
+    recipe, pairs, sigmoid, small, classifier, tmp_path
+):
+    """Softmax for sigmoid or the reverse is refused, not explained."""
+    for script, yaml, model, kind in (
+        ("train_lmac", "lmac.yaml", sigmoid, "one class among all"),
+        (
+            "train_multilabel",
+            "lmac_multilabel.yaml",
+            classifier,
+            "each class for itself",
+        ),
+    ):
+        done = recipe.main(
+            script,
+            yaml,
+            data_folder=pairs,
+            output_folder=tmp_path / "run",
+            classifier_folder=model / "model",
+        )
+        assert done.code == 1
+        assert f"needed that decides {kind}" in done.err
+        assert not list(tmp_path.rglob("experiment.json"))
+
+
+def test_a_classifier_that_decides_nothing(
+    recipe, sigmoid, small, tmp_path_factory, tmp_path
+):
+    """Leaves nothing to explain: an error, no empty table."""
+    model = tmp_path / "model"
+    model.mkdir()
+    for path in (sigmoid / "model").iterdir():
+        (model / path.name).write_bytes(path.read_bytes())
+    head = torch.load(model / "classifier.ckpt")
+    head["bias"] -= 1000
+    torch.save(head, model / "classifier.ckpt")
+    done = recipe.main(
+        "train_multilabel",
+        "lmac_multilabel.yaml",
+        output_folder=tmp_path / "run",
+        **{**small, "classifier_folder": model},
+    )
+    assert done.code == 1
+    assert "decides for no class in any valid clip" in done.err
