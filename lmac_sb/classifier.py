@@ -129,10 +129,7 @@ class AttentionEmbedding(torch.nn.Module):
                 f"dim: {dim} is no multiple of n_heads {n_heads} and of 2"
             )
         self.norm = torch.nn.BatchNorm1d(n_mels)
-        self.tokens = torch.nn.Conv2d(1, dim, self.patch, self.patch)
-        self.band = torch.nn.Parameter(
-            0.02 * torch.randn(dim, 1, n_mels // self.patch[1])
-        )
+        self.tokens = _Tokens(dim, self.patch, n_mels // self.patch[1])
         self.blocks = torch.nn.ModuleList(
             _AttentionBlock(dim, n_heads, dropout) for _ in range(n_blocks)
         )
@@ -143,10 +140,23 @@ class AttentionEmbedding(torch.nn.Module):
         missing = -features.shape[1] % self.patch[0]
         h = self.norm(F.pad(features, (0, 0, 0, missing)).transpose(1, 2))
         h = self.tokens(h.transpose(1, 2).unsqueeze(1))
-        h = h + _places(h.shape[2], h.shape[1]).to(h) + self.band
         for block in self.blocks:
             h = block(h)
         return self.last_norm(h.flatten(2).transpose(1, 2)).mean(1)
+
+
+class _Tokens(torch.nn.Module):
+    """A token for each patch, with its place in time and its band."""
+
+    def __init__(self, dim, patch, n_bands):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(1, dim, patch, patch)
+        self.band = torch.nn.Parameter(0.02 * torch.randn(dim, 1, n_bands))
+
+    def forward(self, x):
+        """From [batch, 1, time, mel] to [batch, dim, time, freq]."""
+        h = self.conv(x)
+        return h + _places(h.shape[2], h.shape[1]).to(h) + self.band
 
 
 class _AttentionBlock(torch.nn.Module):

@@ -120,7 +120,10 @@ class MaskDecoder(torch.nn.Module):
         for latent, project, mix, size in zip(
             latents, self.project, self.mix, sizes
         ):
-            h = self.grow(mix(h + project(latent)), size)
+            # GroupNorm's gradient crashes on a map in channels-last order,
+            # such as a Transformer's, that needs no gradient itself.
+            h = h + project(latent.contiguous())
+            h = self.grow(mix(h), size)
         h = h @ self.mel_to_patch
         if self.patches is not None:
             pad = (0, -n_bins % PATCH, 0, -n_frames % PATCH)

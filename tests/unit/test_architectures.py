@@ -14,6 +14,7 @@ from lmac_sb.bundles import safe_yaml
 from lmac_sb.classifier import AttentionEmbedding, FrozenClassifier, embed
 from lmac_sb.decoder import MaskDecoder
 from lmac_sb.errors import LMACError
+from lmac_sb.sanity import stages
 
 MELS = 16
 DIM = 8
@@ -73,11 +74,11 @@ def slow_attention(model, features):
     for t in range(len(x) // frames):
         for f in range(MELS // bands):
             piece = x[frames * t :, bands * f :][:frames, :bands]
-            token = (model.tokens.weight[:, 0] * piece).sum((1, 2))
+            token = (model.tokens.conv.weight[:, 0] * piece).sum((1, 2))
             place = [t / 10000 ** (2 * i / DIM) for i in range(DIM // 2)]
             place = [math.sin(a) for a in place] + [math.cos(a) for a in place]
-            token = token + model.tokens.bias + torch.tensor(place)
-            tokens.append(token + model.band[:, 0, f])
+            token = token + model.tokens.conv.bias + torch.tensor(place)
+            tokens.append(token + model.tokens.band[:, 0, f])
     for block in model.blocks:
         parts = [block.attention(block.attention_norm(h)) for h in tokens]
         size = DIM // 2
@@ -152,6 +153,18 @@ def test_attention_relates_far_cells():
     changed[:, -1] += 3
     first, second = (frozen(x)[1][0][0, :, 0] for x in (features, changed))
     assert (first - second).abs().max() > 1e-4
+
+
+def test_every_weight_can_be_made_random():
+    """The parts that the sanity check takes one by one hold them all."""
+    for make, sizes, _ in MODELS.values():
+        frozen = FrozenClassifier(make(), torch.nn.Linear(DIM, 3), list(sizes))
+        reached = {
+            weights
+            for name in stages(frozen)
+            for weights in frozen.get_submodule(name).parameters()
+        }
+        assert reached == set(frozen.parameters())
 
 
 def test_dropout_in_training_only():
@@ -295,7 +308,7 @@ def test_decoder_learns_from_latents_in_any_memory_order():
     """Channels last, as of a Transformer: same gradients, and no crash."""
     gradients = []
     decoder = MaskDecoder([DIM, DIM], n_mels=40, n_fft=256, width=4)
-    maps = [torch.rand(8, DIM, 22, 5), torch.rand(8, DIM, 22, 5)]
+    maps = [torch.rand(8, DIM, 11, 5), torch.rand(8, DIM, 11, 5)]
     for order in (torch.contiguous_format, torch.channels_last):
         latents = [h.to(memory_format=order) for h in maps]
         decoder.zero_grad()
