@@ -39,7 +39,7 @@ COLOURS = (
     "#000000",
 )
 MARKERS = ("o", "s", "^", "D")
-DASHES = ("-", "--", ":")
+DASHES = ("-", "--", ":", "-.")
 STYLE = {
     "font.size": 10,
     "axes.titlesize": 11,

@@ -12,6 +12,7 @@ Authors
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import speechbrain as sb
@@ -27,13 +28,17 @@ from lmac_sb.evaluation import (
     thin_out,
 )
 from lmac_sb.experiment import (
+    check_folder,
     claim_folder,
+    data_sha256,
     frontend,
     load_hparams,
+    log_to_console,
     weights_sha256,
 )
 from lmac_sb.figures import draw_curves, draw_passes, draw_snr
 from lmac_sb.grid import OWN, Grid
+from lmac_sb.lock import lock_folder
 from lmac_sb.manifests import read_entries
 from lmac_sb.methods import make_methods, passes
 from lmac_sb.results import provenance, summarize, write_csv, write_json
@@ -76,9 +81,65 @@ def steps(rows, methods):
     return lines
 
 
+def prepare(hparams, interpreter, identity):
+    """Data set, settings, and clips whose active regions are known."""
+    data_folder = hparams["data_folder"]
+    if data_folder is None:
+        data_folder = hparams["scenes_folder"]
+        make_scenes(data_folder)
+    prepare_esc50(
+        data_folder=data_folder,
+        manifest_folder=hparams["manifest_folder"],
+        train_fold_nums=hparams["train_fold_nums"],
+        valid_fold_nums=hparams["valid_fold_nums"],
+        test_fold_nums=hparams["test_fold_nums"],
+        download=hparams["download"],
+        skip_bad_clips=hparams["skip_bad_clips"],
+        accept=partial(check_folder, hparams["output_folder"], **identity),
+    )
+    label_encoder = interpreter.hparams.label_encoder
+    check_labels(
+        hparams["manifest_folder"], label_encoder, hparams["interpreter"]
+    )
+    split = hparams["split"]
+    manifest = Path(hparams["manifest_folder"]) / f"{split}.json"
+    settings = make_settings(
+        hparams["settings"],
+        dict(read_entries(manifest)),
+        interpreter.sample_rate,
+        hparams["seed"],
+        hparams["wham_folder"],
+        hparams["speech_folder"],
+        NOISE_PARTS[split],
+    )
+    dataset = make_dataset(
+        manifest, interpreter.preprocess, label_encoder, events=True
+    )
+    thin_out(dataset, hparams["n_clips"])
+    return dataset, settings, read_regions(data_folder)
+
+
+def write(output_folder, rows, seconds, methods, origin):
+    """Rows, tables and figures."""
+    write_csv(output_folder / "results.csv", table(rows))
+    write_csv(output_folder / "seconds.csv", seconds)
+    write_json(output_folder / "provenance.json", origin)
+    write_summary(output_folder, rows)
+    draw_curves(output_folder / "curves", rows)
+    draw_snr(output_folder / "snr", rows)
+    for setting, lines in steps(rows, methods).items():
+        # One point is no line.
+        lines = {name: x for name, x in lines.items() if len(x) > 1}
+        if lines:
+            stem = output_folder / f"steps {setting}".replace(" ", "_")
+            draw_passes(stem, lines, STEPS_METRICS)
+    print((output_folder / "summary.md").read_text(encoding="utf-8"))
+    print(f"all rows, tables and figures: {output_folder}")
+
+
 @exit_on_user_error
 def main(argv=None):
-    """Evaluate; write rows, tables and figures."""
+    """Evaluate."""
     hparams_file, hparams, run_opts, overrides = load_hparams(
         sys.argv[1:] if argv is None else argv, Path(__file__).parent
     )
@@ -86,6 +147,9 @@ def main(argv=None):
     split = hparams["split"]
     if split not in NOISE_PARTS:
         raise LMACError(f"split: '{split}' is none of {', '.join(NOISE_PARTS)}")
+    output_folder = Path(hparams["output_folder"])
+
+    # Models
     loaded = load_interpreters(
         {"lmac": hparams["interpreter"], **hparams["interpreters"]},
         hparams["trusted"],
@@ -99,7 +163,6 @@ def main(argv=None):
         hparams["optimised_steps"],
         hparams["seed"],
     )
-    output_folder = Path(hparams["output_folder"])
     other = None
     judge = {
         "embedding_model": hparams["judge_embedding_model"],
@@ -115,92 +178,54 @@ def main(argv=None):
             output_folder / "judge",
             device,
         )
-    sb.create_experiment_directory(
-        experiment_directory=output_folder,
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-        log_config=LOG_CONFIG,
-    )
-
-    # Data
-    data_folder = hparams["data_folder"]
-    if data_folder is None:
-        data_folder = hparams["scenes_folder"]
-        make_scenes(data_folder)
-    prepare_esc50(
-        data_folder=data_folder,
-        manifest_folder=hparams["manifest_folder"],
-        train_fold_nums=hparams["train_fold_nums"],
-        valid_fold_nums=hparams["valid_fold_nums"],
-        test_fold_nums=hparams["test_fold_nums"],
-        download=hparams["download"],
-        skip_bad_clips=hparams["skip_bad_clips"],
-    )
-    label_encoder = interpreter.hparams.label_encoder
-    check_labels(
-        hparams["manifest_folder"], label_encoder, hparams["interpreter"]
-    )
-    manifest = Path(hparams["manifest_folder"]) / f"{split}.json"
-    settings = make_settings(
-        hparams["settings"],
-        dict(read_entries(manifest)),
-        interpreter.sample_rate,
-        hparams["seed"],
-        hparams["wham_folder"],
-        hparams["speech_folder"],
-        NOISE_PARTS[split],
-    )
-    dataset = make_dataset(
-        manifest, interpreter.preprocess, label_encoder, events=True
-    )
-    thin_out(dataset, hparams["n_clips"])
-    claim_folder(
-        output_folder,
-        hparams["manifest_folder"],
-        seed=hparams["seed"],
-        split=split,
-        methods=", ".join(methods),
-        settings=", ".join(setting.name for setting in settings),
-        shares=str(hparams["shares"]),
-        n_clips=hparams["n_clips"],
-        optimised_steps=hparams["optimised_steps"],
-        interpreters=weights_sha256(
+    identity = {
+        "seed": hparams["seed"],
+        "interpreters": weights_sha256(
             *(x.classifier for x in explainers.values()),
             *(x.decoder for x in explainers.values()),
         ),
-        judge=weights_sha256(*judge.values()) if other else None,
-    )
-
-    grid = Grid(
-        interpreter.explainer,
-        methods,
-        settings,
-        hparams["shares"],
-        interpreter.classes,
-        output_folder / "rows",
-        other,
-        read_regions(data_folder),
-        device,
-    )
-    total = len(dataset.n_samples) * len(settings) * len(methods)
-    with tqdm(
-        total=total, unit="clip", disable=run_opts.get("noprogressbar")
-    ) as bar:
-        rows, seconds = grid.run(dataset, hparams["batch_size"], bar.update)
-
-    write_csv(output_folder / "results.csv", table(rows))
-    write_csv(output_folder / "seconds.csv", seconds)
-    write_json(output_folder / "provenance.json", provenance(split=split))
-    write_summary(output_folder, rows)
-    draw_curves(output_folder / "curves", rows)
-    draw_snr(output_folder / "snr", rows)
-    for setting, lines in steps(rows, methods).items():
-        if all(len(points) == 1 for points in lines.values()):
-            continue
-        stem = output_folder / f"steps {setting}".replace(" ", "_")
-        draw_passes(stem, lines, STEPS_METRICS)
-    print((output_folder / "summary.md").read_text(encoding="utf-8"))
-    print(f"all rows, tables and figures: {output_folder}")
+        "judge": weights_sha256(*judge.values()) if other else None,
+        "methods": ", ".join(methods),
+        "settings": str(hparams["settings"]),
+        **{
+            key: str(hparams[key])
+            for key in ("split", "shares", "n_clips", "optimised_steps")
+        },
+    }
+    log_to_console()
+    with lock_folder(output_folder):
+        dataset, settings, regions = prepare(hparams, interpreter, identity)
+        claim_folder(output_folder, hparams["manifest_folder"], **identity)
+        # Only now, so that a refused run leaves the folder as it is.
+        sb.create_experiment_directory(
+            experiment_directory=output_folder,
+            hyperparams_to_save=hparams_file,
+            overrides=overrides,
+            log_config=LOG_CONFIG,
+        )
+        grid = Grid(
+            interpreter.explainer,
+            methods,
+            settings,
+            hparams["shares"],
+            interpreter.classes,
+            output_folder / "rows",
+            other,
+            regions,
+            device,
+        )
+        with tqdm(
+            total=len(dataset.n_samples) * len(settings) * len(methods),
+            unit="clip",
+            disable=run_opts.get("noprogressbar"),
+        ) as bar:
+            rows, seconds = grid.run(dataset, hparams["batch_size"], bar.update)
+        origin = provenance(
+            split=split,
+            data_sha256=data_sha256(hparams["manifest_folder"]),
+            **{key: hparams[key] for key in ("seed", "interpreter")},
+        )
+        write(output_folder, rows, seconds, methods, origin)
     failed = [row for row in rows if row.get("error")]
     for row in failed:
         print(f"{row['setting']}, {row['method']}, {row['id']}: {row['error']}")

@@ -20,8 +20,9 @@ from tqdm import tqdm
 from lmac_sb.data import EqualLengthBatches, check_labels, make_dataset
 from lmac_sb.errors import LMACError, exit_on_user_error
 from lmac_sb.evaluation import load_interpreters, thin_out
-from lmac_sb.experiment import load_hparams
+from lmac_sb.experiment import load_hparams, log_to_console
 from lmac_sb.figures import draw_randomisation, draw_roar
+from lmac_sb.lock import lock_folder
 from lmac_sb.methods import Case, make_methods, min_max
 from lmac_sb.results import bootstrap, provenance, write_csv, write_json
 from lmac_sb.sanity import (
@@ -90,7 +91,7 @@ def check_randomisation(hparams, interpreter, methods, dataset):
                     {
                         "id": clip,
                         "method": name,
-                        "stage": stage,
+                        "stage": stage.replace("embedding_model.", ""),
                         "correlation": r,
                         "SSIM": s,
                     }
@@ -211,55 +212,57 @@ def main(argv=None):
         for check in hparams["checks"]
     }
     output_folder = Path(hparams["output_folder"])
-    sb.create_experiment_directory(
-        experiment_directory=output_folder,
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-        log_config=LOG_CONFIG,
-    )
-
-    # Data
-    data_folder = hparams["data_folder"]
-    if data_folder is None:
-        data_folder = hparams["scenes_folder"]
-        make_scenes(data_folder)
-    prepare_esc50(
-        data_folder=data_folder,
-        manifest_folder=hparams["manifest_folder"],
-        train_fold_nums=hparams["train_fold_nums"],
-        valid_fold_nums=hparams["valid_fold_nums"],
-        test_fold_nums=hparams["test_fold_nums"],
-        skip_bad_clips=hparams["skip_bad_clips"],
-    )
-    label_encoder = interpreter.hparams.label_encoder
-    check_labels(
-        hparams["manifest_folder"], label_encoder, hparams["interpreter"]
-    )
-    datasets = {
-        split: make_dataset(
-            Path(hparams["manifest_folder"]) / f"{split}.json",
-            interpreter.preprocess,
-            label_encoder,
+    log_to_console()
+    with lock_folder(output_folder):
+        # Data
+        data_folder = hparams["data_folder"]
+        if data_folder is None:
+            data_folder = hparams["scenes_folder"]
+            make_scenes(data_folder)
+        prepare_esc50(
+            data_folder=data_folder,
+            manifest_folder=hparams["manifest_folder"],
+            train_fold_nums=hparams["train_fold_nums"],
+            valid_fold_nums=hparams["valid_fold_nums"],
+            test_fold_nums=hparams["test_fold_nums"],
+            skip_bad_clips=hparams["skip_bad_clips"],
         )
-        for split in ("train", "test")
-    }
-
-    if "roar" in methods:
-        rows = check_roar(hparams, interpreter, methods["roar"], datasets)
-        write_csv(output_folder / "roar.csv", rows)
-        lines = means(rows, "share", ["accuracy"])
-        print_means(lines, "share")
-        draw_roar(output_folder / "roar", lines)
-    if "randomisation" in methods:
-        rows = check_randomisation(
-            hparams, interpreter, methods["randomisation"], datasets["test"]
+        label_encoder = interpreter.hparams.label_encoder
+        check_labels(
+            hparams["manifest_folder"], label_encoder, hparams["interpreter"]
         )
-        write_csv(output_folder / "randomisation.csv", rows)
-        lines = means(rows, "stage", ["correlation", "SSIM"])
-        print_means(lines, "down to")
-        draw_randomisation(output_folder / "randomisation", lines)
-    write_json(output_folder / "provenance.json", provenance())
-    print(f"rows and figures: {output_folder}")
+        datasets = {
+            split: make_dataset(
+                Path(hparams["manifest_folder"]) / f"{split}.json",
+                interpreter.preprocess,
+                label_encoder,
+            )
+            for split in ("train", "test")
+        }
+
+        sb.create_experiment_directory(
+            experiment_directory=output_folder,
+            hyperparams_to_save=hparams_file,
+            overrides=overrides,
+            log_config=LOG_CONFIG,
+        )
+
+        if "roar" in methods:
+            rows = check_roar(hparams, interpreter, methods["roar"], datasets)
+            write_csv(output_folder / "roar.csv", rows)
+            lines = means(rows, "share", ["accuracy"])
+            print_means(lines, "share")
+            draw_roar(output_folder / "roar", lines)
+        if "randomisation" in methods:
+            rows = check_randomisation(
+                hparams, interpreter, methods["randomisation"], datasets["test"]
+            )
+            write_csv(output_folder / "randomisation.csv", rows)
+            lines = means(rows, "stage", ["correlation", "SSIM"])
+            print_means(lines, "down to")
+            draw_randomisation(output_folder / "randomisation", lines)
+        write_json(output_folder / "provenance.json", provenance())
+        print(f"rows and figures: {output_folder}")
 
 
 if __name__ == "__main__":
