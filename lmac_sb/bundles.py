@@ -31,7 +31,7 @@ from lmac_sb.checkpoints import (
     load_labels,
     load_strict,
 )
-from lmac_sb.errors import LMACError
+from lmac_sb.errors import LMACError, shown
 
 __all__ = [
     "HPARAMS",
@@ -117,9 +117,11 @@ def safe_yaml(text, name):
             if isinstance(event, yaml.AliasEvent):
                 raise _unsafe(name, event, "an alias '*'")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        first = str(error).replace("\n", " ")
-        raise LMACError(f"{name}: is no yaml ({first})") from error
+    # ValueError: a number or an escape that is no character.
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, LMACError):
+            raise
+        raise LMACError(f"{name}: is no yaml ({_one_line(error)})") from error
     if not isinstance(root, yaml.MappingNode):
         raise LMACError(f"{name}: holds no keys, 'key: value' is needed")
     _check_node(root, name)
@@ -133,18 +135,18 @@ def _check_node(node, name):
         # Whole objects only: a reference can also compute, and get attributes.
         key = node.value[1:-1]
         if node.value != f"<{key}>" or not key.isidentifier():
-            raise _unsafe(name, node, f"the reference '{node.value}'")
+            raise _unsafe(name, node, f"the reference {shown(node.value)}")
         return
     if tag.startswith("!new:"):
         if tag[len("!new:") :] not in SAFE_CLASSES:
-            raise _unsafe(name, node, f"'{tag}'")
+            raise _unsafe(name, node, shown(tag))
     elif tag not in _DATA_TAGS:
-        raise _unsafe(name, node, f"'{tag}'")
+        raise _unsafe(name, node, shown(tag))
     if isinstance(node, yaml.ScalarNode):
         # hyperpyyaml loads (...) with a loader that makes any object, and
         # follows references in any text that a reference leads to.
         if node.value.lstrip().startswith("(") or "<" in node.value:
-            raise _unsafe(name, node, f"the value '{node.value}'")
+            raise _unsafe(name, node, f"the value {shown(node.value)}")
         if tag == "tag:yaml.org,2002:null":
             # An empty value would be written as '' with a tag.
             node.value = "null"
@@ -158,6 +160,12 @@ _DATA_TAGS = {
     f"tag:yaml.org,2002:{kind}"
     for kind in ("str", "int", "float", "bool", "null", "seq", "map")
 }
+
+
+def _one_line(error):
+    """An error's text, which may quote what a file holds."""
+    text = " ".join(str(error).split())
+    return text if text.isprintable() and len(text) < 1000 else shown(text)
 
 
 def _unsafe(name, place, what):
@@ -240,9 +248,12 @@ def check_sums(folder):
         checksum, _, name = line.partition("  ")
         path = folder / name
         if not name or os.path.isabs(name) or ".." in Path(name).parts:
-            raise LMACError(f"{sums}: '{line}' names no file of this folder")
-        if not path.is_file():
-            raise LMACError(f"{path}: no such file, but {SUMS} names it")
+            raise LMACError(
+                f"{sums}: {shown(line)} names no file of this folder"
+            )
+        # Of os: that of pathlib fails where the name is too long for a file.
+        if not os.path.isfile(path):
+            raise LMACError(f"{sums}: names {shown(name)}, no such file")
         if file_sha256(path) != checksum:
             raise LMACError(
                 f"{path}: changed, its checksum is not the one in {SUMS}; get "
@@ -362,7 +373,8 @@ def read_hparams(folder, trusted=False):
         hparams = load_hyperpyyaml(text)
     except Exception as error:
         # A yaml can call anything; hyperpyyaml wraps what that raises.
-        raise LMACError(f"{path}: {error.__cause__ or error}") from error
+        reason = _one_line(error.__cause__ or error)
+        raise LMACError(f"{path}: {reason}") from error
     for key, kind in (("modules", dict), ("pretrainer", Pretrainer)):
         if not isinstance(hparams.get(key), kind):
             raise LMACError(

@@ -7,13 +7,16 @@ Authors
 import errno
 import functools
 import os
+import reprlib
 import sys
 import time
 
-__all__ = ["LMACError", "exit_on_user_error"]
+__all__ = ["LMACError", "exit_on_user_error", "shown"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PATIENCE_S = 10
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
 
 
 class LMACError(ValueError):
@@ -29,6 +32,27 @@ class LMACError(ValueError):
     ...
     lmac_sb.errors.LMACError: fold 7: found in train_fold_nums, folds are 1 to 5
     """
+
+
+def shown(value):
+    """What a file holds, to be named in a message.
+
+    Arguments
+    ---------
+    value : object
+        A text, number, list or dict, as it was read.
+
+    Returns
+    -------
+    str
+        One line without control characters, shortened where it is long.
+
+    Example
+    -------
+    >>> shown("a\\nb"), len(shown("x" * 1000))
+    ("'a\\\\nb'", 100)
+    """
+    return _SHORT.repr(value)
 
 
 def exit_on_user_error(main):

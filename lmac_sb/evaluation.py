@@ -11,8 +11,13 @@ import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 from lmac_sb.checkpoints import load_classifier
+from lmac_sb.classifier import embed
 from lmac_sb.errors import LMACError
-from lmac_sb.experiment import check_frontend, weights_sha256
+from lmac_sb.experiment import (
+    check_frontend,
+    check_multilabel,
+    weights_sha256,
+)
 from lmac_sb.export import load_interpreter
 
 __all__ = ["load_interpreters", "load_judge", "read_regions", "thin_out"]
@@ -77,17 +82,25 @@ def _identity(interpreter):
     }
 
 
-def load_judge(folder, hparams, classes, device="cpu"):
+def load_judge(
+    folder, features, frontend, modules, classes, cache_folder, device="cpu"
+):
     """A second classifier as a function of waveforms.
 
     Arguments
     ---------
     folder : str or Path
         What train_classifier.py wrote as model_folder.
-    hparams : lmac_sb.experiment.Hparams
-        With judge_features, judge_embedding_model and judge_classifier.
+    features : lmac_sb.features.SpectralFeatures
+        Its front end.
+    frontend : dict
+        The settings of that, see `lmac_sb.experiment.frontend`.
+    modules : dict
+        ``embedding_model`` and ``classifier``; their weights are loaded.
     classes : list of str
         Classes of the explained classifier.
+    cache_folder : str or Path
+        Where files of a hub repository are kept.
     device : str
         Where to put it.
 
@@ -99,31 +112,26 @@ def load_judge(folder, hparams, classes, device="cpu"):
     Raises
     ------
     LMACError
-        If it cannot be loaded, or has another front end or other classes.
+        If it cannot be loaded, is multi-label, or has another front end or
+        other classes.
     """
-    features = hparams["judge_features"].to(device)
-    modules = {
-        "embedding_model": hparams["judge_embedding_model"],
-        "classifier": hparams["judge_classifier"],
-    }
     encoder = CategoricalEncoder()
-    config = load_classifier(
-        folder, modules, encoder, Path(hparams["output_folder"]) / "judge"
-    )
-    check_frontend(config.get("frontend", {}), hparams, folder)
+    config = load_classifier(folder, modules, encoder, cache_folder)
+    check_frontend(config.get("frontend", {}), frontend, folder)
+    check_multilabel(config, False, folder)
     names = [encoder.ind2lab[c] for c in range(len(encoder))]
     if names != list(classes):
         raise LMACError(
             f"judge_folder: {folder} knows the classes {', '.join(names)}, the "
             f"explained classifier {', '.join(classes)}"
         )
-    for module in modules.values():
+    for module in (features, *modules.values()):
         module.to(device).requires_grad_(False).eval()
 
     @torch.no_grad()
     def judge(wavs):
         mel = features.mel(features.magnitude(features.stft(wavs)))
-        return modules["classifier"](modules["embedding_model"](mel))
+        return modules["classifier"](embed(modules["embedding_model"], mel))
 
     return judge
 

@@ -7,7 +7,7 @@ Authors
  * The lmac-sb authors 2026
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -304,17 +304,20 @@ class Explainer:
         if steps == 0:
             return mask
         target = analysis.logits.argmax(1) if target is None else target
+        question = self.classifier.question
 
         def judge(part, rows):
             magnitude = analysis.magnitude[rows].clone()
             sides = (
                 self.masked_in(magnitude, side) for side in (part, 1 - part)
             )
-            return self.classify(torch.cat(tuple(sides))).chunk(2)
+            logits = self.classify(torch.cat(tuple(sides)))
+            return question(logits, target[rows].repeat(2))[0].chunk(2)
 
         # The logits of what is not quite 0 or 1.
         start = torch.logit(mask.float(), eps=1e-6)
-        return self.refiner(start, judge, target, steps)
+        answer = question(analysis.logits, target)[1]
+        return self.refiner(start, judge, answer, steps)
 
     def check_refinement(self, steps):
         """Refuse a number of steps that cannot be made.
@@ -381,6 +384,31 @@ class Explainer:
             logits_out=logits_out,
             decision=decision,
             magnitude=magnitude,
+        )
+
+    def question(self, explanation):
+        """The same explanation, as losses and metrics take it.
+
+        Arguments
+        ---------
+        explanation : Explanation
+            With both sides checked.
+
+        Returns
+        -------
+        Explanation
+            Its logits and its decision are those of the question that was
+            decided, see `lmac_sb.classifier.FrozenClassifier.question`; of
+            a classifier that is not multi-label they are what they were.
+        """
+        question, target = self.classifier.question, explanation.decision
+        logits, answer = question(explanation.logits, target)
+        return replace(
+            explanation,
+            logits=logits,
+            logits_in=question(explanation.logits_in, target)[0],
+            logits_out=question(explanation.logits_out, target)[0],
+            decision=answer,
         )
 
     def classify(self, magnitude):

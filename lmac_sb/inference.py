@@ -55,6 +55,11 @@ class LMACInterpreter(Pretrained):
         self._check_parts(modules or {}, hparams or {})
         super().__init__(modules, hparams, **kwargs)
         self.explainer = hparams["explainer"]
+        if self.explainer.classifier.multilabel:
+            raise LMACError(
+                "explainer: its classifier is multi-label, needed is one that "
+                "decides one class; train_multilabel.py explains the others"
+            )
         self.preprocess = hparams["preprocess"]
         features = self.explainer.features
         if self.preprocess.sample_rate != features.sample_rate:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmac_sb.errors import LMACError
+from lmac_sb.errors import LMACError, shown
 
 __all__ = ["Manifest", "labels_of", "read_entries"]
 
@@ -118,7 +118,7 @@ class Manifest(Mapping):
             for clip_id in ids:
                 if ids.count(clip_id) > 1:
                     raise LMACError(
-                        f"{self.path}: clip '{clip_id}' stands there twice"
+                        f"{self.path}: clip {shown(clip_id)} stands there twice"
                     )
 
 
@@ -230,8 +230,8 @@ class _Scanner:
             clip_id, entry, start, end, sign = self._whole(self._entry)
             if not isinstance(entry, dict):
                 raise LMACError(
-                    f"{self.path}: clip '{clip_id}' is {entry!r}, an object "
-                    "is needed"
+                    f"{self.path}: clip {shown(clip_id)} is {shown(entry)}, "
+                    "an object is needed"
                 )
             yield clip_id, entry, start, end
         yield from self._end()

@@ -453,7 +453,13 @@ METRICS = {
     "time_auc": Metric(time_auc, 1, "frames", False),
 }
 # Better directions of what one explanation alone does not tell.
-DIRECTIONS = {"SI-SDR": 1, "insertion AUC": 1, "deletion AUC": -1}
+DIRECTIONS = {
+    "SI-SDR": 1,
+    "insertion AUC": 1,
+    "deletion AUC": -1,
+    "other_mass": -1,
+    "other_auc": -1,
+}
 # Words before a metric's name that say how the mask was judged otherwise: by
 # the sounds, with noise on them, shifted, or by another classifier.
 GUARDS = ("heard", "noisy", "shifted", "other")

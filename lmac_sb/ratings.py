@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmac_sb.errors import LMACError
+from lmac_sb.errors import LMACError, shown
 from lmac_sb.results import N_DRAWS, read_json, write_csv, write_in_one_step
 
 __all__ = [
@@ -59,8 +59,10 @@ def read_key(path):
         and trials
         and all(
             isinstance(trial, dict)
-            and {"id", "setting", "sounds"} <= set(trial)
-            and isinstance(trial["sounds"], dict)
+            and isinstance(trial.get("id"), str)
+            and isinstance(trial.get("setting"), str)
+            and isinstance(trial.get("sounds"), dict)
+            and all(isinstance(x, str) for x in trial["sounds"].values())
             for trial in trials.values()
         )
     )
@@ -135,7 +137,7 @@ def read_ratings(files, key):
         name = unicodedata.normalize("NFKC", listener).casefold()
         if name in known:
             raise LMACError(
-                f"{path}: is by the listener '{listener}', as is "
+                f"{path}: is by the listener {shown(listener)}, as is "
                 f"{known[name]}, needed is one file a listener"
             )
         known[name] = path
@@ -171,12 +173,14 @@ def _check_listener(path, content, key):
             )
     if content["test"] != key["test"]:
         raise LMACError(
-            f"{path}: rates another test ({content['test']}), the key is of "
-            f"{key['test']}"
+            f"{path}: rates another test ({shown(content['test'])}), the key "
+            f"is of {shown(key['test'])}"
         )
     listener = content["listener"]
     if not isinstance(listener, str) or not listener.strip():
-        raise LMACError(f"{path}: listener: found {listener!r}, needed a name")
+        raise LMACError(
+            f"{path}: listener: found {shown(listener)}, needed a name"
+        )
     return listener.strip()
 
 
@@ -197,17 +201,18 @@ def _rows(path, trials, key):
             sounds = about["sounds"] if about else {}
             if not isinstance(sound, str) or sound not in sounds:
                 raise LMACError(
-                    f"{path}: unknown code {sound!r} in trial {code!r}"
+                    f"{path}: unknown code {shown(sound)} in trial "
+                    f"{shown(code)}"
                 )
             if (code, sound) in given:
-                raise LMACError(f"{path}: rates the code {sound!r} twice")
+                raise LMACError(f"{path}: rates the code {shown(sound)} twice")
             values = {name: rating.get(name) for name in QUESTIONS}
             for name, value in values.items():
                 if type(value) is not int or not LOWEST <= value <= HIGHEST:
                     raise LMACError(
-                        f"{path}: {name} of the code {sound!r}: found "
-                        f"{value!r}, needed a whole number from {LOWEST} to "
-                        f"{HIGHEST}"
+                        f"{path}: {name} of the code {shown(sound)}: found "
+                        f"{shown(value)}, needed a whole number from "
+                        f"{LOWEST} to {HIGHEST}"
                     )
             given[code, sound] = {"place": place, **values}
     wanted = [(code, x) for code, trial in key.items() for x in trial["sounds"]]

@@ -13,10 +13,10 @@ import base64
 import hashlib
 import io
 import json
-import math
 import os
 import re
 import struct
+import sys
 import tempfile
 import zipfile
 import zlib
@@ -27,7 +27,7 @@ import numpy as np
 import soundfile as sf
 
 from lmac_sb.audio import decode_audio
-from lmac_sb.errors import LMACError
+from lmac_sb.errors import LMACError, shown
 from lmac_sb.metrics import METRICS
 
 __all__ = ["write_report"]
@@ -191,8 +191,8 @@ def _check_pair(path, refined, unrefined):
         if refined[key] != unrefined[key]:
             raise LMACError(
                 f"{path / UNREFINED / 'explanation.json'}: {key}: found "
-                f"{unrefined[key]!r}, but the refined explanation above has "
-                f"{refined[key]!r}"
+                f"{shown(unrefined[key])}, but the refined explanation above "
+                f"has {shown(refined[key])}"
             )
     if not refined["refine_steps"] > unrefined["refine_steps"] == 0:
         raise LMACError(
@@ -265,7 +265,8 @@ def _is_steps(value):
 
 def _is_number(value):
     """Whether a value is a finite number."""
-    return type(value) in (int, float) and math.isfinite(value)
+    # Compared, as a whole number of JSON may be too large for a float.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _is_text_or_null(value):
@@ -349,9 +350,9 @@ def _read_json(path):
         if key not in info:
             raise LMACError(f"{path}: the key {key!r} is missing")
         if not is_good(info[key]):
-            found = repr(info[key])
-            found = found if len(found) < 80 else found[:76] + " ..."
-            raise LMACError(f"{path}: {key}: found {found}, needed {needed}")
+            raise LMACError(
+                f"{path}: {key}: found {shown(info[key])}, needed {needed}"
+            )
     for key in PROBABILITIES:
         if len(info[key]) != len(info["classes"]):
             raise LMACError(
@@ -360,8 +361,8 @@ def _read_json(path):
             )
     if info["decision"] not in info["classes"]:
         raise LMACError(
-            f"{path}: decision: found {info['decision']!r}, which is not "
-            "among the classes"
+            f"{path}: decision: found {shown(info['decision'])}, which is "
+            "not among the classes"
         )
     return info
 

@@ -274,7 +274,7 @@ def marked_cells(summary, columns):
     return cells
 
 
-def markdown_table(summary, columns=None, mark=False):
+def markdown_table(summary, columns=None, mark=False, by="method"):
     """A summary as a Markdown table, with arrows for the better direction.
 
     Arguments
@@ -285,6 +285,8 @@ def markdown_table(summary, columns=None, mark=False):
         Metrics to show; default those of a short table that there are.
     mark : bool
         Whether the best figures of each column are in bold.
+    by : str
+        What the rows are, for the header.
 
     Returns
     -------
@@ -303,7 +305,7 @@ def markdown_table(summary, columns=None, mark=False):
         found = {name for row in summary.values() for name in row}
         columns = [n for n, m in METRICS.items() if m.short and n in found]
     lines = [
-        "| " + " | ".join(["method", *map(header, columns)]) + " |",
+        "| " + " | ".join([by, *map(header, columns)]) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
     for method, cells in marked_cells(summary, columns).items():

@@ -15,7 +15,7 @@ import math
 import re
 from pathlib import Path
 
-from lmac_sb.errors import LMACError
+from lmac_sb.errors import LMACError, shown
 from lmac_sb.metrics import DIRECTIONS, GUARDS, METRICS, unguarded
 from lmac_sb.results import (
     check_unique,
@@ -88,8 +88,8 @@ def read_results(path):
             missing = [key for key in KEYS if key not in names]
             if missing or len(names) > len(set(names)):
                 raise LMACError(
-                    f"{path}: found the columns {', '.join(names) or 'none'}; "
-                    f"needed are {', '.join(KEYS)} and no name twice"
+                    f"{path}: found the columns {_listed(names)}; needed are "
+                    f"{', '.join(KEYS)} and no name twice"
                 )
             return [
                 _read_row(f"{path}, line {lines.line_num}", names, fields)
@@ -117,9 +117,16 @@ def _read_row(place, names, fields):
                 row[name] = int(field) if name == "right" else float(field)
             except ValueError as error:
                 raise LMACError(
-                    f"{place}: {name} is '{field}', needed is a number"
+                    f"{place}: {_listed([name])} is {shown(field)}, needed is "
+                    "a number"
                 ) from error
     return row
+
+
+def _listed(names):
+    """Columns in a message: on one line, whatever a file calls them."""
+    text = ", ".join(names) or "none"
+    return text if text.isprintable() and len(text) < 1000 else shown(names)
 
 
 def area_under(shares, values):
