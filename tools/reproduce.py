@@ -16,7 +16,6 @@ import argparse
 import csv
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,30 +36,35 @@ MODEL = (
     "--signal_length_s 5 "
     "--classifier_folder results/esc10_classifier/1234/model"
 )
+JUDGED = (
+    f"eval.py hparams/eval.yaml {ESC10} --interpreter results/esc10_lmac/1234 "
+    "--interpreters '{{lmac_ft: results/esc10_lmac_ft/1234, "
+    "l2i: results/esc10_l2i/1234}}' "
+    "--judge_folder results/esc10_classifier/1235/model "
+)
+CLASSIFIER = (
+    f"train_classifier.py hparams/classifier_conv.yaml {ESC10} "
+    "--signal_length_s 5 --number_of_epochs 60 --mixup_alpha 0.4 "
+    "--experiment_name esc10_classifier --seed "
+)
 # Table -> commands, in the recipe's folder, and the summary that they write.
 TABLES = {
     "scenes": (
         [
             "train_lmac.py hparams/lmac.yaml",
-            "train_lmac.py hparams/lmac_ft.yaml "
-            "--pretrained_interpreter results/lmac/1234",
-            "train_l2i.py hparams/l2i.yaml",
-            "eval.py hparams/eval.yaml --interpreters "
-            "'{{lmac_ft: results/lmac_ft/1234, l2i: results/l2i/1234}}' "
-            "--methods '[lmac, lmac+1, lmac+5, lmac_ft, l2i, gradcam, "
-            "guided_backprop, integrated_gradients, ideal, ones, random, "
-            "loudest, loudest_frames]'",
+            "train_lmac.py hparams/lmac_psi.yaml",
+            "eval.py hparams/eval.yaml "
+            "--interpreters '{{lmac_psi: results/lmac_psi/1234}}' "
+            "--methods '[lmac, lmac+1, lmac+5, lmac+20, optimised, lmac_psi, "
+            "lmac_psi+5, gradcam, integrated_gradients, ideal, ones, random, "
+            "loudest]' --settings '[clean, mixture paper]'",
         ],
         "results/eval/1234/summary.csv",
     ),
     "esc10": (
         [
-            f"train_classifier.py hparams/classifier_conv.yaml {ESC10} "
-            "--signal_length_s 5 --number_of_epochs 60 --mixup_alpha 0.4 "
-            "--experiment_name esc10_classifier",
-            f"train_classifier.py hparams/classifier_conv.yaml {ESC10} "
-            "--signal_length_s 5 --number_of_epochs 60 --mixup_alpha 0.4 "
-            "--seed 1235 --experiment_name esc10_classifier",
+            f"{CLASSIFIER} 1234",
+            f"{CLASSIFIER} 1235",
             f"train_lmac.py hparams/lmac.yaml {ESC10} {MODEL} "
             "--number_of_epochs 24 --experiment_name esc10_lmac",
             f"train_lmac.py hparams/lmac_ft.yaml {ESC10} {MODEL} "
@@ -68,20 +72,27 @@ TABLES = {
             "results/esc10_lmac/1234 --experiment_name esc10_lmac_ft",
             f"train_l2i.py hparams/l2i.yaml {ESC10} {MODEL} "
             "--experiment_name esc10_l2i",
-            f"eval.py hparams/eval.yaml {ESC10} "
-            "--interpreter results/esc10_lmac/1234 --interpreters "
-            "'{{lmac_ft: results/esc10_lmac_ft/1234, "
-            "l2i: results/esc10_l2i/1234}}' "
-            "--methods '[lmac, lmac+1, lmac+5, lmac_ft, l2i, optimised, "
-            "saliency, input_x_gradient, smoothgrad, integrated_gradients, "
+            f"{JUDGED} --settings '[clean]' "
+            "--methods '[lmac, lmac+1, lmac+2, lmac+5, lmac+10, lmac+20, "
+            "lmac_ft, l2i, optimised+20, optimised, saliency, "
+            "input_x_gradient, smoothgrad, integrated_gradients, "
             "guided_backprop, gradcam, guided_gradcam, gradient_shap, "
             "deeplift_shap, occlusion, ones, random, loudest, "
-            "loudest_frames]' --settings '[clean, mixture paper, white paper, "
-            "speech paper]' --speech_folder {data}/speech/ljspeech "
-            "--judge_folder results/esc10_classifier/1235/model "
-            "--experiment_name esc10_eval",
+            "loudest_frames]' --experiment_name esc10_eval",
         ],
         "results/esc10_eval/1234/summary.csv",
+    ),
+    # With the models of esc10.
+    "esc10_mixed": (
+        [
+            f"{JUDGED} "
+            "--settings '[mixture paper, white paper, speech paper]' "
+            "--speech_folder {data}/speech/ljspeech "
+            "--methods '[lmac, lmac+5, lmac_ft, l2i, integrated_gradients, "
+            "guided_backprop, gradcam, ones, random, loudest, "
+            "loudest_frames]' --experiment_name esc10_mixed",
+        ],
+        "results/esc10_mixed/1234/summary.csv",
     ),
 }
 
@@ -94,8 +105,27 @@ def read_summary(path):
                 float(row[name] or "nan") for name in ("mean", "low", "high")
             )
             for row in csv.DictReader(file)
-            if row["metric"] != "seconds"
+            if is_kept(row)
         }
+
+
+def is_kept(row):
+    """Whether a row of a summary.csv is compared: not the single shares."""
+    return row["subset"] == "all" and not row["keep"][0].isdigit()
+
+
+def keep(summary, kept):
+    """Copy what is compared, to six digits."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with open(summary, encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if is_kept(row)]
+    for row in rows:
+        for name in ("mean", "low", "high"):
+            row[name] = f"{float(row[name] or 'nan'):.6g}"
+    with open(kept, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def differences(kept, found):
@@ -161,8 +191,7 @@ def main(argv=None):
             continue
         run(commands, data)
         if options.commit:
-            KEPT.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(RECIPE / summary, KEPT / f"{name}.csv")
+            keep(RECIPE / summary, KEPT / f"{name}.csv")
             continue
         lines = differences(
             read_summary(KEPT / f"{name}.csv"), read_summary(RECIPE / summary)

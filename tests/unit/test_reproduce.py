@@ -90,3 +90,24 @@ def test_without_data_it_says_so(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)
     assert reproduce.main(["esc10"]) == 0
     assert "skipped" in capsys.readouterr().out
+
+
+def test_what_is_kept_agrees_with_itself(tmp_path):
+    rows = [
+        "clean,lmac,own,all,AI,60.123456789,50,70,80",
+        "clean,lmac,0.05,all,AI,1,1,1,80",
+        "clean,lmac,own,right,AI,1,1,1,80",
+        "clean,lmac,curve,all,deletion AUC,,,,0",
+    ]
+    found = summary(tmp_path / "found.csv", *rows)
+    assert {key[2] for key in found} == {"own", "curve"}
+    reproduce.keep(tmp_path / "found.csv", tmp_path / "kept" / "a.csv")
+    kept = reproduce.read_summary(tmp_path / "kept" / "a.csv")
+    assert reproduce.differences(kept, found) == []
+
+
+@pytest.mark.parametrize("table", reproduce.TABLES)
+def test_kept_figures_are_there(table):
+    kept = reproduce.read_summary(reproduce.KEPT / f"{table}.csv")
+    assert reproduce.differences(kept, kept) == []
+    assert len(kept) > 100
