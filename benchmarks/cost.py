@@ -13,14 +13,15 @@ Authors
 """
 
 import argparse
-import json
-import multiprocessing
-import platform
-import resource
-import statistics
-import time
 
 import torch
+from measure import (
+    in_own_process,
+    machine,
+    median_times,
+    peak_resident,
+    write,
+)
 from speechbrain.lobes.models.Cnn14 import Cnn14, CNN14PSI_stft
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -96,17 +97,6 @@ def explain(explainer, wavs, sounds=True, check=True):
         return explainer(wavs, sounds=sounds, check=check)
 
 
-def median_time(function, *args, runs=5):
-    """Median seconds of a call, after one to warm up."""
-    function(*args)
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        function(*args)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
 def flops(function, *args):
     """Floating point operations of a call."""
     with FlopCounterMode(display=False) as counter:
@@ -121,13 +111,29 @@ def measure(classifier, decoder, batch_size, runs):
     batch = torch.randn(batch_size, SECONDS * 16000) * 0.1
     analysis = explainer.analyze(one)
     n_parameters = sum(p.numel() for p in explainer.decoder.parameters())
-    forward = median_time(classify, explainer, one, runs=runs)
-    forward_batch = median_time(classify, explainer, batch, runs=runs)
-    masked = median_time(explain, explainer, batch, False, runs=runs)
 
     def validate():
         evaluate(explain(explainer, batch, False))
 
+    # In turn, so that what else the machine does meets all of them.
+    forward, short, long = median_times(
+        [
+            lambda: classify(explainer, one),
+            lambda: explain(explainer, one, True, False),
+            lambda: explain(explainer, one),
+        ],
+        runs=runs,
+    )
+    step = make_step(explainer)
+    forward_batch, trained, masked, validated = median_times(
+        [
+            lambda: classify(explainer, batch),
+            lambda: step(batch),
+            lambda: explain(explainer, batch, False),
+            validate,
+        ],
+        runs=runs,
+    )
     with torch.no_grad():
         decoder_flops = flops(explainer.mask, analysis)
         classifier_flops = flops(classify, explainer, one)
@@ -138,42 +144,18 @@ def measure(classifier, decoder, batch_size, runs):
         "decoder checkpoint, MB": n_parameters * 4 / 1e6,
         "classifier forward, s a clip": forward,
         "decoder FLOPs / classifier FLOPs": decoder_flops / classifier_flops,
-        "explain a clip / classifier": median_time(
-            explain, explainer, one, True, False, runs=runs
-        )
-        / forward,
-        "explain and check / classifier": median_time(
-            explain, explainer, one, runs=runs
-        )
-        / forward,
-        "training step / classifier": median_time(
-            make_step(explainer), batch, runs=runs
-        )
-        / forward_batch,
-        "validation with metrics / without": median_time(validate, runs=runs)
-        / masked,
+        "explain a clip / classifier": short / forward,
+        "explain and check / classifier": long / forward,
+        "training step / classifier": trained / forward_batch,
+        "validation with metrics / without": validated / masked,
     }
 
 
-def peak_memory(classifier, decoder, batch_size, threads, result):
+def peak_memory(classifier, decoder, batch_size):
     """Peak resident memory in GB of a training step; runs alone."""
-    torch.set_num_threads(threads)
     step = make_step(make_explainer(classifier, decoder))
     step(torch.randn(batch_size, SECONDS * 16000) * 0.1)
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result.put(usage / 1024**2)
-
-
-def in_own_process(*args):
-    """Peak memory measured in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    result = context.Queue()
-    process = context.Process(target=peak_memory, args=(*args, result))
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise SystemExit(f"peak memory of {args}: process failed")
-    return result.get()
+    return peak_resident() / 1024
 
 
 def main(argv=None):
@@ -195,7 +177,11 @@ def main(argv=None):
                 classifier, decoder, args.batch_size, 1 if slow else args.runs
             )
             row["peak memory of a step, GB"] = in_own_process(
-                classifier, decoder, args.memory_batch, args.threads
+                peak_memory,
+                classifier,
+                decoder,
+                args.memory_batch,
+                threads=args.threads,
             )
             rows.append(row)
     head = [f"{row['classifier']}, {row['decoder']}" for row in rows]
@@ -204,16 +190,15 @@ def main(argv=None):
     for name in list(rows[0])[2:]:
         cells = [f"{row[name]:.3g}" for row in rows]
         print(f"| {name} | " + " | ".join(cells) + " |")
-    machine = (
-        f"{platform.machine()}, {args.threads} threads, "
-        f"torch {torch.__version__}, clips of {SECONDS} s, batch "
-        f"{args.batch_size} (memory: {args.memory_batch}), median of "
-        f"{args.runs} runs (CNN14PSI_stft on CNN14: one)"
-    )
-    print(machine)
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump({"machine": machine, "rows": rows}, file, indent=1)
+    where = {
+        **machine(args.threads),
+        "clips": f"{SECONDS} s",
+        "batch": args.batch_size,
+        "batch for memory": args.memory_batch,
+        "runs": f"median of {args.runs}, CNN14PSI_stft on CNN14: one",
+    }
+    print(", ".join(f"{key} {value}" for key, value in where.items()))
+    write(args.json, {"machine": where, "rows": rows})
 
 
 if __name__ == "__main__":

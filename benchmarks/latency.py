@@ -12,28 +12,18 @@ Authors
 """
 
 import argparse
-import multiprocessing
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
-import torch
+from measure import PeakMemory, in_own_process
 
 from lmac_sb import LMACInterpreter
 
 LENGTHS = {"5 s": 5, "10 min": 600, "1 h": 3600}
 RATE = 44100
-
-
-def private_memory():
-    """Memory of this process alone, in MB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit("no RssAnon in /proc/self/status: Linux is needed")
 
 
 def write_noise(path, seconds):
@@ -44,26 +34,14 @@ def write_noise(path, seconds):
             file.write(0.1 * rng.standard_normal((RATE, 2)))
 
 
-def measure(model_folder, path, threads, result):
+def measure(model_folder, path):
     """Seconds, and memory before and at its peak."""
-    torch.set_num_threads(threads)
     model = LMACInterpreter.from_hparams(model_folder)
-    peak = before = private_memory()
-    done = threading.Event()
-
-    def watch():
-        nonlocal peak
-        while not done.wait(0.02):
-            peak = max(peak, private_memory())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    start = time.perf_counter()
-    model.explain_file(path)
-    seconds = time.perf_counter() - start
-    done.set()
-    watcher.join()
-    result.put((seconds, before, peak))
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        model.explain_file(path)
+        seconds = time.perf_counter() - start
+    return seconds, memory.before, memory.peak
 
 
 def main(argv=None):
@@ -72,22 +50,15 @@ def main(argv=None):
     parser.add_argument("model", help="folder that `lmac export` wrote")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
-    context = multiprocessing.get_context("spawn")
     print("| file | seconds | memory before, MB | peak, MB |")
     print("|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name, seconds in LENGTHS.items():
             path = str(Path(folder) / "noise.wav")
             write_noise(path, seconds)
-            result = context.Queue()
-            process = context.Process(
-                target=measure, args=(args.model, path, args.threads, result)
+            taken, before, peak = in_own_process(
+                measure, args.model, path, threads=args.threads
             )
-            process.start()
-            process.join()
-            if process.exitcode:
-                raise SystemExit(f"{name}: process failed")
-            taken, before, peak = result.get()
             print(f"| {name} | {taken:.2f} | {before:.0f} | {peak:.0f} |")
 
 

@@ -8,6 +8,7 @@ Authors
 """
 
 import functools
+import math
 import os
 import struct
 
@@ -32,6 +33,9 @@ __all__ = [
 
 MIN_LENGTH_S = 0.1  # shorter clips have too few frames to explain
 _BLOCK = 1 << 20  # values decoded at a time
+_LONGEST = 1 << 29  # samples held at once; a small file can hold more silence
+_MOST_TAPS = 1 << 24  # of a resampling filter
+_MOST_UP = 64  # times the found rate
 _OGG_PAGE_MAX = 65307  # bytes of the longest possible Ogg page
 _WAV_UNKNOWN = 0x7FFFF000  # from here on a size stands for "was a stream"
 
@@ -55,7 +59,7 @@ def decode_audio(path):
     ------
     LMACError
         When the file is missing, a directory, not audio, truncated, empty,
-        or holds NaN or infinite values.
+        longer than memory should hold, or holds NaN or infinite values.
 
     Example
     -------
@@ -64,7 +68,15 @@ def decode_audio(path):
     ...
     lmac_sb.errors.LMACError: nowhere.wav: no such audio file
     """
-    blocks = list(decode_blocks(path))
+    blocks, n_samples = [], 0
+    for block in decode_blocks(path):
+        blocks.append(block)
+        n_samples += len(block[0])
+        if n_samples > _LONGEST:
+            raise LMACError(
+                f"{path}: holds more than {_LONGEST} samples, cut it into "
+                "shorter files"
+            )
     wav = np.concatenate([block for block, _ in blocks])
     return torch.from_numpy(wav), blocks[0][1]
 
@@ -159,10 +171,10 @@ def read_audio(path, sample_rate):
     >>> folder.cleanup()
     """
     wav, found_rate = decode_audio(path)
-    return resample(wav, found_rate, sample_rate)
+    return resample(wav, found_rate, sample_rate, os.fspath(path))
 
 
-def resample(wav, found_rate, sample_rate):
+def resample(wav, found_rate, sample_rate, name="signal"):
     """Bring a signal from one rate to another.
 
     Arguments
@@ -173,11 +185,19 @@ def resample(wav, found_rate, sample_rate):
         Its rate in Hz.
     sample_rate : int
         Wanted rate in Hz.
+    name : str
+        Where the signal comes from, for the message.
 
     Returns
     -------
     torch.Tensor
         Signal, [..., samples]; untouched when the rates are equal.
+
+    Raises
+    ------
+    LMACError
+        When the rates are so odd that the filter, or the result, would fill
+        the memory.
 
     Example
     -------
@@ -186,6 +206,13 @@ def resample(wav, found_rate, sample_rate):
     """
     if found_rate == sample_rate:
         return wav
+    common = math.gcd(found_rate, sample_rate)
+    taps = found_rate // common * (sample_rate // common)
+    if taps > _MOST_TAPS or sample_rate > _MOST_UP * found_rate:
+        raise LMACError(
+            f"{name}: cannot be brought from {found_rate} Hz to {sample_rate} "
+            "Hz; a usual rate is needed, such as 16000, 44100 or 48000 Hz"
+        )
     return _resampler(found_rate, sample_rate, str(wav.device))(wav)
 
 
@@ -342,7 +369,9 @@ class Preprocessor:
                 f"{name}: {seconds:.4f} s long, at least {MIN_LENGTH_S} s "
                 "are needed"
             )
-        wav = resample(wav, found_rate, self.sample_rate)
+        wav = resample(wav, found_rate, self.sample_rate, name)
+        if not torch.isfinite(wav).all():
+            raise LMACError(f"{name}: holds values too large to resample")
         if self.n_samples is not None:
             wav = fit_length(wav, self.n_samples)
         return normalize_peak(wav)

@@ -117,10 +117,15 @@ def safe_yaml(text, name):
             if isinstance(event, yaml.AliasEvent):
                 raise _unsafe(name, event, "an alias '*'")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    # ValueError: a number or an escape that is no character.
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, LMACError):
-            raise
+    except LMACError:
+        raise
+    # ValueError, OverflowError: an escape or a version beyond all bounds.
+    except (
+        yaml.YAMLError,
+        RecursionError,
+        ValueError,
+        OverflowError,
+    ) as error:
         raise LMACError(f"{name}: is no yaml ({_one_line(error)})") from error
     if not isinstance(root, yaml.MappingNode):
         raise LMACError(f"{name}: holds no keys, 'key: value' is needed")

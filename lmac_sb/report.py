@@ -197,8 +197,9 @@ def _check_pair(path, refined, unrefined):
     if not refined["refine_steps"] > unrefined["refine_steps"] == 0:
         raise LMACError(
             f"{path / UNREFINED / 'explanation.json'}: refine_steps: found "
-            f"{unrefined['refine_steps']}, and {refined['refine_steps']} in "
-            "the explanation above, needed is 0 and more than 0"
+            f"{shown(unrefined['refine_steps'])}, and "
+            f"{shown(refined['refine_steps'])} in the explanation above, "
+            "needed is 0 and more than 0"
         )
 
 
@@ -226,7 +227,11 @@ def _read_clip(folder, path, embed):
         "metrics": info["metrics"],
         "threshold": info["threshold"],
         "refine_steps": info.get("refine_steps", 0),
-        "windows": info.get("windows", []),
+        # What else a window holds is unchecked, so it stays outside.
+        "windows": [
+            {key: window.get(key) for key in _WINDOW}
+            for window in info.get("windows", [])
+        ],
         "seconds": seconds,
         "kilohertz": info["sample_rate"] / 2000,
         "area": float(mask.mean()) / 255,
@@ -300,17 +305,19 @@ def _is_probabilities(value):
 
 def _is_windows(value):
     """Whether a value is a list of decisions, each on a part of the clip."""
-    kinds = {
-        "start": _is_number,
-        "end": _is_number,
-        "decision": _is_text,
-        **dict.fromkeys(PROBABILITIES, _is_number_or_null),
-    }
     return isinstance(value, list) and all(
         isinstance(window, dict)
-        and all(is_good(window.get(key)) for key, is_good in kinds.items())
+        and all(is_good(window.get(key)) for key, is_good in _WINDOW.items())
         for window in value
     )
+
+
+_WINDOW = {
+    "start": _is_number,
+    "end": _is_number,
+    "decision": _is_text,
+    **dict.fromkeys(PROBABILITIES, _is_number_or_null),
+}
 
 
 _KEYS = {
@@ -397,8 +404,8 @@ def _read_maps(path, n_bins):
         if values.dtype != np.uint8 or values.shape != shape or not shape[0]:
             raise LMACError(
                 f"{path}: {name}: found {values.dtype} of shape "
-                f"{values.shape}, needed uint8 of [time, {n_bins}], the same "
-                "time for both"
+                f"{values.shape}, needed uint8 of [time, {shown(n_bins)}], the "
+                "same time for both"
             )
     return mask, level
 
@@ -417,8 +424,8 @@ def _read_sound(folder, stem, info, embed):
     if (len(wav), rate) != (info["n_samples"], info["sample_rate"]):
         raise LMACError(
             f"{files[0]}: found {len(wav)} samples at {rate} Hz, needed "
-            f"{info['n_samples']} at {info['sample_rate']} Hz as in "
-            "explanation.json"
+            f"{shown(info['n_samples'])} at {shown(info['sample_rate'])} Hz as "
+            "in explanation.json"
         )
     if not embed:
         # Bytes, as a name need not be UTF-8; ./, as it may hold a colon.

@@ -28,7 +28,7 @@ from pathlib import Path, PurePosixPath
 
 from lmac_sb.audio import MIN_LENGTH_S, decode_audio
 from lmac_sb.digits import RECORDINGS, digits_table
-from lmac_sb.errors import LMACError
+from lmac_sb.errors import LMACError, shown
 from lmac_sb.lock import remove_leftovers
 from lmac_sb.manifests import labels_of
 
@@ -235,7 +235,7 @@ def _read_table(table, content):
     for column in COLUMNS:
         if column not in found:
             raise LMACError(
-                f"{table}: has no column {column!r}, found {', '.join(found)}; "
+                f"{table}: has no column {column!r}, found {shown(found)}; "
                 f"needed {', '.join(COLUMNS)}"
             )
     if not rows:
@@ -252,17 +252,18 @@ def _read_table(table, content):
         _check_filename(filename, place)
         if clip_id in seen:
             raise LMACError(
-                f"{place}: filename {filename!r} gives the clip "
-                f"{clip_id!r}, as line {seen[clip_id]} does; each clip may "
+                f"{place}: filename {shown(filename)} gives the clip "
+                f"{shown(clip_id)}, as line {seen[clip_id]} does; each may "
                 "occur once"
             )
         seen[clip_id] = line
-        if not row["fold"].strip().isdecimal():
+        if not row["fold"].strip().isdecimal() or len(row["fold"]) > 9:
             raise LMACError(
-                f"{place}: fold is {row['fold']!r}, a whole number is needed"
+                f"{place}: fold is {shown(row['fold'])}, needed a whole number"
             )
-        if not row["category"].strip():
-            raise LMACError(f"{place}: category is empty")
+        if not row["category"].strip() or not row["category"].isprintable():
+            found = shown(row["category"]) if row["category"] else "empty"
+            raise LMACError(f"{place}: category is {found}, needed a name")
         checked.append(
             {
                 "id": clip_id,
@@ -283,8 +284,8 @@ def _check_filename(filename, place):
     )
     if not plain:
         raise LMACError(
-            f"{place}: filename {filename!r} is not the plain name of a file "
-            "in audio/"
+            f"{place}: filename {shown(filename)} is not the plain name of a "
+            "file in audio/"
         )
 
 

@@ -4,6 +4,7 @@ Authors
  * The lmac-sb authors 2026
 """
 
+import json
 import multiprocessing
 import os
 import resource
@@ -14,11 +15,14 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.utils.epoch_loop import EpochCounter
 
 from lmac_sb import audio, cache
 from lmac_sb.audio import Preprocessor
 from lmac_sb.cache import AudioCache
 from lmac_sb.errors import LMACError
+from lmac_sb.experiment import make_datasets
 
 RATE = 16000
 
@@ -341,3 +345,43 @@ def test_three_processes_at_once(clips, tmp_path, caplog):
     assert not any((folder / "parts").iterdir())
     assert check_all(tmp_path, clips) == len(clips)
     assert caplog.text == ""
+
+
+def test_data_sets_read_it(clips, tmp_path):
+    """With a folder named, and with the same items as without."""
+    for split in ("train", "valid", "test"):
+        entries = {
+            path.name: {
+                "wav": str(path),
+                "class_string": "dog",
+                "num_samples": sf.info(path).frames,
+                "sample_rate": sf.info(path).samplerate,
+            }
+            for path in clips
+        }
+        text = json.dumps(entries)
+        (tmp_path / f"{split}.json").write_text(text, encoding="utf-8")
+    labels = CategoricalEncoder()
+    labels.update_from_iterable(["dog"])
+    labels.expect_len(1)
+    preprocess = Counting(RATE)
+    plain, cached, again = (
+        make_datasets(
+            tmp_path,
+            preprocess,
+            labels,
+            EpochCounter(1),
+            seed=5,
+            audio_cache=folder,
+        )
+        for folder in (None, tmp_path / "cache", tmp_path / "cache")
+    )
+    for split in ("train", "valid", "test"):
+        assert list(plain[split].n_samples) == list(cached[split].n_samples)
+        for one, two, three in zip(plain[split], cached[split], again[split]):
+            assert one["id"] == two["id"] == three["id"]
+            for key in ("sig", "clean"):
+                assert torch.equal(one[key], two[key])
+                assert torch.equal(one[key], three[key])
+    # Without: in each split. With: once for all splits and both data sets.
+    assert preprocess.n_calls == (3 + 1) * len(clips)

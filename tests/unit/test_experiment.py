@@ -87,8 +87,8 @@ def test_object_as_override():
 @pytest.mark.parametrize(
     "key, near",
     [
-        ("number_of_epoch", "number_of_epochs"),
-        ("batchsize", "batch_size"),
+        ("experiment_nam", "experiment_name"),
+        ("outputfolder", "output_folder"),
         ("data-folder", "data_folder"),
     ],
 )

@@ -147,7 +147,7 @@ def test_weights_load_strictly(copy, name, fault):
 def test_a_missing_file(copy, name):
     """The source is named, and no link is left dangling."""
     (copy / name).unlink()
-    with pytest.raises(LMACError, match=f"copy/{name}: no such file"):
+    with pytest.raises(LMACError, match=f"copy/SHA256SUMS: names '{name}', no such file"):
         LMACInterpreter.from_hparams(copy)
     write_sums(copy)
     with pytest.raises(LMACError, match=f"copy.*{name}"):

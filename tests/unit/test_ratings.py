@@ -112,7 +112,7 @@ RATING = ("trials", 0, "ratings", 1)
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (["test"], "test2", r"rates another test \(test2\), .* test1"),
+        (["test"], "test2", r"rates another test \('test2'\), .* 'test1'"),
         (["test"], KeyError, "holds no ratings .* 'test' is missing"),
         (["listener"], "  ", "listener: found '  '"),
         (["listener"], 7, "listener: found 7"),

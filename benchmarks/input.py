@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Clips a second that the input pipeline gives, and that training takes.
+
+    python benchmarks/input.py [--data_folder ESC-50] [--json input.json]
+
+With and without the audio cache, with 0 and 2 workers, against the training
+step of the small classifier (batches of 8 clips of 5 s, as in
+`classifier_conv.yaml`). Without a data folder: 200 generated clips, Ogg Vorbis
+at 44.1 kHz as in the public subset ESC-10. The pipeline is measured alone, as
+the workers' cores are busy with training otherwise.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import torch
+from measure import machine, median_times, print_table, write
+from speechbrain.dataio.dataloader import make_dataloader
+from speechbrain.dataio.encoder import CategoricalEncoder
+
+from lmac_sb.audio import Preprocessor
+from lmac_sb.cache import AudioCache
+from lmac_sb.classifier import ConvEmbedding
+from lmac_sb.data import EqualLengthBatches, make_dataset
+from lmac_sb.features import SpectralFeatures
+
+RATE = 16000
+BATCH = 8
+SECONDS = 5
+
+
+def write_clips(folder, n_clips):
+    """Generated clips: noise whose spectrum falls, as of real recordings."""
+    rng = np.random.default_rng(0)
+    for index in range(n_clips):
+        wav = np.cumsum(rng.standard_normal(SECONDS * 44100))
+        wav -= np.linspace(wav[0], wav[-1], len(wav))
+        sf.write(folder / f"{index}.ogg", wav / np.abs(wav).max() / 2, 44100)
+    return sorted(folder.iterdir())
+
+
+def write_manifest(path, clips):
+    """The manifest of these clips."""
+    entries = {}
+    for clip in clips:
+        info = sf.info(clip)
+        entries[clip.name] = {
+            "wav": str(clip),
+            "class_string": "any",
+            "num_samples": info.frames,
+            "sample_rate": info.samplerate,
+        }
+    path.write_text(json.dumps(entries), encoding="utf-8")
+
+
+def rate(dataset, workers):
+    """Clips a second of one pass through the data."""
+    batches = EqualLengthBatches(dataset.n_samples, BATCH, True, seed=0)
+    loader = make_dataloader(
+        dataset, batch_sampler=batches, num_workers=workers
+    )
+    start = time.perf_counter()
+    n_clips = sum(len(batch.id) for batch in loader)
+    return n_clips / (time.perf_counter() - start)
+
+
+def rate_alone(preprocess, clips):
+    """Clips a second of processor time, one after the other, one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    preprocess(clips[0])
+    start = time.process_time()
+    for clip in clips:
+        preprocess(clip)
+    taken = time.process_time() - start
+    torch.set_num_threads(threads)
+    return len(clips) / taken
+
+
+def make_training_step():
+    """Step of the small classifier, from waveforms on."""
+    features = SpectralFeatures()
+    model = torch.nn.Sequential(ConvEmbedding(), torch.nn.Linear(256, 50))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    wavs = torch.randn(BATCH, SECONDS * RATE) / 10
+    labels = torch.arange(BATCH)
+
+    def step():
+        mel = features.mel(features.magnitude(features.stft(wavs)))
+        loss = torch.nn.functional.cross_entropy(model(mel), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def main(argv=None):
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_folder", help="holds audio/; default: noise")
+    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", help="file for the figures")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    labels = CategoricalEncoder()
+    labels.update_from_iterable(["any"])
+    labels.expect_len(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        if args.data_folder:
+            clips = sorted((Path(args.data_folder) / "audio").iterdir())
+            clips = clips[: args.clips]
+        else:
+            (folder / "audio").mkdir()
+            clips = write_clips(folder / "audio", args.clips)
+        write_manifest(folder / "train.json", clips)
+        plain = Preprocessor(RATE, SECONDS)
+        cached = AudioCache(folder / "cache", plain)
+        datasets = {
+            name: make_dataset(folder / "train.json", preprocess, labels)
+            for name, preprocess in (("no", plain), ("yes", cached))
+        }
+        # The first pass fills the cache.
+        first = rate(datasets["yes"], 0)
+        found = {}
+        step = make_training_step()
+        taken = BATCH / median_times([step], runs=10)[0]
+        for _ in range(args.runs):
+            # In turn, as in `median_times`.
+            for cache, dataset in datasets.items():
+                for workers in (0, 2):
+                    key = cache, workers
+                    found.setdefault(key, []).append(rate(dataset, workers))
+        for (cache, workers), rates in found.items():
+            clips_a_second = sorted(rates)[len(rates) // 2]
+            rows.append(
+                {
+                    "audio_cache": cache,
+                    "num_workers": workers,
+                    "clips/s": clips_a_second,
+                    "times what training takes": clips_a_second / taken,
+                }
+            )
+        alone = [rate_alone(read, clips) for read in (plain, cached)]
+        size = sum(f.stat().st_size for f in (folder / "cache").glob("*/*"))
+    print_table(rows)
+    more = {
+        "clips": len(clips),
+        "training step of the small classifier, clips/s": taken,
+        "pass that fills the cache, clips/s": first,
+        "decoding alone, clips/s": alone[0],
+        "cache alone, clips/s": alone[1],
+        "cache, bytes a clip": size / len(clips),
+        **machine(args.threads),
+    }
+    print(", ".join(f"{key} {value}" for key, value in more.items()))
+    write(args.json, {"machine": more, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

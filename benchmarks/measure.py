@@ -1,0 +1,136 @@
+"""What the benchmarks share: times, memory, processes of their own.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import json
+import math
+import multiprocessing
+import os
+import platform
+import statistics
+import threading
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import speechbrain
+import torch
+
+
+def median_times(functions, *args, runs=5):
+    """Median seconds of each of several calls, made in turn.
+
+    What else the machine does meets all of them.
+    """
+    times = [[] for _ in functions]
+    for run in range(runs + 1):
+        for function, taken in zip(functions, times):
+            start = time.perf_counter()
+            function(*args)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if run:  # the first is to warm up
+                taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in times]
+
+
+def _status(name):
+    """A row of /proc/self/status, in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) / 1024
+    raise SystemExit(f"no {name} in /proc/self/status: Linux is needed")
+
+
+def private_memory():
+    """Memory of this process alone, in MB: no libraries, no files."""
+    return _status("RssAnon")
+
+
+def peak_resident():
+    """Most memory that this process has had, libraries included, in MB."""
+    return _status("VmHWM")
+
+
+class PeakMemory:
+    """Within `with`: `before` and `peak` of `private_memory`."""
+
+    def __enter__(self):
+        self.before = self.peak = private_memory()
+        self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch)
+        self._watcher.start()
+        return self
+
+    def _watch(self):
+        """Look often."""
+        while not self._done.wait(0.02):
+            self.peak = max(self.peak, private_memory())
+
+    def __exit__(self, *error):
+        self._done.set()
+        self._watcher.join()
+        self.peak = max(self.peak, private_memory())
+
+
+def _run(function, args, threads, result):
+    """Within the process."""
+    torch.set_num_threads(threads)
+    result.put(function(*args))
+
+
+def in_own_process(function, *args, threads):
+    """What a function returns in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    result = context.SimpleQueue()
+    process = context.Process(
+        target=_run, args=(function, args, threads, result)
+    )
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{function.__name__}{args}: process failed")
+    return result.get()
+
+
+def slope(sizes, costs):
+    """Exponent of the growth: the slope in a log-log plot, least squares."""
+    x, y = ([math.log(v) for v in values] for values in (sizes, costs))
+    mean_x, mean_y = statistics.mean(x), statistics.mean(y)
+    spread = sum((v - mean_x) ** 2 for v in x)
+    return sum((v - mean_x) * (w - mean_y) for v, w in zip(x, y)) / spread
+
+
+def machine(threads):
+    """Where and when the figures were measured."""
+    found = {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "speechbrain": speechbrain.__version__,
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def print_table(rows):
+    """Dicts as the rows of a Markdown table."""
+    print("| " + " | ".join(rows[0]) + " |")
+    print("|---" * len(rows[0]) + "|")
+    for row in rows:
+        cells = (
+            f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()
+        )
+        print("| " + " | ".join(cells) + " |")
+
+
+def write(path, content):
+    """JSON to a file, if one was named."""
+    if path:
+        Path(path).write_text(json.dumps(content, indent=1), encoding="utf-8")

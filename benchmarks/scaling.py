@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+"""How cost grows with clip length, batch, clips, processes and corpus.
+
+    python benchmarks/scaling.py [--quick] [--json scaling.json]
+
+Small classifier and its decoder, random weights, 16 kHz. Each table ends with
+the slope of a log-log plot: 0 for a cost that stays, 1 for one that grows in
+proportion. Memory is what the process holds for itself, without libraries, at
+its peak, above what it held before. With a GPU, clip length and batch size
+are measured there too.
+
+Authors
+ * The lmac-sb authors 2026
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import torch
+from cost import explain, make_explainer, make_step
+from measure import (
+    PeakMemory,
+    in_own_process,
+    machine,
+    median_times,
+    print_table,
+    slope,
+    write,
+)
+from speechbrain.dataio.dataloader import make_dataloader
+from speechbrain.dataio.encoder import CategoricalEncoder
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from lmac_sb.audio import Preprocessor
+from lmac_sb.cache import AudioCache
+from lmac_sb.data import EqualLengthBatches, make_dataset
+from lmac_sb.metrics import evaluate
+
+RATE = 16000
+CLIP_S = 1.0  # where the length is not what is varied
+N_FILES = 100  # that the clips of a corpus share
+
+FULL = {
+    "seconds": [1, 10, 60, 600],
+    "batches": [1, 4, 16, 64],
+    "clips": [100, 1000, 10_000],
+    "processes": [1, 2],
+    "corpus": [1000, 10_000, 100_000],
+    "runs": 3,
+}
+QUICK = {
+    "seconds": [1, 2],
+    "batches": [1, 2],
+    "clips": [4, 8],
+    "processes": [1],
+    "corpus": [100, 200],
+    "runs": 1,
+}
+
+
+def explain_length(seconds, runs, device="cpu"):
+    """Explain one clip: seconds, and memory in MB."""
+    explainer = explainer_on(device)
+    wavs = torch.randn(1, round(seconds * RATE), device=device) / 10
+    explain(explainer, wavs[:, :RATE])
+    with PeakMemory() as memory:
+        (taken,) = median_times([lambda: explain(explainer, wavs)], runs=runs)
+    return taken, memory.peak - memory.before
+
+
+def train_batch(batch_size, runs, device="cpu"):
+    """Training step: seconds, and memory in MB."""
+    step = make_step(explainer_on(device))
+    step(torch.randn(1, round(CLIP_S * RATE), device=device) / 10)
+    wavs = torch.randn(batch_size, round(CLIP_S * RATE), device=device) / 10
+    with PeakMemory() as memory:
+        (taken,) = median_times([lambda: step(wavs)], runs=runs)
+    return taken, memory.peak - memory.before
+
+
+def explainer_on(device):
+    """The small classifier and its decoder."""
+    explainer = make_explainer("small", "ours")
+    for part in (explainer.features, explainer.classifier, explainer.decoder):
+        part.to(device)
+    return explainer
+
+
+def evaluate_clips(folder, n_clips):
+    """Explain and judge a data set: seconds, and memory in MB."""
+    folder = Path(folder)
+    write_corpus(folder, n_clips)
+    explainer = make_explainer("small", "ours")
+    explain(explainer, torch.randn(16, round(CLIP_S * RATE)) / 10)
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        for batch in open_corpus(folder, Preprocessor(RATE)):
+            evaluate(explain(explainer, batch.sig.data, sounds=False))
+        taken = time.perf_counter() - start
+    return taken, memory.peak - memory.before
+
+
+def open_and_shuffle(folder, n_clips):
+    """Start on a large corpus: seconds, memory in MB, bytes on the disk."""
+    folder = Path(folder)
+    write_corpus(folder, n_clips)
+    (folder / "first").mkdir()
+    write_corpus(folder / "first", 1)
+    next(iter(open_corpus(folder / "first", Preprocessor(RATE))))
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        next(iter(open_corpus(folder, Preprocessor(RATE), shuffle=True)))
+        taken = time.perf_counter() - start
+    size = (folder / "train.json").stat().st_size
+    return taken, memory.peak - memory.before, size
+
+
+def fill_cache(folder):
+    """Bytes in the cache of all files of a corpus."""
+    folder = Path(folder)
+    write_corpus(folder, N_FILES)
+    cache = AudioCache(folder / "cache", Preprocessor(RATE))
+    for _ in open_corpus(folder, cache):
+        pass
+    return sum(path.stat().st_size for path in folder.glob("cache/*/*"))
+
+
+def write_corpus(folder, n_clips):
+    """Manifest of clips of one length that share some files."""
+    rng = np.random.default_rng(0)
+    n_files = min(n_clips, N_FILES)
+    for index in range(n_files):
+        wav = 0.1 * rng.standard_normal(round(CLIP_S * RATE))
+        sf.write(folder / f"{index}.wav", wav, RATE)
+    with open(folder / "train.json", "w", encoding="utf-8") as file:
+        for index in range(n_clips):
+            entry = {
+                "wav": str(folder / f"{index % n_files}.wav"),
+                "class_string": "any",
+                "fold": 1,
+                "duration": CLIP_S,
+                "num_samples": round(CLIP_S * RATE),
+                "sample_rate": RATE,
+            }
+            file.write(",\n" if index else "{\n")
+            file.write(f'"clip-{index}": {json.dumps(entry)}')
+        file.write("\n}\n")
+
+
+def open_corpus(folder, preprocess, shuffle=False):
+    """Loader of batches of 16."""
+    labels = CategoricalEncoder()
+    labels.update_from_iterable(["any"])
+    labels.expect_len(1)
+    dataset = make_dataset(folder / "train.json", preprocess, labels)
+    batches = EqualLengthBatches(dataset.n_samples, 16, shuffle)
+    return make_dataloader(dataset, batch_sampler=batches)
+
+
+def train_as_one_of(rank, world_size, file, runs):
+    """Seconds of a training step of one of several processes."""
+    explainer = make_explainer("small", "ours")
+    if world_size > 1:
+        distributed.init_process_group(
+            "gloo",
+            init_method=f"file://{file}",
+            rank=rank,
+            world_size=world_size,
+        )
+        explainer.decoder = DistributedDataParallel(explainer.decoder)
+    step = make_step(explainer)
+    wavs = torch.randn(8, round(CLIP_S * RATE)) / 10
+    (taken,) = median_times([lambda: step(wavs)], runs=10 * runs)
+    if world_size > 1:
+        distributed.destroy_process_group()
+    return taken
+
+
+def processes_of(world_size, folder, runs):
+    """Clips a second of several processes with a thread each."""
+    if world_size == 1:
+        return 8 / in_own_process(train_as_one_of, 0, 1, None, runs, threads=1)
+    context = torch.multiprocessing.get_context("spawn")
+    file = Path(folder) / f"group{world_size}"
+    with context.Pool(world_size, torch.set_num_threads, [1]) as pool:
+        seconds = pool.starmap(
+            train_as_one_of,
+            [(rank, world_size, file, runs) for rank in range(world_size)],
+            chunksize=1,
+        )
+    return 8 * world_size / max(seconds)
+
+
+def table(name, rows, columns):
+    """Print rows, and the slope of each column over the first one."""
+    print(f"\n### {name}\n")
+    print_table(rows)
+    if len(rows) == 1:
+        return {"rows": rows}
+    size = next(iter(rows[0]))
+    slopes = {
+        column: slope(
+            [row[size] for row in rows],
+            # Below a megabyte it is noise, and none has no logarithm.
+            [
+                max(row[column], 1.0) if "MB" in column else row[column]
+                for row in rows
+            ],
+        )
+        for column in columns
+    }
+    shown = ", ".join(
+        f"{column} {value:.2f}" for column, value in slopes.items()
+    )
+    print(f"slopes: {shown}", flush=True)
+    return {"rows": rows, "slopes": slopes}
+
+
+def main(argv=None):
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny sizes")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", help="file for the figures")
+    args = parser.parse_args(argv)
+    sizes = QUICK if args.quick else FULL
+    runs, threads = sizes["runs"], args.threads
+    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    results = {"machine": machine(threads)}
+    print(", ".join(f"{k} {v}" for k, v in results["machine"].items()))
+
+    for name, measure, values, unit in (
+        ("Clip length, s", explain_length, sizes["seconds"], "explain"),
+        ("Batch size", train_batch, sizes["batches"], "training step"),
+    ):
+        rows = []
+        for value in values:
+            row = {name: value}
+            for device in devices:
+                taken, memory = in_own_process(
+                    measure, value, runs, device, threads=threads
+                )
+                row[f"{unit} on {device}, s"] = taken
+                if device == "cpu":
+                    row["memory, MB"] = memory
+            rows.append(row)
+        results[name] = table(name, rows, list(rows[0])[1:])
+
+    rows = []
+    for n_clips in sizes["clips"]:
+        with tempfile.TemporaryDirectory() as folder:
+            taken, memory = in_own_process(
+                evaluate_clips, folder, n_clips, threads=threads
+            )
+        rows.append(
+            {"Clips": n_clips, "evaluate, s": taken, "memory, MB": memory}
+        )
+    results["Clips"] = table("Clips to evaluate", rows, list(rows[0])[1:])
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [
+            {
+                "Processes": world_size,
+                "training, clips/s": processes_of(world_size, folder, runs),
+            }
+            for world_size in sizes["processes"]
+        ]
+    results["Processes"] = table("Processes", rows, ["training, clips/s"])
+
+    rows = []
+    for n_clips in sizes["corpus"]:
+        with tempfile.TemporaryDirectory() as folder:
+            taken, memory, size = in_own_process(
+                open_and_shuffle, folder, n_clips, threads=threads
+            )
+        rows.append(
+            {
+                "Clips": n_clips,
+                "open, shuffle, first batch, s": taken,
+                "memory, MB": memory,
+                "manifest, bytes a clip": size / n_clips,
+            }
+        )
+    results["Corpus"] = table("Corpus on the disk", rows, list(rows[0])[1:3])
+    with tempfile.TemporaryDirectory() as folder:
+        size = in_own_process(fill_cache, folder, threads=threads)
+    results["cache, bytes a second of sound"] = size / N_FILES / CLIP_S
+    print(f"cache, bytes a second of sound: {size / N_FILES / CLIP_S:.0f}")
+    write(args.json, results)
+
+
+if __name__ == "__main__":
+    main()
