@@ -235,13 +235,18 @@ def _replace(pick, place, key):
     if kind == 0:
         del place[key]
     elif kind == 1 and isinstance(place, dict):
-        place[pick.text(16)] = VALUES[pick.number(0, len(VALUES) - 1)]
+        place[pick.text(16)] = _value(pick)
     elif kind == 1:
         place.append(place[key])
     elif kind == 2:
         place[key] = pick.text(16)
     else:
-        place[key] = VALUES[pick.number(0, len(VALUES) - 1)]
+        place[key] = _value(pick)
+
+
+def _value(pick):
+    """One of the values, as a copy: a later change may go into it."""
+    return copy.deepcopy(VALUES[pick.number(0, len(VALUES) - 1)])
 
 
 def taken(call, *arguments):
