@@ -318,6 +318,7 @@ class FrozenClassifier(torch.nn.Module):
         """Hook that keeps the output of one layer for the current call."""
 
         def hook(module, inputs, output):
+            """Keep the layer's output, as a new leaf while tracing."""
             latent = output[0] if isinstance(output, (tuple, list)) else output
             self._latents[name] = latent
             if not self._tracing or name != self.latent_layers[0]:

@@ -107,6 +107,7 @@ def make_dataset(
     @takes("wav", "id")
     @provides("sig", "clean")
     def audio_pipeline(wav, clip_id):
+        """Waveform, and what it was before it was mixed with noise."""
         now = None if epoch is None else epoch()
         clean = preprocess(wav)
         if shift_seed is not None:
@@ -124,6 +125,7 @@ def make_dataset(
     @takes("wav", "stem", "clean", "class_string")
     @provides("event")
     def event_pipeline(wav, stem, clean, class_string):
+        """The event at the gain that it has in the waveform."""
         # The event at the gain that the clip has in the signal: that gain is
         # what the preprocessing and the mixing made of the clip's peak.
         rate, n_samples = preprocess.sample_rate, len(clean)
@@ -138,11 +140,13 @@ def make_dataset(
     @takes("class_string")
     @provides("class_string_encoded")
     def label_pipeline(class_string):
+        """Number of the class."""
         return label_encoder.encode_label_torch(class_string)
 
     lengths, n_stems = array("q"), 0
 
     def visit(clip_id, entry):
+        """Check an entry, and note what all of them are needed for."""
         nonlocal n_stems
         for key in ("wav", "class_string", "num_samples", "sample_rate"):
             if key not in entry:

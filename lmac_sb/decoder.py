@@ -150,6 +150,7 @@ class _Mix(torch.nn.Module):
         self.point = torch.nn.Conv2d(width, width, 1)
 
     def forward(self, x):
+        """The same shape, mixed over neighbouring cells."""
         return x + self.point(F.gelu(self.conv(self.norm(x))))
 
 
@@ -162,6 +163,7 @@ class _Grow(torch.nn.Module):
         self.freq = _double(width, 1)
 
     def forward(self, x, size):
+        """As many cells as wanted, [batch, channels, *size]."""
         for dim, double in ((2, self.time), (3, self.freq)):
             wanted, cell = size[dim - 2], 1
             # Within a factor of 1.5 no further doubling comes closer.

@@ -83,6 +83,7 @@ def exit_on_user_error(main):
 
     @functools.wraps(main)
     def wrapper(*args, **kwargs):
+        """Call it; print a user's mistake and exit."""
         try:
             return main(*args, **kwargs)
         except Exception as error:

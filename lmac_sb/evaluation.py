@@ -130,6 +130,7 @@ def load_judge(
 
     @torch.no_grad()
     def judge(wavs):
+        """Logits of waveforms."""
         mel = features.mel(features.magnitude(features.stft(wavs)))
         return modules["classifier"](embed(modules["embedding_model"], mel))
 

@@ -307,6 +307,7 @@ class Explainer:
         question = self.classifier.question
 
         def judge(part, rows):
+            """Logits for what the mask lets through, and for the rest."""
             magnitude = analysis.magnitude[rows].clone()
             sides = (
                 self.masked_in(magnitude, side) for side in (part, 1 - part)
@@ -443,7 +444,7 @@ class Explainer:
         return self.features.mel(self.pad(magnitude))
 
     def pad(self, frames):
-        """At least as many frames [batch, time, ...] as can be classified."""
+        """At least as many frames [batch, time, *] as can be classified."""
         missing = self.classifier.min_frames - frames.shape[1]
         if missing <= 0:
             return frames

@@ -312,6 +312,7 @@ def _save(figure, path, suffix):
     options = {"metadata": {"Date": None}} if suffix == "svg" else {"dpi": 150}
 
     def write(file):
+        """Write the picture to an open file."""
         figure.savefig(file, format=suffix, **options)
 
     write_in_one_step(path, write, binary=True)

@@ -215,6 +215,7 @@ class _Activations(torch.nn.Module):
         )
 
     def forward(self, latents, n_frames):
+        """One value for each component and frame."""
         levels = [
             _over_frames(project(latent), n_frames)
             for project, latent in zip(self.project, latents)
@@ -226,6 +227,7 @@ class _BandsToChannels(torch.nn.Module):
     """[batch, channels, time, bands] to [batch, channels * bands, time]."""
 
     def forward(self, x):
+        """Frequency cells as channels, [batch, channels * freq, time]."""
         return x.transpose(2, 3).flatten(1, 2)
 
 

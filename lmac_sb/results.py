@@ -381,6 +381,7 @@ def write_csv(path, rows):
     """
 
     def write(file):
+        """Write the table to an open file."""
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

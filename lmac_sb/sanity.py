@@ -165,6 +165,7 @@ def similarity(mask, other, window=7):
     a, b = (x[:, None].double() for x in (mask, other))
 
     def local(x):
+        """Mean over a window around each bin."""
         return F.avg_pool2d(x, window, stride=1)
 
     mean_a, mean_b = local(a), local(b)

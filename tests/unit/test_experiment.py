@@ -172,8 +172,8 @@ def test_placeholder():
 
 def test_bad_value_in_an_object():
     """The message of the library's own check comes through."""
-    message = refused(HPARAMS / "lmac.yaml", "--l_out_type=probabilty")
-    assert "l_out_type: 'probabilty' is none of" in message
+    message = refused(HPARAMS / "lmac.yaml", "--l_out_type=probabilities")
+    assert "l_out_type: 'probabilities' is none of" in message
 
 
 def test_missing_key(tmp_path):

@@ -147,7 +147,9 @@ def test_weights_load_strictly(copy, name, fault):
 def test_a_missing_file(copy, name):
     """The source is named, and no link is left dangling."""
     (copy / name).unlink()
-    with pytest.raises(LMACError, match=f"copy/SHA256SUMS: names '{name}', no such file"):
+    with pytest.raises(
+        LMACError, match=f"copy/SHA256SUMS: names '{name}', no such file"
+    ):
         LMACInterpreter.from_hparams(copy)
     write_sums(copy)
     with pytest.raises(LMACError, match=f"copy.*{name}"):
@@ -190,7 +192,7 @@ NO_MODULE = "    features: 3\n    classifier"
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("modules:", "modul:", "key 'modules' is missing"),
+        ("modules:", "module:", "key 'modules' is missing"),
         ("pretrainer: !new:", "p: !new:", "key 'pretrainer' is missing"),
         (LOADABLES, f"    paths: {{decoder: /etc/x}}\n{LOADABLES}", "paths"),
         (LOADABLES, f"    collect_in: ../x\n{LOADABLES}", "collect_in"),
