@@ -46,7 +46,7 @@ def test_validation(two, one):
 def test_test_clips(two, one, helpers):
     """Each clip once in one results file, with the same figures."""
     rows, expected = helpers.read_rows(two), helpers.read_rows(one)
-    assert len(rows) == len(expected) == 60
+    assert len(rows) == len(expected) == 70
     for found, row in zip(rows, expected):
         assert (found["id"], found["method"]) == (row["id"], row["method"])
         if row["method"] != "lmac":

@@ -118,9 +118,12 @@ class MultilabelBrain(LMACBrain):
         decided = logits >= 0
         if stage == sb.Stage.TRAIN:
             # Each step needs each clip: one of which no class is decided
-            # explains one by its probability.
+            # explains one of the likelier ones. Not by sigmoids: all of them
+            # may be zero.
             p = torch.where(
-                decided.any(1, keepdim=True), decided.float(), logits.sigmoid()
+                decided.any(1, keepdim=True),
+                decided.float(),
+                logits.softmax(1),
             )
             clips = torch.arange(len(wavs), device=wavs.device)
             target = torch.multinomial(p, 1)[:, 0]
