@@ -127,8 +127,8 @@ def correlation(mask, other):
     Example
     -------
     >>> mask = torch.tensor([[[0.0, 1.0], [0.5, 0.0]]])
-    >>> correlation(mask, 1 - mask)
-    tensor([-1.0000])
+    >>> round(correlation(mask, 1 - mask).item(), 4)
+    -1.0
     """
     a, b = (x.flatten(1).double() for x in (mask, other))
     a, b = (x - x.mean(1, keepdim=True) for x in (a, b))
