@@ -5,7 +5,7 @@
     python tools/reproduce.py scenes
     python tools/reproduce.py --commit   # keep what was found as the new truth
 
-Each table's summary is kept in `docs/results`. A new mean agrees if it lies in
+Each table's summary is kept in `docs/tables`. A new mean agrees if it lies in
 the kept 95 % bootstrap interval, widened by a slack for rounding.
 
 Authors
@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "ESC50" / "interpret"
-KEPT = ROOT / "docs" / "results"
+KEPT = ROOT / "docs" / "tables"
 KEYS = ("setting", "method", "keep", "subset", "metric")
 # Metrics in percent or decibel, and all others.
 SLACK = {"percent": 1.0, "other": 0.01}
@@ -196,7 +196,7 @@ def main(argv=None):
         lines = differences(
             read_summary(KEPT / f"{name}.csv"), read_summary(RECIPE / summary)
         )
-        print(f"{name}: {len(lines)} figures differ from docs/results")
+        print(f"{name}: {len(lines)} figures differ from docs/tables")
         print("".join(f"  {line}\n" for line in lines), end="")
         bad += bool(lines)
     return 1 if bad else 0
