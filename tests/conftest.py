@@ -123,7 +123,7 @@ class Recipe:
             text=True,
         )
         try:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=300)
         except subprocess.TimeoutExpired:
             # A launcher that is asked to stop ends its processes.
             process.terminate()
