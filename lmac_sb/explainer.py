@@ -315,8 +315,8 @@ class Explainer:
             logits = self.classify(torch.cat(tuple(sides)))
             return question(logits, target[rows].repeat(2))[0].chunk(2)
 
-        # The logits of what is not quite 0 or 1.
-        start = torch.logit(mask.float(), eps=1e-6)
+        # Most bins are all but 0, and their order tells a detector something.
+        start = torch.logit(mask.double(), eps=1e-12).to(mask)
         answer = question(analysis.logits, target)[1]
         return self.refiner(start, judge, answer, steps)
 

@@ -548,6 +548,17 @@ def test_refining_starts_at_the_mask(refining):
     assert torch.allclose(found, mask, atol=2e-6)
 
 
+def test_refining_keeps_the_order_of_small_values(refining):
+    """Two thirds of a trained decoder's bins are below a millionth."""
+    analysis = refining.analyze(clips())
+    mask = torch.logspace(-11, -1, analysis.magnitude.numel())
+    explainer = make(refiner=Refiner(LMACLoss(0, 0, reg_w_l1=0)))
+    found = explainer.refine(
+        analysis, mask.view_as(analysis.magnitude), 1
+    ).flatten()
+    assert torch.allclose(found, mask, rtol=1e-3, atol=0)
+
+
 def test_refined_padded_clips_get_what_they_get_alone(refining):
     """Lengths, and a batch of which not all are done at once."""
     samples = [3000, 8000, 1600, 8000]
