@@ -15,6 +15,7 @@ Authors
 import math
 from collections import namedtuple
 
+import numpy as np
 import torch
 
 from lmac_sb.errors import LMACError
@@ -316,7 +317,7 @@ def sparseness(mask):
     >>> sparseness(torch.tensor([[[0.0, 0.0], [0.0, 1.0]]]))
     tensor([0.7500])
     """
-    values = mask.detach().abs().flatten(1).sort(dim=1).values.double()
+    values = _sort(mask.detach().double().abs().flatten(1))
     # As in Quantus; it also gives the empty mask the limit of constant ones.
     values = values + 1e-7
     n = values.shape[1]
@@ -324,6 +325,14 @@ def sparseness(mask):
     index = (values * weights).sum(1) / (n * values.sum(1))
     # Rounding may leave a constant mask below zero.
     return index.clamp(min=0).float()
+
+
+def _sort(values):
+    """Each row in ascending order; [batch, n]."""
+    if values.device.type != "cpu":
+        return values.sort(dim=1).values
+    # Several times faster there; with torch's most of all metrics' time.
+    return torch.from_numpy(np.sort(values.numpy(), axis=1))
 
 
 def complexity(mask):
