@@ -12,6 +12,7 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 
 from lmac_sb.checkpoints import load_classifier
 from lmac_sb.classifier import embed
+from lmac_sb.data import check_labels, make_dataset
 from lmac_sb.errors import LMACError
 from lmac_sb.experiment import (
     check_frontend,
@@ -20,7 +21,14 @@ from lmac_sb.experiment import (
 )
 from lmac_sb.export import load_interpreter
 
-__all__ = ["load_interpreters", "load_judge", "read_regions", "thin_out"]
+__all__ = [
+    "load_clips",
+    "load_interpreters",
+    "load_judge",
+    "models_sha256",
+    "read_regions",
+    "thin_out",
+]
 
 
 def load_interpreters(sources, trusted=False, device="cpu"):
@@ -56,10 +64,10 @@ def load_interpreters(sources, trusted=False, device="cpu"):
         loaded[name] = load_interpreter(source, trusted)
         loaded[name].to(device)
         loaded[name].device = device
-    first = next(iter(loaded))
-    for name, found in loaded.items():
-        wanted = _identity(loaded[first])
-        for what, value in _identity(found).items():
+    first, *others = loaded
+    wanted = _identity(loaded[first])
+    for name in others:
+        for what, value in _identity(loaded[name]).items():
             if value != wanted[what]:
                 raise LMACError(
                     f"interpreters: {sources[name]} has another {what} "
@@ -80,6 +88,60 @@ def _identity(interpreter):
         "list of classes": interpreter.classes,
         "classifier": weights_sha256(interpreter.explainer.classifier),
     }
+
+
+def models_sha256(loaded):
+    """Checksum of all weights of models.
+
+    Arguments
+    ---------
+    loaded : dict
+        From `load_interpreters`.
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+    """
+    explainers = [x.explainer for x in loaded.values()]
+    return weights_sha256(
+        *(explainer.classifier for explainer in explainers),
+        *(explainer.decoder for explainer in explainers),
+    )
+
+
+def load_clips(manifest_folder, split, interpreter, source):
+    """Clips of a split, as a model wants them.
+
+    Arguments
+    ---------
+    manifest_folder : str or Path
+        Written by the data preparation.
+    split : str
+        Name of a manifest in it.
+    interpreter : lmac_sb.inference.LMACInterpreter
+        The model.
+    source : str or Path
+        Where it comes from, for messages.
+
+    Returns
+    -------
+    speechbrain.dataio.dataset.DynamicItemDataset
+        With events where they are known.
+
+    Raises
+    ------
+    LMACError
+        If the model does not know a class.
+    """
+    label_encoder = interpreter.hparams.label_encoder
+    check_labels(manifest_folder, label_encoder, source)
+    return make_dataset(
+        Path(manifest_folder) / f"{split}.json",
+        interpreter.preprocess,
+        label_encoder,
+        events=True,
+    )
 
 
 def load_judge(

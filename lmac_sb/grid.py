@@ -10,6 +10,7 @@ Authors
 import hashlib
 import re
 import time
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,10 +19,9 @@ import torch
 from lmac_sb.data import EqualLengthBatches
 from lmac_sb.errors import LMACError
 from lmac_sb.masking import cut_ranks, ranks
-from lmac_sb.methods import Case, min_max
+from lmac_sb.methods import Case, make_case, min_max
 from lmac_sb.metrics import evaluate, mask_area, si_sdr
 from lmac_sb.results import read_json, write_json
-from lmac_sb.scenes import ideal_mask
 
 __all__ = ["OWN", "Grid", "Judge"]
 
@@ -270,20 +270,8 @@ class Grid:
         ids = [item["id"] for item in items]
         mixed = [setting(item["sig"], item["id"]) for item in items]
         wavs, clean = (torch.stack(x).to(self.device) for x in zip(*mixed))
-        analysis = self.explainer.analyze(wavs)
-        event = None
-        if all("event" in item for item in items):
-            stems = []
-            for item, part in zip(items, clean):
-                # The event at the gain that the clip has in the mixture.
-                peak = item["sig"].abs().max().clamp(min=1e-8)
-                stem = item["event"].to(self.device)
-                stems.append(stem * part.abs().max() / peak)
-            stft = self.explainer.features.stft(torch.stack(stems))
-            event = ideal_mask(stft, analysis.stft)
-        target = analysis.logits.argmax(1)
-        case = Case(self.explainer, wavs, analysis, target, event)
-        frames = self._frames(ids, analysis.magnitude.shape[1])
+        case = make_case(self.explainer, wavs, clean, items)
+        frames = self._frames(ids, case.analysis.magnitude.shape[1])
         texts = self._texts(items, setting, case)
         more = {
             "clean": None if setting.name == "clean" else clean,
@@ -410,11 +398,10 @@ class Grid:
         """Rows of masks that could be made."""
         flat = (made.amax((1, 2)) == made.amin((1, 2))).tolist()
         rows = []
-        for keep, mask in self._masks(method, made, area, case):
-            full = keep in self._keeps()[:2]
+        for keeps, mask, full in self._masks(method, made, area, case):
             columns = self.judge(case, mask, ids, full=full, **more)
             columns = {key: x.tolist() for key, x in columns.items()}
-            for i, clip in enumerate(ids):
+            for keep, (i, clip) in product(keeps, enumerate(ids)):
                 row = {"id": clip, "method": name, "keep": keep}
                 row.update((key, x[i]) for key, x in columns.items())
                 if case.event is None and clip not in self.regions:
@@ -426,22 +413,23 @@ class Grid:
         return rows
 
     def _masks(self, method, made, area, case):
-        """The masks of a method in each of its keeps."""
-        own, at_area, *shares = self._keeps()
-        if method.kind in ("fixed", "mask", "area"):
-            yield own, made
+        """Names of keeps, their mask, and whether to judge it in full."""
+        own, at_area, *names = self._keeps()
+        shares = list(zip(names, self.shares))
+        if method.kind == "fixed":
+            yield [own], made, True
+        elif method.kind == "area":
+            yield [own, at_area], made, True
+            for name, share in shares:
+                at_share = method.function(case, torch.full_like(area, share))
+                yield [name], at_share, False
         else:
-            # What speaks against the class, below zero, is not relevant to it.
-            yield own, min_max(made.clamp(min=0))
-        if method.kind == "area":
-            yield at_area, made
-            for keep, share in zip(shares, self.shares):
-                yield keep, method.function(case, torch.full_like(area, share))
-        elif method.kind != "fixed":
+            scaled = method.kind == "scores"
+            yield [own], min_max(made) if scaled else made, True
             places = ranks(made)
-            yield at_area, cut_ranks(places, area)
-            for keep, share in zip(shares, self.shares):
-                yield keep, cut_ranks(places, share)
+            yield [at_area], cut_ranks(places, area), True
+            for name, share in shares:
+                yield [name], cut_ranks(places, share), False
 
 
 def _pick(case, i):

@@ -11,8 +11,7 @@ trial, the original too, has the same RMS level over the clip: 0.07 of full
 scale (-23 dB), or less where a peak would otherwise be cut off, then for all
 sounds of the trial. What holds next to nothing is left silent.
 
-The page's own text stands in ``listening.html``, ``listening.css`` and
-``listening.js`` beside this module; sounds are FLAC, which loses nothing.
+Sounds are FLAC, which loses nothing.
 
 Authors
  * The lmac-sb authors 2026
@@ -29,12 +28,11 @@ import torch
 
 from lmac_sb.errors import LMACError
 from lmac_sb.masking import top_share
-from lmac_sb.methods import Case, make_methods, min_max
+from lmac_sb.methods import make_case, make_methods, min_max
 from lmac_sb.metrics import mask_area
+from lmac_sb.pages import write_block, write_page
 from lmac_sb.ratings import read_key
-from lmac_sb.report import _hash, _write_json
 from lmac_sb.results import write_in_one_step, write_json
-from lmac_sb.scenes import ideal_mask
 
 __all__ = [
     "choose_methods",
@@ -128,16 +126,9 @@ def make_trial(explainer, methods, setting, item, classes, device="cpu"):
         If a method fails: a listening test has no holes.
     """
     wav, clean = setting(item["sig"], item["id"])
-    wavs = wav[None].to(device)
-    analysis = explainer.analyze(wavs)
-    target = analysis.logits.argmax(1)
-    event = None
-    if "event" in item:
-        # The event at the gain that the clip has in the mixture.
-        gain = clean.abs().max() / item["sig"].abs().max().clamp(min=1e-8)
-        stem = (item["event"] * gain)[None].to(device)
-        event = ideal_mask(explainer.features.stft(stem), analysis.stft)
-    case = Case(explainer, wavs, analysis, target, event)
+    case = make_case(
+        explainer, wav[None].to(device), clean[None].to(device), [item]
+    )
     sounds, area = {}, None
     for name, (method, at_area) in methods.items():
         try:
@@ -149,13 +140,15 @@ def make_trial(explainer, methods, setting, item, classes, device="cpu"):
         if area is None:
             area = mask_area(mask)
         with torch.no_grad():
-            found = explainer.complete(analysis, mask, target, check=False)
+            found = explainer.complete(
+                case.analysis, mask, case.target, check=False
+            )
         sounds[name] = found.waveform[0].cpu()
     return {
         "id": item["id"],
         "setting": setting.name,
         "label": item["class_string"],
-        "decision": classes[int(target)],
+        "decision": classes[int(case.target)],
         "original": wav,
         "sounds": sounds,
     }
@@ -278,7 +271,15 @@ def write_test(folder, trials, sample_rate, identity):
     write_json(key_file, {"test": test, "trials": key})
     write_in_one_step(
         folder / PAGE,
-        lambda file: _write_page(file, {"test": test, "trials": index}, blocks),
+        lambda file: write_page(
+            file,
+            "listening",
+            lambda file: _write_trials(
+                file, {"test": test, "trials": index}, blocks
+            ),
+            # The report's look, and what this page has besides.
+            styles=["report", "listening"],
+        ),
     )
     return folder / PAGE
 
@@ -297,23 +298,8 @@ def _flac(wave, sample_rate):
     return f"data:audio/flac;base64,{encoded}"
 
 
-def _write_page(file, index, blocks):
-    """Write the page: its text, the index, and the sounds of each trial."""
-    here = Path(__file__)
-    # The report's look, and what this page has besides.
-    style = "".join(
-        here.with_name(name).read_text("utf-8")
-        for name in ("report.css", "listening.css")
-    )
-    script = here.with_suffix(".js").read_text("utf-8")
-    policy = (
-        "default-src 'none'; base-uri 'none'; form-action 'none'; "
-        "img-src data:; media-src data:; "
-        f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"
-    )
-    head, tail = here.with_suffix(".html").read_text("utf-8").split("{{data}}")
-    file.write(head.replace("{{policy}}", policy).replace("{{style}}", style))
-    _write_json(file, "index", index)
+def _write_trials(file, index, blocks):
+    """Write the list, and the sounds of each trial."""
+    write_block(file, "index", index)
     for code, sounds in sorted(blocks.items()):
-        _write_json(file, f"trial-{code}", dict(sorted(sounds.items())))
-    file.write(tail.replace("{{script}}", script))
+        write_block(file, f"trial-{code}", dict(sorted(sounds.items())))

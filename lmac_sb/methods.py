@@ -15,8 +15,16 @@ from lmac_sb.attributions import ATTRIBUTIONS
 from lmac_sb.baselines import TRIVIAL_MASKS
 from lmac_sb.errors import LMACError
 from lmac_sb.masking import convert_mask
+from lmac_sb.scenes import ideal_mask
 
-__all__ = ["Case", "Method", "make_methods", "min_max", "passes"]
+__all__ = [
+    "Case",
+    "Method",
+    "make_case",
+    "make_methods",
+    "min_max",
+    "passes",
+]
 
 # What a method is asked to explain: `explainer` holds the classifier,
 # `analysis` is its view of `wavs` [batch, samples], `target` the class
@@ -136,8 +144,45 @@ def passes(method):
     return method.start + (4 * method.steps + 2 if method.steps else 0)
 
 
+def make_case(explainer, wavs, clean, items):
+    """What methods are asked about some clips: why the decision?
+
+    Arguments
+    ---------
+    explainer : lmac_sb.explainer.Explainer
+        Of the explained classifier.
+    wavs : torch.Tensor
+        What it hears, [batch, samples].
+    clean : torch.Tensor
+        The clips within that, at their levels, [batch, samples].
+    items : list of dict
+        The clips, from `lmac_sb.data.make_dataset`.
+
+    Returns
+    -------
+    Case
+        With an event where all clips have one.
+
+    Example
+    -------
+    >>> case = make_case(explainer, wavs, wavs, items)  # doctest: +SKIP
+    """
+    analysis = explainer.analyze(wavs)
+    event = None
+    if all("event" in item for item in items):
+        # The event at the gain that the clip has in the mixture.
+        stems = [
+            item["event"].to(part)
+            * (part.abs().max() / item["sig"].abs().max().clamp(min=1e-8))
+            for item, part in zip(items, clean)
+        ]
+        stft = explainer.features.stft(torch.stack(stems))
+        event = ideal_mask(stft, analysis.stft)
+    return Case(explainer, wavs, analysis, analysis.logits.argmax(1), event)
+
+
 def min_max(scores):
-    """Scores of each clip, shifted and scaled to [0, 1].
+    """What speaks for the class in each clip, shifted and scaled to [0, 1].
 
     Arguments
     ---------
@@ -148,12 +193,14 @@ def min_max(scores):
     -------
     torch.Tensor
         [batch, time, freq]; zeros for a clip whose scores are all the same.
+        Scores below zero speak against the class, and count as zero.
 
     Example
     -------
-    >>> min_max(torch.tensor([[[1.0, 3.0, 2.0]]]))
+    >>> min_max(torch.tensor([[[-1.0, 2.0, 1.0]]]))
     tensor([[[0.0000, 1.0000, 0.5000]]])
     """
+    scores = scores.clamp(min=0)
     low = scores.amin((1, 2), keepdim=True)
     width = scores.amax((1, 2), keepdim=True) - low
     return (scores - low) / torch.where(width > 0, width, torch.inf)

@@ -1,23 +1,18 @@
 """One page, in one file, to look at a folder of explanations and hear them.
 
-The page's own text stands in ``report.html``, ``report.css`` and
-``report.js`` beside this module. The clips go into it as JSON in blocks that
-a browser does not run: names of classes and files stay data. The page forbids
-itself every connection by a Content-Security-Policy.
+See `lmac_sb.pages` for what keeps names of classes and files mere data.
 
 Authors
  * The lmac-sb authors 2026
 """
 
 import base64
-import hashlib
 import io
 import json
 import os
 import re
 import struct
 import sys
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -29,6 +24,8 @@ import soundfile as sf
 from lmac_sb.audio import decode_audio
 from lmac_sb.errors import LMACError, shown
 from lmac_sb.metrics import METRICS
+from lmac_sb.pages import write_block, write_page
+from lmac_sb.results import write_in_one_step
 
 __all__ = ["write_report"]
 
@@ -89,20 +86,16 @@ def write_report(folder, out_file=None, embed=True):
             "whose sounds it plays"
         )
     page.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(
-        dir=page.parent, prefix=f".{page.name}.", suffix=".tmp"
+    media = "data:" if embed else "'self' file:"
+    write_in_one_step(
+        page,
+        lambda file: write_page(
+            file,
+            "report",
+            lambda file: _write_clips(file, folder, clips, embed),
+            media=media,
+        ),
     )
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
-            _write_page(file, folder, clips, embed)
-        # A temporary file is for its owner only, a page is to be shared.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, page)
-    except BaseException:
-        os.unlink(temporary)
-        raise
     return page
 
 
@@ -133,31 +126,20 @@ def _natural(path):
     return [int(p) if i % 2 else p for i, p in enumerate(parts)]
 
 
-def _write_page(file, folder, clips, embed):
-    """Write the page clip by clip, so that memory holds one at a time."""
-    here = Path(__file__)
-    style = here.with_suffix(".css").read_text("utf-8")
-    script = here.with_suffix(".js").read_text("utf-8")
-    media = "data:" if embed else "'self' file:"
-    policy = (
-        "default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"img-src data:; media-src {media}; "
-        f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"
-    )
-    head, tail = here.with_suffix(".html").read_text("utf-8").split("{{data}}")
-    file.write(head.replace("{{policy}}", policy).replace("{{style}}", style))
+def _write_clips(file, folder, clips, embed):
+    """Write clip by clip, so that memory holds one at a time; then a list."""
     index, found = [], set()
     for i, path in enumerate(clips):
         entry, heavy = _read_clip(folder, path, embed)
         index.append(entry)
         found |= set(entry["metrics"])
-        _write_json(file, f"clip-{i}", heavy)
+        write_block(file, f"clip-{i}", heavy)
         if (path / UNREFINED).is_dir():
             other, heavy = _read_clip(folder, path / UNREFINED, embed)
             _check_pair(path, entry, other)
             entry["unrefined"] = other
             found |= set(other["metrics"])
-            _write_json(file, f"clip-{i}-{UNREFINED}", heavy)
+            write_block(file, f"clip-{i}-{UNREFINED}", heavy)
     # The known ones in their usual order.
     names = [n for n in METRICS if n in found]
     names += sorted(found - set(names))
@@ -167,22 +149,7 @@ def _write_page(file, folder, clips, embed):
     ]
     title = folder.resolve().name
     contents = {"title": title, "metrics": metrics, "clips": index}
-    _write_json(file, "index", contents)
-    file.write(tail.replace("{{script}}", script))
-
-
-def _hash(text):
-    """A text's name in a Content-Security-Policy."""
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return "sha256-" + base64.b64encode(digest).decode("ascii")
-
-
-def _write_json(file, name, value):
-    """Write a block of data that no text in it can end or turn to script."""
-    text = json.dumps(value, allow_nan=False)
-    for char in "<>&":
-        text = text.replace(char, f"\\u{ord(char):04x}")
-    file.write(f'<script type="application/json" id="{name}">{text}</script>\n')
+    write_block(file, "index", contents)
 
 
 def _check_pair(path, refined, unrefined):

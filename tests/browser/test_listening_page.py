@@ -14,8 +14,7 @@ from lmac_sb.ratings import read_key, read_ratings
 
 pytest.importorskip("selenium")
 
-# Fixtures are used by their names.
-from test_report_page import Report, browse, chromium  # noqa: E402, F401
+from driven import DrivenPage  # noqa: E402
 
 RATE, SECONDS = 8000, 2
 METHODS = ("lmac", "gradcam at equal area", "ones")
@@ -44,7 +43,7 @@ def made(tmp_path_factory):
     return folder
 
 
-class Test(Report):
+class Test(DrivenPage):
     """A page, by what a listener sees and does."""
 
     __test__ = False

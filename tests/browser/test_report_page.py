@@ -1,7 +1,5 @@
 """Tests of the report page in a browser.
 
-The fixture `browse` looks at the console and at the requests of each test.
-
 Authors
  * The lmac-sb authors 2026
 """
@@ -11,7 +9,6 @@ import os
 import shutil
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
@@ -23,24 +20,9 @@ from lmac_sb.report import write_report
 
 pytest.importorskip("selenium")
 
-from selenium import webdriver  # noqa: E402
+from driven import DrivenPage  # noqa: E402
 from selenium.webdriver import ActionChains, Keys  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
-CHROMIUM = Path("/usr/bin/chromium")
-DRIVER = Path("/usr/bin/chromedriver")
-OPTIONS = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-]
 RATE, SECONDS, FRAMES, BINS = 8000, 3, 60, 32
 VEIL = [126, 136, 146]
 YELLOW, BLACK = [252, 253, 191], [0, 0, 4]  # loud and silent
@@ -107,102 +89,8 @@ def page(clips):
     return write_report(clips)
 
 
-@pytest.fixture(scope="session")
-def chromium(tmp_path_factory):
-    """One Chromium for all tests, with nothing of a user's in it."""
-    for path in (CHROMIUM, DRIVER):
-        if not path.exists():
-            pytest.skip(f"no {path}: apt install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for option in OPTIONS:
-        options.add_argument(option)
-    profile = tmp_path_factory.mktemp("profile")
-    options.add_argument(f"--user-data-dir={profile}")
-    logs = {"browser": "ALL", "performance": "ALL"}
-    options.set_capability("goog:loggingPrefs", logs)
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    driver.set_script_timeout(30)
-    yield driver
-    driver.quit()
-
-
-def requests_of(driver):
-    """Addresses asked for since the last call, without the data of them."""
-    messages = (
-        json.loads(entry["message"])["message"]
-        for entry in driver.get_log("performance")
-    )
-    return [
-        message["params"]["request"]["url"][:200]
-        for message in messages
-        if message["method"] == "Network.requestWillBeSent"
-    ]
-
-
-@pytest.fixture
-def browse(chromium):
-    """Open pages; at the end, none may have complained or asked outside."""
-
-    def open_page(path, width=1280, height=900, dark=False):
-        chromium.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {
-                "width": width,
-                "height": height,
-                "deviceScaleFactor": 1,
-                "mobile": width < 600,
-            },
-        )
-        scheme = "dark" if dark else "light"
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        chromium.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia", {"features": [feature]}
-        )
-        folders.add(path.parent.as_uri())
-        chromium.get(path.as_uri())
-        return chromium
-
-    folders = set()
-    chromium.get("about:blank")
-    requests_of(chromium)
-    chromium.get_log("browser")
-    yield SimpleNamespace(open=open_page, driver=chromium)
-    assert chromium.get_log("browser") == []
-    outside = [
-        url
-        for url in requests_of(chromium)
-        if not url.startswith(("data:", "about:", *folders))
-    ]
-    assert outside == []
-
-
-class Report:
-    """A page, by what a person sees and does."""
-
-    def __init__(self, driver):
-        self.driver = driver
-
-    def all(self, selector):
-        """Elements of the page."""
-        return self.driver.find_elements("css selector", selector)
-
-    def one(self, selector):
-        """The only such element."""
-        (element,) = self.all(selector)
-        return element
-
-    def js(self, code, *arguments):
-        """Value of an expression, with the arguments as a, b."""
-        return self.driver.execute_script(
-            f"const [a, b] = arguments; return {code}", *arguments
-        )
-
-    def wait(self, condition, message=""):
-        """Wait till a function says something true, and return that."""
-        return WebDriverWait(self.driver, 10, 0.05).until(
-            lambda _: condition(), message
-        )
+class Report(DrivenPage):
+    """The report, by what a person sees and does."""
 
     def ids(self):
         """Clips that are there to be seen, in order."""
@@ -265,28 +153,6 @@ class Report:
             self.clip(name),
             [x, y],
         )
-
-    def slide(self, control, value):
-        """Move a slider as a hand would, and let the page redraw."""
-        self.driver.execute_async_script(
-            "const [e, v, done] = arguments; e.value = v;"
-            "e.dispatchEvent(new Event('input', {bubbles: true}));"
-            "requestAnimationFrame(() => requestAnimationFrame(done))",
-            self.one(control),
-            value,
-        )
-
-    def select(self, control, text):
-        """Choose from a menu."""
-        Select(self.one(control)).select_by_visible_text(text)
-
-    def options(self, control):
-        """Texts of a menu."""
-        return [option.text for option in Select(self.one(control)).options]
-
-    def press(self, *keys):
-        """Press keys where the focus is."""
-        ActionChains(self.driver).send_keys(*keys).perform()
 
     def focused(self):
         """The clip that has the focus."""

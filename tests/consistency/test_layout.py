@@ -60,6 +60,7 @@ ORDER = [
     "evaluation",
     "grid",
     "sanity",
+    "pages",
     "report",
     "ratings",
     "listening",

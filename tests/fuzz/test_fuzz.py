@@ -207,7 +207,7 @@ def test_a_check_can_fail(tmp_path, monkeypatch):
         )
 
     fuzz._empty_page()
-    monkeypatch.setattr(report, "_write_json", write)
+    monkeypatch.setattr(report, "write_block", write)
     with pytest.raises(RuntimeError, match="markup"):
         fuzz.check_report(tmp_path, facts(label="</script><b>"))
     with pytest.raises(KeyError):

@@ -216,6 +216,28 @@ def test_sanity_checks(recipe, tiny, lmac_run, tmp_path):
     json.loads((tmp_path / "run" / "provenance.json").read_text())
 
 
+@pytest.mark.parametrize(
+    ("script", "yaml"),
+    [("sanity", "sanity.yaml"), ("make_listening_test", "listening.yaml")],
+)
+def test_the_folder_of_another_experiment(
+    recipe, tiny, lmac_run, tmp_path, script, yaml
+):
+    """Is refused, and left as it is."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "experiment.json").write_text('{"seed": 1}')
+    chosen = options(tiny, lmac_run, folder)
+    for key in ("methods", "settings", "shares"):
+        del chosen[key]
+    done = recipe.main(script, yaml, **chosen)
+    assert done.code != 0
+    assert f"output_folder: {folder} holds an experiment with another" in (
+        done.err
+    )
+    assert [path.name for path in folder.iterdir()] == ["experiment.json"]
+
+
 def test_unknown_check(recipe, tiny, lmac_run, tmp_path):
     done = recipe.main(
         "sanity",

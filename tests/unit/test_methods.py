@@ -139,6 +139,10 @@ def test_ideal_is_the_event(case):
 
 
 def test_min_max():
-    scores = torch.tensor([[[-2.0, 0.0, 2.0]], [[3.0, 3.0, 3.0]]])
-    expected = torch.tensor([[[0.0, 0.5, 1.0]], [[0.0, 0.0, 0.0]]])
+    scores = torch.tensor(
+        [[[1.0, 3.0, 2.0]], [[-9.0, 2.0, 1.0]], [[3.0, 3.0, 3.0]]]
+    )
+    expected = torch.tensor(
+        [[[0.0, 1.0, 0.5]], [[0.0, 1.0, 0.5]], [[0.0, 0.0, 0.0]]]
+    )
     assert torch.equal(min_max(scores), expected)

@@ -19,11 +19,12 @@ import speechbrain as sb
 from esc50_prepare import prepare_esc50
 from tqdm import tqdm
 
-from lmac_sb.data import check_labels, make_dataset
 from lmac_sb.errors import LMACError, exit_on_user_error
 from lmac_sb.evaluation import (
+    load_clips,
     load_interpreters,
     load_judge,
+    models_sha256,
     read_regions,
     thin_out,
 )
@@ -97,11 +98,11 @@ def prepare(hparams, interpreter, identity):
         skip_bad_clips=hparams["skip_bad_clips"],
         accept=partial(check_folder, hparams["output_folder"], **identity),
     )
-    label_encoder = interpreter.hparams.label_encoder
-    check_labels(
-        hparams["manifest_folder"], label_encoder, hparams["interpreter"]
-    )
     split = hparams["split"]
+    dataset = load_clips(
+        hparams["manifest_folder"], split, interpreter, hparams["interpreter"]
+    )
+    thin_out(dataset, hparams["n_clips"])
     manifest = Path(hparams["manifest_folder"]) / f"{split}.json"
     settings = make_settings(
         hparams["settings"],
@@ -112,10 +113,6 @@ def prepare(hparams, interpreter, identity):
         hparams["speech_folder"],
         NOISE_PARTS[split],
     )
-    dataset = make_dataset(
-        manifest, interpreter.preprocess, label_encoder, events=True
-    )
-    thin_out(dataset, hparams["n_clips"])
     return dataset, settings, read_regions(data_folder)
 
 
@@ -180,10 +177,7 @@ def main(argv=None):
         )
     identity = {
         "seed": hparams["seed"],
-        "interpreters": weights_sha256(
-            *(x.classifier for x in explainers.values()),
-            *(x.decoder for x in explainers.values()),
-        ),
+        "interpreters": models_sha256(loaded),
         "judge": weights_sha256(*judge.values()) if other else None,
         "methods": ", ".join(methods),
         "settings": str(hparams["settings"]),

@@ -16,17 +16,29 @@ Authors
 """
 
 import sys
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import speechbrain as sb
 from esc50_prepare import prepare_esc50
 from tqdm import tqdm
 
-from lmac_sb.data import check_labels, make_dataset
 from lmac_sb.errors import exit_on_user_error
-from lmac_sb.evaluation import load_interpreters, thin_out
-from lmac_sb.experiment import claim_folder, load_hparams, weights_sha256
+from lmac_sb.evaluation import (
+    load_clips,
+    load_interpreters,
+    models_sha256,
+    thin_out,
+)
+from lmac_sb.experiment import (
+    check_folder,
+    claim_folder,
+    load_hparams,
+    log_to_console,
+)
 from lmac_sb.listening import choose_methods, make_trial, write_test
+from lmac_sb.lock import lock_folder
 from lmac_sb.manifests import read_entries
 from lmac_sb.results import read_json
 from lmac_sb.scenes import make_scenes
@@ -50,73 +62,75 @@ def main(argv=None):
     explainers = {name: x.explainer for name, x in loaded.items()}
     methods = choose_methods(hparams["methods"], explainers, hparams["seed"])
     output_folder = Path(hparams["output_folder"])
-    sb.create_experiment_directory(
-        experiment_directory=output_folder,
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-        log_config=LOG_CONFIG,
-    )
-
-    # Data
-    data_folder = hparams["data_folder"]
-    if data_folder is None:
-        data_folder = hparams["scenes_folder"]
-        make_scenes(data_folder)
-    prepare_esc50(
-        data_folder=data_folder,
-        manifest_folder=hparams["manifest_folder"],
-        train_fold_nums=hparams["train_fold_nums"],
-        valid_fold_nums=hparams["valid_fold_nums"],
-        test_fold_nums=hparams["test_fold_nums"],
-        skip_bad_clips=hparams["skip_bad_clips"],
-    )
-    label_encoder = interpreter.hparams.label_encoder
-    check_labels(
-        hparams["manifest_folder"], label_encoder, hparams["interpreter"]
-    )
-    manifest = Path(hparams["manifest_folder"]) / "test.json"
-    settings = make_settings(
-        hparams["settings"],
-        dict(read_entries(manifest)),
-        interpreter.sample_rate,
-        hparams["seed"],
-        hparams["wham_folder"],
-        hparams["speech_folder"],
-    )
-    dataset = make_dataset(
-        manifest, interpreter.preprocess, label_encoder, events=True
-    )
-    thin_out(dataset, hparams["n_clips"])
-    claim_folder(
-        output_folder,
-        hparams["manifest_folder"],
-        seed=hparams["seed"],
-        methods=", ".join(methods),
-        settings=", ".join(setting.name for setting in settings),
-        clips=", ".join(dataset.data_ids),
-        interpreters=weights_sha256(
-            *(x.classifier for x in explainers.values()),
-            *(x.decoder for x in explainers.values()),
-        ),
-    )
-
-    trials = [
-        make_trial(
-            interpreter.explainer,
-            methods,
-            setting,
-            dataset[place],
-            interpreter.classes,
-            device,
+    identity = {
+        "seed": hparams["seed"],
+        "interpreters": models_sha256(loaded),
+        "methods": ", ".join(methods),
+        "settings": str(hparams["settings"]),
+        "n_clips": hparams["n_clips"],
+    }
+    log_to_console()
+    with lock_folder(output_folder):
+        # Data
+        data_folder = hparams["data_folder"]
+        if data_folder is None:
+            data_folder = hparams["scenes_folder"]
+            make_scenes(data_folder)
+        prepare_esc50(
+            data_folder=data_folder,
+            manifest_folder=hparams["manifest_folder"],
+            train_fold_nums=hparams["train_fold_nums"],
+            valid_fold_nums=hparams["valid_fold_nums"],
+            test_fold_nums=hparams["test_fold_nums"],
+            skip_bad_clips=hparams["skip_bad_clips"],
+            accept=partial(check_folder, output_folder, **identity),
         )
-        for setting, place in tqdm(
-            [(x, i) for x in settings for i in range(len(dataset.data_ids))],
-            unit="sound",
-            disable=run_opts.get("noprogressbar"),
+        dataset = load_clips(
+            hparams["manifest_folder"],
+            "test",
+            interpreter,
+            hparams["interpreter"],
         )
-    ]
-    identity = read_json(output_folder / "experiment.json")
-    page = write_test(output_folder, trials, interpreter.sample_rate, identity)
+        thin_out(dataset, hparams["n_clips"])
+        settings = make_settings(
+            hparams["settings"],
+            dict(read_entries(Path(hparams["manifest_folder"]) / "test.json")),
+            interpreter.sample_rate,
+            hparams["seed"],
+            hparams["wham_folder"],
+            hparams["speech_folder"],
+        )
+        claim_folder(output_folder, hparams["manifest_folder"], **identity)
+        # Only now, so that a refused run leaves the folder as it is.
+        sb.create_experiment_directory(
+            experiment_directory=output_folder,
+            hyperparams_to_save=hparams_file,
+            overrides=overrides,
+            log_config=LOG_CONFIG,
+        )
+
+        places = range(len(dataset.data_ids))
+        trials = [
+            make_trial(
+                interpreter.explainer,
+                methods,
+                setting,
+                dataset[place],
+                interpreter.classes,
+                device,
+            )
+            for setting, place in tqdm(
+                list(product(settings, places)),
+                unit="sound",
+                disable=run_opts.get("noprogressbar"),
+            )
+        ]
+        page = write_test(
+            output_folder,
+            trials,
+            interpreter.sample_rate,
+            read_json(output_folder / "experiment.json"),
+        )
     print(f"for the listeners: {page}")
     print(f"keep for yourself: {page.with_name('key.json')}")
 

@@ -10,6 +10,7 @@ Authors
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import speechbrain as sb
@@ -17,10 +18,20 @@ import torch
 from esc50_prepare import prepare_esc50
 from tqdm import tqdm
 
-from lmac_sb.data import EqualLengthBatches, check_labels, make_dataset
+from lmac_sb.data import EqualLengthBatches
 from lmac_sb.errors import LMACError, exit_on_user_error
-from lmac_sb.evaluation import load_interpreters, thin_out
-from lmac_sb.experiment import load_hparams, log_to_console
+from lmac_sb.evaluation import (
+    load_clips,
+    load_interpreters,
+    models_sha256,
+    thin_out,
+)
+from lmac_sb.experiment import (
+    check_folder,
+    claim_folder,
+    load_hparams,
+    log_to_console,
+)
 from lmac_sb.figures import draw_randomisation, draw_roar
 from lmac_sb.lock import lock_folder
 from lmac_sb.methods import Case, make_methods, min_max
@@ -56,9 +67,7 @@ def masks_of(methods, explainer, wavs, target):
     masks = {}
     for name, method in methods.items():
         made = method.function(case)
-        masks[name] = (
-            made if method.kind == "mask" else min_max(made.clamp(min=0))
-        )
+        masks[name] = min_max(made) if method.kind == "scores" else made
     return masks
 
 
@@ -212,6 +221,7 @@ def main(argv=None):
         for check in hparams["checks"]
     }
     output_folder = Path(hparams["output_folder"])
+    identity = {"seed": hparams["seed"], "interpreters": models_sha256(loaded)}
     log_to_console()
     with lock_folder(output_folder):
         # Data
@@ -226,20 +236,19 @@ def main(argv=None):
             valid_fold_nums=hparams["valid_fold_nums"],
             test_fold_nums=hparams["test_fold_nums"],
             skip_bad_clips=hparams["skip_bad_clips"],
-        )
-        label_encoder = interpreter.hparams.label_encoder
-        check_labels(
-            hparams["manifest_folder"], label_encoder, hparams["interpreter"]
+            accept=partial(check_folder, output_folder, **identity),
         )
         datasets = {
-            split: make_dataset(
-                Path(hparams["manifest_folder"]) / f"{split}.json",
-                interpreter.preprocess,
-                label_encoder,
+            split: load_clips(
+                hparams["manifest_folder"],
+                split,
+                interpreter,
+                hparams["interpreter"],
             )
             for split in ("train", "test")
         }
-
+        claim_folder(output_folder, hparams["manifest_folder"], **identity)
+        # Only now, so that a refused run leaves the folder as it is.
         sb.create_experiment_directory(
             experiment_directory=output_folder,
             hyperparams_to_save=hparams_file,
