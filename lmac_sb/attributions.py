@@ -289,10 +289,13 @@ def _gradcam(clip):
     finally:
         handle.remove()
     (gradient,) = torch.autograd.grad(logit, kept[-1])
-    latent, gradient = (
-        _as_map(values, name, classifier.channels_last)
-        for values in (kept[-1].detach(), gradient)
-    )
+    if gradient.dim() not in (3, 4):
+        raise LMACError(
+            f"gradcam: layer '{name}' gives {gradient.dim()} axes, needed is "
+            "one with a time axis: [batch, channels, time, freq] or three axes"
+        )
+    latent = classifier.to_map(kept[-1].detach())
+    gradient = classifier.to_map(gradient)
     weights = gradient.mean((2, 3), keepdim=True)
     cam = (weights * latent).sum(1, keepdim=True).relu()
     n_frames = clip.x.shape[1]
@@ -304,20 +307,6 @@ def _gradcam(clip):
     total = bank.sum(1, keepdim=True)
     shares = torch.where(total > 0, bank / total, torch.zeros_like(bank))
     return cam @ shares.T
-
-
-def _as_map(values, name, channels_last):
-    """Latent of a layer as [1, channels, time, freq]."""
-    if values.dim() == 4:
-        return values
-    if values.dim() != 3:
-        raise LMACError(
-            f"gradcam: layer '{name}' gives {values.dim()} axes, needed is "
-            "one with a time axis: [batch, channels, time, freq] or three axes"
-        )
-    if channels_last:
-        values = values.transpose(1, 2)
-    return values.unsqueeze(3)
 
 
 def _guided_gradcam(clip):

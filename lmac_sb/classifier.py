@@ -358,7 +358,7 @@ class FrozenClassifier(torch.nn.Module):
         embeddings = embed(self.embedding_model, features)
         logits = self.classifier(embeddings).flatten(1)
         # Taken out of the dict, so that no graph outlives the call.
-        latents = [self._to_map(self._latents[n]) for n in self.latent_layers]
+        latents = [self.to_map(self._latents[n]) for n in self.latent_layers]
         self._latents.clear()
         return logits, latents
 
@@ -394,7 +394,7 @@ class FrozenClassifier(torch.nn.Module):
             log_odds = answers.gather(1, chosen[:, None])[:, 0]
             log_odds = log_odds - others.logsumexp(1)
             (gradient,) = torch.autograd.grad(log_odds.sum(), self._deepest)
-            evidence = self._to_map(gradient * self._deepest.detach())
+            evidence = self.to_map(gradient * self._deepest.detach())
             # Pooling divides a gradient by the number of cells.
             evidence = evidence * evidence[0, 0].numel()
             self._deepest = None
@@ -430,8 +430,20 @@ class FrozenClassifier(torch.nn.Module):
         answers = torch.cat((own, torch.zeros_like(own)), dim=1)
         return answers, torch.zeros_like(target)
 
-    def _to_map(self, latent):
-        """Latent of any rank as a map [batch, channels, time, freq]."""
+    def to_map(self, latent):
+        """Latent of a layer as a map.
+
+        Arguments
+        ---------
+        latent : torch.Tensor
+            [batch, channels], [batch, channels, time], or
+            [batch, time, channels] with ``channels_last``; or a map already.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, channels, time, freq].
+        """
         if latent.dim() == 2:
             return latent[:, :, None, None]
         if latent.dim() == 3:

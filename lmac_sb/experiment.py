@@ -16,7 +16,7 @@ import speechbrain as sb
 import torch
 import yaml
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from lmac_sb.cache import AudioCache
 from lmac_sb.data import make_dataset
@@ -32,6 +32,7 @@ __all__ = [
     "check_frontend",
     "check_multilabel",
     "claim_folder",
+    "claim_training",
     "data_sha256",
     "frontend",
     "load_hparams",
@@ -326,6 +327,33 @@ def claim_folder(output_folder, manifest_folder, save_folder=None, **identity):
             "or delete them"
         )
     write_json(path, identity)
+
+
+def claim_training(hparams, **identity):
+    """Claim the folders of a training, by the main process for all.
+
+    Arguments
+    ---------
+    hparams : Hparams
+        Of a training recipe; its seed is part of the identity.
+    **identity
+        See `claim_folder`.
+
+    Raises
+    ------
+    LMACError
+        See `claim_folder`.
+
+    Example
+    -------
+    >>> claim_training(hparams, n_classes=10)  # doctest: +SKIP
+    """
+    folders = ("output_folder", "manifest_folder", "save_folder")
+    run_on_main(
+        claim_folder,
+        args=[hparams[key] for key in folders],
+        kwargs={"seed": hparams["seed"], **identity},
+    )
 
 
 def check_folder(output_folder, splits, **identity):

@@ -140,35 +140,9 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
         If the run lacks something, or its parts do not belong together.
     """
     run, out = Path(run_folder), Path(out_folder)
-    if not run.is_dir():
-        raise LMACError(f"{run}: no such run folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise LMACError(f"{out}: is there already; choose another folder")
-    text, settings = _read_run(run / HPARAMS)
-    hparams = load_hyperpyyaml(text)
-    if hparams["frozen_classifier"].multilabel:
-        raise LMACError(
-            f"{run}: its classifier is multi-label, which train_multilabel.py "
-            "explains and nothing else does yet; needed is a run of "
-            "train_lmac.py"
-        )
-    checkpoint = _load_decoder(run, hparams, settings)
-    classifier = _load_classifier(run, hparams, settings)
-    results = _read_json(run / "results.json")
-    try:
-        epoch = results["provenance"]["epoch"]
-        if not results["summary"]:
-            raise KeyError("summary")
-    except (KeyError, TypeError) as error:
-        raise LMACError(
-            f"{run / 'results.json'}: holds no {error}; train_lmac.py writes it"
-        ) from error
-    if epoch != checkpoint.meta["epoch"]:
-        raise LMACError(
-            f"{run / 'results.json'}: figures of epoch {epoch:g}, but the best "
-            f"checkpoint is of epoch {checkpoint.meta['epoch']:g}; give the "
-            "training command again, it will test it"
-        )
+    text, hparams, classifier, results = _load_run(run)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -218,9 +192,8 @@ def load_interpreter(source, trusted=False):
     """
     if not (Path(source) / "experiment.json").is_file():
         return LMACInterpreter.from_hparams(source, trusted=trusted)
-    with tempfile.TemporaryDirectory() as folder:
-        model = export_run(source, Path(folder) / "model")
-        return LMACInterpreter.from_hparams(model, trusted=True)
+    _, hparams, _, _ = _load_run(Path(source))
+    return LMACInterpreter(hparams["modules"], hparams)
 
 
 def push(folder, repository):
@@ -261,6 +234,38 @@ def push(folder, repository):
             f"{repository}: cannot be pushed ({type(error).__name__}: {reason})"
         ) from error
     return str(done)
+
+
+def _load_run(run):
+    """Yaml, objects with their weights, the classifier's config, results."""
+    if not run.is_dir():
+        raise LMACError(f"{run}: no such run folder")
+    text, settings = _read_run(run / HPARAMS)
+    hparams = load_hyperpyyaml(text)
+    if hparams["frozen_classifier"].multilabel:
+        raise LMACError(
+            f"{run}: its classifier is multi-label, which train_multilabel.py "
+            "explains and nothing else does yet; needed is a run of "
+            "train_lmac.py"
+        )
+    checkpoint = _load_decoder(run, hparams, settings)
+    classifier = _load_classifier(run, hparams, settings)
+    results = _read_json(run / "results.json")
+    try:
+        epoch = results["provenance"]["epoch"]
+        if not results["summary"]:
+            raise KeyError("summary")
+    except (KeyError, TypeError) as error:
+        raise LMACError(
+            f"{run / 'results.json'}: holds no {error}; train_lmac.py writes it"
+        ) from error
+    if epoch != checkpoint.meta["epoch"]:
+        raise LMACError(
+            f"{run / 'results.json'}: figures of epoch {epoch:g}, but the best "
+            f"checkpoint is of epoch {checkpoint.meta['epoch']:g}; give the "
+            "training command again, it will test it"
+        )
+    return text, hparams, classifier, results
 
 
 def _read_run(path):

@@ -29,7 +29,7 @@ from lmac_sb.classifier import embed
 from lmac_sb.errors import LMACError, exit_on_user_error
 from lmac_sb.experiment import (
     check_folder,
-    claim_folder,
+    claim_training,
     data_sha256,
     frontend,
     load_hparams,
@@ -126,15 +126,7 @@ def main(argv=None):
     log_to_console()
     with lock_folder(hparams["output_folder"]):
         datasets = prepare(hparams)
-        run_on_main(
-            claim_folder,
-            args=[
-                hparams["output_folder"],
-                hparams["manifest_folder"],
-                hparams["save_folder"],
-            ],
-            kwargs={"seed": hparams["seed"], "n_classes": hparams["n_classes"]},
-        )
+        claim_training(hparams, n_classes=hparams["n_classes"])
         # Only now, so that a refused run leaves the folder as it is.
         sb.create_experiment_directory(
             experiment_directory=hparams["output_folder"],

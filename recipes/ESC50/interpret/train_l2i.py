@@ -12,8 +12,8 @@ Authors
  * The lmac-sb authors 2026
 """
 
-import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import speechbrain as sb
@@ -23,12 +23,13 @@ from speechbrain.utils.distributed import run_on_main
 from lmac_sb.checkpoints import load_strict
 from lmac_sb.errors import exit_on_user_error
 from lmac_sb.experiment import (
-    claim_folder,
+    claim_training,
     load_hparams,
     log_to_console,
     weights_sha256,
 )
 from lmac_sb.lock import lock_folder
+from lmac_sb.results import write_in_one_step
 from lmac_sb.training import LOG_CONFIG
 from train_lmac import LMACBrain, prepare, train
 
@@ -89,9 +90,7 @@ def write_dictionary(path, dataset, hparams):
     print(f"learning {learner.n_components} spectral patterns", flush=True)
     dictionary = learner.learn(frames)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    torch.save({"W": dictionary}, part)
-    os.replace(part, path)
+    write_in_one_step(path, partial(torch.save, {"W": dictionary}), binary=True)
 
 
 @exit_on_user_error
@@ -104,21 +103,13 @@ def main(argv=None):
     with lock_folder(hparams["output_folder"]):
         datasets = prepare(hparams)
         learner = hparams["dictionary_learner"]
-        run_on_main(
-            claim_folder,
-            args=[
-                hparams["output_folder"],
-                hparams["manifest_folder"],
-                hparams["save_folder"],
-            ],
-            kwargs={
-                "seed": hparams["seed"],
-                "classifier": weights_sha256(hparams["frozen_classifier"]),
-                "starting decoder": weights_sha256(hparams["decoder"]),
-                "nmf_frames": learner.n_frames,
-                "nmf_sparsity": learner.sparsity,
-                "nmf_iterations": learner.n_iterations,
-            },
+        claim_training(
+            hparams,
+            classifier=weights_sha256(hparams["frozen_classifier"]),
+            starting_decoder=weights_sha256(hparams["decoder"]),
+            nmf_frames=learner.n_frames,
+            nmf_sparsity=learner.sparsity,
+            nmf_iterations=learner.n_iterations,
         )
         # Only now, so that a refused run leaves the folder as it is.
         sb.create_experiment_directory(

@@ -46,7 +46,7 @@ from lmac_sb.experiment import (
     check_folder,
     check_frontend,
     check_multilabel,
-    claim_folder,
+    claim_training,
     data_sha256,
     load_hparams,
     log_to_console,
@@ -354,19 +354,11 @@ def main(argv=None):
         hparams["modules"]["decoder"] = as_mask_decoder(hparams["decoder"])
         if hparams["finetuning"]:
             load_strict(hparams["decoder"], interpreter)
-        run_on_main(
-            claim_folder,
-            args=[
-                hparams["output_folder"],
-                hparams["manifest_folder"],
-                hparams["save_folder"],
-            ],
-            kwargs={
-                "seed": hparams["seed"],
-                "classifier": weights_sha256(hparams["frozen_classifier"]),
-                # Random before stage 1, and so part of the seed.
-                "starting decoder": weights_sha256(hparams["decoder"]),
-            },
+        claim_training(
+            hparams,
+            classifier=weights_sha256(hparams["frozen_classifier"]),
+            # Random before stage 1, and so part of the seed.
+            starting_decoder=weights_sha256(hparams["decoder"]),
         )
         # Only now, so that a refused run leaves the folder as it is.
         sb.create_experiment_directory(

@@ -30,7 +30,7 @@ from lmac_sb.artifacts import save_clip
 from lmac_sb.decoder import as_mask_decoder
 from lmac_sb.errors import LMACError, exit_on_user_error
 from lmac_sb.experiment import (
-    claim_folder,
+    claim_training,
     load_hparams,
     log_to_console,
     weights_sha256,
@@ -38,7 +38,12 @@ from lmac_sb.experiment import (
 from lmac_sb.localisation import event_auc, event_mass
 from lmac_sb.lock import lock_folder
 from lmac_sb.manifests import labels_of
-from lmac_sb.results import markdown_table, summarize, write_csv
+from lmac_sb.results import (
+    markdown_table,
+    summarize,
+    write_csv,
+    write_in_one_step,
+)
 from lmac_sb.training import LOG_CONFIG
 from train_classifier import ClassifierBrain
 from train_lmac import LMACBrain
@@ -269,7 +274,9 @@ def write_classes(hparams, brain, n_clips):
     }
     found = [c for c in COLUMNS if c in summary["all classes"]]
     table = markdown_table(shown, found, by="class (explanations)")
-    (folder / "classes.md").write_text(table + "\n", encoding="utf-8")
+    write_in_one_step(
+        folder / "classes.md", lambda file: print(table, file=file)
+    )
     print(table)
     print(f"{n_clips - len(explained)} of {n_clips} clips: no class decided")
 
@@ -290,20 +297,12 @@ def main(argv=None):
             hparams["modules"]["decoder"] = as_mask_decoder(hparams["decoder"])
             identity = {
                 "classifier": weights_sha256(hparams["frozen_classifier"]),
-                "starting decoder": weights_sha256(hparams["decoder"]),
+                "starting_decoder": weights_sha256(hparams["decoder"]),
             }
         else:
             datasets = train_classifier.prepare(hparams, hparams["n_events"])
             identity = {"n_classes": hparams["n_classes"]}
-        run_on_main(
-            claim_folder,
-            args=[
-                hparams["output_folder"],
-                hparams["manifest_folder"],
-                hparams["save_folder"],
-            ],
-            kwargs={"seed": hparams["seed"], **identity},
-        )
+        claim_training(hparams, **identity)
         # Only now, so that a refused run leaves the folder as it is.
         sb.create_experiment_directory(
             experiment_directory=hparams["output_folder"],
