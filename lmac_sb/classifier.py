@@ -312,27 +312,24 @@ class FrozenClassifier(torch.nn.Module):
                     f"{type(embedding_model).__name__}; it has "
                     f"{', '.join(n for n in known if n)}"
                 )
-            known[name].register_forward_hook(self._keep(name))
+            # A partial can be copied and sent to other processes.
+            hook = functools.partial(self._keep, name)
+            known[name].register_forward_hook(hook)
 
-    def _keep(self, name):
-        """Hook that keeps the output of one layer for the current call."""
-
-        def hook(module, inputs, output):
-            """Keep the layer's output, as a new leaf while tracing."""
-            latent = output[0] if isinstance(output, (tuple, list)) else output
-            self._latents[name] = latent
-            if not self._tracing or name != self.latent_layers[0]:
-                return None
-            # From here on a graph is kept. The clone may be changed in
-            # place by what follows, the leaf may not.
-            torch.set_grad_enabled(True)
-            self._deepest = latent.detach().clone().requires_grad_()
-            follows = self._deepest.clone()
-            if isinstance(output, (tuple, list)):
-                return type(output)([follows, *output[1:]])
-            return follows
-
-        return hook
+    def _keep(self, name, module, inputs, output):
+        """Hook: keep a layer's output, as a new leaf while tracing."""
+        latent = output[0] if isinstance(output, (tuple, list)) else output
+        self._latents[name] = latent
+        if not self._tracing or name != self.latent_layers[0]:
+            return None
+        # From here on a graph is kept. The clone may be changed in place by
+        # what follows, the leaf may not.
+        torch.set_grad_enabled(True)
+        self._deepest = latent.detach().clone().requires_grad_()
+        follows = self._deepest.clone()
+        if isinstance(output, (tuple, list)):
+            return type(output)([follows, *output[1:]])
+        return follows
 
     def train(self, mode=True):
         """Stay in evaluation mode: the explained classifier never changes."""

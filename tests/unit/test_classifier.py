@@ -4,7 +4,9 @@ Authors
  * The lmac-sb authors 2026
 """
 
+import copy
 import gc
+import pickle
 import weakref
 
 import pytest
@@ -433,3 +435,22 @@ def test_save_and_load(frozen, tmp_path):
     assert not torch.equal(fresh(features)[0], expected)
     fresh.load_state_dict(torch.load(tmp_path / "model.ckpt"))
     assert torch.equal(fresh(features)[0], expected)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+)
+def test_copies_stand_for_themselves(frozen, copied):
+    """Also those that are sent to another process."""
+    features = torch.randn(2, 20, MELS)
+    logits, latents = frozen.trace(features)
+    other = copied(frozen)
+    with torch.no_grad():
+        frozen.classifier.bias += 1
+        for block in frozen.embedding_model.blocks:
+            for weight in block.parameters():
+                weight.zero_()
+    found, others = other.trace(features)
+    assert torch.equal(found, logits)
+    for latent, expected in zip(others, latents):
+        assert torch.equal(latent, expected)
