@@ -47,6 +47,12 @@ class ClassifierBrain(RecipeBrain):
 
     multilabel = False
 
+    def __init__(self, *args, mixup_alpha, mask_share, min_frames, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.mixup_alpha = mixup_alpha
+        self.mask_share = mask_share
+        self.min_frames = min_frames
+
     def compute_forward(self, batch, stage):
         """Logits [batch, classes], and soft targets of the same shape."""
         batch = batch.to(self.device)
@@ -78,7 +84,7 @@ class ClassifierBrain(RecipeBrain):
 
     def mixup(self, magnitude, targets):
         """Mix pairs of clips of the batch (arXiv 1710.09412)."""
-        alpha = self.hparams.mixup_alpha
+        alpha = self.mixup_alpha
         if alpha == 0:
             return magnitude, targets
         share = torch.distributions.Beta(alpha, alpha).sample((len(targets),))
@@ -92,7 +98,7 @@ class ClassifierBrain(RecipeBrain):
         """Silence a random block of frames and of bands of each clip."""
         for dim in (1, 2):
             size = mel.shape[dim]
-            widths = torch.rand(len(mel), 1) * self.hparams.mask_share * size
+            widths = torch.rand(len(mel), 1) * self.mask_share * size
             starts = torch.rand(len(mel), 1) * (size - widths)
             place = torch.arange(size)
             block = (place >= starts) & (place < starts + widths)
@@ -102,7 +108,7 @@ class ClassifierBrain(RecipeBrain):
 
     def pad(self, mel):
         """At least as many frames as the model can pool."""
-        missing = self.hparams.min_frames - mel.shape[1]
+        missing = self.min_frames - mel.shape[1]
         return F.pad(mel, (0, 0, 0, missing)) if missing > 0 else mel
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
@@ -125,7 +131,31 @@ def main(argv=None):
     )
     log_to_console()
     with lock_folder(hparams["output_folder"]):
-        datasets = prepare(hparams)
+        # Data
+        data_folder = hparams["data_folder"]
+        if data_folder is None:
+            data_folder = hparams["scenes_folder"]
+            run_on_main(make_scenes, args=[data_folder])
+        datasets = prepare(
+            hparams,
+            label_encoder=hparams["label_encoder"],
+            clips={
+                "data_folder": data_folder,
+                "manifest_folder": hparams["manifest_folder"],
+                "train_fold_nums": hparams["train_fold_nums"],
+                "valid_fold_nums": hparams["valid_fold_nums"],
+                "test_fold_nums": hparams["test_fold_nums"],
+                "download": hparams["download"],
+                "skip_bad_clips": hparams["skip_bad_clips"],
+            },
+            sounds={
+                "preprocess": hparams["preprocess"],
+                "wham_folder": hparams["wham_folder"],
+                "snr_db": hparams["snr_db"],
+                "noisy_splits": hparams["noisy_splits"],
+                "audio_cache": hparams["audio_cache"],
+            },
+        )
         claim_training(hparams, n_classes=hparams["n_classes"])
         # Only now, so that a refused run leaves the folder as it is.
         sb.create_experiment_directory(
@@ -134,27 +164,49 @@ def main(argv=None):
             overrides=overrides,
             log_config=LOG_CONFIG,
         )
-        train(ClassifierBrain, hparams, run_opts, datasets)
 
-
-def prepare(hparams, n_events=(1,)):
-    """Name the classes; returns the data sets."""
-    data_folder = hparams["data_folder"]
-    if data_folder is None:
-        data_folder = hparams["scenes_folder"]
-        run_on_main(
-            make_scenes, kwargs={"folder": data_folder, "n_events": n_events}
+        brain = ClassifierBrain(
+            modules=hparams["modules"],
+            opt_class=hparams["opt_class"],
+            hparams=hparams,
+            run_opts=run_opts,
+            checkpointer=hparams["checkpointer"],
+            seed=hparams["seed"],
+            number_of_epochs=hparams["number_of_epochs"],
+            lr_annealing=hparams["lr_annealing"],
+            train_logger=hparams["train_logger"],
+            select_key=hparams["select_key"],
+            select_largest=hparams["select_largest"],
+            mixup_alpha=hparams["mixup_alpha"],
+            mask_share=hparams["mask_share"],
+            min_frames=hparams["min_frames"],
         )
+        if hparams["use_tensorboard"] and if_main_process():
+            brain.tensorboard_logger = sb.utils.train_logger.TensorboardLogger(
+                hparams["tensorboard_folder"]
+            )
+        train(
+            brain,
+            hparams,
+            datasets,
+            loader_options=hparams["dataloader_options"],
+            model_folder=hparams["model_folder"],
+        )
+
+
+# Other scripts use what follows. They say by name which keys of their yaml
+# files it reads, so that SpeechBrain's check finds them in each script.
+
+
+def prepare(hparams, label_encoder, clips, sounds):
+    """Name the classes; returns the data sets.
+
+    `clips` are options of `prepare_esc50`, `sounds` are of `make_datasets`.
+    """
     run_on_main(
         prepare_esc50,
         kwargs={
-            "data_folder": data_folder,
-            "manifest_folder": hparams["manifest_folder"],
-            "train_fold_nums": hparams["train_fold_nums"],
-            "valid_fold_nums": hparams["valid_fold_nums"],
-            "test_fold_nums": hparams["test_fold_nums"],
-            "download": hparams["download"],
-            "skip_bad_clips": hparams["skip_bad_clips"],
+            **clips,
             "accept": partial(
                 check_folder,
                 hparams["output_folder"],
@@ -163,18 +215,13 @@ def prepare(hparams, n_events=(1,)):
             ),
         },
     )
-    label_encoder = hparams["label_encoder"]
     datasets = make_datasets(
-        hparams["manifest_folder"],
-        hparams["preprocess"],
-        label_encoder,
-        hparams["epoch_counter"],
-        hparams["seed"],
-        hparams["wham_folder"],
-        hparams["snr_db"],
-        hparams["noisy_splits"],
+        manifest_folder=clips["manifest_folder"],
+        label_encoder=label_encoder,
+        epoch_counter=hparams["epoch_counter"],
+        seed=hparams["seed"],
         events=False,
-        audio_cache=hparams["audio_cache"],
+        **sounds,
     )
     # Sorted names, so that a class has one index whatever the folds are.
     with datasets["train"].output_keys_as(["class_string"]):
@@ -191,36 +238,16 @@ def prepare(hparams, n_events=(1,)):
     return datasets
 
 
-def train(brain_class, hparams, run_opts, datasets):
+def train(brain, hparams, datasets, loader_options, model_folder):
     """Train, test, and write the model folder."""
-    brain = brain_class(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-        seed=hparams["seed"],
-        number_of_epochs=hparams["number_of_epochs"],
-        lr_annealing=hparams["lr_annealing"],
-        train_logger=hparams["train_logger"],
-        select_key=hparams["select_key"],
-        select_largest=hparams["select_largest"],
-    )
-    if hparams["use_tensorboard"] and if_main_process():
-        brain.tensorboard_logger = sb.utils.train_logger.TensorboardLogger(
-            hparams["tensorboard_folder"]
-        )
     brain.fit(
         hparams["epoch_counter"],
         datasets["train"],
         datasets["valid"],
-        train_loader_kwargs=hparams["dataloader_options"],
-        valid_loader_kwargs=hparams["dataloader_options"],
+        train_loader_kwargs=loader_options,
+        valid_loader_kwargs=loader_options,
     )
-    brain.evaluate(
-        datasets["test"],
-        test_loader_kwargs=hparams["dataloader_options"],
-    )
+    brain.evaluate(datasets["test"], test_loader_kwargs=loader_options)
     results = provenance(
         test_folds=hparams["test_fold_nums"],
         seed=hparams["seed"],
@@ -235,7 +262,7 @@ def train(brain_class, hparams, run_opts, datasets):
     run_on_main(
         save_classifier,
         kwargs={
-            "folder": hparams["model_folder"],
+            "folder": model_folder,
             "modules": {
                 "embedding_model": hparams["embedding_model"],
                 "classifier": hparams["classifier"],
@@ -249,7 +276,7 @@ def train(brain_class, hparams, run_opts, datasets):
         },
     )
     if if_main_process():
-        print(f"classifier: {hparams['model_folder']}")
+        print(f"classifier: {model_folder}")
 
 
 if __name__ == "__main__":

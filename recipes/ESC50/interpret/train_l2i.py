@@ -18,7 +18,7 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from lmac_sb.checkpoints import load_strict
 from lmac_sb.errors import exit_on_user_error
@@ -30,6 +30,7 @@ from lmac_sb.experiment import (
 )
 from lmac_sb.lock import lock_folder
 from lmac_sb.results import write_in_one_step
+from lmac_sb.scenes import make_scenes
 from lmac_sb.training import LOG_CONFIG
 from train_lmac import LMACBrain, prepare, train
 
@@ -101,7 +102,35 @@ def main(argv=None):
     )
     log_to_console()
     with lock_folder(hparams["output_folder"]):
-        datasets = prepare(hparams)
+        # Data
+        data_folder = hparams["data_folder"]
+        if data_folder is None:
+            data_folder = hparams["scenes_folder"]
+            run_on_main(make_scenes, args=[data_folder])
+        datasets = prepare(
+            hparams,
+            classifier_folder=hparams["classifier_folder"],
+            classifier_recipe=hparams["classifier_recipe"],
+            label_encoder=hparams["label_encoder"],
+            clips={
+                "data_folder": data_folder,
+                "manifest_folder": hparams["manifest_folder"],
+                "train_fold_nums": hparams["train_fold_nums"],
+                "valid_fold_nums": hparams["valid_fold_nums"],
+                "test_fold_nums": hparams["test_fold_nums"],
+                "download": hparams["download"],
+                "skip_bad_clips": hparams["skip_bad_clips"],
+            },
+            sounds={
+                "preprocess": hparams["preprocess"],
+                "wham_folder": hparams["wham_folder"],
+                "snr_db": hparams["snr_db"],
+                "noisy_splits": hparams["noisy_splits"],
+                "audio_cache": hparams["audio_cache"],
+            },
+        )
+
+        # Dictionary
         learner = hparams["dictionary_learner"]
         claim_training(
             hparams,
@@ -121,7 +150,32 @@ def main(argv=None):
         path = Path(hparams["save_folder"]) / "dictionary.ckpt"
         run_on_main(write_dictionary, args=[path, datasets["train"], hparams])
         load_strict(hparams["decoder"].dictionary, path)
-        train(L2IBrain, hparams, run_opts, datasets)
+
+        brain = L2IBrain(
+            modules=hparams["modules"],
+            opt_class=hparams["opt_class"],
+            hparams=hparams,
+            run_opts=run_opts,
+            checkpointer=hparams["checkpointer"],
+            seed=hparams["seed"],
+            number_of_epochs=hparams["number_of_epochs"],
+            lr_annealing=hparams["lr_annealing"],
+            train_logger=hparams["train_logger"],
+            select_key=hparams["select_key"],
+            select_largest=hparams["select_largest"],
+            interpret_period=hparams["interpret_period"],
+        )
+        if hparams["use_tensorboard"] and if_main_process():
+            brain.tensorboard_logger = sb.utils.train_logger.TensorboardLogger(
+                hparams["tensorboard_folder"]
+            )
+        train(
+            brain,
+            hparams,
+            datasets,
+            loader_options=hparams["dataloader_options"],
+            save_clips=hparams["save_clips"],
+        )
 
 
 if __name__ == "__main__":

@@ -77,6 +77,10 @@ class LMACBrain(RecipeBrain):
     method = "lmac"
     levers = ("raise reg_w_l1", "lower reg_w_l1")
 
+    def __init__(self, *args, interpret_period, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.interpret_period = interpret_period
+
     def on_stage_start(self, stage, epoch=None):
         """Decode through the distributed wrapper in training only."""
         super().on_stage_start(stage, epoch)
@@ -198,7 +202,7 @@ class LMACBrain(RecipeBrain):
     def chosen(self, batch, stage):
         """Places in the batch of the clips to write, if it is time to."""
         epoch = self.hparams.epoch_counter.current
-        if stage == sb.Stage.VALID and epoch % self.hparams.interpret_period:
+        if stage == sb.Stage.VALID and epoch % self.interpret_period:
             return []
         clips = self.clips.get(stage, ())
         return [i for i, clip in enumerate(batch.id) if clip in clips]
@@ -251,21 +255,20 @@ class LMACBrain(RecipeBrain):
                 )
 
 
-def train_scenes_classifier(hparams, script_name):
+def train_scenes_classifier(hparams, source, recipe_name, script_name):
     """Train the default classifier on the embedded scenes, if there is none.
 
     With data of the user's own the command to run is told instead.
     """
-    source = hparams["classifier_folder"]
     if source is None:
         raise LMACError("classifier_folder: null, a classifier is needed")
-    if hparams["classifier_recipe"] is None or not is_local(source):
+    if recipe_name is None or not is_local(source):
         return
     folder = Path(source)
     if folder.is_dir():
         return
     script = Path(__file__).resolve().parent / script_name
-    recipe = script.parent / "hparams" / hparams["classifier_recipe"]
+    recipe = script.parent / "hparams" / recipe_name
     command = [
         "python",
         os.path.relpath(script),
@@ -348,7 +351,33 @@ def main(argv=None):
         interpreter = find_interpreter(hparams)
     log_to_console()
     with lock_folder(hparams["output_folder"]):
-        datasets = prepare(hparams)
+        # Data
+        data_folder = hparams["data_folder"]
+        if data_folder is None:
+            data_folder = hparams["scenes_folder"]
+            run_on_main(make_scenes, args=[data_folder])
+        datasets = prepare(
+            hparams,
+            classifier_folder=hparams["classifier_folder"],
+            classifier_recipe=hparams["classifier_recipe"],
+            label_encoder=hparams["label_encoder"],
+            clips={
+                "data_folder": data_folder,
+                "manifest_folder": hparams["manifest_folder"],
+                "train_fold_nums": hparams["train_fold_nums"],
+                "valid_fold_nums": hparams["valid_fold_nums"],
+                "test_fold_nums": hparams["test_fold_nums"],
+                "download": hparams["download"],
+                "skip_bad_clips": hparams["skip_bad_clips"],
+            },
+            sounds={
+                "preprocess": hparams["preprocess"],
+                "wham_folder": hparams["wham_folder"],
+                "snr_db": hparams["snr_db"],
+                "noisy_splits": hparams["noisy_splits"],
+                "audio_cache": hparams["audio_cache"],
+            },
+        )
 
         # Decoder
         hparams["modules"]["decoder"] = as_mask_decoder(hparams["decoder"])
@@ -367,21 +396,57 @@ def main(argv=None):
             overrides=overrides,
             log_config=LOG_CONFIG,
         )
-        train(LMACBrain, hparams, run_opts, datasets)
 
-
-def prepare(hparams, n_events=(1,), script_name="train_classifier.py"):
-    """Load the classifier with its classes; returns the data sets."""
-    data_folder = hparams["data_folder"]
-    if data_folder is None:
-        data_folder = hparams["scenes_folder"]
-        run_on_main(
-            make_scenes, kwargs={"folder": data_folder, "n_events": n_events}
+        brain = LMACBrain(
+            modules=hparams["modules"],
+            opt_class=hparams["opt_class"],
+            hparams=hparams,
+            run_opts=run_opts,
+            checkpointer=hparams["checkpointer"],
+            seed=hparams["seed"],
+            number_of_epochs=hparams["number_of_epochs"],
+            lr_annealing=hparams["lr_annealing"],
+            train_logger=hparams["train_logger"],
+            select_key=hparams["select_key"],
+            select_largest=hparams["select_largest"],
+            interpret_period=hparams["interpret_period"],
         )
-    run_on_main(train_scenes_classifier, args=[hparams, script_name])
-    label_encoder = hparams["label_encoder"]
+        if hparams["use_tensorboard"] and if_main_process():
+            brain.tensorboard_logger = sb.utils.train_logger.TensorboardLogger(
+                hparams["tensorboard_folder"]
+            )
+        train(
+            brain,
+            hparams,
+            datasets,
+            loader_options=hparams["dataloader_options"],
+            save_clips=hparams["save_clips"],
+        )
+
+
+# Other scripts use what follows. They say by name which keys of their yaml
+# files it reads, so that SpeechBrain's check finds them in each script.
+
+
+def prepare(
+    hparams,
+    classifier_folder,
+    classifier_recipe,
+    label_encoder,
+    clips,
+    sounds,
+    classifier_script="train_classifier.py",
+):
+    """Load the classifier with its classes; returns the data sets.
+
+    `clips` are options of `prepare_esc50`, `sounds` are of `make_datasets`.
+    """
+    run_on_main(
+        train_scenes_classifier,
+        args=[hparams, classifier_folder, classifier_recipe, classifier_script],
+    )
     config = load_classifier(
-        hparams["classifier_folder"],
+        classifier_folder,
         {
             "embedding_model": hparams["embedding_model"],
             "classifier": hparams["classifier"],
@@ -389,24 +454,16 @@ def prepare(hparams, n_events=(1,), script_name="train_classifier.py"):
         label_encoder,
         Path(hparams["save_folder"]) / "classifier",
     )
-    check_frontend(
-        config.get("frontend", {}), hparams, hparams["classifier_folder"]
-    )
+    check_frontend(config.get("frontend", {}), hparams, classifier_folder)
     check_multilabel(
         config,
         hparams["frozen_classifier"].multilabel,
-        hparams["classifier_folder"],
+        classifier_folder,
     )
     run_on_main(
         prepare_esc50,
         kwargs={
-            "data_folder": data_folder,
-            "manifest_folder": hparams["manifest_folder"],
-            "train_fold_nums": hparams["train_fold_nums"],
-            "valid_fold_nums": hparams["valid_fold_nums"],
-            "test_fold_nums": hparams["test_fold_nums"],
-            "download": hparams["download"],
-            "skip_bad_clips": hparams["skip_bad_clips"],
+            **clips,
             "accept": partial(
                 check_folder,
                 hparams["output_folder"],
@@ -415,44 +472,21 @@ def prepare(hparams, n_events=(1,), script_name="train_classifier.py"):
             ),
         },
     )
-    check_labels(
-        hparams["manifest_folder"], label_encoder, hparams["classifier_folder"]
-    )
+    check_labels(clips["manifest_folder"], label_encoder, classifier_folder)
     return make_datasets(
-        hparams["manifest_folder"],
-        hparams["preprocess"],
-        label_encoder,
-        hparams["epoch_counter"],
-        hparams["seed"],
-        hparams["wham_folder"],
-        hparams["snr_db"],
-        hparams["noisy_splits"],
-        events=True,
-        audio_cache=hparams["audio_cache"],
-    )
-
-
-def train(brain_class, hparams, run_opts, datasets):
-    """Train, test, and write the results."""
-    brain = brain_class(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
+        manifest_folder=clips["manifest_folder"],
+        label_encoder=label_encoder,
+        epoch_counter=hparams["epoch_counter"],
         seed=hparams["seed"],
-        number_of_epochs=hparams["number_of_epochs"],
-        lr_annealing=hparams["lr_annealing"],
-        train_logger=hparams["train_logger"],
-        select_key=hparams["select_key"],
-        select_largest=hparams["select_largest"],
+        events=True,
+        **sounds,
     )
-    if hparams["use_tensorboard"] and if_main_process():
-        brain.tensorboard_logger = sb.utils.train_logger.TensorboardLogger(
-            hparams["tensorboard_folder"]
-        )
+
+
+def train(brain, hparams, datasets, loader_options, save_clips):
+    """Train, test, and write the results."""
     brain.clips = {
-        stage: spread(datasets[split].data_ids, hparams["save_clips"])
+        stage: spread(datasets[split].data_ids, save_clips)
         for stage, split in (
             (sb.Stage.VALID, "valid"),
             (sb.Stage.TEST, "test"),
@@ -462,15 +496,11 @@ def train(brain_class, hparams, run_opts, datasets):
         hparams["epoch_counter"],
         datasets["train"],
         datasets["valid"],
-        train_loader_kwargs=hparams["dataloader_options"],
-        valid_loader_kwargs=hparams["dataloader_options"],
+        train_loader_kwargs=loader_options,
+        valid_loader_kwargs=loader_options,
     )
-    brain.evaluate(
-        datasets["test"],
-        test_loader_kwargs=hparams["dataloader_options"],
-    )
+    brain.evaluate(datasets["test"], test_loader_kwargs=loader_options)
     run_on_main(write_results, kwargs={"hparams": hparams, "brain": brain})
-    return brain
 
 
 def write_results(hparams, brain):

@@ -16,12 +16,13 @@ Authors
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch.nn import functional as F
 
 import train_classifier
@@ -44,6 +45,7 @@ from lmac_sb.results import (
     write_csv,
     write_in_one_step,
 )
+from lmac_sb.scenes import make_scenes
 from lmac_sb.training import LOG_CONFIG
 from train_classifier import ClassifierBrain
 from train_lmac import LMACBrain
@@ -290,18 +292,60 @@ def main(argv=None):
     explains = "decoder" in hparams
     log_to_console()
     with lock_folder(hparams["output_folder"]):
+        # Data
+        data_folder = hparams["data_folder"]
+        if data_folder is None:
+            data_folder = hparams["scenes_folder"]
+            run_on_main(
+                make_scenes,
+                args=[data_folder],
+                kwargs={"n_events": hparams["n_events"]},
+            )
+        data = {
+            "label_encoder": hparams["label_encoder"],
+            "clips": {
+                "data_folder": data_folder,
+                "manifest_folder": hparams["manifest_folder"],
+                "train_fold_nums": hparams["train_fold_nums"],
+                "valid_fold_nums": hparams["valid_fold_nums"],
+                "test_fold_nums": hparams["test_fold_nums"],
+                "download": hparams["download"],
+                "skip_bad_clips": hparams["skip_bad_clips"],
+            },
+            "sounds": {
+                "preprocess": hparams["preprocess"],
+                "wham_folder": hparams["wham_folder"],
+                "snr_db": hparams["snr_db"],
+                "noisy_splits": hparams["noisy_splits"],
+                "audio_cache": hparams["audio_cache"],
+            },
+        }
         if explains:
             datasets = train_lmac.prepare(
-                hparams, hparams["n_events"], Path(__file__).name
+                hparams,
+                classifier_folder=hparams["classifier_folder"],
+                classifier_recipe=hparams["classifier_recipe"],
+                classifier_script=Path(__file__).name,
+                **data,
             )
             hparams["modules"]["decoder"] = as_mask_decoder(hparams["decoder"])
             identity = {
                 "classifier": weights_sha256(hparams["frozen_classifier"]),
                 "starting_decoder": weights_sha256(hparams["decoder"]),
             }
+            brain_class = partial(
+                MultilabelBrain,
+                interpret_period=hparams["interpret_period"],
+            )
         else:
-            datasets = train_classifier.prepare(hparams, hparams["n_events"])
+            datasets = train_classifier.prepare(hparams, **data)
             identity = {"n_classes": hparams["n_classes"]}
+            brain_class = partial(
+                MultilabelClassifierBrain,
+                mixup_alpha=hparams["mixup_alpha"],
+                mask_share=hparams["mask_share"],
+                min_frames=hparams["min_frames"],
+            )
         claim_training(hparams, **identity)
         # Only now, so that a refused run leaves the folder as it is.
         sb.create_experiment_directory(
@@ -310,12 +354,40 @@ def main(argv=None):
             overrides=overrides,
             log_config=LOG_CONFIG,
         )
+
+        brain = brain_class(
+            modules=hparams["modules"],
+            opt_class=hparams["opt_class"],
+            hparams=hparams,
+            run_opts=run_opts,
+            checkpointer=hparams["checkpointer"],
+            seed=hparams["seed"],
+            number_of_epochs=hparams["number_of_epochs"],
+            lr_annealing=hparams["lr_annealing"],
+            train_logger=hparams["train_logger"],
+            select_key=hparams["select_key"],
+            select_largest=hparams["select_largest"],
+        )
+        if hparams["use_tensorboard"] and if_main_process():
+            brain.tensorboard_logger = sb.utils.train_logger.TensorboardLogger(
+                hparams["tensorboard_folder"]
+            )
         if not explains:
             train_classifier.train(
-                MultilabelClassifierBrain, hparams, run_opts, datasets
+                brain,
+                hparams,
+                datasets,
+                loader_options=hparams["dataloader_options"],
+                model_folder=hparams["model_folder"],
             )
             return
-        brain = train_lmac.train(MultilabelBrain, hparams, run_opts, datasets)
+        train_lmac.train(
+            brain,
+            hparams,
+            datasets,
+            loader_options=hparams["dataloader_options"],
+            save_clips=hparams["save_clips"],
+        )
         run_on_main(write_classes, args=[hparams, brain, len(datasets["test"])])
 
 
