@@ -48,7 +48,7 @@ from lmac_sb.settings import make_settings
 from lmac_sb.tables import write_summary
 from lmac_sb.training import LOG_CONFIG
 
-STEPS_METRICS = ["AI", "AD", "AG", "FF", "area", "event_mass"]
+STEPS_METRICS = ["AI", "AD", "AG", "FF", "area", "event_mass", "event_auc"]
 NOISE_PARTS = {"train": "tr", "valid": "cv", "test": "tt"}
 
 
