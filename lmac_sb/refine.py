@@ -35,7 +35,8 @@ class Refiner:
     interpolated: it cannot draw the single bins that would fool this
     classifier alone. The steps are Adam's (Kingma & Ba, arXiv 1412.6980), on
     the objective that trains the decoder. No clip depends on the others of
-    its batch; nothing is drawn at random.
+    its batch; nothing is drawn at random. Where a mask is all but 0 or 1 it
+    has next to no gradient, and stays.
 
     Arguments
     ---------

@@ -55,9 +55,10 @@ TABLES = {
             "train_lmac.py hparams/lmac_psi.yaml",
             "eval.py hparams/eval.yaml "
             "--interpreters '{{lmac_psi: results/lmac_psi/1234}}' "
-            "--methods '[lmac, lmac+1, lmac+5, lmac+20, optimised, lmac_psi, "
-            "lmac_psi+5, gradcam, integrated_gradients, ideal, ones, random, "
-            "loudest]' --settings '[clean, mixture paper]'",
+            "--methods '[lmac, lmac+1, lmac+2, lmac+5, lmac+10, lmac+20, "
+            "lmac+50, optimised+20, optimised, lmac_psi, lmac_psi+5, gradcam, "
+            "integrated_gradients, ideal, ones, random, loudest]' "
+            "--settings '[clean, mixture paper]'",
         ],
         "results/eval/1234/summary.csv",
     ),
@@ -74,7 +75,7 @@ TABLES = {
             "--experiment_name esc10_l2i",
             f"{JUDGED} --settings '[clean]' "
             "--methods '[lmac, lmac+1, lmac+2, lmac+5, lmac+10, lmac+20, "
-            "lmac_ft, l2i, optimised+20, optimised, saliency, "
+            "lmac+50, lmac_ft, l2i, optimised+20, optimised, saliency, "
             "input_x_gradient, smoothgrad, integrated_gradients, "
             "guided_backprop, gradcam, guided_gradcam, gradient_shap, "
             "deeplift_shap, occlusion, ones, random, loudest, "
@@ -82,7 +83,7 @@ TABLES = {
         ],
         "results/esc10_eval/1234/summary.csv",
     ),
-    # With the models of esc10.
+    # These with the models of esc10.
     "esc10_mixed": (
         [
             f"{JUDGED} "
@@ -93,6 +94,22 @@ TABLES = {
             "loudest_frames]' --experiment_name esc10_mixed",
         ],
         "results/esc10_mixed/1234/summary.csv",
+    ),
+    "esc10_noise": (
+        [
+            f"train_lmac.py hparams/lmac.yaml {ESC10} {MODEL} "
+            "--number_of_epochs 24 --mask_domain log1p "
+            "--experiment_name esc10_log1p",
+            f"eval.py hparams/eval.yaml {ESC10} "
+            "--interpreter results/esc10_lmac/1234 "
+            "--interpreters '{{lmac_ft: results/esc10_lmac_ft/1234, "
+            "lmac_log1p: results/esc10_log1p/1234}}' "
+            "--settings '[clean, mixture paper, noise 20 dB, noise 10 dB, "
+            "noise 5 dB, noise 0 dB, noise -5 dB]' --wham_folder {data}/noise "
+            "--methods '[lmac, lmac+5, lmac_ft, lmac_log1p, ones, loudest]' "
+            "--shares '[]' --experiment_name esc10_noise",
+        ],
+        "results/esc10_noise/1234/summary.csv",
     ),
 }
 
