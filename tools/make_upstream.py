@@ -36,6 +36,7 @@ from upstream_rewrite import (
     PACKAGE,
     RENAMED,
     TARGET,
+    rename_tests,
     rewrite_python,
     rewrite_text,
 )
@@ -53,18 +54,23 @@ REPLACED = {f"{RECIPE}/train_lmac.py", f"{RECIPE}/hparams/lmac_cnn14.yaml"}
 # By this a file is known to be ours.
 SIGNATURE = "The lmac-sb authors"
 
-# Tests of what stays here: this tool, setup.cfg; and one that needs a newer
-# pytest than SpeechBrain's.
-LEFT_OUT_FILES = {"test_make_upstream.py"}
+# Tests of what stays here: the tools, the benchmarks, setup.cfg; and those
+# that need a newer pytest than SpeechBrain's.
+LEFT_OUT_FILES = {
+    "test_benchmarks.py",
+    "test_make_upstream.py",
+    "test_reproduce.py",
+}
 LEFT_OUT_TESTS = {
     "test_cli.py": {"test_console_script"},
+    "test_localisation.py": {"test_quantus"},
     "test_metrics.py": {"test_quantus"},
 }
 
 # What the package needs beyond SpeechBrain's own requirements.
 REQUIREMENTS = {
     "requirements.txt": ["matplotlib>=3.8", "safetensors>=0.4"],
-    f"{RECIPE}/extra_requirements.txt": ["safetensors"],
+    f"{RECIPE}/extra_requirements.txt": ["captum>=0.8", "safetensors"],
 }
 
 A_CHECKOUT = [
@@ -174,16 +180,19 @@ def plan(root, checkout):
         elif place != f"{RECIPE}/README.md":
             raise LMACError(f"{path}: no rule for it in {Path(__file__).name}")
 
-    for path in [root / "tests/conftest.py", *own_files("tests/unit", root)]:
-        name = path.name
-        if name in LEFT_OUT_FILES:
+    tests = [root / "tests/conftest.py", *own_files("tests/unit", root)]
+    modules = [path.stem for path in tests]
+    for path in tests:
+        if path.name in LEFT_OUT_FILES:
             continue
-        place = path.relative_to(root / "tests").as_posix()
-        if name.startswith("test_") and "lmac" not in name:
-            # Names of tests must be unique in all of SpeechBrain's.
-            place = place.replace(name, name.replace("test_", "test_lmac_", 1))
-        new[f"{TESTS}/{place}"] = rewrite_python(
-            read(path), str(path), 2, LEFT_OUT_TESTS.get(name, ())
+        place = path.relative_to(root / "tests").with_name(
+            rename_tests(path.name, modules)
+        )
+        new[f"{TESTS}/{place.as_posix()}"] = rewrite_python(
+            rename_tests(read(path), modules),
+            str(path),
+            2,
+            LEFT_OUT_TESTS.get(path.name, ()),
         )
 
     for path in own_files(SETUP, root):

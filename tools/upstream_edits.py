@@ -114,7 +114,7 @@ def detach_eval(text):
         Its branch for L-MAC says where L-MAC is evaluated.
     """
     name = f"{RECIPE}/eval.py"
-    message = 'raise ValueError("train_lmac.py evaluates L-MAC, see README.md")'
+    message = 'raise ValueError("eval_lmac.py evaluates L-MAC, see README.md")'
     if message in text and "train_lmac import" not in text:
         return text
     tree = parse(text, name)
@@ -182,8 +182,9 @@ def merge_readme(theirs, ours):
 
 README_NOTES = {
     "## Evaluation and Inference\n": """
-`eval.py` is for L2I. `train_lmac.py` evaluates L-MAC at the end of a run; files
-are explained by the command `lmac explain` and by `LMACInterpreter` of
+`eval.py` is for L2I. L-MAC is evaluated by `train_lmac.py` at the end of a run,
+and by `eval_lmac.py` beside other methods; files are explained by the command
+`lmac explain` and by `LMACInterpreter` of
 `speechbrain.inference.interpretability`.
 """,
     "Some results that are obtained with this recipe on the OOD evaluation "

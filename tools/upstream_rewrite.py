@@ -136,6 +136,40 @@ def _renamed_tokens(text, name):
                 yield token.start, token.end, new
 
 
+def rename_tests(text, modules):
+    """Names of test files, and of those that tests import, as they go there.
+
+    Arguments
+    ---------
+    text : str
+        A test, or the name of its file.
+    modules : collection of str
+        All tests of ours, without ``.py``.
+
+    Returns
+    -------
+    str
+        With names that are unique among all of SpeechBrain's tests.
+
+    Example
+    -------
+    >>> rename_tests("from test_a import b  # test_a.py", ["test_a"])
+    'from test_lmac_a import b  # test_lmac_a.py'
+    """
+
+    def renamed(match):
+        """The new name, if it is one of ours that needs one."""
+        if match[0] not in modules or "lmac" in match[0]:
+            return match[0]
+        return match[0].replace("test_", "test_lmac_", 1)
+
+    return re.sub(
+        r"(?:(?<=from )|(?<=import ))test_\w+|\btest_\w+(?=\.py\b)",
+        renamed,
+        text,
+    )
+
+
 def splice(text, edits):
     """The text with pieces replaced: (row, column) from and to, new piece."""
     lines = text.splitlines(keepends=True)

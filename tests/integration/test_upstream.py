@@ -166,6 +166,10 @@ def test_unit_tests(checkout):
     python(checkout, "pytest", "-q", *tests)
 
 
+def test_unit_tests_import_what_is_there(checkout):
+    python(checkout, "pytest", "-q", "--collect-only", "tests/unittests/lmac")
+
+
 def test_recipes_load(checkout):
     """Every row of the table: SpeechBrain's yaml test, without its pretrained.
 
@@ -201,6 +205,31 @@ def test_recipes_load(checkout):
             assert "ModuleNotFoundError" in done.stderr, done.stderr[-4000:]
     for name in ("lmac.yaml", "piq.yaml", "l2i_conv2d.yaml"):
         assert f"{RECIPE}/hparams/{name}" in loaded
+
+
+def test_rows_run(checkout, tmp_path, monkeypatch):
+    """SpeechBrain's recipe test of each row of ours, but those of CNN14."""
+    # It calls `python` with a path of its own, for an installed speechbrain.
+    for name in ("python", "python3"):
+        script = tmp_path / name
+        script.write_text(
+            f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{checkout}" '
+            f'exec "{sys.executable}" "$@"\n',
+            encoding="utf-8",
+        )
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with open(ROOT / "tests/recipes/ESC50.csv", encoding="utf-8") as table:
+        ours = [row["Hparam_file"] for row in csv.DictReader(table)]
+    code = (
+        "import sys\n"
+        "from tests.utils.recipe_tests import run_recipe_tests\n"
+        "rows = {'filters_fields': ['Hparam_file'], 'filters': [sys.argv[1:]]}"
+        "\nsys.exit(not run_recipe_tests(**rows))"
+    )
+    small = [name for name in ours if "cnn14" not in name]
+    assert len(small) == len(ours) - 2
+    run(checkout, sys.executable, "-c", code, *small)
 
 
 def test_the_description_is_up_to_date(checkout, tmp_path):
