@@ -23,6 +23,9 @@ import torch
 from lmac_sb.checkpoints import SafeCheckpointer
 from lmac_sb.scenes import make_scenes
 
+# Two modules of one name cannot both be looked through for doctests.
+collect_ignore = ["conftest.py", "browser/conftest.py"]
+
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "ESC50" / "interpret"
 
