@@ -7,9 +7,6 @@ For the small classifier and for CNN14, with our decoder and with SpeechBrain's
 `CNN14PSI_stft` in the same pipeline: all figures are ratios to a forward pass
 of the classifier (features included) on the same clips in the same run, median
 of several. Weights are random; the time does not depend on them.
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import argparse
@@ -25,12 +22,13 @@ from measure import (
 from speechbrain.lobes.models.Cnn14 import Cnn14, CNN14PSI_stft
 from torch.utils.flop_counter import FlopCounterMode
 
-from lmac_sb.classifier import ConvEmbedding, FrozenClassifier
-from lmac_sb.decoder import MaskDecoder
-from lmac_sb.explainer import Explainer
-from lmac_sb.features import SpectralFeatures
-from lmac_sb.losses import LMACLoss
-from lmac_sb.metrics import evaluate
+from lmac_sb.explain.explainer import Explainer
+from lmac_sb.explain.losses import LMACLoss
+from lmac_sb.metrics.registry import evaluate
+from lmac_sb.models.decoder import MaskDecoder
+from lmac_sb.models.encoders import ConvEmbedding
+from lmac_sb.models.features import SpectralFeatures
+from lmac_sb.models.frozen import FrozenClassifier
 
 SECONDS = 5
 CLASSIFIERS = ("small", "cnn14")

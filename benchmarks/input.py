@@ -8,9 +8,6 @@ step of the small classifier (batches of 8 clips of 5 s, as in
 `classifier_conv.yaml`). Without a data folder: 200 generated clips, Ogg Vorbis
 at 44.1 kHz as in the public subset ESC-10. The pipeline is measured alone, as
 the workers' cores are busy with training otherwise.
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import argparse
@@ -26,11 +23,11 @@ from measure import machine, median_times, print_table, write
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.dataio.encoder import CategoricalEncoder
 
-from lmac_sb.audio import Preprocessor
-from lmac_sb.cache import AudioCache
-from lmac_sb.classifier import ConvEmbedding
-from lmac_sb.data import EqualLengthBatches, make_dataset
-from lmac_sb.features import SpectralFeatures
+from lmac_sb.data.audio import Preprocessor
+from lmac_sb.data.cache import AudioCache
+from lmac_sb.data.dataset import EqualLengthBatches, make_dataset
+from lmac_sb.models.encoders import ConvEmbedding
+from lmac_sb.models.features import SpectralFeatures
 
 RATE = 16000
 BATCH = 8

@@ -6,9 +6,6 @@
 Each length runs in a process of its own, on 44.1 kHz stereo noise; the model
 is loaded first. Memory is the peak of what the process holds for itself, so
 without libraries and without the files that long results are kept in.
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import argparse

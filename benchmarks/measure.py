@@ -1,8 +1,4 @@
-"""What the benchmarks share: times, memory, processes of their own.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""What the benchmarks share: times, memory, processes of their own."""
 
 import json
 import math

@@ -8,9 +8,6 @@ the slope of a log-log plot: 0 for a cost that stays, 1 for one that grows in
 proportion. Memory is what the process holds for itself, without libraries, at
 its peak, above what it held before. With a GPU, clip length and batch size
 are measured there too.
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import argparse
@@ -37,10 +34,10 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from lmac_sb.audio import Preprocessor
-from lmac_sb.cache import AudioCache
-from lmac_sb.data import EqualLengthBatches, make_dataset
-from lmac_sb.metrics import evaluate
+from lmac_sb.data.audio import Preprocessor
+from lmac_sb.data.cache import AudioCache
+from lmac_sb.data.dataset import EqualLengthBatches, make_dataset
+from lmac_sb.metrics.registry import evaluate
 
 RATE = 16000
 CLIP_S = 1.0  # where the length is not what is varied

@@ -2,9 +2,6 @@
 
 The public names are loaded when first asked for, so that importing the
 package, for its version say, does not import torch.
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import importlib
@@ -14,10 +11,10 @@ __version__ = "0.1.0"
 __all__ = ["Explainer", "Explanation", "LMACError", "LMACInterpreter"]
 
 _HOME = {
-    "Explainer": "lmac_sb.explainer",
-    "Explanation": "lmac_sb.explainer",
-    "LMACError": "lmac_sb.errors",
-    "LMACInterpreter": "lmac_sb.inference",
+    "Explainer": "lmac_sb.explain.explainer",
+    "Explanation": "lmac_sb.explain.explainer",
+    "LMACError": "lmac_sb.utils.errors",
+    "LMACInterpreter": "lmac_sb.inference.interpreter",
 }
 
 

@@ -1,8 +1,4 @@
-"""``python -m lmac_sb``: the command ``lmac``.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""``python -m lmac_sb``: the command ``lmac``."""
 
 import sys
 

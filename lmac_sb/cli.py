@@ -1,8 +1,4 @@
-"""The command ``lmac``: explain sounds, show and share the results.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""The command ``lmac``: explain sounds, show and share the results."""
 
 import argparse
 import json
@@ -14,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import lmac_sb
-from lmac_sb.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.errors import LMACError, exit_on_user_error
 
 __all__ = ["main"]
 
@@ -180,7 +176,7 @@ def _explain(options):
     """Explain files one by one."""
     from tqdm import tqdm
 
-    from lmac_sb.inference import LMACInterpreter
+    from lmac_sb.inference.interpreter import LMACInterpreter
 
     if options.threshold is not None and not 0 < options.threshold <= 1:
         raise LMACError(f"--threshold: {options.threshold} is not in (0, 1]")
@@ -289,7 +285,7 @@ def _is_of(folder, file):
 
 def _report(options):
     """Write the page."""
-    from lmac_sb.report import write_report
+    from lmac_sb.pages.report import write_report
 
     page = write_report(options.folder, embed=not options.beside)
     print(f"report: {page}")
@@ -298,7 +294,7 @@ def _report(options):
 
 def _export(options):
     """Export a run, and upload it if asked to."""
-    from lmac_sb.export import export_run, push
+    from lmac_sb.inference.export import export_run, push
 
     folder = export_run(
         options.run_folder, options.out_folder, options.license, options.push
@@ -355,7 +351,7 @@ def _check_audio():
     import numpy as np
     import soundfile as sf
 
-    from lmac_sb.audio import read_audio
+    from lmac_sb.data.audio import read_audio
 
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("wav", "flac", "ogg"):
@@ -370,10 +366,11 @@ def _check_explainer():
     """Explain noise with an untrained model; the parts must add up to it."""
     import torch
 
-    from lmac_sb.classifier import ConvEmbedding, FrozenClassifier
-    from lmac_sb.decoder import MaskDecoder
-    from lmac_sb.explainer import Explainer
-    from lmac_sb.features import SpectralFeatures
+    from lmac_sb.explain.explainer import Explainer
+    from lmac_sb.models.decoder import MaskDecoder
+    from lmac_sb.models.encoders import ConvEmbedding
+    from lmac_sb.models.features import SpectralFeatures
+    from lmac_sb.models.frozen import FrozenClassifier
 
     classifier = FrozenClassifier(
         ConvEmbedding(40, [4, 8]), torch.nn.Linear(8, 2), ["blocks.1"], 2

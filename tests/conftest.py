@@ -1,8 +1,4 @@
-"""Fixtures shared by all tests; the real scripts on tiny data.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Fixtures shared by all tests; the real scripts on tiny data."""
 
 import contextlib
 import csv
@@ -20,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmac_sb.checkpoints import SafeCheckpointer
-from lmac_sb.scenes import make_scenes
+from lmac_sb.data.scenes import make_scenes
+from lmac_sb.training.checkpoints import SafeCheckpointer
 
 # Two modules of one name cannot both be looked through for doctests.
 collect_ignore = ["conftest.py", "browser/conftest.py"]

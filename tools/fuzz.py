@@ -13,9 +13,6 @@ has wheels for few Pythons, so it is none of the pinned packages; the tests
 Each target makes an input out of choices (`make`), and holds what must be
 true of it (`check`): the reader takes it, or refuses it with an `LMACError`
 whose message is one line; no other exception, no unbounded memory or time.
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import copy
@@ -251,7 +248,7 @@ def _value(pick):
 
 def taken(call, *arguments):
     """What a reader gives, or None where it refuses as it should."""
-    from lmac_sb.errors import LMACError
+    from lmac_sb.utils.errors import LMACError
 
     try:
         return call(*arguments)
@@ -280,7 +277,7 @@ def check_meta(folder, content):
 
 def check_manifest(folder, content):
     """A manifest has the same clips as `json`, and the same each time."""
-    from lmac_sb.manifests import Manifest, read_entries
+    from lmac_sb.data.manifest import Manifest, read_entries
 
     path = folder / "train.json"
     path.write_bytes(content)
@@ -296,7 +293,7 @@ def check_manifest(folder, content):
 
 def check_results(folder, content):
     """A table of results has texts and numbers."""
-    from lmac_sb.tables import TEXTS, read_results
+    from lmac_sb.evaluation.tables import TEXTS, read_results
 
     path = folder / "results.csv"
     path.write_bytes(content)
@@ -308,7 +305,7 @@ def check_results(folder, content):
 
 def check_ratings(folder, content):
     """Ratings that are taken can be scored."""
-    from lmac_sb.ratings import read_key, read_ratings, score
+    from lmac_sb.pages.ratings import read_key, read_ratings, score
 
     paths = []
     for name, data in zip(("key.json", "ratings.json"), content):
@@ -324,7 +321,7 @@ def check_audio(folder, content):
     """A signal is finite, of the wanted rate, at most one."""
     import torch
 
-    from lmac_sb.audio import Preprocessor, decode_audio
+    from lmac_sb.data.audio import Preprocessor, decode_audio
 
     path = folder / "x.wav"
     path.write_bytes(content)
@@ -340,13 +337,8 @@ def check_audio(folder, content):
 
 def check_bundle(folder, content):
     """A folder's yaml and sums are refused, or mean what they say."""
-    from lmac_sb.bundles import (
-        HPARAMS,
-        SUMS,
-        check_sums,
-        read_hparams,
-        safe_yaml,
-    )
+    from lmac_sb.inference.bundle import HPARAMS, SUMS, check_sums, read_hparams
+    from lmac_sb.inference.yaml_safety import safe_yaml
 
     text, sums = content
     (folder / HPARAMS).write_bytes(text)
@@ -367,12 +359,12 @@ def check_bundle(folder, content):
 @functools.lru_cache(maxsize=None)
 def _empty_page():
     """What of a report's page depends on no clip: its start and its end."""
-    import lmac_sb.report
+    import lmac_sb.pages.report
 
     with tempfile.TemporaryDirectory() as folder:
         page = _write_page(Path(folder) / "a", json.dumps(FACTS).encode())
     found = list(BLOCK.finditer(page))
-    if len(found) != 2 or not lmac_sb.report.SOUNDS == SOUNDS:
+    if len(found) != 2 or not lmac_sb.pages.report.SOUNDS == SOUNDS:
         raise RuntimeError("the report has changed, and this check must too")
     return page[: found[0].start()], page[found[-1].end() :]
 
@@ -382,7 +374,7 @@ def _write_page(clip, facts):
     import numpy as np
     import soundfile as sf
 
-    from lmac_sb.report import write_report
+    from lmac_sb.pages.report import write_report
 
     clip.mkdir()
     (clip / "explanation.json").write_bytes(facts)
@@ -479,12 +471,9 @@ def load():
     sys.path[:0] = [str(ROOT), str(ROOT / "recipes" / "ESC50")]
     import esc50_prepare  # noqa: F401
 
-    import lmac_sb.audio
-    import lmac_sb.bundles
-    import lmac_sb.manifests
-    import lmac_sb.ratings
-    import lmac_sb.report
-    import lmac_sb.tables  # noqa: F401
+    import lmac_sb.data.audio
+    import lmac_sb.data.manifest
+    import lmac_sb.evaluation.tables  # noqa: F401
 
 
 class Choices:

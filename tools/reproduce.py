@@ -7,9 +7,6 @@
 
 Each table's summary is kept in `docs/tables`. A new mean agrees if it lies in
 the kept 95 % bootstrap interval, widened by a slack for rounding.
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import argparse

@@ -2,12 +2,9 @@
 
 Reads a folder with `audio/` and `meta/esc50.csv` (the release of ESC-50, its
 subset ESC-10, or own data in this layout; wav, flac or Ogg), or the spoken
-digits of `lmac_sb/digits.py`, decodes every clip once, and writes one manifest
+digits of `fsdd_prepare.py`, decodes every clip once, and writes one manifest
 per split. The data folder is only read. When asked to, ESC-50 is downloaded
 first.
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import csv
@@ -26,11 +23,12 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from lmac_sb.audio import MIN_LENGTH_S, decode_audio
-from lmac_sb.digits import RECORDINGS, digits_table
-from lmac_sb.errors import LMACError, shown
-from lmac_sb.lock import remove_leftovers
-from lmac_sb.manifests import labels_of
+from fsdd_prepare import RECORDINGS, digits_table
+
+from lmac_sb.data.audio import MIN_LENGTH_S, decode_audio
+from lmac_sb.data.manifest import labels_of
+from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.lock import remove_leftovers
 
 __all__ = ["ESC50_URL", "download_esc50", "prepare_esc50"]
 
@@ -104,7 +102,7 @@ def prepare_esc50(
     >>> prepare_esc50("nowhere", "manifests")
     Traceback (most recent call last):
     ...
-    lmac_sb.errors.LMACError: .../nowhere/meta/esc50.csv: not found; ...
+    lmac_sb.LMACError: .../nowhere/meta/esc50.csv: not found; ...
     """
     data_folder = Path(data_folder).resolve()
     manifest_folder = Path(manifest_folder).resolve()
@@ -188,7 +186,7 @@ def download_esc50(data_folder, url=ESC50_URL):
     >>> download_esc50("nowhere", "ftp://127.0.0.1/master.zip")
     Traceback (most recent call last):
     ...
-    lmac_sb.errors.LMACError: ftp://127.0.0.1/master.zip: ...
+    lmac_sb.LMACError: ftp://127.0.0.1/master.zip: ...
     """
     target = Path(data_folder).resolve()
     if not str(url).startswith(("http://", "https://")):

@@ -1,9 +1,6 @@
 """What the tests in a browser share.
 
 The fixture `browse` looks at the console and at the requests of each test.
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import json

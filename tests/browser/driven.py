@@ -1,8 +1,4 @@
-"""A page in a browser, by what a person sees and does.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""A page in a browser, by what a person sees and does."""
 
 from selenium.webdriver import ActionChains
 from selenium.webdriver.support.ui import Select, WebDriverWait

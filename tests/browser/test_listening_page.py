@@ -1,16 +1,12 @@
-"""Tests of the listening test's page in a browser.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Tests of the listening test's page in a browser."""
 
 import json
 
 import pytest
 import torch
 
-from lmac_sb.listening import write_test
-from lmac_sb.ratings import read_key, read_ratings
+from lmac_sb.pages.listening import write_test
+from lmac_sb.pages.ratings import read_key, read_ratings
 
 pytest.importorskip("selenium")
 

@@ -1,8 +1,4 @@
-"""Tests of the report page in a browser.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Tests of the report page in a browser."""
 
 import json
 import os
@@ -15,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from lmac_sb import report
-from lmac_sb.report import write_report
+from lmac_sb.pages import report
+from lmac_sb.pages.report import write_report
 
 pytest.importorskip("selenium")
 

@@ -1,8 +1,4 @@
-"""SpeechBrain's rules for a recipe, so that this one can move there.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""SpeechBrain's rules for a recipe, so that this one can move there."""
 
 import ast
 import csv

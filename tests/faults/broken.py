@@ -3,9 +3,6 @@
     python broken.py FAULT SCRIPT ARGUMENTS
 
 The fault is a name and its values, such as ``kill_step:6``.
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import math
@@ -23,8 +20,8 @@ import numpy
 import soundfile
 import torch
 
-from lmac_sb.audio import Preprocessor
-from lmac_sb.training import RecipeBrain
+from lmac_sb.data.audio import Preprocessor
+from lmac_sb.training.brain import RecipeBrain
 
 
 def kill():
@@ -113,13 +110,13 @@ def full_save(number):
 
 def full_results(number):
     """The disk is full when results are written for the n-th time."""
-    import lmac_sb.results
+    import lmac_sb.utils.io
 
     def fill(*args):
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
 
-    before(lmac_sb.results.csv, "DictWriter", number, fill)
+    before(lmac_sb.utils.io.csv, "DictWriter", number, fill)
 
 
 def full_disk(n_bytes):

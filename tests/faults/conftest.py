@@ -1,8 +1,4 @@
-"""Running the real scripts, and breaking them.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Running the real scripts, and breaking them."""
 
 import os
 import subprocess
@@ -11,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lmac_sb.checkpoints import SafeCheckpointer
+from lmac_sb.training.checkpoints import SafeCheckpointer
 
 BROKEN = str(Path(__file__).with_name("broken.py"))
 

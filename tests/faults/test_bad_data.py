@@ -1,8 +1,4 @@
-"""Clips that no training expects: NaN, silence, one class, one clip.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Clips that no training expects: NaN, silence, one class, one clip."""
 
 import json
 import math
@@ -12,7 +8,7 @@ import pytest
 import soundfile as sf
 import torch
 
-from lmac_sb.checkpoints import SafeCheckpointer
+from lmac_sb.training.checkpoints import SafeCheckpointer
 
 pytestmark = pytest.mark.faults
 

@@ -1,8 +1,4 @@
-"""A damaged checkpoint is named, and the one before it counts.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""A damaged checkpoint is named, and the one before it counts."""
 
 import shutil
 from pathlib import Path

@@ -1,12 +1,8 @@
-"""A full disk is told in one message, and costs nothing that was there.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""A full disk is told in one message, and costs nothing that was there."""
 
 import pytest
 
-from lmac_sb.checkpoints import SafeCheckpointer
+from lmac_sb.training.checkpoints import SafeCheckpointer
 
 pytestmark = pytest.mark.faults
 

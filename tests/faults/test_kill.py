@@ -1,14 +1,10 @@
-"""Killed at whatever it was about, a run goes on with the same command.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Killed at whatever it was about, a run goes on with the same command."""
 
 import signal
 
 import pytest
 
-from lmac_sb.scenes import make_scenes
+from lmac_sb.data.scenes import make_scenes
 
 pytestmark = pytest.mark.faults
 

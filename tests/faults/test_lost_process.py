@@ -1,8 +1,4 @@
-"""A run that loses one of its processes ends, and can be resumed.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""A run that loses one of its processes ends, and can be resumed."""
 
 import time
 

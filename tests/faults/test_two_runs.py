@@ -1,8 +1,4 @@
-"""An output folder belongs to one run, and to one experiment.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""An output folder belongs to one run, and to one experiment."""
 
 import os
 import socket

@@ -1,8 +1,4 @@
-"""The fuzzer's targets under Hypothesis, and each input that once broke one.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""The fuzzer's targets under Hypothesis, and each input that once broke one."""
 
 import importlib.util
 import json
@@ -24,8 +20,8 @@ LazyModule.__file__ = None
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from lmac_sb import audio  # noqa: E402
-from lmac_sb.errors import LMACError, shown  # noqa: E402
+from lmac_sb.data import audio  # noqa: E402
+from lmac_sb.utils.errors import LMACError, shown  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "fuzz.py"
@@ -198,7 +194,7 @@ def test_shown_is_one_short_line(value):
 
 def test_a_check_can_fail(tmp_path, monkeypatch):
     """Markup that is not escaped is noticed, and so is another exception."""
-    from lmac_sb import report
+    from lmac_sb.pages import report
 
     def write(file, name, value):
         file.write(

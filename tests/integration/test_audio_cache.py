@@ -1,10 +1,6 @@
-"""Runs with an audio cache have the figures of runs without.
+"""Runs with an audio cache have the figures of runs without."""
 
-Authors
- * The lmac-sb authors 2026
-"""
-
-from lmac_sb.checkpoints import best_checkpoint
+from lmac_sb.training.checkpoints import best_checkpoint
 
 
 def test_same_run_from_the_cache(recipe, tiny, lmac_run, helpers, tmp_path):

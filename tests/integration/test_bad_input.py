@@ -1,8 +1,4 @@
-"""A user's mistake: one message, no traceback, nothing half-written.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""A user's mistake: one message, no traceback, nothing half-written."""
 
 import json
 import shlex
@@ -13,7 +9,7 @@ import pytest
 import soundfile as sf
 import torch
 
-from lmac_sb.checkpoints import best_checkpoint
+from lmac_sb.training.checkpoints import best_checkpoint
 
 
 @pytest.fixture

@@ -1,16 +1,12 @@
-"""Two processes give the figures of one.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Two processes give the figures of one."""
 
 import json
 
 import pytest
 import torch
 
-from lmac_sb.checkpoints import best_checkpoint
-from lmac_sb.metrics import METRICS
+from lmac_sb.metrics.registry import METRICS
+from lmac_sb.training.checkpoints import best_checkpoint
 
 # Those in percent agree to 1e-4 of their range, the rest to 1e-4.
 PERCENT = ("AI", "AD", "AG", "AD-2softmax")
@@ -153,8 +149,8 @@ import speechbrain as sb
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain.utils.train_logger import FileTrainLogger
-from lmac_sb.checkpoints import SafeCheckpointer
-from lmac_sb.training import OneCycle, RecipeBrain
+from lmac_sb.training.checkpoints import SafeCheckpointer
+from lmac_sb.training.brain import OneCycle, RecipeBrain
 
 folder, batch_size = sys.argv[1], int(sys.argv[2])
 

@@ -1,8 +1,4 @@
-"""L-MAC for an ordinary classifier folder of SpeechBrain.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""L-MAC for an ordinary classifier folder of SpeechBrain."""
 
 import json
 
@@ -13,9 +9,9 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from lmac_sb import LMACInterpreter
-from lmac_sb.audio import Preprocessor
-from lmac_sb.export import export_run
-from lmac_sb.scenes import CLASSES
+from lmac_sb.data.audio import Preprocessor
+from lmac_sb.data.scenes import CLASSES
+from lmac_sb.inference.export import export_run
 
 # What such a folder's hyperparams.yaml looks like, here with few channels.
 HYPERPARAMS = """

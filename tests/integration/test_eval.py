@@ -137,12 +137,12 @@ def test_another_classifier_is_refused(recipe, tiny, lmac_run, tmp_path):
     """A copy of the run whose classifier has other weights."""
     import torch
 
-    from lmac_sb.export import export_run
+    from lmac_sb.inference.export import export_run
 
     model = export_run(lmac_run, tmp_path / "model")
     from safetensors.torch import load_file, save_file
 
-    from lmac_sb.bundles import SUMS, write_sums
+    from lmac_sb.inference.bundle import SUMS, write_sums
 
     path = model / "classifier.safetensors"
     weights = load_file(path)

@@ -1,8 +1,4 @@
-"""Switches of a run: TensorBoard, half precision, a mask that collapses.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Switches of a run: TensorBoard, half precision, a mask that collapses."""
 
 import pytest
 

@@ -1,8 +1,4 @@
-"""L-MAC on other classifiers and other data than those of lmac.yaml.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""L-MAC on other classifiers and other data than those of lmac.yaml."""
 
 import json
 
@@ -11,7 +7,7 @@ import pytest
 import soundfile as sf
 
 from lmac_sb import LMACInterpreter
-from lmac_sb.export import export_run
+from lmac_sb.inference.export import export_run
 
 SMALL = {"number_of_epochs": 1, "batch_size": 8}
 # What makes classifier and decoder of each pair of yaml files small.

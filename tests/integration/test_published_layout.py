@@ -1,8 +1,4 @@
-"""Files of SpeechBrain's former recipe, in our interface: the same mask.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Files of SpeechBrain's former recipe, in our interface: the same mask."""
 
 import gc
 import shutil
@@ -20,8 +16,9 @@ from speechbrain.processing.features import (
 )
 
 import lmac_sb
-from lmac_sb.bundles import SUMS, safe_yaml, write_sums
-from lmac_sb.inference import LMACInterpreter
+from lmac_sb.inference.bundle import SUMS, write_sums
+from lmac_sb.inference.interpreter import LMACInterpreter
+from lmac_sb.inference.yaml_safety import safe_yaml
 
 TEMPLATE = Path(lmac_sb.__file__).with_name("published.yaml")
 CLASSES = [f"class {i}" for i in range(50)]

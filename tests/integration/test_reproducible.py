@@ -1,15 +1,11 @@
-"""The same seed gives the same decoder, to the bit.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""The same seed gives the same decoder, to the bit."""
 
 import json
 
 import pytest
 import torch
 
-from lmac_sb.experiment import data_sha256
+from lmac_sb.training.experiment import data_sha256
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])

@@ -1,8 +1,4 @@
-"""An interrupted run ends with the numbers of an uninterrupted one.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""An interrupted run ends with the numbers of an uninterrupted one."""
 
 import os
 import signal

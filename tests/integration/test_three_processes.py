@@ -1,15 +1,11 @@
-"""Three processes, with an uneven last batch, judge each clip as one does.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Three processes, with an uneven last batch, judge each clip as one does."""
 
 import json
 import shutil
 
 import pytest
 
-from lmac_sb.metrics import METRICS
+from lmac_sb.metrics.registry import METRICS
 
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3")
 

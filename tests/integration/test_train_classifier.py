@@ -1,8 +1,4 @@
-"""Tests of train_classifier.py with its yaml.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Tests of train_classifier.py with its yaml."""
 
 import json
 import os
@@ -11,9 +7,9 @@ import pytest
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 
-from lmac_sb.checkpoints import load_classifier
-from lmac_sb.classifier import ConvEmbedding
-from lmac_sb.scenes import CLASSES
+from lmac_sb.data.scenes import CLASSES
+from lmac_sb.models.classifier_folder import load_classifier
+from lmac_sb.models.encoders import ConvEmbedding
 
 
 def test_model_folder(classifier, tmp_path):

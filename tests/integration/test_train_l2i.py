@@ -1,8 +1,4 @@
-"""Tests of train_l2i.py with l2i.yaml.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Tests of train_l2i.py with l2i.yaml."""
 
 import json
 import os
@@ -14,10 +10,10 @@ import pytest
 import torch
 
 from lmac_sb import LMACInterpreter
-from lmac_sb.baselines import TRIVIAL_MASKS
-from lmac_sb.checkpoints import best_checkpoint
-from lmac_sb.export import export_run
-from lmac_sb.metrics import METRICS
+from lmac_sb.inference.export import export_run
+from lmac_sb.methods.trivial import TRIVIAL_MASKS
+from lmac_sb.metrics.registry import METRICS
+from lmac_sb.training.checkpoints import best_checkpoint
 
 METHODS = ["l2i", "l2i_heard", "l2i_binary", *TRIVIAL_MASKS]
 

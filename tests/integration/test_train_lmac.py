@@ -1,8 +1,4 @@
-"""Tests of train_lmac.py with lmac.yaml and lmac_ft.yaml.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Tests of train_lmac.py with lmac.yaml and lmac_ft.yaml."""
 
 import json
 import math
@@ -13,9 +9,9 @@ import pytest
 import soundfile as sf
 import torch
 
-from lmac_sb.checkpoints import best_checkpoint
-from lmac_sb.metrics import METRICS
-from lmac_sb.scenes import CLASSES
+from lmac_sb.data.scenes import CLASSES
+from lmac_sb.metrics.registry import METRICS
+from lmac_sb.training.checkpoints import best_checkpoint
 
 METHODS = [
     "lmac",

@@ -1,8 +1,4 @@
-"""Tests of train_multilabel.py with both of its yaml files.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Tests of train_multilabel.py with both of its yaml files."""
 
 import csv
 import json
@@ -10,8 +6,8 @@ import json
 import pytest
 import torch
 
-from lmac_sb.checkpoints import best_checkpoint
-from lmac_sb.scenes import CLASSES, make_scenes
+from lmac_sb.data.scenes import CLASSES, make_scenes
+from lmac_sb.training.checkpoints import best_checkpoint
 
 
 @pytest.fixture(scope="module")

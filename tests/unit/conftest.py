@@ -1,8 +1,4 @@
-"""A finished tiny run, and the folder that is exported from it.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""A finished tiny run, and the folder that is exported from it."""
 
 import io
 import json
@@ -12,11 +8,14 @@ import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
-from lmac_sb.artifacts import save_clip
-from lmac_sb.checkpoints import save_classifier
-from lmac_sb.experiment import frontend, weights_sha256
-from lmac_sb.metrics import evaluate
-from lmac_sb.results import provenance, summarize, write_json
+from lmac_sb.inference.clip_folder import save_clip
+from lmac_sb.metrics.registry import evaluate
+from lmac_sb.metrics.summary import summarize
+from lmac_sb.models.classifier_folder import save_classifier
+from lmac_sb.models.weights import weights_sha256
+from lmac_sb.training.experiment import frontend
+from lmac_sb.utils.io import write_json
+from lmac_sb.utils.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 HPARAMS = ROOT / "recipes" / "ESC50" / "interpret" / "hparams"
@@ -143,7 +142,7 @@ def run_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def bundle(run_folder):
     """The exported folder; only read it."""
-    from lmac_sb.export import export_run
+    from lmac_sb.inference.export import export_run
 
     return export_run(run_folder, run_folder.parent / "bundle")
 

@@ -1,8 +1,4 @@
-"""Tests of the command line.
-
-Authors
- * The lmac-sb authors 2026
-"""
+"""Tests of the command line."""
 
 import configparser
 import json
@@ -16,8 +12,8 @@ import pytest
 import soundfile as sf
 
 from lmac_sb import cli
-from lmac_sb.bundles import write_sums
 from lmac_sb.cli import main
+from lmac_sb.inference.bundle import write_sums
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 16000
@@ -146,7 +142,9 @@ def test_refine_a_target_with_a_threshold(explain, sounds, tmp_path):
 @pytest.mark.parametrize("steps", ["-1", "2.5", "x", ""])
 def test_refine_by_no_number(explain, sounds, tmp_path, steps, monkeypatch):
     """Refused before anything is done, even before the model is loaded."""
-    monkeypatch.setattr("lmac_sb.inference.LMACInterpreter.from_hparams", None)
+    monkeypatch.setattr(
+        "lmac_sb.inference.interpreter.LMACInterpreter.from_hparams", None
+    )
     file = write(tmp_path / "x.wav", sounds[0])
     code, out, err = explain(file, "--refine", steps)
     if steps == "-1":
@@ -325,7 +323,7 @@ def test_export(run_folder, tmp_path, capsys, monkeypatch):
         pushed.append((folder, repository))
         return "https://hub.invalid"
 
-    monkeypatch.setattr("lmac_sb.export.push", push)
+    monkeypatch.setattr("lmac_sb.inference.export.push", push)
     out = tmp_path / "out"
     code = run(
         *("export", run_folder, out, "--license", "mit", "--push", "me/model")

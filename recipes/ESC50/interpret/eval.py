@@ -6,9 +6,6 @@ On the embedded scenes, and on ESC-50:
     python eval.py hparams/eval.yaml --interpreter results/lmac/1234
     python eval.py hparams/eval.yaml --interpreter results/esc50_lmac/1234 \
         --data_folder /path/to/ESC-50 --interpreters "{lmac_ft: other_folder}"
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import sys
@@ -19,34 +16,35 @@ import speechbrain as sb
 from esc50_prepare import prepare_esc50
 from tqdm import tqdm
 
-from lmac_sb.errors import LMACError, exit_on_user_error
-from lmac_sb.evaluation import (
+from lmac_sb.data.manifest import read_entries
+from lmac_sb.data.regions import read_regions, thin_out
+from lmac_sb.data.scenes import make_scenes
+from lmac_sb.evaluation.contamination import make_settings
+from lmac_sb.evaluation.figures import draw_curves, draw_passes, draw_snr
+from lmac_sb.evaluation.models import (
     load_clips,
     load_interpreters,
     load_judge,
     models_sha256,
-    read_regions,
-    thin_out,
 )
-from lmac_sb.experiment import (
+from lmac_sb.evaluation.runner import OWN, Grid
+from lmac_sb.evaluation.tables import write_summary
+from lmac_sb.methods.registry import make_methods, passes
+from lmac_sb.metrics.summary import summarize
+from lmac_sb.models.weights import weights_sha256
+from lmac_sb.training.brain import LOG_CONFIG
+from lmac_sb.training.experiment import (
     check_folder,
     claim_folder,
     data_sha256,
     frontend,
     load_hparams,
     log_to_console,
-    weights_sha256,
 )
-from lmac_sb.figures import draw_curves, draw_passes, draw_snr
-from lmac_sb.grid import OWN, Grid
-from lmac_sb.lock import lock_folder
-from lmac_sb.manifests import read_entries
-from lmac_sb.methods import make_methods, passes
-from lmac_sb.results import provenance, summarize, write_csv, write_json
-from lmac_sb.scenes import make_scenes
-from lmac_sb.settings import make_settings
-from lmac_sb.tables import write_summary
-from lmac_sb.training import LOG_CONFIG
+from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.io import write_csv, write_json
+from lmac_sb.utils.lock import lock_folder
+from lmac_sb.utils.provenance import provenance
 
 STEPS_METRICS = ["AI", "AD", "AG", "FF", "area", "event_mass", "event_auc"]
 NOISE_PARTS = {"train": "tr", "valid": "cv", "test": "tt"}

@@ -1,11 +1,8 @@
 #!/usr/bin/env python3
 """Export a finished run as a folder that `LMACInterpreter` loads:
 
-    python export.py results/lmac/1234 results/bundle
-    python export.py results/lmac/1234 results/bundle --push name/repository
-
-Authors
- * The lmac-sb authors 2026
+python export.py results/lmac/1234 results/bundle
+python export.py results/lmac/1234 results/bundle --push name/repository
 """
 
 import sys

@@ -10,9 +10,6 @@ On the embedded scenes, and on ESC-50:
 
 Give listening_test.html to the listeners and keep key.json;
 score_listening_test.py reads what they hand back.
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import sys
@@ -24,26 +21,26 @@ import speechbrain as sb
 from esc50_prepare import prepare_esc50
 from tqdm import tqdm
 
-from lmac_sb.errors import exit_on_user_error
-from lmac_sb.evaluation import (
+from lmac_sb.data.manifest import read_entries
+from lmac_sb.data.regions import thin_out
+from lmac_sb.data.scenes import make_scenes
+from lmac_sb.evaluation.contamination import make_settings
+from lmac_sb.evaluation.models import (
     load_clips,
     load_interpreters,
     models_sha256,
-    thin_out,
 )
-from lmac_sb.experiment import (
+from lmac_sb.pages.listening import choose_methods, make_trial, write_test
+from lmac_sb.training.brain import LOG_CONFIG
+from lmac_sb.training.experiment import (
     check_folder,
     claim_folder,
     load_hparams,
     log_to_console,
 )
-from lmac_sb.listening import choose_methods, make_trial, write_test
-from lmac_sb.lock import lock_folder
-from lmac_sb.manifests import read_entries
-from lmac_sb.results import read_json
-from lmac_sb.scenes import make_scenes
-from lmac_sb.settings import make_settings
-from lmac_sb.training import LOG_CONFIG
+from lmac_sb.utils.errors import exit_on_user_error
+from lmac_sb.utils.io import read_json
+from lmac_sb.utils.lock import lock_folder
 
 
 @exit_on_user_error

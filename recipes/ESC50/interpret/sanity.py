@@ -4,9 +4,6 @@
 
     python sanity.py hparams/sanity.yaml --interpreter results/lmac/1234
     python sanity.py hparams/sanity.yaml --checks [roar]
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import sys
@@ -18,33 +15,35 @@ import torch
 from esc50_prepare import prepare_esc50
 from tqdm import tqdm
 
-from lmac_sb.data import EqualLengthBatches
-from lmac_sb.errors import LMACError, exit_on_user_error
-from lmac_sb.evaluation import (
+from lmac_sb.data.dataset import EqualLengthBatches
+from lmac_sb.data.regions import thin_out
+from lmac_sb.data.scenes import make_scenes
+from lmac_sb.evaluation.figures import draw_randomisation, draw_roar
+from lmac_sb.evaluation.models import (
     load_clips,
     load_interpreters,
     models_sha256,
-    thin_out,
 )
-from lmac_sb.experiment import (
-    check_folder,
-    claim_folder,
-    load_hparams,
-    log_to_console,
-)
-from lmac_sb.figures import draw_randomisation, draw_roar
-from lmac_sb.lock import lock_folder
-from lmac_sb.methods import Case, make_methods, min_max
-from lmac_sb.results import bootstrap, provenance, write_csv, write_json
-from lmac_sb.sanity import (
+from lmac_sb.evaluation.sanity import (
     correlation,
     randomised,
     remove,
     retrain,
     similarity,
 )
-from lmac_sb.scenes import make_scenes
-from lmac_sb.training import LOG_CONFIG
+from lmac_sb.methods.registry import Case, make_methods, min_max
+from lmac_sb.metrics.summary import bootstrap
+from lmac_sb.training.brain import LOG_CONFIG
+from lmac_sb.training.experiment import (
+    check_folder,
+    claim_folder,
+    load_hparams,
+    log_to_console,
+)
+from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.io import write_csv, write_json
+from lmac_sb.utils.lock import lock_folder
+from lmac_sb.utils.provenance import provenance
 
 CHECKS = ("randomisation", "roar")
 

@@ -5,21 +5,18 @@
         --key results/listening/1234/key.json
 
 Writes ratings.csv, scores.csv and scores.md beside the key.
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import argparse
 from pathlib import Path
 
-from lmac_sb.errors import exit_on_user_error
-from lmac_sb.ratings import (
+from lmac_sb.pages.ratings import (
     rating_files,
     read_key,
     read_ratings,
     write_scores,
 )
+from lmac_sb.utils.errors import exit_on_user_error
 
 
 @exit_on_user_error

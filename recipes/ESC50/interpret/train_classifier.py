@@ -9,9 +9,6 @@ On the embedded scenes, and on ESC-50:
 
 The best weights, the class names and the front end's settings end up in
 `model_folder`, which `train_lmac.py` takes as `classifier_folder`.
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import sys
@@ -24,10 +21,11 @@ from esc50_prepare import prepare_esc50
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch.nn import functional as F
 
-from lmac_sb.checkpoints import save_classifier
-from lmac_sb.classifier import embed
-from lmac_sb.errors import LMACError, exit_on_user_error
-from lmac_sb.experiment import (
+from lmac_sb.data.scenes import make_scenes
+from lmac_sb.models.classifier_folder import save_classifier
+from lmac_sb.models.encoders import embed
+from lmac_sb.training.brain import LOG_CONFIG, RecipeBrain
+from lmac_sb.training.experiment import (
     check_folder,
     claim_training,
     data_sha256,
@@ -36,10 +34,9 @@ from lmac_sb.experiment import (
     log_to_console,
     make_datasets,
 )
-from lmac_sb.lock import lock_folder
-from lmac_sb.results import provenance
-from lmac_sb.scenes import make_scenes
-from lmac_sb.training import LOG_CONFIG, RecipeBrain
+from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.lock import lock_folder
+from lmac_sb.utils.provenance import provenance
 
 
 class ClassifierBrain(RecipeBrain):

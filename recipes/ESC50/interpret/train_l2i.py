@@ -7,9 +7,6 @@ on ESC-50:
     python train_l2i.py hparams/l2i.yaml
     python train_l2i.py hparams/l2i.yaml --data_folder /path/to/ESC-50 \
         --classifier_folder /path/to/model --n_classes 50
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import sys
@@ -20,18 +17,17 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
-from lmac_sb.checkpoints import load_strict
-from lmac_sb.errors import exit_on_user_error
-from lmac_sb.experiment import (
+from lmac_sb.data.scenes import make_scenes
+from lmac_sb.models.weights import load_strict, weights_sha256
+from lmac_sb.training.brain import LOG_CONFIG
+from lmac_sb.training.experiment import (
     claim_training,
     load_hparams,
     log_to_console,
-    weights_sha256,
 )
-from lmac_sb.lock import lock_folder
-from lmac_sb.results import write_in_one_step
-from lmac_sb.scenes import make_scenes
-from lmac_sb.training import LOG_CONFIG
+from lmac_sb.utils.errors import exit_on_user_error
+from lmac_sb.utils.io import write_in_one_step
+from lmac_sb.utils.lock import lock_folder
 from train_lmac import LMACBrain, prepare, train
 
 

@@ -12,9 +12,6 @@ Guided fine-tuning of a finished run:
 
     python train_lmac.py hparams/lmac_ft.yaml \
         --pretrained_interpreter results/lmac/1234
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import os
@@ -31,18 +28,20 @@ from esc50_prepare import prepare_esc50
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 
-from lmac_sb.artifacts import save_clip
-from lmac_sb.baselines import TRIVIAL_MASKS
-from lmac_sb.checkpoints import (
-    best_checkpoint,
-    is_local,
-    load_classifier,
-    load_strict,
-)
-from lmac_sb.data import check_labels
-from lmac_sb.decoder import as_mask_decoder
-from lmac_sb.errors import LMACError, exit_on_user_error
-from lmac_sb.experiment import (
+from lmac_sb.data.dataset import check_labels
+from lmac_sb.data.scenes import make_scenes
+from lmac_sb.explain.masking import binarize, ideal_mask
+from lmac_sb.inference.clip_folder import save_clip
+from lmac_sb.methods.trivial import TRIVIAL_MASKS
+from lmac_sb.metrics.registry import evaluate
+from lmac_sb.metrics.shape import mask_area
+from lmac_sb.metrics.summary import markdown_table, summarize
+from lmac_sb.models.classifier_folder import is_local, load_classifier
+from lmac_sb.models.psi import as_mask_decoder
+from lmac_sb.models.weights import load_strict, weights_sha256
+from lmac_sb.training.brain import LOG_CONFIG, RecipeBrain, gather_rows
+from lmac_sb.training.checkpoints import best_checkpoint
+from lmac_sb.training.experiment import (
     check_folder,
     check_frontend,
     check_multilabel,
@@ -51,20 +50,11 @@ from lmac_sb.experiment import (
     load_hparams,
     log_to_console,
     make_datasets,
-    weights_sha256,
 )
-from lmac_sb.lock import lock_folder
-from lmac_sb.masking import binarize
-from lmac_sb.metrics import evaluate, mask_area
-from lmac_sb.results import (
-    markdown_table,
-    provenance,
-    summarize,
-    write_csv,
-    write_json,
-)
-from lmac_sb.scenes import ideal_mask, make_scenes
-from lmac_sb.training import LOG_CONFIG, RecipeBrain, gather_rows
+from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.io import write_csv, write_json
+from lmac_sb.utils.lock import lock_folder
+from lmac_sb.utils.provenance import provenance
 
 logger = get_logger(__name__)
 

@@ -10,9 +10,6 @@ none):
 The classifier alone:
 
     python train_multilabel.py hparams/classifier_multilabel.yaml
-
-Authors
- * The lmac-sb authors 2026
 """
 
 import sys
@@ -27,26 +24,22 @@ from torch.nn import functional as F
 
 import train_classifier
 import train_lmac
-from lmac_sb.artifacts import save_clip
-from lmac_sb.decoder import as_mask_decoder
-from lmac_sb.errors import LMACError, exit_on_user_error
-from lmac_sb.experiment import (
+from lmac_sb.data.manifest import labels_of
+from lmac_sb.data.scenes import make_scenes
+from lmac_sb.inference.clip_folder import save_clip
+from lmac_sb.metrics.localisation import event_auc, event_mass
+from lmac_sb.metrics.summary import markdown_table, summarize
+from lmac_sb.models.psi import as_mask_decoder
+from lmac_sb.models.weights import weights_sha256
+from lmac_sb.training.brain import LOG_CONFIG
+from lmac_sb.training.experiment import (
     claim_training,
     load_hparams,
     log_to_console,
-    weights_sha256,
 )
-from lmac_sb.localisation import event_auc, event_mass
-from lmac_sb.lock import lock_folder
-from lmac_sb.manifests import labels_of
-from lmac_sb.results import (
-    markdown_table,
-    summarize,
-    write_csv,
-    write_in_one_step,
-)
-from lmac_sb.scenes import make_scenes
-from lmac_sb.training import LOG_CONFIG
+from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.io import write_csv, write_in_one_step
+from lmac_sb.utils.lock import lock_folder
 from train_classifier import ClassifierBrain
 from train_lmac import LMACBrain
 

@@ -1,0 +1,4 @@
+"""From recordings to batches: audio, cache, manifests, data sets, noise.
+
+Imports `utils`.
+"""

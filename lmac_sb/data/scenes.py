@@ -1,0 +1,530 @@
+"""Embedded data: sound scenes whose explanation is known.
+
+A scene is coloured background noise with one event that makes the class
+(a sweep, a trill, a click train, ...) and, at another time, distractors (a
+plain beep, a knock) that are drawn alike in every class and so explain
+nothing. The event is stored alone as well, so that the ideal time-frequency
+mask is known. `make_scenes` writes the layout of the ESC-50 release::
+
+    audio/<fold>-<number>-A-<target>.wav     the scene, 16 bit, mono
+    stems/<fold>-<number>-A-<target>.wav     its event alone, same scale
+    meta/esc50.csv                           filename, fold, target, ...
+    noise/tr, noise/cv, noise/tt             noise, in the layout of WHAM!
+    scenes.json                              settings, version and checksum
+
+Scenes of several events have as many targets and categories, joined by a
+plus, and as many channels in their stem, in that order.
+
+Each clip is drawn from its own generator, seeded by seed, target, fold and
+index: it stays the same whatever else is made with it.
+"""
+
+import csv
+import hashlib
+import json
+import numbers
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.lock import remove_leftovers
+
+__all__ = ["CLASSES", "NOISE_SPLITS", "make_scenes"]
+
+VERSION = 1  # raise it whenever the same settings give other sounds
+
+
+NOISE_SPLITS = {"tr": 6, "cv": 3, "tt": 3}  # split: number of recordings
+
+
+_COLUMNS = (
+    "filename",
+    "fold",
+    "target",
+    "category",
+    "esc10",
+    "src_file",
+    "take",
+)
+
+
+_INFO = "scenes.json"
+
+
+_PLUS = "+"  # between the classes of a scene of several events
+
+
+_FADE_S = 0.01
+
+
+_MARGIN_S = 0.1  # between an event and the clip's ends
+
+
+def _log_uniform(rng, low, high):
+    """Draw a number uniformly on a logarithmic scale."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def _fade(x, rate):
+    """Fade both ends in and out, so that they do not click."""
+    n = round(_FADE_S * rate)
+    ramp = np.sin(0.5 * np.pi * (np.arange(n) + 0.5) / n) ** 2
+    x = x.copy()
+    x[:n] *= ramp
+    x[-n:] *= ramp[::-1]
+    return x
+
+
+def _tone(frequency, rate, rng):
+    """Sine that follows `frequency` [samples] in Hz, from a random phase."""
+    phase = 2 * np.pi * np.cumsum(frequency) / rate
+    return np.sin(phase + rng.uniform(0, 2 * np.pi))
+
+
+def _coloured_noise(rng, n, rate, slope, low=50.0, high=None):
+    """Noise of power 1/f^slope, flat below 50 Hz, cut to a band, RMS 1."""
+    spectrum = np.fft.rfft(rng.standard_normal(n))
+    frequency = np.fft.rfftfreq(n, 1 / rate)
+    spectrum *= np.maximum(frequency, 50.0) ** (-slope / 2)
+    if high is not None:
+        spectrum[(frequency < low) | (frequency > high)] = 0.0
+    spectrum[0] = 0.0
+    x = np.fft.irfft(spectrum, n)
+    return x / np.sqrt(np.mean(x**2))
+
+
+def _sweep_up(rng, n, rate):
+    """Tone whose pitch rises by two octaves or a little more."""
+    start = _log_uniform(rng, 300, 1000)
+    ratio = rng.uniform(4, 6)
+    return _tone(start * ratio ** (np.arange(n) / n), rate, rng)
+
+
+def _sweep_down(rng, n, rate):
+    """Tone whose pitch falls by two octaves or a little more."""
+    end = _log_uniform(rng, 300, 1000)
+    ratio = rng.uniform(4, 6)
+    return _tone(end * ratio ** (1 - np.arange(n) / n), rate, rng)
+
+
+def _harmonic_stack(rng, n, rate):
+    """Steady pitch with twelve harmonics."""
+    pitch = np.full(n, _log_uniform(rng, 150, 400))
+    return sum(_tone(k * pitch, rate, rng) / k**0.7 for k in range(1, 13))
+
+
+def _vibrato(rng, n, rate):
+    """Tone whose pitch goes up and down smoothly."""
+    centre = _log_uniform(rng, 700, 2500)
+    depth = rng.uniform(0.12, 0.2)
+    wave = _tone(np.full(n, rng.uniform(5, 8)), rate, rng)
+    return _tone(centre * (1 + depth * wave), rate, rng)
+
+
+def _tremolo(rng, n, rate):
+    """Tone of steady pitch whose level goes up and down fast."""
+    centre = np.full(n, _log_uniform(rng, 500, 3000))
+    wave = _tone(np.full(n, rng.uniform(10, 18)), rate, rng)
+    return _tone(centre, rate, rng) * (0.5 + 0.5 * wave)
+
+
+def _low_band(rng, n, rate):
+    """Steady noise in a band of one octave and a half, below 1 kHz."""
+    low = _log_uniform(rng, 150, 350)
+    return _coloured_noise(rng, n, rate, 0.0, low, 2.8 * low)
+
+
+def _high_band(rng, n, rate):
+    """Steady noise in a band 2 kHz wide, above 3.5 kHz."""
+    low = rng.uniform(3500, 5000)
+    return _coloured_noise(rng, n, rate, 0.0, low, low + 2000)
+
+
+def _clicks(rng, n, rate, times, levels):
+    """Damped bursts of one pitch at `times`, in seconds."""
+    pitch = _log_uniform(rng, 1500, 4500)
+    t = np.arange(round(0.03 * rate)) / rate
+    burst = np.exp(-t / 0.008) * np.sin(2 * np.pi * pitch * t)
+    x = np.zeros(n + len(t))
+    for time, level in zip(times, levels):
+        start = round(time * rate)
+        x[start : start + len(t)] += level * burst
+    return x[:n]
+
+
+def _click_train(rng, n, rate):
+    """Clicks at equal distances."""
+    times = np.arange(_FADE_S, n / rate - 0.02, 1 / rng.uniform(12, 22))
+    return _clicks(rng, n, rate, times, np.ones(len(times)))
+
+
+def _bounce(rng, n, rate):
+    """Clicks that come ever faster and softer, as from a bouncing ball."""
+    shrink = rng.uniform(0.72, 0.8)
+    seconds = n / rate - 2 * _FADE_S
+    gaps = seconds * (1 - shrink) * shrink ** np.arange(30)
+    gaps = gaps[gaps > 0.012]
+    times = _FADE_S + np.concatenate([[0.0], np.cumsum(gaps)])
+    return _clicks(rng, n, rate, times, 0.93 ** np.arange(len(times)))
+
+
+def _trill(rng, n, rate):
+    """Two pitches that alternate in steps."""
+    low = _log_uniform(rng, 500, 1700)
+    wave = _tone(np.full(n, rng.uniform(4, 7)), rate, rng)
+    return _tone(
+        np.where(wave > 0, low * rng.uniform(1.5, 1.8), low), rate, rng
+    )
+
+
+_EVENTS = (
+    ("sweep_up", _sweep_up),
+    ("sweep_down", _sweep_down),
+    ("harmonic_stack", _harmonic_stack),
+    ("vibrato", _vibrato),
+    ("tremolo", _tremolo),
+    ("low_band", _low_band),
+    ("high_band", _high_band),
+    ("click_train", _click_train),
+    ("bounce", _bounce),
+    ("trill", _trill),
+)
+
+
+CLASSES = tuple(name for name, _ in _EVENTS)
+
+
+def _beep(rng, n, rate):
+    """Distractor: a short plain tone, neither moving nor repeated."""
+    return _tone(np.full(n, _log_uniform(rng, 400, 4000)), rate, rng)
+
+
+def _knock(rng, n, rate):
+    """Distractor: one decaying burst of noise over all frequencies."""
+    return rng.standard_normal(n) * np.exp(-np.arange(n) / (0.02 * rate))
+
+
+def _distractors(rng, n, rate, onset, length):
+    """Beep and knock, each in every second clip, centred outside the event.
+
+    Their centre is never within the event, so at most half of one overlaps.
+    Nothing here knows the class.
+    """
+    x = np.zeros(n)
+    for make in (_beep, _knock):
+        size = round(rng.uniform(0.08, 0.16) * rate)
+        level = rng.uniform(0.3, 0.8)
+        centre = size // 2 + round(rng.uniform() * (n - size - length))
+        if centre >= onset:
+            centre += length
+        sound = _fade(make(rng, size, rate), rate)
+        if rng.uniform() < 0.5:
+            start = centre - size // 2
+            sound *= level / np.abs(sound).max()
+            x[start : start + size] += sound
+    return x
+
+
+def _make_clip(target, fold, index, duration_s, sample_rate, seed):
+    """Draw one scene.
+
+    Levels are set by the peak of the event and not by its power, so that
+    neither the level of the rest nor the peak of the mixture tells the class.
+
+    Returns
+    -------
+    mixture, stem : np.ndarray
+        Two signals [samples] on the same scale, within -1 and 1.
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, target, fold, index]))
+    n = round(duration_s * sample_rate)
+    seconds = rng.uniform(0.4, min(1.0, 0.5 * duration_s))
+    onset_s = rng.uniform(_MARGIN_S, duration_s - seconds - _MARGIN_S)
+    length, onset = round(seconds * sample_rate), round(onset_s * sample_rate)
+    peak = rng.uniform(0.45, 0.7)
+    noise_level = 10 ** (-rng.uniform(18, 26) / 20)
+    slope = rng.uniform(0, 2)
+    rest = noise_level * _coloured_noise(rng, n, sample_rate, slope)
+    rest += _distractors(rng, n, sample_rate, onset, length)
+
+    event = _fade(_EVENTS[target][1](rng, length, sample_rate), sample_rate)
+    stem = np.zeros(n)
+    stem[onset : onset + length] = event / np.abs(event).max()
+    # only where peaks happen to meet: nothing is clipped
+    scale = min(peak, 0.95 / np.abs(rest + stem).max())
+    return scale * (rest + stem), scale * stem
+
+
+def _make_scene(targets, fold, index, duration_s, sample_rate, seed):
+    """Draw a scene of one event or more; the first brings the background.
+
+    Returns
+    -------
+    mixture, stems : np.ndarray
+        The signal [samples] and its events [samples, events].
+    """
+    if len(targets) > 1:
+        # Sounds that no other scene has.
+        index += 10000 * (1 + targets[0])
+    clips = [
+        _make_clip(target, fold, index, duration_s, sample_rate, seed)
+        for target in targets
+    ]
+    stems = np.stack([stem for _, stem in clips], axis=1)
+    mixture = clips[0][0] + stems[:, 1:].sum(1)
+    peak = np.abs(mixture).max()
+    # One clip keeps within that; only where several meet is it left.
+    scale = 0.95 / peak if peak > 0.96 else 1.0
+    return scale * mixture, scale * stems
+
+
+def _draw_targets(target, fold, index, n_events, seed):
+    """Classes of a scene: this one, and as many others as it shall have."""
+    rng = np.random.Generator(
+        np.random.PCG64([seed, 2000 + target, fold, index])
+    )
+    others = [other for other in range(len(CLASSES)) if other != target]
+    count = int(rng.choice(n_events)) - 1
+    return [target, *rng.choice(others, count, replace=False).tolist()]
+
+
+def _make_noise(split, index, sample_rate, seed):
+    """Draw one noise recording of about ten seconds: pink, brown or a band.
+
+    The second word of the seed keeps it apart from every clip.
+    """
+    word = 1000 + list(NOISE_SPLITS).index(split)
+    rng = np.random.Generator(np.random.PCG64([seed, word, 0, index]))
+    # whole tenths of a second: a length whose FFT is fast
+    n = round(round(rng.uniform(9, 11), 1) * sample_rate)
+    low, high = 50.0, None
+    if index % 3 == 2:
+        low = _log_uniform(rng, 150, 1500)
+        high = low * rng.uniform(3, 5)
+    slope = (1.0, 2.0, 0.5)[index % 3] + rng.uniform(-0.3, 0.3)
+    x = _coloured_noise(rng, n, sample_rate, slope, low, high)
+    wave = _tone(np.full(n, rng.uniform(0.1, 1.0)), sample_rate, rng)
+    x *= 1 + rng.uniform(0.2, 0.7) * wave
+    return rng.uniform(0.3, 0.7) * x / np.abs(x).max()
+
+
+def _write_wav(path, x, rate):
+    """Write a signal as 16-bit PCM."""
+    sf.write(str(path), np.rint(32768 * x).astype(np.int16), rate)
+
+
+def _checksum(folder):
+    """SHA-256 over names and bytes of all sounds and the csv in `folder`."""
+    digest = hashlib.sha256()
+    files = [folder / "meta" / "esc50.csv"]
+    for name in ("audio", "stems", "noise"):
+        files += (folder / name).rglob("*.wav")
+    for path in sorted(path.relative_to(folder).as_posix() for path in files):
+        content = hashlib.sha256((folder / path).read_bytes()).hexdigest()
+        digest.update(f"{path} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _write(folder, settings):
+    """Write the whole data set into `folder`, which exists and is empty."""
+    rate, seed = settings["sample_rate"], settings["seed"]
+    for name in ("audio", "stems", "meta", "noise"):
+        (folder / name).mkdir()
+    rows = []
+    for fold in range(1, settings["n_folds"] + 1):
+        for target in range(len(CLASSES)):
+            for index in range(settings["clips_per_class"]):
+                targets = _draw_targets(
+                    target, fold, index, settings["n_events"], seed
+                )
+                label = _PLUS.join(map(str, targets))
+                category = _PLUS.join(CLASSES[target] for target in targets)
+                number = f"{target + 1}{fold:02d}{index:04d}"
+                name = f"{fold}-{number}-A-{label}.wav"
+                mixture, stems = _make_scene(
+                    targets, fold, index, settings["duration_s"], rate, seed
+                )
+                _write_wav(folder / "audio" / name, mixture, rate)
+                _write_wav(folder / "stems" / name, stems, rate)
+                rows.append((name, fold, label, category, True, number, "A"))
+    for split, count in NOISE_SPLITS.items():
+        (folder / "noise" / split).mkdir()
+        for index in range(count):
+            _write_wav(
+                folder / "noise" / split / f"{split}{index:02d}.wav",
+                _make_noise(split, index, rate, seed),
+                rate,
+            )
+    path = folder / "meta" / "esc50.csv"
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(rows)
+    info = {"version": VERSION, "settings": settings}
+    info["sha256"] = _checksum(folder)
+    text = json.dumps(info, indent=2, sort_keys=True) + "\n"
+    (folder / _INFO).write_text(text, encoding="utf-8")
+
+
+def _is_made(folder, settings):
+    """Tell whether `folder` holds these scenes; raise if it holds others."""
+    if not folder.exists():
+        return False
+    if not folder.is_dir():
+        raise LMACError(f"{folder}: found a file, need a folder for scenes")
+    if not any(folder.iterdir()):
+        return False
+    remedy = "delete it or name another folder"
+    if not (folder / _INFO).is_file():
+        raise LMACError(
+            f"{folder}: found files but no {_INFO}, need an absent or empty "
+            "folder, or one made by make_scenes"
+        )
+    try:
+        info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+        # Scenes of older versions have one event and do not say so.
+        found = {"n_events": [1], **info["settings"]}
+        found["version"] = info["version"]
+        checksum = info["sha256"]
+    except (ValueError, KeyError, TypeError):
+        raise LMACError(
+            f"{folder / _INFO}: found no settings, version and sha256, need "
+            f"the file that make_scenes wrote; {remedy}"
+        ) from None
+    needed = dict(settings, version=VERSION)
+    for key, value in needed.items():
+        if found.get(key) != value:
+            raise LMACError(
+                f"{folder}: found scenes made with {key}={found.get(key)}, "
+                f"need {key}={value}; {remedy}"
+            )
+    try:
+        intact = _checksum(folder) == checksum
+    except FileNotFoundError:
+        intact = False
+    if not intact:
+        raise LMACError(
+            f"{folder}: found sounds or a csv changed since they were made, "
+            f"need those of {_INFO}; {remedy}"
+        )
+    return True
+
+
+def _check_integer(key, value, low, high):
+    """Return `value` as int, or raise the error that names `key`."""
+    is_integer = isinstance(value, numbers.Integral)
+    if not is_integer or isinstance(value, bool) or not low <= value <= high:
+        raise LMACError(
+            f"{key}: found {value!r}, need an integer from {low} to {high}"
+        )
+    return int(value)
+
+
+def make_scenes(
+    folder,
+    clips_per_class=8,
+    n_folds=5,
+    duration_s=2.0,
+    sample_rate=16000,
+    seed=0,
+    n_events=(1,),
+):
+    """Write the embedded data set, or find it already written.
+
+    The same settings give the same bytes. The data set is written under a
+    temporary name beside `folder` and renamed at the end: a folder of that
+    name is always complete, also when two processes make it at once.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where to write. It must be absent, empty, or made before with the
+        same settings.
+    clips_per_class : int
+        Number of clips of each class in each fold; with several events, of
+        clips in which it is named first.
+    n_folds : int
+        Number of folds, counted from 1.
+    duration_s : float
+        Length of a clip in seconds, at least 1.
+    sample_rate : int
+        Sampling frequency in Hz, at least 16000.
+    seed : int
+        Seed of all random draws.
+    n_events : list of int
+        How many events a clip may have, each of another class; the number is
+        drawn for each clip.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    LMACError
+        If an argument is out of range, or if `folder` cannot be written,
+        holds other files, scenes of other settings (the setting is named),
+        or scenes that were changed.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as tmp:
+    ...     folder = make_scenes(f"{tmp}/scenes", clips_per_class=1, n_folds=1)
+    ...     len(list((folder / "audio").iterdir()))
+    10
+    """
+    is_number = isinstance(duration_s, numbers.Real)
+    is_number = is_number and not isinstance(duration_s, bool)
+    if not is_number or not 1 <= duration_s <= 60:
+        raise LMACError(
+            f"duration_s: found {duration_s!r}, need a number from 1 to 60"
+        )
+    if not isinstance(n_events, (list, tuple)) or not n_events:
+        raise LMACError(
+            f"n_events: found {n_events!r}, need a list of numbers of events"
+        )
+    settings = {
+        "clips_per_class": _check_integer(
+            "clips_per_class", clips_per_class, 1, 9999
+        ),
+        "n_folds": _check_integer("n_folds", n_folds, 1, 99),
+        "duration_s": float(duration_s),
+        "sample_rate": _check_integer(
+            "sample_rate", sample_rate, 16000, 192000
+        ),
+        "seed": _check_integer("seed", seed, 0, 2**32 - 1),
+        "n_events": [
+            _check_integer("n_events", count, 1, len(CLASSES))
+            for count in n_events
+        ],
+    }
+    asked, folder = Path(folder), Path(os.path.realpath(folder))
+    if _is_made(folder, settings):
+        return asked
+    hidden = rf"\.{re.escape(folder.name)}\.(\d+)\.[0-9a-f]{{32}}"
+    remove_leftovers(folder.parent, hidden)
+    temporary = folder.with_name(
+        f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex}"
+    )
+    try:
+        temporary.mkdir(parents=True)
+        _write(temporary, settings)
+        os.rename(temporary, folder)
+    except (OSError, sf.LibsndfileError) as error:
+        # the rename fails where another process has just finished
+        if not _is_made(folder, settings):
+            raise LMACError(
+                f"{folder}: found that it cannot be written ({error}), need "
+                "a folder that can be made"
+            ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return asked

@@ -1,0 +1,596 @@
+"""Settings of the evaluation: what is mixed into the clips, and how loud.
+
+A setting turns a clip into what the classifier is given: the clip as it is,
+or with noise, white noise, speech or a second clip of the same data. Its
+second sound is drawn from a hash of the seed, the kind of the setting and the
+clip's id, and from nothing else: order, batches, workers, processes and the
+global random state play no part. The level is not in the hash, so that one
+clip meets one second sound at all of its levels and a table over SNRs compares
+levels, not draws.
+
+Two forms of level
+    SNR: the mean power of the clip over that of the second sound, over the
+    whole clip, in dB.
+
+    The paper's: both sounds at unit norm, then ``0.8 x + 0.2 n`` for
+    mixtures and speech and ``x + 0.5 n`` for white noise. After the scaling
+    to the peak only the quotient of the weights is left, so these are SNRs
+    of ``20 log10(0.8 / 0.2) = 12.04`` dB and ``20 log10(1 / 0.5) = 6.02`` dB.
+    (Its WHAM! noise has the weights 1 and 1, which is ``noise 0 dB``.)
+
+The published recipe divides by the largest sample; here it is the largest
+absolute one, so that no sample is beyond one. It mixes a clip with any other,
+which is ``any-class mixture paper``, twice with new draws in each run; it cuts
+speech at its start, and pads it at its end.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import torch
+
+from lmac_sb.data.audio import MIN_LENGTH_S, read_audio
+from lmac_sb.data.noise import MAX_DRAWS, MIN_NOISE_RMS, SUFFIXES, NoiseMixer
+from lmac_sb.utils.errors import LMACError
+
+__all__ = [
+    "Clean",
+    "Mixture",
+    "Noise",
+    "Speech",
+    "WhiteNoise",
+    "make_settings",
+]
+
+MAX_SNR_DB = 100.0  # beyond it, one of the two is lost in float32
+MIXTURES = {  # kinds by `classes`
+    "other": "mixture",
+    "same": "same-class mixture",
+    "any": "any-class mixture",
+}
+PAPER_SNR_DB = {
+    "white": 20 * math.log10(1 / 0.5),
+    "speech": 20 * math.log10(0.8 / 0.2),
+    **dict.fromkeys(MIXTURES.values(), 20 * math.log10(0.8 / 0.2)),
+}
+# How ESC-50 names its clips: fold, recording, take of it, class.
+_TAKE = re.compile(r"\d+-(?P<recording>[^-]+)-[A-Z]+-\d+")
+_SPEC = re.compile(r"(?P<kind>.+) (?:(?P<snr>[-+]?\d+(\.\d*)?) ?db|paper)")
+
+
+class _Setting:
+    """A clip in; out the mixture, and the clip within it."""
+
+    def __call__(self, wav, clip_id):
+        """Mix one clip.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            The preprocessed clip, on the CPU, [samples].
+        clip_id : str
+            Its id, which picks the second sound.
+
+        Returns
+        -------
+        mixture : torch.Tensor
+            Both with a common peak of one, [samples]. A silent clip stays as
+            it is: no gain gives silence the wanted ratio.
+        clean : torch.Tensor
+            The clip at the gain that it has in the mixture, [samples].
+
+        Raises
+        ------
+        LMACError
+            When the clip or the second sound cannot be used.
+        """
+        if wav.dim() != 1 or len(wav) == 0 or not wav.is_floating_point():
+            raise LMACError(
+                f"clip {clip_id}: found {wav.dtype} of shape "
+                f"{list(wav.shape)}, needed floats [samples], not empty"
+            )
+        if not torch.isfinite(wav).all():
+            raise LMACError(f"clip {clip_id}: holds NaN or infinite values")
+        if not wav.any():
+            return wav.clone(), wav.clone()
+        with _one_thread():
+            return self._mix(wav, str(clip_id))
+
+
+class Clean(_Setting):
+    """The clip as it is.
+
+    Example
+    -------
+    >>> mixture, clean = Clean()(torch.tensor([0.5, -1.0]), "clip-1")
+    >>> mixture, clean
+    (tensor([ 0.5000, -1.0000]), tensor([ 0.5000, -1.0000]))
+    """
+
+    name = "clean"
+
+    def _mix(self, wav, clip_id):
+        """The clip twice."""
+        return wav.clone(), wav.clone()
+
+
+class Noise(_Setting):
+    """Background noise in the layout of WHAM!, see `NoiseMixer`.
+
+    A long recording is cut at a drawn place, a short one is repeated.
+
+    Arguments
+    ---------
+    folder : str or path
+        Folder that holds the parts as sub-folders.
+    part : str
+        The sub-folder to draw from: `tr`, `cv` or `tt`.
+    sample_rate : int
+        Rate of the clips in Hz.
+    snr_db : float
+        Ratio of the clip's mean power to the noise's in dB.
+    seed : int
+        Seed of the draws.
+
+    Raises
+    ------
+    LMACError
+        When the folder or part is missing or empty, a recording of it is no
+        audio or shorter than 0.1 s, or an argument is wrong.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "tt").mkdir()
+    >>> noise = np.random.default_rng(0).normal(0, 0.1, 16000)
+    >>> sf.write(folder / "tt" / "n.wav", noise, 8000)
+    >>> setting = Noise(folder, "tt", 8000, snr_db=10)
+    >>> mixture, clean = setting(torch.randn(8000), "clip-1")
+    >>> setting.name, mixture.shape
+    ('noise 10 dB', torch.Size([8000]))
+    """
+
+    def __init__(self, folder, part, sample_rate, snr_db, seed=0):
+        snr_db, level = _check_level(snr_db)
+        self.name = f"noise {level}"
+        self.mixer = NoiseMixer(folder, part, sample_rate, snr_db, seed)
+        for path in self.mixer.files:
+            try:
+                seconds = sf.info(path).duration
+            except (OSError, RuntimeError) as error:
+                raise LMACError(
+                    f"{path}: noise cannot be read ({error})"
+                ) from error
+            _check_duration(path, seconds)
+
+    def _mix(self, wav, clip_id):
+        """By the mixer that training and validation use."""
+        return self.mixer(wav, clip_id)
+
+
+class _Contamination(_Setting):
+    """A second sound that is drawn here, by the method `_draw`."""
+
+    def __init__(self, kind, snr_db, paper, seed):
+        if (snr_db is None) == (not paper):
+            raise LMACError(
+                f"{kind}: found snr_db={snr_db!r} and paper={paper!r}, needed "
+                "either an SNR in dB or paper=True"
+            )
+        if paper:
+            self.snr_db, level = PAPER_SNR_DB[kind], "paper"
+        else:
+            self.snr_db, level = _check_level(snr_db)
+        self.kind = kind
+        self.name = f"{kind} {level}"
+        self.seed = seed
+
+    def _mix(self, wav, clip_id):
+        """Draw the second sound, and add it at its level."""
+        key = json.dumps([self.seed, self.kind, clip_id])
+        digest = hashlib.sha256(key.encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(digest, "big"))
+        sound = self._draw(len(wav), clip_id, rng).to(wav)
+        wanted = _power(wav) / 10 ** (self.snr_db / 10)
+        mixture = wav + math.sqrt(wanted / _power(sound)) * sound
+        peak = mixture.abs().max().clamp_min(1e-8)
+        return mixture / peak, wav / peak
+
+
+class WhiteNoise(_Contamination):
+    """White Gaussian noise.
+
+    Arguments
+    ---------
+    snr_db : float or None
+        Ratio of the clip's mean power to the noise's in dB.
+    paper : bool
+        Whether to mix in the paper's form instead.
+    seed : int
+        Seed of the draws.
+
+    Raises
+    ------
+    LMACError
+        When an argument is wrong.
+
+    Example
+    -------
+    >>> mixture, clean = WhiteNoise(snr_db=0)(torch.ones(8000), "clip-1")
+    >>> round((clean.norm() / (mixture - clean).norm()).item(), 4)
+    1.0
+    >>> WhiteNoise(paper=True).name
+    'white paper'
+    """
+
+    def __init__(self, snr_db=None, paper=False, seed=0):
+        super().__init__("white", snr_db, paper, seed)
+
+    def _draw(self, n_samples, clip_id, rng):
+        """White noise, [n_samples]."""
+        return torch.from_numpy(rng.standard_normal(n_samples))
+
+
+class Speech(_Contamination):
+    """Speech from a folder of recordings.
+
+    A long recording is cut at a drawn place, a short one lies at a drawn
+    place in silence.
+
+    Arguments
+    ---------
+    folder : str or path
+        Holds wav, flac or Ogg files, at any depth, such as LJSpeech.
+    sample_rate : int
+        Rate of the clips in Hz; speech at another rate is resampled.
+    snr_db : float or None
+        Ratio of the clip's mean power to the speech's in dB.
+    paper : bool
+        Whether to mix in the paper's form instead.
+    seed : int
+        Seed of the draws.
+
+    Raises
+    ------
+    LMACError
+        When the folder is missing or empty, or an argument is wrong.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> sound = np.random.default_rng(0).normal(0, 0.1, 4000)
+    >>> sf.write(folder / "s.wav", sound, 8000)
+    >>> setting = Speech(folder, 8000, paper=True)
+    >>> mixture, clean = setting(torch.randn(8000), "clip-1")
+    >>> round((clean.norm() / (mixture - clean).norm()).item(), 4)
+    4.0
+    """
+
+    def __init__(self, folder, sample_rate, snr_db=None, paper=False, seed=0):
+        super().__init__("speech", snr_db, paper, seed)
+        self.sample_rate = sample_rate
+        files = {
+            path.relative_to(folder).as_posix(): str(path)
+            for path in Path(folder).rglob("*")
+            if path.suffix.lower() in SUFFIXES and path.is_file()
+        }
+        if not files:
+            raise LMACError(
+                f"{folder}: no speech found, needed a folder with "
+                f"{', '.join(SUFFIXES)} files, at any depth"
+            )
+        # Sorted, so that the file system's order plays no part.
+        self.files = [files[name] for name in sorted(files)]
+
+    def _draw(self, n_samples, clip_id, rng):
+        """A stretch of one of the files, [n_samples]."""
+        return _draw_excerpt(
+            self.files, n_samples, self.sample_rate, clip_id, rng
+        )
+
+
+class Mixture(_Contamination):
+    """A second clip of the same data.
+
+    It is never the clip itself, nor, where clips are named as in ESC-50,
+    another take of the same recording. A long second clip is cut at a drawn
+    place, a short one lies at a drawn place in silence.
+
+    Arguments
+    ---------
+    entries : dict
+        Clip ids to entries of a manifest, of which `wav` and `class_string`
+        are used. Give the whole split, also when only some of its clips are
+        evaluated: it is what the second clip is drawn from.
+    sample_rate : int
+        Rate of the clips in Hz; those at another rate are resampled.
+    classes : str
+        Class of the second clip: `other`, `same` or `any`.
+    snr_db : float or None
+        Ratio of the clip's mean power to the second clip's in dB.
+    paper : bool
+        Whether to mix in the paper's form instead.
+    seed : int
+        Seed of the draws.
+
+    Raises
+    ------
+    LMACError
+        When there is a clip without a second one, or an argument is wrong.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> sound = np.random.default_rng(0).normal(0, 0.1, 4000)
+    >>> sf.write(folder / "a.wav", sound, 8000)
+    >>> wav = str(folder / "a.wav")
+    >>> entries = {
+    ...     name: {"wav": wav, "class_string": name} for name in ("cat", "dog")
+    ... }
+    >>> setting = Mixture(entries, 8000, snr_db=-5)
+    >>> setting.name, setting.candidates("cat")
+    ('mixture -5 dB', ['dog'])
+    >>> mixture, clean = setting(torch.randn(8000), "cat")
+    >>> Mixture(entries, 8000, classes="same", snr_db=0)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: same-class mixture: clip cat (class 'cat') ...
+    """
+
+    def __init__(
+        self,
+        entries,
+        sample_rate,
+        classes="other",
+        snr_db=None,
+        paper=False,
+        seed=0,
+    ):
+        if classes not in MIXTURES:
+            known = ", ".join(MIXTURES)
+            raise LMACError(f"classes: found {classes!r}, needed {known}")
+        super().__init__(MIXTURES[classes], snr_db, paper, seed)
+        self.sample_rate = sample_rate
+        self.classes = classes
+        # Sorted, so that the order of the manifest plays no part.
+        self.clips = dict(sorted(_read_entries(entries).items()))
+        for clip_id in self.clips:
+            self.candidates(clip_id)
+
+    def candidates(self, clip_id):
+        """Sorted ids of the clips that the second one is drawn from."""
+        if clip_id not in self.clips:
+            raise LMACError(
+                f"{self.kind}: clip {clip_id} is not among the "
+                f"{len(self.clips)} clips of the split"
+            )
+        _, label, recording = self.clips[clip_id]
+        found = [
+            other_id
+            for other_id, (_, other_label, other) in self.clips.items()
+            if other != recording
+            and (
+                self.classes == "any"
+                or (other_label == label) == (self.classes == "same")
+            )
+        ]
+        if not found:
+            raise LMACError(
+                f"{self.kind}: clip {clip_id} (class {label!r}) needs a clip "
+                f"of {self.classes} class and of another recording, found "
+                f"none among the {len(self.clips)} clips of the split"
+            )
+        return found
+
+    def _draw(self, n_samples, clip_id, rng):
+        """A stretch of another clip, [n_samples]."""
+        files = [self.clips[other][0] for other in self.candidates(clip_id)]
+        return _draw_excerpt(files, n_samples, self.sample_rate, clip_id, rng)
+
+
+def make_settings(
+    specs,
+    entries,
+    sample_rate,
+    seed=0,
+    wham_folder=None,
+    speech_folder=None,
+    part="tt",
+):
+    """Settings by name, as written in a yaml file::
+
+        settings:
+            - clean
+            - noise 10 dB
+            - white paper # or any SNR, as for the others
+            - speech 0 dB
+            - mixture paper # with a clip of another class
+            - same-class mixture 0 dB
+            - any-class mixture -5 dB
+
+    Arguments
+    ---------
+    specs : list of str or str
+        The names; a single one may stand alone.
+    entries : dict
+        Manifest of the whole evaluated split, for mixtures.
+    sample_rate : int
+        Rate of the clips in Hz.
+    seed : int
+        Seed of all draws.
+    wham_folder : str, path or None
+        Noise in the layout of WHAM!, needed for `noise`.
+    speech_folder : str, path or None
+        Folder of recordings, needed for `speech`.
+    part : str
+        Part of the noise: `tr`, `cv` or `tt`.
+
+    Returns
+    -------
+    list
+        The settings in their order; each has the name of its table row as
+        `name`, and is called as `mixture, clean = setting(wav, clip_id)`.
+
+    Raises
+    ------
+    LMACError
+        When a name is unknown or given twice, or a folder is missing.
+
+    Example
+    -------
+    >>> specs = ["clean", "white 5.0 dB", "white paper"]
+    >>> [setting.name for setting in make_settings(specs, {}, 8000)]
+    ['clean', 'white 5 dB', 'white paper']
+    >>> make_settings(["noise 0 dB"], {}, 8000)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: wham_folder: found None, but the setting 'noise...
+    """
+    specs = [specs] if isinstance(specs, str) else specs
+    if not isinstance(specs, (list, tuple)) or not specs:
+        raise LMACError(
+            f"settings: found {specs!r}, needed a list of {_known()}"
+        )
+    classes = {kind: name for name, kind in MIXTURES.items()}
+    settings = []
+    for spec in specs:
+        kind, level = _parse(spec)
+        common = {**level, "seed": seed}
+        if kind == "clean":
+            setting = Clean()
+        elif kind == "noise":
+            folder = _check_folder("wham_folder", wham_folder, spec)
+            setting = Noise(folder, part, sample_rate, **common)
+        elif kind == "white":
+            setting = WhiteNoise(**common)
+        elif kind == "speech":
+            folder = _check_folder("speech_folder", speech_folder, spec)
+            setting = Speech(folder, sample_rate, **common)
+        else:
+            setting = Mixture(entries, sample_rate, classes[kind], **common)
+        if setting.name in [other.name for other in settings]:
+            raise LMACError(f"settings: found {setting.name!r} twice")
+        settings.append(setting)
+    return settings
+
+
+def _known():
+    """The names that `make_settings` understands."""
+    forms = [f"{kind} <SNR> dB, {kind} paper" for kind in PAPER_SNR_DB]
+    return ", ".join(["clean", "noise <SNR> dB", *forms])
+
+
+def _parse(spec):
+    """Kind and level, as keyword arguments, of a setting's name."""
+    text = " ".join(spec.split()).lower() if isinstance(spec, str) else ""
+    if text == "clean":
+        return text, {}
+    match = _SPEC.fullmatch(text)
+    kind = match and match["kind"]
+    if kind in PAPER_SNR_DB and match["snr"] is None:
+        return kind, {"paper": True}
+    if kind in ("noise", *PAPER_SNR_DB) and match["snr"] is not None:
+        return kind, {"snr_db": float(match["snr"])}
+    raise LMACError(f"settings: found {spec!r}, needed one of {_known()}")
+
+
+def _check_folder(key, folder, spec):
+    """The folder of a key, or an error that says who needs it."""
+    if folder is None or not os.path.isdir(folder):
+        needed = {
+            "wham_folder": "noise in the layout of WHAM! (tr/, cv/, tt/)",
+            "speech_folder": "speech recordings, such as LJSpeech",
+        }[key]
+        found = None if folder is None else f"no folder at {folder}"
+        raise LMACError(
+            f"{key}: found {found}, but the setting {spec!r} needs a folder "
+            f"of {needed}"
+        )
+    return folder
+
+
+def _check_level(snr_db):
+    """An SNR as a float, and as it stands in a name."""
+    if (
+        isinstance(snr_db, bool)
+        or not isinstance(snr_db, (int, float))
+        or not abs(snr_db) <= MAX_SNR_DB  # not so for NaN
+    ):
+        raise LMACError(
+            f"snr_db: found {snr_db!r}, needed a number from -{MAX_SNR_DB:g} "
+            f"to {MAX_SNR_DB:g} dB"
+        )
+    snr_db = float(snr_db) + 0.0  # -0.0 becomes 0.0
+    return snr_db, f"{snr_db:.12g} dB"
+
+
+def _check_duration(path, seconds):
+    """Refuse a recording that is too short."""
+    if seconds < MIN_LENGTH_S:
+        raise LMACError(
+            f"{path}: {seconds:.4f} s long, at least {MIN_LENGTH_S} s are "
+            "needed"
+        )
+
+
+@contextlib.contextmanager
+def _one_thread():
+    """Compute as a loader's workers do: the threads change the last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _power(wav):
+    """Mean power of a signal [samples] as a float."""
+    return wav.double().square().mean().item()
+
+
+def _draw_excerpt(files, n_samples, sample_rate, clip_id, rng):
+    """A stretch of a random file, [n_samples], never silent."""
+    drawn = set()
+    for _ in range(MAX_DRAWS):
+        path = files[int(rng.integers(len(files)))]
+        sound = read_audio(path, sample_rate)
+        _check_duration(path, len(sound) / sample_rate)
+        spare = len(sound) - n_samples
+        place = int(rng.integers(abs(spare) + 1))
+        if spare < 0:
+            sound = torch.nn.functional.pad(sound, (place, -spare - place))
+        else:
+            sound = sound[place : place + n_samples]
+        if math.sqrt(_power(sound)) >= MIN_NOISE_RMS:
+            return sound
+        drawn.add(path)
+    raise LMACError(
+        f"{', '.join(sorted(drawn))}: {MAX_DRAWS} excerpts drawn for clip "
+        f"{clip_id} and all silent, an RMS of {MIN_NOISE_RMS} is needed"
+    )
+
+
+def _read_entries(entries):
+    """Clip ids to file, class and recording."""
+    if not entries:
+        raise LMACError("mixture: found a manifest without clips, needed two")
+    clips = {}
+    for clip_id, entry in entries.items():
+        missing = sorted({"wav", "class_string"} - set(entry))
+        if missing:
+            raise LMACError(
+                f"clip {clip_id}: its entry in the manifest has no "
+                f"{' and no '.join(missing)}, which mixtures need"
+            )
+        take = _TAKE.fullmatch(clip_id)
+        recording = take["recording"] if take else clip_id
+        clips[clip_id] = entry["wav"], entry["class_string"], recording
+    return clips

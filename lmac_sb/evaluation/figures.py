@@ -1,0 +1,317 @@
+"""Figures of an evaluation, each as PNG and SVG.
+
+What is drawn are the rows of an evaluation, or lines: a dict from name to
+points (x, figures), the figures being a dict from metric to ``mean``, ``low``
+and ``high``, such as `lmac_sb.metrics.summary.summarize` gives for each method.
+Matplotlib is loaded when a figure is drawn; the same values give the same
+bytes.
+"""
+
+import math
+from pathlib import Path
+from statistics import fmean
+
+from lmac_sb.evaluation.tables import curves, natural
+from lmac_sb.metrics.summary import header, summarize
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import write_in_one_step
+
+__all__ = [
+    "draw_curves",
+    "draw_passes",
+    "draw_randomisation",
+    "draw_roar",
+    "draw_snr",
+]
+
+# Told apart by those who are colour-blind (Okabe and Ito), without the yellow
+# that white swallows. Markers and dashes change with other periods, so that
+# no two of 84 lines look alike.
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#000000",
+)
+MARKERS = ("o", "s", "^", "D")
+DASHES = ("-", "--", ":", "-.")
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.alpha": 0.3,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.5,
+    # Without it the names inside an SVG are random.
+    "svg.hashsalt": "lmac_sb",
+}
+ABREAST = 3  # panels side by side
+SNR_METRICS = ("AI", "AD", "AG", "FF", "Fid-In")
+
+
+def draw_curves(stem, rows):
+    """Insertion and deletion over the share of kept bins, by setting.
+
+    Arguments
+    ---------
+    stem : str or Path
+        The files' name without suffix.
+    rows : list of dict
+        See `lmac_sb.evaluation.tables.curves`; clips with an error are left
+        out of their method's line.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The PNG and the SVG; none where no row's ``keep`` is a share.
+    """
+    panels = {}
+    for curve in curves(rows):
+        if "error" in curve:
+            continue
+        for side in ("insertion", "deletion"):
+            lines = panels.setdefault((curve["setting"], side), {})
+            clips = lines.setdefault(curve["method"], [])
+            clips.append((curve["shares"], curve[side]))
+    drawn = {}
+    for (setting, side), lines in panels.items():
+        better = header(f"{side} AUC").split()[-1]
+        drawn[f"{setting}: {side} {better}"] = {
+            method: _mean_curve(clips) for method, clips in lines.items()
+        }
+    if not drawn:
+        return []
+    return _draw(stem, drawn, "share of bins", "probability", abreast=2)
+
+
+def _mean_curve(clips):
+    """Points (share, mean, None) of a method; intervals would hide others."""
+    shares = clips[0][0]
+    columns = zip(*(values for _, values in clips))
+    return [
+        (x, fmean(column), None, None) for x, column in zip(shares, columns)
+    ]
+
+
+def draw_snr(stem, rows):
+    """Metrics over the signal-to-noise ratio, for each kind of noise.
+
+    Arguments
+    ---------
+    stem : str or Path
+        The files' name without suffix.
+    rows : list of dict
+        Of an evaluation. Those count whose setting has a name that ends in
+        an SNR, such as "white 5 dB", and whose ``keep`` is ``own``.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The PNG and the SVG; none where there is no such row.
+    """
+    cells = {}
+    for row in rows:
+        kind, snr = _kind_and_snr(row["setting"])
+        if row["keep"] == "own" and snr is not None:
+            cells.setdefault((kind, snr), []).append(row)
+    kinds = {}
+    for kind, snr in sorted(cells):
+        cell = sorted(cells[kind, snr], key=lambda row: natural(row["method"]))
+        lines = kinds.setdefault(kind, {})
+        for method, figures in summarize(cell, columns=SNR_METRICS).items():
+            lines.setdefault(method, []).append((snr, figures))
+    panels = {
+        f"{kind}: {title}": panel
+        for kind, lines in kinds.items()
+        for title, panel in _panels(lines, SNR_METRICS).items()
+    }
+    if not panels:
+        return []
+    return _draw(stem, panels, "SNR in dB", abreast=len(SNR_METRICS))
+
+
+def _kind_and_snr(setting):
+    """Parts of a setting's name; None for the SNR where it has none."""
+    *kind, level, unit = ["", "", *setting.split(" ")]
+    try:
+        return " ".join(kind).strip(), float(level) if unit == "dB" else None
+    except ValueError:
+        return setting, None
+
+
+def draw_passes(stem, lines, metrics):
+    """Metrics over the passes of the classifier that they cost.
+
+    Arguments
+    ---------
+    stem : str or Path
+        The files' name without suffix.
+    lines : dict
+        Name, such as "from the decoder", to points (passes, figures); passes
+        are above zero.
+    metrics : list of str
+        One panel each.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The PNG and the SVG.
+
+    Raises
+    ------
+    LMACError
+        If there is nothing to draw, or a point has no pass: the axis is
+        logarithmic.
+    """
+    for name, points in lines.items():
+        for passes, _ in points:
+            if not passes > 0:
+                raise LMACError(
+                    f"figure {stem}: {passes} passes of '{name}', needed is a "
+                    "number above zero"
+                )
+    panels = _panels(lines, metrics)
+    return _draw(stem, panels, "passes of the classifier", log=True)
+
+
+def draw_randomisation(stem, lines):
+    """Likeness of the mask to the original one as layers are randomised.
+
+    Arguments
+    ---------
+    stem : str or Path
+        The files' name without suffix.
+    lines : dict
+        Method to points (layer, figures), from the top layer on; the figures
+        are ``correlation`` and ``SSIM``.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The PNG and the SVG.
+
+    Raises
+    ------
+    LMACError
+        If there is nothing to draw.
+    """
+    panels = _panels(lines, ["correlation", "SSIM"])
+    return _draw(stem, panels, "randomised down to")
+
+
+def draw_roar(stem, lines):
+    """Accuracy of a retrained classifier over the share of removed bins.
+
+    Arguments
+    ---------
+    stem : str or Path
+        The files' name without suffix.
+    lines : dict
+        Method to points (share, figures); the figures are ``accuracy``.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The PNG and the SVG.
+
+    Raises
+    ------
+    LMACError
+        If there is nothing to draw.
+    """
+    panels = _panels(lines, ["accuracy"])
+    return _draw(stem, panels, "share of removed bins")
+
+
+def _panels(lines, metrics):
+    """Title to line to points (x, mean, low, high), for each metric."""
+    panels = {}
+    for metric in metrics:
+        panel = {}
+        for name, points in lines.items():
+            found = [
+                (x, *(figures[metric][key] for key in ("mean", "low", "high")))
+                for x, figures in points
+                if metric in figures
+            ]
+            if found:
+                panel[name] = found
+        if panel:
+            panels[header(metric)] = panel
+    return panels
+
+
+def _draw(stem, panels, x_label, y_label=None, log=False, abreast=ABREAST):
+    """Draw panels of lines with one legend beside them; the paths."""
+    if not panels:
+        raise LMACError(f"figure {stem}: no values to draw")
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(n for lines in panels.values() for n in lines))
+    columns = min(abreast, len(panels))
+    n_rows = math.ceil(len(panels) / columns)
+    height = max(0.6 + 2.8 * n_rows, 0.4 + 0.22 * len(names))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(
+            figsize=(1.8 + 3.2 * columns, height), layout="constrained"
+        )
+        axes = figure.subplots(n_rows, columns, squeeze=False).ravel()
+        for axis in axes[len(panels) :]:
+            axis.remove()
+        handles = {}
+        for axis, (title, lines) in zip(axes, panels.items()):
+            # Names may hold dollar signs, which are no formulas.
+            axis.set_title(title, parse_math=False)
+            axis.set_xlabel(x_label)
+            axis.set_ylabel(y_label or "")
+            axis.sharex(axes[0])
+            if log:
+                axis.set_xscale("log")
+                axis.xaxis.set_major_formatter("{x:g}")
+            for name, points in lines.items():
+                look = _look(names.index(name))
+                handles[name] = _line(axis, points, look)
+        legend = figure.legend(
+            [handles[name] for name in names], names, loc="outside right upper"
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+        return [_save(figure, Path(f"{stem}.{x}"), x) for x in ("png", "svg")]
+
+
+def _look(index):
+    """Colour, marker and dashes of a line."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
+    }
+
+
+def _line(axis, points, look):
+    """One line, with intervals where there are any; its handle."""
+    x, mean, low, high = zip(*points)
+    (handle,) = axis.plot(x, mean, **look)
+    if low[0] is not None:
+        axis.vlines(x, low, high, color=look["color"], alpha=0.5, linewidth=1)
+    if isinstance(x[0], str):
+        axis.tick_params(axis="x", rotation=60)
+    return handle
+
+
+def _save(figure, path, suffix):
+    """Write the figure in one step."""
+    options = {"metadata": {"Date": None}} if suffix == "svg" else {"dpi": 150}
+
+    def write(file):
+        """Write the picture to an open file."""
+        figure.savefig(file, format=suffix, **options)
+
+    write_in_one_step(path, write, binary=True)
+    return path

@@ -1,0 +1,510 @@
+"""The explanation of a classifier's decision, from waveform to waveform.
+
+The only place that knows the order of the steps; training, evaluation and
+inference call it.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+
+from lmac_sb.explain.masking import MASK_DOMAINS, apply_mask, binarize
+from lmac_sb.explain.refine import check_steps
+from lmac_sb.models.psi import as_mask_decoder
+from lmac_sb.utils.errors import LMACError
+
+__all__ = ["Analysis", "Explainer", "Explanation", "check_batch"]
+
+
+@dataclass
+class Analysis:
+    """What the classifier saw and decided, before any mask.
+
+    Arguments
+    ---------
+    stft : torch.Tensor
+        [batch, time, freq, 2].
+    magnitude : torch.Tensor
+        Linear, [batch, time, freq].
+    logits : torch.Tensor
+        [batch, classes].
+    latents : list of torch.Tensor
+        What the decoder reads, deepest first.
+    n_samples : int
+        Length of the waveforms.
+
+    Example
+    -------
+    >>> analysis = explainer.analyze(wavs)  # doctest: +SKIP
+    >>> explainer.complete(analysis, any_mask)  # doctest: +SKIP
+    """
+
+    stft: torch.Tensor
+    magnitude: torch.Tensor
+    logits: torch.Tensor
+    latents: list
+    n_samples: int
+
+
+@dataclass
+class Explanation:
+    """An explained batch.
+
+    Arguments
+    ---------
+    waveform : torch.Tensor
+        Masked-in sound, [batch, samples]: what the decision rests on.
+        None where it was not asked for.
+    residual : torch.Tensor
+        Masked-out sound, [batch, samples], or None.
+    mask : torch.Tensor
+        [batch, time, freq], in [0, 1].
+    logits, logits_in, logits_out : torch.Tensor
+        Classifier's logits on the whole, masked-in and masked-out input,
+        [batch, classes]; the last two None where no check was asked for.
+    decision : torch.Tensor
+        Explained class, [batch].
+    magnitude : torch.Tensor
+        Linear magnitude of the input, [batch, time, freq].
+
+    Example
+    -------
+    >>> explanation = explainer(wavs)  # doctest: +SKIP
+    >>> explanation.logits_in.softmax(1)  # doctest: +SKIP
+    """
+
+    waveform: torch.Tensor
+    residual: torch.Tensor
+    mask: torch.Tensor
+    logits: torch.Tensor
+    logits_in: torch.Tensor
+    logits_out: torch.Tensor
+    decision: torch.Tensor
+    magnitude: torch.Tensor
+
+
+class Explainer:
+    """Explains a frozen classifier with a mask decoder.
+
+    Arguments
+    ---------
+    features : lmac_sb.models.features.SpectralFeatures
+        The classifier's front end.
+    classifier : lmac_sb.models.frozen.FrozenClassifier
+        The classifier to explain.
+    decoder : torch.nn.Module
+        `MaskDecoder`, SpeechBrain's `CNN14PSI_stft`, or any module that turns
+        (latents, log1p magnitude) into mask logits [batch, time, freq]. One
+        with a true attribute ``wants_target`` gets the explained class
+        [batch] after them.
+    mask_domain : str
+        Where the mask acts, see `lmac_sb.explain.masking`.
+    refiner : lmac_sb.explain.refine.Refiner
+        Improves the decoder's masks where steps are asked for.
+    refine_steps : int
+        Steps of the refiner, where a call does not say otherwise.
+
+    Example
+    -------
+    >>> from lmac_sb.models.encoders import ConvEmbedding
+    >>> from lmac_sb.models.frozen import FrozenClassifier
+    >>> from lmac_sb.models.decoder import MaskDecoder
+    >>> from lmac_sb.models.features import SpectralFeatures
+    >>> explainer = Explainer(
+    ...     SpectralFeatures(n_mels=40),
+    ...     FrozenClassifier(
+    ...         ConvEmbedding(40, [4, 8, 16]),
+    ...         torch.nn.Linear(16, 3),
+    ...         ["blocks.2", "blocks.1"],
+    ...         min_frames=4,
+    ...     ),
+    ...     MaskDecoder([16, 16, 8], n_mels=40, width=8),
+    ... )
+    >>> explanation = explainer(torch.rand(2, 16000))
+    >>> explanation.waveform.shape, explanation.mask.shape
+    (torch.Size([2, 16000]), torch.Size([2, 87, 513]))
+    """
+
+    def __init__(
+        self,
+        features,
+        classifier,
+        decoder,
+        mask_domain="log1p",
+        refiner=None,
+        refine_steps=0,
+    ):
+        if mask_domain not in MASK_DOMAINS:
+            raise LMACError(
+                f"mask_domain: '{mask_domain}' is none of {MASK_DOMAINS}"
+            )
+        self.features = features
+        self.classifier = classifier
+        self.decoder = as_mask_decoder(decoder)
+        self.mask_domain = mask_domain
+        self.refiner = refiner
+        self.refine_steps = refine_steps
+        self.check_refinement(refine_steps)
+
+    def __call__(
+        self,
+        wavs,
+        lengths=None,
+        target=None,
+        threshold=None,
+        sounds=True,
+        check=True,
+        refine_steps=None,
+    ):
+        """Explain a batch of waveforms.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            [batch, samples], at the features' sampling rate.
+        lengths : torch.Tensor
+            Relative lengths of padded clips, [batch], in (0, 1]. Clips of
+            different lengths are explained apart, so that no clip's result
+            depends on the padding; the results are padded with zeros.
+        target : torch.Tensor
+            Class to explain, [batch]; default the classifier's decision.
+        threshold : float
+            Make the mask binary at this value; default continuous.
+        sounds : bool
+            Whether to resynthesise `waveform` and `residual`.
+        check : bool
+            Whether to classify what is masked in and out, which costs two
+            more passes of the classifier.
+        refine_steps : int
+            Steps of the refiner; default those of the constructor.
+
+        Returns
+        -------
+        Explanation
+
+        Raises
+        ------
+        LMACError
+            If the waveforms are not [batch, samples], are empty or hold
+            NaN, a length is out of range, or the steps cannot be made.
+        """
+        if refine_steps is None:
+            refine_steps = self.refine_steps
+        self.check_refinement(refine_steps)
+        check_batch(wavs, lengths)
+        if not wavs.isfinite().all():
+            bad = (~wavs.isfinite()).any(1).nonzero()[:, 0].tolist()
+            raise LMACError(f"wavs: NaN or infinite samples in clips {bad}")
+        options = {
+            "threshold": threshold,
+            "sounds": sounds,
+            "check": check,
+            "refine_steps": refine_steps,
+        }
+        if lengths is None or (lengths == 1).all():
+            return self._explain(wavs, target, **options)
+        samples = (lengths * wavs.shape[1]).round().long().clamp(min=1)
+        parts, places = [], []
+        for n_samples in samples.unique().tolist():
+            rows = (samples == n_samples).nonzero()[:, 0].to(wavs.device)
+            part_target = None if target is None else target[rows]
+            parts.append(
+                self._explain(wavs[rows, :n_samples], part_target, **options)
+            )
+            places.append(rows)
+        return _merge(parts, places, wavs.shape[1], self.features)
+
+    def _explain(self, wavs, target, threshold, sounds, check, refine_steps):
+        """Explain clips of one length."""
+        analysis = self.analyze(wavs, target)
+        mask = self.mask(analysis, target)
+        if refine_steps:
+            mask = self.refine(analysis, mask, refine_steps, target)
+        if threshold is not None:
+            mask = binarize(mask, threshold)
+        return self.complete(analysis, mask, target, sounds, check)
+
+    def analyze(self, wavs, target=None):
+        """Features, decision and latents; no gradient is kept.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            [batch, samples].
+        target : torch.Tensor
+            Class to explain, [batch]; default the decision.
+
+        Returns
+        -------
+        Analysis
+        """
+        with torch.no_grad():
+            # STFT in single precision whatever the autocast.
+            stft = self.features.stft(wavs.float())
+            magnitude = self.features.magnitude(stft)
+            mel = self._mel(magnitude)
+            logits, latents = self.classifier.trace(mel, target)
+        return Analysis(stft, magnitude, logits, latents, wavs.shape[1])
+
+    def mask(self, analysis, target=None):
+        """The decoder's mask.
+
+        Arguments
+        ---------
+        analysis : Analysis
+            From `analyze`.
+        target : torch.Tensor
+            Class to explain, [batch], as given to `analyze`; default the
+            decision. Most decoders read it from the evidence alone.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, time, freq], in [0, 1].
+        """
+        log_magnitude = torch.log1p(analysis.magnitude)
+        n_frames = log_magnitude.shape[1]
+        # Frames that the classifier was padded with have latents too.
+        inputs = [analysis.latents, self.pad(log_magnitude)]
+        if getattr(self.decoder, "wants_target", False):
+            inputs.append(
+                analysis.logits.argmax(1) if target is None else target
+            )
+        logits = self.decoder(*inputs)
+        # Half precision would round the mask to steps of 1/256 or more.
+        return torch.sigmoid(logits[:, :n_frames].float())
+
+    def refine(self, analysis, mask, steps, target=None):
+        """Better masks for these clips, see `lmac_sb.explain.refine`.
+
+        Arguments
+        ---------
+        analysis : Analysis
+            From `analyze`.
+        mask : torch.Tensor
+            Where to start, [batch, time, freq].
+        steps : int
+            At most so many.
+        target : torch.Tensor
+            Class to explain, [batch]; default the decision.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, time, freq], in [0, 1].
+
+        Raises
+        ------
+        LMACError
+            If this explainer has no refiner, or the steps are no number.
+        """
+        self.check_refinement(steps)
+        if steps == 0:
+            return mask
+        target = analysis.logits.argmax(1) if target is None else target
+        question = self.classifier.question
+
+        def judge(part, rows):
+            """Logits for what the mask lets through, and for the rest."""
+            magnitude = analysis.magnitude[rows].clone()
+            sides = (
+                self.masked_in(magnitude, side) for side in (part, 1 - part)
+            )
+            logits = self.classify(torch.cat(tuple(sides)))
+            return question(logits, target[rows].repeat(2))[0].chunk(2)
+
+        # Most bins are all but 0, and their order tells a detector something.
+        start = torch.logit(mask.double(), eps=1e-12).to(mask)
+        answer = question(analysis.logits, target)[1]
+        return self.refiner(start, judge, answer, steps)
+
+    def check_refinement(self, steps):
+        """Refuse a number of steps that cannot be made.
+
+        Arguments
+        ---------
+        steps : int
+            From 0; more than 0 only if there is a refiner.
+
+        Raises
+        ------
+        LMACError
+            Says what was found and what is needed.
+        """
+        check_steps(steps)
+        if steps and self.refiner is None:
+            raise LMACError(
+                f"refine_steps: {steps}, but this model has no refiner; its "
+                "yaml needs `refiner: !ref <refiner>` in the explainer, as in "
+                "hparams/lmac.yaml"
+            )
+
+    def complete(self, analysis, mask, target=None, sounds=True, check=True):
+        """Classify both sides of any mask.
+
+        Masked-in and masked-out go through the classifier as one batch.
+
+        Arguments
+        ---------
+        analysis : Analysis
+            From `analyze`.
+        mask : torch.Tensor
+            [batch, time, freq], from the decoder or from elsewhere.
+        target : torch.Tensor
+            Class to explain, [batch]; default the decision.
+        sounds : bool
+            Whether to resynthesise the sounds.
+        check : bool
+            Whether to classify both sides.
+
+        Returns
+        -------
+        Explanation
+        """
+        magnitude = analysis.magnitude
+        inside = self.masked_in(magnitude, mask)
+        outside = self.masked_in(magnitude, 1 - mask)
+        logits_in = logits_out = None
+        if check:
+            sides = torch.cat((inside, outside))
+            logits_in, logits_out = self.classify(sides).chunk(2)
+        waveform = residual = None
+        if sounds:
+            waveform, residual = (
+                self._resynthesise(analysis, part) for part in (inside, outside)
+            )
+        decision = analysis.logits.argmax(1) if target is None else target
+        return Explanation(
+            waveform=waveform,
+            residual=residual,
+            mask=mask,
+            logits=analysis.logits,
+            logits_in=logits_in,
+            logits_out=logits_out,
+            decision=decision,
+            magnitude=magnitude,
+        )
+
+    def question(self, explanation):
+        """The same explanation, as losses and metrics take it.
+
+        Arguments
+        ---------
+        explanation : Explanation
+            With both sides checked.
+
+        Returns
+        -------
+        Explanation
+            Its logits and its decision are those of the question that was
+            decided, see `lmac_sb.models.frozen.FrozenClassifier.question`; of
+            a classifier that is not multi-label they are what they were.
+        """
+        question, target = self.classifier.question, explanation.decision
+        logits, answer = question(explanation.logits, target)
+        return replace(
+            explanation,
+            logits=logits,
+            logits_in=question(explanation.logits_in, target)[0],
+            logits_out=question(explanation.logits_out, target)[0],
+            decision=answer,
+        )
+
+    def classify(self, magnitude):
+        """Logits of any magnitude, with a gradient to it.
+
+        Arguments
+        ---------
+        magnitude : torch.Tensor
+            Linear, [batch, time, freq].
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, classes].
+        """
+        return self.classifier(self._mel(magnitude))[0]
+
+    def masked_in(self, magnitude, mask):
+        """What a mask lets through, see `apply_mask`."""
+        return apply_mask(magnitude, mask, self.mask_domain)
+
+    @torch.no_grad()
+    def _resynthesise(self, analysis, magnitude):
+        """Waveform of another magnitude with the input's phase."""
+        gain = magnitude / analysis.magnitude
+        return self.features.istft(
+            analysis.stft * gain[..., None], analysis.n_samples
+        )
+
+    def _mel(self, magnitude):
+        """Classifier's input, padded with silence to its shortest."""
+        return self.features.mel(self.pad(magnitude))
+
+    def pad(self, frames):
+        """At least as many frames [batch, time, *] as can be classified."""
+        missing = self.classifier.min_frames - frames.shape[1]
+        if missing <= 0:
+            return frames
+        return torch.nn.functional.pad(frames, (0, 0, 0, missing))
+
+
+def check_batch(wavs, lengths):
+    """Refuse what is no batch of waveforms.
+
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        Should be [batch, samples].
+    lengths : torch.Tensor or None
+        Should be relative lengths, [batch], in (0, 1].
+
+    Raises
+    ------
+    LMACError
+        Says what was found and what is needed.
+
+    Example
+    -------
+    >>> check_batch(torch.rand(2, 0), None)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: wavs: shape (2, 0), needed is [batch, samples] ...
+    """
+    if wavs.dim() != 2 or 0 in wavs.shape:
+        raise LMACError(
+            f"wavs: shape {tuple(wavs.shape)}, needed is [batch, samples] "
+            "with at least one sample"
+        )
+    if lengths is not None and (
+        lengths.shape != wavs.shape[:1]
+        or not ((lengths > 0) & (lengths <= 1)).all()
+    ):
+        raise LMACError(
+            f"lengths: {lengths.tolist()}, needed is one number in (0, 1] "
+            f"for each of {len(wavs)} clips"
+        )
+
+
+def _merge(parts, places, n_samples, features):
+    """One zero-padded explanation out of explanations of several lengths."""
+    n_clips = sum(len(rows) for rows in places)
+    merged = {}
+    for field in fields(Explanation):
+        values = [getattr(part, field.name) for part in parts]
+        if values[0] is None:
+            merged[field.name] = None
+            continue
+        shape = list(values[0].shape)
+        if field.name in ("waveform", "residual"):
+            shape[1] = n_samples
+        elif field.name in ("mask", "magnitude"):
+            shape[1] = features.n_frames(n_samples)
+        whole = values[0].new_zeros([n_clips, *shape[1:]])
+        for value, rows in zip(values, places):
+            if value.dim() == 1:
+                whole[rows] = value
+            else:
+                whole[rows, : value.shape[1]] = value
+        merged[field.name] = whole
+    return Explanation(**merged)

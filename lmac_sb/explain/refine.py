@@ -1,0 +1,247 @@
+"""Refinement: a few gradient steps from the decoder's mask, for each clip.
+
+A decoder answers in one pass and is right on average. A mask optimised for
+one clip keeps more of the decision in less area, and costs hundreds of
+passes. A few steps that start at the decoder's mask have most of both.
+"""
+
+import logging
+import math
+
+import torch
+from torch.nn import functional as F
+
+from lmac_sb.utils.errors import LMACError
+
+__all__ = ["Refiner", "check_steps"]
+
+logger = logging.getLogger(__name__)
+
+BETAS = 0.9, 0.999  # of Adam
+EPSILON = 1e-8
+_NO_GRADIENT = (
+    "refine_steps: no gradient of the classifier reaches the mask; refining "
+    "needs a differentiable classifier"
+)
+
+
+class Refiner:
+    """Gradient steps on a smooth correction of mask logits.
+
+    The correction has one value for so many frames and bins, bilinearly
+    interpolated: it cannot draw the single bins that would fool this
+    classifier alone. The steps are Adam's (Kingma & Ba, arXiv 1412.6980), on
+    the objective that trains the decoder. No clip depends on the others of
+    its batch; nothing is drawn at random. Where a mask is all but 0 or 1 it
+    has next to no gradient, and stays.
+
+    Arguments
+    ---------
+    loss : lmac_sb.explain.losses.LMACLoss
+        The objective.
+    lr : float
+        Step size, in logits.
+    resolution : int
+        Frames and bins for one value of the correction.
+    smooth_w : float
+        Weight of the correction's mean squared difference between
+        neighbours.
+    tolerance : float
+        A clip is done when neither the masked-in probability of the class
+        nor the mask's area has moved by more in one step.
+
+    Raises
+    ------
+    LMACError
+        If a setting is out of range.
+
+    Example
+    -------
+    >>> from lmac_sb.explain.losses import LMACLoss
+    >>> refiner = Refiner(LMACLoss(l_in_w=1, l_out_w=0, reg_w_l1=1))
+    >>> def judge(mask, rows):  # hears the first four frames alone
+    ...     sides = (x[:, :4].mean((1, 2)) for x in (mask, 1 - mask))
+    ...     return [torch.stack((9 * x, 9 - 9 * x), dim=1) for x in sides]
+    >>> start = torch.zeros(1, 12, 8)
+    >>> mask = refiner(start, judge, torch.tensor([0]), steps=5)
+    >>> bool((mask[:, :4] > 0.7).all()), bool((mask[:, 8:] < 0.1).all())
+    (True, True)
+    """
+
+    def __init__(
+        self, loss, lr=1.0, resolution=4, smooth_w=0.0, tolerance=1e-4
+    ):
+        for key, value, is_good, needed in (
+            ("lr", lr, 0 < lr < math.inf, "a number above 0"),
+            (
+                "resolution",
+                resolution,
+                _is_whole(resolution) and resolution > 0,
+                "a whole number from 1",
+            ),
+            ("smooth_w", smooth_w, 0 <= smooth_w < math.inf, "0 or more"),
+            ("tolerance", tolerance, 0 <= tolerance < math.inf, "0 or more"),
+        ):
+            if not is_good:
+                raise LMACError(f"refiner: {key}: {value}, needed is {needed}")
+        self.loss = loss
+        self.lr = lr
+        self.resolution = resolution
+        self.smooth_w = smooth_w
+        self.tolerance = tolerance
+
+    def __call__(self, logits, judge, target, steps):
+        """Refine masks.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            Where to start, [batch, time, freq].
+        judge : callable
+            Of a mask [clips, time, freq] and the numbers of these clips in
+            the batch, to the classifier's logits on what is masked in and
+            out, [clips, classes] each.
+        target : torch.Tensor
+            Explained class, [batch].
+        steps : int
+            At most so many. The classifier sees both sides forward and
+            backward in each, and forward after the last: `4 * steps + 2`
+            passes.
+
+        Returns
+        -------
+        torch.Tensor
+            Masks [batch, time, freq], detached: of each clip the best one on
+            the way under the objective, so none is worse than the start. A
+            clip whose objective is not finite keeps the best mask before
+            that, and a warning tells.
+
+        Raises
+        ------
+        LMACError
+            If the number of steps is no whole number from 0, or no gradient
+            of the classifier reaches the mask.
+        """
+        check_steps(steps)
+        with torch.inference_mode(False), torch.enable_grad():
+            # Copies: what was made in inference mode takes no gradient.
+            return self._descend(
+                logits.detach().clone(), judge, target.clone(), steps
+            )
+
+    def _descend(self, logits, judge, target, steps):
+        """The steps; leaves each clip out once it is done."""
+        masks = torch.sigmoid(logits)
+        if steps == 0:
+            return masks
+        cells = [-(-n // self.resolution) for n in logits.shape[1:]]
+        correction = logits.new_zeros(len(logits), *cells)
+        mean, square = correction.clone(), correction.clone()
+        best = logits.new_full(logits.shape[:1], torch.inf)
+        before = logits.new_full((len(logits), 2), torch.inf)
+        # The clips that are not done, by their place in the batch.
+        rows = torch.arange(len(logits), device=logits.device)
+        for step in range(1, steps + 2):
+            # The last round only looks at where the last step has led.
+            goes_on = step <= steps
+            part = correction[rows].requires_grad_(goes_on)
+            with torch.set_grad_enabled(goes_on):
+                mask = torch.sigmoid(logits[rows] + self._spread(part, logits))
+                losses, state = self._objective(
+                    mask, part, judge, target[rows], rows
+                )
+            # After a gradient that is no number, the next round's is none.
+            valid = losses.isfinite()
+            if not valid.all():
+                logger.warning(
+                    "refinement: the objective is not finite for %d clips, "
+                    "which keep the best mask before",
+                    int((~valid).sum()),
+                )
+            better = valid & (losses.detach() < best[rows])
+            masks[rows[better]] = mask[better].detach()
+            best[rows[better]] = losses[better].detach()
+            if not goes_on:
+                break
+            moved = (state - before[rows]).abs().amax(1) > self.tolerance
+            before[rows] = state
+            going = valid & moved
+            if not going.any():
+                break
+            gradient, rows = _gradient(losses, part)[going], rows[going]
+            mean[rows] += (1 - BETAS[0]) * (gradient - mean[rows])
+            square[rows] += (1 - BETAS[1]) * (gradient**2 - square[rows])
+            rate = self.lr / (1 - BETAS[0] ** step)
+            scale = (square[rows] / (1 - BETAS[1] ** step)).sqrt() + EPSILON
+            correction[rows] -= rate * mean[rows] / scale
+        return masks
+
+    def _spread(self, correction, logits):
+        """Correction [clips, cells, cells] at the mask's resolution."""
+        n_frames, n_bins = logits.shape[1:]
+        if self.resolution == 1:
+            return correction
+        whole = F.interpolate(
+            correction[:, None], scale_factor=self.resolution, mode="bilinear"
+        )
+        return whole[:, 0, :n_frames, :n_bins]
+
+    def _objective(self, mask, correction, judge, target, rows):
+        """Losses [clips], and what tells whether a clip still moves."""
+        logits_in, logits_out = judge(mask, rows)
+        if mask.requires_grad and not logits_in.requires_grad:
+            # The sparsity has a gradient nonetheless: it would only erase.
+            raise LMACError(f"{_NO_GRADIENT}, its logits hold none")
+        losses, _ = self.loss(mask, logits_in, logits_out, target)
+        if self.smooth_w:
+            for dim in (1, 2):
+                jumps = correction.diff(dim=dim)
+                if jumps.numel():  # none where there is one cell alone
+                    losses = losses + self.smooth_w * jumps.pow(2).mean((1, 2))
+        with torch.no_grad():
+            p_in = logits_in.softmax(1).gather(1, target[:, None])[:, 0]
+            state = torch.stack((p_in.float(), mask.mean((1, 2))), dim=1)
+        return losses, state
+
+
+def check_steps(steps):
+    """Refuse what is no number of steps.
+
+    Arguments
+    ---------
+    steps : int
+        From 0.
+
+    Raises
+    ------
+    LMACError
+        Says what was found and what is needed.
+
+    Example
+    -------
+    >>> check_steps(-1)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: refine_steps: -1, needed is a whole number from 0
+    """
+    if not _is_whole(steps) or steps < 0:
+        raise LMACError(
+            f"refine_steps: {steps!r}, needed is a whole number from 0"
+        )
+
+
+def _is_whole(value):
+    """Whether a value is a whole number; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _gradient(losses, correction):
+    """Gradient of each clip's loss, [clips, cells, cells]."""
+    try:
+        (gradient,) = torch.autograd.grad(losses.sum(), correction)
+    except torch.OutOfMemoryError:
+        raise  # a RuntimeError too, but not the classifier's fault
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise LMACError(f"{_NO_GRADIENT} ({reason})") from error
+    return gradient

@@ -1,0 +1,261 @@
+"""Explained sounds, with names and figures, for people."""
+
+import base64
+import html
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile as sf
+import torch
+
+from lmac_sb.explain.explainer import Explanation
+from lmac_sb.inference.clip_folder import (
+    UNREFINED,
+    common_gain,
+    draw_clip,
+    save_clip,
+)
+from lmac_sb.models.features import SpectralFeatures
+
+__all__ = ["AudioExplanation"]
+
+_PLAYED_S = 60  # longer sounds are not put into a notebook
+
+
+@dataclass
+class AudioExplanation(Explanation):
+    """Explanation of sounds, as `lmac_sb.LMACInterpreter` returns it.
+
+    All tensors are on the CPU. Clips shorter than the longest of the batch
+    end in zeros. Of clips longer than a window, the logits are those of the
+    windows' mean probabilities, the mask has half precision, mask and sounds
+    lie on disk, and `magnitude` is None.
+
+    Arguments
+    ---------
+    waveform, residual, mask, logits, logits_in, logits_out : torch.Tensor
+        See `lmac_sb.Explanation`. The sounds have the level of the input.
+    decision, magnitude : torch.Tensor
+        See `lmac_sb.Explanation`.
+    wavs : torch.Tensor
+        The input at the model's sampling rate, [batch, samples].
+    n_samples : list of int
+        Length of each clip.
+    classes : list of str
+        Names of the classes.
+    features : lmac_sb.models.features.SpectralFeatures
+        The model's front end.
+    files : list of str
+        Where each clip comes from, or None.
+    threshold : float
+        At which the masks were made binary, or None.
+    refine_steps : int
+        Gradient steps that were allowed from the decoder's masks.
+    windows : list
+        For each clip the list of its windows, each a dict with start and end
+        in seconds, decision, p, p_in and p_out of that window.
+    metrics : list of dict
+        Name to number for each clip, see `lmac_sb.metrics`.
+    unrefined : AudioExplanation
+        The same clips with the decoder's own masks, to compare with, or None;
+        set by whoever explains twice.
+
+    Example
+    -------
+    >>> explanation = interpreter.explain_file(path)  # doctest: +SKIP
+    >>> explanation.labels, explanation.p_before  # doctest: +SKIP
+    >>> explanation.save("out")  # doctest: +SKIP
+    """
+
+    wavs: torch.Tensor
+    n_samples: list
+    classes: list
+    features: SpectralFeatures
+    files: list
+    threshold: float
+    refine_steps: int
+    windows: list
+    metrics: list
+    unrefined: object = None
+
+    def __len__(self):
+        """Number of clips."""
+        return len(self.n_samples)
+
+    def __repr__(self):
+        """One line a clip."""
+        return "\n".join(
+            f"AudioExplanation({label!r}: p = {p:.3f}, inside {p_in:.3f}, "
+            f"outside {p_out:.3f})"
+            for label, p, p_in, p_out in zip(
+                self.labels, self.p_before, self.p_inside, self.p_outside
+            )
+        )
+
+    @property
+    def sample_rate(self):
+        """Sampling rate of the sounds in Hz."""
+        return self.features.sample_rate
+
+    @property
+    def labels(self):
+        """Name of the explained class of each clip."""
+        return [self.classes[c] for c in self.decision.tolist()]
+
+    @property
+    def probabilities(self):
+        """Probabilities of all classes on the input, [batch, classes]."""
+        return self.logits.softmax(1)
+
+    @property
+    def p_before(self):
+        """Probability of the explained class on the input, [batch]."""
+        return self._explained(self.logits)
+
+    @property
+    def p_inside(self):
+        """The same on the masked-in part."""
+        return self._explained(self.logits_in)
+
+    @property
+    def p_outside(self):
+        """The same on the masked-out part."""
+        return self._explained(self.logits_out)
+
+    def _explained(self, logits):
+        """Probability of the explained class, [batch]."""
+        return logits.softmax(1).gather(1, self.decision[:, None])[:, 0]
+
+    def top(self, k=5):
+        """The most probable classes of each clip.
+
+        Arguments
+        ---------
+        k : int
+            How many.
+
+        Returns
+        -------
+        list
+            For each clip a list of (name, probability), best first.
+        """
+        found = self.probabilities.topk(min(k, len(self.classes)), dim=1)
+        return [
+            [(self.classes[c], p) for p, c in zip(ps, cs)]
+            for ps, cs in zip(found.values.tolist(), found.indices.tolist())
+        ]
+
+    def save(self, folder, audio_format="wav", truth=None):
+        """Write sounds, picture, maps and figures.
+
+        Arguments
+        ---------
+        folder : str or Path
+            Made if need be. One clip is written into it, several into
+            sub-folders ``clip_0``, ``clip_1``, ...
+        audio_format : str
+            ``wav`` or ``flac``.
+        truth : list of str
+            Label of each clip, if it is known.
+
+        Returns
+        -------
+        list of pathlib.Path
+            The folder of each clip, see `save_clip`. With `unrefined`, it
+            holds a folder of that name, and the report shows both on one card.
+        """
+        folder = Path(folder)
+        folders = [folder]
+        if len(self) > 1:
+            folders = [folder / f"clip_{i}" for i in range(len(self))]
+        for i, path in enumerate(folders):
+            label = None if truth is None else truth[i]
+            self._save_clip(i, path, audio_format, label)
+            if self.unrefined is not None:
+                path = path / UNREFINED
+                self.unrefined._save_clip(i, path, audio_format, label)
+        return folders
+
+    def _save_clip(self, index, folder, audio_format, truth):
+        """Write one clip."""
+        windows = self.windows[index]
+        save_clip(
+            folder,
+            self._sound(self.wavs, index),
+            self,
+            index,
+            self.features,
+            self.classes,
+            truth=truth,
+            file=self.files[index],
+            threshold=self.threshold,
+            audio_format=audio_format,
+            metrics=self.metrics[index],
+            windows=windows if len(windows) > 1 else None,
+            refine_steps=self.refine_steps,
+        )
+
+    def plot(self, index=0):
+        """Spectrograms and mask of one clip.
+
+        Arguments
+        ---------
+        index : int
+            Which clip.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        wav = self._sound(self.wavs, index)
+        return draw_clip(wav, self, index, self.features, self.classes)
+
+    def _sound(self, sounds, index):
+        """One clip's sound at its own length."""
+        return sounds[index, : self.n_samples[index]]
+
+    def _repr_html_(self):
+        """Picture, probabilities and players, for a notebook."""
+        return "\n".join(self._clip_html(i) for i in range(len(self)))
+
+    def _clip_html(self, index):
+        """One clip for a notebook."""
+        label = html.escape(self.labels[index])
+        picture = io.BytesIO()
+        self.plot(index).savefig(picture, dpi=70, format="png")
+        parts = [
+            f"<h4>{label}</h4>",
+            f'<img alt="spectrograms and mask, explained class {label}" '
+            f'src="data:image/png;base64,{_base64(picture.getvalue())}">',
+        ]
+        gain = common_gain(
+            self._sound(sounds, index)
+            for sounds in (self.wavs, self.waveform, self.residual)
+        )
+        for name, p, sounds in (
+            ("input", self.p_before, self.wavs),
+            ("interpretation", self.p_inside, self.waveform),
+            ("residual", self.p_outside, self.residual),
+        ):
+            parts.append(f"<p>{name}, p = {float(p[index]):.3f}<br>")
+            if self.n_samples[index] > _PLAYED_S * self.sample_rate:
+                parts.append("too long to play here, see <code>save</code></p>")
+                continue
+            sound = io.BytesIO()
+            sf.write(
+                sound,
+                (self._sound(sounds, index) * gain).numpy(),
+                self.sample_rate,
+                format="FLAC",
+            )
+            parts.append(
+                '<audio controls src="data:audio/flac;base64,'
+                f'{_base64(sound.getvalue())}"></audio></p>'
+            )
+        return "\n".join(parts)
+
+
+def _base64(data):
+    """Bytes as text."""
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,469 @@
+"""From a finished run to a folder that anyone can load."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+
+import lmac_sb
+from lmac_sb.inference.bundle import HPARAMS, check_sums, write_sums
+from lmac_sb.inference.interpreter import LMACInterpreter
+from lmac_sb.inference.yaml_safety import safe_yaml
+from lmac_sb.metrics.summary import markdown_table
+from lmac_sb.models.classifier_folder import is_local, load_classifier
+from lmac_sb.models.weights import load_strict, weights_sha256
+from lmac_sb.training.checkpoints import best_checkpoint
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import read_json, write_json
+
+__all__ = ["export_run", "load_interpreter", "push"]
+
+# Objects of a run's yaml that the model is made of.
+PARTS = (
+    "preprocess",
+    "features",
+    "embedding_model",
+    "classifier",
+    "frozen_classifier",
+    "decoder",
+    "explainer",
+    "label_encoder",
+)
+# Those of them with weights; features only if they hold learnt statistics.
+WEIGHTS = ("features", "embedding_model", "classifier", "decoder")
+
+HEADER = """\
+# A sound classifier and its explanations by L-MAC, for
+# lmac_sb.LMACInterpreter.from_hparams. Written by `lmac export`.
+
+"""
+
+FOOTER = """
+modules:
+    features: !ref <features>
+    classifier: !ref <frozen_classifier>
+    decoder: !ref <decoder>
+
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+        label_encoder: !ref <label_encoder>
+"""
+
+CARD = """\
+---
+license: {license}
+library_name: speechbrain
+pipeline_tag: audio-classification
+tags: [audio-classification, explainability, L-MAC, lmac-sb]
+---
+# {title}
+
+A sound classifier of {n_classes} classes that explains its decisions with
+L-MAC, listenable maps for audio classifiers
+([arXiv 2403.13086](https://arxiv.org/abs/2403.13086)): what the decision rests
+on is kept as a sound.
+
+```python
+from lmac_sb import LMACInterpreter
+
+interpreter = LMACInterpreter.from_hparams("{source}"{trusted})
+explanation = interpreter.explain_file("sound.wav")
+explanation.save("explained")
+```
+
+Classes: {classes}.
+
+## Licence
+
+{license}. The sounds that it was trained on may have terms of their own.
+
+## Training
+
+```
+{command}
+```
+
+lmac-sb {version}, commit {commit}, Python {python}, torch {torch}, speechbrain
+{speechbrain}, seed {seed}, epoch {epoch}.
+
+## Data
+
+{data}
+
+## Results
+
+Mean over the test clips ± half the width of its 95 % bootstrap interval.
+
+{table}
+
+{accuracy}
+## Files
+
+`SHA256SUMS` holds the checksums of all files; a folder with a changed file is
+not loaded. Weights are safetensors: loading them runs no code.
+{example}"""
+
+
+def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
+    """Write the model of a finished L-MAC run as a folder of its own.
+
+    Arguments
+    ---------
+    run_folder : str or Path
+        What `train_lmac.py` wrote as output_folder.
+    out_folder : str or Path
+        Must not exist yet, or be empty; appears complete or not at all.
+    license : str
+        Licence of the model, for its card.
+    repository : str
+        Id of the hub repository that it is meant for, for its card.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder, see `lmac_sb.LMACInterpreter.from_hparams`.
+
+    Raises
+    ------
+    LMACError
+        If the run lacks something, or its parts do not belong together.
+    """
+    run, out = Path(run_folder), Path(out_folder)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise LMACError(f"{out}: is there already; choose another folder")
+    text, hparams, classifier, results = _load_run(run)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        for name in WEIGHTS:
+            if hparams[name].state_dict():
+                _write_weights(part / f"{name}.safetensors", hparams[name])
+                text += f"        {name}: !ref <{name}>\n"
+        (part / HPARAMS).write_text(text, encoding="utf-8")
+        hparams["label_encoder"].save(part / "label_encoder.txt")
+        example = _copy_example(run, part)
+        trusted = not _is_safe(text)
+        config = _config(hparams, classifier, results, license)
+        write_json(part / "config.json", config)
+        card = _card(repository or out.name, config, run, trusted, example)
+        (part / "README.md").write_text(card, encoding="utf-8")
+        write_sums(part)
+        # What cannot be loaded is no export.
+        LMACInterpreter.from_hparams(part, trusted=trusted)
+        part.chmod(0o755)
+        if out.is_dir():
+            out.rmdir()
+        os.replace(part, out)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return out
+
+
+def load_interpreter(source, trusted=False):
+    """Load a run's folder as well as an exported one.
+
+    Arguments
+    ---------
+    source : str or Path
+        Folder of a finished run, exported folder, or id of a hub repository.
+    trusted : bool
+        See `LMACInterpreter.from_hparams`. A run's own yaml is trusted.
+
+    Returns
+    -------
+    lmac_sb.inference.interpreter.LMACInterpreter
+
+    Raises
+    ------
+    LMACError
+        If the folder cannot be loaded.
+    """
+    if not (Path(source) / "experiment.json").is_file():
+        return LMACInterpreter.from_hparams(source, trusted=trusted)
+    _, hparams, _, _ = _load_run(Path(source))
+    return LMACInterpreter(hparams["modules"], hparams)
+
+
+def push(folder, repository):
+    """Upload an exported folder to a hub.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Written by `export_run`.
+    repository : str
+        Id, ``name/repository``; made if need be.
+
+    Returns
+    -------
+    str
+        Address of the upload.
+
+    Raises
+    ------
+    LMACError
+        If a file has changed, or the hub refuses.
+    """
+    from huggingface_hub import HfApi
+
+    check_sums(folder)
+    api = HfApi()
+    try:
+        api.create_repo(repository, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repository,
+            folder_path=str(folder),
+            commit_message="Upload by lmac export",
+        )
+    except Exception as error:
+        # Its errors have no common class, and many lines.
+        reason = " ".join(str(error).split())
+        raise LMACError(
+            f"{repository}: cannot be pushed ({type(error).__name__}: {reason})"
+        ) from error
+    return str(done)
+
+
+def _load_run(run):
+    """Yaml, objects with their weights, the classifier's config, results."""
+    if not run.is_dir():
+        raise LMACError(f"{run}: no such run folder")
+    text, settings = _read_run(run / HPARAMS)
+    hparams = load_hyperpyyaml(text)
+    if hparams["frozen_classifier"].multilabel:
+        raise LMACError(
+            f"{run}: its classifier is multi-label, which train_multilabel.py "
+            "explains and nothing else does yet; needed is a run of "
+            "train_lmac.py"
+        )
+    checkpoint = _load_decoder(run, hparams, settings)
+    classifier = _load_classifier(run, hparams, settings)
+    results = _read_json(run / "results.json")
+    try:
+        epoch = results["provenance"]["epoch"]
+        if not results["summary"]:
+            raise KeyError("summary")
+    except (KeyError, TypeError) as error:
+        raise LMACError(
+            f"{run / 'results.json'}: holds no {error}; train_lmac.py writes it"
+        ) from error
+    if epoch != checkpoint.meta["epoch"]:
+        raise LMACError(
+            f"{run / 'results.json'}: figures of epoch {epoch:g}, but the best "
+            f"checkpoint is of epoch {checkpoint.meta['epoch']:g}; give the "
+            "training command again, it will test it"
+        )
+    return text, hparams, classifier, results
+
+
+def _read_run(path):
+    """Yaml of the model alone, and the run's settings as text."""
+    if not path.is_file():
+        raise LMACError(f"{path}: no such file, a run of train_lmac.py has one")
+    text = path.read_text(encoding="utf-8")
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        settings = yaml.load(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise LMACError(f"{path}: is no yaml ({error})") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise LMACError(f"{path}: holds no keys, 'key: value' is needed")
+    nodes = {key.value: node for key, node in root.value}
+    needed = (*PARTS, "classifier_folder", "output_folder", "select_key")
+    missing = [name for name in needed if name not in nodes]
+    if missing:
+        raise LMACError(f"{path}: key '{missing[0]}' is missing")
+    names = {id(n): k for k, n in nodes.items() if n.tag.startswith("!")}
+    kept, new = {}, list(PARTS)
+    while new:
+        name = new.pop()
+        if name not in kept:
+            kept[name] = _rewrite(nodes[name], names, new, top=True)
+    blocks = []
+    for name in nodes:
+        if name in kept:
+            key = yaml.ScalarNode("tag:yaml.org,2002:str", name)
+            block = yaml.MappingNode(
+                "tag:yaml.org,2002:map", [(key, kept[name])]
+            )
+            blocks.append(yaml.serialize(block, indent=4, allow_unicode=True))
+    return HEADER + "\n".join(blocks) + FOOTER, settings
+
+
+def _rewrite(node, names, found, top=False):
+    """Copy of a yaml node; objects with a key of their own become !ref."""
+    if not top and id(node) in names:
+        found.append(names[id(node)])
+        return yaml.ScalarNode("!ref", f"<{names[id(node)]}>")
+    if isinstance(node, yaml.ScalarNode):
+        value = node.value
+        if node.tag == "tag:yaml.org,2002:null":
+            value = "null"
+        return yaml.ScalarNode(node.tag, value, style=node.style)
+    if isinstance(node, yaml.SequenceNode):
+        items = [_rewrite(item, names, found) for item in node.value]
+        return yaml.SequenceNode(node.tag, items, flow_style=node.flow_style)
+    items = [
+        (_rewrite(key, names, found), _rewrite(value, names, found))
+        for key, value in node.value
+    ]
+    return yaml.MappingNode(node.tag, items, flow_style=node.flow_style)
+
+
+def _load_decoder(run, hparams, settings):
+    """Load the best checkpoint's decoder; returns the checkpoint."""
+    key = settings["select_key"]
+    largest = settings.get("select_largest", "false").lower() == "true"
+    checkpoint = best_checkpoint(run / "save", key, largest)
+    if checkpoint is None:
+        raise LMACError(
+            f"{run / 'save'}: no intact checkpoint with '{key}' to export"
+        )
+    load_strict(hparams["decoder"], checkpoint.paramfiles["decoder"])
+    return checkpoint
+
+
+def _load_classifier(run, hparams, settings):
+    """Load the classifier that the run explained; returns its config."""
+    source = _locate(
+        run, settings["classifier_folder"], settings["output_folder"]
+    )
+    config = load_classifier(
+        source,
+        {name: hparams[name] for name in ("embedding_model", "classifier")},
+        hparams["label_encoder"],
+        run / "save" / "classifier",
+    )
+    claimed = _read_json(run / "experiment.json").get("classifier")
+    if claimed != weights_sha256(hparams["frozen_classifier"]):
+        raise LMACError(
+            f"{source}: is not the classifier that {run} was trained on; it "
+            "has been replaced since"
+        )
+    return config
+
+
+def _locate(run, folder, output_folder):
+    """A folder of the run's yaml, which may be relative to where it ran.
+
+    Or the id of a hub repository, if there is no such folder.
+    """
+    places = [Path(folder)]
+    tail = Path(output_folder).parts
+    base = run.resolve()
+    if base.parts[-len(tail) :] == tail:
+        places.insert(0, Path(*base.parts[: -len(tail)]) / folder)
+    for place in places:
+        if place.is_dir():
+            return place
+    if not is_local(folder):
+        return folder
+    raise LMACError(
+        f"classifier_folder: {folder} is not there, looked at "
+        f"{', '.join(str(place) for place in places)}"
+    )
+
+
+def _read_json(path):
+    """Content of a JSON file of the run."""
+    if not path.is_file():
+        raise LMACError(f"{path}: no such file; the run is not finished")
+    return read_json(path)
+
+
+def _write_weights(path, module):
+    """Weights as safetensors."""
+    state = {
+        name: value.detach().contiguous()
+        for name, value in module.state_dict().items()
+    }
+    # Not save_file, which leaves a file that only its owner can read.
+    Path(path).write_bytes(safetensors.torch.save(state))
+
+
+def _copy_example(run, part):
+    """Copy one explained test clip; its name, or None if there is none."""
+    clips = sorted((run / "interpretations" / "test").glob("*/original.*"))
+    if not clips:
+        return None
+    clip = clips[0].parent
+    shutil.copytree(clip, part / "example" / clip.name)
+    return clip.name
+
+
+def _is_safe(text):
+    """Whether the yaml holds nothing but classes that anyone may make."""
+    try:
+        safe_yaml(text, HPARAMS)
+    except LMACError:
+        return False
+    return True
+
+
+def _config(hparams, classifier, results, license):
+    """What a program may want to know about the model."""
+    features, names = hparams["features"], hparams["label_encoder"].ind2lab
+    return {
+        "lmac_sb": lmac_sb.__version__,
+        "torch": torch.__version__,
+        "license": license,
+        "sample_rate": features.sample_rate,
+        "signal_length_s": hparams["preprocess"].signal_length_s,
+        "classes": [names[c] for c in range(len(names))],
+        "classifier": classifier,
+        "provenance": results["provenance"],
+        "results": results["summary"],
+    }
+
+
+def _card(title, config, run, trusted, example):
+    """The model card."""
+    made = config["provenance"]
+    accuracy = ""
+    tested = config["classifier"].get("results", {}).get("test", {})
+    if "accuracy" in tested:
+        accuracy = (
+            f"Accuracy of the classifier: {100 * tested['accuracy']:.1f} %.\n"
+        )
+    note = ""
+    if example:
+        note = (
+            f"\n`example/{example}` is a test clip: `original`, "
+            "`interpretation` (what the decision rests on) and `residual`.\n"
+        )
+    sizes = []
+    for split in ("train", "valid", "test"):
+        manifest = run / "manifests" / f"{split}.json"
+        sizes.append(f"{len(_read_json(manifest))} {split}")
+    data = f"{Path(made['data_folder']).name}: {', '.join(sizes)} clips."
+    return CARD.format(
+        title=title,
+        source=title,
+        trusted=", trusted=True" if trusted else "",
+        n_classes=len(config["classes"]),
+        classes=", ".join(config["classes"]),
+        license=config["license"],
+        version=config["lmac_sb"],
+        data=f"{data} Test folds: {made['test_folds']}.",
+        table=markdown_table(config["results"]),
+        accuracy=accuracy,
+        example=note,
+        **{
+            key: made[key]
+            for key in (
+                "command",
+                "commit",
+                "python",
+                "torch",
+                "speechbrain",
+                "seed",
+            )
+        },
+        epoch=f"{made['epoch']:g}",
+    )

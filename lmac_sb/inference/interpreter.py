@@ -1,0 +1,544 @@
+"""SpeechBrain's interface of a trained model: from a file to an explanation."""
+
+from types import SimpleNamespace
+
+import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.inference.interfaces import Pretrained
+from speechbrain.utils.run_opts import RunOptions
+
+from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
+from lmac_sb.data.streaming import mapped, read_signal
+from lmac_sb.explain.explainer import Explainer, check_batch
+from lmac_sb.inference.bundle import find_bundle, load_weights, read_hparams
+from lmac_sb.inference.explanation import AudioExplanation
+from lmac_sb.metrics.registry import METRICS, evaluate
+from lmac_sb.utils.errors import LMACError
+
+__all__ = ["LMACInterpreter"]
+
+WINDOW_S = 10.0  # of models that were trained on clips of any length
+
+
+class LMACInterpreter(Pretrained):
+    """A classifier with its L-MAC decoder, ready to explain sounds.
+
+    Arguments
+    ---------
+    modules : dict
+        ``features``, ``classifier`` and ``decoder``.
+    hparams : dict
+        ``preprocess``, ``explainer`` and ``label_encoder``.
+    **kwargs
+        See `speechbrain.inference.interfaces.Pretrained`.
+
+    Raises
+    ------
+    LMACError
+        If something is missing or does not fit together.
+
+    Example
+    -------
+    >>> interpreter = LMACInterpreter.from_hparams("model")  # doctest: +SKIP
+    >>> explanation = interpreter.explain_file("dog.wav")  # doctest: +SKIP
+    >>> explanation.save("why_dog")  # doctest: +SKIP
+    """
+
+    MODULES_NEEDED = ["features", "classifier", "decoder"]
+    HPARAMS_NEEDED = ["preprocess", "explainer", "label_encoder"]
+
+    def __init__(self, modules=None, hparams=None, **kwargs):
+        self._check_parts(modules or {}, hparams or {})
+        super().__init__(modules, hparams, **kwargs)
+        self.explainer = hparams["explainer"]
+        if self.explainer.classifier.multilabel:
+            raise LMACError(
+                "explainer: its classifier is multi-label, needed is one that "
+                "decides one class; train_multilabel.py explains the others"
+            )
+        self.preprocess = hparams["preprocess"]
+        features = self.explainer.features
+        if self.preprocess.sample_rate != features.sample_rate:
+            raise LMACError(
+                f"preprocess: sample_rate {self.preprocess.sample_rate}, but "
+                f"the features have {features.sample_rate}"
+            )
+        self.sample_rate = features.sample_rate
+        self._check_placement()
+        self.classes = self._check_classes(hparams["label_encoder"])
+        hop = features.hop_samples
+        window = self.preprocess.n_samples or WINDOW_S * self.sample_rate
+        # Windows begin on frames, and no three of them overlap.
+        self.window = max(4, int(window) // hop) * hop
+        self.overlap = self.window // hop // 4 * hop
+
+    @classmethod
+    def from_hparams(cls, source, savedir=None, trusted=False, **kwargs):
+        """Load a model folder that `lmac export` wrote.
+
+        Arguments
+        ---------
+        source : str or Path
+            A folder, which is read where it lies, or the id of a hub
+            repository.
+        savedir : str or Path
+            Where a copy of the folder is kept, if one is wanted.
+        trusted : bool
+            Whether the folder's yaml may make any object and call any
+            function; by default only the classes of
+            `lmac_sb.inference.yaml_safety.SAFE_CLASSES`.
+        **kwargs
+            ``run_opts`` and ``freeze_params``, see SpeechBrain's
+            `Pretrained`.
+
+        Returns
+        -------
+        LMACInterpreter
+
+        Raises
+        ------
+        LMACError
+            If a file is missing, changed or broken, weights do not fit, or
+            the yaml asks for what is not allowed.
+        """
+        folder = find_bundle(source, savedir)
+        hparams = read_hparams(folder, trusted)
+        try:
+            cls._check_parts(hparams["modules"], hparams)
+            load_weights(hparams, folder)
+            return cls(hparams["modules"], hparams, **kwargs)
+        except LMACError as error:
+            if str(folder) in str(error):
+                raise
+            raise LMACError(f"{folder}: {error}") from error
+
+    @classmethod
+    def _check_parts(cls, modules, hparams):
+        """Refuse what is missing, or is something else than its name says."""
+        for kind, needed, found in (
+            ("modules", cls.MODULES_NEEDED, modules),
+            ("hyperparameters", cls.HPARAMS_NEEDED, hparams),
+        ):
+            missing = [name for name in needed if name not in found]
+            if missing:
+                raise LMACError(
+                    f"{kind}: {', '.join(missing)} missing, needed are "
+                    f"{', '.join(needed)}"
+                )
+        wrong = sorted(set(hparams) & set(RunOptions().as_dict()))
+        if wrong:
+            raise LMACError(
+                f"hyperparameters: '{wrong[0]}' is the name of a run option, "
+                "rename it, or give it as run_opts"
+            )
+        parts = [
+            (f"modules.{k}", v, torch.nn.Module) for k, v in modules.items()
+        ]
+        kinds = (Preprocessor, Explainer, CategoricalEncoder)
+        for name, kind in zip(cls.HPARAMS_NEEDED, kinds):
+            parts.append((name, hparams[name], kind))
+        for name, part, kind in parts:
+            if not isinstance(part, kind):
+                raise LMACError(
+                    f"{name}: is a {type(part).__name__}, needed is a "
+                    f"{kind.__name__}"
+                )
+
+    def _check_placement(self):
+        """All tensors must be in `modules`: only those are moved and frozen."""
+        parts = self.explainer
+        known = _tensor_ids(self.mods)
+        for name, module in (
+            ("features", parts.features),
+            ("classifier", parts.classifier),
+            ("decoder", parts.decoder),
+        ):
+            if not _tensor_ids(module) <= known:
+                raise LMACError(
+                    f"modules: the explainer's {name} holds tensors that are "
+                    "in none of the modules"
+                )
+
+    def _check_classes(self, label_encoder):
+        """Names of the classes, as many as the classifier has outputs."""
+        names = label_encoder.ind2lab
+        n_samples = round(MIN_LENGTH_S * self.sample_rate)
+        silence = torch.zeros(1, n_samples, device=self.device)
+        try:
+            found = self.explainer(silence, refine_steps=0)
+        except Exception as error:
+            # Layers of the wrong size fail in many ways.
+            raise LMACError(
+                f"modules: do not fit together ({' '.join(str(error).split())})"
+            ) from error
+        n_classes = found.logits.shape[1]
+        if sorted(names) != list(range(n_classes)):
+            raise LMACError(
+                f"label_encoder: holds {len(names)} classes, but the "
+                f"classifier has {n_classes} outputs"
+            )
+        return [str(names[c]) for c in range(n_classes)]
+
+    def train(self, mode=True):
+        """Stay in evaluation mode, batch norm and dropout included."""
+        return super().train(False)
+
+    def forward(self, wavs, wav_lens=None):
+        """Explain a batch, see `explain_batch`."""
+        return self.explain_batch(wavs, wav_lens)
+
+    def load_audio(self, path):
+        """Read a file as the model's front end wants it.
+
+        Arguments
+        ---------
+        path : str or Path
+            Any rate, number of channels and length from 0.1 s.
+
+        Returns
+        -------
+        torch.Tensor
+            Mono, at the model's rate and at its own level, [samples].
+        """
+        return read_signal(path, self.sample_rate)
+
+    def interpret_file(self, path):
+        """Decision and what it rests on, as SpeechBrain's PIQ returns them.
+
+        Arguments
+        ---------
+        path : str or Path
+            An audio file.
+
+        Returns
+        -------
+        waveform : torch.Tensor
+            Masked-in sound, [1, samples].
+        label : str
+            The decision.
+        sample_rate : int
+            Of the waveform, in Hz.
+        """
+        explanation = self.explain_file(path)
+        return explanation.waveform, explanation.labels[0], self.sample_rate
+
+    def explain_file(
+        self, path, target=None, threshold=None, refine_steps=None
+    ):
+        """Explain the decision on a file of any length.
+
+        A file longer than a window (the length of the training clips, or 10 s
+        where that was free) is explained in windows that overlap by a quarter
+        and are cross-faded. Each window has a decision of its own; the whole
+        has the mean of their probabilities. The sounds of long files lie on
+        disk.
+
+        Arguments
+        ---------
+        path : str or Path
+            An audio file.
+        target : str or int
+            Class to explain, by name or number; default the decision.
+        threshold : float
+            Make the mask binary at this value; default continuous.
+        refine_steps : int
+            Gradient steps from the decoder's mask, see `Refiner`;
+            default those of the model.
+
+        Returns
+        -------
+        lmac_sb.inference.explanation.AudioExplanation
+            Of one clip.
+        """
+        targets = self._targets(target, 1)
+        wav = self.load_audio(path)
+        how = self._how(threshold, refine_steps)
+        (part,) = self._explain([wav], targets, how)
+        return self._assemble([wav], [part], how, [str(path)])
+
+    def explain_batch(
+        self,
+        wavs,
+        lengths=None,
+        target=None,
+        threshold=None,
+        refine_steps=None,
+    ):
+        """Explain waveforms in memory.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            At the model's sampling rate, [batch, samples].
+        lengths : torch.Tensor
+            Relative lengths of padded clips, [batch], in (0, 1]; no clip's
+            result depends on its padding or on the other clips.
+        target : str or int or list
+            Class to explain, or one a clip, by name or number.
+        threshold : float
+            Make the masks binary at this value; default continuous.
+        refine_steps : int
+            Gradient steps from the decoder's masks; default those of the
+            model.
+
+        Returns
+        -------
+        lmac_sb.inference.explanation.AudioExplanation
+        """
+        check_batch(wavs, lengths)
+        n_samples = [wavs.shape[1]] * len(wavs)
+        if lengths is not None:
+            n_samples = (lengths * wavs.shape[1]).round().long().tolist()
+        clips = [
+            wav[:n].detach().float().cpu() for wav, n in zip(wavs, n_samples)
+        ]
+        for i, clip in enumerate(clips):
+            if len(clip) < MIN_LENGTH_S * self.sample_rate:
+                raise LMACError(
+                    f"wavs: clip {i} is {len(clip) / self.sample_rate:.4f} s "
+                    f"long, at least {MIN_LENGTH_S} s are needed"
+                )
+            if not clip.isfinite().all():
+                raise LMACError(f"wavs: NaN or infinite samples in clip {i}")
+        targets = self._targets(target, len(clips))
+        how = self._how(threshold, refine_steps)
+        parts = self._explain(clips, targets, how)
+        return self._assemble(clips, parts, how, [None] * len(clips))
+
+    def _how(self, threshold, refine_steps):
+        """What the explainer is asked for, checked before the work starts."""
+        if refine_steps is None:
+            refine_steps = self.explainer.refine_steps
+        self.explainer.check_refinement(refine_steps)
+        return {"threshold": threshold, "refine_steps": refine_steps}
+
+    def _targets(self, target, n_clips):
+        """Class numbers, one a clip, or None."""
+        if target is None:
+            return None
+        if isinstance(target, torch.Tensor):
+            target = target.tolist()
+        targets = target if isinstance(target, (list, tuple)) else [target]
+        if len(targets) == 1:
+            targets = list(targets) * n_clips
+        if len(targets) != n_clips:
+            raise LMACError(
+                f"target: {len(targets)} classes for {n_clips} clips"
+            )
+        return [self.class_number(name) for name in targets]
+
+    def class_number(self, name):
+        """Number of a class that is given by name or number.
+
+        Arguments
+        ---------
+        name : str or int
+            The class.
+
+        Returns
+        -------
+        int
+        """
+        if name in self.classes:
+            return self.classes.index(name)
+        if isinstance(name, int) and 0 <= name < len(self.classes):
+            return name
+        raise LMACError(
+            f"target: '{name}' is no class; there are "
+            f"{', '.join(self.classes)} (0 to {len(self.classes) - 1})"
+        )
+
+    def _explain(self, clips, targets, how):
+        """One explanation a clip; clips of one length go in one batch."""
+        parts = [None] * len(clips)
+        rows_of = {}
+        for row, clip in enumerate(clips):
+            rows_of.setdefault(len(clip), []).append(row)
+        longest = max(self.window, self.preprocess.n_samples or 0)
+        for n_samples, rows in rows_of.items():
+            chosen = None if targets is None else [targets[r] for r in rows]
+            if n_samples <= longest:
+                wavs = torch.stack([clips[row] for row in rows])
+                whole = self._explain_windows(wavs, chosen, how)
+                for place, row in enumerate(rows):
+                    parts[row] = _pick(whole, place)
+                continue
+            for place, row in enumerate(rows):
+                target = None if chosen is None else [chosen[place]]
+                parts[row] = self._explain_long(clips[row], target, how)
+        return parts
+
+    @torch.no_grad()
+    def _explain_windows(self, wavs, targets, how):
+        """Explain equally long windows [batch, samples] as training would."""
+        n_samples = wavs.shape[1]
+        n_frames = self.explainer.features.n_frames(n_samples)
+        shortest = round(MIN_LENGTH_S * self.sample_rate)
+        padded = fit_length(wavs, max(n_samples, shortest))
+        ready = [self.preprocess.process(x, self.sample_rate) for x in padded]
+        if targets is not None:
+            targets = torch.tensor(targets, device=self.device)
+        found = self.explainer(
+            torch.stack(ready).to(self.device), None, targets, **how
+        )
+        # Back to the input's level, which preprocessing has taken away.
+        peaks = wavs.abs().amax(1, keepdim=True)
+        return SimpleNamespace(
+            waveform=found.waveform[:, :n_samples].cpu() * peaks,
+            residual=found.residual[:, :n_samples].cpu() * peaks,
+            mask=found.mask[:, :n_frames].cpu(),
+            magnitude=found.magnitude[:, :n_frames].cpu() * peaks[..., None],
+            **{
+                name: getattr(found, name).float().cpu()
+                for name in ("logits", "logits_in", "logits_out")
+            },
+            decision=found.decision.cpu(),
+        )
+
+    def _explain_long(self, wav, target, how):
+        """Explain overlapping windows of one clip and cross-fade them."""
+        n_samples = len(wav)
+        features = self.explainer.features
+        hop = features.hop_samples
+        shape = (1, features.n_frames(n_samples), features.n_bins)
+        waveform, residual = mapped((1, n_samples)), mapped((1, n_samples))
+        mask = mapped(shape, torch.half)
+        stride = self.window - self.overlap
+        # The last window is longer than an overlap.
+        starts = range(0, n_samples - self.overlap, stride)
+        shares, metrics, windows = [], [], []
+        sums = dict.fromkeys(("logits", "logits_in", "logits_out"), 0)
+        for start in starts:
+            stop = min(start + self.window, n_samples)
+            part = self._explain_windows(wav[None, start:stop], target, how)
+            edges = (start > 0, start != starts[-1])
+            fade = self._fade(torch.arange(stop - start), *edges)
+            waveform[0, start:stop] += fade * part.waveform[0]
+            residual[0, start:stop] += fade * part.residual[0]
+            n_frames = part.mask.shape[1]
+            rows = slice(start // hop, start // hop + n_frames)
+            frames = self._fade(torch.arange(n_frames) * hop, *edges)
+            mask[0, rows] += (frames[:, None] * part.mask[0]).half()
+            share = float(fade.sum()) / n_samples
+            shares.append(share)
+            for name in sums:
+                p = getattr(part, name).softmax(1)
+                sums[name] = sums[name] + share * p.double()
+            metrics.append(_metrics(part))
+            windows.append(self._window(part, start, stop))
+        logits = {
+            name: total.clamp_min(1e-30).log().float()
+            for name, total in sums.items()
+        }
+        decision = logits["logits"].argmax(1)
+        if target is not None:
+            decision = torch.tensor(target)
+        whole = SimpleNamespace(
+            waveform=waveform,
+            residual=residual,
+            mask=part.mask,
+            magnitude=None,
+            decision=decision,
+            windows=windows,
+            **logits,
+        )
+        whole.metrics = _metrics(whole)
+        for name, metric in METRICS.items():
+            if metric.needs == "mask":
+                whole.metrics[name] = sum(
+                    share * row[name] for share, row in zip(shares, metrics)
+                )
+        whole.mask = mask
+        return whole
+
+    def _fade(self, places, fades_in, fades_out):
+        """Weight of a window at so many samples from its start."""
+        weight = torch.ones(len(places))
+        if fades_in:
+            weight = weight * (places / self.overlap).clamp(max=1)
+        if fades_out:
+            begin = self.window - self.overlap
+            gone = (places - begin) / self.overlap
+            weight = weight * (1 - gone.clamp(0, 1))
+        return weight
+
+    def _window(self, part, start, stop):
+        """Place, decision and probabilities of one window."""
+        c = int(part.decision[0])
+        return {
+            "start": start / self.sample_rate,
+            "end": stop / self.sample_rate,
+            "decision": self.classes[c],
+            **{
+                key: float(logits[0].softmax(0)[c])
+                for key, logits in (
+                    ("p", part.logits),
+                    ("p_in", part.logits_in),
+                    ("p_out", part.logits_out),
+                )
+            },
+        }
+
+    def _assemble(self, clips, parts, how, files):
+        """One explanation out of one a clip."""
+        merged = {
+            name: _pad_and_join([getattr(part, name) for part in parts])
+            for name in (
+                "waveform",
+                "residual",
+                "mask",
+                "magnitude",
+                "logits",
+                "logits_in",
+                "logits_out",
+                "decision",
+            )
+        }
+        for part, clip in zip(parts, clips):
+            if not hasattr(part, "windows"):
+                part.windows = [self._window(part, 0, len(clip))]
+                part.metrics = _metrics(part)
+        return AudioExplanation(
+            **merged,
+            wavs=_pad_and_join([clip[None] for clip in clips]),
+            n_samples=[len(clip) for clip in clips],
+            classes=self.classes,
+            features=self.explainer.features,
+            files=files,
+            **how,
+            windows=[part.windows for part in parts],
+            metrics=[part.metrics for part in parts],
+        )
+
+
+def _tensor_ids(module):
+    """Which parameters and buffers a module has."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return {id(tensor) for tensor in tensors}
+
+
+def _pick(batch, index):
+    """One clip of an explained batch, as a batch of one."""
+    row = slice(index, index + 1)
+    return SimpleNamespace(**{k: v[row] for k, v in vars(batch).items()})
+
+
+def _metrics(part):
+    """Metrics of one clip, as numbers."""
+    return {name: float(value) for name, value in evaluate(part).items()}
+
+
+def _pad_and_join(values):
+    """Join batches of one along the first axis, padded with zeros."""
+    if any(value is None for value in values):
+        return None
+    if len(values) == 1:
+        return values[0]
+    if values[0].dim() == 1:
+        return torch.cat(values)
+    shape = [len(values), *values[0].shape[1:]]
+    shape[1] = max(value.shape[1] for value in values)
+    whole = values[0].new_zeros(shape)
+    for row, value in enumerate(values):
+        whole[row, : value.shape[1]] = value[0]
+    return whole

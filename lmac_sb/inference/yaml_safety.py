@@ -1,0 +1,152 @@
+"""A model's yaml, checked so that it makes nothing but known classes."""
+
+import yaml
+
+from lmac_sb.utils.errors import LMACError, shown
+
+__all__ = ["SAFE_CLASSES", "one_line", "safe_yaml"]
+
+# What the yaml of a folder that nobody vouches for may make. Full names of
+# classes only: below a module or a class lies all that it has imported.
+SAFE_CLASSES = (
+    "lmac_sb.data.audio.Preprocessor",
+    "lmac_sb.models.encoders.AttentionEmbedding",
+    "lmac_sb.models.encoders.ConvEmbedding",
+    "lmac_sb.models.frozen.FrozenClassifier",
+    "lmac_sb.models.decoder.MaskDecoder",
+    "lmac_sb.models.psi.PSIAdapter",
+    "lmac_sb.explain.explainer.Explainer",
+    "lmac_sb.models.features.FbankFeatures",
+    "lmac_sb.models.features.SpectralFeatures",
+    "lmac_sb.methods.l2i.L2IDecoder",
+    "lmac_sb.explain.losses.LMACLoss",
+    "lmac_sb.explain.refine.Refiner",
+    "speechbrain.dataio.encoder.CategoricalEncoder",
+    "speechbrain.lobes.features.Fbank",
+    "speechbrain.lobes.models.Cnn14.CNN14PSI",
+    "speechbrain.lobes.models.Cnn14.CNN14PSI_stft",
+    "speechbrain.lobes.models.Cnn14.Cnn14",
+    "speechbrain.lobes.models.ECAPA_TDNN.Classifier",
+    "speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN",
+    "speechbrain.lobes.models.PIQ.Conv2dEncoder_v2",
+    "speechbrain.lobes.models.Xvector.Classifier",
+    "speechbrain.lobes.models.Xvector.Xvector",
+    "speechbrain.processing.features.Filterbank",
+    "speechbrain.processing.features.ISTFT",
+    "speechbrain.processing.features.InputNormalization",
+    "speechbrain.processing.features.STFT",
+    "speechbrain.utils.parameter_transfer.Pretrainer",
+    "torch.nn.Linear",
+)
+
+
+def safe_yaml(text, name):
+    """Check that a hyperpyyaml text makes nothing but known classes.
+
+    Arguments
+    ---------
+    text : str
+        The file's content.
+    name : str or Path
+        Its name, for the message.
+
+    Returns
+    -------
+    str
+        The same content written anew, so that no other parser can read
+        something else in it.
+
+    Raises
+    ------
+    LMACError
+        Names the line and what stands there.
+
+    Example
+    -------
+    >>> print(safe_yaml("a: !new:torch.nn.Linear [1, 2]", "x.yaml"), end="")
+    a: !new:torch.nn.Linear [1, 2]
+    >>> safe_yaml("a: !apply:os.system [ls]", "x.yaml")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: x.yaml, line 1: '!apply:os.system' is ...
+    """
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise _unsafe(name, event, "an alias '*'")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except LMACError:
+        raise
+    # ValueError, OverflowError: an escape or a version beyond all bounds.
+    except (
+        yaml.YAMLError,
+        RecursionError,
+        ValueError,
+        OverflowError,
+    ) as error:
+        raise LMACError(f"{name}: is no yaml ({one_line(error)})") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise LMACError(f"{name}: holds no keys, 'key: value' is needed")
+    _check_node(root, name)
+    return yaml.serialize(root, allow_unicode=True, width=80)
+
+
+def _check_node(node, name):
+    """Refuse a yaml node that is neither data nor an allowed object."""
+    tag = node.tag
+    if isinstance(node, yaml.ScalarNode) and tag in ("!ref", "!copy"):
+        # Whole objects only: a reference can also compute, and get attributes.
+        key = node.value[1:-1]
+        if node.value != f"<{key}>" or not key.isidentifier():
+            raise _unsafe(name, node, f"the reference {shown(node.value)}")
+        return
+    if tag.startswith("!new:"):
+        if tag[len("!new:") :] not in SAFE_CLASSES:
+            raise _unsafe(name, node, shown(tag))
+    elif tag not in _DATA_TAGS:
+        raise _unsafe(name, node, shown(tag))
+    if isinstance(node, yaml.ScalarNode):
+        # hyperpyyaml loads (...) with a loader that makes any object, and
+        # follows references in any text that a reference leads to.
+        if node.value.lstrip().startswith("(") or "<" in node.value:
+            raise _unsafe(name, node, f"the value {shown(node.value)}")
+        if tag == "tag:yaml.org,2002:null":
+            # An empty value would be written as '' with a tag.
+            node.value = "null"
+        return
+    for item in node.value:
+        for part in item if isinstance(item, tuple) else (item,):
+            _check_node(part, name)
+
+
+_DATA_TAGS = {
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("str", "int", "float", "bool", "null", "seq", "map")
+}
+
+
+def one_line(error):
+    """An error's text, which may quote what a file holds.
+
+    Arguments
+    ---------
+    error : Exception
+        Any.
+
+    Returns
+    -------
+    str
+        One line of printable characters.
+    """
+    text = " ".join(str(error).split())
+    return text if text.isprintable() and len(text) < 1000 else shown(text)
+
+
+def _unsafe(name, place, what):
+    """The error that names a line of a yaml file."""
+    line = place.start_mark.line + 1
+    return LMACError(
+        f"{name}, line {line}: {what} is not allowed in a model folder that "
+        "is not trusted; if you know who made it, load it with trusted=True "
+        "(on the command line: --trust)"
+    )

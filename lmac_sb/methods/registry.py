@@ -1,0 +1,244 @@
+"""The methods that an evaluation compares, by name."""
+
+import difflib
+import re
+from collections import namedtuple
+from functools import partial
+
+import torch
+
+from lmac_sb.explain.masking import convert_mask, ideal_mask
+from lmac_sb.methods.gradients import ATTRIBUTIONS
+from lmac_sb.methods.trivial import TRIVIAL_MASKS
+from lmac_sb.utils.errors import LMACError
+
+__all__ = [
+    "Case",
+    "Method",
+    "make_case",
+    "make_methods",
+    "min_max",
+    "passes",
+]
+
+# What a method is asked to explain: `explainer` holds the classifier,
+# `analysis` is its view of `wavs` [batch, samples], `target` the class
+# [batch], `event` the ideal mask [batch, time, freq] or None.
+Case = namedtuple("Case", "explainer wavs analysis target event")
+
+# kind: "mask" (of a case, values in [0, 1]), "scores" (of a case, any real
+# numbers), "area" (of a case and the shares to keep [batch]: a mask) or
+# "fixed" (of a case: a mask whose area is not for us to choose).
+# steps: how many along a gradient, None for methods that take none.
+# start: passes of the classifier before the first step.
+Method = namedtuple(
+    "Method", "kind function steps start", defaults=(None, None)
+)
+
+
+def make_methods(names, interpreters, optimised_steps=150, seed=0):
+    """Methods by name.
+
+    Arguments
+    ---------
+    names : list of str
+        Names in `interpreters`; attributions and trivial masks;
+        ``optimised``, a mask that gradient steps draw from nothing; the
+        number of steps may follow, as in ``lmac+5`` and ``optimised+20``;
+        ``ideal``, the mask of a known event.
+    interpreters : dict
+        Name to `lmac_sb.explain.explainer.Explainer`.
+    optimised_steps : int
+        Steps of ``optimised`` where its name tells none.
+    seed : int
+        Of the random mask.
+
+    Returns
+    -------
+    dict
+        Name to `Method`, in the order given.
+
+    Raises
+    ------
+    LMACError
+        If a name is unknown (the message lists the known ones) or given
+        twice.
+
+    Example
+    -------
+    >>> list(make_methods(["saliency", "ones"], {}))
+    ['saliency', 'ones']
+    >>> make_methods(["salience"], {})
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: methods: unknown 'salience'; did you mean ...
+    """
+    known = {
+        **{
+            name: Method("scores", partial(_attribute, function))
+            for name, function in ATTRIBUTIONS.items()
+        },
+        **{
+            name: Method("area", partial(_trivial, function, seed))
+            for name, function in TRIVIAL_MASKS.items()
+        },
+        "ones": Method("fixed", lambda case: torch.ones_like(_grid(case))),
+        "ideal": Method("fixed", _ideal),
+    }
+    stepping = {"optimised": (_optimised, optimised_steps, 0)}
+    for name, explainer in interpreters.items():
+        stepping[name] = partial(_decode, explainer), 0, 1
+    methods = {}
+    for name in [names] if isinstance(names, str) else names:
+        base, steps = re.fullmatch(r"(.*?)(?:\+(\d+))?", str(name)).groups()
+        if name in methods:
+            raise LMACError(f"methods: '{name}' stands there twice")
+        if name in known:
+            methods[name] = known[name]
+        elif base in stepping:
+            function, default, start = stepping[base]
+            steps = default if steps is None else int(steps)
+            methods[name] = Method(
+                "mask", partial(function, steps), steps, start
+            )
+        else:
+            near = difflib.get_close_matches(base, [*known, *stepping], n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise LMACError(
+                f"methods: unknown '{name}'; {hint}there are "
+                f"{', '.join(known)}, and, maybe with a number of gradient "
+                f"steps as in +5, {', '.join(stepping)}"
+            )
+    if not methods:
+        raise LMACError("methods: none given")
+    return methods
+
+
+def passes(method):
+    """Passes of the classifier that a method costs for one clip.
+
+    Arguments
+    ---------
+    method : Method
+        One that takes gradient steps, or could.
+
+    Returns
+    -------
+    int
+        Forward and backward count alike: a step has two of each, and after
+        the last one both sides are classified once more. None for a method
+        that takes no steps.
+
+    Example
+    -------
+    >>> passes(make_methods(["optimised+10"], {})["optimised+10"])
+    42
+    """
+    if method.steps is None:
+        return None
+    return method.start + (4 * method.steps + 2 if method.steps else 0)
+
+
+def make_case(explainer, wavs, clean, items):
+    """What methods are asked about some clips: why the decision?
+
+    Arguments
+    ---------
+    explainer : lmac_sb.explain.explainer.Explainer
+        Of the explained classifier.
+    wavs : torch.Tensor
+        What it hears, [batch, samples].
+    clean : torch.Tensor
+        The clips within that, at their levels, [batch, samples].
+    items : list of dict
+        The clips, from `lmac_sb.data.dataset.make_dataset`.
+
+    Returns
+    -------
+    Case
+        With an event where all clips have one.
+
+    Example
+    -------
+    >>> case = make_case(explainer, wavs, wavs, items)  # doctest: +SKIP
+    """
+    analysis = explainer.analyze(wavs)
+    event = None
+    if all("event" in item for item in items):
+        # The event at the gain that the clip has in the mixture.
+        stems = [
+            item["event"].to(part)
+            * (part.abs().max() / item["sig"].abs().max().clamp(min=1e-8))
+            for item, part in zip(items, clean)
+        ]
+        stft = explainer.features.stft(torch.stack(stems))
+        event = ideal_mask(stft, analysis.stft)
+    return Case(explainer, wavs, analysis, analysis.logits.argmax(1), event)
+
+
+def min_max(scores):
+    """What speaks for the class in each clip, shifted and scaled to [0, 1].
+
+    Arguments
+    ---------
+    scores : torch.Tensor
+        [batch, time, freq].
+
+    Returns
+    -------
+    torch.Tensor
+        [batch, time, freq]; zeros for a clip whose scores are all the same.
+        Scores below zero speak against the class, and count as zero.
+
+    Example
+    -------
+    >>> min_max(torch.tensor([[[-1.0, 2.0, 1.0]]]))
+    tensor([[[0.0000, 1.0000, 0.5000]]])
+    """
+    scores = scores.clamp(min=0)
+    low = scores.amin((1, 2), keepdim=True)
+    width = scores.amax((1, 2), keepdim=True) - low
+    return (scores - low) / torch.where(width > 0, width, torch.inf)
+
+
+def _grid(case):
+    """A tensor with the shape of the masks."""
+    return case.analysis.magnitude
+
+
+def _attribute(function, case):
+    """Scores of an attribution."""
+    return function(case.explainer, case.analysis, case.target)
+
+
+def _trivial(function, seed, case, area):
+    """A mask of so much area that knows nothing of the classifier."""
+    return function(_grid(case), area, seed)
+
+
+def _decode(explainer, steps, case):
+    """Mask of a trained decoder, maybe refined."""
+    with torch.no_grad():
+        analysis = case.analysis
+        if explainer is not case.explainer:
+            # Its decoder may want another view, such as one with evidence.
+            analysis = explainer.analyze(case.wavs, case.target)
+        mask = explainer.mask(analysis, case.target)
+    if steps:
+        mask = explainer.refine(analysis, mask, steps, case.target)
+    # All masks of a table act where those of its first model do.
+    domains = explainer.mask_domain, case.explainer.mask_domain
+    return convert_mask(case.analysis.magnitude, mask, *domains)
+
+
+def _optimised(steps, case):
+    """Mask drawn by gradient steps that start from no knowledge."""
+    half = torch.full_like(_grid(case), 0.5)
+    return case.explainer.refine(case.analysis, half, steps, case.target)
+
+
+def _ideal(case):
+    """Mask of the known event."""
+    if case.event is None:
+        raise LMACError("ideal: the data does not tell where its events are")
+    return case.event

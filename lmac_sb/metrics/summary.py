@@ -1,0 +1,307 @@
+"""Tables of results: one row a clip, and their means with intervals."""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from lmac_sb.metrics.registry import METRICS, direction, unguarded
+from lmac_sb.utils.errors import LMACError
+
+__all__ = [
+    "bootstrap",
+    "check_unique",
+    "header",
+    "markdown_table",
+    "marked_cells",
+    "summarize",
+]
+
+# Metrics whose figures are shown with so many decimals.
+DECIMALS = {
+    "AI": 1,
+    "AD": 2,
+    "AG": 1,
+    "FF-logit": 2,
+    "AD-2softmax": 2,
+    "SI-SDR": 1,
+}
+
+
+N_DRAWS = 2000  # resamplings of a bootstrap interval
+
+
+def bootstrap(values, n_draws=N_DRAWS, seed=0):
+    """Mean and its 95 % bootstrap interval.
+
+    Arguments
+    ---------
+    values : list of float
+        One value a clip; NaN ones are left out and counted.
+    n_draws : int
+        Number of resamplings.
+    seed : int
+        Seed of the resampling.
+
+    Returns
+    -------
+    dict
+        ``mean``, ``low``, ``high``, ``n`` and ``n_nan``.
+
+    Example
+    -------
+    >>> bootstrap([1.0, 1.0, float("nan")])
+    {'mean': 1.0, 'low': 1.0, 'high': 1.0, 'n': 2, 'n_nan': 1}
+    """
+    column = np.asarray(values, dtype=np.float64)[:, None]
+    return _bootstrap(column, n_draws, seed)[0]
+
+
+def _bootstrap(values, n_draws=N_DRAWS, seed=0):
+    """Result of `bootstrap` for each column of an array [clips, columns]."""
+    # Sorted, so that the order of the rows does not matter; NaN come last.
+    values = np.sort(values, axis=0)
+    counts = (~np.isnan(values)).sum(0)
+    figures = np.full((3, values.shape[1]), math.nan)
+    for n in set(counts[counts > 0].tolist()):
+        chosen = counts == n
+        valid = values[:n, chosen]
+        means = valid.mean(0)
+        # Columns with as many values share the draws: one product does for
+        # all of them.
+        draws = _draws(n, n_draws, seed) @ valid / n
+        low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+        # Rounding may leave the mean of equal values outside.
+        low, high = np.minimum(low, means), np.maximum(high, means)
+        figures[:, chosen] = means, low, high
+    return [
+        {
+            "mean": float(mean),
+            "low": float(low),
+            "high": float(high),
+            "n": int(n),
+            "n_nan": len(values) - int(n),
+        }
+        for (mean, low, high), n in zip(figures.T, counts)
+    ]
+
+
+@lru_cache(maxsize=8)
+def _draws(n, n_draws, seed):
+    """How often each of n values is in each resampling, [n_draws, n]."""
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(n, size=(n_draws, n))
+    places = draws + n * np.arange(n_draws)[:, None]
+    counts = np.bincount(places.ravel(), minlength=n_draws * n)
+    return counts.reshape(n_draws, n).astype(np.float64)
+
+
+def check_unique(rows, keys):
+    """Refuse rows that say the same thing twice.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Any rows.
+    keys : list of str
+        Keys whose values together name a row.
+
+    Raises
+    ------
+    LMACError
+        If two rows have the same name, or one has none.
+
+    Example
+    -------
+    >>> check_unique([{"id": "a"}, {"id": "a"}], ["id"])
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: results: two rows with id 'a', needed is one
+    """
+    seen = set()
+    for place, row in enumerate(rows, 1):
+        missing = [key for key in keys if key not in row]
+        if missing:
+            raise LMACError(
+                f"results: row {place} has no {', '.join(missing)}; "
+                f"needed are {', '.join(keys)}"
+            )
+        name = tuple(row[key] for key in keys)
+        if name in seen:
+            found = ", ".join(f"{k} '{value}'" for k, value in zip(keys, name))
+            raise LMACError(f"results: two rows with {found}, needed is one")
+        seen.add(name)
+
+
+def summarize(rows, by="method", reference=None, columns=tuple(METRICS)):
+    """Mean and interval of each metric for each method.
+
+    Arguments
+    ---------
+    rows : list of dict
+        One a clip and method.
+    by : str
+        Key that names the method.
+    reference : str
+        Method to which each other one is compared clip by clip.
+    columns : list of str
+        What to take the mean of, in this order. A method has those that any
+        of its rows has; a clip without a value counts as NaN.
+
+    Returns
+    -------
+    dict
+        Method to metric to the result of `bootstrap`; with a reference also
+        ``difference``: reference minus method, paired by clip.
+
+    Raises
+    ------
+    LMACError
+        If a clip has two rows of one method.
+
+    Example
+    -------
+    >>> rows = [{"id": "a", "method": "m", "AI": 100.0}]
+    >>> summarize(rows)["m"]["AI"]["mean"]
+    100.0
+    """
+    check_unique(rows, ["id", by])
+    table = {}
+    for row in rows:
+        table.setdefault(row[by], {})[row["id"]] = row
+    summary = {}
+    for method, clips in table.items():
+        names = [c for c in columns if any(c in row for row in clips.values())]
+        values = _values(clips.values(), names)
+        summary[method] = dict(zip(names, _bootstrap(values)))
+        if reference in table and method != reference:
+            # A clip that one of the two lacks is no pair.
+            others = [table[reference].get(clip, {}) for clip in clips]
+            paired = _values(others, names) - values
+            for name, figure in zip(names, _bootstrap(paired)):
+                summary[method][name]["difference"] = figure
+    return summary
+
+
+def _values(rows, names):
+    """Values of the rows, [rows, names], NaN where there is none."""
+    values = [[row.get(name, math.nan) for name in names] for row in rows]
+    return np.array(values, dtype=np.float64).reshape(-1, len(names))
+
+
+def header(column):
+    """Name of a column with an arrow for the better direction.
+
+    Arguments
+    ---------
+    column : str
+        Such as ``AI``.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> header("AI"), header("heard AD"), header("area")
+    ('AI ↑', 'heard AD ↓', 'area')
+    """
+    return column + {1: " ↑", -1: " ↓", 0: ""}[direction(column)]
+
+
+def marked_cells(summary, columns):
+    """Mean and half width of the interval of each method, as shown.
+
+    Arguments
+    ---------
+    summary : dict
+        From `summarize`.
+    columns : list of str
+        Metrics.
+
+    Returns
+    -------
+    dict
+        Method to one (mean, half width, whether it is the best) for each
+        column, the first two as text; None where there is no figure. Figures
+        that look the same are as good as each other, and none is the best of
+        a column without a better direction.
+
+    Example
+    -------
+    >>> rows = [{"id": "a", "method": m, "AI": x} for m, x in zip("kl", [1, 2])]
+    >>> marked_cells(summarize(rows), ["AI"])
+    {'k': [('1.0', '0.0', False)], 'l': [('2.0', '0.0', True)]}
+    """
+    cells = {method: [] for method in summary}
+    for column in columns:
+        digits = DECIMALS.get(unguarded(column), 3)
+        shown = {}
+        for method, metrics in summary.items():
+            if column in metrics:
+                figure = metrics[column]
+                half = (figure["high"] - figure["low"]) / 2
+                # Plus zero, so that no zero is negative.
+                shown[method] = tuple(
+                    f"{round(x, digits) + 0.0:.{digits}f}"
+                    for x in (figure["mean"], half)
+                )
+        sign = direction(column)
+        scores = [sign * float(mean) for mean, _ in shown.values()]
+        best = max((x for x in scores if not math.isnan(x)), default=math.nan)
+        for method in summary:
+            cell = shown.get(method)
+            if cell is not None:
+                cell = (*cell, sign != 0 and sign * float(cell[0]) == best)
+            cells[method].append(cell)
+    return cells
+
+
+def markdown_table(summary, columns=None, mark=False, by="method"):
+    """A summary as a Markdown table, with arrows for the better direction.
+
+    Arguments
+    ---------
+    summary : dict
+        From `summarize`.
+    columns : list of str
+        Metrics to show; default those of a short table that there are.
+    mark : bool
+        Whether the best figures of each column are in bold.
+    by : str
+        What the rows are, for the header.
+
+    Returns
+    -------
+    str
+        Mean, and half the width of the 95 % interval.
+
+    Example
+    -------
+    >>> rows = [{"id": "a", "method": "m", "AI": 100.0, "FF": 0.5}]
+    >>> print(markdown_table(summarize(rows)))
+    | method | AI ↑ | FF ↑ |
+    |---|---|---|
+    | m | 100.0 ± 0.0 | 0.500 ± 0.000 |
+    """
+    if columns is None:
+        found = {name for row in summary.values() for name in row}
+        columns = [n for n, m in METRICS.items() if m.short and n in found]
+    lines = [
+        "| " + " | ".join([by, *map(header, columns)]) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for method, cells in marked_cells(summary, columns).items():
+        texts = [_markdown_cell(cell, mark) for cell in cells]
+        # A bar would begin a new cell.
+        name = str(method).replace("|", "\\|")
+        lines.append("| " + " | ".join([name, *texts]) + " |")
+    return "\n".join(lines)
+
+
+def _markdown_cell(cell, mark):
+    """Text of one of the `marked_cells`."""
+    if cell is None:
+        return "–"
+    mean, half, best = cell
+    return f"**{mean} ± {half}**" if mark and best else f"{mean} ± {half}"

@@ -1,0 +1,4 @@
+"""Networks: features, encoders, the frozen classifier, decoders, their weights.
+
+Imports `utils`.
+"""

@@ -1,0 +1,197 @@
+"""The folder of a trained classifier: weights, class names, front end."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from speechbrain.utils.fetching import fetch
+
+from lmac_sb.models.weights import load_strict
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import first_line, is_write_error, read_json
+
+__all__ = ["is_local", "load_classifier", "load_labels", "save_classifier"]
+
+
+def is_local(source):
+    """Whether a source is a folder, rather than the id of a hub repository.
+
+    Arguments
+    ---------
+    source : str or Path
+        An id is ``name/repository``, and no folder of that name exists.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_local("speechbrain/cnn14-esc50"), is_local("./a/b"), is_local("a")
+    (False, True, True)
+    """
+    source = str(source)
+    is_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
+    return Path(source).is_dir() or not is_id
+
+
+def load_classifier(source, modules, label_encoder, savedir):
+    """Load a trained classifier and the names of its classes.
+
+    Arguments
+    ---------
+    source : str
+        Local folder, as `train_classifier.py` writes it, or the id of a hub
+        repository with the same files: one ``<name>.ckpt`` for each of
+        `modules` and ``label_encoder.txt`` (or ``.ckpt``).
+    modules : dict
+        Name to torch.nn.Module.
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        Empty; takes the class names.
+    savedir : str or Path
+        Where files from a hub are kept, one folder a source.
+
+    Returns
+    -------
+    dict
+        Content of the folder's ``config.json``; empty if it has none.
+
+    Raises
+    ------
+    LMACError
+        If the folder or a file is missing or does not fit.
+    """
+    if is_local(source) and not Path(source).is_dir():
+        raise LMACError(f"classifier_folder: {source} does not exist")
+    savedir = Path(savedir) / str(source).replace("/", "--")
+    for name, module in modules.items():
+        load_strict(module, _get(source, f"{name}.ckpt", savedir))
+    for file in ("label_encoder.txt", "label_encoder.ckpt"):
+        try:
+            path = _get(source, file, savedir)
+            break
+        except LMACError as error:
+            missing = error
+    else:
+        raise LMACError(
+            f"{source}: no label_encoder.txt, the names of the classes "
+            "are needed"
+        ) from missing
+    load_labels(label_encoder, path)
+    config = Path(source) / "config.json"
+    if not config.is_file():
+        return {}
+    return read_json(config)
+
+
+def load_labels(label_encoder, path):
+    """Load the names of the classes, at least one.
+
+    Arguments
+    ---------
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        Empty; takes the names.
+    path : str or Path
+        Written by its `save`.
+
+    Raises
+    ------
+    LMACError
+        If the file is none, or holds no class.
+
+    Example
+    -------
+    >>> from speechbrain.dataio.encoder import CategoricalEncoder
+    >>> path = getfixture("tmp_path") / "labels.txt"
+    >>> CategoricalEncoder().save(path)
+    >>> load_labels(CategoricalEncoder(), path)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: .../labels.txt: holds no classes
+    """
+    try:
+        label_encoder.load(str(path))
+    except Exception as error:
+        raise LMACError(f"{path}: not a label encoder ({error})") from error
+    if len(label_encoder) == 0:
+        raise LMACError(f"{path}: holds no classes")
+    # Labels are looked up by what the data says, unknown ones are an error.
+    label_encoder.expect_len(len(label_encoder))
+
+
+def _get(source, name, savedir):
+    """Path of one file of a local folder or a hub repository."""
+    if Path(source).is_dir():
+        path = Path(source) / name
+        if not path.is_file():
+            raise LMACError(f"{path}: no such file in the classifier's folder")
+        return path
+    try:
+        return fetch(name, source=source, savedir=str(savedir))
+    except Exception as error:
+        raise LMACError(
+            f"classifier_folder: {source} is no local folder, and {name} "
+            f"cannot be fetched from a hub ({type(error).__name__}: {error})"
+        ) from error
+
+
+def save_classifier(folder, modules, label_encoder, config):
+    """Write a trained classifier as `load_classifier` reads it.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Written in one step; replaces what was there.
+    modules : dict
+        Name to torch.nn.Module.
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        Names of the classes.
+    config : dict
+        Goes to ``config.json``.
+
+    Raises
+    ------
+    LMACError
+        If it cannot be written; what was there before is still there.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "model"
+    >>> from speechbrain.dataio.encoder import CategoricalEncoder
+    >>> encoder = CategoricalEncoder()
+    >>> encoder.update_from_iterable(["cat", "dog"])
+    >>> model = torch.nn.Linear(3, 2)
+    >>> save_classifier(folder, {"classifier": model}, encoder, {"seed": 1})
+    >>> loaded = CategoricalEncoder()
+    >>> load_classifier(folder, {"classifier": model}, loaded, folder)
+    {'seed': 1}
+    >>> loaded.lab2ind
+    {'cat': 0, 'dog': 1}
+    """
+    folder = Path(folder)
+    part = folder.with_name(f"{folder.name}.part")
+    # Renamed, as a kill while it is deleted would leave half of it.
+    former = folder.with_name(f"{folder.name}.former")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        for name, module in modules.items():
+            torch.save(module.state_dict(), part / f"{name}.ckpt")
+        label_encoder.save(part / "label_encoder.txt")
+        (part / "config.json").write_text(
+            json.dumps(config, indent=1), encoding="utf-8"
+        )
+        shutil.rmtree(former, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, former)
+        os.replace(part, folder)
+        shutil.rmtree(former, ignore_errors=True)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if not is_write_error(error):
+            raise
+        raise LMACError(
+            f"{folder}: cannot be written ({first_line(error)})"
+        ) from error

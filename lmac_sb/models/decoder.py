@@ -1,0 +1,243 @@
+"""Decoders: latents of the classifier (and the spectrogram) -> mask logits."""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+__all__ = ["MaskDecoder", "fit_grid"]
+
+# The fine grid: one cell for 4 frames x 4 bins of the spectrogram.
+PATCH = 4
+
+
+class MaskDecoder(torch.nn.Module):
+    """Small transposed-convolution decoder for any list of latents.
+
+    From the deepest latent on, the map is doubled in time and frequency
+    until it has the next latent's size, that latent is added, and a
+    convolution mixes them; so up to the mel bands at a quarter of the frame
+    rate. From there each linear-frequency cell of 4 x 4 frames and bins reads
+    the mel bands between whose centres it lies. Patches of the spectrogram
+    itself join on that grid: they carry the detail that the classifier has
+    pooled away. The network ends there with coefficients, interpolated to
+    full resolution: an offset, and gains of the level of a bin and of the
+    mean level of its surroundings. So nothing learned runs at full
+    resolution, yet the mask follows the finest detail of the sound. With
+    ``spectrogram=False`` it comes from the latents alone, as in the paper.
+
+    Geometry: a cell of a latent lies exactly over the frames and bands that
+    were pooled into it; frames and bands that pooling dropped repeat their
+    neighbour. Transposed convolutions have kernels of twice the stride and
+    start as bilinear interpolation, and the last step is one: no frame or bin
+    is treated unlike its neighbours, the cause of checkerboards.
+
+    Arguments
+    ---------
+    latent_channels : list of int
+        Channels of each latent, deepest first.
+    n_mels : int
+        Mel bands that the classifier sees.
+    n_fft : int
+        FFT size in samples; the mask has ``n_fft // 2 + 1`` bins.
+    sample_rate : int
+        Sampling rate in Hz; places the mel bands on the bins.
+    width : int
+        Channels of the decoder.
+    n_mix : int
+        Convolution blocks on the fine grid.
+    spectrogram : bool
+        Whether the decoder sees the spectrogram beside the latents.
+
+    Example
+    -------
+    >>> decoder = MaskDecoder([16, 8], n_mels=40, width=8)
+    >>> latents = [torch.rand(2, 16, 5, 5), torch.rand(2, 8, 10, 10)]
+    >>> decoder(latents, torch.rand(2, 43, 513)).shape
+    torch.Size([2, 43, 513])
+    """
+
+    def __init__(
+        self,
+        latent_channels,
+        n_mels=80,
+        n_fft=1024,
+        sample_rate=16000,
+        width=32,
+        n_mix=2,
+        spectrogram=True,
+    ):
+        super().__init__()
+        self.n_mels = n_mels
+        self.register_buffer(
+            "mel_to_patch",
+            _mel_to_patch(n_mels, n_fft // 2 + 1, sample_rate),
+            persistent=False,
+        )
+        self.project = torch.nn.ModuleList(
+            torch.nn.Sequential(
+                torch.nn.GroupNorm(1, n_channels),
+                torch.nn.Conv2d(n_channels, width, 1),
+                torch.nn.GELU(),
+            )
+            for n_channels in latent_channels
+        )
+        self.mix = torch.nn.ModuleList(_Mix(width) for _ in latent_channels)
+        # One for all levels: a level that needs no doubling would leave its
+        # own without gradient, which distributed training refuses.
+        self.grow = _Grow(width)
+        self.patches = (
+            torch.nn.Conv2d(1, width, PATCH, PATCH) if spectrogram else None
+        )
+        self.fine = torch.nn.Sequential(*(_Mix(width) for _ in range(n_mix)))
+        # An offset, and gains of the level of a bin and of its surroundings.
+        self.coefficients = torch.nn.Conv2d(width, 3 if spectrogram else 1, 1)
+
+    def forward(self, latents, log_magnitude):
+        """Decode a mask.
+
+        Arguments
+        ---------
+        latents : list of torch.Tensor
+            [batch, channels, time, freq] each, deepest first.
+        log_magnitude : torch.Tensor
+            ``log1p`` of the linear magnitude, [batch, time, freq].
+
+        Returns
+        -------
+        torch.Tensor
+            Mask logits, [batch, time, freq].
+        """
+        n_frames, n_bins = log_magnitude.shape[1:]
+        sizes = [latent.shape[2:] for latent in latents[1:]]
+        sizes.append((-(-n_frames // PATCH), self.n_mels))
+        h = 0
+        for latent, project, mix, size in zip(
+            latents, self.project, self.mix, sizes
+        ):
+            # GroupNorm's gradient crashes on a map in channels-last order,
+            # such as a Transformer's, that needs no gradient itself.
+            h = h + project(latent.contiguous())
+            h = self.grow(mix(h), size)
+        h = h @ self.mel_to_patch
+        if self.patches is not None:
+            pad = (0, -n_bins % PATCH, 0, -n_frames % PATCH)
+            h = h + self.patches(F.pad(log_magnitude[:, None], pad))
+        h = F.interpolate(
+            self.coefficients(self.fine(h)), scale_factor=PATCH, mode="bilinear"
+        )
+        h = h[:, :, :n_frames, :n_bins]
+        if self.patches is None:
+            return h[:, 0]
+        around = F.avg_pool2d(
+            log_magnitude, 3, 1, padding=1, count_include_pad=False
+        )
+        return h[:, 0] + h[:, 1] * log_magnitude + h[:, 2] * around
+
+
+class _Mix(torch.nn.Module):
+    """Residual block of one convolution and one pointwise layer."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm = torch.nn.GroupNorm(1, width)
+        self.conv = torch.nn.Conv2d(width, width, 3, padding=1)
+        self.point = torch.nn.Conv2d(width, width, 1)
+
+    def forward(self, x):
+        """The same shape, mixed over neighbouring cells."""
+        return x + self.point(F.gelu(self.conv(self.norm(x))))
+
+
+class _Grow(torch.nn.Module):
+    """Doubles each axis as often as the wanted size asks."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.time = _double(width, 0)
+        self.freq = _double(width, 1)
+
+    def forward(self, x, size):
+        """As many cells as wanted, [batch, channels, *size]."""
+        for dim, double in ((2, self.time), (3, self.freq)):
+            wanted, cell = size[dim - 2], 1
+            # Within a factor of 1.5 no further doubling comes closer.
+            while wanted >= 1.5 * x.shape[dim]:
+                pad = (0, 0, 1, 1) if dim == 2 else (1, 1, 0, 0)
+                x = double(F.pad(x, pad, mode="replicate"))
+                cell *= 2
+            # Halving drops one cell at most: else the ratio is another.
+            if abs(wanted - x.shape[dim]) > cell:
+                x = _stretch(x, dim, wanted)
+        return fit_grid(x, size)
+
+
+def _double(width, axis):
+    """Depthwise transposed convolution, at first linear interpolation."""
+    kernel, stride, padding = [1, 1], [1, 1], [0, 0]
+    # Padding 3 cuts what the replicated border cells add.
+    kernel[axis], stride[axis], padding[axis] = 4, 2, 3
+    double = torch.nn.ConvTranspose2d(
+        width, width, kernel, stride, padding, groups=width
+    )
+    taps = torch.tensor([0.25, 0.75, 0.75, 0.25]).view(kernel)
+    with torch.no_grad():
+        double.weight.copy_(taps.expand_as(double.weight))
+        double.bias.zero_()
+    return double
+
+
+def _stretch(x, dim, wanted):
+    """Interpolate one axis of [batch, channels, time, freq]."""
+    shape = list(x.shape[2:])
+    shape[dim - 2] = wanted
+    return F.interpolate(x, shape, mode="bilinear")
+
+
+def fit_grid(x, size):
+    """Cut the end of a map, or repeat its last cell.
+
+    Sizes further off than a factor of two are interpolated.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        [batch, channels, time, freq].
+    size : tuple of int
+        Frames and bins that are wanted.
+
+    Returns
+    -------
+    torch.Tensor
+        [batch, channels, *size].
+    """
+    for dim, wanted in ((2, size[0]), (3, size[1])):
+        found = x.shape[dim]
+        if found * 2 <= wanted or wanted * 2 <= found:
+            x = _stretch(x, dim, wanted)
+        elif found >= wanted:
+            x = x.narrow(dim, 0, wanted)
+        else:
+            pad = [0, 0, 0, 0]
+            pad[1 if dim == 3 else 3] = wanted - found
+            x = F.pad(x, pad, mode="replicate")
+    return x
+
+
+def _mel_to_patch(n_mels, n_bins, sample_rate):
+    """What a patch of `PATCH` bins reads of the mel bands, [mel, patches].
+
+    The mean, over the bins of the patch, of the linear interpolation between
+    the band centres, so that no band is left out.
+    """
+    n_patches = -(-n_bins // PATCH)
+    hertz = torch.arange(n_patches * PATCH).double()
+    hertz = hertz * sample_rate / 2 / (n_bins - 1)
+    top = math.log10(1 + sample_rate / 2 / 700)
+    # SpeechBrain's bank has n_mels + 2 equally spaced points; the outer two
+    # are edges, not centres.
+    position = torch.log10(1 + hertz / 700) / top * (n_mels + 1) - 1
+    position = position.clamp(0, n_mels - 1)
+    bands = torch.arange(n_mels).double()
+    weights = (1 - (position - bands[:, None]).abs()).clamp(min=0)
+    return weights.view(n_mels, n_patches, PATCH).mean(2).float()

@@ -1,0 +1,234 @@
+"""Waveform <-> spectrogram <-> classifier features.
+
+One object holds the front end that the classifier was trained with, so that
+training, evaluation and inference cannot differ.
+"""
+
+import torch
+from speechbrain.processing.features import (
+    ISTFT,
+    STFT,
+    Filterbank,
+    spectral_magnitude,
+)
+
+from lmac_sb.utils.errors import LMACError
+
+__all__ = ["FbankFeatures", "SpectralFeatures"]
+
+
+class SpectralFeatures(torch.nn.Module):
+    """STFT, log-mel features and the way back to a waveform.
+
+    ``waveform -> STFT -> magnitude -> mel filterbank -> log1p``, as in the
+    L-MAC paper (arXiv 2403.13086, section 3). SpeechBrain's own STFT,
+    Filterbank and ISTFT do the work. The filterbank reaches half the sampling
+    rate, so that at no rate a part of the spectrum is invisible to the
+    classifier.
+
+    Arguments
+    ---------
+    sample_rate : int
+        Sampling rate in Hz.
+    n_fft : int
+        FFT size in samples; the spectrogram has ``n_fft // 2 + 1`` bins.
+    win_length : float
+        Window length in ms.
+    hop_length : float
+        Hop length in ms.
+    n_mels : int
+        Number of mel bands that the classifier sees.
+
+    Raises
+    ------
+    LMACError
+        If `n_fft` is shorter than the window, or so small for `n_mels` that
+        a mel band holds no bin.
+
+    Example
+    -------
+    >>> features = SpectralFeatures(n_fft=512, n_mels=40)
+    >>> wavs = torch.rand(2, 16000)
+    >>> stft = features.stft(wavs)
+    >>> stft.shape
+    torch.Size([2, 87, 257, 2])
+    >>> features.mel(features.magnitude(stft)).shape
+    torch.Size([2, 87, 40])
+    >>> features.istft(stft, 16000).shape
+    torch.Size([2, 16000])
+    """
+
+    def __init__(
+        self,
+        sample_rate=16000,
+        n_fft=1024,
+        win_length=23.2199,
+        hop_length=11.6099,
+        n_mels=80,
+    ):
+        super().__init__()
+        frame = {
+            "sample_rate": sample_rate,
+            "n_fft": n_fft,
+            "win_length": win_length,
+            "hop_length": hop_length,
+        }
+        window = round(sample_rate * win_length / 1000)
+        if window > n_fft:
+            raise LMACError(
+                f"win_length: {win_length} ms are {window} samples at "
+                f"{sample_rate} Hz, more than n_fft = {n_fft}"
+            )
+        self.sample_rate = sample_rate
+        self.n_mels = n_mels
+        self.n_bins = n_fft // 2 + 1
+        self.compute_stft = STFT(**frame)
+        self.compute_istft = ISTFT(**frame)
+        compute_fbank = Filterbank(
+            n_mels=n_mels,
+            n_fft=n_fft,
+            sample_rate=sample_rate,
+            f_min=0,
+            f_max=sample_rate / 2,
+            log_mel=False,
+        )
+        # The bank is linear, so its answer to the identity is its matrix:
+        # computed once here instead of at each call.
+        matrix = compute_fbank(torch.eye(self.n_bins)[None])[0]
+        if (matrix.sum(0) == 0).any():
+            empty = int((matrix.sum(0) == 0).sum())
+            raise LMACError(
+                f"n_mels: {n_mels} bands on {self.n_bins} bins leave {empty} "
+                "bands without a bin; use fewer bands or a larger n_fft"
+            )
+        # Not persistent: the settings define it, checkpoints stay loadable.
+        self.register_buffer("fbank_matrix", matrix, persistent=False)
+
+    @property
+    def hop_samples(self):
+        """Hop length in samples."""
+        return self.compute_stft.hop_length
+
+    def n_frames(self, n_samples):
+        """Number of STFT frames of a clip of `n_samples` samples."""
+        return n_samples // self.hop_samples + 1
+
+    def stft(self, wavs):
+        """Short-time Fourier transform.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, [batch, samples].
+
+        Returns
+        -------
+        torch.Tensor
+            Real and imaginary parts, [batch, time, freq, 2].
+        """
+        return self.compute_stft(wavs)
+
+    def magnitude(self, stft):
+        """Magnitude of a spectrogram.
+
+        Arguments
+        ---------
+        stft : torch.Tensor
+            [batch, time, freq, 2].
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, time, freq], above zero, so that its gradient is finite.
+        """
+        return spectral_magnitude(stft, power=0.5)
+
+    def mel(self, magnitude):
+        """The classifier's input: ``log1p`` of the mel bands.
+
+        Arguments
+        ---------
+        magnitude : torch.Tensor
+            Linear magnitude, [batch, time, freq].
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, time, n_mels].
+        """
+        return torch.log1p(magnitude @ self.fbank_matrix)
+
+    def istft(self, stft, n_samples):
+        """Back to waveforms of exactly `n_samples`.
+
+        Arguments
+        ---------
+        stft : torch.Tensor
+            [batch, time, freq, 2].
+        n_samples : int
+            Length of the waveforms that the STFT was taken of.
+
+        Returns
+        -------
+        torch.Tensor
+            Waveforms, [batch, n_samples].
+        """
+        return self.compute_istft(stft.float(), sig_length=n_samples)
+
+
+class FbankFeatures(SpectralFeatures):
+    """Front end of the classifiers that SpeechBrain trains on `Fbank`.
+
+    The classifier's input is what its own modules make of a waveform: log
+    mel energies in dB, then a normalisation. Here it is made of a magnitude,
+    so that a mask can come between.
+
+    Arguments
+    ---------
+    fbank : speechbrain.lobes.features.Fbank
+        The classifier's ``compute_features``, without deltas or context.
+    normalize : torch.nn.Module
+        Its ``mean_var_norm``, called with features and relative lengths.
+
+    Raises
+    ------
+    LMACError
+        If `fbank` adds deltas or context.
+
+    Example
+    -------
+    >>> from speechbrain.lobes.features import Fbank
+    >>> from speechbrain.processing.features import InputNormalization
+    >>> fbank = Fbank(n_mels=40)
+    >>> normalize = InputNormalization(norm_type="sentence", std_norm=False)
+    >>> features = FbankFeatures(fbank, normalize)
+    >>> wavs = torch.rand(2, 16000)
+    >>> ours = features.mel(features.magnitude(features.stft(wavs)))
+    >>> theirs = normalize(fbank(wavs), torch.ones(2))
+    >>> torch.allclose(ours, theirs, atol=1e-3)
+    True
+    """
+
+    def __init__(self, fbank, normalize):
+        if fbank.deltas or fbank.context:
+            raise LMACError(
+                "compute_features: Fbank with deltas or context, needed is "
+                "one without"
+            )
+        stft = fbank.compute_STFT
+        to_ms = 1000 / stft.sample_rate
+        super().__init__(
+            sample_rate=stft.sample_rate,
+            n_fft=stft.n_fft,
+            win_length=stft.win_length * to_ms,
+            hop_length=stft.hop_length * to_ms,
+            n_mels=fbank.compute_fbanks.n_mels,
+        )
+        self.fbank = fbank
+        self.normalize = normalize
+
+    def mel(self, magnitude):
+        """The classifier's input, [batch, time, n_mels], of a magnitude."""
+        energies = self.fbank.compute_fbanks(magnitude.pow(2))
+        whole = torch.ones(len(energies), device=energies.device)
+        return self.normalize(energies, whole)

@@ -1,0 +1,251 @@
+"""The adapter that freezes a classifier and taps its layers."""
+
+import functools
+import math
+
+import torch
+
+from lmac_sb.models.encoders import embed
+from lmac_sb.utils.errors import LMACError
+
+__all__ = ["FrozenClassifier"]
+
+BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
+
+
+class FrozenClassifier(torch.nn.Module):
+    """Adapter from a SpeechBrain-style classifier to logits and latents.
+
+    The wrapped modules stay in evaluation mode whatever `train` is called
+    (`Brain.fit` calls it on all modules at each epoch) and their weights take
+    no gradient, while gradients still reach the input.
+
+    Arguments
+    ---------
+    embedding_model : torch.nn.Module
+        Features [batch, time, mel] to embeddings, see `embed`.
+    classifier : torch.nn.Module
+        Embeddings to logits, [batch, classes] or [batch, 1, classes].
+    latent_layers : list of str
+        Names of the submodules of `embedding_model` whose outputs the decoder
+        reads, deepest first.
+    min_frames : int
+        Shortest input that the model can pool; `Explainer` pads up to it.
+    channels_last : bool
+        Whether outputs of three axes are [batch, time, channels], as between
+        SpeechBrain's layers, or [batch, channels, time], as in ECAPA-TDNN.
+    evidence : bool
+        Whether `trace` puts the evidence before the latents: each activation
+        of the deepest layer times its gradient, so its share in the log-odds
+        of the explained class. It tells the decoder which class to explain,
+        and costs one pass back through what follows that layer.
+    multilabel : bool
+        Whether each class is decided for itself, by a sigmoid, and not one
+        among all, by a softmax; see `question`.
+
+    Raises
+    ------
+    LMACError
+        If a layer name does not exist (the message lists those that do).
+
+    Example
+    -------
+    >>> from lmac_sb.models.encoders import ConvEmbedding
+    >>> embedding = ConvEmbedding(n_mels=40, channels=[4, 8, 16])
+    >>> frozen = FrozenClassifier(
+    ...     embedding, torch.nn.Linear(16, 3), ["blocks.2", "blocks.1"], 4
+    ... )
+    >>> logits, latents = frozen(torch.rand(2, 87, 40))
+    >>> logits.shape, [tuple(h.shape) for h in latents]
+    (torch.Size([2, 3]), [(2, 16, 21, 10), (2, 8, 21, 10)])
+    >>> frozen.train().training
+    False
+    """
+
+    def __init__(
+        self,
+        embedding_model,
+        classifier,
+        latent_layers,
+        min_frames=1,
+        channels_last=True,
+        evidence=True,
+        multilabel=False,
+    ):
+        super().__init__()
+        self.embedding_model = embedding_model
+        self.classifier = classifier
+        self.latent_layers = list(latent_layers)
+        self.min_frames = min_frames
+        self.channels_last = channels_last
+        self.evidence = evidence
+        self.multilabel = multilabel
+        self.requires_grad_(False)
+        self.train(False)
+        for module in self.modules():
+            if isinstance(module, BATCH_NORMS):
+                module.forward = functools.partial(_normalize, module)
+        self._latents = {}
+        self._deepest = None
+        self._tracing = False
+        if not self.latent_layers:
+            raise LMACError("latent_layers: empty, at least one is needed")
+        known = dict(embedding_model.named_modules())
+        for name in self.latent_layers:
+            if not name or name not in known:
+                raise LMACError(
+                    f"latent_layers: no layer '{name}' in "
+                    f"{type(embedding_model).__name__}; it has "
+                    f"{', '.join(n for n in known if n)}"
+                )
+            # A partial can be copied and sent to other processes.
+            hook = functools.partial(self._keep, name)
+            known[name].register_forward_hook(hook)
+
+    def _keep(self, name, module, inputs, output):
+        """Hook: keep a layer's output, as a new leaf while tracing."""
+        latent = output[0] if isinstance(output, (tuple, list)) else output
+        self._latents[name] = latent
+        if not self._tracing or name != self.latent_layers[0]:
+            return None
+        # From here on a graph is kept. The clone may be changed in place by
+        # what follows, the leaf may not.
+        torch.set_grad_enabled(True)
+        self._deepest = latent.detach().clone().requires_grad_()
+        follows = self._deepest.clone()
+        if isinstance(output, (tuple, list)):
+            return type(output)([follows, *output[1:]])
+        return follows
+
+    def train(self, mode=True):
+        """Stay in evaluation mode: the explained classifier never changes."""
+        return super().train(False)
+
+    def forward(self, features):
+        """Classify, and keep what the decoder reads.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            [batch, time, mel], at least `min_frames` frames.
+
+        Returns
+        -------
+        logits : torch.Tensor
+            [batch, classes].
+        latents : list of torch.Tensor
+            One tensor [batch, channels, time, freq] a layer in
+            `latent_layers`, in that order. Layers without a frequency axis
+            count as one band.
+        """
+        embeddings = embed(self.embedding_model, features)
+        logits = self.classifier(embeddings).flatten(1)
+        # Taken out of the dict, so that no graph outlives the call.
+        latents = [self.to_map(self._latents[n]) for n in self.latent_layers]
+        self._latents.clear()
+        return logits, latents
+
+    def trace(self, features, target=None):
+        """Classify once, and give all that the decoder reads.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            [batch, time, mel]; no gradient reaches them.
+        target : torch.Tensor
+            Class to explain, [batch]; default the decision.
+
+        Returns
+        -------
+        logits : torch.Tensor
+            [batch, classes].
+        latents : list of torch.Tensor
+            As of `forward`; before them the evidence, with the shape of the
+            first, if it is switched on.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            if not self.evidence:
+                return self(features)
+            self._tracing = True
+            try:
+                logits, latents = self(features)
+            finally:
+                self._tracing = False
+            chosen = logits.argmax(1) if target is None else target
+            answers, chosen = self.question(logits, chosen)
+            others = answers.scatter(1, chosen[:, None], -math.inf)
+            log_odds = answers.gather(1, chosen[:, None])[:, 0]
+            log_odds = log_odds - others.logsumexp(1)
+            (gradient,) = torch.autograd.grad(log_odds.sum(), self._deepest)
+            evidence = self.to_map(gradient * self._deepest.detach())
+            # Pooling divides a gradient by the number of cells.
+            evidence = evidence * evidence[0, 0].numel()
+            self._deepest = None
+        return logits.detach(), [evidence, *latents]
+
+    def question(self, logits, target):
+        """What was decided, as logits whose softmax are the probabilities.
+
+        All that asks for the probability of the explained class asks here.
+        A multi-label classifier decides each class for itself: the answers
+        are that class and its absence, whose logit is 0, since the softmax
+        of (z, 0) is (sigmoid(z), 1 - sigmoid(z)).
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            [batch, classes].
+        target : torch.Tensor
+            Explained class, [batch].
+
+        Returns
+        -------
+        logits : torch.Tensor
+            Of the answers, [batch, answers]: the classes, or, of a
+            multi-label classifier, the explained class and its absence.
+        target : torch.Tensor
+            The explained one of these answers, [batch].
+        """
+        if not self.multilabel:
+            return logits, target
+        own = logits.gather(1, target[:, None])
+        # The class comes first: where both are as likely, it is decided.
+        answers = torch.cat((own, torch.zeros_like(own)), dim=1)
+        return answers, torch.zeros_like(target)
+
+    def to_map(self, latent):
+        """Latent of a layer as a map.
+
+        Arguments
+        ---------
+        latent : torch.Tensor
+            [batch, channels], [batch, channels, time], or
+            [batch, time, channels] with ``channels_last``; or a map already.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, channels, time, freq].
+        """
+        if latent.dim() == 2:
+            return latent[:, :, None, None]
+        if latent.dim() == 3:
+            if self.channels_last:
+                latent = latent.transpose(1, 2)
+            return latent.unsqueeze(3)
+        return latent
+
+
+def _normalize(norm, x):
+    """Batch normalisation by fixed statistics, without keeping its input.
+
+    PyTorch's own keeps it for the gradient of its weights, which are frozen:
+    a quarter of the memory of a training step.
+    """
+    plain = norm.training or not norm.track_running_stats or not norm.affine
+    if plain or x.dtype != norm.weight.dtype:
+        return type(norm).forward(norm, x)
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    return torch.addcmul(shift.view(shape), x, scale.view(shape))

@@ -1,0 +1,99 @@
+"""Weights of modules: loaded strictly, told apart by checksum."""
+
+import hashlib
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import first_line
+
+__all__ = ["load_strict", "weights_sha256"]
+
+
+def load_strict(module, path):
+    """Load weights, all of them and no others.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        Takes the weights.
+    path : str or Path
+        File of a state dict: ``.safetensors``, or else a pickle of nothing
+        but tensors.
+
+    Raises
+    ------
+    LMACError
+        If the file is missing or unreadable, holds more than tensors, or
+        does not fit the module; names the file and the first difference.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "m.ckpt"
+    >>> torch.save(torch.nn.Linear(2, 1).state_dict(), path)
+    >>> load_strict(torch.nn.Linear(3, 1), path)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: .../m.ckpt: 'weight' has shape [1, 2], ...
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LMACError(f"{path}: no such file, weights are needed")
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Broken files fail in many ways: IndexError, UnicodeDecodeError, ...
+        raise LMACError(
+            f"{path}: not a file of weights only ({first_line(error)})"
+        ) from error
+    if not isinstance(state, dict) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
+        raise LMACError(f"{path}: not a state dict of tensors")
+    wanted = module.state_dict()
+    for name, value in wanted.items():
+        if name not in state:
+            raise LMACError(
+                f"{path}: holds no '{name}', needed by {type(module).__name__}"
+            )
+        if state[name].shape != value.shape:
+            raise LMACError(
+                f"{path}: '{name}' has shape {list(state[name].shape)}, "
+                f"needed is {list(value.shape)}"
+            )
+    extra = sorted(set(state) - set(wanted))
+    if extra:
+        raise LMACError(
+            f"{path}: holds '{extra[0]}', which {type(module).__name__} "
+            "does not have"
+        )
+    bad = [n for n, v in state.items() if not torch.isfinite(v).all()]
+    if bad:
+        raise LMACError(f"{path}: '{bad[0]}' holds NaN or infinite values")
+    module.load_state_dict(state)
+
+
+def weights_sha256(*modules):
+    """Checksum of the weights of modules.
+
+    Arguments
+    ---------
+    *modules : torch.nn.Module
+        In a fixed order.
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, value in module.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

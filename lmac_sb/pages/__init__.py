@@ -1,0 +1,4 @@
+"""HTML pages for people: the report and the listening test.
+
+Imports `evaluation` and all before it.
+"""

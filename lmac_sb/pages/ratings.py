@@ -1,0 +1,343 @@
+"""Ratings of a listening test, and what they say of its methods."""
+
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+
+from lmac_sb.metrics.summary import N_DRAWS
+from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.io import read_json, write_csv, write_in_one_step
+
+__all__ = [
+    "rating_files",
+    "read_key",
+    "read_ratings",
+    "score",
+    "write_scores",
+]
+
+QUESTIONS = ("fit", "quality")
+LOWEST, HIGHEST = 1, 100  # of a slider
+ALL = "all"  # settings together
+
+
+def read_key(path):
+    """The key of a listening test.
+
+    Arguments
+    ---------
+    path : str or Path
+        ``key.json``, written with the page.
+
+    Returns
+    -------
+    dict
+        ``test``, and ``trials``: code of a trial to what it was.
+
+    Raises
+    ------
+    LMACError
+        If the file is missing or no key.
+
+    Example
+    -------
+    >>> read_key("key.json")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: key.json: no such file, needed is the key.json ...
+    """
+    needed = "needed is the key.json that was written with the test's page"
+    content = _read_object(path, needed)
+    trials = content.get("trials")
+    good = (
+        isinstance(content.get("test"), str)
+        and isinstance(trials, dict)
+        and trials
+        and all(
+            isinstance(trial, dict)
+            and isinstance(trial.get("id"), str)
+            and isinstance(trial.get("setting"), str)
+            and isinstance(trial.get("sounds"), dict)
+            and all(isinstance(x, str) for x in trial["sounds"].values())
+            for trial in trials.values()
+        )
+    )
+    if not good:
+        raise LMACError(f"{path}: is no key of a listening test, {needed}")
+    return content
+
+
+def rating_files(places, key_file):
+    """Files with ratings.
+
+    Arguments
+    ---------
+    places : list of str or Path
+        Files, and folders, of which all JSON files are taken but the key.
+    key_file : str or Path
+        The key.
+
+    Returns
+    -------
+    list of pathlib.Path
+
+    Raises
+    ------
+    LMACError
+        If a place is missing, or a folder holds none.
+    """
+    files = []
+    for place in map(Path, places):
+        if place.is_dir():
+            found = [
+                path
+                for path in sorted(place.glob("*.json"))
+                if path.resolve() != Path(key_file).resolve()
+            ]
+            if not found:
+                raise LMACError(f"{place}: holds no JSON files with ratings")
+            files += found
+        else:
+            files.append(place)
+    return files
+
+
+def read_ratings(files, key):
+    """Ratings of all listeners, freed of their codes.
+
+    Arguments
+    ---------
+    files : list of str or Path
+        JSON files that the page saved, one a listener.
+    key : dict
+        From `read_key`.
+
+    Returns
+    -------
+    list of dict
+        One a listener and sound: ``listener, id, setting, method, place,
+        fit, quality``; `place` tells which of the trial's explanations the
+        listener saw it as, from 1.
+
+    Raises
+    ------
+    LMACError
+        Names the file, if it is of another test, incomplete, or holds
+        unknown codes or values that no slider has, or if its listener has
+        another file too.
+    """
+    rows, known = [], {}
+    for path in files:
+        content = _read_object(path, "needed is a file that the page saved")
+        listener = _check_listener(path, content, key)
+        name = unicodedata.normalize("NFKC", listener).casefold()
+        if name in known:
+            raise LMACError(
+                f"{path}: is by the listener {shown(listener)}, as is "
+                f"{known[name]}, needed is one file a listener"
+            )
+        known[name] = path
+        rows += [
+            {"listener": listener, **row}
+            for row in _rows(path, content.get("trials"), key["trials"])
+        ]
+    if not rows:
+        raise LMACError("no ratings given, needed is one file or more")
+    return rows
+
+
+def _read_object(path, needed):
+    """Content of a JSON file that holds an object."""
+    try:
+        content = read_json(path)
+    except FileNotFoundError as error:
+        raise LMACError(f"{path}: no such file, {needed}") from error
+    except (OSError, RecursionError) as error:
+        raise LMACError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise LMACError(f"{path}: holds no JSON object, {needed}")
+    return content
+
+
+def _check_listener(path, content, key):
+    """Name of the listener, of a file of this test."""
+    for name in ("test", "listener", "trials"):
+        if name not in content:
+            raise LMACError(
+                f"{path}: holds no ratings of a listening test, the key "
+                f"'{name}' is missing"
+            )
+    if content["test"] != key["test"]:
+        raise LMACError(
+            f"{path}: rates another test ({shown(content['test'])}), the key "
+            f"is of {shown(key['test'])}"
+        )
+    listener = content["listener"]
+    if not isinstance(listener, str) or not listener.strip():
+        raise LMACError(
+            f"{path}: listener: found {shown(listener)}, needed a name"
+        )
+    return listener.strip()
+
+
+def _rows(path, trials, key):
+    """Ratings of one file."""
+    given = {}  # (trial, code) to the rating
+    for trial in trials if isinstance(trials, list) else [trials]:
+        try:
+            code, ratings = trial["trial"], list(trial["ratings"])
+            found = [(rating["code"], rating) for rating in ratings]
+        except (KeyError, TypeError) as error:
+            raise LMACError(
+                f"{path}: trials: needed is a list of trials, with ratings "
+                f"that have a code ({error!r})"
+            ) from error
+        for place, (sound, rating) in enumerate(found, 1):
+            about = key.get(code) if isinstance(code, str) else None
+            sounds = about["sounds"] if about else {}
+            if not isinstance(sound, str) or sound not in sounds:
+                raise LMACError(
+                    f"{path}: unknown code {shown(sound)} in trial "
+                    f"{shown(code)}"
+                )
+            if (code, sound) in given:
+                raise LMACError(f"{path}: rates the code {shown(sound)} twice")
+            values = {name: rating.get(name) for name in QUESTIONS}
+            for name, value in values.items():
+                if type(value) is not int or not LOWEST <= value <= HIGHEST:
+                    raise LMACError(
+                        f"{path}: {name} of the code {shown(sound)}: found "
+                        f"{shown(value)}, needed a whole number from "
+                        f"{LOWEST} to {HIGHEST}"
+                    )
+            given[code, sound] = {"place": place, **values}
+    wanted = [(code, x) for code, trial in key.items() for x in trial["sounds"]]
+    if len(given) < len(wanted):
+        raise LMACError(
+            f"{path}: incomplete, rates {len(given)} of {len(wanted)} sounds"
+        )
+    return [
+        {
+            "id": key[code]["id"],
+            "setting": key[code]["setting"],
+            "method": key[code]["sounds"][sound],
+            **given[code, sound],
+        }
+        for code, sound in wanted
+    ]
+
+
+def score(rows, n_draws=N_DRAWS, seed=0):
+    """Mean opinion score of each method in each setting, with intervals.
+
+    The 95 % interval is that of a bootstrap over listeners and clips at once:
+    both are drawn anew with replacement, independently, and all ratings by a
+    drawn listener of a drawn clip count. So it speaks of other listeners and
+    of other clips; it is rather too wide than too narrow. With one listener,
+    or one clip, it knows nothing of others.
+
+    Arguments
+    ---------
+    rows : list of dict
+        From `read_ratings`: each listener rated each sound.
+    n_draws : int
+        Number of resamplings.
+    seed : int
+        Seed of the resampling.
+
+    Returns
+    -------
+    list of dict
+        ``setting, method, listeners, clips``, and for each question
+        ``<question>, <question> low, <question> high``. Where there are
+        several settings, ``all`` comes first, as one clip's mean over them.
+
+    Example
+    -------
+    >>> row = {"listener": "x", "id": "a", "setting": "clean", "method": "m"}
+    >>> score([{**row, "fit": 60, "quality": 20}])[0]["fit low"]
+    60.0
+    """
+    # Sorted, so that the order of the files does not matter.
+    listeners, clips = (
+        sorted({r[k] for r in rows}) for k in ("listener", "id")
+    )
+    rng = np.random.default_rng(seed)
+    # How often each listener, and each clip, is in each resampling.
+    draws = [
+        rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=n_draws)
+        for x in (listeners, clips)
+    ]
+    settings = list(dict.fromkeys(row["setting"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    table = []
+    for setting in ([ALL] if len(settings) > 1 else []) + settings:
+        for method in methods:
+            part = [
+                row
+                for row in rows
+                if row["method"] == method and setting in (ALL, row["setting"])
+            ]
+            figures = {
+                "setting": setting,
+                "method": method,
+                "listeners": len(listeners),
+                "clips": len(clips),
+            }
+            for question in QUESTIONS:
+                sums = np.zeros((len(listeners), len(clips)))
+                for row in part:
+                    place = listeners.index(row["listener"])
+                    sums[place, clips.index(row["id"])] += row[question]
+                means = sums * sums.size / len(part)
+                drawn = np.einsum("dl,lc,dc->d", draws[0], means, draws[1])
+                low, high = np.percentile(drawn / sums.size, [2.5, 97.5])
+                figures[question] = float(means.mean())
+                figures[f"{question} low"] = float(low)
+                figures[f"{question} high"] = float(high)
+            table.append(figures)
+    return table
+
+
+def write_scores(folder, rows):
+    """Write ratings and scores.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where to write ``ratings.csv``, ``scores.csv`` and ``scores.md``.
+    rows : list of dict
+        From `read_ratings`.
+
+    Returns
+    -------
+    str
+        The table as in ``scores.md``.
+    """
+    table = score(rows)
+    lines = [
+        "| setting | method | fits the decision ↑ | sounds good ↑ |",
+        "|---|---|---|---|",
+    ]
+    for figures in table:
+        cells = [figures["setting"], figures["method"].replace("|", "\\|")]
+        for name in QUESTIONS:
+            mean, low, high = (
+                f"{figures[name + end]:.1f}" for end in ("", " low", " high")
+            )
+            cells.append(f"{mean} [{low}, {high}]")
+        lines.append(f"| {' | '.join(cells)} |")
+    n_listeners, n_clips = table[0]["listeners"], table[0]["clips"]
+    lines += [
+        "",
+        f"Mean opinions from {LOWEST} to {HIGHEST} and their 95 % intervals, "
+        f"bootstrapped over listeners ({n_listeners}) and clips ({n_clips}).",
+    ]
+    text = "\n".join(lines) + "\n"
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(folder / "ratings.csv", rows)
+    write_csv(folder / "scores.csv", table)
+    write_in_one_step(folder / "scores.md", lambda file: file.write(text))
+    return text

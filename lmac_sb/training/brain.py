@@ -1,0 +1,523 @@
+"""What the Brain of each recipe shares: batches, records, safe steps."""
+
+import hashlib
+import logging
+import math
+import os
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataloader import make_dataloader
+from speechbrain.utils.distributed import if_main_process, main_process_only
+from torch import distributed
+
+from lmac_sb.data.dataset import EqualLengthBatches
+from lmac_sb.training.checkpoints import plain
+from lmac_sb.utils.errors import LMACError
+
+__all__ = ["LOG_CONFIG", "OneCycle", "RecipeBrain", "gather_rows"]
+
+logger = logging.getLogger(__name__)
+
+# For `create_experiment_directory`: a quiet console.
+LOG_CONFIG = str(Path(__file__).with_name("log-config.yaml"))
+
+
+# What the console shows; the log file has all.
+SHOWN = (
+    "loss accuracy fidelity AI AD AG FF Fid-In area event_auc gated n_nan"
+).split()
+
+
+class OneCycle:
+    """Learning rate that rises linearly, then falls to zero as a cosine.
+
+    A pure function of the share of the training that is done, so an
+    interrupted run goes on exactly where it was (Smith and Topin,
+    arXiv 1708.07120).
+
+    Arguments
+    ---------
+    lr : float
+        Highest learning rate.
+    warmup : float
+        Share of the training in which it rises, in [0, 1).
+
+    Example
+    -------
+    >>> schedule = OneCycle(lr=0.1, warmup=0.5)
+    >>> [round(schedule.at(done), 3) for done in (0.25, 0.5, 0.75, 1.0)]
+    [0.05, 0.1, 0.05, 0.0]
+    """
+
+    def __init__(self, lr, warmup=0.15):
+        if not (lr > 0 and 0 <= warmup < 1):
+            raise LMACError(
+                f"lr, warmup: {lr}, {warmup}; needed are lr > 0 and warmup "
+                "in [0, 1)"
+            )
+        self.lr = lr
+        self.warmup = warmup
+
+    def at(self, done):
+        """Rate after this share of the training, in [0, 1]."""
+        if done < self.warmup:
+            return self.lr * done / self.warmup
+        falling = (done - self.warmup) / (1 - self.warmup)
+        return self.lr * (1 + math.cos(math.pi * min(falling, 1))) / 2
+
+
+class _SkipStep(Exception):
+    """The loss of this step, or its gradient, is not finite."""
+
+
+class _NamedItems(torch.utils.data.Dataset):
+    """A data set that knows which clip each worker process reads.
+
+    Arguments
+    ---------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        Gives the items.
+    n_workers : int
+        Worker processes of the loader.
+    """
+
+    def __init__(self, dataset, n_workers):
+        self.dataset = dataset
+        # Process and clip of each worker, in memory that all share.
+        self.reading = torch.zeros(n_workers, 2, dtype=torch.long)
+        self.reading.share_memory_()
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        worker = torch.utils.data.get_worker_info()
+        if worker is not None:
+            self.reading[worker.id] = torch.tensor([os.getpid(), index])
+        try:
+            return self.dataset[index]
+        except LMACError:
+            raise
+        except Exception as error:
+            clip = self.dataset.data_ids[index]
+            raise LMACError(
+                f"clip '{clip}': {type(error).__name__}: {error}"
+            ) from error
+
+    def read_by(self, message):
+        """Name of the clip of the worker whose process a message tells."""
+        for process, index in self.reading.tolist():
+            if process and re.search(rf"\b{process}\b", message):
+                return self.dataset.data_ids[index]
+        return None
+
+
+class RecipeBrain(sb.Brain):
+    """A `Brain` with per-clip records and steps that cannot do damage.
+
+    A subclass implements `compute_forward` and `compute_objectives`, where
+    it calls `record` with one value a clip, and `mean_loss` on the losses of
+    its clips.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        See `speechbrain.Brain`.
+    seed : int
+        Of the order of the clips and of each step's random numbers.
+    number_of_epochs : int
+        Length of the training.
+    lr_annealing : OneCycle or speechbrain.nnet.schedulers.ReduceLROnPlateau
+        The learning rate.
+    train_logger : speechbrain.utils.train_logger.TrainLogger
+        Takes all figures.
+    select_key : str
+        Figure of the validation by which the best checkpoint is chosen.
+    select_largest : bool
+        Whether its largest value is the best.
+
+    Example
+    -------
+    >>> class Mean(RecipeBrain):
+    ...     def compute_forward(self, batch, stage):
+    ...         return self.modules.model(batch["x"])
+    ...
+    ...     def compute_objectives(self, predictions, batch, stage):
+    ...         losses = (predictions - batch["y"]).pow(2).mean(1)
+    ...         return self.mean_loss(losses, batch["id"])
+    """
+
+    def __init__(
+        self,
+        *args,
+        seed,
+        number_of_epochs,
+        lr_annealing,
+        train_logger,
+        select_key,
+        select_largest=False,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        self.seed = seed
+        self.number_of_epochs = number_of_epochs
+        self.lr_annealing = lr_annealing
+        self.train_logger = train_logger
+        self.select_key = select_key
+        self.select_largest = select_largest
+        self.tensorboard_logger = None
+        self.loaded = []
+        # A finite loss may still have gradients that are not.
+        self.skip_nonfinite_grads = True
+
+    def make_dataloader(
+        self, dataset, stage, ckpt_prefix="dataloader-", **kwargs
+    ):
+        """Loader of batches of equal length, sharded over the processes."""
+        train = stage == sb.Stage.TRAIN
+        self.batch_size = kwargs.pop("batch_size")
+        items = _NamedItems(dataset, kwargs.get("num_workers", 0))
+        self.loaded.append(items)
+        sampler = EqualLengthBatches(
+            dataset.n_samples,
+            self.batch_size,
+            shuffle=train,
+            seed=self.seed,
+            rank=_rank(),
+            world_size=_world_size(),
+        )
+        kwargs.setdefault("collate_fn", PaddedBatch)
+        loader = make_dataloader(items, batch_sampler=sampler, **kwargs)
+        if train:
+            self.train_sampler = sampler
+            self.steps_per_epoch = len(sampler)
+            if self.checkpointer is not None:
+                self.checkpointer.add_recoverable(
+                    f"{ckpt_prefix}{stage.name}", loader
+                )
+        return loader
+
+    def fit(self, *args, **kwargs):
+        """Train and validate; what stops it is told in one message."""
+        with self._told():
+            super().fit(*args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """Test; what stops it is told in one message."""
+        with self._told():
+            return super().evaluate(*args, **kwargs)
+
+    @contextmanager
+    def _told(self):
+        """Turn errors of workers and of the memory into an `LMACError`."""
+        try:
+            yield
+        except LMACError as error:
+            # A worker's error arrives with its traceback as text.
+            message = str(error).rsplit("LMACError: ", 1)[-1].strip()
+            raise LMACError(message) from error
+        except (MemoryError, RuntimeError) as error:
+            message = str(error).strip() or "MemoryError"
+            first = message.splitlines()[0]
+            if message.startswith("DataLoader worker"):
+                clips = {items.read_by(message) for items in self.loaded}
+                raise LMACError(
+                    f"num_workers: {first} It read clip "
+                    f"{', '.join(sorted(clips - {None}))}. If the memory was "
+                    "short, give fewer workers"
+                ) from error
+            if not _is_memory_error(error):
+                raise
+            raise LMACError(
+                f"batch_size: {self.batch_size} clips do not fit into the "
+                f"memory ({first}); give a smaller --batch_size, or shorter "
+                "clips by --signal_length_s"
+            ) from error
+
+    def on_fit_start(self):
+        """Resume; say so where there is nothing left to train."""
+        self.checkpointer.remove_unsealed()
+        super().on_fit_start()
+        done = self.checkpointer.recoverables["counter"].current
+        if done >= self.number_of_epochs and if_main_process():
+            print(f"all {done} epochs are done already", flush=True)
+
+    def _fit_valid(self, valid_set, epoch, enable):
+        """Validate without a progress bar of its own."""
+        super()._fit_valid(valid_set, epoch, enable=False)
+
+    def on_stage_start(self, stage, epoch=None):
+        """Forget the records of the stage before."""
+        self.records = {}
+
+    def fit_batch(self, batch):
+        """One step, left out if loss or gradient are not finite."""
+        self._batch_ids = list(batch.id)
+        # Random numbers depend on the step alone, so that a resumed run
+        # draws those that the uninterrupted one drew.
+        torch.manual_seed(hash((self.seed, self.optimizer_step, _rank())))
+        try:
+            loss = super().fit_batch(batch)
+        except _SkipStep:
+            self.zero_grad(set_to_none=True)
+            # SpeechBrain switches this off for all but the last batch of a
+            # step, and an exception in between leaves it so.
+            for module in self.modules.values():
+                if hasattr(module, "require_backward_grad_sync"):
+                    module.require_backward_grad_sync = True
+            return torch.tensor(math.nan)
+        self.nonfinite_count = 0
+        return loss
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Set the learning rate of this step."""
+        schedule = self.lr_annealing
+        if isinstance(schedule, OneCycle):
+            n_steps = self.steps_per_epoch * self.number_of_epochs
+            # The rate at a step's end, so that the first is not zero.
+            rate = schedule.at((self.optimizer_step + 1) / (n_steps + 1))
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+
+    def mean_loss(self, losses, ids):
+        """Mean over the clips of all processes, to be minimised.
+
+        Arguments
+        ---------
+        losses : torch.Tensor
+            [batch].
+        ids : list of str
+            Names of the clips.
+
+        Returns
+        -------
+        torch.Tensor
+            Scalar. With several processes, whose gradients SpeechBrain
+            averages, a process with fewer clips weighs less, and one that
+            repeats another's clip, for want of its own, nothing.
+        """
+        self.record(ids, loss=losses)
+        if _world_size() == 1 or not torch.is_grad_enabled():
+            return losses.mean()
+        # Number of clips, and the first one, which is what others repeat.
+        digest = hashlib.sha256(ids[0].encode()).digest()
+        first = int.from_bytes(digest[:7], "big")
+        mine = torch.tensor([len(ids), first], device=losses.device)
+        shares = [torch.zeros_like(mine) for _ in range(_world_size())]
+        distributed.all_gather(shares, mine)
+        shares = [share.tolist() for share in shares]
+        repeats = [i > 0 and s[1] == shares[0][1] for i, s in enumerate(shares)]
+        n_clips = sum(s[0] for s, again in zip(shares, repeats) if not again)
+        weight = 0 if repeats[_rank()] else _world_size() / n_clips
+        return losses.sum() * weight
+
+    def check_loss_isfinite(self, loss):
+        """Leave this step out if the loss is not finite anywhere."""
+        finite = torch.isfinite(loss.detach()).float().reshape(1)
+        if _world_size() > 1:
+            distributed.all_reduce(finite, distributed.ReduceOp.MIN)
+        if not finite.item():
+            self._leave_out(
+                "loss",
+                [
+                    clip
+                    for clip in self._batch_ids
+                    if not math.isfinite(self.records[clip]["loss"])
+                ],
+            )
+
+    def check_gradients(self):
+        """Leave this step out if a finite loss has gradients that are not."""
+        for parameter in self.modules.parameters():
+            gradient = parameter.grad
+            if gradient is not None and not gradient.isfinite().all():
+                self._leave_out("gradient", self._batch_ids)
+
+    def _leave_out(self, what, clips):
+        """Skip this step, or stop if there were too many in a row."""
+        # All processes come here, as loss and gradient are common to them.
+        clips = sorted({clip for part in _gather(clips) for clip in part})
+        names = ", ".join(clips)
+        self.nonfinite_count += 1
+        if if_main_process():
+            logger.warning(
+                "%s is not finite, step left out; clips: %s", what, names
+            )
+        if self.nonfinite_count > self.nonfinite_patience:
+            raise LMACError(
+                f"{what}: not finite in {self.nonfinite_count} steps in a "
+                f"row, at last for clips {names}; the last checkpoint is "
+                "kept, lower the learning rate or look at these clips"
+            )
+        raise _SkipStep
+
+    def record(self, ids, **values):
+        """Keep one value a clip and name.
+
+        Arguments
+        ---------
+        ids : list of str
+            Names of the clips.
+        **values
+            Name to torch.Tensor [batch].
+        """
+        columns = {k: v.detach().float().tolist() for k, v in values.items()}
+        for place, clip in enumerate(ids):
+            row = self.records.setdefault(clip, {})
+            for name, column in columns.items():
+                row[name] = column[place]
+
+    def gathered_records(self):
+        """Records of all processes, each clip once, ordered by name."""
+        parts = _gather(self.records)[::-1]  # the first has the last word
+        merged = {clip: row for part in parts for clip, row in part.items()}
+        return dict(sorted(merged.items()))
+
+    def averages(self):
+        """Mean over the clips of each recorded value, NaN ones left out.
+
+        Returns
+        -------
+        dict
+            Name to mean; ``n_nan`` counts the clips with a NaN, if any.
+        """
+        rows = self.gathered_records().values()
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        stats, n_nan = {}, 0
+        for row in rows:
+            n_nan += any(math.isnan(value) for value in row.values())
+        for name in names:
+            values = [row[name] for row in rows if name in row]
+            values = [value for value in values if not math.isnan(value)]
+            # A metric that no clip defines has no mean.
+            stats[name] = sum(values) / len(values) if values else math.nan
+        if n_nan:
+            stats["n_nan"] = n_nan
+        return stats
+
+    def finish_epoch(self, epoch, valid_stats):
+        """Log, anneal and keep the last and the best checkpoint.
+
+        Arguments
+        ---------
+        epoch : int
+            The epoch that ends.
+        valid_stats : dict
+            From `averages`.
+
+        Raises
+        ------
+        LMACError
+            If `select_key` is none of the statistics.
+        """
+        key = self.select_key
+        if key not in valid_stats:
+            raise LMACError(
+                f"select_key: '{key}' is none of {', '.join(valid_stats)}"
+            )
+        rate = self.optimizer.param_groups[0]["lr"]
+        annealing = self.lr_annealing
+        if not isinstance(annealing, OneCycle):
+            # One that never improves must not stop at a NaN.
+            loss = plain(valid_stats).get("loss", math.inf)
+            _, new_rate = annealing([self.optimizer], epoch, loss)
+            sb.nnet.schedulers.update_learning_rate(self.optimizer, new_rate)
+        self.log({"epoch": epoch, "lr": rate}, self.train_stats, valid_stats)
+        meta = plain({**valid_stats, "epoch": epoch})
+        worst = -math.inf if self.select_largest else math.inf
+        meta.setdefault(key, worst)
+        direction = "max_keys" if self.select_largest else "min_keys"
+        self.checkpointer.save_and_keep_only(
+            meta=meta, **{direction: [key]}, num_to_keep=1
+        )
+
+    def on_evaluate_start(self, max_key=None, min_key=None):
+        """Load the best checkpoint; without one there is nothing to test."""
+        direction = "max_key" if self.select_largest else "min_key"
+        found = self.checkpointer.recover_if_possible(
+            **{direction: self.select_key}
+        )
+        if found is None:
+            raise LMACError(
+                f"{self.checkpointer.checkpoints_dir}: no checkpoint with "
+                f"'{self.select_key}' to test; train first"
+            )
+        self.tested = found
+
+    # All processes come here: SpeechBrain's loggers wait for each other
+    # unless one process alone is known to run.
+    @main_process_only
+    def log(self, meta, train_stats=None, valid_stats=None, test_stats=None):
+        """One line on the console, all in the log file, maybe TensorBoard."""
+        stats = {
+            "train_stats": train_stats,
+            "valid_stats": valid_stats,
+            "test_stats": test_stats,
+        }
+        stats = {k: v for k, v in stats.items() if v is not None}
+        self.train_logger.log_stats(meta, **stats)
+        if self.tensorboard_logger is not None and test_stats is None:
+            self.tensorboard_logger.log_stats(meta, **stats)
+        parts = [f"{k} {_number(v)}" for k, v in meta.items()]
+        for kind, values in stats.items():
+            kind = kind.split("_")[0]
+            figures = " ".join(
+                f"{k} {_number(v)}" for k, v in values.items() if k in SHOWN
+            )
+            parts.append(f"{kind}: {figures}")
+        print(" | ".join(parts), flush=True)
+
+
+def gather_rows(rows):
+    """Rows of all processes, each clip and method once, in order.
+
+    Arguments
+    ---------
+    rows : list of dict
+        With the keys ``id`` and ``method``.
+
+    Returns
+    -------
+    list of dict
+        Ordered by clip; the methods keep their order.
+    """
+    merged = {}
+    for part in _gather(rows):
+        for row in part:
+            merged.setdefault((row["id"], row["method"]), row)
+    return sorted(merged.values(), key=lambda row: row["id"])
+
+
+def _gather(value):
+    """The values of all processes."""
+    if _world_size() == 1:
+        return [value]
+    values = [None] * _world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def _is_memory_error(error):
+    """Whether it says that the memory of any device is too small."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+
+
+def _number(value):
+    """Short text of a number."""
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+def _world_size():
+    """Number of processes."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def _rank():
+    """Number of this process."""
+    return distributed.get_rank() if distributed.is_initialized() else 0

@@ -1,0 +1,4 @@
+"""What every room may use: the error for users, files in one step, the lock.
+
+Imports nothing of the package.
+"""

@@ -1,0 +1,109 @@
+"""The one exception for a user's mistake."""
+
+import errno
+import functools
+import os
+import reprlib
+import sys
+import time
+
+__all__ = ["LMACError", "exit_on_user_error", "shown"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PATIENCE_S = 10
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
+
+
+class LMACError(ValueError):
+    """Bad input, told in one message.
+
+    The message names the file or the key, says what was found and what is
+    needed. Scripts print it without a traceback (see `exit_on_user_error`).
+
+    Example
+    -------
+    >>> raise LMACError("fold 7: found in train_fold_nums, folds are 1 to 5")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: fold 7: found in train_fold_nums, folds are 1 to 5
+    """
+
+    # The name that users import, and so the one that a traceback shows.
+    __module__ = "lmac_sb"
+
+
+def shown(value):
+    """What a file holds, to be named in a message.
+
+    Arguments
+    ---------
+    value : object
+        A text, number, list or dict, as it was read.
+
+    Returns
+    -------
+    str
+        One line without control characters, shortened where it is long.
+
+    Example
+    -------
+    >>> shown("a\\nb"), len(shown("x" * 1000))
+    ("'a\\\\nb'", 100)
+    """
+    return _SHORT.repr(value)
+
+
+def exit_on_user_error(main):
+    """Decorate a script's `main`, so that an `LMACError` ends it in one line.
+
+    Arguments
+    ---------
+    main : callable
+        The script's entry point.
+
+    Returns
+    -------
+    callable
+        The same function; on `LMACError`, or on a full disk, it prints
+        ``error: <message>`` to the standard error and exits with code 1. Of
+        several processes only one prints it.
+
+    Example
+    -------
+    >>> @exit_on_user_error
+    ... def main():
+    ...     raise LMACError("x.wav: empty file")
+    >>> main()
+    Traceback (most recent call last):
+    ...
+    SystemExit: 1
+    """
+
+    @functools.wraps(main)
+    def wrapper(*args, **kwargs):
+        """Call it; print a user's mistake and exit."""
+        try:
+            return main(*args, **kwargs)
+        except Exception as error:
+            _leave_it_to_the_main_process()
+            if isinstance(error, LMACError):
+                message = error
+            elif isinstance(error, OSError) and error.errno in _FULL:
+                message = f"{error}; free some space, then start again"
+            else:
+                raise
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(1)
+
+    return wrapper
+
+
+def _leave_it_to_the_main_process():
+    """Let it tell what ends all processes of a run, if it is about to.
+
+    The others meet the same error, or miss the main one. The launcher stops
+    them as soon as that has ended, so they wait for it before they speak.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(_PATIENCE_S)

@@ -1,0 +1,168 @@
+"""One run at a time in an output folder.
+
+The lock belongs to the process: it is gone when the process is, however it
+ends, so that no lock of a killed run has to be removed by hand.
+"""
+
+import errno
+import logging
+import os
+import re
+import shutil
+import socket
+from contextlib import contextmanager
+from pathlib import Path
+
+from speechbrain.utils.distributed import if_main_process
+
+from lmac_sb.utils.errors import LMACError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+__all__ = ["lock_folder", "remove_leftovers"]
+
+logger = logging.getLogger(__name__)
+
+NAME = "run.lock"
+_HELD = (errno.EAGAIN, errno.EACCES)
+
+
+@contextmanager
+def lock_folder(folder):
+    """Hold a folder against other processes, or refuse it.
+
+    Of several processes of one run the main one holds it. Where the file
+    system has no locks, a warning says so and the run goes on.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Made if need be.
+
+    Returns
+    -------
+    context manager
+
+    Raises
+    ------
+    LMACError
+        If another process holds the folder; names the folder and its holder.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> with lock_folder(folder):
+    ...     (folder / "run.lock").exists()
+    True
+    >>> (folder / "run.lock").exists()
+    False
+    """
+    if not if_main_process():
+        yield
+        return
+    path = Path(folder) / NAME
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _hold(path)
+    except OSError as error:
+        logger.warning(
+            "%s: cannot be locked (%s), so nothing stops a second run in "
+            "this folder",
+            folder,
+            error,
+        )
+        file = None
+    try:
+        yield
+    finally:
+        if file is not None:
+            # While it is held: whoever waits for this file looks again.
+            path.unlink(missing_ok=True)
+            file.close()
+
+
+def remove_leftovers(folder, pattern):
+    """Delete temporary files and folders of processes that were killed.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where they are; need not exist.
+    pattern : str
+        Regular expression of their names; its group is the number of the
+        process. Those of a process that runs are left alone.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for process in (os.getpid(), 1 << 30):
+    ...     (folder / f"a.{process}.tmp").touch()
+    >>> remove_leftovers(folder, r"a\\.(\\d+)\\.tmp")
+    >>> len(list(folder.iterdir()))
+    1
+    """
+    folder = Path(folder)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = re.fullmatch(pattern, path.name)
+        if match and not _is_running(int(match[1])):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _is_running(process):
+    """Whether a process of this machine has not ended."""
+    try:
+        os.kill(process, 0)
+    except PermissionError:  # of another user
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _hold(path):
+    """The locked file."""
+    if fcntl is None:
+        raise OSError("this system has no fcntl")
+    while True:
+        file = open(path, "a+", encoding="utf-8")
+        try:
+            # Not `flock`: worker processes would inherit and outlive it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_same(file, path):
+                break
+        except OSError as error:
+            holder = _holder(file)
+            file.close()
+            if error.errno not in _HELD:
+                raise
+            raise LMACError(
+                f"output_folder: {path.parent} is in use by another run "
+                f"({holder}); wait for its end, or choose another "
+                "--output_folder"
+            ) from error
+        # Its holder has just ended and removed it.
+        file.close()
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file
+
+
+def _is_same(file, path):
+    """Whether the path still leads to this open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _holder(file):
+    """What the holder wrote, as far as it has come."""
+    file.seek(0)
+    return file.readline().strip() or "which has just begun"

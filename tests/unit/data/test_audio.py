@@ -1,0 +1,266 @@
+"""Tests of reading and preprocessing."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from lmac_sb.data.audio import (
+    Preprocessor,
+    decode_audio,
+    fit_length,
+    normalize_peak,
+    read_audio,
+    resample,
+)
+from lmac_sb.utils.errors import LMACError
+
+RATE = 16000
+
+
+def write(path, wav, rate=RATE, **options):
+    """Write a file and return its path."""
+    sf.write(path, wav, rate, **options)
+    return path
+
+
+def tone(seconds, rate=RATE, frequency=440.0, peak=0.5):
+    """A sine, [samples]."""
+    time = np.arange(round(seconds * rate)) / rate
+    return peak * np.sin(2 * np.pi * frequency * time)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+@pytest.mark.parametrize("rate", [8000, 22050, 44100])
+def test_formats_and_rates(tmp_path, suffix, rate):
+    """Every format and rate gives the same tone at the wanted rate."""
+    path = write(tmp_path / f"x.{suffix}", tone(0.5, rate), rate)
+    wav = read_audio(path, RATE)
+    assert wav.dtype == torch.float32
+    assert wav.shape == (RATE // 2,)
+    wanted = torch.from_numpy(tone(0.5)).float()
+    inner = slice(500, -500)  # the resampler's edges differ
+    assert (wav - wanted)[inner].abs().max() < 0.02
+
+
+def test_channels_are_averaged(tmp_path):
+    """A stereo file is the mean of its channels, not two clips."""
+    left, right = tone(0.2), tone(0.2, frequency=1000.0)
+    both = np.stack([left, right], axis=1)
+    path = write(tmp_path / "x.wav", both, subtype="FLOAT")
+    wav = read_audio(path, RATE)
+    wanted = torch.from_numpy((left + right) / 2).float()
+    assert torch.allclose(wav, wanted, atol=1e-6)
+
+
+def test_long_file_is_read_whole(tmp_path):
+    """Files longer than one block of decoding lose nothing."""
+    count = (1 << 20) + 1234
+    wav = np.random.default_rng(0).integers(-99, 99, count).astype(np.int16)
+    path = write(tmp_path / "x.wav", wav)
+    read = decode_audio(path)[0]
+    assert torch.equal(read, torch.from_numpy(wav / 32768).float())
+
+
+def test_missing_and_folder(tmp_path):
+    """What is no file is named."""
+    with pytest.raises(LMACError, match="x.wav: no such audio file"):
+        read_audio(tmp_path / "x.wav", RATE)
+    with pytest.raises(LMACError, match=f"{tmp_path}: is a folder"):
+        read_audio(tmp_path, RATE)
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"no audio at all" * 99])
+def test_not_audio(tmp_path, content):
+    """A file that is not audio is named."""
+    path = tmp_path / "x.wav"
+    path.write_bytes(content)
+    with pytest.raises(LMACError, match="x.wav: cannot be read as audio"):
+        read_audio(path, RATE)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_truncated(tmp_path, suffix, share):
+    """A cut file is refused; libsndfile alone reads it without a word."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, RATE)
+    path = write(tmp_path / f"x.{suffix}", noise)
+    assert read_audio(path, RATE).shape == (RATE,)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(LMACError, match=f"x.{suffix}: .*truncated"):
+        read_audio(path, RATE)
+
+
+def test_wav_with_trailing_chunk_and_streamed_size(tmp_path):
+    """Other chunks, and the size that a stream's writer puts, are fine."""
+    path = write(tmp_path / "x.wav", tone(0.2))
+    content = bytearray(path.read_bytes())
+    path.write_bytes(content + b"LIST" + (4).to_bytes(4, "little") + b"abcd")
+    assert read_audio(path, RATE).shape == (3200,)
+    at = content.index(b"data") + 4
+    content[at : at + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    assert read_audio(path, RATE).shape == (3200,)
+
+
+def test_absurd_promise(tmp_path):
+    """A header that promises 2^36 samples is an error, not 256 GiB."""
+    path = write(tmp_path / "x.flac", tone(0.2))
+    content = bytearray(path.read_bytes())
+    content[21] |= 0x0F
+    content[22:26] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    with pytest.raises(LMACError, match="x.flac: .*truncated"):
+        read_audio(path, RATE)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "ogg"])
+def test_no_samples(tmp_path, suffix):
+    """A file without samples is refused."""
+    path = write(tmp_path / f"x.{suffix}", np.zeros(0))
+    with pytest.raises(LMACError, match="holds no samples"):
+        read_audio(path, RATE)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_not_finite(tmp_path, value):
+    """NaN and infinity are found in any channel."""
+    wav = np.zeros((RATE, 2), dtype=np.float32)
+    wav[77, 1] = value
+    path = write(tmp_path / "x.wav", wav, subtype="FLOAT")
+    with pytest.raises(LMACError, match="x.wav: holds NaN or infinite"):
+        read_audio(path, RATE)
+
+
+def test_peak_is_the_absolute_one():
+    """Defect 32: a negative peak counts, inversion only flips the sign."""
+    wav = torch.tensor([[0.1, -0.4, 0.2], [0.5, 0.25, -0.1]])
+    out = normalize_peak(wav)
+    assert torch.allclose(
+        out, torch.tensor([[0.25, -1.0, 0.5], [1.0, 0.5, -0.2]])
+    )
+    assert torch.equal(normalize_peak(-wav), -out)
+
+
+def test_silence_stays_silence():
+    """Defect 4: no NaN from silence, also beside a loud batch mate."""
+    wav = torch.stack([torch.zeros(8), torch.full((8,), 0.5)])
+    assert torch.equal(
+        normalize_peak(wav), torch.stack([torch.zeros(8), torch.ones(8)])
+    )
+
+
+def test_fit_length_over_the_last_axis():
+    """Cut at the end, zeros at the end, any leading axes."""
+    wav = torch.arange(1.0, 7.0).view(2, 3)
+    assert torch.equal(fit_length(wav, 2), wav[:, :2])
+    assert torch.equal(fit_length(wav, 3), wav)
+    padded = fit_length(wav, 5)
+    assert torch.equal(padded[:, :3], wav)
+    assert torch.equal(padded[:, 3:], torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("length_s", [None, 0.25, 1.0])
+def test_file_and_memory_agree(tmp_path, length_s):
+    """Defect 12: inference and training hear the same signal."""
+    wav = 0.3 * np.random.default_rng(0).uniform(-1, 1, (22050, 2))
+    path = write(tmp_path / "x.wav", wav, 44100, subtype="FLOAT")
+    preprocess = Preprocessor(RATE, length_s)
+    from_file = preprocess(path)
+    in_memory = preprocess.process(torch.from_numpy(wav.T), 44100)
+    assert torch.allclose(from_file, in_memory, atol=1e-6)
+    n_samples = RATE // 2 if length_s is None else round(length_s * RATE)
+    assert from_file.shape == (n_samples,)
+    assert from_file.abs().max() == 1
+    assert preprocess.n_samples == (None if length_s is None else n_samples)
+
+
+def test_level_does_not_matter(tmp_path):
+    """A quieter or inverted copy gives the same signal, up to the sign."""
+    wav = torch.from_numpy(tone(0.3)).float()
+    preprocess = Preprocessor(RATE)
+    for gain in (0.5, 2.0, -0.25):
+        out = preprocess.process(gain * wav, RATE)
+        wanted = np.sign(gain) * preprocess.process(wav, RATE)
+        assert torch.allclose(out, wanted, atol=1e-6)
+
+
+def test_peak_is_taken_after_the_cut():
+    """A peak outside of the kept part does not set the level."""
+    wav = torch.full((RATE,), 0.25)
+    wav[-1] = -1.0
+    assert torch.equal(
+        Preprocessor(RATE, 0.5).process(wav, RATE), torch.ones(RATE // 2)
+    )
+
+
+def test_shortest_clip(tmp_path):
+    """A tenth of a second passes, less is named with its length."""
+    preprocess = Preprocessor(RATE)
+    path = write(tmp_path / "x.wav", tone(0.1, 44100), 44100)
+    assert preprocess(path).shape == (1600,)
+    path = write(tmp_path / "y.wav", tone(0.09, 44100), 44100)
+    with pytest.raises(LMACError, match="y.wav: 0.0900 s long"):
+        preprocess(path)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 16000.5, "16000", None, True])
+def test_bad_rate(rate):
+    """A rate that is none is an error, for the object and the signal."""
+    with pytest.raises(LMACError, match="sample_rate"):
+        Preprocessor(rate)
+    with pytest.raises(LMACError, match="sample_rate"):
+        Preprocessor(RATE).process(torch.zeros(RATE), rate)
+
+
+@pytest.mark.parametrize("length_s", [0, 0.05, -1, float("nan"), "5", True])
+def test_bad_length(length_s):
+    """A length that is none, or too short, is an error."""
+    with pytest.raises(LMACError, match="signal_length_s"):
+        Preprocessor(RATE, length_s)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0), (1, 1, RATE)])
+def test_bad_shape(shape):
+    """The message has the shape that was found."""
+    with pytest.raises(LMACError, match=str(list(shape)).replace("[", r"\[")):
+        Preprocessor(RATE).process(torch.zeros(shape), RATE)
+
+
+def test_bad_values():
+    """NaN in memory is refused too."""
+    wav = torch.zeros(RATE)
+    wav[5] = float("nan")
+    with pytest.raises(LMACError, match="NaN"):
+        Preprocessor(RATE).process(wav, RATE)
+
+
+def test_pickle():
+    """Workers of a data loader get the same object."""
+    wav = torch.rand(44100)
+    preprocess = Preprocessor(RATE, 0.5)
+    copy = pickle.loads(pickle.dumps(preprocess))
+    assert torch.equal(copy.process(wav, 44100), preprocess.process(wav, 44100))
+
+
+def test_resample_keeps_leading_axes():
+    """Each row is resampled on its own."""
+    wav = torch.rand(3, 4410)
+    out = resample(wav, 44100, RATE)
+    assert out.shape == (3, 1600)
+    assert torch.allclose(out[1], resample(wav[1], 44100, RATE), atol=1e-6)
+
+
+def test_real_clips(real_data):
+    """Real Ogg clips of several lengths are read whole, with a peak of 1."""
+    folder = real_data / "esc10" / "audio"
+    preprocess = Preprocessor(RATE)
+    for name in sorted(os.listdir(folder))[::40]:
+        wav = preprocess(folder / name)
+        info = sf.info(str(folder / name))
+        assert abs(len(wav) - info.frames * RATE / info.samplerate) <= 1
+        assert wav.abs().max() == 1

@@ -1,0 +1,383 @@
+"""Tests of the cache of preprocessed audio."""
+
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import time
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.utils.epoch_loop import EpochCounter
+
+from lmac_sb.data import audio, cache
+from lmac_sb.data.audio import Preprocessor
+from lmac_sb.data.cache import AudioCache
+from lmac_sb.training.experiment import make_datasets
+from lmac_sb.utils.errors import LMACError
+
+RATE = 16000
+
+
+class Counting(Preprocessor):
+    """Counts what it decodes."""
+
+    n_calls = 0
+
+    def __call__(self, path):
+        self.n_calls += 1
+        return super().__call__(path)
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Six clips, in three formats and at three rates."""
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    paths = []
+    for suffix in ("wav", "flac", "ogg"):
+        for rate in (8000, 44100):
+            path = folder / f"{rate}.{suffix}"
+            sf.write(path, rng.uniform(-0.6, 0.3, (rate // 2, 2)), rate)
+            paths.append(path)
+    return paths
+
+
+def files_of(folder):
+    """Files of the cache, those being written included."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("seconds", [None, 0.3, 1.3])
+def test_same_samples_decoded_once(clips, tmp_path, seconds):
+    """To the last bit, by this object and by the next."""
+    expected = [Preprocessor(RATE, seconds)(path) for path in clips]
+    preprocess = Counting(RATE, seconds)
+    for _ in range(2):
+        kept = AudioCache(tmp_path / "cache", preprocess)
+        assert (kept.n_samples, kept.sample_rate) == (
+            preprocess.n_samples,
+            RATE,
+        )
+        for _ in range(2):
+            for path, wav in zip(clips, expected):
+                found = kept(path)
+                assert found.dtype == torch.float32
+                assert torch.equal(found, wav)
+    assert preprocess.n_calls == len(clips)
+    assert len(files_of(tmp_path / "cache")) == len(clips)
+
+
+def test_changed_content_is_decoded(clips, tmp_path):
+    """Even where size and time stamp stay as they were."""
+    kept = AudioCache(tmp_path / "cache", Preprocessor(RATE))
+    path, before = clips[0], os.stat(clips[0])
+    first = kept(path)
+    content = bytearray(path.read_bytes())
+    content[-2000:] = bytes(2000)
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert os.stat(path).st_size == before.st_size
+    assert not torch.equal(kept(path), first)
+    assert torch.equal(kept(path), Preprocessor(RATE)(path))
+
+
+def test_moved_content_is_found(clips, tmp_path):
+    """Data that was moved or copied is not decoded again."""
+    preprocess = Counting(RATE)
+    kept = AudioCache(tmp_path / "cache", preprocess)
+    first = kept(clips[0])
+    clips[0].rename(tmp_path / "moved.wav")
+    assert torch.equal(kept(tmp_path / "moved.wav"), first)
+    assert preprocess.n_calls == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda patch: Counting(8000),
+        lambda patch: Counting(RATE, 0.4),
+        lambda patch: patch.setattr(sf, "__libsndfile_version__", "0.0"),
+        lambda patch: patch.setattr(cache.torchaudio, "__version__", "0.0"),
+    ],
+)
+def test_other_settings_are_other_files(clips, tmp_path, monkeypatch, change):
+    """Nothing that was made with other settings is read."""
+    AudioCache(tmp_path / "cache", Preprocessor(RATE))(clips[1])
+    preprocess = change(monkeypatch) or Counting(RATE)
+    found = AudioCache(tmp_path / "cache", preprocess)(clips[1])
+    assert preprocess.n_calls == 1
+    assert torch.equal(found, preprocess(clips[1]))
+    assert len(files_of(tmp_path / "cache")) == 2
+
+
+def test_other_code_is_other_files(clips, tmp_path, monkeypatch):
+    """A change of the preprocessing itself is not forgotten."""
+    changed = tmp_path / "audio.py"
+    changed.write_bytes(b"# changed\n")
+    AudioCache(tmp_path / "cache", Preprocessor(RATE))(clips[0])
+    monkeypatch.setattr(audio, "__file__", str(changed))
+    preprocess = Counting(RATE)
+    AudioCache(tmp_path / "cache", preprocess)(clips[0])
+    assert preprocess.n_calls == 1
+
+
+def flip(place):
+    """Turn over one bit of a byte."""
+
+    def spoil(content, other):
+        content[place] ^= 4
+        return content
+
+    return spoil
+
+
+SPOILT = {
+    "empty": lambda content, other: b"",
+    "half a header": lambda content, other: content[:30],
+    "header only": lambda content, other: content[:64],
+    "half": lambda content, other: content[: len(content) // 8 * 4],
+    "a byte less": lambda content, other: content[:-1],
+    "a sample less": lambda content, other: content[:-4],
+    "a sample more": lambda content, other: content + bytes(4),
+    "zeros": lambda content, other: bytes(len(content)),
+    "another clip": lambda content, other: other,
+    **{f"bit of byte {n}": flip(n) for n in (*range(0, 64, 3), 64, 999, -1)},
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT.keys())
+def test_damaged_file_is_made_again(clips, tmp_path, caplog, spoil):
+    """It is named in the log, never read, and whole afterwards."""
+    preprocess = Counting(RATE)
+    kept = AudioCache(tmp_path / "cache", preprocess)
+    expected = kept(clips[1]).clone()
+    (path,) = files_of(tmp_path / "cache")
+    whole = path.read_bytes()
+    kept(clips[3])
+    (other,) = set(files_of(tmp_path / "cache")) - {path}
+    # In a new file, as the first is still mapped.
+    path.unlink()
+    path.write_bytes(spoil(bytearray(whole), other.read_bytes()))
+    assert torch.equal(kept(clips[1]), expected)
+    assert preprocess.n_calls == 3
+    assert f"{path} is damaged" in caplog.text
+    assert path.read_bytes() == whole
+
+
+def test_unreadable_file_is_made_again(clips, tmp_path, caplog):
+    """Here a folder stands where the file should."""
+    kept = AudioCache(tmp_path / "cache", Preprocessor(RATE))
+    expected = kept(clips[0]).clone()
+    (path,) = files_of(tmp_path / "cache")
+    path.unlink()
+    path.mkdir()
+    assert torch.equal(kept(clips[0]), expected)
+    assert "is damaged" in caplog.text
+    assert "cannot be written" in caplog.text
+
+
+@pytest.fixture
+def small_disk():
+    """No file of this process can grow beyond 10,000 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_full_disk(clips, tmp_path, caplog, small_disk):
+    """One warning, right samples, and nothing is left on the disk."""
+    kept = AudioCache(tmp_path / "cache", Preprocessor(RATE))
+    for path in clips:
+        assert torch.equal(kept(path), Preprocessor(RATE)(path))
+    assert files_of(tmp_path / "cache") == []
+    assert len(caplog.messages) == 1
+    assert f"{tmp_path / 'cache'} cannot be written" in caplog.text
+
+
+def test_a_caller_may_change_what_it_gets(clips, tmp_path):
+    """The file keeps what was decoded."""
+    kept = AudioCache(tmp_path / "cache", Preprocessor(RATE))
+    expected = kept(clips[0]).clone()
+    kept(clips[0]).zero_()
+    assert torch.equal(kept(clips[0]), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nowhere.wav", "no such audio file"), ("", "is a folder")],
+)
+def test_errors_are_those_without_a_cache(tmp_path, name, message):
+    """The file is named, and nothing is kept."""
+    kept = AudioCache(tmp_path / "cache", Preprocessor(RATE))
+    with pytest.raises(LMACError, match=message):
+        kept(tmp_path / name)
+    bad = tmp_path / "bad.wav"
+    bad.write_text("no audio")
+    with pytest.raises(LMACError, match="bad.wav: cannot be read as audio"):
+        kept(bad)
+    assert files_of(tmp_path / "cache") == []
+
+
+def test_folder_that_cannot_be_one(tmp_path):
+    """The key is named."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LMACError, match="audio_cache: .*file cannot be used"):
+        AudioCache(tmp_path / "file", Preprocessor(RATE))
+
+
+def test_only_old_parts_are_swept(tmp_path):
+    """Another process may be writing the young ones."""
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for name, age in (("old", 2 * 3600), ("young", 60)):
+        (parts / name).write_text("")
+        os.utime(parts / name, (time.time() - age,) * 2)
+    AudioCache(tmp_path, Preprocessor(RATE))
+    assert [path.name for path in parts.iterdir()] == ["young"]
+
+
+def in_child(function, *args):
+    """Process that runs a function, as a worker of a data loader does."""
+
+    def run():
+        # Threads do not survive the fork.
+        torch.set_num_threads(1)
+        function(*args)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    return process
+
+
+def build(folder, clips):
+    """Fill the cache with the clips."""
+    kept = AudioCache(folder, Preprocessor(RATE))
+    for path in clips:
+        kept(path)
+
+
+def check_all(tmp_path, clips):
+    """Every file that has a clip's name is whole and right."""
+    named = list((tmp_path / "cache").glob("??/*.f32"))
+    preprocess = Counting(RATE)
+    kept = AudioCache(tmp_path / "cache", preprocess)
+    for path in clips:
+        assert torch.equal(kept(path), Preprocessor(RATE)(path))
+    assert preprocess.n_calls == len(clips) - len(named)
+    return len(named)
+
+
+def killed_before_it_is_named(folder, clips):
+    """The file is complete, and has no name yet."""
+    os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+    build(folder, clips)
+
+
+def killed_within_the_write(folder, clips):
+    """The kernel ends it when a file has 10,000 bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, -1))
+    build(folder, clips)
+
+
+@pytest.mark.parametrize(
+    ("killed", "by"),
+    [
+        (killed_before_it_is_named, signal.SIGKILL),
+        (killed_within_the_write, signal.SIGXFSZ),
+    ],
+)
+def test_killed_while_it_writes(clips, tmp_path, caplog, killed, by):
+    """What it left has no name, so it is never read."""
+    process = in_child(killed, tmp_path / "cache", clips)
+    process.join(60)
+    assert process.exitcode == -by
+    (part,) = files_of(tmp_path / "cache")
+    assert part.parent.name == "parts" and part.stat().st_size > 0
+    assert check_all(tmp_path, clips) == 0
+    assert caplog.text == ""
+
+
+def build_again_and_again(folder, clips):
+    """Build, delete, build."""
+    while True:
+        build(folder, clips)
+        for path in folder.glob("??/*"):
+            path.unlink()
+
+
+@pytest.mark.parametrize("wait", [0.02, 0.05, 0.11])
+def test_killed_at_any_moment(clips, tmp_path, caplog, wait):
+    """A process that builds, deletes and builds again."""
+    process = in_child(build_again_and_again, tmp_path / "cache", clips)
+    while not (tmp_path / "cache" / "parts").exists():
+        time.sleep(0.01)
+    time.sleep(wait)
+    process.kill()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    check_all(tmp_path, clips)
+    assert caplog.text == ""
+
+
+def test_three_processes_at_once(clips, tmp_path, caplog):
+    """All fill one folder, from which nothing is read wrong."""
+    for number in range(20):
+        path = tmp_path / "audio" / f"{number}.wav"
+        sf.write(path, np.linspace(-0.5, number / 20, 4000), 8000)
+        clips.append(path)
+    folder = tmp_path / "cache"
+    processes = [in_child(build, folder, clips) for _ in range(3)]
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert not any((folder / "parts").iterdir())
+    assert check_all(tmp_path, clips) == len(clips)
+    assert caplog.text == ""
+
+
+def test_data_sets_read_it(clips, tmp_path):
+    """With a folder named, and with the same items as without."""
+    for split in ("train", "valid", "test"):
+        entries = {
+            path.name: {
+                "wav": str(path),
+                "class_string": "dog",
+                "num_samples": sf.info(path).frames,
+                "sample_rate": sf.info(path).samplerate,
+            }
+            for path in clips
+        }
+        text = json.dumps(entries)
+        (tmp_path / f"{split}.json").write_text(text, encoding="utf-8")
+    labels = CategoricalEncoder()
+    labels.update_from_iterable(["dog"])
+    labels.expect_len(1)
+    preprocess = Counting(RATE)
+    plain, cached, again = (
+        make_datasets(
+            tmp_path,
+            preprocess,
+            labels,
+            EpochCounter(1),
+            seed=5,
+            audio_cache=folder,
+        )
+        for folder in (None, tmp_path / "cache", tmp_path / "cache")
+    )
+    for split in ("train", "valid", "test"):
+        assert list(plain[split].n_samples) == list(cached[split].n_samples)
+        for one, two, three in zip(plain[split], cached[split], again[split]):
+            assert one["id"] == two["id"] == three["id"]
+            for key in ("sig", "clean"):
+                assert torch.equal(one[key], two[key])
+                assert torch.equal(one[key], three[key])
+    # Without: in each split. With: once for all splits and both data sets.
+    assert preprocess.n_calls == (3 + 1) * len(clips)

@@ -1,0 +1,72 @@
+"""Tests of reading long files in blocks."""
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from lmac_sb.data import streaming as streams
+from lmac_sb.data.audio import read_audio
+from lmac_sb.data.streaming import mapped, read_signal
+from lmac_sb.utils.errors import LMACError
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks so small that a short file has many."""
+    monkeypatch.setattr(streams, "_BLOCK", 1000)
+
+
+def write(path, rate, channels=2, seconds=0.7):
+    """A file of noise."""
+    rng = np.random.default_rng(0)
+    size = (round(seconds * rate), channels)
+    sf.write(path, rng.uniform(-0.9, 0.9, size), rate)
+    return path
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100, 48000, 192000])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_blocks_equal_the_whole(rate, channels, small_blocks, tmp_path):
+    path = write(tmp_path / "x.wav", rate, channels)
+    found = read_signal(path, 16000)
+    expected = read_audio(path, 16000)
+    assert found.shape == expected.shape
+    assert torch.allclose(found, expected, atol=2e-6)
+
+
+def test_rates_without_a_common_block(small_blocks, tmp_path):
+    """One second of either rate before both meet again."""
+    path = write(tmp_path / "x.wav", 1001, 1, seconds=3.3)
+    assert torch.allclose(
+        read_signal(path, 1000), read_audio(path, 1000), atol=2e-6
+    )
+
+
+def test_short_files_are_read_as_in_training(tmp_path, monkeypatch):
+    monkeypatch.delattr(streams, "_stream")
+    path = write(tmp_path / "x.wav", 44100)
+    assert torch.equal(read_signal(path, 16000), read_audio(path, 16000))
+
+
+def test_faults_in_a_late_block(small_blocks, tmp_path):
+    """NaN, and an end before the promised one."""
+    sound = np.zeros(5000, np.float32)
+    sound[4500] = np.nan
+    sf.write(tmp_path / "nan.wav", sound, 16000, subtype="FLOAT")
+    with pytest.raises(LMACError, match="nan.wav: holds NaN"):
+        read_signal(tmp_path / "nan.wav", 16000)
+    path = write(tmp_path / "cut.wav", 16000)
+    path.write_bytes(path.read_bytes()[:-4000])
+    with pytest.raises(LMACError, match="cut.wav: truncated"):
+        read_signal(path, 16000)
+
+
+def test_mapped_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    values = mapped((3, 5), torch.half)
+    assert list(tmp_path.iterdir()) == []
+    assert values.shape == (3, 5)
+    assert not values.any()
+    values[1] += 2
+    assert values.sum() == 10

@@ -1,0 +1,335 @@
+"""The grid of the evaluation on a tiny model."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lmac_sb.evaluation.contamination import Clean, WhiteNoise
+from lmac_sb.evaluation.judge import NOISE_DB, Judge
+from lmac_sb.evaluation.runner import Grid
+from lmac_sb.explain.masking import top_share
+from lmac_sb.methods.registry import Case, Method, make_methods, min_max
+from lmac_sb.metrics.registry import evaluate
+from lmac_sb.metrics.summary import check_unique
+from lmac_sb.utils.errors import LMACError
+
+NAMES = ["lmac", "saliency", "loudest", "ones"]
+
+
+class Clips:
+    """What the grid needs of a data set."""
+
+    def __init__(self, sounds, classes):
+        self.data_ids = [f"clip{i}" for i in range(len(sounds))]
+        self.n_samples = [len(sound) for sound in sounds]
+        self.items = [
+            {"id": clip, "sig": sound, "class_string": classes[0]}
+            for clip, sound in zip(self.data_ids, sounds)
+        ]
+
+    def __getitem__(self, place):
+        return self.items[place]
+
+
+@pytest.fixture(scope="module")
+def clips(interpreter, sounds):
+    return Clips(sounds, interpreter.classes)
+
+
+@pytest.fixture(scope="module")
+def make_grid(interpreter):
+    def make(folder, methods=None, settings=None, **options):
+        if methods is None:
+            methods = make_methods(NAMES, {"lmac": interpreter.explainer})
+        return Grid(
+            interpreter.explainer,
+            methods,
+            [Clean()] if settings is None else settings,
+            options.pop("shares", [0.1, 0.5]),
+            interpreter.classes,
+            folder,
+            **options,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def rows(make_grid, clips, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    settings = [Clean(), WhiteNoise(snr_db=5)]
+    return make_grid(folder, settings=settings).run(clips, 2)[0]
+
+
+def find(rows, **wanted):
+    """The rows with these values, by clip."""
+    return {
+        row["id"]: row
+        for row in rows
+        if all(row[key] == value for key, value in wanted.items())
+    }
+
+
+def same(a, b, atol=1e-5):
+    """Whether two rows hold the same."""
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        if isinstance(value, float):
+            assert value == pytest.approx(b[key], abs=atol, nan_ok=True), key
+        else:
+            assert value == b[key], key
+    return True
+
+
+def test_one_row_for_each_cell(rows):
+    check_unique(rows, ["id", "setting", "method", "keep"])
+    keeps = {
+        name: [
+            row["keep"]
+            for row in rows
+            if (row["id"], row["setting"], row["method"])
+            == ("clip0", "white 5 dB", name)
+        ]
+        for name in NAMES
+    }
+    every = ["own", "area of lmac", "0.1", "0.5"]
+    assert keeps == {
+        "lmac": every,
+        "saliency": every,
+        "loudest": every,
+        "ones": ["own"],
+    }
+
+
+def test_rows_agree_with_the_explainer(rows, interpreter, sounds):
+    """Written again, clip by clip, from the explainer's own call."""
+    explainer = interpreter.explainer
+    for i in range(3):
+        found = explainer(sounds[i : i + 1])
+        row = find(rows, setting="clean", method="lmac", keep="own")[f"clip{i}"]
+        for name, value in evaluate(found).items():
+            assert row[name] == pytest.approx(float(value), abs=2e-3), name
+        c = found.decision
+        assert row["decision"] == interpreter.classes[int(c)]
+        assert row["right"] == int(int(c) == 0)
+        for key, logits in (
+            ("p", found.logits),
+            ("p_in", found.logits_in),
+            ("p_out", found.logits_out),
+        ):
+            expected = float(logits.softmax(1)[0, c])
+            assert row[key] == pytest.approx(expected, abs=1e-5)
+        heard = SimpleNamespace(
+            mask=None,
+            decision=c,
+            logits=found.logits,
+            logits_in=explainer.analyze(found.waveform).logits,
+            logits_out=explainer.analyze(found.residual).logits,
+        )
+        for name in ("AI", "AD", "AG", "FF", "Fid-In"):
+            expected = float(evaluate(heard)[name])
+            assert row[f"heard {name}"] == pytest.approx(expected, abs=2e-3)
+
+
+def test_equal_area(rows):
+    own = find(rows, setting="clean", method="lmac", keep="own")
+    n_bins = 87 * 513
+    for method in ("lmac", "saliency", "loudest"):
+        part = find(rows, setting="clean", method=method, keep="area of lmac")
+        for clip, row in part.items():
+            assert abs(row["area"] - own[clip]["area"]) <= 0.5001 / n_bins
+        for row in find(rows, method=method, keep="0.1").values():
+            assert row["area"] == pytest.approx(0.1, abs=1e-5)
+
+
+def test_shares_are_the_top_of_the_scores(rows, interpreter, sounds):
+    explainer = interpreter.explainer
+    analysis = explainer.analyze(sounds[:1])
+    case = Case(
+        explainer, sounds[:1], analysis, analysis.logits.argmax(1), None
+    )
+    scores = make_methods(["saliency"], {})["saliency"].function(case)
+    for keep, mask in (
+        ("own", min_max(scores)),
+        ("0.5", top_share(scores, 0.5)),
+    ):
+        found = evaluate(explainer.complete(analysis, mask, sounds=False))
+        row = find(rows, setting="clean", method="saliency", keep=keep)["clip0"]
+        for name in ("AD", "FF", "area"):
+            assert row[name] == pytest.approx(float(found[name]), abs=2e-3)
+
+
+def test_ones_lose_nothing(rows):
+    for row in find(rows, method="ones", setting="clean").values():
+        assert row["AD"] == pytest.approx(0, abs=1e-3)
+        assert row["area"] == 1
+        assert "warning" not in row
+
+
+def test_mixtures_tell_the_quality_of_the_sound(rows):
+    assert all("SI-SDR" not in r for r in find(rows, setting="clean").values())
+    for row in find(
+        rows, setting="white 5 dB", method="ones", keep="own"
+    ).values():
+        # All of the mixture: as good as its SNR.
+        assert row["SI-SDR"] == pytest.approx(5, abs=0.3)
+
+
+def test_batches_do_not_matter(rows, make_grid, clips, tmp_path):
+    settings = [Clean(), WhiteNoise(snr_db=5)]
+    again, _ = make_grid(tmp_path, settings=settings).run(clips, 3)
+    assert len(again) == len(rows)
+    for a, b in zip(rows, again):
+        same(a, b, atol=5e-3)
+
+
+def test_goes_on_where_it_stopped(make_grid, clips, tmp_path):
+    whole, _ = make_grid(tmp_path / "whole").run(clips, 1)
+    calls = []
+
+    def stop(case):
+        calls.append(len(case.wavs))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return torch.ones_like(case.analysis.magnitude)
+
+    broken = make_grid(tmp_path / "part")
+    broken.methods = {**broken.methods, "ones": Method("fixed", stop)}
+    with pytest.raises(KeyboardInterrupt):
+        broken.run(clips, 1)
+    assert len(list((tmp_path / "part").glob("*.json"))) == 2
+    assert list((tmp_path / "part").glob("*.part")) == []
+    again, _ = broken.run(clips, 1)
+    assert len(calls) == 4  # only the third clip anew
+    for a, b in zip(whole, again):
+        same(a, b)
+
+
+def test_a_method_that_fails_on_a_clip(make_grid, clips, tmp_path, sounds):
+    def picky(case):
+        bad = (case.wavs == sounds[1]).all(1).any()
+        if bad:
+            raise RuntimeError("no such\nluck")
+        return torch.rand(
+            case.analysis.magnitude.shape,
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def nan(case):
+        mask = torch.zeros_like(case.analysis.magnitude)
+        mask[(case.wavs == sounds[2]).all(1)] = math.nan
+        return mask
+
+    grid = make_grid(tmp_path)
+    grid.methods = {
+        **grid.methods,
+        "picky": Method("mask", picky),
+        "nan": Method("mask", nan),
+    }
+    rows, _ = grid.run(clips, 3)
+    assert {
+        (row["method"], row["id"], row["error"])
+        for row in rows
+        if row.get("error")
+    } == {
+        ("picky", "clip1", "no such luck"),
+        ("nan", "clip2", "NaN in the mask"),
+    }
+    kept = find(rows, method="picky", keep="own")
+    assert "AD" not in kept["clip1"] and "AD" in kept["clip0"]
+    # A mask that is the same everywhere is told.
+    assert find(rows, method="nan", keep="own")["clip0"]["warning"]
+
+
+def test_wrong_shape_is_an_error(make_grid, clips, tmp_path):
+    grid = make_grid(tmp_path)
+    grid.methods["x"] = Method("mask", lambda case: torch.ones(3, 2, 2))
+    rows, _ = grid.run(clips, 3)
+    errors = [row["error"] for row in rows if row["method"] == "x"]
+    assert len(errors) == 3
+    assert "mask of shape (3, 2, 2), needed (1, 87, 513)" in errors[0]
+
+
+def test_known_regions(make_grid, clips, tmp_path):
+    grid = make_grid(tmp_path, regions={"clip1": (0.0, 0.5)})
+    rows, _ = grid.run(clips, 3)
+    part = find(rows, method="ones", keep="own")
+    assert "time_mass" not in part["clip0"]
+    assert part["clip1"]["time_mass"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_events_follow_the_gain_of_the_mixture(
+    make_grid, interpreter, sounds, tmp_path
+):
+    clips = Clips(sounds, interpreter.classes)
+    for item in clips.items:
+        item["event"] = item["sig"]  # nothing but the event
+    names = ["lmac", "ideal"]
+    methods = make_methods(names, {"lmac": interpreter.explainer})
+    settings = [Clean(), WhiteNoise(snr_db=60)]
+    rows, _ = make_grid(tmp_path, methods, settings).run(clips, 3)
+    for row in find(rows, method="ideal", keep="own").values():
+        assert row["event_mass"] == pytest.approx(1)
+        if row["id"] != "clip2":  # where noise is all there is, no rest is left
+            assert row["event_auc"] == pytest.approx(1)
+    for clip in ("clip0", "clip1", "clip2"):
+        clean, mixed = (
+            find(rows, setting=s, method="ideal")[clip]["area"]
+            for s in ("clean", "white 60 dB")
+        )
+        # Where the clip is louder than noise at -60 dB.
+        assert 0 < mixed <= clean + 1e-6
+
+
+def test_a_second_opinion(make_grid, interpreter, clips, tmp_path):
+    """One that answers as the first makes the same of the sounds."""
+    features = interpreter.explainer.features
+
+    def other(wavs):
+        magnitude = features.magnitude(features.stft(wavs))
+        with torch.no_grad():
+            return interpreter.explainer.classify(magnitude)
+
+    rows, _ = make_grid(tmp_path, other=other).run(clips, 3)
+    for row in find(rows, method="lmac", keep="own").values():
+        for name in ("AI", "AD", "AG", "FF", "Fid-In"):
+            assert row[f"other {name}"] == pytest.approx(
+                row[f"heard {name}"], abs=2e-3
+            )
+
+
+def test_noise_of_the_guard(interpreter, sounds):
+    from lmac_sb.evaluation.judge import _noise
+
+    ids = ["a", "b", "c"]
+    noise = _noise(sounds, ids)
+    ratio = sounds.pow(2).mean(1) / noise.pow(2).mean(1)
+    assert torch.allclose(10 * ratio.log10(), torch.tensor(NOISE_DB), atol=0.3)
+    alone = _noise(sounds[1:2], ids[1:2])
+    assert torch.equal(noise[1:2], alone)
+    silence = _noise(torch.zeros(1, 100), ["a"])
+    assert (silence == 0).all()
+
+
+def test_silence(interpreter, sounds):
+    explainer = interpreter.explainer
+    analysis = explainer.analyze(sounds)
+    target = torch.tensor([0, 1, 2])
+    case = Case(explainer, sounds, analysis, target, None)
+    found = Judge(explainer).silence(case)
+    silent = explainer.classify(torch.zeros_like(analysis.magnitude))
+    expected = silent.softmax(1).gather(1, target[:, None])[:, 0]
+    assert torch.allclose(found, expected)
+
+
+@pytest.mark.parametrize("share", [0, 1.5, -0.1])
+def test_bad_shares(make_grid, tmp_path, share):
+    with pytest.raises(LMACError, match=f"shares: {share} is not in"):
+        make_grid(tmp_path, shares=[share])
+
+
+def test_the_first_method_gives_the_area(make_grid, tmp_path):
+    with pytest.raises(LMACError, match="'loudest' comes first"):
+        make_grid(tmp_path, make_methods(["loudest", "ones"], {}))

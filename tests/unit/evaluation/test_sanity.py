@@ -1,0 +1,176 @@
+"""Cascading randomisation, and remove and retrain."""
+
+import numpy as np
+import pytest
+import torch
+
+from lmac_sb.evaluation.sanity import (
+    correlation,
+    randomised,
+    remove,
+    retrain,
+    similarity,
+    stages,
+)
+from lmac_sb.methods.registry import make_methods
+from lmac_sb.models.encoders import ConvEmbedding
+from lmac_sb.models.frozen import FrozenClassifier
+from lmac_sb.utils.errors import LMACError
+
+
+@pytest.fixture
+def classifier():
+    torch.manual_seed(0)
+    return FrozenClassifier(
+        ConvEmbedding(20, [4, 8, 8]), torch.nn.Linear(8, 3), ["blocks.2"], 4
+    )
+
+
+def test_stages_go_from_the_output_down(classifier):
+    assert stages(classifier) == [
+        "classifier",
+        "embedding_model.blocks.2",
+        "embedding_model.blocks.1",
+        "embedding_model.blocks.0",
+        "embedding_model.norm",
+    ]
+
+
+def changed_parts(classifier, before):
+    """Names of the parts whose weights differ."""
+    return {
+        stage
+        for stage in stages(classifier)
+        for name, value in classifier.get_submodule(stage).state_dict().items()
+        if value.is_floating_point()
+        and not torch.equal(value, before[f"{stage}.{name}"])
+    }
+
+
+def test_more_and_more_is_random(classifier):
+    # Statistics as after a training, so that a reset shows.
+    for module in classifier.modules():
+        if hasattr(module, "running_mean"):
+            module.running_mean.add_(1)
+            module.weight.mul_(2)
+    before = {k: v.clone() for k, v in classifier.state_dict().items()}
+    seen = []
+    for stage in randomised(classifier):
+        seen.append(stage)
+        assert changed_parts(classifier, before) == set(seen)
+    assert seen == stages(classifier)
+    assert changed_parts(classifier, before) == set()
+
+
+def test_weights_come_back_after_a_break(classifier):
+    before = {k: v.clone() for k, v in classifier.state_dict().items()}
+    loop = randomised(classifier)
+    next(loop)
+    loop.close()
+    assert changed_parts(classifier, before) == set()
+
+
+def test_randomness_is_its_own(classifier):
+    def weights(seed):
+        for _ in randomised(classifier, seed):
+            pass_ = classifier.classifier.weight.clone()
+            return pass_
+
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = weights(1)
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(first, weights(1))
+    assert not torch.equal(first, weights(2))
+
+
+def test_correlation_is_pearsons():
+    torch.manual_seed(0)
+    a, b = torch.rand(2, 3, 9, 11)
+    expected = [
+        np.corrcoef(x.flatten().numpy(), y.flatten().numpy())[0, 1]
+        for x, y in zip(a, b)
+    ]
+    assert np.allclose(correlation(a, b).numpy(), expected, atol=1e-6)
+    assert correlation(a, torch.ones_like(a)).isnan().all()
+
+
+def slow_similarity(a, b, window=7):
+    """SSIM window by window."""
+    values = []
+    for i in range(a.shape[0] - window + 1):
+        for j in range(a.shape[1] - window + 1):
+            x = a[i : i + window, j : j + window].ravel()
+            y = b[i : i + window, j : j + window].ravel()
+            (var_x, both), (_, var_y) = np.cov(x, y)
+            c1, c2 = 0.01**2, 0.03**2
+            values.append(
+                (2 * x.mean() * y.mean() + c1)
+                * (2 * both + c2)
+                / (x.mean() ** 2 + y.mean() ** 2 + c1)
+                / (var_x + var_y + c2)
+            )
+    return np.mean(values)
+
+
+def test_similarity_is_ssim():
+    torch.manual_seed(0)
+    a, b = torch.rand(2, 2, 12, 15)
+    expected = [
+        slow_similarity(x.double().numpy(), y.double().numpy())
+        for x, y in zip(a, b)
+    ]
+    assert np.allclose(similarity(a, b).numpy(), expected, atol=1e-6)
+
+
+def test_similarity_needs_a_window():
+    with pytest.raises(LMACError, match="7 frames and bins at least"):
+        similarity(torch.rand(1, 6, 20), torch.rand(1, 6, 20))
+
+
+def test_remove_silences_the_top_share(interpreter, sounds):
+    explainer = interpreter.explainer
+    methods = make_methods(["loudest", "saliency"], {})
+    inputs = remove(explainer, methods, [0.0, 0.1, 1.0], sounds)
+    features = explainer.features
+    magnitude = features.magnitude(features.stft(sounds))
+    for name in methods:
+        assert torch.equal(inputs[name, 0.0], features.mel(magnitude))
+        assert (inputs[name, 1.0] == 0).all()
+    # By hand for the loudest: what reaches the threshold is gone.
+    n_cut = round(0.1 * magnitude[0].numel())
+    for i in range(len(sounds)):
+        order = magnitude[i].flatten().argsort(descending=True)
+        rest = magnitude[i].flatten().clone()
+        rest[order[:n_cut]] = 0
+        mel = features.mel(rest.view_as(magnitude[i])[None])[0]
+        assert torch.allclose(inputs["loudest", 0.1][i], mel, atol=1e-6)
+
+
+def test_remove_needs_an_order(interpreter, sounds):
+    with pytest.raises(LMACError, match="'ones' has no order of bins"):
+        remove(interpreter.explainer, make_methods(["ones"], {}), [0.1], sounds)
+
+
+def test_retrain_learns_and_repeats():
+    torch.manual_seed(0)
+    labels = torch.arange(30) % 3
+    inputs = torch.rand(30, 16, 20)
+    for i, c in enumerate(labels):
+        inputs[i, :, 6 * c : 6 * c + 6] += 1
+
+    def train():
+        torch.manual_seed(1)
+        model = torch.nn.Sequential(
+            ConvEmbedding(20, [4, 8], dropout=0), torch.nn.Linear(8, 3)
+        )
+        return retrain(model, inputs, labels, epochs=15, batch_size=10, lr=0.02)
+
+    model = train()
+    assert not model.training
+    with torch.no_grad():
+        logits = model(inputs)
+    assert (logits.argmax(1) == labels).float().mean() > 0.9
+    with torch.no_grad():
+        assert torch.equal(train()(inputs), logits)

@@ -1,0 +1,219 @@
+"""Tests of what a mask lets through."""
+
+import math
+
+import pytest
+import torch
+
+from lmac_sb.explain.masking import (
+    MASK_DOMAINS,
+    apply_mask,
+    binarize,
+    convert_mask,
+    top_share,
+)
+from lmac_sb.utils.errors import LMACError
+
+SEEDS = [0, 1, 2]
+
+
+def magnitudes(seed=0):
+    """From silence's floor to loud."""
+    torch.manual_seed(seed)
+    return 10 ** (torch.rand(3, 7, 5) * 10 - 7)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("domain", MASK_DOMAINS)
+def test_slowly(domain, seed):
+    """Agrees with loops."""
+    magnitude = magnitudes(seed)
+    mask = torch.rand(3, 7, 5)
+    found = apply_mask(magnitude, mask, domain)
+    assert found.shape == magnitude.shape
+    pairs = zip(magnitude.flatten().tolist(), mask.flatten().tolist())
+    expected = [
+        m * x if domain == "linear" else (1 + x) ** m - 1 for x, m in pairs
+    ]
+    assert found.flatten().tolist() == pytest.approx(
+        expected, rel=1e-4, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("domain", MASK_DOMAINS)
+def test_ones_and_zeros(domain):
+    """Ones keep all, zeros keep nothing."""
+    magnitude = magnitudes()
+    kept = apply_mask(magnitude, torch.ones_like(magnitude), domain)
+    if domain == "linear":
+        assert torch.equal(kept, magnitude)
+    assert torch.allclose(kept, magnitude, rtol=1e-6, atol=0)
+    empty = apply_mask(magnitude, torch.zeros_like(magnitude), domain)
+    assert torch.equal(empty, torch.zeros_like(magnitude))
+
+
+def test_default_domain():
+    """The paper's code masks log1p."""
+    magnitude, mask = magnitudes(), torch.rand(3, 7, 5)
+    default = apply_mask(magnitude, mask)
+    assert torch.equal(default, apply_mask(magnitude, mask, "log1p"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_parts_add_up_in_their_domain(seed):
+    """Masked-in and masked-out make the whole, each in its domain only."""
+    magnitude = magnitudes(seed)
+    mask = torch.rand(3, 7, 5)
+    inside, outside = (apply_mask(magnitude, m) for m in (mask, 1 - mask))
+    whole = torch.log1p(inside) + torch.log1p(outside)
+    assert torch.allclose(whole, torch.log1p(magnitude), atol=1e-6)
+    assert not torch.allclose(inside + outside, magnitude, rtol=0.01)
+
+    inside, outside = (
+        apply_mask(magnitude, m, "linear") for m in (mask, 1 - mask)
+    )
+    assert torch.allclose(inside + outside, magnitude, rtol=1e-5)
+
+
+def test_binary_masks_mean_the_same():
+    """The domains differ for values between 0 and 1 only."""
+    magnitude = magnitudes()
+    mask = (torch.rand(3, 7, 5) > 0.5).float()
+    log, linear = (apply_mask(magnitude, mask, d) for d in MASK_DOMAINS)
+    assert torch.allclose(log, linear, rtol=1e-6, atol=0)
+
+
+def test_half_is_level_dependent_in_log1p_only():
+    """The module's text: about 6 dB from quiet bins, more from loud ones."""
+    magnitude = torch.tensor([[[1e-3, 1e3]]])
+    half = torch.full_like(magnitude, 0.5)
+
+    def decibel(domain):
+        kept = apply_mask(magnitude, half, domain)
+        return (20 * torch.log10(kept / magnitude)).flatten().tolist()
+
+    assert decibel("linear") == pytest.approx([-6.02, -6.02], abs=0.01)
+    quiet, loud = decibel("log1p")
+    assert quiet == pytest.approx(-6.02, abs=0.01)
+    assert loud < -25
+
+
+@pytest.mark.parametrize("domain", MASK_DOMAINS)
+def test_gradient(domain):
+    """Finite for masks at both ends and at silence."""
+    magnitude = magnitudes()
+    magnitude[0] = 0
+    for fill in (0.0, 0.5, 1.0):
+        mask = torch.full_like(magnitude, fill, requires_grad=True)
+        apply_mask(magnitude, mask, domain).sum().backward()
+        assert mask.grad.isfinite().all()
+        assert (mask.grad[1:] > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 4), (1, 7, 5), (7, 5)])
+def test_shapes_refused(shape):
+    """The message has both shapes; nothing is broadcast."""
+    with pytest.raises(LMACError) as error:
+        apply_mask(magnitudes(), torch.ones(shape))
+    assert "(3, 7, 5)" in str(error.value)
+    assert str(shape) in str(error.value)
+
+
+def test_unknown_domain():
+    """What was found and what is known are named."""
+    with pytest.raises(LMACError, match="'power' is none of .*log1p.*linear"):
+        apply_mask(magnitudes(), magnitudes(), "power")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_binarize(dtype):
+    """The threshold itself is in; the type is kept."""
+    mask = torch.tensor([[0.0, 0.25, 0.5, 0.75, 1.0]], dtype=dtype)
+    for threshold, kept in ((0.5, 3), (0.51, 2), (1, 1), (1e-6, 4)):
+        found = binarize(mask, threshold)
+        assert found.dtype == dtype
+        assert found.tolist() == [[0.0] * (5 - kept) + [1.0] * kept]
+
+
+@pytest.mark.parametrize("threshold", [0, -0.1, 1.01, math.nan])
+def test_threshold_refused(threshold):
+    """A threshold of 0 would keep everything, one above 1 nothing."""
+    with pytest.raises(LMACError, match=f"threshold: {threshold} .*0, 1"):
+        binarize(torch.rand(2, 3, 4), threshold)
+
+
+def slow_top(clip, keep):
+    """Bins of the highest scores of one clip, by repeated maximum."""
+    left = dict(enumerate(clip.flatten().tolist()))
+    kept = set()
+    for _ in range(keep):
+        best = max(left, key=left.get)
+        kept.add(best)
+        del left[best]
+    return kept
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.77, 1.0])
+def test_top_share(seed, ties, share):
+    """Exactly the highest bins, and exactly that many also with ties."""
+    torch.manual_seed(seed)
+    scores = torch.randn(3, 7, 5)
+    if ties:
+        scores = scores.round()
+    found = top_share(scores, share)
+    assert found.shape == scores.shape and found.dtype == scores.dtype
+    keep = round(share * 35)
+    for clip, kept in zip(scores, found):
+        assert set(kept.flatten().tolist()) <= {0.0, 1.0}
+        places = kept.flatten().nonzero()[:, 0].tolist()
+        assert set(places) == slow_top(clip, keep)
+
+
+@pytest.mark.parametrize("fill", [0.0, 1.0, -3.0])
+def test_equal_scores(fill):
+    """The area is kept even if no bin is better than another."""
+    found = top_share(torch.full((2, 6, 5), fill), 0.3)
+    assert found.sum((1, 2)).tolist() == [9, 9]
+
+
+def test_each_clip_has_its_share():
+    """One share a clip, and no clip's mask depends on its mates."""
+    scores = torch.rand(4, 10, 10)
+    shares = torch.tensor([0.0, 0.07, 0.5, 1.0])
+    found = top_share(scores, shares)
+    assert found.sum((1, 2)).tolist() == [0, 7, 50, 100]
+    for i in range(4):
+        alone = top_share(scores[i : i + 1], shares[i : i + 1])
+        assert torch.equal(alone[0], found[i])
+
+
+def test_at_least_one_bin():
+    """A share of less than half a bin still keeps one, none keeps none."""
+    found = top_share(torch.rand(2, 5, 4), torch.tensor([1e-6, 0.0]))
+    assert found.sum((1, 2)).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("share", [-0.1, 20, torch.tensor([0.5, 1.5])], ids=str)
+def test_share_refused(share):
+    """Percents, for example."""
+    with pytest.raises(LMACError, match=r"share: \[.*needed .* \[0, 1\]"):
+        top_share(torch.rand(2, 3, 4), share)
+
+
+@pytest.mark.parametrize("found", MASK_DOMAINS)
+@pytest.mark.parametrize("wanted", MASK_DOMAINS)
+def test_converted_masks_let_the_same_through(found, wanted):
+    magnitude = torch.rand(2, 5, 6) * torch.logspace(-6, 2, 6)
+    magnitude[0, 0, 0] = 0
+    mask = torch.rand(2, 5, 6)
+    mask[1, 1], mask[1, 2] = 0, 1
+    other = convert_mask(magnitude, mask, found, wanted)
+    assert ((other >= 0) & (other <= 1)).all()
+    assert torch.allclose(
+        apply_mask(magnitude, other, wanted),
+        apply_mask(magnitude, mask, found),
+        rtol=1e-3,
+        atol=1e-7,
+    )

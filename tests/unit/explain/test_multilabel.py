@@ -1,0 +1,332 @@
+"""Tests of clips of several classes, each decided and explained for itself."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+import torch
+from torch.nn import functional as F
+
+from lmac_sb import LMACInterpreter
+from lmac_sb.data.audio import Preprocessor
+from lmac_sb.data.dataset import MultilabelEncoder, check_labels, make_dataset
+from lmac_sb.data.scenes import CLASSES, make_scenes
+from lmac_sb.explain.explainer import Explainer
+from lmac_sb.explain.losses import LMACLoss, masked_in, masked_out
+from lmac_sb.explain.refine import Refiner
+from lmac_sb.inference.export import export_run
+from lmac_sb.metrics.registry import evaluate
+from lmac_sb.models.decoder import MaskDecoder
+from lmac_sb.models.encoders import ConvEmbedding
+from lmac_sb.models.features import SpectralFeatures
+from lmac_sb.models.frozen import FrozenClassifier
+from lmac_sb.utils.errors import LMACError
+
+# ------------------------------------------------------------------- scenes
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Scenes of two or three events."""
+    folder = tmp_path_factory.mktemp("several") / "scenes"
+    return make_scenes(folder, clips_per_class=2, n_folds=2, n_events=(2, 3))
+
+
+@pytest.fixture(scope="module")
+def table(scenes):
+    """Their csv."""
+    return pd.read_csv(scenes / "meta" / "esc50.csv", dtype=str)
+
+
+def test_scenes_have_two_or_three_events(scenes, table):
+    assert len(table) == 40
+    counts = set()
+    for row in table.itertuples():
+        names, targets = row.category.split("+"), row.target.split("+")
+        assert names == [CLASSES[int(target)] for target in targets]
+        assert len(set(names)) == len(names)
+        counts.add(len(names))
+        assert row.filename.endswith(f"-A-{row.target}.wav")
+        audio, rate = sf.read(scenes / "audio" / row.filename)
+        stems, stem_rate = sf.read(scenes / "stems" / row.filename)
+        assert rate == stem_rate == 16000
+        assert stems.shape == (len(audio), len(names))
+        # Each event sounds, and nothing is clipped.
+        assert (np.abs(stems).max(0) > 0.2).all()
+        assert np.abs(audio).max() < 0.97
+        # What is left are the background and the distractors.
+        rest = audio - stems.sum(1)
+        assert (rest**2).sum() < (audio**2).sum()
+    assert counts == {2, 3}
+    first = table.category.str.split("+").str[0]
+    assert (first.value_counts() == 4).all()
+
+
+def test_no_event_is_heard_twice(scenes, table):
+    """Each scene has sounds of its own, so no fold repeats another's."""
+    events = [
+        stem[stem != 0].tobytes()
+        for name in table.filename
+        for stem in sf.read(scenes / "stems" / name)[0].T
+    ]
+    assert len(set(events)) == len(events)
+
+
+def test_scenes_of_one_event_are_what_they_were(tmp_path):
+    """The sounds of version 1, which had no `n_events`."""
+    folder = make_scenes(tmp_path / "one", clips_per_class=2, n_folds=1)
+    info = json.loads((folder / "scenes.json").read_text())
+    assert info["sha256"].startswith("9d88a6816c4cbb58f1d493503de985ee")
+    # A folder of an older release does not name the number of events.
+    del info["settings"]["n_events"]
+    (folder / "scenes.json").write_text(json.dumps(info))
+    make_scenes(folder, clips_per_class=2, n_folds=1)
+    with pytest.raises(LMACError, match=r"n_events=\[1\], need n_events=\[2\]"):
+        make_scenes(folder, clips_per_class=2, n_folds=1, n_events=[2])
+
+
+@pytest.mark.parametrize("bad", [2, [], [0], [11], [2.0]])
+def test_bad_numbers_of_events(tmp_path, bad):
+    with pytest.raises(LMACError, match="n_events: found"):
+        make_scenes(tmp_path / "x", n_events=bad)
+    assert not list(tmp_path.iterdir())
+
+
+# --------------------------------------------------------------------- data
+
+
+def write_clip(folder, channels):
+    """A clip of one second, whose stem has so many channels."""
+    rng = np.random.default_rng(0)
+    stems = 0.2 * rng.standard_normal((16000, channels))
+    sf.write(folder / "a.wav", stems.sum(1), 16000, subtype="FLOAT")
+    sf.write(folder / "stem.wav", stems, 16000, subtype="FLOAT")
+    entry = {
+        "wav": str(folder / "a.wav"),
+        "stem": str(folder / "stem.wav"),
+        "class_string": "dog+cat",
+        "num_samples": 16000,
+        "sample_rate": 16000,
+    }
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.json").write_text(json.dumps({"a": entry}))
+    return stems
+
+
+@pytest.fixture
+def encoder():
+    """Classes cat, cow, dog."""
+    encoder = MultilabelEncoder()
+    encoder.update_from_iterable(["dog+cat", "cow"])
+    encoder.expect_len(3)
+    return encoder
+
+
+def test_labels_and_events_by_class(tmp_path, encoder):
+    assert encoder.ind2lab == {0: "cat", 1: "cow", 2: "dog"}
+    stems = write_clip(tmp_path, 2)
+    dataset = make_dataset(
+        tmp_path / "test.json", Preprocessor(16000), encoder, events=True
+    )
+    item = dataset[0]
+    assert item["class_string_encoded"].tolist() == [1, 0, 1]
+    # At the gain that the preprocessing gave the clip.
+    gain = item["sig"].abs().max() / np.abs(stems.sum(1)).max()
+    expected = np.stack([stems[:, 1], 0 * stems[:, 0], stems[:, 0]]) * float(
+        gain
+    )
+    np.testing.assert_allclose(item["event"], expected, atol=1e-6)
+
+
+def test_a_stem_without_a_channel_for_each_class(tmp_path, encoder):
+    write_clip(tmp_path, 3)
+    dataset = make_dataset(
+        tmp_path / "test.json", Preprocessor(16000), encoder, events=True
+    )
+    with pytest.raises(LMACError, match="3 channels, needed are 2, one for"):
+        dataset[0]
+
+
+def test_unknown_classes_are_refused(tmp_path, encoder):
+    write_clip(tmp_path, 2)
+    check_labels(tmp_path, encoder, "model")
+    other = MultilabelEncoder()
+    other.update_from_iterable(["dog+cow"])
+    with pytest.raises(LMACError, match="knows cow, dog, but the data has cat"):
+        check_labels(tmp_path, other, "model")
+
+
+# --------------------------------------------------------------- classifier
+
+
+def make_explainer(multilabel=True, refiner=None):
+    """A small random classifier of three classes, and a decoder."""
+    torch.manual_seed(3)
+    embedding = ConvEmbedding(40, [4, 8, 8])
+    return Explainer(
+        SpectralFeatures(n_mels=40),
+        FrozenClassifier(
+            embedding,
+            torch.nn.Linear(8, 3),
+            ["blocks.2", "blocks.1"],
+            min_frames=4,
+            multilabel=multilabel,
+        ),
+        MaskDecoder([8, 8, 8], n_mels=40, width=8),
+        refiner=refiner,
+    )
+
+
+def test_question():
+    """Two answers, of which the class has its sigmoid."""
+    classifier = make_explainer().classifier
+    logits = torch.tensor([[2.0, -1.0, 0.0], [0.5, 3.0, -4.0]])
+    target = torch.tensor([1, 0])
+    answers, chosen = classifier.question(logits, target)
+    assert chosen.tolist() == [0, 0]
+    torch.testing.assert_close(
+        answers.softmax(1)[:, 0], torch.tensor([-1.0, 0.5]).sigmoid()
+    )
+    single = make_explainer(multilabel=False).classifier
+    answers, chosen = single.question(logits, target)
+    assert answers is logits and chosen is target
+
+
+def test_losses_are_those_of_the_one_class():
+    """Binary cross entropy inside, the sigmoid outside."""
+    logits = torch.randn(6, 5) * 3
+    target = torch.randint(5, (6,))
+    own = logits.gather(1, target[:, None])[:, 0]
+    classifier = make_explainer().classifier
+    answers, chosen = classifier.question(logits, target)
+    bce = F.binary_cross_entropy_with_logits(
+        own, torch.ones(6), reduction="none"
+    )
+    torch.testing.assert_close(masked_in(answers, chosen), bce)
+    torch.testing.assert_close(
+        masked_out(answers, chosen, "probability"), own.sigmoid()
+    )
+
+
+def test_evidence_is_for_the_logit_of_the_class():
+    """The other classes have no part in it."""
+    classifier = make_explainer().classifier
+    mel = torch.rand(2, 20, 40)
+    target = torch.tensor([2, 0])
+    _, (evidence, *latents) = classifier.trace(mel, target)
+    deepest = latents[0].detach().requires_grad_()
+    pooled = deepest.mean(3)
+    embedding = pooled.amax(2) + pooled.mean(2)
+    own = classifier.classifier(embedding).gather(1, target[:, None])
+    (gradient,) = torch.autograd.grad(own.sum(), deepest)
+    expected = gradient * deepest * deepest[0, 0].numel()
+    torch.testing.assert_close(evidence, expected.detach())
+    single = make_explainer(multilabel=False).classifier
+    assert not torch.allclose(single.trace(mel, target)[1][0], evidence)
+
+
+# ---------------------------------------------------------------- explainer
+
+
+def test_metrics_are_those_of_the_one_class():
+    """By the sigmoid of the class, written out."""
+    explainer = make_explainer()
+    target = torch.tensor([2, 0, 1])
+    with torch.no_grad():
+        explanation = explainer(torch.rand(3, 8000) - 0.5, target=target)
+    index = target[:, None]
+    p, p_in, p_out = (
+        logits.sigmoid().gather(1, index)[:, 0]
+        for logits in (
+            explanation.logits,
+            explanation.logits_in,
+            explanation.logits_out,
+        )
+    )
+    found = evaluate(explainer.question(explanation))
+    close = torch.testing.assert_close
+    close(found["AD"], 100 * (p - p_in).clamp(min=0) / p)
+    close(found["FF"], p - p_out)
+    close(found["AI"], 100 * (p_in > p + 1e-6).float())
+    close(found["Fid-In"], (p_in >= 0.5).float())
+    gain = torch.where(p_in > p + 1e-6, p_in - p, 0 * p)
+    close(found["AG"], 100 * gain / (1 - p))
+    logit = explanation.logits - explanation.logits_out
+    close(found["FF-logit"], logit.gather(1, index)[:, 0])
+
+
+def test_even_odds_are_a_decision():
+    """A logit of zero counts as decided, whole and inside."""
+    explainer = make_explainer()
+    with torch.no_grad():
+        explainer.classifier.classifier.weight.zero_()
+        explainer.classifier.classifier.bias.zero_()
+        explanation = explainer(torch.rand(1, 8000), target=torch.tensor([1]))
+    assert evaluate(explainer.question(explanation))["Fid-In"] == 1
+
+
+def test_question_of_one_class_among_all_is_the_explanation():
+    explainer = make_explainer(multilabel=False)
+    with torch.no_grad():
+        explanation = explainer(torch.rand(2, 8000))
+    asked = explainer.question(explanation)
+    assert vars(asked).keys() == vars(explanation).keys()
+    for name, value in vars(asked).items():
+        assert value is getattr(explanation, name), name
+
+
+def test_refinement_is_on_the_objective_of_the_one_class():
+    loss = LMACLoss(l_in_w=12, l_out_w=8, l_out_type="probability", reg_w_l1=4)
+    explainer = make_explainer(refiner=Refiner(loss))
+    wavs, target = torch.rand(2, 8000) - 0.5, torch.tensor([1, 2])
+    analysis = explainer.analyze(wavs, target)
+    with torch.no_grad():
+        mask = explainer.mask(analysis, target)
+
+    def objective(mask):
+        """Written out by sigmoids."""
+        sides = []
+        for part in (mask, 1 - mask):
+            inside = explainer.masked_in(analysis.magnitude, part)
+            logits = explainer.classify(inside)
+            sides.append(logits.gather(1, target[:, None])[:, 0])
+        total = 12 * F.softplus(-sides[0]) + 8 * sides[1].sigmoid()
+        return (total + 4 * mask.mean((1, 2))).detach()
+
+    refined = explainer.refine(analysis, mask, 3, target)
+    assert (objective(refined) < objective(mask)).all()
+
+
+# ------------------------------------------------- where one class is needed
+
+
+def test_interpreter_refuses_it():
+    explainer = make_explainer()
+    with pytest.raises(LMACError, match="its classifier is multi-label"):
+        LMACInterpreter(
+            {
+                "features": explainer.features,
+                "classifier": explainer.classifier,
+                "decoder": explainer.decoder,
+            },
+            {
+                "explainer": explainer,
+                "preprocess": Preprocessor(16000),
+                "label_encoder": MultilabelEncoder(),
+            },
+        )
+
+
+def test_export_refuses_it(make_run, tmp_path):
+    size = {"channels": [4, 4, 8, 8, 8, 8], "emb_dim": 8}
+    run = make_run(
+        tmp_path / "run",
+        "lmac_multilabel.yaml",
+        **size,
+        latent_channels=[8, 8, 8, 8, 8],
+    )
+    with pytest.raises(LMACError, match="run: its classifier is multi-label"):
+        export_run(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,238 @@
+"""Tests of what a model folder may hold, and of what must be refused."""
+
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+from hyperpyyaml import load_hyperpyyaml
+
+from lmac_sb.inference.bundle import check_sums, find_bundle, write_sums
+from lmac_sb.inference.yaml_safety import SAFE_CLASSES, safe_yaml
+from lmac_sb.utils.errors import LMACError
+
+
+@pytest.mark.parametrize("name", SAFE_CLASSES)
+def test_allowed_classes_exist(name):
+    """A misspelt name would refuse what is meant to be allowed."""
+    text = safe_yaml(f"a: !new:{name} {{}}", "x.yaml")
+    assert f"!new:{name}" in text
+    module, _, attribute = name.rpartition(".")
+    assert isinstance(
+        getattr(__import__(module, fromlist=[attribute]), attribute), type
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a: !apply:os.system [touch OWNED]", "'!apply:os.system'"),
+        ("a: !applyref:os.system [touch OWNED]", "'!applyref:os.system'"),
+        ("a: !include:other.yaml", "'!include:other.yaml'"),
+        ("a: !module:os", "'!module:os'"),
+        ("a: !name:os.system {command: x}", "'!name:os.system'"),
+        ("a: !name:torch.nn.Linear", "'!name:torch.nn.Linear'"),
+        (
+            "a: !new:subprocess.Popen [[touch, OWNED]]",
+            "'!new:subprocess.Popen'",
+        ),
+        # What lies below an allowed module is not allowed for that.
+        (
+            "a: !new:lmac_sb.data.audio.os.system [x]",
+            "'!new:lmac_sb.data.audio.os.",
+        ),
+        (
+            "a: !new:lmac_sb.training.checkpoints.SafeCheckpointer [/x]",
+            "Checkpointer'",
+        ),
+        (
+            'a: !!python/object/apply:os.system ["touch OWNED"]',
+            "'tag:yaml.org,2002:python/object/apply:os.system'",
+        ),
+        ("a: !!python/name:os.system ''", "python/name:os.system'"),
+        ("%TAG !e! tag:yaml.org,2002:python/\n---\na: !e!name:os.x ''", "name"),
+        # hyperpyyaml gives (...) to a loader that makes any object.
+        (
+            "a: (!!python/object/apply:os.system ['touch OWNED'],)",
+            'the value "(!!python',
+        ),
+        ('a: "(!!python/object/apply:os.system [x],)"', "the value"),
+        ("a: {b: [1, {c: !apply:os.getcwd []}]}", "'!apply:os.getcwd'"),
+        ("!apply:os.getcwd []: 1", "'!apply:os.getcwd'"),
+        # References get attributes and compute.
+        ("b: 1\na: !ref <b.__class__>", "'<b.__class__>'"),
+        ("b: 9\na: !ref <b> ** <b> ** <b>", "the reference"),
+        ("b: x\na: !ref <<b>>", "the reference"),
+        ("c: <b.real>\nb: 1\na: !ref <c>", "the value '<b.real>'"),
+        ("a: &x [1]\nb: *x", "an alias"),
+        ("a: !PLACEHOLDER", "'!PLACEHOLDER'"),
+    ],
+)
+def test_what_could_run_is_refused(text, found, tmp_path, monkeypatch):
+    """By name and line, before hyperpyyaml sees it."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LMACError, match="hyperparams.yaml") as caught:
+        safe_yaml(text, "hyperparams.yaml")
+    assert found in str(caught.value)
+    assert "line " in str(caught.value)
+    assert "trusted=True" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_bracket_hole_is_real(tmp_path, monkeypatch):
+    """Why values in brackets are refused: this is what they can do."""
+    monkeypatch.chdir(tmp_path)
+    text = "a: (!!python/object/apply:os.mkdir ['owned'],)"
+    load_hyperpyyaml(io.StringIO(text))
+    assert (tmp_path / "owned").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "is no yaml"),
+        ("a: 1\n---\nb: 1", "is no yaml"),
+        ("- 1", "holds no keys"),
+        ("", "holds no keys"),
+        ("[" * 5000, "is no yaml"),
+    ],
+)
+def test_no_yaml(text, message):
+    with pytest.raises(LMACError, match=f"x.yaml: {message}"):
+        safe_yaml(text, "x.yaml")
+
+
+def test_data_comes_through():
+    """The rewritten text means the same."""
+    text = """
+a: 1
+b: [1.5, null, true, "x: y", 'ä "q"']
+c: {d: , e: -3}
+m: !new:torch.nn.Linear
+    in_features: 2
+    out_features: !ref <a>
+"""
+    plain, safe = (
+        load_hyperpyyaml(io.StringIO(x)) for x in (text, safe_yaml(text, "x"))
+    )
+    assert str(plain.pop("m")) == str(safe.pop("m"))
+    assert plain == safe
+    assert safe["b"] == [1.5, None, True, "x: y", 'ä "q"']
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small folder with sums."""
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("hyperparams.yaml", "sub/a.wav"):
+        (folder / name).write_text(name)
+    write_sums(folder)
+    return folder
+
+
+def test_sums_hold(folder):
+    assert check_sums(folder) == ["hyperparams.yaml", "sub/a.wav"]
+
+
+@pytest.mark.parametrize("name", ["hyperparams.yaml", "sub/a.wav"])
+def test_a_changed_file_is_named(folder, name):
+    (folder / name).write_text("other")
+    with pytest.raises(LMACError, match=f"{name}: changed"):
+        check_sums(folder)
+
+
+def test_a_missing_file_is_named(folder):
+    (folder / "sub" / "a.wav").unlink()
+    with pytest.raises(LMACError, match="names .sub/a.wav., no such file"):
+        check_sums(folder)
+
+
+def test_sums_are_needed(folder):
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(LMACError, match="SHA256SUMS: no such file"):
+        find_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../x", "sub/../../x", ""])
+def test_sums_name_no_outer_file(folder, name):
+    with open(folder / "SHA256SUMS", "a", encoding="utf-8") as file:
+        file.write(f"{'0' * 64}  {name}\n")
+    with pytest.raises(LMACError, match="names no file of this folder"):
+        check_sums(folder)
+
+
+def test_sums_must_vouch_for_the_yaml(folder):
+    sums = folder / "SHA256SUMS"
+    lines = sums.read_text().splitlines(True)
+    sums.write_text("".join(x for x in lines if "yaml" not in x))
+    with pytest.raises(LMACError, match="does not name hyperparams.yaml"):
+        find_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "source", [Path("no/where"), "./no/where", "/no/where", "nowhere"]
+)
+def test_no_such_folder(source, monkeypatch):
+    """A Path is never taken for a hub id, nor what looks like a path."""
+    import huggingface_hub
+
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda _: pytest.fail("asked")
+    )
+    with pytest.raises(LMACError, match="no such folder"):
+        find_bundle(source)
+
+
+def test_hub(folder, monkeypatch):
+    """An id is fetched; what the hub says is told."""
+    import huggingface_hub
+
+    asked = []
+
+    def download(repository):
+        asked.append(repository)
+        if repository == "me/gone":
+            raise OSError("404\nnot found")
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert find_bundle("me/model") == folder
+    with pytest.raises(LMACError, match="me/gone: is no local folder.*404 not"):
+        find_bundle("me/gone")
+    assert asked == ["me/model", "me/gone"]
+
+
+def test_savedir_gets_a_copy(folder, tmp_path):
+    """Files, not links; the source may go away."""
+    savedir = tmp_path / "deep" / "saved"
+    assert find_bundle(folder, savedir) == savedir
+    shutil.rmtree(folder)
+    assert check_sums(savedir) == ["hyperparams.yaml", "sub/a.wav"]
+    assert not any(path.is_symlink() for path in savedir.rglob("*"))
+    assert [path.name for path in savedir.parent.iterdir()] == ["saved"]
+
+
+def test_savedir_is_one_models(folder, tmp_path):
+    """SpeechBrain would silently use the first model's files."""
+    savedir = tmp_path / "saved"
+    find_bundle(folder, savedir)
+    assert find_bundle(folder, savedir) == savedir
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    (other / "hyperparams.yaml").write_text("changed")
+    write_sums(other)
+    with pytest.raises(LMACError, match="holds something else"):
+        find_bundle(other, savedir)
+    (savedir / "sub" / "a.wav").write_text("damaged")
+    with pytest.raises(LMACError, match="a.wav: changed"):
+        find_bundle(folder, savedir)
+
+
+def test_savedir_with_other_things(folder, tmp_path):
+    """Nothing in it is touched."""
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "mine").write_text("keep")
+    with pytest.raises(LMACError, match="holds something else"):
+        find_bundle(folder, tmp_path / "saved")
+    assert (tmp_path / "saved" / "mine").read_text() == "keep"

@@ -1,0 +1,379 @@
+"""Tests of the sounds and pictures of an explanation."""
+
+import json
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from lmac_sb.explain.explainer import Explanation
+from lmac_sb.inference import clip_folder as artifacts
+from lmac_sb.inference.clip_folder import save_clip
+from lmac_sb.models.features import SpectralFeatures
+from lmac_sb.utils.errors import LMACError
+
+RATE = 8000
+SAMPLES = 3001
+CLASSES = ["dog", "cat"]
+STEP = 1 / 32768  # of 16 bits
+
+
+@pytest.fixture(scope="module")
+def features():
+    """Front end at a low rate."""
+    return SpectralFeatures(RATE, n_fft=256, n_mels=20)
+
+
+def explain(features, peak=0.5):
+    """Three clips and their explanation, each clip with sounds of its own."""
+    time = torch.arange(SAMPLES) / RATE
+    hertz = torch.tensor([[200.0], [700.0], [1900.0]])
+    wavs = 0.5 * torch.sin(2 * torch.pi * hertz * time)
+    shares = torch.tensor([[0.9], [0.7], [0.4]])
+    magnitude = features.magnitude(features.stft(wavs))
+    scale = peak / 0.5
+    explanation = Explanation(
+        waveform=wavs * shares * scale,
+        residual=wavs * (1 - shares) * scale,
+        mask=shares[..., None].expand_as(magnitude),
+        logits=torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]),
+        logits_in=torch.tensor([[1.0, 0.0], [0.0, 2.0], [2.0, 0.0]]),
+        logits_out=torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0]]),
+        decision=torch.tensor([0, 1, 0]),
+        magnitude=magnitude,
+    )
+    return wavs, explanation
+
+
+def read(folder):
+    """The three sounds, and that their format is as promised."""
+    sounds = {}
+    for name in ("original", "interpretation", "residual"):
+        info = sf.info(folder / f"{name}.wav")
+        assert info.channels == 1
+        assert info.subtype == "PCM_16"
+        assert info.samplerate == RATE
+        assert info.frames == SAMPLES
+        sounds[name] = torch.from_numpy(
+            sf.read(folder / f"{name}.wav", dtype="float32")[0]
+        )
+    return sounds
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_the_chosen_clip_alone(features, index, tmp_path):
+    """Defect 30: mono, of the clip's length, and no other clip of the batch."""
+    wavs, explanation = explain(features)
+    folder = save_clip(
+        tmp_path / "a" / "b", wavs[index], explanation, index, features, CLASSES
+    )
+    assert folder == tmp_path / "a" / "b"
+    sounds = read(folder)
+    for name, expected in (
+        ("original", wavs),
+        ("interpretation", explanation.waveform),
+        ("residual", explanation.residual),
+    ):
+        assert torch.allclose(sounds[name], expected[index], atol=STEP), name
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "explanation.json",
+        "interpretation.wav",
+        "maps.npz",
+        "original.wav",
+        "residual.wav",
+        "spectra.png",
+    ]
+
+
+@pytest.mark.parametrize("peak", [1.5, -3.0])
+def test_one_gain_for_all_and_nothing_clips(features, peak, tmp_path):
+    """Defects 30 and 32: also where the negative peak is the larger one."""
+    wavs, explanation = explain(features)
+    explanation.residual[0, 100] = peak
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    sounds = read(tmp_path)
+    gain = 1 / abs(peak)
+    for name, expected in (
+        ("original", wavs),
+        ("interpretation", explanation.waveform),
+        ("residual", explanation.residual),
+    ):
+        expected = gain * expected[0]
+        assert torch.allclose(sounds[name], expected, atol=1.5 * STEP), name
+    assert sounds["residual"].abs().max() > 0.999
+
+
+def test_quiet_clips_keep_their_level(features, tmp_path):
+    """Nothing is amplified."""
+    wavs, explanation = explain(features)
+    for sound in (wavs, explanation.waveform, explanation.residual):
+        sound *= 0.01
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    assert torch.allclose(read(tmp_path)["original"], wavs[0], atol=STEP)
+
+
+def picture(path):
+    """A picture as [rows, columns, colours]."""
+    image = matplotlib.image.imread(path / "spectra.png")
+    assert image.ndim == 3
+    return image
+
+
+def test_picture(features, tmp_path):
+    """A PNG of sane size that shows something, another for another clip."""
+    wavs, explanation = explain(features)
+    images = []
+    for index in (0, 1):
+        folder = tmp_path / str(index)
+        save_clip(
+            folder, wavs[index], explanation, index, features, CLASSES, "dog"
+        )
+        header = (folder / "spectra.png").read_bytes()[:8]
+        assert header == b"\x89PNG\r\n\x1a\n"
+        images.append(picture(folder))
+    rows, columns = images[0].shape[:2]
+    assert 300 <= rows <= 2000
+    assert 500 <= columns <= 3000
+    assert images[0].std() > 0.05
+    assert not np.array_equal(images[0], images[1])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Vögel im Käfig", "犬 の 声", "a/b: 100 %_\\", "$_{$"],
+)
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_any_name_of_a_class(features, name, tmp_path):
+    """Names are shown as they are, never parsed; folders may have any."""
+    wavs, explanation = explain(features)
+    folder = tmp_path / "Vögel im Käfig"
+    save_clip(folder, wavs[0], explanation, 0, features, [name, "b"], name)
+    assert picture(folder).std() > 0.05
+    read(folder)
+
+
+def test_from_a_training_step(features, tmp_path):
+    """Sounds, masks and logits with a graph, in half precision, are taken."""
+    wavs, explanation = explain(features)
+    weight = torch.ones(1, requires_grad=True)
+    explanation.mask = (explanation.mask * weight).bfloat16()
+    explanation.logits_in = (explanation.logits_in * weight).bfloat16()
+    explanation.waveform = explanation.waveform * weight
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    assert picture(tmp_path).std() > 0.05
+
+
+def test_silence(features, tmp_path):
+    """A dead clip has a picture as well."""
+    wavs, explanation = explain(features)
+    for sound in (wavs, explanation.waveform, explanation.residual):
+        sound.zero_()
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    assert not any(sound.any() for sound in read(tmp_path).values())
+    assert picture(tmp_path).std() > 0
+
+
+def test_written_over(features, tmp_path):
+    """A second call replaces the first one's files."""
+    wavs, explanation = explain(features)
+    for index in (0, 1):
+        save_clip(tmp_path, wavs[index], explanation, index, features, CLASSES)
+    assert torch.allclose(read(tmp_path)["original"], wavs[1], atol=STEP)
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def read_content(folder):
+    """The figures; a NaN would be no JSON."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (folder / "explanation.json").read_text(encoding="utf-8")
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_figures(features, tmp_path):
+    """What the report reads, of this clip of the batch."""
+    wavs, explanation = explain(features)
+    folder = save_clip(
+        tmp_path / "Käfer 1",
+        wavs[1],
+        explanation,
+        1,
+        features,
+        CLASSES,
+        truth="dog",
+        file="a/ü.wav",
+        threshold=0.25,
+    )
+    content = read_content(folder)
+    assert content["id"] == "Käfer 1"
+    assert (content["file"], content["label"]) == ("a/ü.wav", "dog")
+    assert content["decision"] == "cat"
+    assert content["classes"] == CLASSES
+    for key, logits in (("p", (0, 1)), ("p_in", (0, 2)), ("p_out", (1, 0))):
+        e = [2.718281828459045**x for x in logits]
+        assert content[key] == pytest.approx([x / sum(e) for x in e])
+    assert content["metrics"]["AI"] == 100
+    assert content["metrics"]["area"] == pytest.approx(0.7)
+    assert content["sample_rate"] == RATE
+    assert content["n_samples"] == SAMPLES
+    assert content["hop_samples"] == features.hop_samples
+    assert content["n_bins"] == 129
+    assert (content["gain"], content["threshold"]) == (1.0, 0.25)
+
+
+@pytest.mark.parametrize(("more", "steps"), [({}, 0), ({"refine_steps": 5}, 5)])
+def test_steps_of_refinement(features, more, steps, tmp_path):
+    wavs, explanation = explain(features)
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES, **more)
+    assert read_content(tmp_path)["refine_steps"] == steps
+
+
+def test_an_earlier_unrefined_explanation_goes(features, tmp_path):
+    """It is no pair with the new one; a folder of the user's stays."""
+    wavs, explanation = explain(features)
+    arguments = (wavs[0], explanation, 0, features, CLASSES)
+    save_clip(tmp_path, *arguments, refine_steps=5)
+    save_clip(tmp_path / "unrefined", *arguments)
+    save_clip(tmp_path, *arguments)
+    assert not (tmp_path / "unrefined").exists()
+    (tmp_path / "unrefined").mkdir()
+    (tmp_path / "unrefined" / "notes.txt").write_text("mine")
+    save_clip(tmp_path, *arguments)
+    assert (tmp_path / "unrefined" / "notes.txt").read_text() == "mine"
+
+
+def test_unknown_things_are_null(features, tmp_path):
+    """No truth, no file, and a metric that is not defined."""
+    wavs, explanation = explain(features)
+    explanation.logits[0, 0] = torch.nan
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    content = read_content(tmp_path)
+    assert content["label"] is content["file"] is content["threshold"] is None
+    assert content["metrics"]["AI"] is None
+    assert content["p"] == [None, None]
+
+
+def test_given_figures(features, tmp_path):
+    """Those of a long clip are known already."""
+    wavs, explanation = explain(features)
+    more = {"metrics": {"AI": 7.0}, "windows": [{"start": 0.0}]}
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES, **more)
+    content = read_content(tmp_path)
+    assert {key: content[key] for key in more} == more
+
+
+def test_a_name_that_is_no_text(features, tmp_path):
+    """Bytes of a file's name that are no UTF-8."""
+    wavs, explanation = explain(features)
+    save_clip(
+        tmp_path, wavs[0], explanation, 0, features, CLASSES, file="\udcff.wav"
+    )
+    assert read_content(tmp_path)["file"] == "?.wav"
+
+
+def test_maps(features, tmp_path):
+    """Bytes of mask and level, of this clip's frames."""
+    wavs, explanation = explain(features)
+    explanation.mask = explanation.mask.clone()
+    explanation.mask[1, :, :7] = 1
+    explanation.mask[1, :, 7:9] = 0
+    save_clip(tmp_path, wavs[1], explanation, 1, features, CLASSES)
+    maps = np.load(tmp_path / "maps.npz")
+    mask, level = maps["mask"], maps["level"]
+    assert mask.dtype == level.dtype == np.uint8
+    assert mask.shape == level.shape == tuple(explanation.mask[1].shape)
+    assert (mask[:, :7] == 255).all()
+    assert not mask[:, 7:9].any()
+    assert (mask[:, 9:] == round(0.7 * 255)).all()
+    assert level.max() == 255
+    magnitude = explanation.magnitude[1].double().numpy()
+    decibels = 20 * np.log10(magnitude / magnitude.max())
+    expected = (255 * (1 + decibels / 80)).clip(0, 255)
+    assert np.abs(level - expected).max() <= 0.51
+
+
+def test_level_of_silence(features, tmp_path):
+    wavs, explanation = explain(features)
+    save_clip(tmp_path, 0 * wavs[0], explanation, 0, features, CLASSES)
+    assert not np.load(tmp_path / "maps.npz")["level"].any()
+
+
+@pytest.mark.parametrize("block", [1 << 18, 500])
+def test_maps_of_long_clips_are_pooled(features, block, tmp_path, monkeypatch):
+    """Of neighbouring frames the mean mask and the loudest level."""
+    wavs, explanation = explain(features)
+    n_frames = explanation.mask.shape[1]
+    explanation.mask = torch.rand(explanation.mask.shape)
+    save_clip(tmp_path / "a", wavs[1], explanation, 1, features, CLASSES)
+    monkeypatch.setattr(artifacts, "MAX_FRAMES", 9)
+    monkeypatch.setattr(artifacts, "_BLOCK", block)
+    save_clip(tmp_path / "b", wavs[1], explanation, 1, features, CLASSES)
+    whole, pooled = (np.load(tmp_path / x / "maps.npz") for x in "ab")
+    pool = read_content(tmp_path / "b")["hop_samples"] // features.hop_samples
+    assert pool == 4
+    assert len(pooled["mask"]) == -(-n_frames // pool)
+    for row in range(len(pooled["mask"])):
+        part = slice(row * pool, (row + 1) * pool)
+        mean = whole["mask"][part].astype(float).mean(0)
+        assert np.abs(pooled["mask"][row] - mean).max() <= 1.01
+        loudest = whole["level"][part].max(0)
+        assert np.array_equal(pooled["level"][row], loudest)
+    before, after = read(tmp_path / "a"), read(tmp_path / "b")
+    assert torch.equal(before["residual"], after["residual"])
+    picture(tmp_path / "b")
+
+
+def test_flac(features, tmp_path):
+    """The same samples; no sound of the other format stays."""
+    wavs, explanation = explain(features)
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    before = sf.read(tmp_path / "residual.wav", dtype="int16")[0]
+    save_clip(
+        tmp_path,
+        wavs[0],
+        explanation,
+        0,
+        features,
+        CLASSES,
+        audio_format="flac",
+    )
+    assert not list(tmp_path.glob("*.wav"))
+    after = sf.read(tmp_path / "residual.flac", dtype="int16")[0]
+    assert np.abs(before.astype(int) - after).max() <= 1
+    with pytest.raises(LMACError, match="format: 'mp3' is none of wav, flac"):
+        save_clip(
+            tmp_path,
+            wavs[0],
+            explanation,
+            0,
+            features,
+            CLASSES,
+            audio_format="mp3",
+        )
+
+
+def test_nothing_half_written(features, tmp_path, monkeypatch):
+    """A failure leaves an earlier clip as it was, and no other file."""
+    wavs, explanation = explain(features)
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(artifacts.np, "savez_compressed", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_clip(tmp_path, wavs[1], explanation, 1, features, CLASSES)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before == after
+
+
+def test_other_files_of_the_folder_stay(features, tmp_path):
+    wavs, explanation = explain(features)
+    (tmp_path / "notes.txt").write_text("mine")
+    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    assert (tmp_path / "notes.txt").read_text() == "mine"

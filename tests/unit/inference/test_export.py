@@ -1,0 +1,321 @@
+"""Tests of the export of a run, and of its upload."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+
+from lmac_sb import LMACInterpreter
+from lmac_sb.inference.bundle import check_sums
+from lmac_sb.inference.export import export_run, push
+from lmac_sb.inference.yaml_safety import safe_yaml
+from lmac_sb.metrics.summary import markdown_table
+from lmac_sb.models.weights import load_strict
+from lmac_sb.training.checkpoints import best_checkpoint
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import write_json
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def run_copy(run_folder, tmp_path):
+    """A run that a test may spoil; its classifier stays where it is."""
+    folder = tmp_path / "runs" / "run"
+    shutil.copytree(run_folder, folder)
+    return folder
+
+
+def test_round_trip(run_folder, interpreter, sounds):
+    """The loaded folder explains as the run's own objects do."""
+    text = (run_folder / "hyperparams.yaml").read_text(encoding="utf-8")
+    hparams = load_hyperpyyaml(text)
+    best = best_checkpoint(run_folder / "save", "loss")
+    load_strict(hparams["decoder"], best.paramfiles["decoder"])
+    model = run_folder.parent / "model"
+    for name in ("embedding_model", "classifier"):
+        load_strict(hparams[name], model / f"{name}.ckpt")
+    with torch.no_grad():
+        expected = hparams["explainer"](sounds)
+        found = interpreter.explainer(sounds)
+    assert torch.allclose(found.logits, expected.logits, atol=1e-4)
+    assert torch.allclose(found.mask, expected.mask, atol=1e-5)
+    assert torch.allclose(found.waveform, expected.waveform, atol=1e-5)
+    assert interpreter.preprocess.signal_length_s is None
+
+
+def test_refining_works_in_the_exported_folder(run_folder, bundle, sounds):
+    """As in the run: the same weights of the objective, the same steps."""
+    hparams = load_hyperpyyaml(
+        (run_folder / "hyperparams.yaml").read_text(encoding="utf-8")
+    )
+    interpreter = LMACInterpreter.from_hparams(bundle)
+    refiner, expected = interpreter.explainer.refiner, hparams["refiner"]
+    assert vars(refiner.loss) == vars(expected.loss)
+    for key in ("lr", "resolution", "smooth_w", "tolerance"):
+        assert getattr(refiner, key) == getattr(expected, key)
+    assert (refiner.loss.l_in_w, refiner.lr, refiner.resolution) == (12, 1.0, 4)
+    best = best_checkpoint(run_folder / "save", "loss")
+    load_strict(hparams["decoder"], best.paramfiles["decoder"])
+    model = run_folder.parent / "model"
+    for name in ("embedding_model", "classifier"):
+        load_strict(hparams[name], model / f"{name}.ckpt")
+    wavs = sounds[:, :8000]
+    found = [
+        explainer(wavs, refine_steps=3)
+        for explainer in (interpreter.explainer, hparams["explainer"])
+    ]
+    assert torch.allclose(found[0].mask, found[1].mask, atol=1e-4)
+    start = interpreter.explainer(wavs)
+    assert (found[0].mask - start.mask).abs().max() > 0.1
+    batch = interpreter.explain_batch(wavs, refine_steps=3)
+    assert batch.refine_steps == 3
+    assert all(p.grad is None for p in interpreter.mods.parameters())
+
+
+def test_files(bundle):
+    names = check_sums(bundle)
+    on_disk = {
+        path.relative_to(bundle).as_posix()
+        for path in bundle.rglob("*")
+        if path.is_file()
+    }
+    assert set(names) == on_disk - {"SHA256SUMS"}
+    assert {
+        "README.md",
+        "classifier.safetensors",
+        "config.json",
+        "decoder.safetensors",
+        "embedding_model.safetensors",
+        "example/clip/interpretation.wav",
+        "example/clip/original.wav",
+        "hyperparams.yaml",
+        "label_encoder.txt",
+    } <= set(names)
+    siblings = {path.name for path in bundle.parent.iterdir()}
+    assert siblings == {"run", "model", "bundle"}
+
+
+def test_yaml_holds_the_model_alone(bundle):
+    """No training key, seed, placeholder or path; safe classes only."""
+    text = (bundle / "hyperparams.yaml").read_text(encoding="utf-8")
+    safe_yaml(text, "hyperparams.yaml")
+    keys = yaml.load(text, Loader=yaml.BaseLoader)
+    assert list(keys) == [
+        "preprocess",
+        "features",
+        "embedding_model",
+        "classifier",
+        "frozen_classifier",
+        "decoder",
+        "lmac_loss",
+        "refiner",
+        "explainer",
+        "label_encoder",
+        "modules",
+        "pretrainer",
+    ]
+    assert list(keys["pretrainer"]) == ["loadables"]
+    for gone in ("!apply", "seed", "PLACEHOLDER", "paths", str(bundle.parent)):
+        assert gone not in text
+
+
+def test_config(bundle, results):
+    config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
+    assert config["classes"] == ["cat", "dog", "Käfer"]
+    assert config["sample_rate"] == 16000
+    assert config["provenance"] == results["provenance"]
+    assert config["results"] == results["summary"]
+    assert config["classifier"]["frontend"]["n_mels"] == 80
+
+
+def test_model_card(bundle, results):
+    """Its figures are the run's, pulled from results.json."""
+    card = (bundle / "README.md").read_text(encoding="utf-8")
+    front, body = re.fullmatch(r"---\n(.*?)---\n(.*)", card, re.S).groups()
+    assert yaml.safe_load(front)["license"] == "apache-2.0"
+    assert markdown_table(results["summary"]) in body
+    assert results["provenance"]["command"] in body
+    assert "ESC-10: 2 train, 2 valid, 2 test clips. Test folds: [5]" in body
+    assert "Accuracy of the classifier: 87.5 %" in body
+    assert "cat, dog, Käfer" in body
+    assert "/data" not in body
+    assert 'from_hparams("bundle")' in body
+    assert "{" not in body
+
+
+def test_the_card_follows_the_results(run_copy, results, tmp_path):
+    results["summary"]["lmac"]["AI"]["mean"] = 43.21
+    write_json(run_copy / "results.json", results)
+    out = export_run(run_copy, tmp_path / "out", "cc-by-4.0", "me/model")
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "| 43.2 ±" in card
+    assert "license: cc-by-4.0" in card
+    assert 'from_hparams("me/model")' in card
+
+
+def test_an_encoder_classifier(make_run, sounds, tmp_path):
+    """SpeechBrain's Fbank and ECAPA-TDNN, loaded in safe mode."""
+    run = make_run(
+        tmp_path / "run",
+        "lmac_encoder.yaml",
+        data_folder="data",
+        emb_dim=8,
+        embedding_model={"channels": [16] * 4 + [48], "attention_channels": 4},
+        latent_channels=[48, 48, 16, 16, 16],
+    )
+    found = LMACInterpreter.from_hparams(export_run(run, tmp_path / "out"))
+    explanation = found.explain_batch(sounds)
+    assert torch.allclose(
+        explanation.waveform + explanation.residual, sounds, atol=1e-4
+    )
+
+
+def test_other_classes(run_copy, tmp_path):
+    """A class that is not on the list needs trust, and the card says so."""
+    path = run_copy / "hyperparams.yaml"
+    text = path.read_text(encoding="utf-8")
+    text = text.replace("!new:torch.nn.Linear", "!new:torch.nn.modules.Linear")
+    path.write_text(text, encoding="utf-8")
+    out = export_run(run_copy, tmp_path / "out")
+    assert "trusted=True" in (out / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(LMACError, match="'!new:torch.nn.modules.Linear' is"):
+        LMACInterpreter.from_hparams(out)
+    assert LMACInterpreter.from_hparams(out, trusted=True).classes[1] == "dog"
+
+
+def test_relative_classifier(run_copy, run_folder, tmp_path):
+    """Found from the run's place, whatever the working folder is."""
+    path = run_copy / "hyperparams.yaml"
+    text = path.read_text(encoding="utf-8")
+    text = text.replace(str(run_folder), "runs/run")
+    text = text.replace(str(run_folder.parent / "model"), "./runs/model")
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(
+        LMACError, match="classifier_folder: ./runs/model is not"
+    ):
+        export_run(run_copy, tmp_path / "out")
+    shutil.copytree(run_folder.parent / "model", tmp_path / "runs" / "model")
+    export_run(run_copy, tmp_path / "out")
+
+
+def spoil_classifier(run):
+    """Another classifier than the one explained."""
+    write_json(run / "experiment.json", {"classifier": "0" * 64})
+
+
+def spoil_epoch(run):
+    """Figures of another checkpoint."""
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results["provenance"]["epoch"] = 1.0
+    write_json(run / "results.json", results)
+
+
+def spoil_key(run):
+    """A run of another recipe."""
+    path = run / "hyperparams.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("frozen_classifier:", "frozen:"), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run: shutil.rmtree(run), "no such run folder"),
+        (
+            lambda run: (run / "hyperparams.yaml").unlink(),
+            ".yaml: no such file",
+        ),
+        (lambda run: (run / "hyperparams.yaml").write_text("["), "is no yaml"),
+        (lambda run: (run / "hyperparams.yaml").write_text("a"), "no keys"),
+        (spoil_key, "key 'frozen_classifier' is missing"),
+        (lambda run: shutil.rmtree(run / "save"), "no intact checkpoint"),
+        (lambda run: (run / "results.json").unlink(), "run is not finished"),
+        (lambda run: (run / "results.json").write_text("{"), "not JSON"),
+        (lambda run: (run / "results.json").write_text("{}"), "provenance"),
+        (spoil_classifier, "is not the classifier that"),
+        (spoil_epoch, "epoch 1, but the best checkpoint is of epoch 2"),
+        (lambda run: (run / "manifests" / "test.json").unlink(), "test.json"),
+    ],
+)
+def test_a_run_that_cannot_be_exported(run_copy, spoil, message, tmp_path):
+    """The fault is named, and nothing is left behind."""
+    spoil(run_copy)
+    with pytest.raises(LMACError, match=message):
+        export_run(run_copy, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_an_existing_folder_is_not_touched(run_folder, tmp_path):
+    (tmp_path / "mine").write_text("keep")
+    with pytest.raises(LMACError, match="is there already"):
+        export_run(run_folder, tmp_path)
+    with pytest.raises(LMACError, match="is there already"):
+        export_run(run_folder, tmp_path / "mine")
+    assert (tmp_path / "mine").read_text() == "keep"
+
+
+def test_no_example(run_copy, tmp_path):
+    """A run that kept no sounds."""
+    shutil.rmtree(run_copy / "interpretations")
+    out = export_run(run_copy, tmp_path / "out")
+    assert not (out / "example").exists()
+    assert "example" not in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_script(run_folder, tmp_path):
+    """`python export.py RUN OUT` as in a recipe."""
+    script = ROOT / "recipes" / "ESC50" / "interpret" / "export.py"
+    done = subprocess.run(
+        [sys.executable, script, run_folder, tmp_path / "out"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"exported: {tmp_path / 'out'}\n"
+    check_sums(tmp_path / "out")
+
+
+class FakeHub:
+    """Stands for `huggingface_hub.HfApi`."""
+
+    calls = []
+
+    def create_repo(self, repo_id, exist_ok=False):
+        """Keep what was asked."""
+        if repo_id == "me/forbidden":
+            raise OSError("401")
+        self.calls.append(("create_repo", repo_id, exist_ok))
+
+    def upload_folder(self, repo_id, folder_path, commit_message):
+        """Keep what was asked."""
+        names = sorted(path.name for path in Path(folder_path).iterdir())
+        self.calls.append(("upload_folder", repo_id, names))
+        return f"https://hub.invalid/{repo_id}"
+
+
+def test_push(bundle, monkeypatch, tmp_path):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", FakeHub)
+    monkeypatch.setattr(FakeHub, "calls", [])
+    assert push(bundle, "me/model") == "https://hub.invalid/me/model"
+    names = sorted(path.name for path in bundle.iterdir())
+    assert FakeHub.calls == [
+        ("create_repo", "me/model", True),
+        ("upload_folder", "me/model", names),
+    ]
+    with pytest.raises(LMACError, match="me/forbidden: cannot be pushed.*401"):
+        push(bundle, "me/forbidden")
+    shutil.copytree(bundle, tmp_path / "changed")
+    (tmp_path / "changed" / "config.json").write_text("{}")
+    with pytest.raises(LMACError, match="config.json: changed"):
+        push(tmp_path / "changed", "me/model")
+    assert len(FakeHub.calls) == 2

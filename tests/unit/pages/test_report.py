@@ -1,0 +1,579 @@
+"""Tests of the report page as a file; tests/browser opens it."""
+
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+import stat
+from html.parser import HTMLParser
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from lmac_sb.explain.explainer import Explanation
+from lmac_sb.inference.clip_folder import save_clip
+from lmac_sb.models.features import SpectralFeatures
+from lmac_sb.pages import report
+from lmac_sb.pages.report import write_report
+from lmac_sb.utils.errors import LMACError
+
+RATE, SAMPLES, BINS = 8000, 4000, 33
+SOUNDS = ("original", "interpretation", "residual")
+HOSTILE = "</script><script>alert(1)</script><!--\u2028'\"&amp;"
+
+
+def write_clip(folder, name="a", mask=None, ending="wav", **changes):
+    """A clip in the format that the report reads, by another hand."""
+    path = folder / name
+    path.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    if mask is None:
+        mask = rng.integers(256, size=(40, BINS), dtype=np.uint8)
+    level = np.arange(mask.size, dtype=np.uint8).reshape(mask.shape)
+    np.savez_compressed(path / "maps.npz", mask=mask, level=level)
+    tone = np.sin(2 * np.pi * 440 * np.arange(SAMPLES) / RATE)
+    for sound, share in zip(SOUNDS, (0.5, 0.4, 0.1)):
+        sf.write(path / f"{sound}.{ending}", share * tone, RATE, "PCM_16")
+    facts = {
+        "id": name,
+        "file": f"/secret/place/{name}.wav",
+        "label": "dog",
+        "decision": "dog",
+        "classes": ["dog", "cat", "hen", "cow", "pig"],
+        "p": [0.6, 0.2, 0.1, 0.06, 0.04],
+        "p_in": [0.7, 0.1, 0.1, 0.05, 0.05],
+        "p_out": [0.1, 0.1, 0.1, 0.1, 0.6],
+        "metrics": {"FF": 0.5, "AI": 100.0, "own": None},
+        "sample_rate": RATE,
+        "n_samples": SAMPLES,
+        "hop_samples": 100,
+        "n_bins": mask.shape[1],
+        "gain": 1.0,
+        "threshold": None,
+        **changes,
+    }
+    text = json.dumps(facts)
+    (path / "explanation.json").write_text(text, encoding="utf-8")
+    return path
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: its elements and blocks of data."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.text = path.read_text("utf-8")
+        self.tags, self.blocks, self.inline, self._block = [], {}, {}, None
+        self.feed(self.text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs))
+        if tag in ("script", "style"):
+            self._block = attrs.get("id", tag)
+
+    def handle_endtag(self, tag):
+        if tag in ("script", "style"):
+            self._block = None
+
+    def handle_data(self, data):
+        if self._block:
+            self.inline[self._block] = self.inline.get(self._block, "") + data
+
+    def data(self, name):
+        """A block of data."""
+        return json.loads(self.inline[name])
+
+    def policy(self):
+        """The page's own restrictions, by directive."""
+        (content,) = (
+            attrs["content"]
+            for tag, attrs in self.tags
+            if tag == "meta" and "http-equiv" in attrs
+        )
+        parts = (part.split() for part in content.split(";"))
+        return {part[0]: part[1:] for part in parts}
+
+
+def picture(base64_png):
+    """Pixels 0 to 255 of a picture, by another decoder."""
+    file = io.BytesIO(base64.b64decode(base64_png))
+    return np.round(matplotlib.image.imread(file) * 255).astype(int)
+
+
+def test_page_is_one_file_that_names_nothing_outside(tmp_path):
+    write_clip(tmp_path)
+    path = write_report(tmp_path)
+    assert path == tmp_path / "report.html"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "report.html"]
+    page = Page(path)
+    addresses = [
+        value
+        for _, attrs in page.tags
+        for name, value in attrs.items()
+        if name in ("src", "href", "srcset", "action", "data", "poster")
+    ]
+    assert addresses == ["data:,"]
+    assert "http:" not in page.text
+    assert "https:" not in page.text
+    assert "@import" not in page.text
+
+
+def test_policy_allows_the_own_text_only(tmp_path):
+    write_clip(tmp_path)
+    page = Page(write_report(tmp_path))
+    policy = page.policy()
+    assert policy["default-src"] == ["'none'"]
+    assert policy["img-src"] == policy["media-src"] == ["data:"]
+    for kind in ("style", "script"):
+        digest = hashlib.sha256(page.inline[kind].encode()).digest()
+        expected = f"'sha256-{base64.b64encode(digest).decode()}'"
+        assert policy[f"{kind}-src"] == [expected]
+    assert "{{" not in page.text.replace(page.inline["script"], "")
+
+
+def test_what_the_page_says_of_a_clip(tmp_path):
+    mask = np.zeros((40, BINS), np.uint8)
+    mask[10:20, 22:33] = 255
+    write_clip(tmp_path, mask=mask, label="cow")
+    index = Page(write_report(tmp_path)).data("index")
+    assert index["title"] == tmp_path.name
+    # Known metrics in their order, with their direction, then others.
+    assert index["metrics"] == [["AI", 1], ["FF", 1], ["own", 0]]
+    (clip,) = index["clips"]
+    assert (clip["id"], clip["file"]) == ("a", "a.wav")
+    assert (clip["decision"], clip["explained"]) == ("dog", "dog")
+    assert clip["label"] == "cow"
+    assert clip["probabilities"] == [0.6, 0.7, 0.1]
+    # Three likely ones, the label, and the one that is left outside.
+    assert [bar[0] for bar in clip["bars"]] == "dog cat hen cow pig".split()
+    assert clip["bars"][4] == ["pig", 0.04, 0.05, 0.6]
+    assert clip["metrics"] == {"FF": 0.5, "AI": 100.0, "own": None}
+    assert (clip["seconds"], clip["kilohertz"]) == (0.5, 4.0)
+    assert clip["area"] == pytest.approx(10 * 11 / (40 * BINS))
+    # 80 % of ten frames of 12.5 ms, and of eleven bins of 4/33 kHz.
+    t0, t1, f0, f1 = clip["spread"]
+    assert (t0, t1) == (0.125, 0.2375)
+    assert (f0, f1) == pytest.approx((23 * 4 / 33, 32 * 4 / 33))
+
+
+def test_few_bars_of_many_classes(tmp_path):
+    n = 50
+    flat = [1 / n] * n
+    sure = [0.9] + [0.1 / (n - 1)] * (n - 1)
+    write_clip(
+        tmp_path,
+        classes=[f"c{i}" for i in range(n)],
+        decision="c0",
+        label="c40",
+        p=sure,
+        p_in=sure,
+        p_out=flat,
+    )
+    (clip,) = Page(write_report(tmp_path)).data("index")["clips"]
+    assert [bar[0] for bar in clip["bars"]] == ["c0", "c1", "c2", "c40"]
+
+
+def test_another_class_explained_than_decided(tmp_path):
+    write_clip(tmp_path, decision="pig")
+    (clip,) = Page(write_report(tmp_path)).data("index")["clips"]
+    assert (clip["decision"], clip["explained"]) == ("dog", "pig")
+    assert clip["probabilities"] == [0.04, 0.05, 0.6]
+
+
+def test_unknown_values_and_an_empty_mask(tmp_path):
+    mask = np.zeros((40, BINS), np.uint8)
+    unknown = [None] * 5
+    write_clip(tmp_path, mask=mask, p=unknown, p_in=unknown, p_out=unknown)
+    (clip,) = Page(write_report(tmp_path)).data("index")["clips"]
+    assert clip["decision"] == "dog"
+    assert clip["probabilities"] == [None] * 3
+    assert clip["spread"] is None
+
+
+def test_pictures_are_small_and_upright(tmp_path):
+    mask = np.zeros((40, BINS), np.uint8)
+    mask[3, 5] = 255
+    mask[39, 0] = 130
+    write_clip(tmp_path, mask=mask)
+    heavy = Page(write_report(tmp_path)).data("clip-0")
+    pixels = picture(heavy["mask"])
+    assert pixels.shape == (BINS, 40)
+    assert pixels[BINS - 1 - 5, 3] == 252  # white in 64 steps
+    assert pixels[BINS - 1, 39] == 32 * 4
+    assert pixels.sum() == 252 + 128
+    level = np.arange(40 * BINS).reshape(40, BINS).T[::-1] % 256
+    assert np.abs(picture(heavy["level"]) / 252 - level / 255).max() < 0.008
+
+
+def test_large_maps_shrink_to_means(tmp_path):
+    rng = np.random.default_rng(1)
+    mask = rng.integers(256, size=(1300, 513), dtype=np.uint8)
+    write_clip(tmp_path, mask=mask)
+    pixels = picture(Page(write_report(tmp_path)).data("clip-0")["mask"])
+    assert pixels.shape == (256, 512)
+    for row, column in [(0, 0), (0, 511), (255, 0), (255, 511), (100, 300)]:
+        k = 255 - row
+        frames = slice(column * 1300 // 512, (column + 1) * 1300 // 512)
+        bins = slice(k * 513 // 256, (k + 1) * 513 // 256)
+        mean = mask[frames, bins].mean() / 255
+        assert abs(pixels[row, column] / 252 - mean) < 0.012
+
+
+def test_sounds_are_those_of_the_clip(tmp_path):
+    path = write_clip(tmp_path, ending="flac")
+    sounds = Page(write_report(tmp_path)).data("clip-0")["sounds"]
+    for name, uri in zip(SOUNDS, sounds):
+        head, body = uri.split(",")
+        assert head == "data:audio/ogg;base64"
+        found, rate = sf.read(io.BytesIO(base64.b64decode(body)))
+        expected, _ = sf.read(path / f"{name}.flac")
+        assert (rate, found.shape) == (RATE, expected.shape)
+        error = np.abs(found - expected)[200:-200].max()
+        assert error < 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("rate", [4000, 22050, 44100, 192000])
+def test_sounds_of_any_rate(rate):
+    encoded = report._vorbis(np.zeros(rate * 2, np.float32), rate)
+    assert sf.info(io.BytesIO(encoded)).frames == rate * 2
+    assert sf.info(io.BytesIO(encoded)).samplerate == rate
+
+
+def test_sounds_beside_the_page(tmp_path):
+    path = write_clip(tmp_path, "a b:#?%ü")
+    page = Page(write_report(tmp_path, embed=False))
+    sounds = page.data("clip-0")["sounds"]
+    assert sounds[0] == "./a%20b%3A%23%3F%25%C3%BC/original.wav"
+    assert sounds[2].endswith("/residual.wav")
+    assert page.policy()["media-src"] == ["'self'", "file:"]
+    assert (tmp_path / "report.html").stat().st_size < 60_000
+    assert path.exists()
+    with pytest.raises(LMACError, match="must lie in"):
+        write_report(tmp_path, tmp_path / "a" / "x.html", embed=False)
+
+
+def test_clips_come_in_the_order_of_counting(tmp_path):
+    for name in ("clip10", "clip9", "clip1"):
+        write_clip(tmp_path, name)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "summary.json").write_text("{}")
+    index = Page(write_report(tmp_path)).data("index")
+    ids = [clip["id"] for clip in index["clips"]]
+    assert ids == ["clip1", "clip9", "clip10"]
+
+
+def test_names_stay_data(tmp_path):
+    plain, hostile = tmp_path / "plain", tmp_path / "hostile"
+    write_clip(plain)
+    write_clip(
+        hostile,
+        id=HOSTILE,
+        file=HOSTILE,
+        label=HOSTILE,
+        decision=HOSTILE,
+        classes=[HOSTILE, "{{script}}", "<!--<script>", "</SCRIPT >", "-->"],
+        metrics={HOSTILE: 1.0, "__proto__": 2.0},
+    )
+    pages = [Page(write_report(folder)) for folder in (plain, hostile)]
+    assert pages[0].tags == pages[1].tags
+    clip = pages[1].data("index")["clips"][0]
+    assert (clip["id"], clip["label"]) == (HOSTILE, HOSTILE)
+    assert clip["bars"][0][0] == HOSTILE
+    assert clip["bars"][1][0] == "{{script}}"
+    # No character that could end the block, nor one beyond ASCII.
+    assert not re.search("[<>&]|[^ -~]", pages[1].inline["index"])
+
+
+def test_folder_names_stay_data(tmp_path):
+    folder = tmp_path / "<b>&'\"ü"
+    write_clip(folder)
+    page = Page(write_report(folder))
+    assert page.data("index")["title"] == folder.name
+    assert "<b>" not in page.text
+
+
+def test_folders_of_the_file_stay_private(tmp_path):
+    write_clip(tmp_path)
+    assert "secret" not in write_report(tmp_path).read_text("utf-8")
+
+
+def test_page_elsewhere_is_readable_like_any_file(tmp_path):
+    write_clip(tmp_path / "clips")
+    out = write_report(tmp_path / "clips", tmp_path / "new" / "page.html")
+    assert out == tmp_path / "new" / "page.html"
+    other = tmp_path / "other"
+    other.write_text("")
+    mode = stat.S_IMODE(os.stat(other).st_mode)
+    assert stat.S_IMODE(out.stat().st_mode) == mode
+
+
+# ---------------------------------------------------- masks before and after
+
+
+def write_pair(folder, name="a", **changes):
+    """A refined clip, and within it that of the decoder's own mask."""
+    path = write_clip(folder, name, refine_steps=5)
+    beside = {
+        "id": "unrefined",
+        "file": f"{name}.wav",
+        "p_in": [0.3, 0.3, 0.2, 0.1, 0.1],
+        "p_out": [0.1, 0.5, 0.1, 0.1, 0.2],
+        "metrics": {"FF": 0.25, "other": 3.0},
+        "refine_steps": 0,
+        **changes,
+    }
+    mask = np.zeros((40, BINS), np.uint8)
+    mask[:20] = 255
+    write_clip(path, "unrefined", mask, **beside)
+    return path
+
+
+def test_two_masks_of_a_clip(tmp_path):
+    """One entry with the other inside, and pictures and sounds of both."""
+    write_pair(tmp_path, "a")
+    write_clip(tmp_path, "b", refine_steps=5)
+    write_clip(tmp_path, "c")
+    page = Page(write_report(tmp_path))
+    index = page.data("index")
+    a, b, c = index["clips"]
+    assert [clip["id"] for clip in index["clips"]] == ["a", "b", "c"]
+    assert [clip["refine_steps"] for clip in (a, b, c)] == [5, 5, 0]
+    assert "unrefined" not in {**b, **c}
+    other = a["unrefined"]
+    assert other["refine_steps"] == 0
+    assert a["probabilities"] == [0.6, 0.7, 0.1]
+    assert other["probabilities"] == [0.6, 0.3, 0.1]
+    assert (a["metrics"]["FF"], other["metrics"]["FF"]) == (0.5, 0.25)
+    assert other["area"] == 0.5
+    assert ["other", 0] in index["metrics"]
+    blocks = {name for name in page.inline if name.startswith("clip-")}
+    assert blocks == {"clip-0", "clip-0-unrefined", "clip-1", "clip-2"}
+    heavy = [page.data(name) for name in ("clip-0", "clip-0-unrefined")]
+    assert picture(heavy[1]["mask"]).mean() == 126
+    assert heavy[0]["mask"] != heavy[1]["mask"]
+    assert heavy[0]["level"] == heavy[1]["level"]
+    assert len(heavy[1]["sounds"]) == 3
+
+
+def test_sounds_of_both_masks_beside_the_page(tmp_path):
+    write_pair(tmp_path, "a ü")
+    page = Page(write_report(tmp_path, embed=False))
+    for block, place in (("clip-0", ""), ("clip-0-unrefined", "unrefined/")):
+        assert page.data(block)["sounds"] == [
+            f"./a%20%C3%BC/{place}{sound}.wav" for sound in SOUNDS
+        ]
+
+
+def test_folders_of_an_earlier_version(tmp_path):
+    """Without the number of steps they are as they were."""
+    path = write_clip(tmp_path)
+    assert "refine_steps" not in (path / "explanation.json").read_text()
+    (clip,) = Page(write_report(tmp_path)).data("index")["clips"]
+    assert clip["refine_steps"] == 0
+    assert "unrefined" not in clip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"file": "b.wav"}, "file: found 'b.wav', but the refined .*'a.wav'"),
+        ({"label": "cat"}, "label: found 'cat', but"),
+        ({"decision": "cat"}, "explained: found 'cat', but .* has 'dog'"),
+        ({"threshold": 0.5}, "threshold: found 0.5, but .* has None"),
+        ({"refine_steps": 2}, "refine_steps: found 2, and 5 in the"),
+        ({"n_samples": 3}, "found 4000 samples at 8000 Hz, needed 3"),
+    ],
+)
+def test_masks_that_are_no_pair(tmp_path, changes, message):
+    write_pair(tmp_path, **changes)
+    with pytest.raises(LMACError, match=message) as caught:
+        write_report(tmp_path)
+    assert str(tmp_path / "a" / "unrefined") in str(caught.value)
+
+
+def test_a_mask_without_steps_is_no_pair(tmp_path):
+    path = write_clip(tmp_path)
+    write_clip(path, "unrefined", file="a.wav")
+    with pytest.raises(LMACError, match="found 0, and 0 in the explanation"):
+        write_report(tmp_path)
+
+
+def test_an_unrefined_folder_that_is_broken(tmp_path):
+    """As of any clip, nothing is left out silently."""
+    path = write_pair(tmp_path)
+    (path / "unrefined" / "maps.npz").unlink()
+    with pytest.raises(LMACError, match=r"unrefined.maps\.npz: no such file"):
+        write_report(tmp_path)
+
+
+# -------------------------------------------------------------- broken input
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "folder.*no such folder"),
+        (lambda folder: folder.mkdir(), "holds no explained clips"),
+        (lambda folder: folder.write_text(""), "no such folder"),
+        (lambda folder: write_clip(folder.parent, "folder"), "is itself one"),
+        (
+            lambda folder: (folder / "empty").mkdir(parents=True),
+            r"empty.explanation\.json: no such file",
+        ),
+    ],
+)
+def test_folder_without_clips(tmp_path, make, message):
+    make(tmp_path / "folder")
+    with pytest.raises(LMACError, match=message):
+        write_report(tmp_path / "folder")
+    assert not list(tmp_path.rglob("*.html"))
+
+
+def test_page_cannot_be_a_folder(tmp_path):
+    write_clip(tmp_path)
+    with pytest.raises(LMACError, match="a: is a folder, a file name"):
+        write_report(tmp_path, tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("explanation.json", None, "no such file"),
+        ("explanation.json", b"{", "cannot be read as JSON"),
+        ("explanation.json", b"\xff\xfe", "cannot be read as JSON"),
+        ("explanation.json", b"[" * 100000, "cannot be read as JSON"),
+        ("explanation.json", b"[]", "found no JSON object"),
+        ("explanation.json", b"{}", "the key 'id' is missing"),
+        ("maps.npz", None, "no such file"),
+        ("maps.npz", b"", "cannot be read as maps"),
+        ("maps.npz", b"no archive", "cannot be read as maps"),
+        ("maps.npz", b"PK\x03\x04 no archive", "cannot be read as maps"),
+        ("residual.wav", None, "found none, needed one of residual.wav or"),
+        ("residual.wav", b"RIFF", "cannot be read as audio"),
+        ("residual.flac", b"", "found residual.wav and residual.flac"),
+    ],
+)
+def test_broken_file(tmp_path, file, content, message):
+    write_clip(tmp_path, "good")
+    broken = write_clip(tmp_path, "worse") / file
+    if content is None:
+        broken.unlink()
+    else:
+        broken.write_bytes(content)
+    page = tmp_path / "report.html"
+    page.write_text("the earlier page")
+    with pytest.raises(LMACError, match=message) as caught:
+        write_report(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path / "worse"))
+    assert page.read_text() == "the earlier page"
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["good", "report.html", "worse"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("id", 3, "id: found 3, needed a text"),
+        ("file", [], r"file: found \[\], needed a text or null"),
+        ("label", 1, "label: found 1"),
+        ("classes", [], r"classes: found \[\], needed a list of names"),
+        ("classes", ["dog", 1], "classes: found"),
+        ("classes", ["dog"], "p: found 5 values for 1 classes"),
+        ("decision", "cod", "decision: found 'cod', which is not among"),
+        ("p", [1.5, 0, 0, 0, 0], "p: found .* needed a list of probab"),
+        ("p_in", [True] * 5, "p_in: found"),
+        ("p_out", [float("nan")] * 5, "NaN is no JSON, null is needed"),
+        ("metrics", {"AI": float("inf")}, "Infinity is no JSON"),
+        ("metrics", {"AI": "x"}, "metrics: found .*, needed names with"),
+        ("sample_rate", 0, "sample_rate: found 0"),
+        ("sample_rate", 4000, "found 4000 samples at 8000 Hz, needed"),
+        ("n_samples", 3999, "needed 3999 at 8000 Hz"),
+        ("n_bins", 32, r"mask: found uint8 of shape \(40, 33\), needed"),
+        ("threshold", "0.5", "threshold: found '0.5'"),
+        ("windows", None, "windows: found None, needed a list of start"),
+        ("windows", [{"start": 0.0}], "windows: found"),
+        ("windows", ["x"], "windows: found"),
+        ("refine_steps", -1, "refine_steps: found -1, needed a whole number"),
+        ("refine_steps", 1.5, "refine_steps: found 1.5"),
+        ("refine_steps", True, "refine_steps: found True"),
+    ],
+)
+def test_wrong_facts(tmp_path, key, value, message):
+    write_clip(tmp_path, **{key: value})
+    with pytest.raises(LMACError, match=message) as caught:
+        write_report(tmp_path)
+    assert str(tmp_path / "a") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"mask": (40, BINS)}, "level"),
+        ({"mask": (40, BINS), "level": (39, BINS)}, "level: found uint8"),
+        ({"mask": (0, BINS), "level": (0, BINS)}, "mask: found uint8"),
+        ({"mask": (), "level": ()}, "mask: found uint8"),
+    ],
+)
+def test_wrong_maps(tmp_path, arrays, message):
+    path = write_clip(tmp_path) / "maps.npz"
+    maps = {name: np.zeros(shape, np.uint8) for name, shape in arrays.items()}
+    np.savez(path, **maps)
+    with pytest.raises(LMACError, match=rf"a.maps\.npz: .*{message}"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, object])
+def test_maps_of_another_type(tmp_path, dtype):
+    path = write_clip(tmp_path) / "maps.npz"
+    values = np.zeros((40, BINS), dtype)
+    np.savez(path, mask=values, level=values)
+    with pytest.raises(LMACError, match=r"maps\.npz: "):
+        write_report(tmp_path)
+
+
+def test_maps_that_are_one_array(tmp_path):
+    with open(write_clip(tmp_path) / "maps.npz", "wb") as file:
+        np.save(file, np.zeros((40, BINS), np.uint8))
+    with pytest.raises(LMACError, match=r"maps\.npz: cannot be read"):
+        write_report(tmp_path)
+
+
+# ------------------------------------------------------------ the real clips
+
+
+def test_page_of_clips_as_saved(tmp_path):
+    features = SpectralFeatures(RATE, n_fft=256, n_mels=20)
+    wavs = 0.1 * torch.randn(1, 3001)
+    magnitude = features.magnitude(features.stft(wavs))
+    explanation = Explanation(
+        waveform=0.75 * wavs,
+        residual=0.25 * wavs,
+        mask=torch.full_like(magnitude, 0.75),
+        logits=torch.tensor([[0.0, 2.0]]),
+        logits_in=torch.tensor([[0.0, 3.0]]),
+        logits_out=torch.tensor([[1.0, 0.0]]),
+        decision=torch.tensor([1]),
+        magnitude=magnitude,
+    )
+    folder = tmp_path / "clip"
+    save_clip(folder, wavs[0], explanation, 0, features, ["<a>", "b"], "b")
+    (clip,) = Page(write_report(tmp_path)).data("index")["clips"]
+    p, p_in, p_out = (
+        float(logits.softmax(1)[0, 1])
+        for logits in (
+            explanation.logits,
+            explanation.logits_in,
+            explanation.logits_out,
+        )
+    )
+    assert clip["probabilities"] == pytest.approx([p, p_in, p_out], abs=1e-5)
+    assert (clip["decision"], clip["label"]) == ("b", "b")
+    assert clip["area"] == pytest.approx(0.75, abs=0.005)
+    assert clip["seconds"] == 3001 / RATE

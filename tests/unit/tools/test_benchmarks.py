@@ -1,0 +1,96 @@
+"""The benchmarks run, and measure what they say."""
+
+import importlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Imports a benchmark, whose folder is no package."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+@pytest.fixture
+def here(load, monkeypatch):
+    """Measure in this process, which is faster and enough to see it run."""
+    for name in ("scaling", "cost"):
+        monkeypatch.setattr(
+            load(name),
+            "in_own_process",
+            lambda function, *args, threads: function(*args),
+        )
+
+
+def test_slope(load):
+    """The exponent of a power law."""
+    slope = load("measure").slope
+    assert slope([1, 10, 600], [3, 30, 1800]) == pytest.approx(1)
+    assert slope([1, 2, 4], [5, 20, 80]) == pytest.approx(2)
+    assert slope([1, 2, 4], [7, 7, 7]) == pytest.approx(0)
+
+
+def test_peak_memory(load):
+    """What was held in between counts, in MB."""
+    with load("measure").PeakMemory() as memory:
+        block = np.ones(40 << 17)  # 40 MB
+        load("time").sleep(0.1)
+        del block
+    assert 35 < memory.peak - memory.before < 60
+
+
+def test_scaling(load, here, tmp_path, capsys):
+    """All tables, in JSON too."""
+    load("scaling").main(
+        ["--quick", "--threads", "1", "--json", str(tmp_path / "x.json")]
+    )
+    found = json.loads((tmp_path / "x.json").read_text("utf-8"))
+    names = ["Clip length, s", "Batch size", "Clips", "Processes", "Corpus"]
+    assert [len(found[name]["rows"]) for name in names] == [2, 2, 2, 1, 2]
+    names.remove("Processes")
+    for name in names:
+        assert all(math.isfinite(x) for x in found[name]["slopes"].values())
+    # 64,000 bytes of samples, and a header.
+    assert found["cache, bytes a second of sound"] == 64064
+    assert capsys.readouterr().out.count("slopes: ") == 4
+
+
+def test_input(load, tmp_path, capsys):
+    """With and without cache and workers."""
+    load("input").main(
+        ["--clips", "4", "--threads", "1", "--runs", "1"]
+        + ["--json", str(tmp_path / "x.json")]
+    )
+    rows = json.loads((tmp_path / "x.json").read_text("utf-8"))["rows"]
+    assert [(row["audio_cache"], row["num_workers"]) for row in rows] == [
+        ("no", 0),
+        ("no", 2),
+        ("yes", 0),
+        ("yes", 2),
+    ]
+    assert all(row["clips/s"] > 0 for row in rows)
+
+
+def test_cost(load, here, tmp_path, monkeypatch):
+    """The small classifier with our decoder, on short clips."""
+    cost = load("cost")
+    monkeypatch.setattr(cost, "CLASSIFIERS", ["small"])
+    monkeypatch.setattr(cost, "DECODERS", ["ours"])
+    monkeypatch.setattr(cost, "SECONDS", 1)
+    path = tmp_path / "x.json"
+    cost.main(
+        ["--threads", "1", "--batch_size", "1", "--runs", "1"]
+        + ["--memory_batch", "1", "--json", str(path)]
+    )
+    found = json.loads(path.read_text("utf-8"))
+    (row,) = found["rows"]
+    assert row["training step / classifier"] > 1
+    assert 0 < row["decoder FLOPs / classifier FLOPs"] < 10
+    assert found["machine"]["torch"]

@@ -1,0 +1,127 @@
+"""Tests of the lock of an output folder."""
+
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lmac_sb.utils import lock
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.lock import lock_folder, remove_leftovers
+
+HOLDER = """
+import sys
+from lmac_sb.utils.lock import lock_folder
+with lock_folder(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the folder until it is told to end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_held_folder(holder, tmp_path):
+    """Folder and holder are named; nothing is touched."""
+    path = tmp_path / "run.lock"
+    before = path.read_text()
+    for _ in range(2):
+        with pytest.raises(LMACError) as caught:
+            with lock_folder(tmp_path):
+                pytest.fail("two runs in one folder")
+        assert f"output_folder: {tmp_path} is in use" in str(caught.value)
+        assert f"process {holder.pid} on " in str(caught.value)
+    assert path.read_text() == before
+    holder.stdin.write("\n")
+    holder.stdin.flush()
+    assert holder.wait() == 0
+    assert not path.exists()
+    with lock_folder(tmp_path):
+        assert f"process {os.getpid()} on " in path.read_text()
+
+
+def test_killed_holder(holder, tmp_path):
+    """The file it leaves is no lock."""
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / "run.lock").exists()
+    with lock_folder(tmp_path):
+        text = (tmp_path / "run.lock").read_text()
+        assert f"process {os.getpid()} on " in text and text.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_released_by_an_error(tmp_path):
+    """A run that fails leaves no lock; its folder is made."""
+    folder = tmp_path / "a" / "b"
+    with pytest.raises(KeyboardInterrupt):
+        with lock_folder(folder):
+            raise KeyboardInterrupt
+    assert list(folder.iterdir()) == []
+
+
+def test_file_removed_meanwhile(tmp_path, monkeypatch):
+    """A file that its holder removes as it is opened locks nothing."""
+    path = tmp_path / "run.lock"
+    original, seen = lock._is_same, []
+
+    def removed(file, place):
+        if not seen:
+            path.unlink()
+        seen.append(original(file, place))
+        return seen[-1]
+
+    monkeypatch.setattr(lock, "_is_same", removed)
+    with lock_folder(tmp_path):
+        assert seen == [False, True]
+        assert path.exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_file_system_without_locks(tmp_path, monkeypatch, caplog, code):
+    """A warning, and the run goes on."""
+
+    def lockf(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(lock.fcntl, "lockf", lockf)
+    with caplog.at_level(logging.WARNING), lock_folder(tmp_path):
+        pass
+    (record,) = caplog.records
+    assert str(tmp_path) in record.getMessage()
+    assert "cannot be locked" in record.getMessage()
+
+
+def test_only_the_main_process_locks(holder, tmp_path, monkeypatch):
+    """The others of its run come through."""
+    monkeypatch.setattr(lock, "if_main_process", lambda: False)
+    with lock_folder(tmp_path):
+        pass
+
+
+def test_leftovers_of_the_living_stay(holder, tmp_path):
+    """Only what a dead process left is removed, folders too."""
+    (tmp_path / f".a.{holder.pid}.x").mkdir()
+    dead = tmp_path / f".a.{1 << 30}.x"
+    dead.mkdir()
+    (dead / "file").touch()
+    (tmp_path / ".a.none.x").touch()
+    remove_leftovers(tmp_path, r"\.a\.(\d+)\.x")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {f".a.{holder.pid}.x", ".a.none.x", "run.lock"}
+    remove_leftovers(tmp_path / "nowhere", r"(\d+)")
