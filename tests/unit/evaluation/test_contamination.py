@@ -229,7 +229,7 @@ def test_visits_process_and_threads_play_no_part(data):
     code = (
         "import json, random, sys, numpy, torch;"
         "sys.path[:0] = sys.argv[2:];"
-        "from test_settings import hash_all;"
+        "from test_contamination import hash_all;"
         "torch.set_num_threads(3);"
         "entries = json.load(sys.stdin);"
         "[library.seed(5) for library in (random, numpy.random)];"

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import sys
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,7 @@ import soundfile as sf
 from lmac_sb.utils.errors import LMACError
 
 RECIPE = Path(__file__).resolve().parents[3] / "recipes/ESC50/interpret"
+sys.path.insert(0, str(RECIPE))
 
 RATE = 8000
 HEADER = "filename,fold,target,category"
