@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+"""Copy a contribution into a checkout of SpeechBrain.
+
+    python tools/upstream.py 1 ../speechbrain
+
+What goes is declared in upstream.yaml. Everything is made and checked before
+the first file is written; a second run changes nothing.
+"""
+
+import argparse
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from lmac_sb.utils.errors import LMACError, exit_on_user_error  # noqa: E402
+
+PACKAGE = "lmac_sb"
+TESTS = "tests/unittests/lmac"
+AUTHORS = "\n\nAuthors\n * The lmac-sb authors 2026\n"
+
+
+def load(path=None):
+    """The declared contributions.
+
+    Arguments
+    ---------
+    path : Path
+        By default ``upstream.yaml`` beside this script.
+
+    Returns
+    -------
+    dict
+    """
+    path = path or Path(__file__).with_name("upstream.yaml")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def known_modules(declared, number):
+    """Where each module of a contribution and of those before it goes."""
+    target = declared["target"]
+    return {
+        f"{PACKAGE}.{name}": f"{target}.{name.rpartition('.')[2]}"
+        for i, part in declared["contributions"].items()
+        if i <= number
+        for name in part["modules"]
+    }
+
+
+def imported(tree):
+    """(module, line) of everything that a module imports of ours."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+            if node.module.count(".") < 2:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] == PACKAGE:
+                yield name, node.lineno
+
+
+def with_authors(text, name):
+    """The module with SpeechBrain's footer in its docstring."""
+    tree = ast.parse(text)
+    if ast.get_docstring(tree) is None:
+        raise LMACError(f"{name}: a module docstring is needed")
+    lines = text.splitlines(keepends=True)
+    end = tree.body[0].end_lineno
+    head = "".join(lines[:end]).rstrip()
+    quotes = head[-3:]
+    return head[:-3].rstrip() + AUTHORS + quotes + "\n" + "".join(lines[end:])
+
+
+def drop(text, names, file):
+    """The source without some of its top-level functions."""
+    nodes = {getattr(n, "name", None): n for n in ast.parse(text).body}
+    lines = text.splitlines(keepends=True)
+    for name in names:
+        if name not in nodes:
+            raise LMACError(
+                f"{file}: no {name}, which upstream.yaml leaves out"
+            )
+        node = nodes[name]
+        first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+        lines[first - 1 : node.end_lineno] = [""] * (
+            node.end_lineno - first + 1
+        )
+    return "".join(lines).rstrip() + "\n"
+
+
+def rewrite(text, name, modules, outside):
+    """A module of ours with the names that it has in SpeechBrain.
+
+    Arguments
+    ---------
+    text, name : str
+        The source and its file, for messages.
+    modules : dict
+        New name of each module that is copied.
+    outside : list of str
+        Modules that may be used from `lmac-sb`.
+
+    Returns
+    -------
+    str
+    """
+    for module, line in imported(ast.parse(text)):
+        if module not in modules and module not in outside:
+            raise LMACError(
+                f"{name}, line {line}: imports {module}, which is not copied"
+            )
+    for old, new in modules.items():
+        text = re.sub(rf"\b{re.escape(old)}\b", new, text)
+        room, module = old.rsplit(".", 1)
+        place = new.rpartition(".")[0]
+        text = re.sub(
+            rf"(?m)^(\s*(?:>>> )?from ){re.escape(room)} import {module}\b",
+            rf"\1{place} import {module}",
+            text,
+        )
+    # The error's public name: errors say where users import it from.
+    errors = modules[f"{PACKAGE}.utils.errors"]
+    text = text.replace(f"{PACKAGE}.LMACError", f"{errors}.LMACError")
+    text = text.replace(f'"{PACKAGE}"\n', f'"{errors}"\n')
+    left = [line for line in text.splitlines() if f"{PACKAGE}." in line]
+    if left and not outside:
+        raise LMACError(f"{name}: still names {PACKAGE} in: {left[0].strip()}")
+    return with_authors(text, name)
+
+
+def plan(number, declared=None, root=ROOT):
+    """What the checkout will hold.
+
+    Arguments
+    ---------
+    number : int
+        Of the contribution.
+    declared : dict
+        By default what `load` gives.
+    root : Path
+        This repository.
+
+    Returns
+    -------
+    dict
+        Text of each file by its path in the checkout.
+    """
+    declared = declared or load()
+    if number not in declared["contributions"]:
+        raise LMACError(f"upstream.yaml: no contribution {number}")
+    part = declared["contributions"][number]
+    modules = known_modules(declared, number)
+    folder = declared["target"].replace(".", "/")
+    sources = {
+        f"{PACKAGE}/{name.replace('.', '/')}.py": f"{folder}/"
+        f"{name.rpartition('.')[2]}.py"
+        for name in part["modules"]
+    }
+    if number == 1:
+        text = '"""Listenable maps for audio classifiers (L-MAC)."""\n'
+        new = {f"{folder}/__init__.py": with_authors(text, "__init__.py")}
+    else:
+        new = {}
+    for name in part["tests"]:
+        place = Path(name).name.replace("test_", "test_lmac_", 1)
+        sources[f"tests/unit/{name}"] = f"{TESTS}/{place}"
+    for source, place in sources.items():
+        path = root / source
+        if not path.is_file():
+            raise LMACError(f"{source}: is listed in upstream.yaml, not found")
+        text = path.read_text(encoding="utf-8")
+        left_out = part["left_out"].get(source.replace("tests/unit/", ""), [])
+        text = drop(text, left_out, source)
+        new[place] = rewrite(text, source, modules, part["outside"])
+    count = sum(not place.startswith("tests/") for place in new)
+    if count > declared["limit"]:
+        raise LMACError(
+            f"contribution {number}: {count} files, at most "
+            f"{declared['limit']} are expected"
+        )
+    return new
+
+
+def sort_imports(text, place, checkout):
+    """The source with its imports in the order of the checkout's settings."""
+    command = [sys.executable, "-m", "ruff", "check", "--select", "I"]
+    command += ["--fix", "--quiet", "--stdin-filename", place, "-"]
+    done = subprocess.run(
+        command, cwd=checkout, input=text, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise LMACError(f"{place}: ruff failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def write(new, checkout):
+    """Write what differs and return the paths."""
+    if not (checkout / "speechbrain/version.txt").is_file():
+        raise LMACError(f"{checkout}: is not a checkout of SpeechBrain")
+    new = {
+        place: sort_imports(text, place, checkout)
+        for place, text in new.items()
+    }
+    changed = []
+    for place, text in new.items():
+        path = checkout / place
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            changed.append(place)
+    return changed
+
+
+@exit_on_user_error
+def main(argv=None):
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("number", type=int, help="of the contribution")
+    parser.add_argument("checkout", type=Path, help="SpeechBrain, develop")
+    args = parser.parse_args(argv)
+    changed = write(plan(args.number), args.checkout)
+    print(f"{args.checkout}: {len(changed)} files changed")
+
+
+if __name__ == "__main__":
+    main()
