@@ -18,8 +18,8 @@ RUN := cd $(RECIPE) && "$(CURDIR)/$(BIN)/python"
 help:
 	@echo "make demo   make scenes, train, explain: writes $(RECIPE)/results"
 	@echo "make test   run the tests         (PYTEST_ARGS='$(PYTEST_ARGS)')"
-	@echo "make reproduce   make the README's tables anew, and compare (hours)"
-	@echo "make lint   check form: ruff, yamllint, codespell"
+	@echo "make reproduce   make the tables in docs/ anew, and compare (hours)"
+	@echo "make lint   check form: ruff, imports, yamllint, codespell"
 	@echo "make clean  delete $(VENV) and caches, keep results"
 	@echo "Each makes the environment $(VENV) with PYTHON=$(PYTHON) first."
 
@@ -61,6 +61,7 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/yamllint .
 	$(BIN)/codespell
 
