@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the commands behind the README's tables again, and compare:
+"""Run the commands behind the tables of docs/ again, and compare:
 
     python tools/reproduce.py            # all for which there is data
     python tools/reproduce.py scenes
@@ -143,7 +143,7 @@ def keep(summary, kept):
 
 
 def differences(kept, found):
-    """Lines that tell where two summaries disagree."""
+    """Lines that say where two summaries disagree."""
     lines = [
         f"{' / '.join(key)}: only {where}"
         for where, some, other in (
@@ -187,7 +187,7 @@ def run(commands, data):
 def main(argv=None):
     """Exit code: 0 if all agrees, 1 if not."""
     parser = argparse.ArgumentParser(
-        description="Run the commands behind the README's tables, and compare."
+        description="Run the commands behind the tables of docs/, and compare."
     )
     parser.add_argument("tables", nargs="*", metavar="TABLE", default=[])
     parser.add_argument(
@@ -210,7 +210,7 @@ def main(argv=None):
         lines = differences(
             read_summary(KEPT / f"{name}.csv"), read_summary(RECIPE / summary)
         )
-        print(f"{name}: {len(lines)} figures differ from docs/tables")
+        print(f"{name}: {len(lines)} numbers differ from docs/tables")
         print("".join(f"  {line}\n" for line in lines), end="")
         bad += bool(lines)
     return 1 if bad else 0
