@@ -20,7 +20,7 @@ from lmac_sb.inference.bundle import SUMS, write_sums
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.yaml_safety import safe_yaml
 
-TEMPLATE = Path(lmac_sb.__file__).with_name("published.yaml")
+TEMPLATE = Path(lmac_sb.__file__).parent / "inference" / "published.yaml"
 CLASSES = [f"class {i}" for i in range(50)]
 RATE = 16000
 

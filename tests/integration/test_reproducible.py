@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.experiment import data_sha256
 
 
@@ -38,5 +39,6 @@ def test_provenance(whole, helpers):
     assert "snr_db: 3.0" in found["hyperparams"]
     assert found["data_sha256"] == data_sha256(whole / "manifests")
     assert found["seed"] == 1234
-    assert found["epoch"] == helpers.last(whole).meta["epoch"]
+    best = best_checkpoint(whole / "save", "loss")
+    assert found["epoch"] == best.meta["epoch"]
     assert {"command", "commit", "torch", "speechbrain"} <= set(found)

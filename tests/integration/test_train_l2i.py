@@ -111,7 +111,8 @@ def test_the_same_again(recipe, small, l2i_run, helpers, tmp_path):
     done = recipe.main("train_l2i", "l2i.yaml", output_folder=tmp_path, **small)
     assert done.code == 0, done.err
     assert torch.equal(saved_dictionary(tmp_path), saved_dictionary(l2i_run))
-    assert helpers.read_rows(tmp_path) == helpers.read_rows(l2i_run)
+    # As texts: NaN, of a mask of zeros, is not equal to itself.
+    assert str(helpers.read_rows(tmp_path)) == str(helpers.read_rows(l2i_run))
 
 
 def test_resume(recipe, small, l2i_run, helpers, tmp_path):
@@ -124,7 +125,7 @@ def test_resume(recipe, small, l2i_run, helpers, tmp_path):
     assert "epochs are done already" in done.out
     assert "learning" not in done.out
     assert (folder / "save" / "dictionary.ckpt").stat().st_mtime_ns == before
-    assert helpers.read_rows(folder) == helpers.read_rows(l2i_run)
+    assert str(helpers.read_rows(folder)) == str(helpers.read_rows(l2i_run))
 
 
 def test_a_kill_while_the_dictionary_is_written(
