@@ -191,26 +191,31 @@ def plan(number, declared=None, root=ROOT):
     return new
 
 
-def sort_imports(text, place, checkout):
-    """The source with its imports in the order of the checkout's settings."""
-    command = [sys.executable, "-m", "ruff", "check", "--select", "I"]
-    command += ["--fix", "--quiet", "--stdin-filename", place, "-"]
-    done = subprocess.run(
-        command, cwd=checkout, input=text, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise LMACError(f"{place}: ruff failed: {done.stderr.strip()}")
-    return done.stdout
+def tidy(text, place, checkout):
+    """The source as the checkout's settings want it: imports, then format.
+
+    What was left out and other names leave imports unused and lines broken.
+    """
+    for command in (["check", "--select", "I,F401", "--fix"], ["format"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--quiet"]
+            + ["--stdin-filename", place, "-"],
+            cwd=checkout,
+            input=text,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise LMACError(f"{place}: ruff failed: {done.stderr.strip()}")
+        text = done.stdout
+    return text
 
 
 def write(new, checkout):
     """Write what differs and return the paths."""
     if not (checkout / "speechbrain/version.txt").is_file():
         raise LMACError(f"{checkout}: is not a checkout of SpeechBrain")
-    new = {
-        place: sort_imports(text, place, checkout)
-        for place, text in new.items()
-    }
+    new = {place: tidy(text, place, checkout) for place, text in new.items()}
     changed = []
     for place, text in new.items():
         path = checkout / place

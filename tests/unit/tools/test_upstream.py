@@ -1,7 +1,7 @@
 """What is declared for SpeechBrain is there, small and closed in itself."""
 
 import importlib.util
-import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -55,10 +55,18 @@ def test_a_folder_that_is_no_checkout(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not shutil.which("ruff"), reason="ruff is not installed")
+@pytest.mark.skipif(find_spec("ruff") is None, reason="ruff is not installed")
 def test_a_second_run_changes_nothing(tmp_path):
     (tmp_path / "speechbrain").mkdir()
     (tmp_path / "speechbrain/version.txt").write_text("1.1\n")
     new = {"speechbrain/a.py": "import sys\nimport os\n"}
     assert upstream.write(new, tmp_path) == ["speechbrain/a.py"]
     assert upstream.write(new, tmp_path) == []
+
+
+@pytest.mark.skipif(find_spec("ruff") is None, reason="ruff is not installed")
+def test_what_is_written_passes_the_checks_of_form(tmp_path):
+    """Also where a test that was left out leaves imports and lines behind."""
+    text = "import sys\nimport os\nx = sys.argv\n\n\n\n\ny = 1\n"
+    tidied = upstream.tidy(text, "a.py", tmp_path)
+    assert tidied == "import sys\n\nx = sys.argv\n\n\ny = 1\n"
