@@ -20,6 +20,7 @@ __all__ = [
     "MultilabelEncoder",
     "check_labels",
     "make_dataset",
+    "thin_out",
 ]
 
 
@@ -331,3 +332,32 @@ class EqualLengthBatches(torch.utils.data.Sampler):
         size = self.batch_size * self.world_size
         counts = Counter(self.lengths).values()
         return sum(-(-count // size) for count in counts)
+
+
+def thin_out(dataset, n_clips):
+    """Keep some of the clips, evenly spread over their order.
+
+    Arguments
+    ---------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        From `lmac_sb.data.dataset.make_dataset`; changed in place.
+    n_clips : int
+        How many; None for all.
+
+    Raises
+    ------
+    LMACError
+        If it is less than one.
+
+    Example
+    -------
+    >>> thin_out(dataset, 40)  # doctest: +SKIP
+    """
+    n_all = len(dataset.data_ids)
+    if n_clips is None or n_clips >= n_all:
+        return
+    if n_clips < 1:
+        raise LMACError(f"n_clips: {n_clips}, needed is 1 or more, or null")
+    places = [n_all * i // n_clips for i in range(n_clips)]
+    dataset.n_samples = [dataset.n_samples[place] for place in places]
+    dataset.data_ids = [dataset.data_ids[place] for place in places]

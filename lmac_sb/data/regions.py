@@ -1,11 +1,11 @@
-"""Where in a clip its sound is, and choosing clips."""
+"""Where in a clip its sound is, if that is known."""
 
 import csv
 from pathlib import Path
 
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["read_regions", "thin_out"]
+__all__ = ["read_regions"]
 
 
 def read_regions(data_folder):
@@ -48,32 +48,3 @@ def read_regions(data_folder):
             f"{path}: needed are the columns filename, onset and offset in "
             f"seconds ({error!r})"
         ) from error
-
-
-def thin_out(dataset, n_clips):
-    """Keep some of the clips, evenly spread over their order.
-
-    Arguments
-    ---------
-    dataset : speechbrain.dataio.dataset.DynamicItemDataset
-        From `lmac_sb.data.dataset.make_dataset`; changed in place.
-    n_clips : int
-        How many; None for all.
-
-    Raises
-    ------
-    LMACError
-        If it is less than one.
-
-    Example
-    -------
-    >>> thin_out(dataset, 40)  # doctest: +SKIP
-    """
-    n_all = len(dataset.data_ids)
-    if n_clips is None or n_clips >= n_all:
-        return
-    if n_clips < 1:
-        raise LMACError(f"n_clips: {n_clips}, needed is 1 or more, or null")
-    places = [n_all * i // n_clips for i in range(n_clips)]
-    dataset.n_samples = [dataset.n_samples[place] for place in places]
-    dataset.data_ids = [dataset.data_ids[place] for place in places]

@@ -1,4 +1,4 @@
-"""What evaluations load: models to compare, a second opinion, known regions."""
+"""What evaluations load: models to compare, a second opinion, clips."""
 
 from pathlib import Path
 

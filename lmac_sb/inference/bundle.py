@@ -3,12 +3,6 @@
 A bundle is a folder with ``hyperparams.yaml``, one file of weights for each
 module, ``label_encoder.txt`` and ``SHA256SUMS``. Nothing of it is used before
 its checksums hold.
-
-A hyperpyyaml file can run anything: ``!apply:`` calls any function, ``!new:``
-and ``!name:`` reach any class or function of any installed package,
-``!include:`` reads any file, a reference ``<a.b>`` reads any attribute, and a
-value that begins with a bracket is loaded by a loader that makes any object.
-`safe_yaml` refuses all of it but a list of classes.
 """
 
 import os

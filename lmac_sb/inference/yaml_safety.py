@@ -1,4 +1,11 @@
-"""A model's yaml, checked so that it makes nothing but known classes."""
+"""A model's yaml, checked so that it makes nothing but known classes.
+
+A hyperpyyaml file can run anything: ``!apply:`` calls any function, ``!new:``
+and ``!name:`` reach any class or function of any installed package,
+``!include:`` reads any file, a reference ``<a.b>`` reads any attribute, and a
+value that begins with a bracket is loaded by a loader that makes any object.
+`safe_yaml` refuses all of it but a list of classes.
+"""
 
 import yaml
 

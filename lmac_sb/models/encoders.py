@@ -1,4 +1,4 @@
-"""Classifiers: small ones for CPUs, and the adapter that freezes any."""
+"""Encoders: small ones for CPUs, and how any of them is called."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill, and strict loading of weights."""
+"""Checkpoints that survive a kill."""
 
 import logging
 import math

@@ -16,8 +16,9 @@ import speechbrain as sb
 from esc50_prepare import prepare_esc50
 from tqdm import tqdm
 
+from lmac_sb.data.dataset import thin_out
 from lmac_sb.data.manifest import read_entries
-from lmac_sb.data.regions import read_regions, thin_out
+from lmac_sb.data.regions import read_regions
 from lmac_sb.data.scenes import make_scenes
 from lmac_sb.evaluation.contamination import make_settings
 from lmac_sb.evaluation.figures import draw_curves, draw_passes, draw_snr

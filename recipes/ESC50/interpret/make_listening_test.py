@@ -21,8 +21,8 @@ import speechbrain as sb
 from esc50_prepare import prepare_esc50
 from tqdm import tqdm
 
+from lmac_sb.data.dataset import thin_out
 from lmac_sb.data.manifest import read_entries
-from lmac_sb.data.regions import thin_out
 from lmac_sb.data.scenes import make_scenes
 from lmac_sb.evaluation.contamination import make_settings
 from lmac_sb.evaluation.models import (

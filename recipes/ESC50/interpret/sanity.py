@@ -15,8 +15,7 @@ import torch
 from esc50_prepare import prepare_esc50
 from tqdm import tqdm
 
-from lmac_sb.data.dataset import EqualLengthBatches
-from lmac_sb.data.regions import thin_out
+from lmac_sb.data.dataset import EqualLengthBatches, thin_out
 from lmac_sb.data.scenes import make_scenes
 from lmac_sb.evaluation.figures import draw_randomisation, draw_roar
 from lmac_sb.evaluation.models import (
