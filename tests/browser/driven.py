@@ -1,5 +1,6 @@
 """A page in a browser, by what a person sees and does."""
 
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import ActionChains
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
@@ -27,7 +28,9 @@ class DrivenPage:
 
     def wait(self, condition, message=""):
         """Wait till a function says something true, and return that."""
-        return WebDriverWait(self.driver, 10, 0.05).until(
+        # An element that is drawn anew while it is looked at is not there yet.
+        redrawn = [StaleElementReferenceException]
+        return WebDriverWait(self.driver, 30, 0.05, redrawn).until(
             lambda _: condition(), message
         )
 
