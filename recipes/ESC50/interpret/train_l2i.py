@@ -15,7 +15,9 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
+from l2i_brain import L2IBrain
 from speechbrain.utils.distributed import if_main_process, run_on_main
+from training_steps import prepare_explained, train_explainer
 
 from lmac_sb.data.scenes import make_scenes
 from lmac_sb.models.weights import load_strict, weights_sha256
@@ -28,47 +30,6 @@ from lmac_sb.training.experiment import (
 from lmac_sb.utils.errors import exit_on_user_error
 from lmac_sb.utils.io import write_in_one_step
 from lmac_sb.utils.lock import lock_folder
-from train_lmac import LMACBrain, prepare, train
-
-
-class L2IBrain(LMACBrain):
-    """Trains the network to rebuild the sound and imitate the classifier."""
-
-    method = "l2i"
-    levers = ("raise relevance_th", "lower relevance_th")
-
-    def compute_forward(self, batch, stage):
-        """Analysis and decomposition of the sound, and its explanation."""
-        batch = batch.to(self.device)
-        explainer = self.hparams.explainer
-        analysis = explainer.analyze(batch.sig.data)
-        log_magnitude = explainer.pad(torch.log1p(analysis.magnitude))
-        parts = self.modules.decoder(analysis.latents, log_magnitude)
-        explanation = None
-        if stage != sb.Stage.TRAIN:
-            sounds = stage == sb.Stage.TEST or bool(self.chosen(batch, stage))
-            mask = explainer.mask(analysis)
-            explanation = explainer.complete(analysis, mask, sounds=sounds)
-        return analysis, log_magnitude, parts, explanation
-
-    def compute_objectives(self, predictions, batch, stage):
-        """Mean loss; records the terms, and the metrics when not training."""
-        analysis, log_magnitude, parts, explanation = predictions
-        labels = batch.class_string_encoded.data[:, 0].to(self.device)
-        decision = analysis.logits.argmax(1)
-        losses, terms = self.hparams.l2i_loss(
-            parts, log_magnitude, analysis.logits
-        )
-        self.record(
-            batch.id,
-            accuracy=decision == labels,
-            # How often the imitation decides as the classifier does.
-            fidelity=parts.logits.argmax(1) == decision,
-            **terms,
-        )
-        if stage != sb.Stage.TRAIN:
-            self.judge(analysis, explanation, batch, stage)
-        return self.mean_loss(losses, batch.id)
 
 
 def write_dictionary(path, dataset, hparams):
@@ -103,7 +64,7 @@ def main(argv=None):
         if data_folder is None:
             data_folder = hparams["scenes_folder"]
             run_on_main(make_scenes, args=[data_folder])
-        datasets = prepare(
+        datasets = prepare_explained(
             hparams,
             classifier_folder=hparams["classifier_folder"],
             classifier_recipe=hparams["classifier_recipe"],
@@ -160,12 +121,14 @@ def main(argv=None):
             select_key=hparams["select_key"],
             select_largest=hparams["select_largest"],
             interpret_period=hparams["interpret_period"],
+            explainer=hparams["explainer"],
+            l2i_loss=hparams["l2i_loss"],
         )
         if hparams["use_tensorboard"] and if_main_process():
             brain.tensorboard_logger = sb.utils.train_logger.TensorboardLogger(
                 hparams["tensorboard_folder"]
             )
-        train(
+        train_explainer(
             brain,
             hparams,
             datasets,
