@@ -18,6 +18,8 @@ import torch
 
 from lmac_sb.data.scenes import make_scenes
 from lmac_sb.training.checkpoints import SafeCheckpointer
+from lmac_sb.training.identity import EXPERIMENT
+from lmac_sb.utils.io import read_json, write_json
 
 # Two modules of one name cannot both be looked through for doctests.
 collect_ignore = ["conftest.py", "browser/conftest.py"]
@@ -56,8 +58,9 @@ def real_data():
 
 def arguments(yaml, overrides):
     """Command line for a shipped yaml with overrides."""
+    (file,) = (RECIPE / "hparams").rglob(yaml)
     return [
-        str(RECIPE / "hparams" / yaml),
+        str(file),
         "--noprogressbar",
         *(f"--{key}={value}" for key, value in overrides.items()),
     ]
@@ -233,6 +236,16 @@ def digest(folder):
     }
 
 
+def pretend(folder, **settings):
+    """Make a run's folder one of other settings, to go on with them."""
+    path = Path(folder) / EXPERIMENT
+    identity = read_json(path)
+    identity.update(settings)
+    if "batch_size" in settings:
+        identity["dataloader_options"]["batch_size"] = settings["batch_size"]
+    write_json(path, identity)
+
+
 def read_rows(folder):
     """Rows of a run's results.csv, numbers as numbers."""
     with open(Path(folder) / "results.csv", encoding="utf-8") as file:
@@ -355,7 +368,7 @@ def same(found, expected):
 @pytest.fixture(scope="session")
 def helpers():
     """Functions that several test files use."""
-    names = "digest read_rows arguments last same two_processes"
+    names = "digest pretend read_rows arguments last same two_processes"
     return namedtuple("Helpers", names)(
-        digest, read_rows, arguments, last, same, TWO_PROCESSES
+        digest, pretend, read_rows, arguments, last, same, TWO_PROCESSES
     )

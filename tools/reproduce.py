@@ -49,7 +49,7 @@ TABLES = {
     "scenes": (
         [
             "train_lmac.py hparams/lmac.yaml",
-            "train_lmac.py hparams/lmac_psi.yaml",
+            "train_lmac.py hparams/variants/lmac_psi.yaml",
             "eval.py hparams/eval.yaml "
             "--interpreters '{{lmac_psi: results/lmac_psi/1234}}' "
             "--methods '[lmac, lmac+1, lmac+2, lmac+5, lmac+10, lmac+20, "

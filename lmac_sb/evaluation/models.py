@@ -11,9 +11,15 @@ from lmac_sb.models.classifier_folder import load_classifier
 from lmac_sb.models.encoders import embed
 from lmac_sb.models.weights import weights_sha256
 from lmac_sb.training.experiment import check_frontend, check_multilabel
+from lmac_sb.training.identity import weights_identity
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["load_clips", "load_interpreters", "load_judge", "models_sha256"]
+__all__ = [
+    "load_clips",
+    "load_interpreters",
+    "load_judge",
+    "models_identity",
+]
 
 
 def load_interpreters(sources, trusted=False, device="cpu"):
@@ -75,21 +81,24 @@ def _identity(interpreter):
     }
 
 
-def models_sha256(loaded):
-    """Checksum of all weights of models.
+def models_identity(loaded, sources):
+    """The models as a part of what a run is.
 
     Arguments
     ---------
     loaded : dict
         From `load_interpreters`.
+    sources : dict
+        Where they came from, by the same names.
 
     Returns
     -------
-    str
-        Hexadecimal.
+    dict
+        See `lmac_sb.training.identity.weights_identity`.
     """
     explainers = [x.explainer for x in loaded.values()]
-    return weights_sha256(
+    return weights_identity(
+        ", ".join(f"{name}: {source}" for name, source in sources.items()),
         *(explainer.classifier for explainer in explainers),
         *(explainer.decoder for explainer in explainers),
     )

@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from lmac_sb.data.dataset import EqualLengthBatches
 from lmac_sb.evaluation.judge import Judge
@@ -92,7 +93,7 @@ class Grid:
         self.regions = regions or {}
         self.device = device
 
-    def run(self, dataset, batch_size, bar=None):
+    def run(self, dataset, batch_size, quiet=True):
         """Evaluate all clips of a data set.
 
         Arguments
@@ -101,9 +102,9 @@ class Grid:
             From `lmac_sb.data.dataset.make_dataset`, without noise.
         batch_size : int
             Clips at once.
-        bar : callable
-            Called with the number of clips whenever a method is done with
-            them in a setting.
+        quiet : bool
+            Whether to leave out the progress bar, which counts each clip in
+            each setting by each method.
 
         Returns
         -------
@@ -114,6 +115,8 @@ class Grid:
         """
         rows, spent = [], []
         batches = list(EqualLengthBatches(dataset.n_samples, batch_size))
+        total = len(dataset.n_samples) * len(self.settings) * len(self.methods)
+        bar = tqdm(total=total, unit="clip", disable=quiet)
         for setting in self.settings:
             slug = re.sub(r"[^\w.+-]+", "_", setting.name)
             for batch in batches:
@@ -122,8 +125,7 @@ class Grid:
                 path = self.rows_folder / f"{slug}-{key}.json"
                 if path.is_file():
                     done = read_json(path)
-                    if bar is not None:
-                        bar(len(ids) * len(self.methods))
+                    bar.update(len(ids) * len(self.methods))
                 else:
                     done = self._batch(
                         [dataset[i] for i in batch], setting, bar
@@ -132,6 +134,7 @@ class Grid:
                     write_json(path, done)
                 rows += done["rows"]
                 spent += done["seconds"]
+        bar.close()
         return self._sorted(rows), _mean_seconds(spent)
 
     def _sorted(self, rows):
@@ -186,8 +189,7 @@ class Grid:
                     "clips": len(ids),
                 }
             )
-            if bar is not None:
-                bar(len(ids))
+            bar.update(len(ids))
         return {"rows": rows, "seconds": seconds}
 
     def _texts(self, items, setting, case):

@@ -9,13 +9,18 @@ must do worse than one that lost as much at random.
 
 import torch
 from torch.nn import functional as F
+from tqdm import tqdm
 
+from lmac_sb.data.dataset import EqualLengthBatches
 from lmac_sb.explain.masking import apply_mask, cut_ranks, ranks
-from lmac_sb.methods.registry import Case
+from lmac_sb.methods.registry import Case, min_max
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
+    "check_randomisation",
+    "check_roar",
     "correlation",
+    "decides_by_weights",
     "randomised",
     "remove",
     "retrain",
@@ -275,3 +280,183 @@ def retrain(model, inputs, labels, epochs, batch_size=16, lr=0.002, seed=0):
                 optimizer.step()
                 schedule.step()
     return model.eval()
+
+
+def decides_by_weights(methods):
+    """Refuse to randomise a classifier that a method does not look at.
+
+    Arguments
+    ---------
+    methods : dict
+        From `lmac_sb.methods.registry.make_methods`.
+
+    Raises
+    ------
+    LMACError
+        Names the method.
+    """
+    for name, method in methods.items():
+        if method.kind not in ("mask", "scores"):
+            raise LMACError(
+                f"randomisation_methods: '{name}' does not look at the "
+                "classifier"
+            )
+
+
+def check_randomisation(explainer, methods, dataset, batch_size, seed=0):
+    """Compare masks with those of an ever more random classifier.
+
+    Arguments
+    ---------
+    explainer : lmac_sb.explain.explainer.Explainer
+        Of the explained classifier.
+    methods : dict
+        From `lmac_sb.methods.registry.make_methods`.
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        From `lmac_sb.data.dataset.make_dataset`.
+    batch_size : int
+        Clips at once.
+    seed : int
+        Of the random weights.
+
+    Returns
+    -------
+    list of dict
+        A row for each clip, method and stage: correlation and SSIM.
+    """
+    decides_by_weights(methods)
+    rows = []
+    for wavs, _, ids in tqdm(
+        list(_batches(dataset, batch_size, explainer)), unit="batch"
+    ):
+        with torch.no_grad():
+            target = explainer.analyze(wavs).logits.argmax(1)
+        before = _masks(methods, explainer, wavs, target)
+        for stage in randomised(explainer.classifier, seed):
+            after = _masks(methods, explainer, wavs, target)
+            for name, mask in after.items():
+                values = zip(
+                    ids,
+                    correlation(before[name], mask).tolist(),
+                    similarity(before[name], mask).tolist(),
+                )
+                rows += [
+                    {
+                        "id": clip,
+                        "method": name,
+                        "stage": stage.replace("embedding_model.", ""),
+                        "correlation": r,
+                        "SSIM": s,
+                    }
+                    for clip, r, s in values
+                ]
+    return rows
+
+
+def _masks(methods, explainer, wavs, target):
+    """Mask of each method, in [0, 1], [batch, time, freq]."""
+    analysis = explainer.analyze(wavs, target)
+    case = Case(explainer, wavs, analysis, target, None)
+    masks = {}
+    for name, method in methods.items():
+        made = method.function(case)
+        masks[name] = min_max(made) if method.kind == "scores" else made
+    return masks
+
+
+def _batches(dataset, batch_size, explainer):
+    """Waveforms [batch, samples], labels [batch] and ids of equal length."""
+    device = explainer.features.fbank_matrix.device
+    for rows in EqualLengthBatches(dataset.n_samples, batch_size):
+        items = [dataset[row] for row in rows]
+        yield (
+            torch.stack([item["sig"] for item in items]).to(device),
+            torch.cat([item["class_string_encoded"] for item in items]),
+            [item["id"] for item in items],
+        )
+
+
+def check_roar(explainer, methods, datasets, shares, make_model, options):
+    """Train classifiers without what each method calls relevant.
+
+    Arguments
+    ---------
+    explainer : lmac_sb.explain.explainer.Explainer
+        Of the explained classifier.
+    methods : dict
+        From `lmac_sb.methods.registry.make_methods`.
+    datasets : dict
+        ``train`` and ``test`` to a data set.
+    shares : list of float
+        Shares of the bins to silence.
+    make_model : callable
+        Gives a new classifier of mel spectrograms [batch, time, mel].
+    options : dict
+        ``batch_size`` (of the explained clips), ``epochs``, ``runs`` (
+        trainings from different seeds) and ``seed``.
+
+    Returns
+    -------
+    list of dict
+        A row for each test clip, method, share and run: accuracy in percent.
+
+    Raises
+    ------
+    LMACError
+        If the clips have several lengths, or a method has no order of bins.
+    """
+    inputs, labels = {}, {}
+    for split, dataset in datasets.items():
+        inputs[split], labels[split] = _remove_from_all(
+            explainer, methods, shares, dataset, options["batch_size"], split
+        )
+    device = explainer.features.fbank_matrix.device
+    rows = []
+    trainings = [
+        (*key, run) for key in inputs["train"] for run in range(options["runs"])
+    ]
+    for method, share, run in tqdm(trainings, unit="training"):
+        seed = options["seed"] + run
+        torch.manual_seed(seed)
+        model = retrain(
+            make_model().to(device),
+            inputs["train"][method, share],
+            labels["train"].to(device),
+            options["epochs"],
+            seed=seed,
+        )
+        with torch.no_grad():
+            parts = inputs["test"][method, share].split(32)
+            decided = torch.cat([model(x).argmax(1).cpu() for x in parts])
+        right = (decided == labels["test"]).float().tolist()
+        rows += [
+            {
+                "id": clip,
+                "method": method,
+                "share": share,
+                "run": run,
+                "accuracy": 100 * value,
+            }
+            for clip, value in zip(datasets["test"].data_ids, right)
+        ]
+    return rows
+
+
+def _remove_from_all(explainer, methods, shares, dataset, batch_size, split):
+    """What `remove` leaves of all clips, and their labels [clips]."""
+    parts, labels = {}, []
+    for wavs, found, _ in tqdm(
+        list(_batches(dataset, batch_size, explainer)),
+        unit="batch",
+        desc=f"{split}: masks",
+    ):
+        labels.append(found)
+        for key, mel in remove(explainer, methods, shares, wavs).items():
+            parts.setdefault(key, []).append(mel)
+    try:
+        return {k: torch.cat(x) for k, x in parts.items()}, torch.cat(labels)
+    except RuntimeError as error:
+        raise LMACError(
+            f"{split}: clips of several lengths, ROAR needs one length: "
+            "train the explained models with signal_length_s"
+        ) from error

@@ -16,8 +16,9 @@ from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.yaml_safety import safe_yaml
 from lmac_sb.metrics.summary import markdown_table
 from lmac_sb.models.classifier_folder import is_local, load_classifier
-from lmac_sb.models.weights import load_strict, weights_sha256
+from lmac_sb.models.weights import load_strict
 from lmac_sb.training.checkpoints import best_checkpoint
+from lmac_sb.training.identity import EXPERIMENT, weights_identity
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import read_json, write_json
 
@@ -184,7 +185,7 @@ def load_interpreter(source, trusted=False):
     LMACError
         If the folder cannot be loaded.
     """
-    if not (Path(source) / "experiment.json").is_file():
+    if not (Path(source) / EXPERIMENT).is_file():
         return LMACInterpreter.from_hparams(source, trusted=trusted)
     _, hparams, _, _ = _load_run(Path(source))
     return LMACInterpreter(hparams["modules"], hparams)
@@ -340,8 +341,9 @@ def _load_classifier(run, hparams, settings):
         hparams["label_encoder"],
         run / "save" / "classifier",
     )
-    claimed = _read_json(run / "experiment.json").get("classifier")
-    if claimed != weights_sha256(hparams["frozen_classifier"]):
+    claimed = _read_json(run / EXPERIMENT).get("classifier_folder")
+    found = weights_identity(source, hparams["frozen_classifier"])
+    if not claimed or claimed["sha256"] != found["sha256"]:
         raise LMACError(
             f"{source}: is not the classifier that {run} was trained on; it "
             "has been replaced since"

@@ -14,6 +14,7 @@ __all__ = [
     "header",
     "markdown_table",
     "marked_cells",
+    "means_over",
     "summarize",
 ]
 
@@ -305,3 +306,47 @@ def _markdown_cell(cell, mark):
         return "–"
     mean, half, best = cell
     return f"**{mean} ± {half}**" if mark and best else f"{mean} ± {half}"
+
+
+def means_over(rows, over, columns):
+    """Means of columns along another one, for a figure with lines.
+
+    Arguments
+    ---------
+    rows : list of dict
+        With a method each.
+    over : str
+        The column along which the lines go.
+    columns : list of str
+        What is averaged.
+
+    Returns
+    -------
+    dict
+        Method to points, each a value of `over` and the `bootstrap` of each
+        column.
+
+    Example
+    -------
+    >>> rows = [{"method": "a", "share": 0.1, "AI": x} for x in (0, 100)]
+    >>> ((share, found),) = means_over(rows, "share", ["AI"])["a"]
+    >>> share, found["AI"]["mean"]
+    (0.1, 50.0)
+    """
+    groups = {}
+    for row in rows:
+        points = groups.setdefault(row["method"], {})
+        points.setdefault(row[over], []).append(row)
+    return {
+        method: [
+            (
+                x,
+                {
+                    name: bootstrap([row[name] for row in part])
+                    for name in columns
+                },
+            )
+            for x, part in points.items()
+        ]
+        for method, points in groups.items()
+    }

@@ -140,6 +140,10 @@ class RecipeBrain(sb.Brain):
         Figure of the validation by which the best checkpoint is chosen.
     select_largest : bool
         Whether its largest value is the best.
+    use_tensorboard : bool
+        Whether to write files for TensorBoard.
+    tensorboard_folder : str or Path
+        Where they go.
 
     Example
     -------
@@ -161,6 +165,8 @@ class RecipeBrain(sb.Brain):
         train_logger,
         select_key,
         select_largest=False,
+        use_tensorboard=False,
+        tensorboard_folder=None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -171,6 +177,10 @@ class RecipeBrain(sb.Brain):
         self.select_key = select_key
         self.select_largest = select_largest
         self.tensorboard_logger = None
+        if use_tensorboard and if_main_process():
+            self.tensorboard_logger = sb.utils.train_logger.TensorboardLogger(
+                tensorboard_folder
+            )
         self.loaded = []
         # A finite loss may still have gradients that are not.
         self.skip_nonfinite_grads = True

@@ -25,19 +25,23 @@ SCRIPTS = {
     f"{RECIPE}/hparams/classifier_cnn14.yaml": f"{RECIPE}/train_classifier.py",
     f"{RECIPE}/hparams/lmac.yaml": f"{RECIPE}/train_lmac.py",
     f"{RECIPE}/hparams/lmac_cnn14.yaml": f"{RECIPE}/train_lmac.py",
-    f"{RECIPE}/hparams/lmac_encoder.yaml": f"{RECIPE}/train_lmac.py",
+    f"{RECIPE}/hparams/variants/lmac_encoder.yaml": f"{RECIPE}/train_lmac.py",
     f"{RECIPE}/hparams/lmac_ft.yaml": f"{RECIPE}/train_lmac.py",
-    f"{RECIPE}/hparams/classifier_conv2d.yaml": f"{RECIPE}/train_classifier.py",
-    f"{RECIPE}/hparams/classifier_attention.yaml": (
+    f"{RECIPE}/hparams/variants/classifier_conv2d.yaml": (
         f"{RECIPE}/train_classifier.py"
     ),
-    f"{RECIPE}/hparams/classifier_fsdd.yaml": f"{RECIPE}/train_classifier.py",
-    f"{RECIPE}/hparams/lmac_conv2d.yaml": f"{RECIPE}/train_lmac.py",
-    f"{RECIPE}/hparams/lmac_attention.yaml": f"{RECIPE}/train_lmac.py",
-    f"{RECIPE}/hparams/lmac_fsdd.yaml": f"{RECIPE}/train_lmac.py",
+    f"{RECIPE}/hparams/variants/classifier_attention.yaml": (
+        f"{RECIPE}/train_classifier.py"
+    ),
+    f"{RECIPE}/hparams/variants/classifier_fsdd.yaml": (
+        f"{RECIPE}/train_classifier.py"
+    ),
+    f"{RECIPE}/hparams/variants/lmac_conv2d.yaml": f"{RECIPE}/train_lmac.py",
+    f"{RECIPE}/hparams/variants/lmac_attention.yaml": f"{RECIPE}/train_lmac.py",
+    f"{RECIPE}/hparams/variants/lmac_fsdd.yaml": f"{RECIPE}/train_lmac.py",
     f"{RECIPE}/hparams/eval.yaml": f"{RECIPE}/eval.py",
     f"{RECIPE}/hparams/sanity.yaml": f"{RECIPE}/sanity.py",
-    f"{RECIPE}/hparams/lmac_psi.yaml": f"{RECIPE}/train_lmac.py",
+    f"{RECIPE}/hparams/variants/lmac_psi.yaml": f"{RECIPE}/train_lmac.py",
     f"{RECIPE}/hparams/l2i.yaml": f"{RECIPE}/train_l2i.py",
     f"{RECIPE}/hparams/classifier_multilabel.yaml": (
         f"{RECIPE}/train_multilabel.py"
@@ -291,6 +295,21 @@ def test_booleans_and_placeholders(path):
 @pytest.mark.parametrize("path", YAML_FILES)
 def test_order_of_keys(path):
     assert order_faults(read(path)) == []
+
+
+@pytest.mark.parametrize("path", YAML_FILES)
+def test_every_key_has_a_comment(path):
+    """On its line, or on the line above."""
+    lines = read(path).splitlines()
+    bare = [
+        line
+        for above, line in zip(lines, lines[1:])
+        if top_level_keys(line)
+        and not line.startswith("__set_seed")
+        and " # " not in line
+        and not above.startswith("# ")
+    ]
+    assert bare == []
 
 
 # -------------------------------------------------------------- the csv file

@@ -41,17 +41,22 @@ def test_second_run(recipe, start, noisy, whole, helpers, tmp_path):
 
 @pytest.mark.parametrize(
     "more, what",
-    [({"seed": 7}, "seed"), ({"train_fold_nums": "[1,2]"}, "data")],
+    [
+        ({"seed": 7}, "seed 1234, now it is 7"),
+        ({"train_fold_nums": "[1,2]"}, "train_fold_nums [1, 2, 3], now it is"),
+        ({"reg_w_l1": 99}, "reg_w_l1 4, now it is 99"),
+        ({"wham_folder": "null"}, "another wham_folder ("),
+    ],
 )
 def test_refused_run_changes_nothing(recipe, noisy, whole, helpers, more, what):
     """Not a file of the folder's own experiment, its manifests included."""
     before = helpers.digest(whole)
     times = {p: os.stat(p).st_mtime_ns for p in whole.rglob("*")}
     done = recipe.main(
-        "train_lmac", "lmac.yaml", output_folder=whole, **noisy, **more
+        "train_lmac", "lmac.yaml", output_folder=whole, **{**noisy, **more}
     )
     assert done.code == 1
-    assert f"holds an experiment with another {what}" in done.err
+    assert f"output_folder: the run in {whole} has {what}" in done.err
     assert helpers.digest(whole) == before
     assert {p: os.stat(p).st_mtime_ns for p in whole.rglob("*")} == times
 

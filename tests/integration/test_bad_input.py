@@ -359,7 +359,7 @@ def test_unknown_split(recipe, tiny, scenes, tmp_path):
 
 @pytest.mark.parametrize(
     "change, name",
-    [({"seed": 7}, "seed"), ({"train_fold_nums": "[1, 2]"}, "data")],
+    [({"seed": 7}, "seed"), ({"train_fold_nums": "[1, 2]"}, "train_fold_nums")],
 )
 def test_folder_of_another_experiment(
     recipe, tiny, lmac_run, helpers, tmp_path, change, name
@@ -376,10 +376,31 @@ def test_folder_of_another_experiment(
     )
     refused(
         done,
-        f"output_folder: {tmp_path / 'run'} holds",
-        f"another {name}",
+        f"output_folder: the run in {tmp_path / 'run'} has {name} ",
     )
     assert helpers.digest(tmp_path / "run" / "save") == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"wham_folder": "no such folder"},
+        {"n_classes": 50},
+        {"valid_fold_nums": "[6]"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_failed_attempt_does_not_claim_its_folder(
+    recipe, tiny, tmp_path, change
+):
+    """After a mistake the mended command goes on in the same folder."""
+    options = {**tiny, "output_folder": tmp_path / "run"}
+    done = recipe.main("train_lmac", "lmac.yaml", **{**options, **change})
+    refused(done)
+    done = recipe.main(
+        "train_lmac", "lmac.yaml", **{**options, "number_of_epochs": 1}
+    )
+    assert done.code == 0, done.err
 
 
 def test_subprocess(recipe, tiny, tmp_path):

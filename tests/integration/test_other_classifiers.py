@@ -118,5 +118,5 @@ def test_a_missing_classifier_is_told_how_to_train(
         output_folder=tmp_path / "lmac",
     )
     assert done.code != 0
-    assert f"hparams/classifier_{name}.yaml" in done.err
+    assert f"hparams/variants/classifier_{name}.yaml" in done.err
     assert not (tmp_path / "classifier").exists()

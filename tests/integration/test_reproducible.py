@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lmac_sb.training.checkpoints import best_checkpoint
-from lmac_sb.training.experiment import data_sha256
+from lmac_sb.training.identity import data_identity
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])
@@ -37,7 +37,9 @@ def test_provenance(whole, helpers):
     found = results["provenance"]
     assert found["hyperparams"] == (whole / "hyperparams.yaml").read_text()
     assert "snr_db: 3.0" in found["hyperparams"]
-    assert found["data_sha256"] == data_sha256(whole / "manifests")
+    splits = ("train", "valid", "test")
+    manifests = {s: whole / "manifests" / f"{s}.json" for s in splits}
+    assert found["data_sha256"] == data_identity(manifests, "")["sha256"]
     assert found["seed"] == 1234
     best = best_checkpoint(whole / "save", "loss")
     assert found["epoch"] == best.meta["epoch"]

@@ -14,13 +14,14 @@ PERCENT = ("AI", "AD", "AG")
 
 
 @pytest.fixture(scope="module")
-def three(once, recipe, tiny, lmac_run):
+def three(once, recipe, tiny, lmac_run, helpers):
     """Copy of a finished run, tested again by three processes."""
 
     def make(folder):
         shutil.copytree(lmac_run, folder)
         for name in ("results.csv", "results.json"):
             (folder / name).unlink()
+        helpers.pretend(folder, batch_size=1)
         done = recipe.process(
             "train_lmac",
             "lmac.yaml",

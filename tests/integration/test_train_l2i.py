@@ -182,20 +182,20 @@ def test_another_dictionary_in_the_same_folder(recipe, small, l2i_run, helpers):
         **{**small, "nmf_sparsity": 0.1},
     )
     assert done.code == 1
-    assert "another nmf_sparsity (0.8, now 0.1)" in done.err
+    assert "has nmf_sparsity 0.8, now it is 0.1" in done.err
     assert helpers.digest(l2i_run / "save") == before
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_components": 0}, "n_components: 0, needed is 1 or more"),
-        ({"reconstruction_w": -1}, "reconstruction_w: -1, a weight is 0"),
-        ({"sparsity_w": -0.5}, "sparsity_w: -0.5, a weight is 0 or more"),
-        ({"relevance_th": 2}, "relevance_th: 2 is not in [0, 1)"),
-        ({"nmf_frames": 0}, "nmf_frames: 0, needed is 1 or more"),
-        ({"nmf_iterations": 0}, "nmf_iterations: 0, needed is 1 or more"),
-        ({"nmf_sparsity": -1}, "nmf_sparsity: -1, a weight is 0 or more"),
+        ({"n_components": 0}, "n_components is 0, a whole number of"),
+        ({"reconstruction_w": -1}, "reconstruction_w is -1, a number of"),
+        ({"sparsity_w": -0.5}, "sparsity_w is -0.5, a number of"),
+        ({"relevance_th": 2}, "relevance_th is 2, a number of"),
+        ({"nmf_frames": 0}, "nmf_frames is 0, a whole number of"),
+        ({"nmf_iterations": 0}, "nmf_iterations is 0, a whole number"),
+        ({"nmf_sparsity": -1}, "nmf_sparsity is -1, a number of"),
         ({"train_fold_nums": []}, "train_fold_nums"),
     ],
 )

@@ -12,8 +12,8 @@ from lmac_sb.inference.clip_folder import save_clip
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.metrics.summary import summarize
 from lmac_sb.models.classifier_folder import save_classifier
-from lmac_sb.models.weights import weights_sha256
 from lmac_sb.training.experiment import frontend
+from lmac_sb.training.identity import EXPERIMENT, weights_identity
 from lmac_sb.utils.io import write_json
 from lmac_sb.utils.provenance import provenance
 
@@ -41,8 +41,9 @@ def write_run(folder, recipe="lmac.yaml", **more):
         **(more or TINY),
     }
     folder.mkdir()
+    (file,) = HPARAMS.rglob(recipe)
     text = resolve_references(
-        (HPARAMS / recipe).read_text(encoding="utf-8"), overrides
+        file.read_text(encoding="utf-8"), overrides
     ).read()
     (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
     hparams = load_hyperpyyaml(io.StringIO(text))
@@ -61,8 +62,12 @@ def write_run(folder, recipe="lmac.yaml", **more):
     )
     hparams["checkpointer"].save_checkpoint({"loss": 1.0, "epoch": 2.0})
     write_json(
-        folder / "experiment.json",
-        {"classifier": weights_sha256(hparams["frozen_classifier"])},
+        folder / EXPERIMENT,
+        {
+            "classifier_folder": weights_identity(
+                "", hparams["frozen_classifier"]
+            )
+        },
     )
     (folder / "manifests").mkdir()
     for split in ("train", "valid", "test"):

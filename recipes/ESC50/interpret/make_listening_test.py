@@ -12,101 +12,67 @@ Give listening_test.html to the listeners and keep key.json;
 score_listening_test.py reads what they hand back.
 """
 
-import sys
-from functools import partial
 from itertools import product
 from pathlib import Path
 
 import speechbrain as sb
-from esc50_prepare import prepare_esc50
+from preparation import prepare_clips
 from tqdm import tqdm
 
 from lmac_sb.data.dataset import thin_out
 from lmac_sb.data.manifest import read_entries
-from lmac_sb.data.scenes import make_scenes
 from lmac_sb.evaluation.contamination import make_settings
 from lmac_sb.evaluation.models import (
     load_clips,
     load_interpreters,
-    models_sha256,
+    models_identity,
 )
 from lmac_sb.pages.listening import choose_methods, make_trial, write_test
-from lmac_sb.training.brain import LOG_CONFIG
-from lmac_sb.training.experiment import (
-    check_folder,
-    claim_folder,
-    load_hparams,
-    log_to_console,
-)
+from lmac_sb.training.experiment import open_run
+from lmac_sb.training.hparams import load_hparams
 from lmac_sb.utils.errors import exit_on_user_error
-from lmac_sb.utils.io import read_json
-from lmac_sb.utils.lock import lock_folder
+
+
+def prepare(claim, hparams, interpreter):
+    """The chosen clips, and what is mixed into them."""
+    prepare_clips(claim, hparams, **hparams["clips"])
+    manifest_folder = Path(hparams["manifest_folder"])
+    dataset = load_clips(
+        manifest_folder, "test", interpreter, hparams["interpreter"]
+    )
+    thin_out(dataset, hparams["n_clips"])
+    settings = make_settings(
+        hparams["settings"],
+        dict(read_entries(manifest_folder / "test.json")),
+        interpreter.sample_rate,
+        hparams["seed"],
+        hparams["wham_folder"],
+        hparams["speech_folder"],
+    )
+    return dataset, settings
 
 
 @exit_on_user_error
 def main(argv=None):
     """Explain some clips by each method; write page and key."""
-    hparams_file, hparams, run_opts, overrides = load_hparams(
-        sys.argv[1:] if argv is None else argv, Path(__file__).parent
-    )
-    device = run_opts.get("device") or "cpu"
-    loaded = load_interpreters(
-        {"lmac": hparams["interpreter"], **hparams["interpreters"]},
-        hparams["trusted"],
-        device,
-    )
+    hparams = load_hparams(argv, __file__)
+    device = hparams.run_opts["device"] or "cpu"
+    sources = {"lmac": hparams["interpreter"], **hparams["interpreters"]}
+    loaded = load_interpreters(sources, hparams["trusted"], device)
     interpreter = loaded["lmac"]
-    explainers = {name: x.explainer for name, x in loaded.items()}
-    methods = choose_methods(hparams["methods"], explainers, hparams["seed"])
-    output_folder = Path(hparams["output_folder"])
-    identity = {
-        "seed": hparams["seed"],
-        "interpreters": models_sha256(loaded),
-        "methods": ", ".join(methods),
-        "settings": str(hparams["settings"]),
-        "n_clips": hparams["n_clips"],
-    }
-    log_to_console()
-    with lock_folder(output_folder):
-        # Data
-        data_folder = hparams["data_folder"]
-        if data_folder is None:
-            data_folder = hparams["scenes_folder"]
-            make_scenes(data_folder)
-        prepare_esc50(
-            data_folder=data_folder,
-            manifest_folder=hparams["manifest_folder"],
-            train_fold_nums=hparams["train_fold_nums"],
-            valid_fold_nums=hparams["valid_fold_nums"],
-            test_fold_nums=hparams["test_fold_nums"],
-            skip_bad_clips=hparams["skip_bad_clips"],
-            accept=partial(check_folder, output_folder, **identity),
-        )
-        dataset = load_clips(
-            hparams["manifest_folder"],
-            "test",
-            interpreter,
-            hparams["interpreter"],
-        )
-        thin_out(dataset, hparams["n_clips"])
-        settings = make_settings(
-            hparams["settings"],
-            dict(read_entries(Path(hparams["manifest_folder"]) / "test.json")),
-            interpreter.sample_rate,
-            hparams["seed"],
-            hparams["wham_folder"],
-            hparams["speech_folder"],
-        )
-        claim_folder(output_folder, hparams["manifest_folder"], **identity)
-        # Only now, so that a refused run leaves the folder as it is.
-        sb.create_experiment_directory(
-            experiment_directory=output_folder,
-            hyperparams_to_save=hparams_file,
-            overrides=overrides,
-            log_config=LOG_CONFIG,
-        )
-
+    methods = choose_methods(
+        hparams["methods"],
+        {name: x.explainer for name, x in loaded.items()},
+        hparams["seed"],
+    )
+    with open_run(hparams) as claim:
+        claim.check(interpreters=models_identity(loaded, sources))
+        dataset, settings = prepare(claim, hparams, interpreter)
+        claim.take()
+        sb.create_experiment_directory(**hparams.directory)
         places = range(len(dataset.data_ids))
+        quiet = hparams.run_opts["noprogressbar"]
+        sounds = list(product(settings, places))
         trials = [
             make_trial(
                 interpreter.explainer,
@@ -116,17 +82,13 @@ def main(argv=None):
                 interpreter.classes,
                 device,
             )
-            for setting, place in tqdm(
-                list(product(settings, places)),
-                unit="sound",
-                disable=run_opts.get("noprogressbar"),
-            )
+            for setting, place in tqdm(sounds, unit="sound", disable=quiet)
         ]
         page = write_test(
-            output_folder,
+            hparams["output_folder"],
             trials,
             interpreter.sample_rate,
-            read_json(output_folder / "experiment.json"),
+            claim.compared,
         )
     print(f"for the listeners: {page}")
     print(f"keep for yourself: {page.with_name('key.json')}")

@@ -14,112 +14,61 @@ Guided fine-tuning of a finished run:
         --pretrained_interpreter results/lmac/1234
 """
 
-import sys
-from pathlib import Path
-
 import speechbrain as sb
 from lmac_brain import LMACBrain
-from speechbrain.utils.distributed import if_main_process, run_on_main
-from training_steps import find_interpreter, prepare_explained, train_explainer
-
-from lmac_sb.data.scenes import make_scenes
-from lmac_sb.models.psi import as_mask_decoder
-from lmac_sb.models.weights import load_strict, weights_sha256
-from lmac_sb.training.brain import LOG_CONFIG
-from lmac_sb.training.experiment import (
-    claim_training,
-    load_hparams,
-    log_to_console,
+from speechbrain.utils.distributed import run_on_main
+from training_steps import (
+    find_interpreter,
+    prepare_explained,
+    starting_decoder,
+    train_explainer,
 )
+
+from lmac_sb.models.psi import as_mask_decoder
+from lmac_sb.models.weights import load_strict
+from lmac_sb.training.experiment import open_run
+from lmac_sb.training.hparams import load_hparams
 from lmac_sb.utils.errors import exit_on_user_error
-from lmac_sb.utils.lock import lock_folder
 
 
 @exit_on_user_error
 def main(argv=None):
     """Train or fine-tune, test, and write results and sounds."""
-    hparams_file, hparams, run_opts, overrides = load_hparams(
-        sys.argv[1:] if argv is None else argv, Path(__file__).parent
-    )
+    hparams = load_hparams(argv, __file__)
     if hparams["finetuning"]:
         # First of all, so that a mistake touches no folder.
-        interpreter = find_interpreter(
-            hparams, hparams["pretrained_interpreter"]
-        )
-    log_to_console()
-    with lock_folder(hparams["output_folder"]):
-        # Data
-        data_folder = hparams["data_folder"]
-        if data_folder is None:
-            data_folder = hparams["scenes_folder"]
-            run_on_main(make_scenes, args=[data_folder])
+        start = find_interpreter(hparams, hparams["pretrained_interpreter"])
+    with open_run(hparams) as claim:
         datasets = prepare_explained(
+            claim,
             hparams,
-            classifier_folder=hparams["classifier_folder"],
-            classifier_recipe=hparams["classifier_recipe"],
-            label_encoder=hparams["label_encoder"],
-            clips={
-                "data_folder": data_folder,
-                "manifest_folder": hparams["manifest_folder"],
-                "train_fold_nums": hparams["train_fold_nums"],
-                "valid_fold_nums": hparams["valid_fold_nums"],
-                "test_fold_nums": hparams["test_fold_nums"],
-                "download": hparams["download"],
-                "skip_bad_clips": hparams["skip_bad_clips"],
+            classifier={
+                "source": hparams["classifier_folder"],
+                "recipe": hparams["classifier_recipe"],
             },
-            sounds={
-                "preprocess": hparams["preprocess"],
-                "wham_folder": hparams["wham_folder"],
-                "snr_db": hparams["snr_db"],
-                "noisy_splits": hparams["noisy_splits"],
-                "audio_cache": hparams["audio_cache"],
-            },
+            clips=hparams["clips"],
+            sounds=hparams["sounds"],
         )
-
-        # Decoder
         hparams["modules"]["decoder"] = as_mask_decoder(hparams["decoder"])
         if hparams["finetuning"]:
-            load_strict(hparams["decoder"], interpreter)
-        claim_training(
-            hparams,
-            classifier=weights_sha256(hparams["frozen_classifier"]),
-            # Random before stage 1, and so part of the seed.
-            starting_decoder=weights_sha256(hparams["decoder"]),
+            load_strict(hparams["decoder"], start)
+        run_on_main(
+            claim.take,
+            kwargs=starting_decoder(hparams, hparams["pretrained_interpreter"]),
         )
-        # Only now, so that a refused run leaves the folder as it is.
-        sb.create_experiment_directory(
-            experiment_directory=hparams["output_folder"],
-            hyperparams_to_save=hparams_file,
-            overrides=overrides,
-            log_config=LOG_CONFIG,
-        )
+        sb.create_experiment_directory(**hparams.directory)
 
         brain = LMACBrain(
             modules=hparams["modules"],
             opt_class=hparams["opt_class"],
             hparams=hparams,
-            run_opts=run_opts,
+            run_opts=hparams.run_opts,
             checkpointer=hparams["checkpointer"],
-            seed=hparams["seed"],
-            number_of_epochs=hparams["number_of_epochs"],
-            lr_annealing=hparams["lr_annealing"],
-            train_logger=hparams["train_logger"],
-            select_key=hparams["select_key"],
-            select_largest=hparams["select_largest"],
-            interpret_period=hparams["interpret_period"],
             explainer=hparams["explainer"],
+            **hparams["training"],
         )
-        if hparams["use_tensorboard"] and if_main_process():
-            brain.tensorboard_logger = sb.utils.train_logger.TensorboardLogger(
-                hparams["tensorboard_folder"]
-            )
-        train_explainer(
-            brain,
-            hparams,
-            datasets,
-            loader_options=hparams["dataloader_options"],
-            save_clips=hparams["save_clips"],
-        )
+        options, n_clips = hparams["dataloader_options"], hparams["save_clips"]
+        train_explainer(brain, hparams, datasets, options, n_clips)
 
 
 if __name__ == "__main__":

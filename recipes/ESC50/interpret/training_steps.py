@@ -1,14 +1,17 @@
 """What the training scripts share: data, classifier, training, results."""
 
 import os
+import random
 import shlex
-import subprocess
-import sys
-from functools import partial
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import speechbrain as sb
-from esc50_prepare import prepare_esc50
+import torch
+import yaml
+from preparation import prepare_clips
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from lmac_sb.data.dataset import check_labels
@@ -18,46 +21,50 @@ from lmac_sb.models.classifier_folder import (
     load_classifier,
     save_classifier,
 )
-from lmac_sb.models.weights import weights_sha256
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.experiment import (
-    check_folder,
+    FRONTEND,
     check_frontend,
     check_multilabel,
-    data_sha256,
     frontend,
     make_datasets,
 )
+from lmac_sb.training.identity import read_claim, weights_identity
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import write_csv, write_json
 from lmac_sb.utils.provenance import provenance
 
+FOLDS = ("train_fold_nums", "valid_fold_nums", "test_fold_nums")
+# Keys of a classifier that the run which explains it has as well.
+SHARED = (
+    *FRONTEND,
+    *FOLDS,
+    "scenes_folder",
+    "n_events",
+    "n_classes",
+    "signal_length_s",
+    "channels",
+    "emb_dim",
+    "n_blocks",
+    "n_heads",
+    "patch",
+    "audio_cache",
+)
 
-def prepare_classes(hparams, label_encoder, clips, sounds):
+
+def prepare_classes(claim, hparams, clips, sounds):
     """Name the classes; returns the data sets.
 
-    `clips` are options of `prepare_esc50`, `sounds` are of `make_datasets`.
+    `clips` are options of `prepare_clips`.
     """
-    run_on_main(
-        prepare_esc50,
-        kwargs={
-            **clips,
-            "accept": partial(
-                check_folder,
-                hparams["output_folder"],
-                seed=hparams["seed"],
-                n_classes=hparams["n_classes"],
-            ),
-        },
-    )
+    run_on_main(prepare_clips, args=[claim, hparams], kwargs=clips)
     datasets = make_datasets(
-        manifest_folder=clips["manifest_folder"],
-        label_encoder=label_encoder,
-        epoch_counter=hparams["epoch_counter"],
-        seed=hparams["seed"],
-        events=False,
-        **sounds,
+        clips["manifest_folder"],
+        sounds,
+        hparams["epoch_counter"],
+        hparams["seed"],
     )
+    label_encoder = sounds.label_encoder
     # Sorted names, so that a class has one index whatever the folds are.
     with datasets["train"].output_keys_as(["class_string"]):
         found = sorted({item["class_string"] for item in datasets["train"]})
@@ -89,7 +96,7 @@ def train_classifier(brain, hparams, datasets, loader_options, model_folder):
         epoch=brain.tested.meta["epoch"],
         valid=brain.tested.meta,
         test=brain.test_stats,
-        data_sha256=data_sha256(hparams["manifest_folder"]),
+        data_sha256=read_claim(hparams)["data"]["sha256"],
         hyperparams=(
             Path(hparams["output_folder"]) / "hyperparams.yaml"
         ).read_text("utf-8"),
@@ -114,56 +121,79 @@ def train_classifier(brain, hparams, datasets, loader_options, model_folder):
         print(f"classifier: {model_folder}")
 
 
-def train_scenes_classifier(hparams, source, recipe_name, script_name):
+def find_classifier(hparams, source, recipe, script="train_classifier.py"):
     """Train the default classifier on the embedded scenes, if there is none.
 
-    With data of the user's own the command to run is told instead.
+    Of data of the user's own the error says the command to run instead.
     """
     if source is None:
         raise LMACError("classifier_folder: null, a classifier is needed")
-    if recipe_name is None or not is_local(source):
+    if recipe is None or not is_local(source) or Path(source).is_dir():
         return
     folder = Path(source)
-    if folder.is_dir():
-        return
-    script = Path(__file__).resolve().parent / script_name
-    recipe = script.parent / "hparams" / recipe_name
+    script = Path(__file__).resolve().parent / script
+    recipe = script.parent / "hparams" / recipe
+    own_data = hparams["data_folder"] is not None
+    options = {
+        "output_folder": folder.parent,
+        "model_folder": folder,
+        **classifier_options(hparams, recipe, own_data),
+    }
     command = [
         "python",
         os.path.relpath(script),
         os.path.relpath(recipe),
-        f"--seed={hparams['seed']}",
-        f"--output_folder={folder.parent}",
-        f"--model_folder={folder}",
+        *(
+            f"--{key}={'null' if value is None else value}"
+            for key, value in options.items()
+        ),
     ]
-    if hparams["data_folder"] is not None:
-        command += [
-            f"--data_folder={hparams['data_folder']}",
-            f"--n_classes={hparams['n_classes']}",
-            f"--signal_length_s={hparams['signal_length_s'] or 'null'}",
-            *(
-                f"--{key}={hparams[key]}".replace(" ", "")
-                for key in (
-                    "train_fold_nums",
-                    "valid_fold_nums",
-                    "test_fold_nums",
-                )
-            ),
-        ]
+    if own_data:
         raise LMACError(
             f"classifier_folder: {folder} does not exist; train a classifier "
             f"first: {shlex.join(command)}"
         )
-    command.append(f"--scenes_folder={hparams['scenes_folder']}")
-    print(f"no classifier in {folder}, training one first", flush=True)
-    print("+", shlex.join(command), flush=True)
-    # One process, whatever launcher this one runs under.
-    lone = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-    environment = {k: v for k, v in os.environ.items() if k not in lone}
-    command[0] = sys.executable
-    done = subprocess.run(command, env=environment)
-    if done.returncode:
-        raise LMACError(f"{script.name}: failed, see above")
+    if if_main_process():
+        print(f"no classifier in {folder}, training one first", flush=True)
+        print("+", shlex.join(command), flush=True)
+    with keep_random_state():
+        # Not its errors' exit: this script has one.
+        import_module(script.stem).main.__wrapped__(command[2:])
+
+
+def classifier_options(hparams, recipe, own_data):
+    """What a classifier must have in common with the run that explains it.
+
+    On scenes that is what the command line changes, on other data all.
+    """
+    asked = yaml.load(hparams.overrides or "{}", Loader=yaml.BaseLoader)
+    known = yaml.load(recipe.read_text("utf-8"), Loader=yaml.BaseLoader)
+    always = ["seed", "scenes_folder"]
+    if own_data:
+        always = ["seed", "data_folder", "n_classes", "signal_length_s", *FOLDS]
+    options = {
+        key: str(hparams[key]).replace(", ", ",")
+        if isinstance(hparams[key], list)
+        else hparams[key]
+        for key in dict.fromkeys([*always, *SHARED])
+        if key in hparams and key in known and (key in always or key in asked)
+    }
+    for key in ("device", "distributed_backend"):
+        if key in hparams.run_opts.overridden_args:
+            options[key] = hparams.run_opts[key]
+    return options
+
+
+@contextmanager
+def keep_random_state():
+    """What is drawn in between changes nothing of what is drawn after."""
+    state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state[0])
+        np.random.set_state(state[1])
+        random.setstate(state[2])
 
 
 def spread(ids, n_clips):
@@ -198,59 +228,40 @@ def find_interpreter(hparams, source):
     return best.paramfiles["decoder"]
 
 
-def prepare_explained(
-    hparams,
-    classifier_folder,
-    classifier_recipe,
-    label_encoder,
-    clips,
-    sounds,
-    classifier_script="train_classifier.py",
-):
+def prepare_explained(claim, hparams, classifier, clips, sounds):
     """Load the classifier with its classes; returns the data sets.
 
-    `clips` are options of `prepare_esc50`, `sounds` are of `make_datasets`.
+    `classifier` are options of `find_classifier`, `clips` of `prepare_clips`.
     """
-    run_on_main(
-        train_scenes_classifier,
-        args=[hparams, classifier_folder, classifier_recipe, classifier_script],
-    )
+    classifier_folder = classifier["source"]
+    find_classifier(hparams, **classifier)
     config = load_classifier(
         classifier_folder,
         {
             "embedding_model": hparams["embedding_model"],
             "classifier": hparams["classifier"],
         },
-        label_encoder,
+        sounds.label_encoder,
         Path(hparams["save_folder"]) / "classifier",
     )
     check_frontend(config.get("frontend", {}), hparams, classifier_folder)
-    check_multilabel(
-        config,
-        hparams["frozen_classifier"].multilabel,
-        classifier_folder,
-    )
-    run_on_main(
-        prepare_esc50,
-        kwargs={
-            **clips,
-            "accept": partial(
-                check_folder,
-                hparams["output_folder"],
-                seed=hparams["seed"],
-                classifier=weights_sha256(hparams["frozen_classifier"]),
-            ),
-        },
-    )
-    check_labels(clips["manifest_folder"], label_encoder, classifier_folder)
+    frozen = hparams["frozen_classifier"]
+    check_multilabel(config, frozen.multilabel, classifier_folder)
+    found = weights_identity(classifier_folder, frozen)
+    run_on_main(claim.check, kwargs={"classifier_folder": found})
+    run_on_main(prepare_clips, args=[claim, hparams], kwargs=clips)
+    folder = clips["manifest_folder"]
+    check_labels(folder, sounds.label_encoder, classifier_folder)
     return make_datasets(
-        manifest_folder=clips["manifest_folder"],
-        label_encoder=label_encoder,
-        epoch_counter=hparams["epoch_counter"],
-        seed=hparams["seed"],
-        events=True,
-        **sounds,
+        folder, sounds, hparams["epoch_counter"], hparams["seed"], events=True
     )
+
+
+def starting_decoder(hparams, source=None):
+    """The decoder before its training, as a part of what the run is."""
+    # Random without a source, and so part of the seed.
+    what = source or f"drawn with seed {hparams['seed']}"
+    return {"starting_decoder": weights_identity(what, hparams["decoder"])}
 
 
 def train_explainer(brain, hparams, datasets, loader_options, save_clips):
@@ -286,7 +297,7 @@ def write_results(hparams, brain):
                 test_folds=hparams["test_fold_nums"],
                 seed=hparams["seed"],
                 epoch=brain.tested.meta["epoch"],
-                data_sha256=data_sha256(hparams["manifest_folder"]),
+                data_sha256=read_claim(hparams)["data"]["sha256"],
                 hyperparams=(folder / "hyperparams.yaml").read_text("utf-8"),
             ),
             "summary": summary,

@@ -17,7 +17,7 @@ from speechbrain.utils.epoch_loop import EpochCounter
 from lmac_sb.data import audio, cache
 from lmac_sb.data.audio import Preprocessor
 from lmac_sb.data.cache import AudioCache
-from lmac_sb.training.experiment import make_datasets
+from lmac_sb.training.experiment import Sounds, make_datasets
 from lmac_sb.utils.errors import LMACError
 
 RATE = 16000
@@ -364,11 +364,9 @@ def test_data_sets_read_it(clips, tmp_path):
     plain, cached, again = (
         make_datasets(
             tmp_path,
-            preprocess,
-            labels,
+            Sounds(preprocess, labels, audio_cache=folder),
             EpochCounter(1),
             seed=5,
-            audio_cache=folder,
         )
         for folder in (None, tmp_path / "cache", tmp_path / "cache")
     )

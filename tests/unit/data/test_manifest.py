@@ -19,7 +19,8 @@ from lmac_sb.data import manifest as manifests
 from lmac_sb.data.audio import Preprocessor
 from lmac_sb.data.dataset import EqualLengthBatches, check_labels
 from lmac_sb.data.manifest import Manifest, read_entries
-from lmac_sb.training.experiment import claim_folder, make_datasets
+from lmac_sb.training.experiment import Sounds, make_datasets
+from lmac_sb.training.identity import data_identity
 from lmac_sb.utils.errors import LMACError
 
 ENTRIES = {
@@ -206,10 +207,10 @@ def use(corpus):
     labels.update_from_iterable(f"class {i}" for i in range(50))
     labels.expect_len(50)
     check_labels(corpus, labels, "model")
-    datasets = make_datasets(
-        corpus, Preprocessor(16000), labels, FirstEpoch, seed=0
-    )
-    claim_folder(corpus, corpus, seed=0)
+    sounds = Sounds(Preprocessor(16000), labels)
+    datasets = make_datasets(corpus, sounds, FirstEpoch, seed=0)
+    splits = ("train", "valid", "test")
+    data_identity({s: corpus / f"{s}.json" for s in splits}, corpus)
     train = datasets["train"]
     batches = EqualLengthBatches(train.n_samples, 16, shuffle=True, seed=1)
     loader = make_dataloader(train, batch_sampler=batches)

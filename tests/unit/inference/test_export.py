@@ -208,7 +208,9 @@ def test_relative_classifier(run_copy, run_folder, tmp_path):
 
 def spoil_classifier(run):
     """Another classifier than the one explained."""
-    write_json(run / "experiment.json", {"classifier": "0" * 64})
+    write_json(
+        run / "experiment.json", {"classifier_folder": {"sha256": "0" * 64}}
+    )
 
 
 def spoil_epoch(run):

@@ -319,7 +319,7 @@ def test_scripts(recipe, bundle, data_folder, tmp_path, capsys):
     assert (tmp_path / "out" / "listening_test.html").read_bytes() == before
     done = recipe.main(name, "listening.yaml", **{**options, "n_clips": 1})
     assert done.code == 1
-    assert "holds an experiment with another n_clips" in done.err
+    assert "n_clips 2, now it is 1" in done.err
 
     score = recipe.script("score_listening_test").main
     for i, listener in enumerate(["ann", "ben"]):

@@ -1,4 +1,4 @@
-"""Tests of what the scripts do with the command line and the yaml."""
+"""What a run's data and classifier must be like."""
 
 from pathlib import Path
 
@@ -8,11 +8,10 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.lobes.models.Cnn14 import Cnn14
 
 from lmac_sb.training.experiment import (
-    Hparams,
     check_frontend,
     frontend,
-    load_hparams,
 )
+from lmac_sb.training.hparams import Hparams, load_hparams
 from lmac_sb.utils.errors import LMACError
 
 RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "ESC50" / "interpret"
@@ -25,165 +24,9 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def load(file, *overrides):
-    """Load a yaml file as the scripts do."""
-    return load_hparams([str(file), *overrides], RECIPE)
-
-
-def refused(file, *overrides):
-    """The one message of a refused command line."""
-    with pytest.raises(LMACError) as caught:
-        load(file, *overrides)
-    return str(caught.value)
-
-
-def user_yaml(tmp_path, old="", new="", name="lmac.yaml"):
-    """A user's own file: a shipped one with a change."""
-    text = (HPARAMS / name).read_text(encoding="utf-8")
-    assert old in text
-    path = tmp_path / "mine.yaml"
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    return path
-
-
-def test_overrides(tmp_path):
-    """They replace values, also within others, and reach the objects."""
-    file, hparams, run_opts, overrides = load(
-        HPARAMS / "lmac.yaml",
-        "--seed=7",
-        "--lr",
-        "0.5",
-        "--dataloader_options={num_workers: 1}",
-        "--device=cpu",
-    )
-    assert file == str(HPARAMS / "lmac.yaml")
-    assert hparams["seed"] == 7
-    assert hparams["lr_annealing"].lr == 0.5
-    assert hparams["output_folder"].endswith("/7")
-    # What an override does not name stays.
-    assert hparams["dataloader_options"] == {
-        "batch_size": hparams["batch_size"],
-        "num_workers": 1,
-        "pin_memory": False,
-    }
-    assert run_opts["device"] == "cpu"
-    assert "seed: 7" in overrides
-
-
-def test_object_as_override():
-    """SpeechBrain's tags work on the command line too."""
-    _, hparams, _, _ = load(
-        HPARAMS / "lmac.yaml",
-        "--classifier=!new:torch.nn.Linear {in_features: 256, out_features: 3}",
-    )
-    assert hparams["classifier"].out_features == 3
-
-
-@pytest.mark.parametrize("file", sorted(p.name for p in HPARAMS.glob("*.yaml")))
-@pytest.mark.parametrize(
-    "key, near",
-    [
-        ("experiment_nam", "experiment_name"),
-        ("outputfolder", "output_folder"),
-        ("data-folder", "data_folder"),
-    ],
-)
-def test_unknown_key_on_the_command_line(file, key, near):
-    """Misspelt keys are told, with the one that was meant."""
-    assert refused(HPARAMS / file, f"--{key}=3") == (
-        f"command line: unknown key '{key}'; did you mean '{near}'?"
-    )
-
-
-def test_unknown_key_like_no_other():
-    """Then there is nothing to propose."""
-    message = refused(HPARAMS / "lmac.yaml", "--qqqq=3")
-    assert message == "command line: unknown key 'qqqq'"
-
-
-@pytest.mark.parametrize("key", ["reg_w_l2", "reg-w-l1"])
-def test_unknown_key_in_a_yaml(tmp_path, key):
-    """A user's file is read as strictly."""
-    path = user_yaml(tmp_path, "\nreg_w_l1:", f"\n{key}: 1\nreg_w_l1:")
-    message = refused(path)
-    assert message.startswith(f"{path}: unknown key '{key}'; did you mean")
-    assert "'reg_w_l1'" in message
-
-
-def test_own_key_that_is_used(tmp_path):
-    """A key of the user's own is fine where something refers to it."""
-    path = user_yaml(
-        tmp_path,
-        "\nexperiment_name: lmac",
-        "\nmine: a\nexperiment_name: !ref x_<mine>",
-    )
-    assert load(path, "--mine=b")[1]["experiment_name"] == "x_b"
-
-
-def test_missing_yaml(tmp_path):
-    """The file and what it is."""
-    path = tmp_path / "nowhere.yaml"
-    assert refused(path) == f"{path}: no such file, a yaml file is needed"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a: [1, 2\nb: 3\n",
-        "seed: 1\nseed: 2\n",
-        "seed: !ref <nowhere>\n",
-        "lr: !new:nowhere.Thing\n",
-        "lr: !new:lmac_sb.training.brain.OneCyle\n",
-        "lr: !new:lmac_sb.training.brain.OneCycle\n    rate: 3\n",
-        "lr: !new:lmac_sb.training.brain.OneCycle\n    lr: -1\n",
-        "lr: !wrong 3\n",
-        "- seed\n- lr\n",
-        "just text\n",
-        "",
-        "seed: 1\n\tlr: 2\n",
-        b"\xff\xfe\x00seed: 1",
-    ],
-)
-def test_broken_yaml(tmp_path, text):
-    """One message that names the file."""
-    path = tmp_path / "broken.yaml"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    message = refused(path)
-    assert message.startswith(f"{path}: ") or message.startswith("lr, warmup")
-    assert message.split(": ", 1)[1].strip()
-
-
-@pytest.mark.parametrize("override", ["--lr=[1, 2", "--lr={a", "--lr='x"])
-def test_broken_override(override):
-    """No yaml on the command line."""
-    assert refused(HPARAMS / "lmac.yaml", override).startswith("command line")
-
-
-def test_placeholder():
-    """A value that must be given is named."""
-    message = refused(HPARAMS / "lmac_cnn14.yaml")
-    assert message.startswith(f"{HPARAMS / 'lmac_cnn14.yaml'}: ")
-    assert "data_folder" in message and "PLACEHOLDER" in message
-
-
-def test_bad_value_in_an_object():
-    """The message of the library's own check comes through."""
-    message = refused(HPARAMS / "lmac.yaml", "--l_out_type=probabilities")
-    assert "l_out_type: 'probabilities' is none of" in message
-
-
-def test_missing_key(tmp_path):
-    """Told when it is needed, with the file."""
-    path = user_yaml(tmp_path, "\nwham_folder: null", "\n#")
-    _, hparams, _, _ = load(path)
-    with pytest.raises(LMACError) as caught:
-        hparams["wham_folder"]
-    assert str(caught.value) == f"{path}: key 'wham_folder' is missing"
-
-
 def test_frontend():
     """All that changes a classifier's input, and nothing else."""
-    _, hparams, _, _ = load(HPARAMS / "lmac.yaml", "--n_mels=64")
+    hparams = load_hparams([str(HPARAMS / "lmac.yaml"), "--n_mels=64"])
     found = frontend(hparams)
     assert found == {
         "sample_rate": 16000,

@@ -1,0 +1,83 @@
+"""What an evaluation leaves in its folder: rows, tables and figures."""
+
+from lmac_sb.evaluation.figures import draw_curves, draw_passes, draw_snr
+from lmac_sb.evaluation.runner import OWN
+from lmac_sb.evaluation.tables import write_summary
+from lmac_sb.methods.registry import passes
+from lmac_sb.metrics.summary import summarize
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import write_csv, write_json
+
+__all__ = ["write_results"]
+
+STEPS_METRICS = ["AI", "AD", "AG", "FF", "area", "event_mass", "event_auc"]
+
+
+def write_results(output_folder, rows, seconds, methods, origin):
+    """Write the rows of an evaluation, its tables and its figures.
+
+    Arguments
+    ---------
+    output_folder : Path
+        Where they go.
+    rows, seconds : list of dict
+        From `lmac_sb.evaluation.runner.Grid.run`.
+    methods : dict
+        From `lmac_sb.methods.registry.make_methods`.
+    origin : dict
+        Where the rows came from, kept as ``provenance.json``.
+
+    Raises
+    ------
+    LMACError
+        If a row failed; the others are written by then.
+    """
+    write_csv(output_folder / "results.csv", _table(rows))
+    write_csv(output_folder / "seconds.csv", seconds)
+    write_json(output_folder / "provenance.json", origin)
+    write_summary(output_folder, rows)
+    draw_curves(output_folder / "curves", rows)
+    draw_snr(output_folder / "snr", rows)
+    for setting, lines in _steps(rows, methods).items():
+        # One point is no line.
+        lines = {name: x for name, x in lines.items() if len(x) > 1}
+        if lines:
+            stem = output_folder / f"steps {setting}".replace(" ", "_")
+            draw_passes(stem, lines, STEPS_METRICS)
+    print((output_folder / "summary.md").read_text(encoding="utf-8"))
+    print(f"all rows, tables and figures: {output_folder}")
+    failed = [row for row in rows if row.get("error")]
+    for row in failed:
+        print(f"{row['setting']}, {row['method']}, {row['id']}: {row['error']}")
+    if failed:
+        raise LMACError(f"{len(failed)} rows failed, see {output_folder}")
+
+
+def _table(rows):
+    """Rows with all columns, those of the first row first."""
+    last = ["warning", "error"]
+    names = dict.fromkeys(name for row in rows for name in row)
+    names = [name for name in names if name not in last] + last
+    return [{name: row.get(name, "") for name in names} for row in rows]
+
+
+def _steps(rows, methods):
+    """Setting to method to (passes, figures), where a method took steps."""
+    lines = {}
+    for name, method in methods.items():
+        if passes(method) is None:
+            continue
+        line = name.split("+")[0]
+        for setting in dict.fromkeys(row["setting"] for row in rows):
+            chosen = [
+                row
+                for row in rows
+                if (row["setting"], row["method"], row["keep"])
+                == (setting, name, OWN)
+                and "error" not in row
+            ]
+            if chosen:
+                figures = summarize(chosen, columns=STEPS_METRICS)[name]
+                points = lines.setdefault(setting, {}).setdefault(line, [])
+                points.append((passes(method), figures))
+    return lines

@@ -1,0 +1,332 @@
+"""From a command line to hyperparameters, checked before anything is made."""
+
+import atexit
+import contextlib
+import difflib
+import io
+import logging
+import re
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+import yaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+from speechbrain.utils.run_opts import RunOptions
+
+from lmac_sb.training.brain import LOG_CONFIG
+from lmac_sb.training.keys import KEYS, check_values
+from lmac_sb.utils.errors import LMACError, shown
+
+__all__ = ["Hparams", "load_hparams"]
+
+
+class Hparams(dict):
+    """Hyperparameters; a missing key is an error that names the file.
+
+    Arguments
+    ---------
+    values : dict
+        Loaded by hyperpyyaml.
+    file : str
+        Where they come from.
+    run_opts : RunOptions or dict
+        SpeechBrain's run options.
+    overrides : str
+        What the command line replaces, as yaml.
+    resolved : dict
+        The file's content with the overrides and without references, as plain
+        values; an object is a dict with its tag.
+
+    Example
+    -------
+    >>> Hparams({"seed": 1}, "x.yaml")["lr"]
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: x.yaml: key 'lr' is missing
+    """
+
+    def __init__(self, values, file, run_opts=None, overrides="", resolved=()):
+        super().__init__(values)
+        self.file = file
+        self.run_opts = run_opts if run_opts is not None else {}
+        self.overrides = overrides
+        self.resolved = dict(resolved)
+
+    @property
+    def directory(self):
+        """Arguments of `speechbrain.create_experiment_directory`."""
+        return {
+            "experiment_directory": self["output_folder"],
+            "hyperparams_to_save": self.file,
+            "overrides": self.overrides,
+            "log_config": LOG_CONFIG,
+        }
+
+    def __missing__(self, key):
+        raise LMACError(f"{self.file}: key '{key}' is missing")
+
+
+# A key by which the yaml files of a script are known; the first one counts.
+SCRIPTS = {
+    "n_events": "train_multilabel.py",
+    "optimised_steps": "eval.py",
+    "roar_methods": "sanity.py",
+    "interpreters": "make_listening_test.py",
+    "l2i_loss": "train_l2i.py",
+    "lmac_loss": "train_lmac.py",
+    "mask_share": "train_classifier.py",
+}
+
+
+def load_hparams(argv=None, script=None):
+    """Command line to hyperparameters.
+
+    Arguments
+    ---------
+    argv : list of str
+        Arguments of a script: a yaml file, then run options and overrides;
+        None for those of this process.
+    script : str
+        The script's file, to refuse a yaml file that belongs to another one.
+
+    Returns
+    -------
+    Hparams
+        What the file says, with the overrides.
+
+    Raises
+    ------
+    LMACError
+        If the file cannot be read or belongs to another script, an option is
+        unknown, given twice or has no value, a value is out of range, or the
+        device is not there. Nothing has been made by then.
+
+    Example
+    -------
+    >>> load_hparams(["lmac.yaml", "--seed=1", "--seed=2"])
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: command line: --seed is given twice
+    """
+    # It says for each user that images cannot be sent to TensorBoard; none are.
+    logging.getLogger("speechbrain.utils.train_logger").addFilter(
+        lambda record: "torchvision" not in record.getMessage()
+    )
+    argv = sys.argv[1:] if argv is None else argv
+    _check_arguments(argv)
+    file, run_opts, overrides = _parse(argv)
+    text = _read(file)
+    _check_keys(file, text, overrides)
+    _check_script(file, text, script)
+    resolved, plain = _resolve(file, text, overrides)
+    check_values(plain, file)
+    _check_device(run_opts)
+    _join_group(run_opts)
+    try:
+        values = load_hyperpyyaml(text, overrides)
+    except LMACError:
+        raise
+    except Exception as error:
+        # A yaml can call anything; hyperpyyaml wraps what that raises.
+        cause = error.__cause__ or error
+        raise LMACError(f"{file}: {_one_line(cause)}") from error
+    return Hparams(values, file, run_opts, overrides, resolved)
+
+
+def _check_arguments(argv):
+    """Refuse an option that is given twice, or without a value."""
+    flags = {
+        option
+        for option, value in RunOptions().as_dict().items()
+        if value is False
+    }
+    several = {"jit_module_keys", "compile_module_keys"}
+    seen, files, waits = set(), [], None
+    for argument in [*argv, "--"]:
+        is_option = argument.startswith("--")
+        if waits is not None and is_option:
+            raise LMACError(f"command line: --{waits} has no value")
+        if not is_option:
+            if waits is None and not seen & several:
+                files.append(argument)
+            waits = None
+            continue
+        name, equals, value = argument[2:].partition("=")
+        if name in seen:
+            raise LMACError(f"command line: --{name} is given twice")
+        if equals and not value:
+            raise LMACError(f"command line: --{name} has no value")
+        seen.add(name)
+        if not equals and name not in flags | several | {"help", ""}:
+            waits = name
+    if len(files) > 1:
+        raise LMACError(
+            f"command line: {shown(files[1])} is no option; options begin "
+            "with -- and follow one yaml file"
+        )
+    if not files and "help" not in seen:
+        raise LMACError("command line: a yaml file is needed first")
+
+
+def _parse(argv):
+    """The yaml file, run options, and the overrides as yaml."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return sb.parse_arguments(argv)
+    except SystemExit as stop:
+        if not stop.code:
+            raise  # --help
+        reason = complaint.getvalue().strip().splitlines()[-1]
+        reason = reason.partition("error: ")[2] or reason
+        raise LMACError(f"command line: {reason}") from stop
+
+
+def _read(file):
+    """Text of a yaml file."""
+    path = Path(file)
+    if not path.is_file():
+        below = sorted(path.parent.glob(f"*/{path.name}"))
+        hint = f"; did you mean {below[0]}?" if below else ""
+        raise LMACError(f"{file}: no such file, a yaml file is needed{hint}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LMACError(f"{file}: cannot be read ({error})") from error
+
+
+def _check_keys(file, text, overrides):
+    """Refuse keys that nothing will read, such as misspelt ones."""
+    own = _top_keys(text, file)
+    # A key of the user's own is fine where another one refers to it.
+    known = {*KEYS, *re.findall(r"<(\w+)>", text)}
+    asked = _top_keys(overrides, "command line") if overrides else []
+    options = set(RunOptions().as_dict())
+    for place, keys, allowed, near in (
+        (file, own, known, known),
+        ("command line", asked, set(own), options | set(own)),
+    ):
+        for key in keys:
+            if key in allowed:
+                continue
+            found = difflib.get_close_matches(key, sorted(near), n=1)
+            hint = f"; did you mean '{found[0]}'?" if found else ""
+            raise LMACError(f"{place}: unknown key '{key}'{hint}")
+
+
+def _check_script(file, text, script):
+    """Refuse a yaml file of another script."""
+    name = Path(script).name if script else None
+    if name not in SCRIPTS.values():
+        return
+    keys = _top_keys(text, file)
+    wanted, *_ = [key for key, owner in SCRIPTS.items() if owner == name]
+    owners = [owner for key, owner in SCRIPTS.items() if key in keys]
+    if not owners:
+        raise LMACError(
+            f"{file}: key '{wanted}' is missing, which {name} needs"
+        )
+    if owners[0] != name:
+        raise LMACError(
+            f"{file}: is a yaml file for {owners[0]}, not for {name}"
+        )
+
+
+def _top_keys(text, place):
+    """Top-level keys of a hyperpyyaml text."""
+    try:
+        # This loader passes over tags, whose objects are made later.
+        content = yaml.load(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise LMACError(f"{place}: is no yaml ({_one_line(error)})") from error
+    if not isinstance(content, dict):
+        raise LMACError(f"{place}: holds no keys, 'key: value' is needed")
+    return list(content)
+
+
+def _resolve(file, text, overrides):
+    """All content as plain values, and that of the keys without an object."""
+    try:
+        resolved = resolve_references(text, overrides).read()
+        root = yaml.compose(resolved, Loader=yaml.SafeLoader)
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise LMACError(f"{file}: {_one_line(cause)}") from error
+    plain = [item for item in root.value if not _has_object(item[1])]
+    node = yaml.MappingNode(root.tag, plain)
+    values = load_hyperpyyaml(yaml.serialize(node)) if plain else {}
+    content = {key.value: _content(value) for key, value in root.value}
+    return {**content, **values}, values
+
+
+def _has_object(node):
+    """Whether a yaml node holds a tag, that is, something to be made."""
+    if node.tag.startswith("!"):
+        return True
+    if isinstance(node, yaml.ScalarNode):
+        return False
+    return any(
+        _has_object(part)
+        for item in node.value
+        for part in (item if isinstance(item, tuple) else (item,))
+    )
+
+
+def _content(node):
+    """A yaml node as plain values."""
+    if isinstance(node, yaml.ScalarNode):
+        value = node.value
+    elif isinstance(node, yaml.SequenceNode):
+        value = [_content(item) for item in node.value]
+    else:
+        value = {_content(k): _content(v) for k, v in node.value}
+    return {node.tag: value} if node.tag.startswith("!") else value
+
+
+def _check_device(run_opts):
+    """Refuse a device that is not there, and a precision it does not have."""
+    name = run_opts["device"]
+    try:
+        device = torch.device(name or "cpu")
+    except RuntimeError as error:
+        raise LMACError(
+            f"device: {shown(name)} is none; cpu, cuda, cuda:0 or mps is "
+            "expected"
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= (
+        torch.cuda.device_count()
+    ):
+        raise LMACError(
+            f"device: {name} is not there, found {torch.cuda.device_count()} "
+            "CUDA devices"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise LMACError("device: mps is not there, it needs a Mac with a GPU")
+    for key in ("precision", "eval_precision"):
+        on_cpu = name == "cpu" or not torch.cuda.is_available()
+        if run_opts[key] == "fp16" and on_cpu:
+            raise LMACError(
+                f"{key}: fp16 needs a GPU; fp32 or bf16 is expected on a CPU"
+            )
+
+
+def _join_group(run_opts):
+    """Let several processes find each other, once."""
+    if torch.distributed.is_initialized():
+        return
+    sb.utils.distributed.ddp_init_group(run_opts)
+    # Its threads must end before the interpreter does.
+    atexit.register(_leave_group)
+
+
+def _leave_group():
+    """End the communication of several processes, if there are any."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _one_line(error):
+    """An error's text on one line."""
+    return " ".join(str(error).split())

@@ -1,0 +1,185 @@
+"""Sets of values that a key may have, each with a name for messages."""
+
+import math
+from typing import Callable, NamedTuple
+
+__all__ = [
+    "Kind",
+    "choice",
+    "either",
+    "listing",
+    "number",
+    "optional",
+    "whole",
+]
+
+
+class Kind(NamedTuple):
+    """A set of values, and how to name it in a message.
+
+    Arguments
+    ---------
+    name : str
+        Such as ``a number above 0``.
+    holds : callable
+        Tells whether a value is one of them.
+
+    Example
+    -------
+    >>> number(above=0).holds(0.1), number(above=0).holds(True)
+    (True, False)
+    """
+
+    name: str
+    holds: Callable
+
+
+def number(low=None, high=None, above=None, whole=False):
+    """Numbers in a range; neither NaN nor infinite, and no booleans.
+
+    Arguments
+    ---------
+    low, high : float
+        Least and largest one, or None.
+    above : float
+        What they must exceed, or None.
+    whole : bool
+        Whether only whole ones count.
+
+    Returns
+    -------
+    Kind
+    """
+    name = "a whole number" if whole else "a number"
+    if above is not None:
+        name += f" above {above}"
+    if low is not None:
+        name += f" of at least {low}"
+    if high is not None:
+        name += f" and at most {high}"
+
+    def holds(value):
+        """Whether it is one of these numbers."""
+        kinds = int if whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            return False
+        return (
+            math.isfinite(value)
+            and (low is None or value >= low)
+            and (high is None or value <= high)
+            and (above is None or value > above)
+        )
+
+    return Kind(name, holds)
+
+
+def whole(low, high=None):
+    """Whole numbers in a range.
+
+    Arguments
+    ---------
+    low, high : int
+        Least and largest one, or None.
+
+    Returns
+    -------
+    Kind
+    """
+    return number(low, high, whole=True)
+
+
+def choice(*values):
+    """One of some words.
+
+    Arguments
+    ---------
+    *values : str
+        The words.
+
+    Returns
+    -------
+    Kind
+    """
+    return Kind(
+        f"one of {', '.join(values)}",
+        lambda value: isinstance(value, str) and value in values,
+    )
+
+
+def listing(kind, at_least=1):
+    """Lists whose items are all of one kind.
+
+    Arguments
+    ---------
+    kind : Kind
+        Of an item.
+    at_least : int
+        Shortest length.
+
+    Returns
+    -------
+    Kind
+    """
+    empty = ", not empty," if at_least else ""
+    return Kind(
+        f"a list{empty} in which each item is {kind.name}",
+        lambda value: (
+            isinstance(value, list)
+            and len(value) >= at_least
+            and all(map(kind.holds, value))
+        ),
+    )
+
+
+def either(first, second):
+    """What is of one kind or of another.
+
+    Arguments
+    ---------
+    first, second : Kind
+        Both.
+
+    Returns
+    -------
+    Kind
+    """
+    return Kind(
+        f"{first.name} or {second.name}",
+        lambda value: first.holds(value) or second.holds(value),
+    )
+
+
+def optional(kind):
+    """What may be null as well.
+
+    Arguments
+    ---------
+    kind : Kind
+        What else it may be.
+
+    Returns
+    -------
+    Kind
+
+    Example
+    -------
+    >>> optional(number(above=0)).name
+    'a number above 0 or null'
+    """
+    return either(kind, Kind("null", lambda value: value is None))
+
+
+flag = Kind("True or False", lambda value: isinstance(value, bool))
+text = Kind("a text", lambda value: isinstance(value, str) and value.strip())
+path = Kind("a path", text.holds)
+table = Kind("names with values", lambda value: isinstance(value, dict))
+positive = number(above=0)
+weight = number(low=0)
+share = number(low=0, high=1)
+folds = Kind(
+    "a fold's number or a list of such numbers, not empty,",
+    either(whole(0), listing(whole(0))).holds,
+)
+names = either(text, listing(text))
+split = choice("train", "valid", "test")
+model = optional(path)

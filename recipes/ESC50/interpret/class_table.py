@@ -1,0 +1,77 @@
+"""The table by class of explanations of multi-label decisions."""
+
+from pathlib import Path
+
+from lmac_sb.data.manifest import labels_of
+from lmac_sb.metrics.summary import markdown_table, summarize
+from lmac_sb.utils.io import write_csv, write_in_one_step
+
+# Of the table by class; "ones" is the mask that keeps everything.
+COLUMNS = (
+    "right",
+    "event_mass",
+    "ones event_mass",
+    "other_mass",
+    "ones other_mass",
+    "event_auc",
+    "other_auc",
+    "AD",
+    "FF",
+    "Fid-In",
+)
+
+
+def tabulate(rows, method):
+    """Figures by class: does the explanation find its event and no other?
+
+    Arguments
+    ---------
+    rows : list of dict
+        Of each explanation and method.
+    method : str
+        The one to show.
+
+    Returns
+    -------
+    dict
+        Class, then all classes, to the figures of `COLUMNS`.
+    """
+    ones = {row["id"]: row for row in rows if row["method"] == "ones"}
+    own = [
+        {
+            **row,
+            **{f"ones {key}": x for key, x in ones[row["id"]].items()},
+            "right": float(row["decision"] in labels_of(row["label"])),
+        }
+        for row in rows
+        if row["method"] == method
+    ]
+    own.sort(key=lambda row: row["decision"])
+    everything = [{**row, "decision": "all classes"} for row in own]
+    return summarize(own + everything, by="decision", columns=COLUMNS)
+
+
+def write_classes(hparams, brain, n_clips):
+    """The table by class, as csv and Markdown."""
+    folder = Path(hparams["output_folder"])
+    summary = tabulate(brain.test_rows, brain.method)
+    explained = {row["id"].rsplit("-", 1)[0] for row in brain.test_rows}
+    write_csv(
+        folder / "classes.csv",
+        [
+            {"class": name, "figure": column, **values}
+            for name, figures in summary.items()
+            for column, values in figures.items()
+        ],
+    )
+    shown = {
+        f"{name} ({figures['right']['n']})": figures
+        for name, figures in summary.items()
+    }
+    found = [c for c in COLUMNS if c in summary["all classes"]]
+    table = markdown_table(shown, found, by="class (explanations)")
+    write_in_one_step(
+        folder / "classes.md", lambda file: print(table, file=file)
+    )
+    print(table)
+    print(f"{n_clips - len(explained)} of {n_clips} clips: no class decided")

@@ -1,0 +1,31 @@
+"""The clips of a run: made or found, listed, and part of what the run is."""
+
+from pathlib import Path
+
+from esc50_prepare import prepare_esc50
+
+from lmac_sb.data.scenes import make_scenes
+from lmac_sb.training.identity import data_identity, recordings
+
+
+def prepare_clips(claim, hparams, data_folder, scenes_folder=None, **options):
+    """Write the manifests, unless the folder belongs to a run on other data.
+
+    `options` are those of `prepare_esc50`, and `n_events` of the scenes, which
+    are made where there is no data_folder. Returns the folder of the data.
+    """
+    scenes = {k: options.pop(k) for k in ("n_events",) if k in options}
+    if data_folder is None:
+        data_folder = scenes_folder
+        make_scenes(data_folder, **scenes)
+    claim.check(
+        wham_folder=recordings(hparams.get("wham_folder")),
+        speech_folder=recordings(hparams.get("speech_folder")),
+    )
+
+    def accept(splits):
+        """Compare the data before the manifests are written."""
+        claim.check(data=data_identity(splits, data_folder))
+
+    accept(prepare_esc50(data_folder, accept=accept, **options))
+    return Path(data_folder)

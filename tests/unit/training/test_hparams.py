@@ -1,0 +1,312 @@
+"""From a command line to hyperparameters, and what is refused on the way."""
+
+from pathlib import Path
+
+import pytest
+
+from lmac_sb.training.hparams import SCRIPTS, load_hparams
+from lmac_sb.training.keys import KEYS
+from lmac_sb.utils.errors import LMACError
+
+RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "ESC50" / "interpret"
+HPARAMS = RECIPE / "hparams"
+FILES = sorted(
+    path.relative_to(HPARAMS).as_posix() for path in HPARAMS.rglob("*.yaml")
+)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Objects of the yaml may make folders."""
+    monkeypatch.chdir(tmp_path)
+
+
+def load(file, *overrides):
+    """Load a yaml file as the scripts do."""
+    return load_hparams([str(file), *overrides])
+
+
+def refused(file, *overrides):
+    """The one message of a refused command line."""
+    with pytest.raises(LMACError) as caught:
+        load(file, *overrides)
+    return str(caught.value)
+
+
+def user_yaml(tmp_path, old="", new="", name="lmac.yaml"):
+    """A user's own file: a shipped one with a change."""
+    text = (HPARAMS / name).read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return path
+
+
+def test_overrides(tmp_path):
+    """They replace values, also within others, and reach the objects."""
+    hparams = load(
+        HPARAMS / "lmac.yaml",
+        "--seed=7",
+        "--lr",
+        "0.5",
+        "--dataloader_options={num_workers: 1}",
+        "--device=cpu",
+    )
+    assert hparams.file == str(HPARAMS / "lmac.yaml")
+    assert hparams["seed"] == 7
+    assert hparams["lr_annealing"].lr == 0.5
+    assert hparams["output_folder"].endswith("/7")
+    # What an override does not name stays.
+    assert hparams["dataloader_options"] == {
+        "batch_size": hparams["batch_size"],
+        "num_workers": 1,
+        "pin_memory": False,
+    }
+    assert hparams.run_opts["device"] == "cpu"
+    assert "seed: 7" in hparams.overrides
+
+
+def test_object_as_override():
+    """SpeechBrain's tags work on the command line too."""
+    hparams = load(
+        HPARAMS / "lmac.yaml",
+        "--classifier=!new:torch.nn.Linear {in_features: 256, out_features: 3}",
+    )
+    assert hparams["classifier"].out_features == 3
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(
+    "key, near",
+    [
+        ("experiment_nam", "experiment_name"),
+        ("outputfolder", "output_folder"),
+        ("data-folder", "data_folder"),
+    ],
+)
+def test_unknown_key_on_the_command_line(file, key, near):
+    """Misspelt keys are told, with the one that was meant."""
+    assert refused(HPARAMS / file, f"--{key}=3") == (
+        f"command line: unknown key '{key}'; did you mean '{near}'?"
+    )
+
+
+def test_unknown_key_like_no_other():
+    """Then there is nothing to propose."""
+    message = refused(HPARAMS / "lmac.yaml", "--qqqq=3")
+    assert message == "command line: unknown key 'qqqq'"
+
+
+@pytest.mark.parametrize("key", ["reg_w_l2", "reg-w-l1"])
+def test_unknown_key_in_a_yaml(tmp_path, key):
+    """A user's file is read as strictly."""
+    path = user_yaml(tmp_path, "\nreg_w_l1:", f"\n{key}: 1\nreg_w_l1:")
+    message = refused(path)
+    assert message.startswith(f"{path}: unknown key '{key}'; did you mean")
+    assert "'reg_w_l1'" in message
+
+
+def test_own_key_that_is_used(tmp_path):
+    """A key of the user's own is fine where something refers to it."""
+    path = user_yaml(
+        tmp_path,
+        "\nexperiment_name: lmac",
+        "\nmine: a\nexperiment_name: !ref x_<mine>",
+    )
+    assert load(path, "--mine=b")["experiment_name"] == "x_b"
+
+
+def test_missing_yaml(tmp_path):
+    """The file and what it is; where one of its name lies below, that one."""
+    path = tmp_path / "nowhere.yaml"
+    assert refused(path) == f"{path}: no such file, a yaml file is needed"
+    assert refused(HPARAMS / "lmac_psi.yaml").endswith(
+        f"is needed; did you mean {HPARAMS / 'variants' / 'lmac_psi.yaml'}?"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [1, 2\nb: 3\n",
+        "seed: 1\nseed: 2\n",
+        "seed: !ref <nowhere>\n",
+        "lr: !new:nowhere.Thing\n",
+        "lr: !new:lmac_sb.training.brain.OneCyle\n",
+        "lr: !new:lmac_sb.training.brain.OneCycle\n    rate: 3\n",
+        "lr: !new:lmac_sb.training.brain.OneCycle\n    lr: -1\n",
+        "lr: !wrong 3\n",
+        "- seed\n- lr\n",
+        "just text\n",
+        "",
+        "seed: 1\n\tlr: 2\n",
+        b"\xff\xfe\x00seed: 1",
+    ],
+)
+def test_broken_yaml(tmp_path, text):
+    """One message that names the file."""
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    message = refused(path)
+    assert message.startswith(f"{path}: ") or message.startswith("lr, warmup")
+    assert message.split(": ", 1)[1].strip()
+
+
+@pytest.mark.parametrize("override", ["--lr=[1, 2", "--lr={a", "--lr='x"])
+def test_broken_override(override):
+    """No yaml on the command line."""
+    assert refused(HPARAMS / "lmac.yaml", override).startswith("command line")
+
+
+def test_placeholder():
+    """A value that must be given is named."""
+    message = refused(HPARAMS / "lmac_cnn14.yaml")
+    assert message.startswith(f"{HPARAMS / 'lmac_cnn14.yaml'}: ")
+    assert "data_folder" in message and "PLACEHOLDER" in message
+
+
+def test_bad_value_in_an_object():
+    """The message of the library's own check comes through."""
+    message = refused(
+        HPARAMS / "lmac.yaml", "--lr_annealing={lr: 1, warmup: 2}"
+    )
+    assert message.startswith("lr, warmup: 1, 2")
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("l_in_w=abc", "l_in_w is 'abc', a number of at least 0 is expected"),
+        ("lr=0", "lr is 0, a number above 0 is expected"),
+        ("lr=.nan", "lr is nan, a number above 0 is expected"),
+        ("number_of_epochs=-1", "a whole number of at least 1 is expected"),
+        ("batch_size=2.5", "batch_size is 2.5, a whole number of at least 1"),
+        ("l_out_type=CE", "l_out_type is 'CE', one of ce, probability is"),
+        ("train_fold_nums=[1, x]", "train_fold_nums is [1, 'x'], "),
+        ("finetuning=1", "finetuning is 1, True or False is expected"),
+        ("save_folder=null", "save_folder is null, a path is expected"),
+        ("noisy_splits=[tran]", "in which each item is one of train, valid"),
+        ("dataloader_options=4", "names with values is expected"),
+    ],
+)
+def test_value_that_a_key_cannot_have(option, told):
+    """The file, the key, what was found and what is expected."""
+    file = HPARAMS / "lmac.yaml"
+    message = refused(file, f"--{option}")
+    assert message.startswith(f"{file}: {option.split('=')[0]} is ")
+    assert told in message
+
+
+def test_numbers_are_read_as_the_objects_get_them():
+    """`1e-3` is a number for hyperpyyaml, though a text for plain yaml."""
+    hparams = load(HPARAMS / "lmac.yaml", "--lr=1e-3")
+    assert hparams["lr"] == hparams.resolved["lr"] == 0.001
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "a yaml file is needed first"),
+        (["--seed=1", "--seed", "2"], "--seed is given twice"),
+        (["--device=cpu", "--device=cpu"], "--device is given twice"),
+        (["--lr"], "--lr has no value"),
+        (["--lr="], "--lr has no value"),
+        (["--lr", "--seed=1"], "--lr has no value"),
+        (["more"], "'more' is no option"),
+        (["--lr=1", "2"], "'2' is no option"),
+        (["--precision=fp17"], "invalid choice: 'fp17'"),
+        (["--max_grad_norm=x"], "--max_grad_norm: invalid float value: 'x'"),
+        (["--noprogresbar=1"], "did you mean 'noprogressbar'?"),
+    ],
+)
+def test_bad_command_line(arguments, told, capsys):
+    """One line, and nothing of argparse's own."""
+    file = [HPARAMS / "lmac.yaml"] if arguments else []
+    with pytest.raises(LMACError) as caught:
+        load_hparams([*map(str, file), *arguments])
+    assert str(caught.value).startswith("command line: ")
+    assert told in str(caught.value)
+    assert capsys.readouterr().err == ""
+
+
+def test_help(capsys):
+    """Is printed."""
+    with pytest.raises(SystemExit) as stop:
+        load_hparams(["--help"])
+    assert not stop.value.code
+    assert "--device" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("device=cuda:99", "device: cuda:99 is not there, found"),
+        ("device=gpu", "device: 'gpu' is none; cpu, cuda, cuda:0 or mps"),
+        ("device=mps", "device: mps is not there"),
+    ],
+)
+def test_device_that_is_not_there(option, told, monkeypatch):
+    """Before anything is made."""
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    assert told in refused(HPARAMS / "lmac.yaml", f"--{option}")
+
+
+@pytest.mark.parametrize("key", ["precision", "eval_precision"])
+def test_half_precision_of_a_gpu(key):
+    """A CPU does not have it."""
+    message = refused(HPARAMS / "lmac.yaml", "--device=cpu", f"--{key}=fp16")
+    assert message.startswith(f"{key}: fp16 needs a GPU")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_yaml_of_another_script(file, tmp_path):
+    """Each shipped file is taken by its own script alone."""
+    options = [str(HPARAMS / file), f"--data_folder={tmp_path}"]
+    taken = []
+    for script in sorted(set(SCRIPTS.values())):
+        try:
+            load_hparams(options, f"somewhere/{script}")
+            taken.append(script)
+        except LMACError as error:
+            told = str(error)
+            assert f"{file}: is a yaml file for " in told
+            assert told.endswith(f", not for {script}")
+    table = RECIPE.parents[2] / "tests" / "recipes" / "ESC50.csv"
+    (row,) = [
+        line
+        for line in table.read_text("utf-8").splitlines()
+        if f"/{file}," in line
+    ]
+    assert taken == [row.split(",")[2].rsplit("/", 1)[-1]]
+
+
+def test_yaml_of_no_script(tmp_path):
+    """What the script needs is named."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: 1\n", encoding="utf-8")
+    with pytest.raises(LMACError) as caught:
+        load_hparams([str(path)], "train_lmac.py")
+    assert str(caught.value) == (
+        f"{path}: key 'lmac_loss' is missing, which train_lmac.py needs"
+    )
+
+
+def test_every_shipped_key_is_declared():
+    """With a meaning; and none is declared that no file has."""
+    shipped = {
+        line.split(":")[0]
+        for path in HPARAMS.rglob("*.yaml")
+        for line in path.read_text("utf-8").splitlines()
+        if line[:1].isalpha() or line.startswith("__")
+    }
+    assert shipped == set(KEYS)
+    assert all(key.text for key in KEYS.values())
+
+
+def test_missing_key(tmp_path):
+    """Told when it is needed, with the file."""
+    path = user_yaml(tmp_path, "\nsave_clips: 8", "\n#")
+    hparams = load(path)
+    with pytest.raises(LMACError) as caught:
+        hparams["save_clips"]
+    assert str(caught.value) == f"{path}: key 'save_clips' is missing"

@@ -1,0 +1,240 @@
+"""What a run is: which changes are refused, and in which words."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import lmac_sb
+from lmac_sb.training.hparams import load_hparams
+from lmac_sb.training.identity import (
+    NEUTRAL,
+    Claim,
+    data_identity,
+    recordings,
+    weights_identity,
+)
+from lmac_sb.training.keys import KEYS
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import read_json, write_json
+
+RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "ESC50" / "interpret"
+LMAC = RECIPE / "hparams" / "lmac.yaml"
+
+
+def claim(folder, *options, file=LMAC, neutral=()):
+    """The claim of a run in this folder."""
+    hparams = load_hparams([str(file), f"--output_folder={folder}", *options])
+    return Claim(hparams, neutral)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Folder of a run that has kept a checkpoint."""
+    claim(tmp_path).take()
+    (tmp_path / "save" / "CKPT+1").mkdir(parents=True)
+    return tmp_path
+
+
+def refused(other, **parts):
+    """Why another run is refused."""
+    before = other.path.read_bytes()
+    with pytest.raises(LMACError) as caught:
+        other.check(**parts)
+    assert other.path.read_bytes() == before
+    message = str(caught.value)
+    assert message.startswith(f"output_folder: the run in {other.folder} has ")
+    assert "choose another --experiment_name or --output_folder" in message
+    return message.split(" has ", 1)[1].split("; choose")[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--reg_w_l1=99"], "reg_w_l1 4, now it is 99"),
+        (
+            ["--reg_w_l1=99", "--l_out_type=ce"],
+            "l_out_type probability, now it is ce, reg_w_l1 4, now it is 99",
+        ),
+        (["--seed=7"], "seed 1234, now it is 7"),
+        (["--n_classes=50"], "n_classes 10, now it is 50"),
+        (["--lr=3e-3"], "lr 0.002, now it is 0.003"),
+        (["--batch_size=5"], "batch_size 4, now it is 5"),
+        (["--train_fold_nums=[1]"], "train_fold_nums [1, 2, 3], now it is [1]"),
+        (["--signal_length_s=2"], "signal_length_s null, now it is 2"),
+        (["--mask_domain=log1p"], "mask_domain linear, now it is log1p"),
+        (["--precision=bf16"], "--precision fp32, now it is bf16"),
+        (["--max_grad_norm=1"], "--max_grad_norm 5.0, now it is 1.0"),
+        # Within an object, where no plain key differs.
+        (
+            ["--decoder={width: 16}"],
+            "decoder.width 32, now it is 16",
+        ),
+        (
+            ["--frozen_classifier={evidence: False}"],
+            "frozen_classifier.evidence true, now it is false",
+        ),
+        (["--dataloader_options={drop_last: True}"], None),
+    ],
+)
+def test_what_changes_a_result(run, options, told):
+    """Is refused with the key, the old value and the new one."""
+    found = refused(claim(run, *options))
+    assert told is None or told in found
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "experiment_name=other",
+        "save_clips=0",
+        "interpret_period=1",
+        "use_tensorboard=True",
+        "train_log=elsewhere.txt",
+        "audio_cache=cache",
+        "data_folder=moved",
+        "classifier_folder=moved",
+        "skip_bad_clips=True",
+        "dataloader_options={num_workers: 2, pin_memory: True}",
+        "noprogressbar",
+        "ckpt_interval_steps=1",
+        "test_only",
+        "number_of_epochs=16",
+    ],
+)
+def test_what_changes_no_result(run, option):
+    """Goes on."""
+    claim(run, f"--{option}").check()
+
+
+def test_every_key_either_counts_or_is_neutral(tmp_path):
+    """A key that the identity forgets would be claimed without a run."""
+    for file in sorted(RECIPE.glob("hparams/**/*.yaml")):
+        hparams = load_hparams([str(file), f"--data_folder={tmp_path}"])
+        counted = Claim(hparams).identity
+        assert set(hparams) - set(counted) <= set(NEUTRAL), file
+    assert set(NEUTRAL) - set(KEYS) == {
+        "num_workers",
+        "pin_memory",
+        "prefetch_factor",
+        "persistent_workers",
+    }
+
+
+def test_fewer_epochs(run):
+    """Cannot be had of a run that went further."""
+    assert refused(claim(run, "--number_of_epochs=3")) == (
+        "number_of_epochs 15, now it is 3, and only more can go on"
+    )
+
+
+def test_another_version(run, monkeypatch):
+    """Results may depend on it."""
+    old = lmac_sb.__version__
+    monkeypatch.setattr(lmac_sb, "__version__", "99.0")
+    assert refused(claim(run)) == f"lmac_sb {old}, now it is 99.0"
+
+
+def test_parts(tmp_path):
+    """What the settings only point to counts by its content."""
+    run = tmp_path
+    mine = claim(run)
+    mine.take(data={"sha256": "a", "what": "3 train clips of x"})
+    (run / "save" / "CKPT+1").mkdir(parents=True)
+    claim(run).check(data={"sha256": "a", "what": "3 train clips of y"})
+    other = {"sha256": "b", "what": "4 train clips of y"}
+    assert refused(claim(run), data=other) == (
+        "another data (3 train clips of x), now it is 4 train clips of y"
+    )
+    changed = {"sha256": "b", "what": "3 train clips of x"}
+    assert refused(claim(run), data=changed) == (
+        "another data: 3 train clips of x has changed since"
+    )
+    # A run of before, in which it was not known.
+    assert "another judge_folder (unknown), now it is m" in refused(
+        claim(run), judge_folder={"sha256": "c", "what": "m"}
+    )
+    assert claim(run).compared["seed"] == 1234
+    assert mine.compared["data"] == "a"
+
+
+def test_first_attempt_that_failed_claims_nothing(tmp_path):
+    """As long as nothing is kept, the next one may be another run."""
+    claim(tmp_path).take()
+    other = claim(tmp_path, "--lr=1")
+    other.take()
+    assert read_json(other.path)["lr"] == 1
+    (tmp_path / "save" / "CKPT+1").mkdir(parents=True)
+    assert refused(claim(tmp_path)) == "lr 1, now it is 0.002"
+
+
+@pytest.mark.parametrize(
+    "kept", ["save/dictionary.ckpt", "rows/a.jsonl", "roar.csv", "key.json"]
+)
+def test_what_makes_a_folder_taken(tmp_path, kept):
+    """All that another run would go on from, or overwrite."""
+    claim(tmp_path).take()
+    (tmp_path / kept).parent.mkdir(exist_ok=True)
+    (tmp_path / kept).write_text("")
+    refused(claim(tmp_path, "--lr=1"))
+
+
+def test_checkpoints_of_nobody(tmp_path):
+    """Are not taken for this run's."""
+    save = tmp_path / "other"
+    (save / "CKPT+1").mkdir(parents=True)
+    mine = claim(tmp_path / "run", f"--save_folder={save}")
+    with pytest.raises(LMACError, match=f"save_folder: {save} holds checkpo"):
+        mine.check()
+
+
+def test_keys_of_one_script(tmp_path):
+    """What cannot change the results of that script alone."""
+    mine = claim(tmp_path, neutral=["batch_size"])
+    mine.take()
+    (tmp_path / "results.csv").write_text("")
+    claim(tmp_path, "--batch_size=9", neutral=["batch_size"]).check()
+    write_json(mine.path, {**mine.identity, "seed": 1})
+    refused(claim(tmp_path, neutral=["batch_size"]))
+
+
+def test_data():
+    """Order and place do not count; class, length, rate and split do."""
+    clip = {"num_samples": 5, "sample_rate": 8, "class_string": "dog"}
+    one = {"train": {"a": clip, "b": clip}, "test": {"c": clip}}
+    found = data_identity(one, "x")
+    assert found["what"] == "2 train, 1 test clips of x"
+    same = {"test": {"c": clip}, "train": {"b": clip, "a": clip}}
+    assert data_identity(same, "y")["sha256"] == found["sha256"]
+    for key, value in (
+        ("num_samples", 6),
+        ("sample_rate", 9),
+        ("class_string", "cat"),
+    ):
+        other = {**one, "test": {"c": {**clip, key: value}}}
+        assert data_identity(other, "x")["sha256"] != found["sha256"]
+    swapped = {"train": one["test"], "test": one["train"]}
+    assert data_identity(swapped, "x")["sha256"] != found["sha256"]
+
+
+def test_recordings(tmp_path):
+    """Names and sizes, below whatever folder; only sounds."""
+    for base in ("a", "b"):
+        (tmp_path / base / "tr").mkdir(parents=True)
+        (tmp_path / base / "tr" / "1.WAV").write_bytes(b"123")
+    (tmp_path / "b" / "notes.txt").write_text("no sound")
+    first, second = (recordings(tmp_path / base) for base in "ab")
+    assert first["sha256"] == second["sha256"]
+    assert second["what"] == f"1 recordings of {tmp_path / 'b'}"
+    (tmp_path / "b" / "tr" / "2.flac").write_bytes(b"1")
+    assert recordings(tmp_path / "b")["sha256"] != first["sha256"]
+    assert recordings(None) == {"sha256": None, "what": "none"}
+
+
+def test_weights():
+    """All modules count, in their order."""
+    first, second = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    found = weights_identity("m", first, second)
+    assert found["what"] == "m"
+    assert found["sha256"] == weights_identity("n", first, second)["sha256"]
+    assert found["sha256"] != weights_identity("m", second, first)["sha256"]
