@@ -205,12 +205,8 @@ def _explain(options):
     for file in bar:
         try:
             explanation = interpreter.explain_file(
-                file, target, options.threshold, options.refine
+                file, target, options.threshold, options.refine, unrefined=True
             )
-            if explanation.refine_steps:
-                explanation.unrefined = interpreter.explain_file(
-                    file, target, options.threshold, 0
-                )
             folder = _own_folder(out, file)
             explanation.save(folder, options.format)
         except (LMACError, OSError) as error:

@@ -27,6 +27,11 @@ def write_results(output_folder, rows, seconds, methods, origin):
     origin : dict
         Where the rows came from, kept as ``provenance.json``.
 
+    Returns
+    -------
+    pathlib.Path
+        The summary as Markdown.
+
     Raises
     ------
     LMACError
@@ -44,13 +49,15 @@ def write_results(output_folder, rows, seconds, methods, origin):
         if lines:
             stem = output_folder / f"steps {setting}".replace(" ", "_")
             draw_passes(stem, lines, STEPS_METRICS)
-    print((output_folder / "summary.md").read_text(encoding="utf-8"))
+    summary = output_folder / "summary.md"
+    print(summary.read_text(encoding="utf-8"))
     print(f"all rows, tables and figures: {output_folder}")
     failed = [row for row in rows if row.get("error")]
     for row in failed:
         print(f"{row['setting']}, {row['method']}, {row['id']}: {row['error']}")
     if failed:
         raise LMACError(f"{len(failed)} rows failed, see {output_folder}")
+    return summary
 
 
 def _table(rows):

@@ -294,6 +294,15 @@ def decides_by_weights(methods):
     ------
     LMACError
         Names the method.
+
+    Example
+    -------
+    >>> from lmac_sb.methods.registry import make_methods
+    >>> decides_by_weights(make_methods(["saliency"], {"lmac": None}))
+    >>> decides_by_weights(make_methods(["random"], {"lmac": None}))
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: randomisation_methods: 'random' does not look at the ...
     """
     for name, method in methods.items():
         if method.kind not in ("mask", "scores"):

@@ -4,7 +4,7 @@ The only place that knows the order of the steps; training, evaluation and
 inference call it.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 
@@ -66,6 +66,9 @@ class Explanation:
         Explained class, [batch].
     magnitude : torch.Tensor
         Linear magnitude of the input, [batch, time, freq].
+    unrefined : Explanation
+        The same with the decoder's own mask, where steps were taken and it
+        was asked for; else None.
 
     Example
     -------
@@ -81,6 +84,7 @@ class Explanation:
     logits_out: torch.Tensor
     decision: torch.Tensor
     magnitude: torch.Tensor
+    unrefined: object = field(default=None, kw_only=True)
 
 
 class Explainer:
@@ -155,6 +159,7 @@ class Explainer:
         sounds=True,
         check=True,
         refine_steps=None,
+        unrefined=False,
     ):
         """Explain a batch of waveforms.
 
@@ -177,6 +182,9 @@ class Explainer:
             more passes of the classifier.
         refine_steps : int
             Steps of the refiner; default those of the constructor.
+        unrefined : bool
+            Whether to keep the explanation by the decoder's own mask as well,
+            where steps are taken; it has the analysis and the mask in common.
 
         Returns
         -------
@@ -200,6 +208,7 @@ class Explainer:
             "sounds": sounds,
             "check": check,
             "refine_steps": refine_steps,
+            "unrefined": unrefined,
         }
         if lengths is None or (lengths == 1).all():
             return self._explain(wavs, target, **options)
@@ -214,12 +223,22 @@ class Explainer:
             places.append(rows)
         return _merge(parts, places, wavs.shape[1], self.features)
 
-    def _explain(self, wavs, target, threshold, sounds, check, refine_steps):
+    def _explain(self, wavs, target, refine_steps, unrefined, **options):
         """Explain clips of one length."""
         analysis = self.analyze(wavs, target)
         mask = self.mask(analysis, target)
-        if refine_steps:
-            mask = self.refine(analysis, mask, refine_steps, target)
+        if not refine_steps:
+            return self._finish(analysis, mask, target, **options)
+        better = self.refine(analysis, mask, refine_steps, target)
+        explanation = self._finish(analysis, better, target, **options)
+        if unrefined:
+            explanation.unrefined = self._finish(
+                analysis, mask, target, **options
+            )
+        return explanation
+
+    def _finish(self, analysis, mask, target, threshold, sounds, check):
+        """Make a mask binary if asked to, and classify both sides."""
         if threshold is not None:
             mask = binarize(mask, threshold)
         return self.complete(analysis, mask, target, sounds, check)
@@ -490,15 +509,18 @@ def _merge(parts, places, n_samples, features):
     """One zero-padded explanation out of explanations of several lengths."""
     n_clips = sum(len(rows) for rows in places)
     merged = {}
-    for field in fields(Explanation):
-        values = [getattr(part, field.name) for part in parts]
+    for name in (entry.name for entry in fields(Explanation)):
+        values = [getattr(part, name) for part in parts]
         if values[0] is None:
-            merged[field.name] = None
+            merged[name] = None
+            continue
+        if isinstance(values[0], Explanation):
+            merged[name] = _merge(values, places, n_samples, features)
             continue
         shape = list(values[0].shape)
-        if field.name in ("waveform", "residual"):
+        if name in ("waveform", "residual"):
             shape[1] = n_samples
-        elif field.name in ("mask", "magnitude"):
+        elif name in ("mask", "magnitude"):
             shape[1] = features.n_frames(n_samples)
         whole = values[0].new_zeros([n_clips, *shape[1:]])
         for value, rows in zip(values, places):
@@ -506,5 +528,5 @@ def _merge(parts, places, n_samples, features):
                 whole[rows] = value
             else:
                 whole[rows, : value.shape[1]] = value
-        merged[field.name] = whole
+        merged[name] = whole
     return Explanation(**merged)

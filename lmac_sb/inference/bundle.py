@@ -93,33 +93,42 @@ def check_sums(folder):
     lmac_sb.LMACError: .../a.txt: changed, ...
     """
     folder = Path(folder)
-    sums = folder / SUMS
-    if not sums.is_file():
-        raise LMACError(
-            f"{sums}: no such file; a folder written by `lmac export` is needed"
-        )
-    try:
-        lines = sums.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise LMACError(f"{sums}: is no text ({error})") from error
-    names = []
-    for line in lines:
-        checksum, _, name = line.partition("  ")
+    sums = _read_sums(folder)
+    for name, checksum in sums.items():
         path = folder / name
-        if not name or os.path.isabs(name) or ".." in Path(name).parts:
-            raise LMACError(
-                f"{sums}: {shown(line)} names no file of this folder"
-            )
         # Of os: that of pathlib fails where the name is too long for a file.
         if not os.path.isfile(path):
-            raise LMACError(f"{sums}: names {shown(name)}, no such file")
+            raise LMACError(
+                f"{folder / SUMS}: names {shown(name)}, no such file"
+            )
         if file_sha256(path) != checksum:
             raise LMACError(
                 f"{path}: changed, its checksum is not the one in {SUMS}; get "
                 "the folder again from where it came"
             )
-        names.append(name)
-    return names
+    return list(sums)
+
+
+def _read_sums(folder):
+    """Name to checksum of the files that a folder says it has."""
+    path = folder / SUMS
+    if not path.is_file():
+        raise LMACError(
+            f"{path}: no such file; a folder written by `lmac export` is needed"
+        )
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise LMACError(f"{path}: is no text ({error})") from error
+    sums = {}
+    for line in lines:
+        checksum, _, name = line.partition("  ")
+        if not name or os.path.isabs(name) or ".." in Path(name).parts:
+            raise LMACError(
+                f"{path}: {shown(line)} names no file of this folder"
+            )
+        sums[name] = checksum
+    return sums
 
 
 def find_bundle(source, savedir=None):
@@ -250,9 +259,10 @@ def load_weights(hparams, folder):
     hparams : dict
         From `read_hparams`.
     folder : str or Path
-        Where they come from. For each entry of the pretrainer's loadables it
-        holds ``<name>.safetensors`` or ``<name>.ckpt``, for the label encoder
-        ``label_encoder.txt`` or ``.ckpt``.
+        Where they come from, checked by `find_bundle`. For each entry of the
+        pretrainer's loadables it holds ``<name>.safetensors`` or
+        ``<name>.ckpt``, for the label encoder ``label_encoder.txt`` or
+        ``.ckpt``.
 
     Raises
     ------
@@ -274,7 +284,7 @@ def load_weights(hparams, folder):
                 f"{path}: the pretrainer has {name}; leave them out, the "
                 "files lie in the folder"
             )
-    vouched = check_sums(folder)
+    vouched = _read_sums(folder)
     for name, item in pretrainer.loadables.items():
         if isinstance(item, CategoricalEncoder):
             kinds, hook = ("txt", "ckpt"), load_labels

@@ -58,8 +58,8 @@ class AudioExplanation(Explanation):
     metrics : list of dict
         Name to number for each clip, see `lmac_sb.metrics`.
     unrefined : AudioExplanation
-        The same clips with the decoder's own masks, to compare with, or None;
-        set by whoever explains twice.
+        The same clips with the decoder's own masks, to compare with, where
+        steps were taken and it was asked for; else None.
 
     Example
     -------
@@ -77,7 +77,6 @@ class AudioExplanation(Explanation):
     refine_steps: int
     windows: list
     metrics: list
-    unrefined: object = None
 
     def __len__(self):
         """Number of clips."""

@@ -223,7 +223,12 @@ class LMACInterpreter(Pretrained):
         return explanation.waveform, explanation.labels[0], self.sample_rate
 
     def explain_file(
-        self, path, target=None, threshold=None, refine_steps=None
+        self,
+        path,
+        target=None,
+        threshold=None,
+        refine_steps=None,
+        unrefined=False,
     ):
         """Explain the decision on a file of any length.
 
@@ -244,6 +249,9 @@ class LMACInterpreter(Pretrained):
         refine_steps : int
             Gradient steps from the decoder's mask, see `Refiner`;
             default those of the model.
+        unrefined : bool
+            Whether to keep the explanation by the decoder's own mask as well,
+            where steps are taken.
 
         Returns
         -------
@@ -252,7 +260,7 @@ class LMACInterpreter(Pretrained):
         """
         targets = self._targets(target, 1)
         wav = self.load_audio(path)
-        how = self._how(threshold, refine_steps)
+        how = self._how(threshold, refine_steps, unrefined)
         (part,) = self._explain([wav], targets, how)
         return self._assemble([wav], [part], how, [str(path)])
 
@@ -263,6 +271,7 @@ class LMACInterpreter(Pretrained):
         target=None,
         threshold=None,
         refine_steps=None,
+        unrefined=False,
     ):
         """Explain waveforms in memory.
 
@@ -280,6 +289,8 @@ class LMACInterpreter(Pretrained):
         refine_steps : int
             Gradient steps from the decoder's masks; default those of the
             model.
+        unrefined : bool
+            See `explain_file`.
 
         Returns
         -------
@@ -301,16 +312,20 @@ class LMACInterpreter(Pretrained):
             if not clip.isfinite().all():
                 raise LMACError(f"wavs: NaN or infinite samples in clip {i}")
         targets = self._targets(target, len(clips))
-        how = self._how(threshold, refine_steps)
+        how = self._how(threshold, refine_steps, unrefined)
         parts = self._explain(clips, targets, how)
         return self._assemble(clips, parts, how, [None] * len(clips))
 
-    def _how(self, threshold, refine_steps):
+    def _how(self, threshold, refine_steps, unrefined):
         """What the explainer is asked for, checked before the work starts."""
         if refine_steps is None:
             refine_steps = self.explainer.refine_steps
         self.explainer.check_refinement(refine_steps)
-        return {"threshold": threshold, "refine_steps": refine_steps}
+        return {
+            "threshold": threshold,
+            "refine_steps": refine_steps,
+            "unrefined": unrefined,
+        }
 
     def _targets(self, target, n_clips):
         """Class numbers, one a clip, or None."""
@@ -372,7 +387,6 @@ class LMACInterpreter(Pretrained):
     def _explain_windows(self, wavs, targets, how):
         """Explain equally long windows [batch, samples] as training would."""
         n_samples = wavs.shape[1]
-        n_frames = self.explainer.features.n_frames(n_samples)
         shortest = round(MIN_LENGTH_S * self.sample_rate)
         padded = fit_length(wavs, max(n_samples, shortest))
         ready = [self.preprocess.process(x, self.sample_rate) for x in padded]
@@ -383,7 +397,15 @@ class LMACInterpreter(Pretrained):
         )
         # Back to the input's level, which preprocessing has taken away.
         peaks = wavs.abs().amax(1, keepdim=True)
+        return self._at_level(found, peaks, n_samples)
+
+    def _at_level(self, found, peaks, n_samples):
+        """What the explainer found, on the CPU, at a level, unpadded."""
+        if found is None:
+            return None
+        n_frames = self.explainer.features.n_frames(n_samples)
         return SimpleNamespace(
+            unrefined=self._at_level(found.unrefined, peaks, n_samples),
             waveform=found.waveform[:, :n_samples].cpu() * peaks,
             residual=found.residual[:, :n_samples].cpu() * peaks,
             mask=found.mask[:, :n_frames].cpu(),
@@ -398,61 +420,38 @@ class LMACInterpreter(Pretrained):
     def _explain_long(self, wav, target, how):
         """Explain overlapping windows of one clip and cross-fade them."""
         n_samples = len(wav)
-        features = self.explainer.features
-        hop = features.hop_samples
-        shape = (1, features.n_frames(n_samples), features.n_bins)
-        waveform, residual = mapped((1, n_samples)), mapped((1, n_samples))
-        mask = mapped(shape, torch.half)
         stride = self.window - self.overlap
         # The last window is longer than an overlap.
         starts = range(0, n_samples - self.overlap, stride)
-        shares, metrics, windows = [], [], []
-        sums = dict.fromkeys(("logits", "logits_in", "logits_out"), 0)
+        whole, unrefined = _Whole(self, n_samples), None
         for start in starts:
             stop = min(start + self.window, n_samples)
             part = self._explain_windows(wav[None, start:stop], target, how)
             edges = (start > 0, start != starts[-1])
-            fade = self._fade(torch.arange(stop - start), *edges)
-            waveform[0, start:stop] += fade * part.waveform[0]
-            residual[0, start:stop] += fade * part.residual[0]
-            n_frames = part.mask.shape[1]
-            rows = slice(start // hop, start // hop + n_frames)
-            frames = self._fade(torch.arange(n_frames) * hop, *edges)
-            mask[0, rows] += (frames[:, None] * part.mask[0]).half()
-            share = float(fade.sum()) / n_samples
-            shares.append(share)
-            for name in sums:
-                p = getattr(part, name).softmax(1)
-                sums[name] = sums[name] + share * p.double()
-            metrics.append(_metrics(part))
-            windows.append(self._window(part, start, stop))
-        logits = {
-            name: total.clamp_min(1e-30).log().float()
-            for name, total in sums.items()
-        }
-        decision = logits["logits"].argmax(1)
-        if target is not None:
-            decision = torch.tensor(target)
-        whole = SimpleNamespace(
-            waveform=waveform,
-            residual=residual,
-            mask=part.mask,
-            magnitude=None,
-            decision=decision,
-            windows=windows,
-            **logits,
-        )
-        whole.metrics = _metrics(whole)
-        for name, metric in METRICS.items():
-            if metric.needs == "mask":
-                whole.metrics[name] = sum(
-                    share * row[name] for share, row in zip(shares, metrics)
-                )
-        whole.mask = mask
-        return whole
+            whole.add(part, start, stop, edges)
+            if part.unrefined is not None:
+                unrefined = unrefined or _Whole(self, n_samples)
+                unrefined.add(part.unrefined, start, stop, edges)
+        explained = whole.finish(target)
+        if unrefined is not None:
+            explained.unrefined = unrefined.finish(target)
+        return explained
 
-    def _fade(self, places, fades_in, fades_out):
-        """Weight of a window at so many samples from its start."""
+    def fade(self, places, fades_in, fades_out):
+        """Weight of a window of a long clip.
+
+        Arguments
+        ---------
+        places : torch.Tensor
+            In samples from its start, [places].
+        fades_in, fades_out : bool
+            Whether another window comes before and after it.
+
+        Returns
+        -------
+        torch.Tensor
+            In [0, 1], [places]; those of two windows add up to 1.
+        """
         weight = torch.ones(len(places))
         if fades_in:
             weight = weight * (places / self.overlap).clamp(max=1)
@@ -462,8 +461,20 @@ class LMACInterpreter(Pretrained):
             weight = weight * (1 - gone.clamp(0, 1))
         return weight
 
-    def _window(self, part, start, stop):
-        """Place, decision and probabilities of one window."""
+    def describe(self, part, start, stop):
+        """Place, decision and probabilities of one window.
+
+        Arguments
+        ---------
+        part : Explanation
+            Of the window.
+        start, stop : int
+            In samples.
+
+        Returns
+        -------
+        dict
+        """
         c = int(part.decision[0])
         return {
             "start": start / self.sample_rate,
@@ -496,19 +507,93 @@ class LMACInterpreter(Pretrained):
         }
         for part, clip in zip(parts, clips):
             if not hasattr(part, "windows"):
-                part.windows = [self._window(part, 0, len(clip))]
+                part.windows = [self.describe(part, 0, len(clip))]
                 part.metrics = _metrics(part)
+        unrefined = None
+        if parts[0].unrefined is not None:
+            unrefined = self._assemble(
+                clips,
+                [part.unrefined for part in parts],
+                {**how, "refine_steps": 0},
+                files,
+            )
         return AudioExplanation(
             **merged,
+            unrefined=unrefined,
             wavs=_pad_and_join([clip[None] for clip in clips]),
             n_samples=[len(clip) for clip in clips],
             classes=self.classes,
             features=self.explainer.features,
             files=files,
-            **how,
+            threshold=how["threshold"],
+            refine_steps=how["refine_steps"],
             windows=[part.windows for part in parts],
             metrics=[part.metrics for part in parts],
         )
+
+
+class _Whole:
+    """A long clip, put together of its windows; its sounds lie on disk."""
+
+    def __init__(self, interpreter, n_samples):
+        self.interpreter = interpreter
+        self.n_samples = n_samples
+        features = interpreter.explainer.features
+        self.hop = features.hop_samples
+        shape = (1, features.n_frames(n_samples), features.n_bins)
+        self.waveform = mapped((1, n_samples))
+        self.residual = mapped((1, n_samples))
+        self.mask = mapped(shape, torch.half)
+        self.shares, self.metrics, self.windows = [], [], []
+        self.sums = dict.fromkeys(("logits", "logits_in", "logits_out"), 0)
+
+    def add(self, part, start, stop, edges):
+        """Add a window, faded where others overlap with it."""
+        fade = self.interpreter.fade(torch.arange(stop - start), *edges)
+        self.waveform[0, start:stop] += fade * part.waveform[0]
+        self.residual[0, start:stop] += fade * part.residual[0]
+        n_frames = part.mask.shape[1]
+        rows = slice(start // self.hop, start // self.hop + n_frames)
+        places = torch.arange(n_frames) * self.hop
+        frames = self.interpreter.fade(places, *edges)
+        self.mask[0, rows] += (frames[:, None] * part.mask[0]).half()
+        share = float(fade.sum()) / self.n_samples
+        self.shares.append(share)
+        for name in self.sums:
+            p = getattr(part, name).softmax(1)
+            self.sums[name] = self.sums[name] + share * p.double()
+        self.metrics.append(_metrics(part))
+        self.windows.append(self.interpreter.describe(part, start, stop))
+        self.last = part
+
+    def finish(self, target):
+        """The explanation, with the windows' mean probabilities."""
+        logits = {
+            name: total.clamp_min(1e-30).log().float()
+            for name, total in self.sums.items()
+        }
+        decision = logits["logits"].argmax(1)
+        if target is not None:
+            decision = torch.tensor(target)
+        whole = SimpleNamespace(
+            waveform=self.waveform,
+            residual=self.residual,
+            mask=self.last.mask,
+            magnitude=None,
+            decision=decision,
+            windows=self.windows,
+            unrefined=None,
+            **logits,
+        )
+        whole.metrics = _metrics(whole)
+        for name, metric in METRICS.items():
+            if metric.needs == "mask":
+                whole.metrics[name] = sum(
+                    share * row[name]
+                    for share, row in zip(self.shares, self.metrics)
+                )
+        whole.mask = self.mask
+        return whole
 
 
 def _tensor_ids(module):
@@ -519,8 +604,11 @@ def _tensor_ids(module):
 
 def _pick(batch, index):
     """One clip of an explained batch, as a batch of one."""
+    if batch is None:
+        return None
     row = slice(index, index + 1)
-    return SimpleNamespace(**{k: v[row] for k, v in vars(batch).items()})
+    parts = {k: v[row] for k, v in vars(batch).items() if k != "unrefined"}
+    return SimpleNamespace(**parts, unrefined=_pick(batch.unrefined, index))
 
 
 def _metrics(part):

@@ -58,6 +58,13 @@ class Sounds:
     ------
     LMACError
         If a split is unknown.
+
+    Example
+    -------
+    >>> Sounds(None, None, noisy_splits=["tset"])
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: noisy_splits: 'tset' is none of train, valid, test
     """
 
     preprocess: object

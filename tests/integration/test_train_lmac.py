@@ -212,7 +212,9 @@ def test_finetuning_in_the_same_folder(recipe, tiny, lmac_run, helpers):
     assert helpers.digest(lmac_run) == before
 
 
-def test_finetuning_from_another_decoder(recipe, tiny, finetuned, tmp_path):
+def test_finetuning_from_another_decoder(
+    recipe, tiny, scenes, finetuned, tmp_path
+):
     """The folder's own checkpoints do not override it (defect 1)."""
     weights = best_checkpoint(finetuned / "save", "loss").paramfiles["decoder"]
     state = torch.load(weights)
@@ -223,8 +225,9 @@ def test_finetuning_from_another_decoder(recipe, tiny, finetuned, tmp_path):
         "lmac_ft.yaml",
         pretrained_interpreter=tmp_path / "decoder.ckpt",
         output_folder=finetuned,
-        wham_folder="null",
-        **tiny,
+        wham_folder=scenes / "noise",
+        crosscor_th=0.1,
+        **{**tiny, "lr": 1e-9},
     )
     assert done.code == 1
     assert f"the run in {finetuned} has another starting_decoder" in done.err
@@ -468,3 +471,61 @@ def test_tensorboard(recipe, tiny, tmp_path):
     )
     assert done.code == 0, done.err
     assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_missing_classifier_is_trained_first(
+    recipe, tiny, scenes, helpers, monkeypatch, tmp_path
+):
+    """In the same process, which then goes on as if it had been there."""
+    steps = recipe.script("training_steps")
+    monkeypatch.setattr(
+        steps, "SHARED", (*steps.SHARED, "number_of_epochs", "batch_size")
+    )
+    monkeypatch.setattr(
+        recipe.script("preparation"), "make_scenes", lambda folder: None
+    )
+    options = {
+        **tiny,
+        "data_folder": "null",
+        "scenes_folder": scenes,
+        "classifier_folder": tmp_path / "classifier" / "model",
+    }
+    first, again = (tmp_path / name for name in ("first", "again"))
+    done = recipe.main(
+        "train_lmac", "lmac.yaml", output_folder=first, **options
+    )
+    assert done.code == 0, done.err
+    assert "no classifier in" in done.out
+    assert (tmp_path / "classifier" / "train_classifier.py").is_file()
+    log = (first / "log.txt").read_text(encoding="utf-8")
+    assert "error" not in log.lower()
+    done = recipe.main(
+        "train_lmac", "lmac.yaml", output_folder=again, **options
+    )
+    assert done.code == 0, done.err
+    assert "no classifier in" not in done.out
+    helpers.same(first, again)
+
+
+def test_wrong_number_of_classes_is_told_before_any_training(
+    recipe, tiny, scenes, monkeypatch, tmp_path
+):
+    """Of a missing classifier, too."""
+    monkeypatch.setattr(
+        recipe.script("preparation"), "make_scenes", lambda folder: None
+    )
+    done = recipe.main(
+        "train_lmac",
+        "lmac.yaml",
+        output_folder=tmp_path / "run",
+        **{
+            **tiny,
+            "data_folder": "null",
+            "scenes_folder": scenes,
+            "classifier_folder": tmp_path / "classifier" / "model",
+            "n_classes": 50,
+        },
+    )
+    assert done.code == 1
+    assert "n_classes: 50, but the data has 10 classes" in done.err
+    assert "epoch 1" not in done.out

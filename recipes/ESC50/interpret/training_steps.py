@@ -148,6 +148,8 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
             for key, value in options.items()
         ),
     ]
+    if hparams.run_opts["noprogressbar"]:
+        command.append("--noprogressbar")
     if own_data:
         raise LMACError(
             f"classifier_folder: {folder} does not exist; train a classifier "

@@ -19,7 +19,7 @@ from lmac_sb.utils.errors import LMACError
 RATE = 16000
 N_CLASSES = 3
 MIN_FRAMES = 16
-TENSORS = [field.name for field in fields(Explanation)]
+TENSORS = [f.name for f in fields(Explanation) if f.name != "unrefined"]
 
 
 class Constant(torch.nn.Module):
@@ -485,6 +485,26 @@ def test_without_check_one_pass_is_enough(explainer):
 
 
 # ------------------------------------------------------------- refinement
+
+
+def test_unrefined_is_kept_when_asked_for(monkeypatch):
+    """As if no step had been taken, of the same analysis."""
+    explainer = make_refined()
+    wavs, lengths = torch.rand(3, 8000) - 0.5, torch.tensor([1.0, 0.5, 1.0])
+    plain = explainer(wavs, lengths)
+    assert explainer(wavs, lengths, refine_steps=2).unrefined is None
+    assert explainer(wavs, lengths, unrefined=True).unrefined is None
+    analyses, analyze = [], explainer.analyze
+    monkeypatch.setattr(
+        explainer,
+        "analyze",
+        lambda *a: analyses.append(len(a[0])) or analyze(*a),
+    )
+    found = explainer(wavs, lengths, refine_steps=2, unrefined=True)
+    assert sum(analyses) == 3
+    for name in TENSORS:
+        assert torch.equal(getattr(found.unrefined, name), getattr(plain, name))
+    assert not torch.equal(found.mask, plain.mask)
 
 
 @pytest.fixture(scope="module")

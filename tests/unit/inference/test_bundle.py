@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from hyperpyyaml import load_hyperpyyaml
 
+from lmac_sb import LMACInterpreter
 from lmac_sb.inference.bundle import check_sums, find_bundle, write_sums
 from lmac_sb.inference.yaml_safety import SAFE_CLASSES, safe_yaml
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import file_sha256
 
 
 @pytest.mark.parametrize("name", SAFE_CLASSES)
@@ -236,3 +238,16 @@ def test_savedir_with_other_things(folder, tmp_path):
     with pytest.raises(LMACError, match="holds something else"):
         find_bundle(folder, tmp_path / "saved")
     assert (tmp_path / "saved" / "mine").read_text() == "keep"
+
+
+def test_sums_are_checked_once(bundle, monkeypatch):
+    """Of a large model that takes longer than to load it."""
+    checked = []
+
+    def counted(path):
+        checked.append(path.name)
+        return file_sha256(path)
+
+    monkeypatch.setattr("lmac_sb.inference.bundle.file_sha256", counted)
+    LMACInterpreter.from_hparams(bundle)
+    assert sorted(checked) == sorted(set(checked)) and len(checked) > 3

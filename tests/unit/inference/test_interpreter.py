@@ -754,6 +754,23 @@ def test_refined_windows(one_second, long_wav):
     assert found.mask.isfinite().all()
 
 
+def test_both_masks_of_long_files(one_second, long_wav):
+    """The decoder's own beside the refined one, from one pass."""
+    plain = one_second.explain_batch(long_wav[None])
+    refined = one_second.explain_batch(long_wav[None], refine_steps=2)
+    both = one_second.explain_batch(
+        long_wav[None], refine_steps=2, unrefined=True
+    )
+    assert refined.unrefined is None
+    for found, expected in ((both, refined), (both.unrefined, plain)):
+        assert torch.equal(found.mask, expected.mask)
+        assert torch.equal(found.waveform, expected.waveform)
+        assert torch.equal(found.logits_in, expected.logits_in)
+        assert found.windows == expected.windows
+        assert found.metrics == expected.metrics
+        assert found.refine_steps == expected.refine_steps
+
+
 @pytest.mark.parametrize("steps", [-1, 1.5, True, "2"])
 def test_no_number_of_steps(interpreter, sounds, steps, tmp_path, monkeypatch):
     """Said before the work starts."""
