@@ -351,7 +351,11 @@ def thin_out(dataset, n_clips):
 
     Example
     -------
-    >>> thin_out(dataset, 40)  # doctest: +SKIP
+    >>> dataset = DynamicItemDataset({name: {} for name in "abcd"})
+    >>> dataset.n_samples = [16000] * 4
+    >>> thin_out(dataset, 2)
+    >>> dataset.data_ids
+    ['a', 'c']
     """
     n_all = len(dataset.data_ids)
     if n_clips is None or n_clips >= n_all:

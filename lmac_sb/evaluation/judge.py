@@ -29,8 +29,12 @@ class Judge:
 
     Example
     -------
-    >>> judge = Judge(explainer)  # doctest: +SKIP
-    >>> judge(analysis, mask, target, ids)["AI"]  # doctest: +SKIP
+    >>> from lmac_sb.methods.registry import make_case
+    >>> case = make_case(explainer, wavs, wavs, [{}, {}])
+    >>> everything = torch.ones_like(case.analysis.magnitude)
+    >>> columns = Judge(explainer)(case, everything, ["a", "b"])
+    >>> columns["Fid-In"], columns["area"]
+    (tensor([1., 1.]), tensor([1., 1.]))
     """
 
     def __init__(self, explainer, other=None):

@@ -58,8 +58,13 @@ class Grid:
 
     Example
     -------
-    >>> grid = Grid(explainer, methods, settings, ...)  # doctest: +SKIP
-    >>> rows, seconds = grid.run(dataset, batch_size=8)  # doctest: +SKIP
+    >>> from speechbrain.dataio.dataset import DynamicItemDataset
+    >>> from lmac_sb.evaluation.contamination import make_settings
+    >>> from lmac_sb.methods.registry import make_methods
+    >>> methods = make_methods(["lmac", "loudest"], {"lmac": explainer})
+    >>> clean = make_settings(["clean"], {}, 16000, seed=0)
+    >>> folder = getfixture("tmp_path")
+    >>> grid = Grid(explainer, methods, clean, [0.1], ["cat", "dog"], folder)
     """
 
     def __init__(

@@ -90,8 +90,12 @@ def randomised(classifier, seed=0):
 
     Example
     -------
-    >>> for name in randomised(classifier):  # doctest: +SKIP
-    ...     mask = explainer.mask(explainer.analyze(wavs, target), target)
+    >>> before = explainer.analyze(wavs).logits
+    >>> for name in randomised(explainer.classifier):
+    ...     after = explainer.analyze(wavs).logits
+    ...     assert not torch.equal(before, after)
+    >>> torch.equal(explainer.analyze(wavs).logits, before)
+    True
     """
     own = {k: v.clone() for k, v in classifier.state_dict().items()}
     try:

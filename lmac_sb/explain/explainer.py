@@ -35,8 +35,13 @@ class Analysis:
 
     Example
     -------
-    >>> analysis = explainer.analyze(wavs)  # doctest: +SKIP
-    >>> explainer.complete(analysis, any_mask)  # doctest: +SKIP
+    >>> real, imaginary = torch.full((1, 2, 3), 3.0), torch.full((1, 2, 3), 4.0)
+    >>> stft, magnitude = torch.stack((real, imaginary), -1), real.new_tensor(5)
+    >>> analysis = Analysis(
+    ...     stft, magnitude.expand(1, 2, 3), torch.zeros(1, 4), [real], 512
+    ... )
+    >>> torch.equal(analysis.stft.norm(dim=-1), analysis.magnitude)
+    True
     """
 
     stft: torch.Tensor
@@ -72,8 +77,19 @@ class Explanation:
 
     Example
     -------
-    >>> explanation = explainer(wavs)  # doctest: +SKIP
-    >>> explanation.logits_in.softmax(1)  # doctest: +SKIP
+    >>> logits, mask = torch.tensor([[2.0, 0.0]]), torch.ones(1, 2, 3)
+    >>> explanation = Explanation(
+    ...     waveform=None,
+    ...     residual=None,
+    ...     mask=mask,
+    ...     logits=logits,
+    ...     logits_in=logits,
+    ...     logits_out=-logits,
+    ...     decision=logits.argmax(1),
+    ...     magnitude=mask,
+    ... )
+    >>> explanation.logits_out.softmax(1)[0, explanation.decision] < 0.5
+    tensor([True])
     """
 
     waveform: torch.Tensor

@@ -272,8 +272,10 @@ def load_weights(hparams, folder):
 
     Example
     -------
-    >>> hparams = read_hparams("model")  # doctest: +SKIP
-    >>> load_weights(hparams, "model")  # doctest: +SKIP
+    >>> hparams = read_hparams(model)
+    >>> load_weights(hparams, model)
+    >>> len(hparams["label_encoder"])
+    3
     """
     folder = Path(folder)
     path = folder / HPARAMS

@@ -63,9 +63,12 @@ class AudioExplanation(Explanation):
 
     Example
     -------
-    >>> explanation = interpreter.explain_file(path)  # doctest: +SKIP
-    >>> explanation.labels, explanation.p_before  # doctest: +SKIP
-    >>> explanation.save("out")  # doctest: +SKIP
+    >>> explanation = interpreter.explain_file(path)
+    >>> explanation.labels[0] in interpreter.classes
+    True
+    >>> (folder,) = explanation.save(getfixture("tmp_path") / "why")
+    >>> sorted(file.name for file in folder.glob("*.wav"))
+    ['interpretation.wav', 'original.wav', 'residual.wav']
     """
 
     wavs: torch.Tensor

@@ -39,9 +39,12 @@ class LMACInterpreter(Pretrained):
 
     Example
     -------
-    >>> interpreter = LMACInterpreter.from_hparams("model")  # doctest: +SKIP
-    >>> explanation = interpreter.explain_file("dog.wav")  # doctest: +SKIP
-    >>> explanation.save("why_dog")  # doctest: +SKIP
+    >>> interpreter = LMACInterpreter.from_hparams(model)
+    >>> interpreter.classes
+    ['cat', 'cow', 'dog']
+    >>> explanation = interpreter.explain_file(path)
+    >>> explanation.waveform.shape
+    torch.Size([1, 16000])
     """
 
     MODULES_NEEDED = ["features", "classifier", "decoder"]

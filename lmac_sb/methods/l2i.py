@@ -56,8 +56,14 @@ reconstruction : torch.Tensor
 
 Example
 -------
->>> parts = decoder(latents, log_magnitude)  # doctest: +SKIP
->>> parts.logits.argmax(1)  # doctest: +SKIP
+>>> parts = Decomposition(
+...     activations=torch.rand(1, 5, 20),
+...     pooled=torch.rand(1, 5),
+...     logits=torch.tensor([[0.0, 2.0, 1.0]]),
+...     reconstruction=torch.rand(1, 20, 513),
+... )
+>>> parts.logits.argmax(1)
+tensor([1])
 """
 
 

@@ -160,7 +160,10 @@ def make_case(explainer, wavs, clean, items):
 
     Example
     -------
-    >>> case = make_case(explainer, wavs, wavs, items)  # doctest: +SKIP
+    >>> items = [{"sig": wav, "event": wav / 2} for wav in wavs]
+    >>> case = make_case(explainer, wavs, wavs, items)
+    >>> case.event.shape == case.analysis.magnitude.shape
+    True
     """
     analysis = explainer.analyze(wavs)
     event = None

@@ -26,8 +26,11 @@ class PSIAdapter(torch.nn.Module):
 
     Example
     -------
-    >>> psi = PSIAdapter(CNN14PSI_stft(dim=2048))  # doctest: +SKIP
-    >>> psi(latents, log_magnitude)  # doctest: +SKIP
+    >>> psi = PSIAdapter(CNN14PSI_stft(dim=8))
+    >>> shapes = (8, 3, 2), (4, 3, 2), (2, 6, 5), (1, 12, 10)
+    >>> latents = [torch.rand(1, *shape) for shape in shapes]
+    >>> psi(latents, torch.rand(1, 100, 513)).shape
+    torch.Size([1, 100, 513])
     """
 
     def __init__(self, psi):
