@@ -182,7 +182,7 @@ def _explain(options):
         raise LMACError(f"--threshold: {options.threshold} is not in (0, 1]")
     if options.refine is not None and options.refine < 0:
         raise LMACError(
-            f"--refine: {options.refine}, needed is a whole number from 0"
+            f"--refine: {options.refine}, expected a whole number from 0"
         )
     interpreter = LMACInterpreter.from_hparams(
         options.model, trusted=options.trust

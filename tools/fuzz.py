@@ -498,7 +498,7 @@ class Choices:
 def main(arguments):
     """Run one target until libFuzzer ends."""
     if not arguments or arguments[0] not in TARGETS:
-        sys.exit(f"error: needed is one target of {', '.join(TARGETS)}")
+        sys.exit(f"error: expected one target of {', '.join(TARGETS)}")
     try:
         import atheris
     except ImportError:

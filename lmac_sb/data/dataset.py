@@ -172,7 +172,7 @@ def _read_stems(path, sample_rate, n_samples, class_string):
     n_labels = len(labels_of(class_string))
     if sounds.shape[1] != n_labels:
         raise LMACError(
-            f"{path}: {sounds.shape[1]} channels, needed are {n_labels}, one "
+            f"{path}: {sounds.shape[1]} channels, expected {n_labels}, one "
             f"for each of {class_string}"
         )
     stems = torch.from_numpy(sounds.T.copy())
@@ -287,7 +287,7 @@ class EqualLengthBatches(torch.utils.data.Sampler):
         world_size=1,
     ):
         if batch_size < 1:
-            raise LMACError(f"batch_size: {batch_size}, needed is 1 or more")
+            raise LMACError(f"batch_size: {batch_size}, expected 1 or more")
         # Eight bytes a clip, as a corpus may have millions.
         self.lengths = array("q", lengths)
         self.batch_size = batch_size
@@ -361,7 +361,7 @@ def thin_out(dataset, n_clips):
     if n_clips is None or n_clips >= n_all:
         return
     if n_clips < 1:
-        raise LMACError(f"n_clips: {n_clips}, needed is 1 or more, or null")
+        raise LMACError(f"n_clips: {n_clips}, expected 1 or more, or null")
     places = [n_all * i // n_clips for i in range(n_clips)]
     dataset.n_samples = [dataset.n_samples[place] for place in places]
     dataset.data_ids = [dataset.data_ids[place] for place in places]

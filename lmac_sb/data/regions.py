@@ -45,6 +45,6 @@ def read_regions(data_folder):
             }
     except (KeyError, TypeError, ValueError) as error:
         raise LMACError(
-            f"{path}: needed are the columns filename, onset and offset in "
+            f"{path}: expected the columns filename, onset and offset in "
             f"seconds ({error!r})"
         ) from error

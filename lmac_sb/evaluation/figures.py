@@ -172,7 +172,7 @@ def draw_passes(stem, lines, metrics):
         for passes, _ in points:
             if not passes > 0:
                 raise LMACError(
-                    f"figure {stem}: {passes} passes of '{name}', needed is a "
+                    f"figure {stem}: {passes} passes of '{name}', expected a "
                     "number above zero"
                 )
     panels = _panels(lines, metrics)

@@ -50,7 +50,7 @@ def load_interpreters(sources, trusted=False, device="cpu"):
     for name, source in sources.items():
         if "+" in name:
             raise LMACError(
-                f"interpreters: '{name}', needed is a name without a plus"
+                f"interpreters: '{name}', expected a name without a plus"
             )
         loaded[name] = load_interpreter(source, trusted)
         loaded[name].to(device)

@@ -166,7 +166,7 @@ def similarity(mask, other, window=7):
     """
     if min(mask.shape[1:]) < window:
         raise LMACError(
-            f"similarity: masks of {tuple(mask.shape[1:])}, needed are "
+            f"similarity: masks of {tuple(mask.shape[1:])}, expected "
             f"{window} frames and bins at least"
         )
     a, b = (x[:, None].double() for x in (mask, other))

@@ -84,7 +84,7 @@ def read_results(path):
             missing = [key for key in KEYS if key not in names]
             if missing or len(names) > len(set(names)):
                 raise LMACError(
-                    f"{path}: found the columns {_listed(names)}; needed are "
+                    f"{path}: found the columns {_listed(names)}; expected "
                     f"{', '.join(KEYS)} and no name twice"
                 )
             return [
@@ -101,7 +101,7 @@ def _read_row(place, names, fields):
     """Values by name."""
     if len(fields) != len(names):
         raise LMACError(
-            f"{place}: {len(fields)} fields, needed are {len(names)} as in "
+            f"{place}: {len(fields)} fields, expected {len(names)} as in "
             "the first line"
         )
     row = {}
@@ -113,7 +113,7 @@ def _read_row(place, names, fields):
                 row[name] = int(field) if name == "right" else float(field)
             except ValueError as error:
                 raise LMACError(
-                    f"{place}: {_listed([name])} is {shown(field)}, needed is "
+                    f"{place}: {_listed([name])} is {shown(field)}, expected "
                     "a number"
                 ) from error
     return row
@@ -153,7 +153,7 @@ def area_under(shares, values):
     rising = all(low < high for low, high in zip(shares, shares[1:]))
     if len(shares) < 2 or len(shares) != len(values) or not rising:
         raise LMACError(
-            f"shares: {list(shares)} for {len(values)} values; needed are two "
+            f"shares: {list(shares)} for {len(values)} values; expected two "
             "or more that rise, one for each value"
         )
     area = sum(
@@ -315,7 +315,7 @@ def summarize_grid(rows):
     100.0
     """
     if not rows:
-        raise LMACError("results: no rows, needed is at least one")
+        raise LMACError("results: no rows, expected at least one")
     check_unique(rows, KEYS)
     cells = {}
     for row in [*rows, *curve_rows(rows)]:
@@ -347,7 +347,7 @@ def _check_numbers(clip, numbers):
         else:
             continue
         raise LMACError(
-            f"results: clip '{clip}': {key} is {value!r}, needed is {needed}"
+            f"results: clip '{clip}': {key} is {value!r}, expected {needed}"
         )
 
 

@@ -504,11 +504,11 @@ def check_batch(wavs, lengths):
     >>> check_batch(torch.rand(2, 0), None)
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: wavs: shape (2, 0), needed is [batch, samples] ...
+    lmac_sb.LMACError: wavs: shape (2, 0), expected [batch, samples] ...
     """
     if wavs.dim() != 2 or 0 in wavs.shape:
         raise LMACError(
-            f"wavs: shape {tuple(wavs.shape)}, needed is [batch, samples] "
+            f"wavs: shape {tuple(wavs.shape)}, expected [batch, samples] "
             "with at least one sample"
         )
     if lengths is not None and (
@@ -516,7 +516,7 @@ def check_batch(wavs, lengths):
         or not ((lengths > 0) & (lengths <= 1)).all()
     ):
         raise LMACError(
-            f"lengths: {lengths.tolist()}, needed is one number in (0, 1] "
+            f"lengths: {lengths.tolist()}, expected one number in (0, 1] "
             f"for each of {len(wavs)} clips"
         )
 

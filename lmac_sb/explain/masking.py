@@ -274,7 +274,7 @@ def cut_ranks(places, share):
     """
     share = torch.as_tensor(share, device=places.device).expand(len(places))
     if ((share < 0) | (share > 1)).any():
-        raise LMACError(f"share: {share.tolist()}, needed are shares in [0, 1]")
+        raise LMACError(f"share: {share.tolist()}, expected shares in [0, 1]")
     keep = (share.double() * places[0].numel()).round().long()
     keep = torch.where(share > 0, keep.clamp(min=1), keep)
     return (places < keep[:, None, None]).float()

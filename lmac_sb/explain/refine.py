@@ -83,7 +83,7 @@ class Refiner:
             ("tolerance", tolerance, 0 <= tolerance < math.inf, "0 or more"),
         ):
             if not is_good:
-                raise LMACError(f"refiner: {key}: {value}, needed is {needed}")
+                raise LMACError(f"refiner: {key}: {value}, expected {needed}")
         self.loss = loss
         self.lr = lr
         self.resolution = resolution
@@ -222,11 +222,11 @@ def check_steps(steps):
     >>> check_steps(-1)
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: refine_steps: -1, needed is a whole number from 0
+    lmac_sb.LMACError: refine_steps: -1, expected a whole number from 0
     """
     if not _is_whole(steps) or steps < 0:
         raise LMACError(
-            f"refine_steps: {steps!r}, needed is a whole number from 0"
+            f"refine_steps: {steps!r}, expected a whole number from 0"
         )
 
 

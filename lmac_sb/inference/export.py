@@ -240,7 +240,7 @@ def _load_run(run):
     if hparams["frozen_classifier"].multilabel:
         raise LMACError(
             f"{run}: its classifier is multi-label, which train_multilabel.py "
-            "explains and nothing else does yet; needed is a run of "
+            "explains and nothing else does yet; expected a run of "
             "train_lmac.py"
         )
     checkpoint = _load_decoder(run, hparams, settings)

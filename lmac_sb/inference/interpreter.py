@@ -56,7 +56,7 @@ class LMACInterpreter(Pretrained):
         self.explainer = hparams["explainer"]
         if self.explainer.classifier.multilabel:
             raise LMACError(
-                "explainer: its classifier is multi-label, needed is one that "
+                "explainer: its classifier is multi-label, expected one that "
                 "decides one class; train_multilabel.py explains the others"
             )
         self.preprocess = hparams["preprocess"]
@@ -125,7 +125,7 @@ class LMACInterpreter(Pretrained):
             missing = [name for name in needed if name not in found]
             if missing:
                 raise LMACError(
-                    f"{kind}: {', '.join(missing)} missing, needed are "
+                    f"{kind}: {', '.join(missing)} missing, expected "
                     f"{', '.join(needed)}"
                 )
         wrong = sorted(set(hparams) & set(RunOptions().as_dict()))
@@ -143,7 +143,7 @@ class LMACInterpreter(Pretrained):
         for name, part, kind in parts:
             if not isinstance(part, kind):
                 raise LMACError(
-                    f"{name}: is a {type(part).__name__}, needed is a "
+                    f"{name}: is a {type(part).__name__}, expected a "
                     f"{kind.__name__}"
                 )
 

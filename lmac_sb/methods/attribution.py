@@ -59,7 +59,7 @@ class Clip:
         if x.requires_grad and not logits.requires_grad:
             raise LMACError(
                 f"{self.method}: the classifier gives no gradient to its "
-                "input, needed is a differentiable one; occlusion takes any"
+                "input, expected a differentiable one; occlusion takes any"
             )
         return logits
 
@@ -85,7 +85,7 @@ class Clip:
         if not math.isfinite(total - rise):
             raise LMACError(
                 f"{self.method}: the logit is {logit:.4g} and the scores add "
-                f"up to {total:.4g}, needed are finite numbers"
+                f"up to {total:.4g}, expected finite numbers"
             )
         if abs(total - rise) <= _TOLERANCE * max(abs(rise), 1):
             return None
@@ -125,7 +125,7 @@ def captum_method(method):
         import captum.attr
     except ImportError as error:
         raise LMACError(
-            "captum: not installed, needed is captum 0.8 or newer; "
+            "captum: not installed, expected captum 0.8 or newer; "
             'run: pip install "captum>=0.8"'
         ) from error
     return getattr(captum.attr, method)
@@ -211,6 +211,6 @@ def attribute(name, one, explainer, analysis, target):
         bad = (~scores.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
         raise LMACError(
             f"{name}: NaN or infinite scores for clips {bad} of the batch, "
-            "needed is a classifier with finite logits and gradients"
+            "expected a classifier with finite logits and gradients"
         )
     return scores

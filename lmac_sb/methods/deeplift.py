@@ -93,7 +93,7 @@ def deeplift_shap(clip):
     missing = clip.missing(scores)
     if missing is not None:
         raise LMACError(
-            f"{missing}, so this classifier does not allow it; needed is one "
+            f"{missing}, so this classifier does not allow it; expected one "
             f"whose only non-linear operations are {', '.join(_RESCALED)}"
         )
     return scores

@@ -32,7 +32,7 @@ def guided_backprop(clip):
     gradient = clip.gradients(clip.x, mode)
     if not mode.met:
         raise LMACError(
-            f"{clip.method}: the classifier has no ReLU to guide, needed is "
+            f"{clip.method}: the classifier has no ReLU to guide, expected "
             "one that calls relu as a function or torch.nn.ReLU"
         )
     return gradient
@@ -77,7 +77,7 @@ def gradcam(clip):
     (gradient,) = torch.autograd.grad(logit, kept[-1])
     if gradient.dim() not in (3, 4):
         raise LMACError(
-            f"gradcam: layer '{name}' gives {gradient.dim()} axes, needed is "
+            f"gradcam: layer '{name}' gives {gradient.dim()} axes, expected "
             "one with a time axis: [batch, channels, time, freq] or three axes"
         )
     latent = classifier.to_map(kept[-1].detach())

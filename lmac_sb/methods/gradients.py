@@ -92,7 +92,7 @@ def _integrated_gradients(clip):
         if missing is None:
             return scores
     raise LMACError(
-        f"{missing}, after {steps} steps; needed is a classifier whose "
+        f"{missing}, after {steps} steps; expected a classifier whose "
         "gradient changes less abruptly"
     )
 

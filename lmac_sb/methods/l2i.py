@@ -130,7 +130,7 @@ class L2IDecoder(torch.nn.Module):
             ("decoder_width", width),
         ):
             if size < 1:
-                raise LMACError(f"{key}: {size}, needed is 1 or more")
+                raise LMACError(f"{key}: {size}, expected 1 or more")
         if not 0 <= relevance_th < 1:
             raise LMACError(f"relevance_th: {relevance_th} is not in [0, 1)")
         self.relevance_th = relevance_th
@@ -376,7 +376,7 @@ class DictionaryLearner:
             ("nmf_iterations", n_iterations),
         ):
             if found < 1:
-                raise LMACError(f"{key}: {found}, needed is 1 or more")
+                raise LMACError(f"{key}: {found}, expected 1 or more")
         if not sparsity >= 0:
             raise LMACError(f"nmf_sparsity: {sparsity}, a weight is 0 or more")
         self.n_components = n_components

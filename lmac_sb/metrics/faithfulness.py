@@ -41,7 +41,7 @@ def _of_class(name, whole, masked, target):
         target = whole.argmax(1)
     if target.shape != whole.shape[:1]:
         raise LMACError(
-            f"target: shape {tuple(target.shape)}, needed is one class for "
+            f"target: shape {tuple(target.shape)}, expected one class for "
             f"each of {len(whole)} clips"
         )
     index = target[:, None]

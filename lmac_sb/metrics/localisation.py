@@ -36,7 +36,7 @@ def _frames(mask, active):
     """The mask summed over frequency, [batch, time], after a check."""
     if mask.dim() != 3:
         raise LMACError(
-            f"mask: shape {tuple(mask.shape)}, needed is [batch, time, freq]"
+            f"mask: shape {tuple(mask.shape)}, expected [batch, time, freq]"
         )
     _check("frames", active, mask.shape[:2])
     # In double precision the order of the sum does not matter: frames that

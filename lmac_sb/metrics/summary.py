@@ -117,7 +117,7 @@ def check_unique(rows, keys):
     >>> check_unique([{"id": "a"}, {"id": "a"}], ["id"])
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: results: two rows with id 'a', needed is one
+    lmac_sb.LMACError: results: two rows with id 'a', expected one
     """
     seen = set()
     for place, row in enumerate(rows, 1):
@@ -125,12 +125,12 @@ def check_unique(rows, keys):
         if missing:
             raise LMACError(
                 f"results: row {place} has no {', '.join(missing)}; "
-                f"needed are {', '.join(keys)}"
+                f"expected {', '.join(keys)}"
             )
         name = tuple(row[key] for key in keys)
         if name in seen:
             found = ", ".join(f"{k} '{value}'" for k, value in zip(keys, name))
-            raise LMACError(f"results: two rows with {found}, needed is one")
+            raise LMACError(f"results: two rows with {found}, expected one")
         seen.add(name)
 
 

@@ -212,7 +212,7 @@ class FbankFeatures(SpectralFeatures):
     def __init__(self, fbank, normalize):
         if fbank.deltas or fbank.context:
             raise LMACError(
-                "compute_features: Fbank with deltas or context, needed is "
+                "compute_features: Fbank with deltas or context, expected "
                 "one without"
             )
         stft = fbank.compute_STFT

@@ -64,7 +64,7 @@ def load_strict(module, path):
         if state[name].shape != value.shape:
             raise LMACError(
                 f"{path}: '{name}' has shape {list(state[name].shape)}, "
-                f"needed is {list(value.shape)}"
+                f"expected {list(value.shape)}"
             )
     extra = sorted(set(state) - set(wanted))
     if extra:

@@ -45,9 +45,9 @@ def read_key(path):
     >>> read_key("key.json")
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: key.json: no such file, needed is the key.json ...
+    lmac_sb.LMACError: key.json: no such file, expected the key.json ...
     """
-    needed = "needed is the key.json that was written with the test's page"
+    needed = "expected the key.json that was written with the test's page"
     content = _read_object(path, needed)
     trials = content.get("trials")
     good = (
@@ -129,13 +129,13 @@ def read_ratings(files, key):
     """
     rows, known = [], {}
     for path in files:
-        content = _read_object(path, "needed is a file that the page saved")
+        content = _read_object(path, "expected a file that the page saved")
         listener = _check_listener(path, content, key)
         name = unicodedata.normalize("NFKC", listener).casefold()
         if name in known:
             raise LMACError(
                 f"{path}: is by the listener {shown(listener)}, as is "
-                f"{known[name]}, needed is one file a listener"
+                f"{known[name]}, expected one file a listener"
             )
         known[name] = path
         rows += [
@@ -143,7 +143,7 @@ def read_ratings(files, key):
             for row in _rows(path, content.get("trials"), key["trials"])
         ]
     if not rows:
-        raise LMACError("no ratings given, needed is one file or more")
+        raise LMACError("no ratings given, expected one file or more")
     return rows
 
 
@@ -190,7 +190,7 @@ def _rows(path, trials, key):
             found = [(rating["code"], rating) for rating in ratings]
         except (KeyError, TypeError) as error:
             raise LMACError(
-                f"{path}: trials: needed is a list of trials, with ratings "
+                f"{path}: trials: expected a list of trials, with ratings "
                 f"that have a code ({error!r})"
             ) from error
         for place, (sound, rating) in enumerate(found, 1):

@@ -163,7 +163,7 @@ def _check_pair(path, refined, unrefined):
             f"{path / UNREFINED / 'explanation.json'}: refine_steps: found "
             f"{shown(unrefined['refine_steps'])}, and "
             f"{shown(refined['refine_steps'])} in the explanation above, "
-            "needed is 0 and more than 0"
+            "expected 0 and more than 0"
         )
 
 

@@ -57,7 +57,7 @@ class OneCycle:
     def __init__(self, lr, warmup=0.15):
         if not (lr > 0 and 0 <= warmup < 1):
             raise LMACError(
-                f"lr, warmup: {lr}, {warmup}; needed are lr > 0 and warmup "
+                f"lr, warmup: {lr}, {warmup}; expected lr > 0 and warmup "
                 "in [0, 1)"
             )
         self.lr = lr

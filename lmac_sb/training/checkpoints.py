@@ -79,7 +79,7 @@ class SafeCheckpointer(Checkpointer):
         for key, value in meta.items():
             if not isinstance(value, (int, float, str)) or value != value:
                 raise LMACError(
-                    f"checkpoint: '{key}' is {value!r}, needed is a plain "
+                    f"checkpoint: '{key}' is {value!r}, expected a plain "
                     "number or text"
                 )
         self.remove_unsealed()

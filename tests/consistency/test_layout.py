@@ -221,6 +221,16 @@ def test_docstrings():
     assert faults == []
 
 
+def test_every_example_runs():
+    """The names that examples may use are in conftest.py."""
+    skipped = [
+        relative(path)
+        for path in python_files("lmac_sb")
+        if "doctest: +SKIP" in path.read_text("utf-8")
+    ]
+    assert skipped == []
+
+
 # ------------------------------------------------------- package and version
 
 

@@ -226,5 +226,5 @@ def test_without_atheris_it_says_how_to_get_it(tmp_path):
 
 
 def test_an_unknown_target_is_refused():
-    with pytest.raises(SystemExit, match="needed is one target of meta"):
+    with pytest.raises(SystemExit, match="expected one target of meta"):
         fuzz.main(["nothing"])

@@ -313,7 +313,7 @@ def test_decoder_of_another_width(recipe, tiny, lmac_run, tmp_path):
         **tiny,
     )
     path = best_checkpoint(lmac_run / "save", "loss").paramfiles["decoder"]
-    refused(done, path, "has shape", "needed is")
+    refused(done, path, "has shape", "expected")
 
 
 def test_decoder_file_that_is_none(recipe, tiny, tmp_path):

@@ -149,7 +149,7 @@ def test_refine_by_no_number(explain, sounds, tmp_path, steps, monkeypatch):
     code, out, err = explain(file, "--refine", steps)
     if steps == "-1":
         assert code == 1
-        assert err == "error: --refine: -1, needed is a whole number from 0\n"
+        assert err == "error: --refine: -1, expected a whole number from 0\n"
     else:
         assert code == 2
         assert f"argument --refine: invalid int value: '{steps}'" in err

@@ -116,12 +116,12 @@ HEAD = "id,setting,method,keep,right,AI\n"
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "found the columns none; needed are id, setting, method, keep"),
-        ("id,method\n", "found the columns id, method; needed"),
+        ("", "found the columns none; expected id, setting, method, keep"),
+        ("id,method\n", "found the columns id, method; expected"),
         (f"AI,{HEAD}", "no name twice"),
-        (f"{HEAD}a,b,c,d,1,high\n", "line 2: AI is 'high', needed is a number"),
+        (f"{HEAD}a,b,c,d,1,high\n", "line 2: AI is 'high', expected a number"),
         (f"{HEAD}a,b,c,d,0.5,1\n", "line 2: right is '0.5'"),
-        (f"{HEAD}a,b,c,d,1,1\na,b,c", "line 3: 3 fields, needed are 6"),
+        (f"{HEAD}a,b,c,d,1,1\na,b,c", "line 3: 3 fields, expected 6"),
         (f"{HEAD}a,b,c,d,1,1,1\n", "line 2: 7 fields"),
         (f'{HEAD}"a,b,c,d,1,1\n', "not a csv file"),
     ],
@@ -409,11 +409,11 @@ def test_two_rows_of_a_clip_are_refused():
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("AI", "", "AI is '', needed is a number"),
-        ("AI", None, "AI is None, needed is a number"),
-        ("note", "text", "note is 'text', needed is a number"),
-        ("right", "1", "right is '1', needed is a number"),
-        ("right", 2, "right is 2, needed is 0 or 1"),
+        ("AI", "", "AI is '', expected a number"),
+        ("AI", None, "AI is None, expected a number"),
+        ("note", "text", "note is 'text', expected a number"),
+        ("right", "1", "right is '1', expected a number"),
+        ("right", 2, "right is 2, expected 0 or 1"),
     ],
 )
 def test_values_without_a_mean_are_refused(key, value, message):

@@ -380,7 +380,7 @@ def test_no_pass_is_wasted(sounds, threshold):
 @pytest.mark.parametrize(
     "wavs, message",
     [
-        (torch.zeros(100), r"wavs: shape \(100,\), needed is \[batch, samp"),
+        (torch.zeros(100), r"wavs: shape \(100,\), expected \[batch, samp"),
         (torch.zeros(2, 0), r"wavs: shape \(2, 0\).* at least one sample"),
         (torch.zeros(0, 100), r"wavs: shape \(0, 100\)"),
         (torch.zeros(1, 2, 100), r"wavs: shape \(1, 2, 100\)"),
@@ -684,7 +684,7 @@ def test_a_classifier_without_gradients():
 
 @pytest.mark.parametrize("steps", [-1, 1.0, True, False, "5"])
 def test_no_number_of_steps(refining, steps):
-    message = "refine_steps: .*, needed is a whole number from 0"
+    message = "refine_steps: .*, expected a whole number from 0"
     with pytest.raises(LMACError, match=message):
         refining(clips(), refine_steps=steps)
     with pytest.raises(LMACError, match=message):

@@ -145,7 +145,7 @@ def test_a_stem_without_a_channel_for_each_class(tmp_path, encoder):
     dataset = make_dataset(
         tmp_path / "test.json", Preprocessor(16000), encoder, events=True
     )
-    with pytest.raises(LMACError, match="3 channels, needed are 2, one for"):
+    with pytest.raises(LMACError, match="3 channels, expected 2, one for"):
         dataset[0]
 
 

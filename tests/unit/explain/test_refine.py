@@ -393,7 +393,7 @@ def test_too_little_memory_is_not_the_classifiers_fault():
     "steps", [-1, 2.5, 5.0, True, False, None, "5", float("nan")]
 )
 def test_no_number_of_steps(steps):
-    message = r"^refine_steps: .*, needed is a whole number from 0$"
+    message = r"^refine_steps: .*, expected a whole number from 0$"
     with pytest.raises(LMACError, match=message) as caught:
         check_steps(steps)
     assert repr(steps) in str(caught.value)
@@ -421,7 +421,7 @@ def test_no_number_of_steps(steps):
     ],
 )
 def test_settings_out_of_range(key, value, needed):
-    message = f"^refiner: {key}: {value}, needed is {needed}$"
+    message = f"^refiner: {key}: {value}, expected {needed}$"
     with pytest.raises(LMACError, match=message):
         Refiner(LMACLoss(), **{key: value})
 

@@ -151,9 +151,9 @@ def test_bad_frames(frames, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_components": 0}, "n_components: 0, needed is 1 or more"),
-        ({"n_frames": 0}, "nmf_frames: 0, needed is 1 or more"),
-        ({"n_iterations": 0}, "nmf_iterations: 0, needed is 1 or more"),
+        ({"n_components": 0}, "n_components: 0, expected 1 or more"),
+        ({"n_frames": 0}, "nmf_frames: 0, expected 1 or more"),
+        ({"n_iterations": 0}, "nmf_iterations: 0, expected 1 or more"),
         ({"sparsity": -0.1}, "nmf_sparsity: -0.1, a weight is 0 or more"),
         ({"sparsity": math.nan}, "nmf_sparsity: nan, a weight is 0 or more"),
     ],
@@ -372,9 +372,9 @@ def test_state_holds_everything():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_components": 0}, "n_components: 0, needed is 1 or more"),
-        ({"n_classes": 0}, "n_classes: 0, needed is 1 or more"),
-        ({"width": 0}, "decoder_width: 0, needed is 1 or more"),
+        ({"n_components": 0}, "n_components: 0, expected 1 or more"),
+        ({"n_classes": 0}, "n_classes: 0, expected 1 or more"),
+        ({"width": 0}, "decoder_width: 0, expected 1 or more"),
         ({"relevance_th": 1}, r"relevance_th: 1 is not in \[0, 1\)"),
         ({"relevance_th": -0.1}, "relevance_th: -0.1 is not in"),
     ],

@@ -130,13 +130,13 @@ RATING = ("trials", 0, "ratings", 1)
         ([*RATING, "code"], ["x"], r"unknown code \['x'\]"),
         ([*RATING, "code"], "myl", "unknown|twice"),
         ([*RATING, "code"], "myo", "rates the code 'myo' twice"),
-        ([*RATING, "code"], KeyError, "trials: needed is a list"),
+        ([*RATING, "code"], KeyError, "trials: expected a list"),
         (["trials", 0, "trial"], "tcx", "unknown code 'myo' in trial 'tcx'"),
         (["trials", 0, "trial"], {}, "unknown code 'myo' in trial {}"),
-        (["trials", 0], "x", "trials: needed is a list"),
-        (["trials"], {"a": 1}, "trials: needed is a list"),
-        (["trials"], None, "trials: needed is a list"),
-        (RATING, 3, "trials: needed is a list"),
+        (["trials", 0], "x", "trials: expected a list"),
+        (["trials"], {"a": 1}, "trials: expected a list"),
+        (["trials"], None, "trials: expected a list"),
+        (RATING, 3, "trials: expected a list"),
     ],
 )
 def test_bad_ratings(key, content, save, place, value, message):

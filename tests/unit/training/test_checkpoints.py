@@ -324,7 +324,7 @@ def test_load_no_state_dict(module, path, content):
 def test_load_other_shape(module, path):
     """Name and both shapes."""
     torch.save(torch.nn.Linear(4, 2).state_dict(), path)
-    fails(module, path, "'weight'", "[2, 4]", "needed is [2, 3]")
+    fails(module, path, "'weight'", "[2, 4]", "expected [2, 3]")
 
 
 def test_load_missing_key(module, path):
