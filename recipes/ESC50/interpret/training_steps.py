@@ -3,6 +3,8 @@
 import os
 import random
 import shlex
+import subprocess
+import sys
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 import yaml
 from preparation import prepare_clips
 from speechbrain.utils.distributed import if_main_process, run_on_main
+from torch import distributed
 
 from lmac_sb.data.dataset import check_labels
 from lmac_sb.metrics.summary import markdown_table, summarize
@@ -158,9 +161,22 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
     if if_main_process():
         print(f"no classifier in {folder}, training one first", flush=True)
         print("+", shlex.join(command), flush=True)
+    if distributed.is_initialized():
+        # On CPUs batch norm cannot be trained by several processes.
+        run_on_main(train_alone, args=[command])
+        return
     with keep_random_state():
         # Not its errors' exit: this script has one.
         import_module(script.stem).main.__wrapped__(command[2:])
+
+
+def train_alone(command):
+    """Train in one process, whatever launcher this one runs under."""
+    lone = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    environment = {k: v for k, v in os.environ.items() if k not in lone}
+    done = subprocess.run([sys.executable, *command[1:]], env=environment)
+    if done.returncode:
+        raise LMACError(f"{command[1]}: failed, see above")
 
 
 def classifier_options(hparams, recipe, own_data):
@@ -180,9 +196,8 @@ def classifier_options(hparams, recipe, own_data):
         for key in dict.fromkeys([*always, *SHARED])
         if key in hparams and key in known and (key in always or key in asked)
     }
-    for key in ("device", "distributed_backend"):
-        if key in hparams.run_opts.overridden_args:
-            options[key] = hparams.run_opts[key]
+    if "device" in hparams.run_opts.overridden_args:
+        options["device"] = hparams.run_opts["device"]
     return options
 
 
