@@ -304,12 +304,17 @@ def _check_device(run_opts):
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise LMACError("device: mps is not there, it needs a Mac with a GPU")
+    if device.type == "cuda" or (name is None and torch.cuda.is_available()):
+        return
     for key in ("precision", "eval_precision"):
-        on_cpu = name == "cpu" or not torch.cuda.is_available()
-        if run_opts[key] == "fp16" and on_cpu:
+        if run_opts[key] == "fp16":
             raise LMACError(
                 f"{key}: fp16 needs a GPU; fp32 or bf16 is expected on a CPU"
             )
+    if run_opts["auto_mix_prec"]:
+        raise LMACError(
+            "auto_mix_prec: needs a GPU; on a CPU, --precision bf16"
+        )
 
 
 def _join_group(run_opts):

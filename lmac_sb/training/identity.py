@@ -213,11 +213,12 @@ def _is_part(value):
 
 def _settings(hparams, neutral):
     """The settings that a result depends on, in the yaml's order."""
-    neutral = {*NEUTRAL, *neutral}
-    settings = _without(neutral, hparams.resolved)
+    settings = _without({*NEUTRAL, *neutral}, hparams.resolved)
+    # More epochs go on, see `_differs`.
+    epochs = str(settings.get(EPOCHS))
     for key in [k for k, v in settings.items() if isinstance(v, dict)]:
-        # More epochs go on, see `_differs`.
-        settings[key] = _without({*neutral, EPOCHS}, settings[key])
+        if str(settings[key].get(EPOCHS)) == epochs:
+            settings[key].pop(EPOCHS, None)
     for key in OPTIONS:
         if key in hparams.run_opts:
             settings[f"--{key}"] = hparams.run_opts[key]
@@ -318,8 +319,8 @@ def recordings(folder, suffixes=(".wav", ".flac", ".ogg")):
 
     Returns
     -------
-    dict or None
-        ``sha256`` and ``what``; None without a folder.
+    dict
+        ``sha256``, which is None without a folder, and ``what``.
 
     Example
     -------

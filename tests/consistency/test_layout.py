@@ -24,7 +24,6 @@ LINKS = {
     "eval.py": "recipes/ESC50/interpret/eval.py",
     "sanity.py": "recipes/ESC50/interpret/sanity.py",
     "train_classifier.py": "recipes/ESC50/interpret/train_classifier.py",
-    "export.py": "recipes/ESC50/interpret/export.py",
     "make_listening_test.py": "recipes/ESC50/interpret/make_listening_test.py",
     "score_listening_test.py": (
         "recipes/ESC50/interpret/score_listening_test.py"

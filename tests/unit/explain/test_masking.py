@@ -198,7 +198,7 @@ def test_at_least_one_bin():
 @pytest.mark.parametrize("share", [-0.1, 20, torch.tensor([0.5, 1.5])], ids=str)
 def test_share_refused(share):
     """Percents, for example."""
-    with pytest.raises(LMACError, match=r"share: \[.*needed .* \[0, 1\]"):
+    with pytest.raises(LMACError, match=r"share: \[.*expected .* \[0, 1\]"):
         top_share(torch.rand(2, 3, 4), share)
 
 

@@ -272,11 +272,17 @@ def test_no_example(run_copy, tmp_path):
     assert "example" not in (out / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_script(run_folder, tmp_path):
-    """`python export.py RUN OUT` as in a recipe."""
-    script = ROOT / "recipes" / "ESC50" / "interpret" / "export.py"
+def test_the_command(run_folder, tmp_path):
+    """`lmac export RUN OUT`."""
     done = subprocess.run(
-        [sys.executable, script, run_folder, tmp_path / "out"],
+        [
+            sys.executable,
+            "-m",
+            "lmac_sb",
+            "export",
+            run_folder,
+            tmp_path / "out",
+        ],
         capture_output=True,
         text=True,
     )

@@ -45,7 +45,7 @@ def test_one_cycle(lr, warmup):
 )
 def test_one_cycle_is_checked(lr, warmup):
     """Both keys and what is needed."""
-    with pytest.raises(LMACError, match="lr, warmup: .* needed"):
+    with pytest.raises(LMACError, match="lr, warmup: .* expected"):
         OneCycle(lr, warmup)
 
 

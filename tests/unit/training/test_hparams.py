@@ -256,6 +256,8 @@ def test_half_precision_of_a_gpu(key):
     """A CPU does not have it."""
     message = refused(HPARAMS / "lmac.yaml", "--device=cpu", f"--{key}=fp16")
     assert message.startswith(f"{key}: fp16 needs a GPU")
+    message = refused(HPARAMS / "lmac.yaml", "--device=cpu", "--auto_mix_prec")
+    assert message.startswith("auto_mix_prec: needs a GPU")
 
 
 @pytest.mark.parametrize("file", FILES)

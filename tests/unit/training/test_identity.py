@@ -75,6 +75,8 @@ def refused(other, **parts):
             "frozen_classifier.evidence true, now it is false",
         ),
         (["--dataloader_options={drop_last: True}"], None),
+        (["--training={number_of_epochs: 99}"], "training.number_of_epochs"),
+        (["--sounds={snr_db: 9}"], "snr_db 0.0, now it is 9"),
     ],
 )
 def test_what_changes_a_result(run, options, told):

@@ -1,1 +1,0 @@
-recipes/ESC50/interpret/export.py
