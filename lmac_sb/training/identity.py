@@ -78,6 +78,7 @@ OPTIONS = (
 # A folder without any of these holds nothing that a run could go on from.
 KEPT = ("save/CKPT*", "save/*.ckpt", "rows/*", "*.csv", "key.json")
 EPOCHS = "number_of_epochs"
+TOLD = 4  # differences that a message names
 
 
 class Claim:
@@ -159,7 +160,9 @@ class Claim:
                 for key, text in differences.items()
                 if not isinstance(self.identity[key], dict)
             ]
-            told = ", ".join(plain) or next(iter(differences.values()))
+            told = ", ".join(plain[:TOLD]) or next(iter(differences.values()))
+            if len(plain) > TOLD:
+                told += f", and {len(plain) - TOLD} more keys differ"
             raise LMACError(
                 f"output_folder: the run in {self.folder} has {told}; choose "
                 "another --experiment_name or --output_folder, or delete it"

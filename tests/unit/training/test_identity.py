@@ -1,5 +1,6 @@
 """What a run is: which changes are refused, and in which words."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,14 @@ def test_every_key_either_counts_or_is_neutral(tmp_path):
         "prefetch_factor",
         "persistent_workers",
     }
+
+
+def test_many_differences(run):
+    """A message of one line, such as for a run of before there were keys."""
+    write_json(run / "experiment.json", {"seed": 1})
+    told = refused(claim(run))
+    assert told.startswith(f"lmac_sb null, now it is {lmac_sb.__version__}, ")
+    assert re.search(r", and \d\d more keys differ$", told)
 
 
 def test_fewer_epochs(run):
