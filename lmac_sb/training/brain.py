@@ -410,6 +410,16 @@ class RecipeBrain(sb.Brain):
             stats["n_nan"] = n_nan
         return stats
 
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log, and after validation keep the last and best checkpoint."""
+        self.stats = stats = self.averages()
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = stats
+        elif stage == sb.Stage.VALID:
+            self.finish_epoch(epoch, stats)
+        else:
+            self.log({"epoch": self.tested.meta["epoch"]}, test_stats=stats)
+
     def finish_epoch(self, epoch, valid_stats):
         """Log, anneal and keep the last and the best checkpoint.
 

@@ -118,8 +118,9 @@ def load_hparams(argv=None, script=None):
     _check_arguments(argv)
     file, run_opts, overrides = _parse(argv)
     text = _read(file)
-    _check_keys(file, text, overrides)
-    _check_script(file, text, script)
+    own = _top_keys(text, file)
+    _check_keys(file, text, own, overrides)
+    _check_script(file, own, script)
     resolved, plain = _resolve(file, text, overrides)
     check_values(plain, file)
     _check_device(run_opts)
@@ -197,9 +198,8 @@ def _read(file):
         raise LMACError(f"{file}: cannot be read ({error})") from error
 
 
-def _check_keys(file, text, overrides):
+def _check_keys(file, text, own, overrides):
     """Refuse keys that nothing will read, such as misspelt ones."""
-    own = _top_keys(text, file)
     # A key of the user's own is fine where another one refers to it.
     known = {*KEYS, *re.findall(r"<(\w+)>", text)}
     asked = _top_keys(overrides, "command line") if overrides else []
@@ -216,12 +216,11 @@ def _check_keys(file, text, overrides):
             raise LMACError(f"{place}: unknown key '{key}'{hint}")
 
 
-def _check_script(file, text, script):
+def _check_script(file, keys, script):
     """Refuse a yaml file of another script."""
     name = Path(script).name if script else None
     if name not in SCRIPTS.values():
         return
-    keys = _top_keys(text, file)
     wanted, *_ = [key for key, owner in SCRIPTS.items() if owner == name]
     owners = [owner for key, owner in SCRIPTS.items() if key in keys]
     if not owners:

@@ -482,7 +482,9 @@ def test_missing_classifier_is_trained_first(
         steps, "SHARED", (*steps.SHARED, "number_of_epochs", "batch_size")
     )
     monkeypatch.setattr(
-        recipe.script("preparation"), "make_scenes", lambda folder: None
+        recipe.script("preparation"),
+        "make_scenes",
+        lambda folder, n_events: None,
     )
     options = {
         **tiny,
@@ -512,7 +514,9 @@ def test_wrong_number_of_classes_is_told_before_any_training(
 ):
     """Of a missing classifier, too."""
     monkeypatch.setattr(
-        recipe.script("preparation"), "make_scenes", lambda folder: None
+        recipe.script("preparation"),
+        "make_scenes",
+        lambda folder, n_events: None,
     )
     done = recipe.main(
         "train_lmac",

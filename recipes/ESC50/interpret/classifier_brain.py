@@ -76,14 +76,3 @@ class ClassifierBrain(RecipeBrain):
         """At least as many frames as the model can pool."""
         missing = self.min_frames - mel.shape[1]
         return F.pad(mel, (0, 0, 0, missing)) if missing > 0 else mel
-
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Log, and after validation keep the last and best checkpoint."""
-        stats = self.averages()
-        if stage == sb.Stage.TRAIN:
-            self.train_stats = stats
-        elif stage == sb.Stage.VALID:
-            self.finish_epoch(epoch, stats)
-        else:
-            self.test_stats = stats
-            self.log({"epoch": self.tested.meta["epoch"]}, test_stats=stats)

@@ -174,15 +174,11 @@ class LMACBrain(RecipeBrain):
             )
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Log, and after validation keep the last and best checkpoint."""
-        stats = self.averages()
-        if stage == sb.Stage.TRAIN:
-            self.train_stats = stats
-        elif stage == sb.Stage.VALID:
-            self.finish_epoch(epoch, stats)
-            self.warn_of_collapse(stats)
-        else:
-            self.log({"epoch": self.tested.meta["epoch"]}, test_stats=stats)
+        """Warn of a mask that says nothing; collect the rows of the test."""
+        super().on_stage_end(stage, stage_loss, epoch)
+        if stage == sb.Stage.VALID:
+            self.warn_of_collapse(self.stats)
+        elif stage == sb.Stage.TEST:
             self.test_rows = gather_rows(self.test_rows)
 
     def warn_of_collapse(self, stats):

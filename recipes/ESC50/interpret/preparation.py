@@ -8,16 +8,22 @@ from lmac_sb.data.scenes import make_scenes
 from lmac_sb.training.identity import data_identity, recordings
 
 
-def prepare_clips(claim, hparams, data_folder, scenes_folder=None, **options):
+def prepare_clips(
+    claim,
+    hparams,
+    data_folder,
+    scenes_folder=None,
+    n_events=(1,),
+    **options,
+):
     """Write the manifests, unless the folder belongs to a run on other data.
 
-    `options` are those of `prepare_esc50`, and `n_events` of the scenes, which
-    are made where there is no data_folder. Returns the folder of the data.
+    Without a data_folder scenes of so many events are made; `options` are those
+    of `prepare_esc50`. Returns the folder of the data.
     """
-    scenes = {k: options.pop(k) for k in ("n_events",) if k in options}
     if data_folder is None:
         data_folder = scenes_folder
-        make_scenes(data_folder, **scenes)
+        make_scenes(data_folder, n_events=n_events)
     claim.check(
         wham_folder=recordings(hparams.get("wham_folder")),
         speech_folder=recordings(hparams.get("speech_folder")),
@@ -27,5 +33,7 @@ def prepare_clips(claim, hparams, data_folder, scenes_folder=None, **options):
         """Compare the data before the manifests are written."""
         claim.check(data=data_identity(splits, data_folder))
 
-    accept(prepare_esc50(data_folder, accept=accept, **options))
+    manifests = prepare_esc50(data_folder, accept=accept, **options)
+    if "data" not in claim.identity:  # the manifests are those of before
+        accept(manifests)
     return Path(data_folder)

@@ -85,25 +85,8 @@ def prepare_classes(claim, hparams, clips, sounds):
 
 def train_classifier(brain, hparams, datasets, loader_options, model_folder):
     """Train, test, and write the model folder."""
-    brain.fit(
-        hparams["epoch_counter"],
-        datasets["train"],
-        datasets["valid"],
-        train_loader_kwargs=loader_options,
-        valid_loader_kwargs=loader_options,
-    )
-    brain.evaluate(datasets["test"], test_loader_kwargs=loader_options)
-    results = provenance(
-        test_folds=hparams["test_fold_nums"],
-        seed=hparams["seed"],
-        epoch=brain.tested.meta["epoch"],
-        valid=brain.tested.meta,
-        test=brain.test_stats,
-        data_sha256=read_claim(hparams)["data"]["sha256"],
-        hyperparams=(
-            Path(hparams["output_folder"]) / "hyperparams.yaml"
-        ).read_text("utf-8"),
-    )
+    fit_and_test(brain, hparams, datasets, loader_options)
+    results = origin(hparams, brain, valid=brain.tested.meta, test=brain.stats)
     run_on_main(
         save_classifier,
         kwargs={
@@ -122,6 +105,31 @@ def train_classifier(brain, hparams, datasets, loader_options, model_folder):
     )
     if if_main_process():
         print(f"classifier: {model_folder}")
+
+
+def fit_and_test(brain, hparams, datasets, loader_options):
+    """Train, and test the best checkpoint."""
+    brain.fit(
+        hparams["epoch_counter"],
+        datasets["train"],
+        datasets["valid"],
+        train_loader_kwargs=loader_options,
+        valid_loader_kwargs=loader_options,
+    )
+    brain.evaluate(datasets["test"], test_loader_kwargs=loader_options)
+
+
+def origin(hparams, brain, **more):
+    """Where the results of a tested run came from."""
+    folder = Path(hparams["output_folder"])
+    return provenance(
+        test_folds=hparams["test_fold_nums"],
+        seed=hparams["seed"],
+        epoch=brain.tested.meta["epoch"],
+        data_sha256=read_claim(hparams)["data"]["sha256"],
+        hyperparams=(folder / "hyperparams.yaml").read_text("utf-8"),
+        **more,
+    )
 
 
 def find_classifier(hparams, source, recipe, script="train_classifier.py"):
@@ -204,13 +212,13 @@ def classifier_options(hparams, recipe, own_data):
 @contextmanager
 def keep_random_state():
     """What is drawn in between changes nothing of what is drawn after."""
-    state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    state = np.random.get_state(), random.getstate()
     try:
-        yield
+        with torch.random.fork_rng():
+            yield
     finally:
-        torch.set_rng_state(state[0])
-        np.random.set_state(state[1])
-        random.setstate(state[2])
+        np.random.set_state(state[0])
+        random.setstate(state[1])
 
 
 def spread(ids, n_clips):
@@ -290,14 +298,7 @@ def train_explainer(brain, hparams, datasets, loader_options, save_clips):
             (sb.Stage.TEST, "test"),
         )
     }
-    brain.fit(
-        hparams["epoch_counter"],
-        datasets["train"],
-        datasets["valid"],
-        train_loader_kwargs=loader_options,
-        valid_loader_kwargs=loader_options,
-    )
-    brain.evaluate(datasets["test"], test_loader_kwargs=loader_options)
+    fit_and_test(brain, hparams, datasets, loader_options)
     run_on_main(write_results, kwargs={"hparams": hparams, "brain": brain})
 
 
@@ -309,13 +310,10 @@ def write_results(hparams, brain):
     write_json(
         folder / "results.json",
         {
-            "provenance": provenance(
+            "provenance": origin(
+                hparams,
+                brain,
                 data_folder=str(hparams["data_folder"] or "embedded scenes"),
-                test_folds=hparams["test_fold_nums"],
-                seed=hparams["seed"],
-                epoch=brain.tested.meta["epoch"],
-                data_sha256=read_claim(hparams)["data"]["sha256"],
-                hyperparams=(folder / "hyperparams.yaml").read_text("utf-8"),
             ),
             "summary": summary,
         },
