@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 from lmac_sb.evaluation.tables import curves, natural
+from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.summary import header, summarize
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import write_in_one_step
@@ -51,7 +52,6 @@ STYLE = {
     "svg.hashsalt": "lmac_sb",
 }
 ABREAST = 3  # panels side by side
-SNR_METRICS = ("AI", "AD", "AG", "FF", "Fid-In")
 
 
 def draw_curves(stem, rows):
@@ -114,6 +114,7 @@ def draw_snr(stem, rows):
     list of pathlib.Path
         The PNG and the SVG; none where there is no such row.
     """
+    names = [name for name, metric in METRICS.items() if metric.repeated]
     cells = {}
     for row in rows:
         kind, snr = _kind_and_snr(row["setting"])
@@ -123,16 +124,16 @@ def draw_snr(stem, rows):
     for kind, snr in sorted(cells):
         cell = sorted(cells[kind, snr], key=lambda row: natural(row["method"]))
         lines = kinds.setdefault(kind, {})
-        for method, figures in summarize(cell, columns=SNR_METRICS).items():
+        for method, figures in summarize(cell, columns=names).items():
             lines.setdefault(method, []).append((snr, figures))
     panels = {
         f"{kind}: {title}": panel
         for kind, lines in kinds.items()
-        for title, panel in _panels(lines, SNR_METRICS).items()
+        for title, panel in _panels(lines, names).items()
     }
     if not panels:
         return []
-    return _draw(stem, panels, "SNR in dB", abreast=len(SNR_METRICS))
+    return _draw(stem, panels, "SNR in dB", abreast=len(names))
 
 
 def _kind_and_snr(setting):

@@ -1,20 +1,16 @@
 """What a classifier says of a mask: columns of the table."""
 
 import hashlib
-from types import SimpleNamespace
+from dataclasses import replace
 
 import torch
 
-from lmac_sb.metrics.registry import evaluate
+from lmac_sb.metrics.registry import METRICS, evaluate
 from lmac_sb.metrics.shape import mask_area
-from lmac_sb.metrics.sound import si_sdr
 
 __all__ = ["Judge"]
 
 NOISE_DB = 30.0  # of the guard "noisy", below the sound
-
-
-GUARDED = ("AI", "AD", "AG", "FF", "Fid-In")
 
 
 class Judge:
@@ -76,22 +72,21 @@ class Judge:
         if not full:
             found.mask = None
             return {**evaluate(found), "area": mask_area(mask), **columns}
-        columns = {**evaluate(found, case.event, frames), **columns}
-        if clean is not None:
-            columns["SI-SDR"] = si_sdr(found.waveform, clean)
+        columns = {**evaluate(found, case.event, frames, clean), **columns}
         for guard, logits in self._guards(case, found, ids).items():
             whole, inside, outside = logits
             values = evaluate(
-                SimpleNamespace(
+                replace(
+                    found,
                     logits=whole,
                     logits_in=inside,
                     logits_out=outside,
-                    decision=case.target,
                     mask=None,
                 )
             )
-            for name in GUARDED:
-                columns[f"{guard} {name}"] = values[name]
+            for name, value in values.items():
+                if METRICS[name].repeated:
+                    columns[f"{guard} {name}"] = value
         return columns
 
     def _guards(self, case, found, ids):

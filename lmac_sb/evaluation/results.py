@@ -4,13 +4,12 @@ from lmac_sb.evaluation.figures import draw_curves, draw_passes, draw_snr
 from lmac_sb.evaluation.runner import OWN
 from lmac_sb.evaluation.tables import write_summary
 from lmac_sb.methods.registry import passes
+from lmac_sb.metrics.registry import shown_in
 from lmac_sb.metrics.summary import summarize
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import write_csv, write_json
 
 __all__ = ["write_results"]
-
-STEPS_METRICS = ["AI", "AD", "AG", "FF", "area", "event_mass", "event_auc"]
 
 
 def write_results(output_folder, rows, seconds, methods, origin):
@@ -48,7 +47,7 @@ def write_results(output_folder, rows, seconds, methods, origin):
         lines = {name: x for name, x in lines.items() if len(x) > 1}
         if lines:
             stem = output_folder / f"steps {setting}".replace(" ", "_")
-            draw_passes(stem, lines, STEPS_METRICS)
+            draw_passes(stem, lines, shown_in("passes"))
     summary = output_folder / "summary.md"
     print(summary.read_text(encoding="utf-8"))
     print(f"all rows, tables and figures: {output_folder}")
@@ -84,7 +83,7 @@ def _steps(rows, methods):
                 and "error" not in row
             ]
             if chosen:
-                figures = summarize(chosen, columns=STEPS_METRICS)[name]
+                figures = summarize(chosen, columns=shown_in("passes"))[name]
                 points = lines.setdefault(setting, {}).setdefault(line, [])
                 points.append((passes(method), figures))
     return lines

@@ -17,6 +17,7 @@ from lmac_sb.data.dataset import EqualLengthBatches
 from lmac_sb.evaluation.judge import Judge
 from lmac_sb.explain.masking import cut_ranks, ranks
 from lmac_sb.methods.registry import Case, make_case, min_max
+from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.shape import mask_area
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import read_json, write_json
@@ -302,7 +303,7 @@ class Grid:
                 row = {"id": clip, "method": name, "keep": keep}
                 row.update((key, x[i]) for key, x in columns.items())
                 if case.event is None and clip not in self.regions:
-                    for key in [k for k in row if k.startswith("time_")]:
+                    for key in _of_frames(row):
                         del row[key]
                 if flat[i] and method.kind != "fixed":
                     row["warning"] = "constant mask"
@@ -342,6 +343,11 @@ def _pick(case, i):
     )
     event = None if case.event is None else case.event[row]
     return Case(case.explainer, case.wavs[row], part, case.target[row], event)
+
+
+def _of_frames(row):
+    """Columns that mean nothing for a clip without known frames."""
+    return [k for k in row if k in METRICS and METRICS[k].needs == "frames"]
 
 
 def _mean_seconds(spent):

@@ -12,7 +12,7 @@ import math
 import re
 from pathlib import Path
 
-from lmac_sb.metrics.registry import DIRECTIONS, GUARDS, METRICS, unguarded
+from lmac_sb.metrics.registry import GUARDS, METRICS, unguarded
 from lmac_sb.metrics.summary import (
     check_unique,
     header,
@@ -424,9 +424,8 @@ def _cell_order(name):
 def _columns(rows):
     """Columns of numbers in the rows, the known ones in their usual order."""
     found = {key for row in rows for key in row} - {"id", "method", "right"}
-    names = (*METRICS, *DIRECTIONS)
-    guards = (f"{guard} {name}" for guard in GUARDS for name in names)
-    known = [*names, "seconds", *guards]
+    guards = (f"{guard} {name}" for guard in GUARDS for name in METRICS)
+    known = [*METRICS, "seconds", *guards]
     rest = sorted(found - set(known))
     return [name for name in known if name in found] + rest
 

@@ -50,10 +50,20 @@ class Analysis:
     latents: list
     n_samples: int
 
+    def __getitem__(self, rows):
+        """Some of the clips: those of a slice, a list or a tensor."""
+        return Analysis(
+            self.stft[rows],
+            self.magnitude[rows],
+            self.logits[rows],
+            [latent[rows] for latent in self.latents],
+            self.n_samples,
+        )
+
 
 @dataclass
 class Explanation:
-    """An explained batch.
+    """An explained batch; ``explanation[0]`` is a batch of its first clip.
 
     Arguments
     ---------
@@ -102,8 +112,112 @@ class Explanation:
     magnitude: torch.Tensor
     unrefined: object = field(default=None, kw_only=True)
 
+    def __len__(self):
+        """Number of clips."""
+        return len(self.decision)
 
-class Explainer:
+    def __getitem__(self, rows):
+        """Some of the clips: one (an int, still a batch), or several."""
+        if isinstance(rows, int):
+            place = range(len(self))[rows]  # raises IndexError
+            rows = slice(place, place + 1)
+        return self._each(lambda name, value: value[rows])
+
+    def fit(self, n_samples, n_frames):
+        """Cut the end, or add silence to it.
+
+        Arguments
+        ---------
+        n_samples : int
+            Wanted length of the sounds.
+        n_frames : int
+            Wanted length of mask and magnitude.
+
+        Returns
+        -------
+        Explanation
+        """
+        sizes = {
+            **dict.fromkeys(("waveform", "residual"), n_samples),
+            **dict.fromkeys(("mask", "magnitude"), n_frames),
+        }
+        return self._each(lambda name, value: _fit(value, sizes.get(name)))
+
+    def scale(self, gain):
+        """At another level.
+
+        Arguments
+        ---------
+        gain : torch.Tensor
+            What the sounds and the magnitude of each clip are multiplied by,
+            [batch].
+
+        Returns
+        -------
+        Explanation
+        """
+        scaled = {"waveform": 1, "residual": 1, "magnitude": 2}
+        return self._each(
+            lambda name, value: value * gain[(..., *[None] * scaled[name])]
+            if name in scaled
+            else value
+        )
+
+    def cpu(self):
+        """The same on the CPU, without gradients, in single precision."""
+
+        def move(name, value):
+            """One tensor."""
+            value = value.detach().cpu()
+            return value.float() if value.is_floating_point() else value
+
+        return self._each(move)
+
+    @classmethod
+    def join(cls, parts):
+        """One batch out of several; shorter ones end in silence.
+
+        Arguments
+        ---------
+        parts : list of Explanation
+            At least one; what one of them lacks, the whole lacks.
+
+        Returns
+        -------
+        Explanation
+        """
+        if len(parts) == 1:
+            return parts[0]
+        joined = {}
+        for name in (entry.name for entry in fields(cls)):
+            values = [getattr(part, name) for part in parts]
+            joined[name] = cls._join(name, values)
+        return cls(**joined)
+
+    @classmethod
+    def _join(cls, name, values):
+        """One field of several parts."""
+        if any(value is None for value in values):
+            return None
+        if isinstance(values[0], Explanation):
+            return cls.join(values)
+        if values[0].dim() > 1:
+            longest = max(value.shape[1] for value in values)
+            values = [_fit(value, longest) for value in values]
+        return torch.cat(values)
+
+    def _each(self, function):
+        """Another explanation, of each tensor that `function` returns."""
+        changed = {}
+        for name, value in vars(self).items():
+            if isinstance(value, torch.Tensor):
+                changed[name] = function(name, value)
+            elif isinstance(value, Explanation):
+                changed[name] = value._each(function)
+        return replace(self, **changed)
+
+
+class Explainer(torch.nn.Module):
     """Explains a frozen classifier with a mask decoder.
 
     Arguments
@@ -158,6 +272,7 @@ class Explainer:
             raise LMACError(
                 f"mask_domain: '{mask_domain}' is none of {MASK_DOMAINS}"
             )
+        super().__init__()
         self.features = features
         self.classifier = classifier
         self.decoder = as_mask_decoder(decoder)
@@ -166,9 +281,9 @@ class Explainer:
         self.refine_steps = refine_steps
         self.check_refinement(refine_steps)
 
-    def __call__(
+    def forward(
         self,
-        wavs,
+        wavs=None,
         lengths=None,
         target=None,
         threshold=None,
@@ -176,6 +291,7 @@ class Explainer:
         check=True,
         refine_steps=None,
         unrefined=False,
+        analysis=None,
     ):
         """Explain a batch of waveforms.
 
@@ -201,6 +317,8 @@ class Explainer:
         unrefined : bool
             Whether to keep the explanation by the decoder's own mask as well,
             where steps are taken; it has the analysis and the mask in common.
+        analysis : Analysis
+            In place of the waveforms, where it is there already.
 
         Returns
         -------
@@ -215,10 +333,6 @@ class Explainer:
         if refine_steps is None:
             refine_steps = self.refine_steps
         self.check_refinement(refine_steps)
-        check_batch(wavs, lengths)
-        if not wavs.isfinite().all():
-            bad = (~wavs.isfinite()).any(1).nonzero()[:, 0].tolist()
-            raise LMACError(f"wavs: NaN or infinite samples in clips {bad}")
         options = {
             "threshold": threshold,
             "sounds": sounds,
@@ -226,22 +340,30 @@ class Explainer:
             "refine_steps": refine_steps,
             "unrefined": unrefined,
         }
+        if analysis is not None:
+            return self._explain(analysis, target, **options)
+        check_batch(wavs, lengths)
+        if not wavs.isfinite().all():
+            bad = (~wavs.isfinite()).any(1).nonzero()[:, 0].tolist()
+            raise LMACError(f"wavs: NaN or infinite samples in clips {bad}")
         if lengths is None or (lengths == 1).all():
-            return self._explain(wavs, target, **options)
+            analysis = self.analyze(wavs, target)
+            return self._explain(analysis, target, **options)
         samples = (lengths * wavs.shape[1]).round().long().clamp(min=1)
+        n_samples = wavs.shape[1]
+        n_frames = self.features.n_frames(n_samples)
         parts, places = [], []
-        for n_samples in samples.unique().tolist():
-            rows = (samples == n_samples).nonzero()[:, 0].to(wavs.device)
-            part_target = None if target is None else target[rows]
-            parts.append(
-                self._explain(wavs[rows, :n_samples], part_target, **options)
-            )
+        for length in samples.unique().tolist():
+            rows = (samples == length).nonzero()[:, 0].to(wavs.device)
+            chosen = None if target is None else target[rows]
+            analysis = self.analyze(wavs[rows, :length], chosen)
+            part = self._explain(analysis, chosen, **options)
+            parts.append(part.fit(n_samples, n_frames))
             places.append(rows)
-        return _merge(parts, places, wavs.shape[1], self.features)
+        return Explanation.join(parts)[torch.cat(places).argsort()]
 
-    def _explain(self, wavs, target, refine_steps, unrefined, **options):
+    def _explain(self, analysis, target, refine_steps, unrefined, **options):
         """Explain clips of one length."""
-        analysis = self.analyze(wavs, target)
         mask = self.mask(analysis, target)
         if not refine_steps:
             return self._finish(analysis, mask, target, **options)
@@ -521,28 +643,12 @@ def check_batch(wavs, lengths):
         )
 
 
-def _merge(parts, places, n_samples, features):
-    """One zero-padded explanation out of explanations of several lengths."""
-    n_clips = sum(len(rows) for rows in places)
-    merged = {}
-    for name in (entry.name for entry in fields(Explanation)):
-        values = [getattr(part, name) for part in parts]
-        if values[0] is None:
-            merged[name] = None
-            continue
-        if isinstance(values[0], Explanation):
-            merged[name] = _merge(values, places, n_samples, features)
-            continue
-        shape = list(values[0].shape)
-        if name in ("waveform", "residual"):
-            shape[1] = n_samples
-        elif name in ("mask", "magnitude"):
-            shape[1] = features.n_frames(n_samples)
-        whole = values[0].new_zeros([n_clips, *shape[1:]])
-        for value, rows in zip(values, places):
-            if value.dim() == 1:
-                whole[rows] = value
-            else:
-                whole[rows, : value.shape[1]] = value
-        merged[name] = whole
-    return Explanation(**merged)
+def _fit(values, size):
+    """Values [batch, time, ...] cut or padded with zeros to a length."""
+    if size is None or values.shape[1] == size:
+        return values
+    if values.shape[1] > size:
+        return values[:, :size]
+    whole = values.new_zeros([len(values), size, *values.shape[2:]])
+    whole[:, : values.shape[1]] = values
+    return whole

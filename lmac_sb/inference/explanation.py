@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import soundfile as sf
@@ -16,11 +16,16 @@ from lmac_sb.inference.clip_folder import (
     draw_clip,
     save_clip,
 )
+from lmac_sb.metrics.registry import evaluate
 from lmac_sb.models.features import SpectralFeatures
 
-__all__ = ["AudioExplanation"]
+__all__ = ["AudioExplanation", "numbers"]
 
 _PLAYED_S = 60  # longer sounds are not put into a notebook
+
+
+# Attributes that hold one entry a clip and are no tensors.
+_LISTS = ("n_samples", "files", "windows", "metrics")
 
 
 @dataclass
@@ -71,19 +76,81 @@ class AudioExplanation(Explanation):
     ['interpretation.wav', 'original.wav', 'residual.wav']
     """
 
-    wavs: torch.Tensor
-    n_samples: list
-    classes: list
-    features: SpectralFeatures
-    files: list
-    threshold: float
-    refine_steps: int
-    windows: list
-    metrics: list
+    wavs: torch.Tensor = field(kw_only=True)
+    n_samples: list = field(kw_only=True)
+    classes: list = field(kw_only=True)
+    features: SpectralFeatures = field(kw_only=True)
+    files: list = field(kw_only=True)
+    threshold: float = field(default=None, kw_only=True)
+    refine_steps: int = field(default=0, kw_only=True)
+    windows: list = field(kw_only=True)
+    metrics: list = field(kw_only=True)
 
-    def __len__(self):
-        """Number of clips."""
-        return len(self.n_samples)
+    @classmethod
+    def of(cls, explanation, wavs, features, classes, **more):
+        """Add to an explanation what people want to know of it.
+
+        Arguments
+        ---------
+        explanation : lmac_sb.explain.explainer.Explanation
+            With sounds, all of one length, and both sides classified.
+        wavs : torch.Tensor
+            What was explained, at the level of the sounds, [batch, samples].
+        features : lmac_sb.models.features.SpectralFeatures
+            The model's front end.
+        classes : list of str
+            Names of the classes.
+        **more
+            Other attributes; metrics are computed unless given.
+
+        Returns
+        -------
+        AudioExplanation
+
+        Example
+        -------
+        >>> explanation = explainer(wavs)
+        >>> classes = ["cat", "cow", "dog"]
+        >>> features = explainer.features
+        >>> named = AudioExplanation.of(explanation, wavs, features, classes)
+        >>> named[1].labels[0] in classes
+        True
+        """
+        plain = explanation.cpu()
+        n_clips, n_samples = wavs.shape
+        given = {
+            "n_samples": [n_samples] * n_clips,
+            "files": [None] * n_clips,
+            "windows": [[]] * n_clips,
+            **more,
+        }
+        if "metrics" not in more:
+            given["metrics"] = [numbers(plain[i]) for i in range(n_clips)]
+        return cls(
+            **vars(plain),
+            wavs=wavs.detach().cpu(),
+            features=features,
+            classes=[classes[c] for c in range(len(classes))],
+            **given,
+        )
+
+    def __getitem__(self, rows):
+        """Some of the clips, see `lmac_sb.Explanation`."""
+        places = torch.arange(len(self))[rows].reshape(-1).tolist()
+        lists = {
+            name: [getattr(self, name)[place] for place in places]
+            for name in _LISTS
+        }
+        return replace(super().__getitem__(rows), **lists)
+
+    @classmethod
+    def _join(cls, name, values):
+        """One attribute of several parts."""
+        if name in _LISTS:
+            return [item for value in values for item in value]
+        if name in ("classes", "features", "threshold", "refine_steps"):
+            return values[0]
+        return super()._join(name, values)
 
     def __repr__(self):
         """One line a clip."""
@@ -261,3 +328,24 @@ class AudioExplanation(Explanation):
 def _base64(data):
     """Bytes as text."""
     return base64.b64encode(data).decode("ascii")
+
+
+def numbers(explanation):
+    """Metrics of one clip.
+
+    Arguments
+    ---------
+    explanation : lmac_sb.explain.explainer.Explanation
+        Of one clip.
+
+    Returns
+    -------
+    dict
+        Name to number.
+
+    Example
+    -------
+    >>> numbers(explainer(wavs)[0])["area"] > 0
+    True
+    """
+    return {name: float(value) for name, value in evaluate(explanation).items()}

@@ -46,9 +46,7 @@ HEADER = """\
 
 FOOTER = """
 modules:
-    features: !ref <features>
-    classifier: !ref <frozen_classifier>
-    decoder: !ref <decoder>
+    explainer: !ref <explainer>
 
 pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
     loadables:

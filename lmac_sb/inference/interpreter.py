@@ -1,18 +1,19 @@
 """SpeechBrain's interface of a trained model: from a file to an explanation."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.run_opts import RunOptions
+from torch.nn.utils.rnn import pad_sequence
 
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
 from lmac_sb.data.streaming import mapped, read_signal
-from lmac_sb.explain.explainer import Explainer, check_batch
+from lmac_sb.explain.explainer import Explainer, Explanation, check_batch
 from lmac_sb.inference.bundle import find_bundle, load_weights, read_hparams
-from lmac_sb.inference.explanation import AudioExplanation
-from lmac_sb.metrics.registry import METRICS, evaluate
+from lmac_sb.inference.explanation import AudioExplanation, numbers
+from lmac_sb.metrics.registry import METRICS
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["LMACInterpreter"]
@@ -26,9 +27,9 @@ class LMACInterpreter(Pretrained):
     Arguments
     ---------
     modules : dict
-        ``features``, ``classifier`` and ``decoder``.
+        ``explainer``.
     hparams : dict
-        ``preprocess``, ``explainer`` and ``label_encoder``.
+        ``preprocess`` and ``label_encoder``.
     **kwargs
         See `speechbrain.inference.interfaces.Pretrained`.
 
@@ -47,13 +48,13 @@ class LMACInterpreter(Pretrained):
     torch.Size([1, 16000])
     """
 
-    MODULES_NEEDED = ["features", "classifier", "decoder"]
-    HPARAMS_NEEDED = ["preprocess", "explainer", "label_encoder"]
+    MODULES_NEEDED = ["explainer"]
+    HPARAMS_NEEDED = ["preprocess", "label_encoder"]
 
     def __init__(self, modules=None, hparams=None, **kwargs):
         self._check_parts(modules or {}, hparams or {})
         super().__init__(modules, hparams, **kwargs)
-        self.explainer = hparams["explainer"]
+        self.explainer = modules["explainer"]
         if self.explainer.classifier.multilabel:
             raise LMACError(
                 "explainer: its classifier is multi-label, expected one that "
@@ -67,7 +68,6 @@ class LMACInterpreter(Pretrained):
                 f"the features have {features.sample_rate}"
             )
         self.sample_rate = features.sample_rate
-        self._check_placement()
         self.classes = self._check_classes(hparams["label_encoder"])
         hop = features.hop_samples
         window = self.preprocess.n_samples or WINDOW_S * self.sample_rate
@@ -135,31 +135,15 @@ class LMACInterpreter(Pretrained):
                 "rename it, or give it as run_opts"
             )
         parts = [
-            (f"modules.{k}", v, torch.nn.Module) for k, v in modules.items()
+            ("modules.explainer", modules["explainer"], Explainer),
+            ("preprocess", hparams["preprocess"], Preprocessor),
+            ("label_encoder", hparams["label_encoder"], CategoricalEncoder),
         ]
-        kinds = (Preprocessor, Explainer, CategoricalEncoder)
-        for name, kind in zip(cls.HPARAMS_NEEDED, kinds):
-            parts.append((name, hparams[name], kind))
         for name, part, kind in parts:
             if not isinstance(part, kind):
                 raise LMACError(
                     f"{name}: is a {type(part).__name__}, expected a "
                     f"{kind.__name__}"
-                )
-
-    def _check_placement(self):
-        """All tensors must be in `modules`: only those are moved and frozen."""
-        parts = self.explainer
-        known = _tensor_ids(self.mods)
-        for name, module in (
-            ("features", parts.features),
-            ("classifier", parts.classifier),
-            ("decoder", parts.decoder),
-        ):
-            if not _tensor_ids(module) <= known:
-                raise LMACError(
-                    f"modules: the explainer's {name} holds tensors that are "
-                    "in none of the modules"
                 )
 
     def _check_classes(self, label_encoder):
@@ -264,8 +248,7 @@ class LMACInterpreter(Pretrained):
         targets = self._targets(target, 1)
         wav = self.load_audio(path)
         how = self._how(threshold, refine_steps, unrefined)
-        (part,) = self._explain([wav], targets, how)
-        return self._assemble([wav], [part], how, [str(path)])
+        return self._explain([wav], targets, how, [str(path)])
 
     def explain_batch(
         self,
@@ -316,8 +299,7 @@ class LMACInterpreter(Pretrained):
                 raise LMACError(f"wavs: NaN or infinite samples in clip {i}")
         targets = self._targets(target, len(clips))
         how = self._how(threshold, refine_steps, unrefined)
-        parts = self._explain(clips, targets, how)
-        return self._assemble(clips, parts, how, [None] * len(clips))
+        return self._explain(clips, targets, how, [None] * len(clips))
 
     def _how(self, threshold, refine_steps, unrefined):
         """What the explainer is asked for, checked before the work starts."""
@@ -366,59 +348,51 @@ class LMACInterpreter(Pretrained):
             f"{', '.join(self.classes)} (0 to {len(self.classes) - 1})"
         )
 
-    def _explain(self, clips, targets, how):
-        """One explanation a clip; clips of one length go in one batch."""
-        parts = [None] * len(clips)
-        rows_of = {}
-        for row, clip in enumerate(clips):
-            rows_of.setdefault(len(clip), []).append(row)
+    def _explain(self, clips, targets, how, files):
+        """Explain clips of any length."""
         longest = max(self.window, self.preprocess.n_samples or 0)
-        for n_samples, rows in rows_of.items():
-            chosen = None if targets is None else [targets[r] for r in rows]
-            if n_samples <= longest:
-                wavs = torch.stack([clips[row] for row in rows])
-                whole = self._explain_windows(wavs, chosen, how)
-                for place, row in enumerate(rows):
-                    parts[row] = _pick(whole, place)
-                continue
-            for place, row in enumerate(rows):
-                target = None if chosen is None else [chosen[place]]
-                parts[row] = self._explain_long(clips[row], target, how)
-        return parts
+        short = [i for i, clip in enumerate(clips) if len(clip) <= longest]
+        parts = [None] * len(clips)
+        if short:
+            chosen = None if targets is None else [targets[i] for i in short]
+            batch = [clips[i] for i in short]
+            for i, part in zip(short, self._explain_short(batch, chosen, how)):
+                parts[i] = self._describe(part, clips[i])
+        for i, clip in enumerate(clips):
+            if parts[i] is None:
+                target = None if targets is None else [targets[i]]
+                parts[i] = self._explain_long(clip, target, how)
+        whole = AudioExplanation.join(parts)
+        whole.files, whole.threshold = files, how["threshold"]
+        whole.refine_steps = how["refine_steps"]
+        if whole.unrefined is not None:
+            whole.unrefined.files = files
+            whole.unrefined.threshold = how["threshold"]
+        return whole
 
     @torch.no_grad()
-    def _explain_windows(self, wavs, targets, how):
-        """Explain equally long windows [batch, samples] as training would."""
-        n_samples = wavs.shape[1]
+    def _explain_short(self, clips, targets, how):
+        """Explain clips of at most a window; one explanation a clip."""
         shortest = round(MIN_LENGTH_S * self.sample_rate)
-        padded = fit_length(wavs, max(n_samples, shortest))
-        ready = [self.preprocess.process(x, self.sample_rate) for x in padded]
+        ready = []
+        for clip in clips:
+            clip = fit_length(clip, max(len(clip), shortest))
+            ready.append(self.preprocess.process(clip, self.sample_rate))
+        wavs = pad_sequence(ready, batch_first=True)
+        lengths = torch.tensor([len(wav) for wav in ready]) / wavs.shape[1]
         if targets is not None:
             targets = torch.tensor(targets, device=self.device)
         found = self.explainer(
-            torch.stack(ready).to(self.device), None, targets, **how
+            wavs.to(self.device), lengths.to(self.device), targets, **how
         )
         # Back to the input's level, which preprocessing has taken away.
-        peaks = wavs.abs().amax(1, keepdim=True)
-        return self._at_level(found, peaks, n_samples)
-
-    def _at_level(self, found, peaks, n_samples):
-        """What the explainer found, on the CPU, at a level, unpadded."""
-        if found is None:
-            return None
-        n_frames = self.explainer.features.n_frames(n_samples)
-        return SimpleNamespace(
-            unrefined=self._at_level(found.unrefined, peaks, n_samples),
-            waveform=found.waveform[:, :n_samples].cpu() * peaks,
-            residual=found.residual[:, :n_samples].cpu() * peaks,
-            mask=found.mask[:, :n_frames].cpu(),
-            magnitude=found.magnitude[:, :n_frames].cpu() * peaks[..., None],
-            **{
-                name: getattr(found, name).float().cpu()
-                for name in ("logits", "logits_in", "logits_out")
-            },
-            decision=found.decision.cpu(),
-        )
+        gains = torch.stack([clip.abs().amax() for clip in clips])
+        found = found.cpu().scale(gains)
+        n_frames = self.explainer.features.n_frames
+        return [
+            found[i].fit(len(clip), n_frames(len(clip)))
+            for i, clip in enumerate(clips)
+        ]
 
     def _explain_long(self, wav, target, how):
         """Explain overlapping windows of one clip and cross-fade them."""
@@ -429,16 +403,29 @@ class LMACInterpreter(Pretrained):
         whole, unrefined = _Whole(self, n_samples), None
         for start in starts:
             stop = min(start + self.window, n_samples)
-            part = self._explain_windows(wav[None, start:stop], target, how)
+            (part,) = self._explain_short([wav[start:stop]], target, how)
             edges = (start > 0, start != starts[-1])
             whole.add(part, start, stop, edges)
             if part.unrefined is not None:
                 unrefined = unrefined or _Whole(self, n_samples)
                 unrefined.add(part.unrefined, start, stop, edges)
-        explained = whole.finish(target)
+        explained = whole.finish(wav, target)
         if unrefined is not None:
-            explained.unrefined = unrefined.finish(target)
+            explained.unrefined = unrefined.finish(wav, target)
         return explained
+
+    def _describe(self, part, clip):
+        """An explanation of one clip, with what people want to know of it."""
+        described = AudioExplanation.of(
+            replace(part, unrefined=None),
+            clip[None],
+            self.explainer.features,
+            self.classes,
+            windows=[[self.describe(part, 0, len(clip))]],
+        )
+        if part.unrefined is not None:
+            described.unrefined = self._describe(part.unrefined, clip)
+        return described
 
     def fade(self, places, fades_in, fades_out):
         """Weight of a window of a long clip.
@@ -493,47 +480,6 @@ class LMACInterpreter(Pretrained):
             },
         }
 
-    def _assemble(self, clips, parts, how, files):
-        """One explanation out of one a clip."""
-        merged = {
-            name: _pad_and_join([getattr(part, name) for part in parts])
-            for name in (
-                "waveform",
-                "residual",
-                "mask",
-                "magnitude",
-                "logits",
-                "logits_in",
-                "logits_out",
-                "decision",
-            )
-        }
-        for part, clip in zip(parts, clips):
-            if not hasattr(part, "windows"):
-                part.windows = [self.describe(part, 0, len(clip))]
-                part.metrics = _metrics(part)
-        unrefined = None
-        if parts[0].unrefined is not None:
-            unrefined = self._assemble(
-                clips,
-                [part.unrefined for part in parts],
-                {**how, "refine_steps": 0},
-                files,
-            )
-        return AudioExplanation(
-            **merged,
-            unrefined=unrefined,
-            wavs=_pad_and_join([clip[None] for clip in clips]),
-            n_samples=[len(clip) for clip in clips],
-            classes=self.classes,
-            features=self.explainer.features,
-            files=files,
-            threshold=how["threshold"],
-            refine_steps=how["refine_steps"],
-            windows=[part.windows for part in parts],
-            metrics=[part.metrics for part in parts],
-        )
-
 
 class _Whole:
     """A long clip, put together of its windows; its sounds lie on disk."""
@@ -565,11 +511,10 @@ class _Whole:
         for name in self.sums:
             p = getattr(part, name).softmax(1)
             self.sums[name] = self.sums[name] + share * p.double()
-        self.metrics.append(_metrics(part))
+        self.metrics.append(numbers(part))
         self.windows.append(self.interpreter.describe(part, start, stop))
-        self.last = part
 
-    def finish(self, target):
+    def finish(self, wav, target):
         """The explanation, with the windows' mean probabilities."""
         logits = {
             name: total.clamp_min(1e-30).log().float()
@@ -578,58 +523,28 @@ class _Whole:
         decision = logits["logits"].argmax(1)
         if target is not None:
             decision = torch.tensor(target)
-        whole = SimpleNamespace(
+        whole = Explanation(
             waveform=self.waveform,
             residual=self.residual,
-            mask=self.last.mask,
+            mask=None,
             magnitude=None,
             decision=decision,
-            windows=self.windows,
-            unrefined=None,
             **logits,
         )
-        whole.metrics = _metrics(whole)
+        # What the classifier says is that of the whole; of the mask, whose
+        # windows overlap, the mean of the windows.
+        found = numbers(whole)
         for name, metric in METRICS.items():
             if metric.needs == "mask":
-                whole.metrics[name] = sum(
+                found[name] = sum(
                     share * row[name]
                     for share, row in zip(self.shares, self.metrics)
                 )
-        whole.mask = self.mask
-        return whole
-
-
-def _tensor_ids(module):
-    """Which parameters and buffers a module has."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return {id(tensor) for tensor in tensors}
-
-
-def _pick(batch, index):
-    """One clip of an explained batch, as a batch of one."""
-    if batch is None:
-        return None
-    row = slice(index, index + 1)
-    parts = {k: v[row] for k, v in vars(batch).items() if k != "unrefined"}
-    return SimpleNamespace(**parts, unrefined=_pick(batch.unrefined, index))
-
-
-def _metrics(part):
-    """Metrics of one clip, as numbers."""
-    return {name: float(value) for name, value in evaluate(part).items()}
-
-
-def _pad_and_join(values):
-    """Join batches of one along the first axis, padded with zeros."""
-    if any(value is None for value in values):
-        return None
-    if len(values) == 1:
-        return values[0]
-    if values[0].dim() == 1:
-        return torch.cat(values)
-    shape = [len(values), *values[0].shape[1:]]
-    shape[1] = max(value.shape[1] for value in values)
-    whole = values[0].new_zeros(shape)
-    for row, value in enumerate(values):
-        whole[row, : value.shape[1]] = value[0]
-    return whole
+        return AudioExplanation.of(
+            replace(whole, mask=self.mask),
+            wav[None],
+            self.interpreter.explainer.features,
+            self.interpreter.classes,
+            windows=[self.windows],
+            metrics=[{name: found[name] for name in METRICS if name in found}],
+        )

@@ -1,6 +1,6 @@
 """All metrics by name: direction, what they need, where they are shown."""
 
-from collections import namedtuple
+from dataclasses import dataclass
 
 from lmac_sb.metrics.faithfulness import (
     average_drop,
@@ -19,47 +19,124 @@ from lmac_sb.metrics.localisation import (
     time_mass,
 )
 from lmac_sb.metrics.shape import complexity, mask_area, sparseness
+from lmac_sb.metrics.sound import si_sdr
 
-__all__ = ["GUARDS", "METRICS", "direction", "evaluate", "unguarded"]
+__all__ = [
+    "GUARDS",
+    "METRICS",
+    "Metric",
+    "direction",
+    "evaluate",
+    "shown_in",
+    "unguarded",
+]
 
-Metric = namedtuple("Metric", "function direction needs short")
+
+@dataclass(frozen=True)
+class Metric:
+    """All that the package knows of a metric; a new one is one entry.
+
+    Arguments
+    ---------
+    function : callable
+        Tensors, see `needs`, to one value a clip, [batch]; None for a column
+        that `evaluate` does not compute.
+    needs : str
+        What the function is given: ``in`` or ``out`` (probabilities on the
+        whole and on one side, and the class), ``logits`` (those on the whole
+        and outside, and the class), ``mask``, ``event`` (mask and ideal mask),
+        ``frames`` (mask and active frames) or ``sound`` (waveform and clean
+        one). None without a function.
+    direction : int
+        1 if higher is better, -1 if lower is, 0 if neither.
+    digits : int
+        Decimals in tables.
+    unit : str
+        ``%``, ``dB`` or nothing.
+    shown : tuple of str
+        Where it is shown beside the full tables: ``table`` (short ones, as
+        after training), ``console`` (a line for each epoch), ``passes`` (the
+        plot over gradient steps).
+    repeated : bool
+        Whether it is computed once more for each of the `GUARDS`, and drawn
+        over the signal-to-noise ratio. It needs the classifier's answers
+        alone then.
+
+    Example
+    -------
+    >>> METRICS["AI"].direction, METRICS["AI"].unit, METRICS["AI"].repeated
+    (1, '%', True)
+    """
+
+    function: object
+    needs: str | None
+    direction: int
+    digits: int = 3
+    unit: str = ""
+    shown: tuple = ()
+    repeated: bool = False
+
+    def __post_init__(self):
+        if self.repeated and self.needs not in ("in", "out", "logits"):
+            raise ValueError(
+                f"repeated: found a metric that needs {self.needs!r}, "
+                "expected one of the classifier's answers alone"
+            )
 
 
-# What each explanation is judged by: printed name, better direction (+1
-# higher, -1 lower, 0 neither), what the metric is a function of, and whether
-# short tables, as after training, show it.
+_EVERYWHERE = ("table", "console", "passes")
+
+# Every metric by its printed name, in the order of the columns.
 METRICS = {
-    "AI": Metric(average_increase, 1, "in", True),
-    "AD": Metric(average_drop, -1, "in", True),
-    "AG": Metric(average_gain, 1, "in", True),
-    "FF": Metric(faithfulness, 1, "out", True),
-    "FF-logit": Metric(faithfulness_logit, 1, "logits", False),
-    "Fid-In": Metric(input_fidelity, 1, "in", True),
-    "SPS": Metric(sparseness, 1, "mask", True),
-    "COMP": Metric(complexity, -1, "mask", True),
-    "area": Metric(mask_area, 0, "mask", True),
-    "AD-2softmax": Metric(average_drop_second_softmax, -1, "in", False),
-    "event_mass": Metric(event_mass, 1, "event", True),
-    "event_topk": Metric(event_topk, 1, "event", False),
-    "event_auc": Metric(event_auc, 1, "event", True),
-    "time_mass": Metric(time_mass, 1, "frames", False),
-    "time_auc": Metric(time_auc, 1, "frames", False),
-}
-
-
-# Better directions of what one explanation alone does not tell.
-DIRECTIONS = {
-    "SI-SDR": 1,
-    "insertion AUC": 1,
-    "deletion AUC": -1,
-    "other_mass": -1,
-    "other_auc": -1,
+    "AI": Metric(average_increase, "in", 1, 1, "%", _EVERYWHERE, True),
+    "AD": Metric(average_drop, "in", -1, 2, "%", _EVERYWHERE, True),
+    "AG": Metric(average_gain, "in", 1, 1, "%", _EVERYWHERE, True),
+    "FF": Metric(faithfulness, "out", 1, shown=_EVERYWHERE, repeated=True),
+    "FF-logit": Metric(faithfulness_logit, "logits", 1, 2),
+    "Fid-In": Metric(
+        input_fidelity, "in", 1, shown=("table", "console"), repeated=True
+    ),
+    "SPS": Metric(sparseness, "mask", 1, shown=("table",)),
+    "COMP": Metric(complexity, "mask", -1, shown=("table",)),
+    "area": Metric(mask_area, "mask", 0, shown=_EVERYWHERE),
+    "AD-2softmax": Metric(average_drop_second_softmax, "in", -1, 2, "%"),
+    "event_mass": Metric(event_mass, "event", 1, shown=("table", "passes")),
+    "event_topk": Metric(event_topk, "event", 1),
+    "event_auc": Metric(event_auc, "event", 1, shown=_EVERYWHERE),
+    "time_mass": Metric(time_mass, "frames", 1),
+    "time_auc": Metric(time_auc, "frames", 1),
+    "SI-SDR": Metric(si_sdr, "sound", 1, 1, "dB"),
+    # From the rows of several shares, and of several explained classes.
+    "insertion AUC": Metric(None, None, 1),
+    "deletion AUC": Metric(None, None, -1),
+    "other_mass": Metric(None, None, -1),
+    "other_auc": Metric(None, None, -1),
 }
 
 
 # Words before a metric's name that say how the mask was judged otherwise: by
 # the sounds, with noise on them, shifted, or by another classifier.
 GUARDS = ("heard", "noisy", "shifted", "other")
+
+
+def shown_in(place):
+    """Names of the metrics that are shown in a place.
+
+    Arguments
+    ---------
+    place : str
+        ``table``, ``console`` or ``passes``, see `Metric`.
+
+    Returns
+    -------
+    list of str
+
+    Example
+    -------
+    >>> shown_in("passes")
+    ['AI', 'AD', 'AG', 'FF', 'area', 'event_mass', 'event_auc']
+    """
+    return [name for name, metric in METRICS.items() if place in metric.shown]
 
 
 def unguarded(column):
@@ -101,31 +178,36 @@ def direction(column):
     >>> direction("heard AD"), direction("insertion AUC"), direction("area")
     (-1, 1, 0)
     """
-    name = unguarded(column)
-    if name in METRICS:
-        return METRICS[name].direction
-    return DIRECTIONS.get(name, 0)
+    metric = METRICS.get(unguarded(column))
+    return metric.direction if metric else 0
 
 
-def evaluate(explanation, event=None, frames=None):
+def evaluate(explanation, event=None, frames=None, clean=None):
     """All metrics of an explained batch.
 
     Arguments
     ---------
     explanation : lmac_sb.explain.explainer.Explanation
-        Any object with mask, logits, logits_in, logits_out and decision.
-        Without a mask (None), the metrics of the logits alone.
+        With both sides classified. Without a mask (None), the metrics of the
+        logits alone.
     event : torch.Tensor
         Ideal mask of a known event, [batch, time, freq], or None.
     frames : torch.Tensor
         Frames in which the event sounds, boolean, [batch, time], where no
         more of it is known; default those of the ideal mask.
+    clean : torch.Tensor
+        The clip within a mixture, [batch, samples], or None.
 
     Returns
     -------
     dict
-        Name in `METRICS` to [batch]; without those of a mask, an event or
-        its frames that are not there.
+        Name in `METRICS` to [batch]; without those whose needs are not there.
+
+    Example
+    -------
+    >>> found = evaluate(explainer(wavs))
+    >>> found["area"].shape, "event_mass" in found
+    (torch.Size([2]), False)
     """
     logits, logits_in, logits_out = (
         logits.detach().float()
@@ -146,9 +228,10 @@ def evaluate(explanation, event=None, frames=None):
         "mask": (mask,),
         "event": (mask, event),
         "frames": (mask, frames),
+        "sound": (explanation.waveform, clean),
     }
     return {
         name: metric.function(*inputs[metric.needs])
         for name, metric in METRICS.items()
-        if all(x is not None for x in inputs[metric.needs])
+        if metric.function and all(x is not None for x in inputs[metric.needs])
     }

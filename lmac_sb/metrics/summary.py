@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from lmac_sb.metrics.registry import METRICS, direction, unguarded
+from lmac_sb.metrics.registry import METRICS, direction, shown_in, unguarded
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
@@ -17,17 +17,6 @@ __all__ = [
     "means_over",
     "summarize",
 ]
-
-# Metrics whose figures are shown with so many decimals.
-DECIMALS = {
-    "AI": 1,
-    "AD": 2,
-    "AG": 1,
-    "FF-logit": 2,
-    "AD-2softmax": 2,
-    "SI-SDR": 1,
-}
-
 
 N_DRAWS = 2000  # resamplings of a bootstrap interval
 
@@ -134,7 +123,7 @@ def check_unique(rows, keys):
         seen.add(name)
 
 
-def summarize(rows, by="method", reference=None, columns=tuple(METRICS)):
+def summarize(rows, by="method", reference=None, columns=None):
     """Mean and interval of each metric for each method.
 
     Arguments
@@ -146,8 +135,9 @@ def summarize(rows, by="method", reference=None, columns=tuple(METRICS)):
     reference : str
         Method to which each other one is compared clip by clip.
     columns : list of str
-        What to take the mean of, in this order. A method has those that any
-        of its rows has; a clip without a value counts as NaN.
+        What to take the mean of, in this order; default all metrics. A method
+        has those that any of its rows has; a clip without a value counts as
+        NaN.
 
     Returns
     -------
@@ -167,6 +157,7 @@ def summarize(rows, by="method", reference=None, columns=tuple(METRICS)):
     100.0
     """
     check_unique(rows, ["id", by])
+    columns = list(METRICS) if columns is None else columns
     table = {}
     for row in rows:
         table.setdefault(row[by], {})[row["id"]] = row
@@ -236,7 +227,8 @@ def marked_cells(summary, columns):
     """
     cells = {method: [] for method in summary}
     for column in columns:
-        digits = DECIMALS.get(unguarded(column), 3)
+        metric = METRICS.get(unguarded(column))
+        digits = metric.digits if metric else 3
         shown = {}
         for method, metrics in summary.items():
             if column in metrics:
@@ -287,7 +279,7 @@ def markdown_table(summary, columns=None, mark=False, by="method"):
     """
     if columns is None:
         found = {name for row in summary.values() for name in row}
-        columns = [n for n, m in METRICS.items() if m.short and n in found]
+        columns = [name for name in shown_in("table") if name in found]
     lines = [
         "| " + " | ".join([by, *map(header, columns)]) + " |",
         "|---" * (len(columns) + 1) + "|",

@@ -4,6 +4,7 @@ import functools
 import math
 
 import torch
+from torch.nn.modules.batchnorm import _NormBase
 
 from lmac_sb.models.encoders import embed
 from lmac_sb.utils.errors import LMACError
@@ -83,8 +84,9 @@ class FrozenClassifier(torch.nn.Module):
         self.requires_grad_(False)
         self.train(False)
         for module in self.modules():
-            if isinstance(module, BATCH_NORMS):
-                module.forward = functools.partial(_normalize, module)
+            # Not of a class derived from them, which may do more.
+            if type(module) in BATCH_NORMS and _is_fixed(module):
+                module.__class__ = _FixedNorm
         self._latents = {}
         self._deepest = None
         self._tracing = False
@@ -236,16 +238,31 @@ class FrozenClassifier(torch.nn.Module):
         return latent
 
 
-def _normalize(norm, x):
+def _is_fixed(norm):
+    """Whether a batch norm, once it is frozen, is a scale and a shift."""
+    return norm.affine and norm.track_running_stats
+
+
+class _FixedNorm(_NormBase):
     """Batch normalisation by fixed statistics, without keeping its input.
 
     PyTorch's own keeps it for the gradient of its weights, which are frozen:
-    a quarter of the memory of a training step.
+    a quarter of the memory of a training step. Nor do several processes turn
+    this class into one that trains its statistics.
     """
-    plain = norm.training or not norm.track_running_stats or not norm.affine
-    if plain or x.dtype != norm.weight.dtype:
-        return type(norm).forward(norm, x)
-    shape = [1, -1] + [1] * (x.dim() - 2)
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    shift = norm.bias - norm.running_mean * scale
-    return torch.addcmul(shift.view(shape), x, scale.view(shape))
+
+    def forward(self, x):
+        """Normalise [batch, channels, ...]."""
+        if x.dtype != self.weight.dtype:
+            return torch.nn.functional.batch_norm(
+                x,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                eps=self.eps,
+            )
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return torch.addcmul(shift.view(shape), x, scale.view(shape))

@@ -16,6 +16,7 @@ from speechbrain.utils.distributed import if_main_process, main_process_only
 from torch import distributed
 
 from lmac_sb.data.dataset import EqualLengthBatches
+from lmac_sb.metrics.registry import shown_in
 from lmac_sb.training.checkpoints import plain
 from lmac_sb.utils.errors import LMACError
 
@@ -27,10 +28,8 @@ logger = logging.getLogger(__name__)
 LOG_CONFIG = str(Path(__file__).with_name("log-config.yaml"))
 
 
-# What the console shows; the log file has all.
-SHOWN = (
-    "loss accuracy fidelity AI AD AG FF Fid-In area event_auc gated n_nan"
-).split()
+# What the console shows beside the metrics; the log file has all.
+CONSOLE = ("loss", "accuracy", "fidelity", "gated", "n_nan")
 
 
 class OneCycle:
@@ -484,10 +483,11 @@ class RecipeBrain(sb.Brain):
         if self.tensorboard_logger is not None and test_stats is None:
             self.tensorboard_logger.log_stats(meta, **stats)
         parts = [f"{k} {_number(v)}" for k, v in meta.items()]
+        console = {*CONSOLE, *shown_in("console")}
         for kind, values in stats.items():
             kind = kind.split("_")[0]
             figures = " ".join(
-                f"{k} {_number(v)}" for k, v in values.items() if k in SHOWN
+                f"{k} {_number(v)}" for k, v in values.items() if k in console
             )
             parts.append(f"{kind}: {figures}")
         print(" | ".join(parts), flush=True)

@@ -24,9 +24,7 @@ class L2IBrain(LMACBrain):
         parts = self.modules.decoder(analysis.latents, log_magnitude)
         explanation = None
         if stage != sb.Stage.TRAIN:
-            sounds = stage == sb.Stage.TEST or bool(self.chosen(batch, stage))
-            mask = explainer.mask(analysis)
-            explanation = explainer.complete(analysis, mask, sounds=sounds)
+            explanation = self.explain(analysis, batch, stage)
         return analysis, log_magnitude, parts, explanation
 
     def compute_objectives(self, predictions, batch, stage):

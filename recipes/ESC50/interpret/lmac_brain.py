@@ -31,22 +31,27 @@ class LMACBrain(RecipeBrain):
         self.interpret_period = interpret_period
 
     def on_stage_start(self, stage, epoch=None):
-        """Decode through the distributed wrapper in training only."""
+        """Forget the rows of the stage before."""
         super().on_stage_start(stage, epoch)
-        decoder = self.modules.decoder
-        if stage != sb.Stage.TRAIN:
-            decoder = getattr(decoder, "module", decoder)
-        self.explainer.decoder = decoder
         self.test_rows = []
 
     def compute_forward(self, batch, stage):
         """Analysis of the sound, and its explanation."""
         batch = batch.to(self.device)
-        explainer = self.explainer
-        analysis = explainer.analyze(batch.sig.data)
-        mask = explainer.mask(analysis)
-        sounds = stage == sb.Stage.TEST or bool(self.chosen(batch, stage))
-        return analysis, explainer.complete(analysis, mask, sounds=sounds)
+        analysis = self.explainer.analyze(batch.sig.data)
+        return analysis, self.explain(analysis, batch, stage)
+
+    def explain(self, analysis, batch, stage, target=None):
+        """Explanation by the decoder's own mask."""
+        # Several processes train through a wrapper of the explainer.
+        train = stage == sb.Stage.TRAIN
+        explainer = self.modules.explainer if train else self.explainer
+        return explainer(
+            analysis=analysis,
+            target=target,
+            sounds=stage == sb.Stage.TEST or bool(self.chosen(batch, stage)),
+            refine_steps=0,
+        )
 
     def compute_objectives(self, predictions, batch, stage):
         """Mean loss; records the terms, and the metrics when not training."""

@@ -54,15 +54,8 @@ class MultilabelBrain(LMACBrain):
         rows, target = self.choose(batch, stage)
         if len(target) == 0:
             return rows, None, None
-        explainer = self.explainer
-        analysis = explainer.analyze(rows.sig.data, target)
-        mask = explainer.mask(analysis, target)
-        sounds = stage == sb.Stage.TEST or bool(self.chosen(rows, stage))
-        return (
-            rows,
-            analysis,
-            explainer.complete(analysis, mask, target, sounds=sounds),
-        )
+        analysis = self.explainer.analyze(rows.sig.data, target)
+        return rows, analysis, self.explain(analysis, rows, stage, target)
 
     def choose(self, batch, stage):
         """Which classes of which clips are explained, and these clips."""

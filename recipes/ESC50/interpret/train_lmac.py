@@ -24,7 +24,6 @@ from training_steps import (
     train_explainer,
 )
 
-from lmac_sb.models.psi import as_mask_decoder
 from lmac_sb.models.weights import load_strict
 from lmac_sb.training.experiment import open_run
 from lmac_sb.training.hparams import load_hparams
@@ -49,7 +48,6 @@ def main(argv=None):
             clips=hparams["clips"],
             sounds=hparams["sounds"],
         )
-        hparams["modules"]["decoder"] = as_mask_decoder(hparams["decoder"])
         if hparams["finetuning"]:
             load_strict(hparams["decoder"], start)
         run_on_main(

@@ -26,7 +26,6 @@ from training_steps import (
     train_explainer,
 )
 
-from lmac_sb.models.psi import as_mask_decoder
 from lmac_sb.training.experiment import open_run
 from lmac_sb.training.hparams import load_hparams
 from lmac_sb.utils.errors import exit_on_user_error
@@ -72,7 +71,6 @@ def explain(hparams, claim):
         clips=hparams["clips"],
         sounds=hparams["sounds"],
     )
-    hparams["modules"]["decoder"] = as_mask_decoder(hparams["decoder"])
     run_on_main(claim.take, kwargs=starting_decoder(hparams))
     sb.create_experiment_directory(**hparams.directory)
     brain = MultilabelBrain(

@@ -122,6 +122,7 @@ def test_rows_agree_with_the_explainer(rows, interpreter, sounds):
             expected = float(logits.softmax(1)[0, c])
             assert row[key] == pytest.approx(expected, abs=1e-5)
         heard = SimpleNamespace(
+            waveform=None,
             mask=None,
             decision=c,
             logits=found.logits,

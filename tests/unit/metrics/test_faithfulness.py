@@ -10,8 +10,15 @@ import torch
 
 from lmac_sb import metrics
 from lmac_sb.metrics import localisation
-from lmac_sb.metrics.registry import METRICS, direction, evaluate
+from lmac_sb.metrics.registry import (
+    METRICS,
+    Metric,
+    direction,
+    evaluate,
+    shown_in,
+)
 from lmac_sb.metrics.sound import si_sdr
+from lmac_sb.metrics.summary import markdown_table, summarize
 from lmac_sb.utils.errors import LMACError
 
 SEEDS = [0, 1, 2]
@@ -125,17 +132,20 @@ def batch(name, seed=0, clips=8):
 def test_table_is_complete():
     """The table holds each metric that is offered, and each is compared."""
     functions = {metric.function for metric in METRICS.values()}
-    tools = {"direction", "evaluate", "si_sdr", "unguarded"}
+    tools = {"direction", "evaluate", "shown_in", "unguarded"}
     for module in (metrics, localisation):
-        for name in set(module.__all__) - tools - {"METRICS", "GUARDS"}:
+        for name in (
+            set(module.__all__) - tools - {"METRICS", "Metric", "GUARDS"}
+        ):
             assert getattr(module, name) in functions, name
-    own = {n for n, metric in METRICS.items() if "time" not in n}
-    assert set(SLOW) == {n for n in own if "event" not in n}
+    plain = ("in", "out", "logits", "mask")
+    own = {n for n, metric in METRICS.items() if metric.needs in plain}
+    assert set(SLOW) == own
 
 
 def test_short_tables_keep_their_columns():
     """Those that the figures of the README have."""
-    assert [name for name, metric in METRICS.items() if metric.short] == [
+    assert shown_in("table") == [
         *("AI", "AD", "AG", "FF", "Fid-In", "SPS", "COMP", "area"),
         *("event_mass", "event_auc"),
     ]
@@ -418,6 +428,7 @@ def test_directions():
     event = torch.zeros(1, 3, 4)
     event[0, 1, 1:3] = 1
     narrow, wide = 0.9 * event, 1 - 0.5 * event
+    clean, noise = torch.randn(2, 1, 100)
     pairs = {
         "in": ((p, found), (p, lost)),
         "out": ((p, lost), (p, found)),
@@ -425,8 +436,11 @@ def test_directions():
         "mask": ((narrow,), (wide,)),
         "event": ((narrow, event), (wide, event)),
         "frames": ((narrow, event.any(-1)), (wide, event.any(-1))),
+        "sound": ((clean + 0.1 * noise, clean), (clean + noise, clean)),
     }
     for name, metric in METRICS.items():
+        if metric.function is None:
+            continue
         good, bad = (metric.function(*x).item() for x in pairs[metric.needs])
         assert good != bad, name
         if name == "area":
@@ -456,7 +470,7 @@ def explanation(**changed):
         "logits_out": logits_out,
         "decision": torch.randint(5, (8,)),
     }
-    return SimpleNamespace(**{**parts, **changed})
+    return SimpleNamespace(waveform=None, **{**parts, **changed})
 
 
 @pytest.mark.parametrize("known", ["nothing", "event", "frames", "both"])
@@ -520,6 +534,7 @@ def test_evaluate_half_precision():
     logits = (2 * torch.randn(8, 5)).bfloat16()
     values = evaluate(
         SimpleNamespace(
+            waveform=None,
             mask=masks(0),
             logits=logits,
             logits_in=logits,
@@ -590,3 +605,27 @@ def test_si_sdr_shapes_refused():
             si_sdr(torch.rand(4, 9), torch.rand(shape))
         assert "(4, 9)" in str(error.value)
         assert str(shape) in str(error.value)
+
+
+def test_a_new_metric_is_one_entry(monkeypatch):
+    """From one entry come its value, its decimals, and where it is shown."""
+    shy = Metric(
+        lambda p, p_in, decision: p_in[:, 0], "in", -1, 2, "", ("table",), True
+    )
+    monkeypatch.setitem(METRICS, "shyness", shy)
+    given = explanation()
+    value = evaluate(given)["shyness"]
+    torch.testing.assert_close(value, given.logits_in.softmax(1)[:, 0])
+    assert direction("heard shyness") == -1
+    assert shown_in("table")[-1] == "shyness"
+    table = markdown_table(
+        summarize([{"id": "a", "method": "m", "shyness": 0.5}])
+    )
+    assert table.splitlines()[0] == "| method | shyness ↓ |"
+    assert table.splitlines()[-1] == "| m | 0.50 ± 0.00 |"
+
+
+def test_what_needs_a_mask_cannot_be_repeated():
+    """Guards have other sounds, but the same mask."""
+    with pytest.raises(ValueError, match="needs 'mask', expected"):
+        Metric(None, "mask", 1, repeated=True)
