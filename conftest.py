@@ -38,9 +38,7 @@ explainer: !new:lmac_sb.explain.explainer.Explainer
     refiner: !ref <refiner>
 label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
 modules:
-    features: !ref <features>
-    classifier: !ref <frozen_classifier>
-    decoder: !ref <decoder>
+    explainer: !ref <explainer>
 pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
     loadables:
         label_encoder: !ref <label_encoder>

@@ -333,16 +333,14 @@ class Grid:
 def _pick(case, i):
     """One clip of a case."""
     row = slice(i, i + 1)
-    analysis = case.analysis
-    part = type(analysis)(
-        analysis.stft[row],
-        analysis.magnitude[row],
-        analysis.logits[row],
-        [latent[row] for latent in analysis.latents],
-        analysis.n_samples,
-    )
     event = None if case.event is None else case.event[row]
-    return Case(case.explainer, case.wavs[row], part, case.target[row], event)
+    return Case(
+        case.explainer,
+        case.wavs[row],
+        case.analysis[row],
+        case.target[row],
+        event,
+    )
 
 
 def _of_frames(row):

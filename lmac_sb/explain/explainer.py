@@ -156,12 +156,14 @@ class Explanation:
         -------
         Explanation
         """
-        scaled = {"waveform": 1, "residual": 1, "magnitude": 2}
-        return self._each(
-            lambda name, value: value * gain[(..., *[None] * scaled[name])]
-            if name in scaled
-            else value
-        )
+
+        def multiply(name, value):
+            """One tensor."""
+            if name not in ("waveform", "residual", "magnitude"):
+                return value
+            return value * gain.view(-1, *[1] * (value.dim() - 1))
+
+        return self._each(multiply)
 
     def cpu(self):
         """The same on the CPU, without gradients, in single precision."""

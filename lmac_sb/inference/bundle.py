@@ -309,19 +309,15 @@ def load_weights(hparams, folder):
         for item in pretrainer.loadables.values()
         if isinstance(item, torch.nn.Module)
     )
-    loaded = _saved_ids(loadables)
+    loaded = {id(x) for x in loadables.state_dict(keep_vars=True).values()}
     for name, module in hparams["modules"].items():
-        if not _saved_ids(module) <= loaded:
-            raise LMACError(
-                f"{path}: the pretrainer does not load all weights of '{name}'"
-            )
+        for part, tensor in module.state_dict(keep_vars=True).items():
+            if id(tensor) not in loaded:
+                raise LMACError(
+                    f"{path}: the pretrainer does not load {name}.{part}"
+                )
     encoder = hparams.get("label_encoder")
     if not any(item is encoder for item in pretrainer.loadables.values()):
         raise LMACError(f"{path}: the pretrainer does not load label_encoder")
     pretrainer.collect_files()
     pretrainer.load_collected()
-
-
-def _saved_ids(module):
-    """Which tensors a module saves."""
-    return {id(x) for x in module.state_dict(keep_vars=True).values()}

@@ -11,7 +11,6 @@ import math
 import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib
 
@@ -22,7 +21,6 @@ import soundfile as sf  # noqa: E402
 import torch  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from lmac_sb.metrics.registry import evaluate  # noqa: E402
 from lmac_sb.utils.errors import LMACError  # noqa: E402
 
 __all__ = [
@@ -42,21 +40,7 @@ _FLOOR = 1e-7  # the least magnitude of a spectrogram
 _BLOCK = 1 << 18  # samples handled at a time
 
 
-def save_clip(
-    folder,
-    wav,
-    explanation,
-    index,
-    features,
-    classes,
-    truth=None,
-    file=None,
-    threshold=None,
-    audio_format="wav",
-    metrics=None,
-    windows=None,
-    refine_steps=0,
-):
+def save_clip(folder, clip, truth=None, audio_format="wav"):
     """Write one explained clip for a person to hear and see.
 
     The sounds ``original``, ``interpretation`` (what the decision rests on)
@@ -70,30 +54,12 @@ def save_clip(
     ---------
     folder : str or Path
         Made if need be; its name becomes the clip's id.
-    wav : torch.Tensor
-        The clip, [samples].
-    explanation : lmac_sb.explain.explainer.Explanation
-        Of a batch, with sounds.
-    index : int
-        Place of the clip in the batch.
-    features : lmac_sb.models.features.SpectralFeatures
-        For the axes and the sampling rate.
-    classes : list of str
-        Names of the classes.
+    clip : lmac_sb.inference.explanation.AudioExplanation
+        Of one clip.
     truth : str
         The clip's label, if it is known.
-    file : str
-        Where the clip came from, if it is to be told.
-    threshold : float
-        At which the mask was made binary, if it was.
     audio_format : str
         ``wav`` or ``flac``.
-    metrics : dict
-        Name to number; computed from the explanation unless given.
-    windows : list of dict
-        Decision of each window of a long clip.
-    refine_steps : int
-        Gradient steps that led to the mask from the decoder's.
 
     Returns
     -------
@@ -111,38 +77,24 @@ def save_clip(
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    sounds = _sounds(wav, explanation, index)
+    sounds = _sounds(clip)
     gain = common_gain(sounds.values())
-    maps, hop_samples = _maps(sounds, explanation, index, features)
-    figure = draw_clip(
-        wav, explanation, index, features, classes, truth, levels=maps
+    maps, hop_samples = _maps(sounds, clip)
+    content = _facts(clip)
+    content.update(
+        id=folder.resolve().name,
+        label=truth,
+        hop_samples=hop_samples,
+        gain=gain,
     )
-    content = {
-        "id": folder.resolve().name,
-        "file": file,
-        "label": truth,
-        "decision": classes[int(explanation.decision[index])],
-        "classes": [classes[c] for c in range(len(classes))],
-        **_probabilities(explanation, index),
-        "metrics": metrics or _metrics(explanation, index),
-        "sample_rate": features.sample_rate,
-        "n_samples": len(wav),
-        "hop_samples": hop_samples,
-        "n_bins": features.n_bins,
-        "gain": gain,
-        "threshold": threshold,
-        "refine_steps": refine_steps,
-    }
-    if windows is not None:
-        content["windows"] = windows
     part = folder / ".part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     try:
         for name, sound in sounds.items():
             path = part / f"{name}.{audio_format}"
-            _write_sound(path, sound, gain, features.sample_rate)
-        figure.savefig(part / "spectra.png", dpi=90)
+            _write_sound(path, sound, gain, clip.sample_rate)
+        draw_clip(clip, truth, maps).savefig(part / "spectra.png", dpi=90)
         np.savez_compressed(
             part / "maps.npz",
             mask=_bytes(maps["mask"]),
@@ -152,18 +104,42 @@ def save_clip(
             json.dumps(_plain(content), ensure_ascii=False, allow_nan=False),
             encoding="utf-8",
         )
-        # One from an earlier call vouches for files that now change.
-        (folder / "explanation.json").unlink(missing_ok=True)
-        for name in SOUNDS:
-            for other in AUDIO_FORMATS:
-                (folder / f"{name}.{other}").unlink(missing_ok=True)
-        if (folder / UNREFINED / "explanation.json").is_file():
-            shutil.rmtree(folder / UNREFINED)
-        for path in sorted(part.iterdir(), key=lambda p: p.suffix == ".json"):
-            os.replace(path, folder / path.name)
+        _replace_clip(part, folder)
     finally:
         shutil.rmtree(part)
     return folder
+
+
+def _facts(clip):
+    """What `explanation.json` says of a clip."""
+    facts = {
+        "file": clip.files[0],
+        "decision": clip.labels[0],
+        "classes": clip.classes,
+        **_probabilities(clip),
+        "metrics": clip.metrics[0],
+        "sample_rate": clip.sample_rate,
+        "n_samples": clip.n_samples[0],
+        "n_bins": clip.features.n_bins,
+        "threshold": clip.threshold,
+        "refine_steps": clip.refine_steps,
+    }
+    if len(clip.windows[0]) > 1:
+        facts["windows"] = clip.windows[0]
+    return facts
+
+
+def _replace_clip(part, folder):
+    """Move the files of a finished clip to where an earlier one may be."""
+    # One from an earlier call vouches for files that now change.
+    (folder / "explanation.json").unlink(missing_ok=True)
+    for name in SOUNDS:
+        for other in AUDIO_FORMATS:
+            (folder / f"{name}.{other}").unlink(missing_ok=True)
+    if (folder / UNREFINED / "explanation.json").is_file():
+        shutil.rmtree(folder / UNREFINED)
+    for path in sorted(part.iterdir(), key=lambda p: p.suffix == ".json"):
+        os.replace(path, folder / path.name)
 
 
 def common_gain(sounds):
@@ -191,23 +167,13 @@ def common_gain(sounds):
     return 1 / peak
 
 
-def draw_clip(
-    wav, explanation, index, features, classes, truth=None, levels=None
-):
+def draw_clip(clip, truth=None, levels=None):
     """Spectrograms and mask of one clip.
 
     Arguments
     ---------
-    wav : torch.Tensor
-        The clip, [samples].
-    explanation : lmac_sb.explain.explainer.Explanation
-        Of a batch, with sounds.
-    index : int
-        Place of the clip in the batch.
-    features : lmac_sb.models.features.SpectralFeatures
-        For the axes.
-    classes : list of str
-        Names of the classes.
+    clip : lmac_sb.inference.explanation.AudioExplanation
+        Of one clip.
     truth : str
         The clip's label, if it is known.
     levels : dict
@@ -218,51 +184,47 @@ def draw_clip(
     matplotlib.figure.Figure
     """
     if levels is None:
-        sounds = _sounds(wav, explanation, index)
-        levels, _ = _maps(sounds, explanation, index, features)
-    c = int(explanation.decision[index])
-    p = {k: x[c] for k, x in _probabilities(explanation, index).items()}
-    seconds = len(wav) / features.sample_rate
-    kilohertz = features.sample_rate / 2000
-    extent = (0, seconds, 0, kilohertz)
+        levels, _ = _maps(_sounds(clip), clip)
     top = max(float(levels[name].max()) for name in SOUNDS)
-
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    label = "" if truth is None else f" (label: {truth})"
-    # Names may hold dollar signs, which are no formulas.
-    figure.suptitle(f"decision: {classes[c]}{label}", parse_math=False)
-    axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    pictures = {
+        name: {"vmin": top - RANGE_DB, "vmax": top, "cmap": "magma"}
+        for name in SOUNDS
+    }
+    pictures["mask"] = {"vmin": 0, "vmax": 1, "cmap": "viridis"}
+    places = {
+        "original": (0, 0),
+        "mask": (0, 1),
+        "interpretation": (1, 0),
+        "residual": (1, 1),
+    }
+    c = int(clip.decision[0])
+    p = {k: x[c] for k, x in _probabilities(clip).items()}
     titles = {
         "original": f"input, p = {p['p']:.3f}",
         "interpretation": f"interpretation, p = {p['p_in']:.3f}",
         "residual": f"residual, p = {p['p_out']:.3f}",
+        "mask": f"mask, area {float(levels['mask'].mean()):.3f}",
     }
-    places = {"original": (0, 0), "interpretation": (1, 0), "residual": (1, 1)}
-    for name, place in places.items():
-        axis = axes[place]
+    seconds = clip.n_samples[0] / clip.sample_rate
+    extent = (0, seconds, 0, clip.sample_rate / 2000)
+
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    label = "" if truth is None else f" (label: {truth})"
+    # Names may hold dollar signs, which are no formulas.
+    figure.suptitle(f"decision: {clip.labels[0]}{label}", parse_math=False)
+    axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    for name, look in pictures.items():
+        axis = axes[places[name]]
         image = axis.imshow(
             levels[name].T.numpy(),
             origin="lower",
             aspect="auto",
             extent=extent,
-            vmin=top - RANGE_DB,
-            vmax=top,
-            cmap="magma",
+            **look,
         )
         axis.set_title(titles[name])
-        figure.colorbar(image, ax=axis, label="dB")
-    mask = levels["mask"]
-    image = axes[0, 1].imshow(
-        mask.T.numpy(),
-        origin="lower",
-        aspect="auto",
-        extent=extent,
-        vmin=0,
-        vmax=1,
-        cmap="viridis",
-    )
-    axes[0, 1].set_title(f"mask, area {float(mask.mean()):.3f}")
-    figure.colorbar(image, ax=axes[0, 1])
+        unit = {} if name == "mask" else {"label": "dB"}
+        figure.colorbar(image, ax=axis, **unit)
     for axis in axes[1]:
         axis.set_xlabel("time in s")
     for axis in axes[:, 0]:
@@ -270,24 +232,25 @@ def draw_clip(
     return figure
 
 
-def _sounds(wav, explanation, index):
+def _sounds(clip):
     """The three sounds of a clip, [samples] each."""
-    sounds = (wav, explanation.waveform[index], explanation.residual[index])
+    sounds = (clip.wavs, clip.waveform, clip.residual)
     # A batch is padded to its longest clip.
     return {
-        name: sound[: len(wav)].detach().cpu()
+        name: sound[0, : clip.n_samples[0]]
         for name, sound in zip(SOUNDS, sounds)
     }
 
 
-def _maps(sounds, explanation, index, features):
+def _maps(sounds, clip):
     """Level of each sound in dB and the mask, [time, freq], and their hop."""
-    n_frames = features.n_frames(len(sounds["original"]))
+    features = clip.features
+    n_frames = features.n_frames(clip.n_samples[0])
     pool = -(-n_frames // MAX_FRAMES)
     maps = {
         name: _level(sound, features, pool) for name, sound in sounds.items()
     }
-    mask = explanation.mask[index, :n_frames].detach().cpu()
+    mask = clip.mask[0, :n_frames]
     if pool == 1:
         maps["mask"] = mask.float()
     else:
@@ -318,28 +281,16 @@ def _level(sound, features, pool):
     return torch.cat(parts)
 
 
-def _probabilities(explanation, index):
+def _probabilities(clip):
     """Softmax of the logits on the whole, masked-in and masked-out input."""
     return {
-        name: logits[index].detach().float().softmax(0).tolist()
+        name: logits[0].float().softmax(0).tolist()
         for name, logits in (
-            ("p", explanation.logits),
-            ("p_in", explanation.logits_in),
-            ("p_out", explanation.logits_out),
+            ("p", clip.logits),
+            ("p_in", clip.logits_in),
+            ("p_out", clip.logits_out),
         )
     }
-
-
-def _metrics(explanation, index):
-    """Metrics of one clip of the batch."""
-    one = SimpleNamespace(
-        **{
-            name: getattr(explanation, name)[index : index + 1].detach()
-            for name in ("logits", "logits_in", "logits_out", "decision")
-        },
-        mask=explanation.mask[index : index + 1].detach().float(),
-    )
-    return {name: float(value) for name, value in evaluate(one).items()}
 
 
 def _write_sound(path, sound, gain, sample_rate):

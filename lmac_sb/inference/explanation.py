@@ -19,7 +19,7 @@ from lmac_sb.inference.clip_folder import (
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.models.features import SpectralFeatures
 
-__all__ = ["AudioExplanation", "numbers"]
+__all__ = ["AudioExplanation", "numbers", "window"]
 
 _PLAYED_S = 60  # longer sounds are not put into a notebook
 
@@ -93,7 +93,7 @@ class AudioExplanation(Explanation):
         Arguments
         ---------
         explanation : lmac_sb.explain.explainer.Explanation
-            With sounds, all of one length, and both sides classified.
+            On the CPU, with sounds, and both sides classified.
         wavs : torch.Tensor
             What was explained, at the level of the sounds, [batch, samples].
         features : lmac_sb.models.features.SpectralFeatures
@@ -101,7 +101,7 @@ class AudioExplanation(Explanation):
         classes : list of str
             Names of the classes.
         **more
-            Other attributes; metrics are computed unless given.
+            Other attributes; windows and metrics are computed unless given.
 
         Returns
         -------
@@ -116,23 +116,26 @@ class AudioExplanation(Explanation):
         >>> named[1].labels[0] in classes
         True
         """
-        plain = explanation.cpu()
         n_clips, n_samples = wavs.shape
-        given = {
-            "n_samples": [n_samples] * n_clips,
-            "files": [None] * n_clips,
-            "windows": [[]] * n_clips,
-            **more,
-        }
+        classes = [classes[c] for c in range(len(classes))]
+        parts = [explanation[i] for i in range(n_clips)]
+        given = {"n_samples": [n_samples] * n_clips, "files": [None] * n_clips}
+        if "windows" not in more:
+            end = n_samples / features.sample_rate
+            given["windows"] = [[window(x, classes, 0.0, end)] for x in parts]
         if "metrics" not in more:
-            given["metrics"] = [numbers(plain[i]) for i in range(n_clips)]
-        return cls(
-            **vars(plain),
-            wavs=wavs.detach().cpu(),
+            given["metrics"] = [numbers(part) for part in parts]
+        named = cls(
+            **{**vars(explanation), **given, **more, "unrefined": None},
+            wavs=wavs,
             features=features,
-            classes=[classes[c] for c in range(len(classes))],
-            **given,
+            classes=classes,
         )
+        if explanation.unrefined is not None:
+            named.unrefined = cls.of(
+                explanation.unrefined, wavs, features, classes
+            )
+        return named
 
     def __getitem__(self, rows):
         """Some of the clips, see `lmac_sb.Explanation`."""
@@ -141,6 +144,8 @@ class AudioExplanation(Explanation):
             name: [getattr(self, name)[place] for place in places]
             for name in _LISTS
         }
+        if self.unrefined is not None:
+            lists["unrefined"] = self.unrefined[rows]
         return replace(super().__getitem__(rows), **lists)
 
     @classmethod
@@ -240,30 +245,11 @@ class AudioExplanation(Explanation):
             folders = [folder / f"clip_{i}" for i in range(len(self))]
         for i, path in enumerate(folders):
             label = None if truth is None else truth[i]
-            self._save_clip(i, path, audio_format, label)
+            save_clip(path, self[i], label, audio_format)
             if self.unrefined is not None:
                 path = path / UNREFINED
-                self.unrefined._save_clip(i, path, audio_format, label)
+                save_clip(path, self.unrefined[i], label, audio_format)
         return folders
-
-    def _save_clip(self, index, folder, audio_format, truth):
-        """Write one clip."""
-        windows = self.windows[index]
-        save_clip(
-            folder,
-            self._sound(self.wavs, index),
-            self,
-            index,
-            self.features,
-            self.classes,
-            truth=truth,
-            file=self.files[index],
-            threshold=self.threshold,
-            audio_format=audio_format,
-            metrics=self.metrics[index],
-            windows=windows if len(windows) > 1 else None,
-            refine_steps=self.refine_steps,
-        )
 
     def plot(self, index=0):
         """Spectrograms and mask of one clip.
@@ -277,8 +263,7 @@ class AudioExplanation(Explanation):
         -------
         matplotlib.figure.Figure
         """
-        wav = self._sound(self.wavs, index)
-        return draw_clip(wav, self, index, self.features, self.classes)
+        return draw_clip(self[index])
 
     def _sound(self, sounds, index):
         """One clip's sound at its own length."""
@@ -349,3 +334,41 @@ def numbers(explanation):
     True
     """
     return {name: float(value) for name, value in evaluate(explanation).items()}
+
+
+def window(explanation, classes, start, end):
+    """What was decided in one window of a clip.
+
+    Arguments
+    ---------
+    explanation : lmac_sb.explain.explainer.Explanation
+        Of the window.
+    classes : list of str
+        Names of the classes.
+    start, end : float
+        Its place in seconds.
+
+    Returns
+    -------
+    dict
+        ``start``, ``end``, ``decision``, and the probabilities of that class
+        on the window, its masked-in and its masked-out part.
+
+    Example
+    -------
+    >>> found = window(explainer(wavs)[0], ["cat", "cow", "dog"], 0.0, 1.0)
+    >>> list(found)
+    ['start', 'end', 'decision', 'p', 'p_in', 'p_out']
+    """
+    c = int(explanation.decision[0])
+    sides = {
+        "p": explanation.logits,
+        "p_in": explanation.logits_in,
+        "p_out": explanation.logits_out,
+    }
+    return {
+        "start": start,
+        "end": end,
+        "decision": classes[c],
+        **{key: float(x[0].softmax(0)[c]) for key, x in sides.items()},
+    }

@@ -12,7 +12,7 @@ from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
 from lmac_sb.data.streaming import mapped, read_signal
 from lmac_sb.explain.explainer import Explainer, Explanation, check_batch
 from lmac_sb.inference.bundle import find_bundle, load_weights, read_hparams
-from lmac_sb.inference.explanation import AudioExplanation, numbers
+from lmac_sb.inference.explanation import AudioExplanation, numbers, window
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.utils.errors import LMACError
 
@@ -357,7 +357,7 @@ class LMACInterpreter(Pretrained):
             chosen = None if targets is None else [targets[i] for i in short]
             batch = [clips[i] for i in short]
             for i, part in zip(short, self._explain_short(batch, chosen, how)):
-                parts[i] = self._describe(part, clips[i])
+                parts[i] = self._named(part, clips[i])
         for i, clip in enumerate(clips):
             if parts[i] is None:
                 target = None if targets is None else [targets[i]]
@@ -414,18 +414,15 @@ class LMACInterpreter(Pretrained):
             explained.unrefined = unrefined.finish(wav, target)
         return explained
 
-    def _describe(self, part, clip):
+    def _named(self, part, wav, **more):
         """An explanation of one clip, with what people want to know of it."""
-        described = AudioExplanation.of(
-            replace(part, unrefined=None),
-            clip[None],
+        return AudioExplanation.of(
+            part,
+            wav[None],
             self.explainer.features,
             self.classes,
-            windows=[[self.describe(part, 0, len(clip))]],
+            **more,
         )
-        if part.unrefined is not None:
-            described.unrefined = self._describe(part.unrefined, clip)
-        return described
 
     def fade(self, places, fades_in, fades_out):
         """Weight of a window of a long clip.
@@ -450,35 +447,6 @@ class LMACInterpreter(Pretrained):
             gone = (places - begin) / self.overlap
             weight = weight * (1 - gone.clamp(0, 1))
         return weight
-
-    def describe(self, part, start, stop):
-        """Place, decision and probabilities of one window.
-
-        Arguments
-        ---------
-        part : Explanation
-            Of the window.
-        start, stop : int
-            In samples.
-
-        Returns
-        -------
-        dict
-        """
-        c = int(part.decision[0])
-        return {
-            "start": start / self.sample_rate,
-            "end": stop / self.sample_rate,
-            "decision": self.classes[c],
-            **{
-                key: float(logits[0].softmax(0)[c])
-                for key, logits in (
-                    ("p", part.logits),
-                    ("p_in", part.logits_in),
-                    ("p_out", part.logits_out),
-                )
-            },
-        }
 
 
 class _Whole:
@@ -512,7 +480,8 @@ class _Whole:
             p = getattr(part, name).softmax(1)
             self.sums[name] = self.sums[name] + share * p.double()
         self.metrics.append(numbers(part))
-        self.windows.append(self.interpreter.describe(part, start, stop))
+        rate, classes = self.interpreter.sample_rate, self.interpreter.classes
+        self.windows.append(window(part, classes, start / rate, stop / rate))
 
     def finish(self, wav, target):
         """The explanation, with the windows' mean probabilities."""
@@ -540,11 +509,9 @@ class _Whole:
                     share * row[name]
                     for share, row in zip(self.shares, self.metrics)
                 )
-        return AudioExplanation.of(
+        return self.interpreter._named(
             replace(whole, mask=self.mask),
-            wav[None],
-            self.interpreter.explainer.features,
-            self.interpreter.classes,
+            wav,
             windows=[self.windows],
             metrics=[{name: found[name] for name in METRICS if name in found}],
         )

@@ -4,7 +4,7 @@ import functools
 import math
 
 import torch
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from lmac_sb.models.encoders import embed
 from lmac_sb.utils.errors import LMACError
@@ -251,17 +251,14 @@ class _FixedNorm(_NormBase):
     this class into one that trains its statistics.
     """
 
+    def _check_input_dim(self, x):
+        """The same is done for any number of axes."""
+
     def forward(self, x):
         """Normalise [batch, channels, ...]."""
-        if x.dtype != self.weight.dtype:
-            return torch.nn.functional.batch_norm(
-                x,
-                self.running_mean,
-                self.running_var,
-                self.weight,
-                self.bias,
-                eps=self.eps,
-            )
+        # Whoever wrapped the classifier may train it later.
+        if self.training or x.dtype != self.weight.dtype:
+            return _BatchNorm.forward(self, x)
         shape = [1, -1] + [1] * (x.dim() - 2)
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale

@@ -9,6 +9,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from lmac_sb.inference.clip_folder import save_clip
+from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.metrics.summary import summarize
 from lmac_sb.models.classifier_folder import save_classifier
@@ -89,15 +90,10 @@ def write_run(folder, recipe="lmac.yaml", **more):
             "summary": summarize(rows),
         },
     )
-    save_clip(
-        folder / "interpretations" / "test" / "clip",
-        wavs[0],
-        explanation,
-        0,
-        hparams["features"],
-        CLASSES,
-        "dog",
+    clip = AudioExplanation.of(
+        explanation[0], wavs[:1], hparams["features"], CLASSES
     )
+    save_clip(folder / "interpretations" / "test" / "clip", clip, "dog")
     return folder
 
 

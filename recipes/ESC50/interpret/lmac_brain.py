@@ -9,6 +9,7 @@ from speechbrain.utils.logger import get_logger
 
 from lmac_sb.explain.masking import binarize, ideal_mask
 from lmac_sb.inference.clip_folder import save_clip
+from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.methods.trivial import TRIVIAL_MASKS
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.metrics.shape import mask_area
@@ -157,7 +158,11 @@ class LMACBrain(RecipeBrain):
         if stage == sb.Stage.VALID and epoch % self.interpret_period:
             return []
         clips = self.clips.get(stage, ())
-        return [i for i, clip in enumerate(batch.id) if clip in clips]
+        return [i for i, x in enumerate(self.names(batch)) if x in clips]
+
+    def names(self, batch):
+        """The clip of each explanation."""
+        return batch.id
 
     def sound_folder(self, stage):
         """Where the clips of this stage go."""
@@ -168,15 +173,14 @@ class LMACBrain(RecipeBrain):
     def write_sounds(self, explanation, batch, stage):
         """Write the chosen clips of this batch."""
         for place in self.chosen(batch, stage):
-            save_clip(
-                self.sound_folder(stage) / batch.id[place],
-                batch.sig.data[place],
-                explanation,
-                place,
+            clip = AudioExplanation.of(
+                explanation[place].cpu(),
+                batch.sig.data[place : place + 1].cpu(),
                 self.hparams.features,
                 self.hparams.label_encoder.ind2lab,
-                batch.class_string[place],
             )
+            folder = self.sound_folder(stage) / batch.id[place]
+            save_clip(folder, clip, batch.class_string[place])
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Warn of a mask that says nothing; collect the rows of the test."""

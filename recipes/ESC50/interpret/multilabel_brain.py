@@ -1,15 +1,17 @@
 """The Brains for clips of several classes: each one is decided for itself."""
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import speechbrain as sb
 import torch
 from classifier_brain import ClassifierBrain
 from lmac_brain import LMACBrain
+from speechbrain.dataio.batch import PaddedData
 from torch.nn import functional as F
 
 from lmac_sb.explain.masking import ideal_mask
 from lmac_sb.inference.clip_folder import save_clip
+from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.metrics.localisation import event_auc, event_mass
 from lmac_sb.utils.errors import LMACError
 
@@ -39,6 +41,22 @@ class MultilabelClassifierBrain(ClassifierBrain):
             F1=2 * hits / (decided.sum(1) + labels.sum(1)),
         )
         return self.mean_loss(losses.mean(1), batch.id)
+
+
+@dataclass
+class ExplainedClasses:
+    """A batch with a row for each explained class of each clip.
+
+    `sig`, and `event` where it is known, as in a batch of clips; an event
+    [rows, classes, samples] has those of all classes.
+    """
+
+    id: list
+    clips: list
+    class_string: list
+    sig: PaddedData
+    right: torch.Tensor
+    target: torch.Tensor
 
 
 class MultilabelBrain(LMACBrain):
@@ -84,17 +102,17 @@ class MultilabelBrain(LMACBrain):
                 for clip, c in zip(clips.tolist(), target.tolist())
             ]
         labels = batch.class_string_encoded.data.to(wavs.device)
-        rows = SimpleNamespace(
+        rows = ExplainedClasses(
             id=ids,
             clips=[batch.id[clip] for clip in clips.tolist()],
             class_string=[batch.class_string[clip] for clip in clips.tolist()],
-            sig=SimpleNamespace(data=wavs[clips]),
+            sig=PaddedData(wavs[clips], batch.sig.lengths[clips]),
             right=labels[clips, target],
             target=target,
         )
         if hasattr(batch, "event"):
-            # Events of all classes, [rows, classes, samples].
-            rows.event = SimpleNamespace(data=batch.event.data[clips])
+            event = batch.event
+            rows.event = PaddedData(event.data[clips], event.lengths[clips])
         return rows, target
 
     def compute_objectives(self, predictions, batch, stage):
@@ -138,9 +156,9 @@ class MultilabelBrain(LMACBrain):
             "other_auc": event_auc(explanation.mask, others),
         }
 
-    def chosen(self, batch, stage):
-        """Places of the explanations to write, all of a chosen clip."""
-        return super().chosen(SimpleNamespace(id=batch.clips), stage)
+    def names(self, batch):
+        """The clip of each explanation: a chosen one is written as a whole."""
+        return batch.clips
 
     def write_sounds(self, explanation, batch, stage):
         """Write the chosen clips, once for each class that is explained."""
@@ -148,15 +166,14 @@ class MultilabelBrain(LMACBrain):
         names = self.hparams.label_encoder.ind2lab
         for place in self.chosen(batch, stage):
             name = names[int(batch.target[place])]
-            save_clip(
-                self.sound_folder(stage) / batch.id[place],
-                batch.sig.data[place],
-                question,
-                place,
+            clip = AudioExplanation.of(
+                question[place].cpu(),
+                batch.sig.data[place : place + 1].cpu(),
                 self.hparams.features,
                 [name, f"no {name}"],
-                batch.class_string[place],
             )
+            folder = self.sound_folder(stage) / batch.id[place]
+            save_clip(folder, clip, batch.class_string[place])
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Refuse a classifier that leaves nothing to explain."""

@@ -716,3 +716,115 @@ def test_refining_in_half_precision(refining):
     assert found.mask.dtype == torch.float32
     assert 0 <= found.mask.min() <= found.mask.max() <= 1
     assert (objective(refining, found) < objective(refining, start)).all()
+
+
+# ------------------------------------------------------------------ a module
+
+
+def test_it_is_a_module():
+    """One move, one list of weights; the classifier stays frozen."""
+    explainer = make()
+    explainer.double().train()
+    assert explainer.decoder.training
+    assert not explainer.classifier.training
+    weights = dict(explainer.named_parameters())
+    assert {x.dtype for x in weights.values()} == {torch.float64}
+    trained = {name for name, x in weights.items() if x.requires_grad}
+    assert trained == {n for n in weights if n.startswith("decoder.")}
+    other = make()
+    other.load_state_dict(explainer.state_dict())
+
+
+def test_an_analysis_in_place_of_waveforms(explainer):
+    """The classifier has heard the clips already: it hears them once."""
+    wavs, target = clips(), torch.tensor([2, 0])
+    analysis = explainer.analyze(wavs, target)
+    found = explainer(analysis=analysis, target=target)
+    expected = explainer(wavs, target=target)
+    for name in TENSORS:
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+
+
+# --------------------------------------------------------- batches of clips
+
+
+@pytest.fixture(scope="module")
+def three(refining):
+    """Three clips with both masks."""
+    with torch.no_grad():
+        return refining(clips(3), refine_steps=1, unrefined=True)
+
+
+def equal(a, b):
+    """Whether two explanations hold the same."""
+    same = all(torch.equal(getattr(a, n), getattr(b, n)) for n in TENSORS)
+    if a.unrefined is None:
+        return same and b.unrefined is None
+    return same and equal(a.unrefined, b.unrefined)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (1, [1]),
+        (-1, [2]),
+        (slice(1, None), [1, 2]),
+        ([2, 0], [2, 0]),
+        (torch.tensor([2, 1]), [2, 1]),
+        (torch.tensor([True, False, True]), [0, 2]),
+    ],
+)
+def test_some_of_the_clips(three, rows, expected):
+    part = three[rows]
+    assert len(part) == len(expected)
+    for name in TENSORS:
+        for source, found in (
+            (three, part),
+            (three.unrefined, part.unrefined),
+        ):
+            values = getattr(source, name)[torch.tensor(expected)]
+            assert torch.equal(getattr(found, name), values), name
+
+
+def test_one_clip_after_the_other(three):
+    """A loop ends, and what is apart can be put together."""
+    parts = list(three)
+    assert [len(part) for part in parts] == [1, 1, 1]
+    assert equal(Explanation.join(parts), three)
+    with pytest.raises(IndexError):
+        three[3]
+
+
+def test_joined_clips_end_in_silence(three):
+    """What one of the parts lacks, the whole lacks."""
+    short = three[:1].fit(4000, 40)
+    assert short.waveform.shape == (1, 4000)
+    assert short.mask.shape[:2] == (1, 40)
+    whole = Explanation.join([short, three[1:]])
+    assert not whole.waveform[0, 4000:].any()
+    assert not whole.mask[0, 40:].any()
+    assert torch.equal(whole.mask[0, :40], three.mask[0, :40])
+    assert torch.equal(whole[1:].residual, three[1:].residual)
+    assert torch.equal(whole.logits, three.logits)
+    deaf = Explanation(**{**vars(three), "waveform": None})
+    assert Explanation.join([deaf, three]).waveform is None
+
+
+def test_fit_cuts_and_pads(three):
+    n_samples, n_frames = three.waveform.shape[1], three.mask.shape[1]
+    longer = three.fit(n_samples + 7, n_frames + 3)
+    assert longer.unrefined.mask.shape[1] == n_frames + 3
+    assert equal(longer.fit(n_samples, n_frames), three)
+
+
+def test_another_level(three):
+    """Sounds and magnitude follow; mask and decision stay."""
+    gain = torch.tensor([0.5, 1.0, 2.0])
+    loud = three.scale(gain)
+    torch.testing.assert_close(loud.residual[2], 2 * three.residual[2])
+    torch.testing.assert_close(loud.magnitude[0], three.magnitude[0] / 2)
+    assert torch.equal(loud.mask, three.mask)
+    assert torch.equal(loud.logits_in, three.logits_in)
+    torch.testing.assert_close(
+        loud.unrefined.waveform, gain[:, None] * three.unrefined.waveform
+    )

@@ -306,13 +306,8 @@ def test_interpreter_refuses_it():
     explainer = make_explainer()
     with pytest.raises(LMACError, match="its classifier is multi-label"):
         LMACInterpreter(
+            {"explainer": explainer},
             {
-                "features": explainer.features,
-                "classifier": explainer.classifier,
-                "decoder": explainer.decoder,
-            },
-            {
-                "explainer": explainer,
                 "preprocess": Preprocessor(16000),
                 "label_encoder": MultilabelEncoder(),
             },

@@ -11,6 +11,7 @@ import torch
 from lmac_sb.explain.explainer import Explanation
 from lmac_sb.inference import clip_folder as artifacts
 from lmac_sb.inference.clip_folder import save_clip
+from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.utils.errors import LMACError
 
@@ -47,6 +48,23 @@ def explain(features, peak=0.5):
     return wavs, explanation
 
 
+def save(
+    folder, wav, explanation, index, features, classes, truth=None, **more
+):
+    """Save one clip of a batch; `more` is known of it."""
+    audio_format = more.pop("audio_format", "wav")
+    for name, names in (
+        ("file", "files"),
+        ("metrics", "metrics"),
+        ("windows", "windows"),
+    ):
+        if name in more:
+            more[names] = [more.pop(name)]
+    one = explanation[index].cpu()
+    clip = AudioExplanation.of(one, wav[None], features, classes, **more)
+    return save_clip(folder, clip, truth, audio_format)
+
+
 def read(folder):
     """The three sounds, and that their format is as promised."""
     sounds = {}
@@ -66,7 +84,7 @@ def read(folder):
 def test_the_chosen_clip_alone(features, index, tmp_path):
     """Defect 30: mono, of the clip's length, and no other clip of the batch."""
     wavs, explanation = explain(features)
-    folder = save_clip(
+    folder = save(
         tmp_path / "a" / "b", wavs[index], explanation, index, features, CLASSES
     )
     assert folder == tmp_path / "a" / "b"
@@ -92,7 +110,7 @@ def test_one_gain_for_all_and_nothing_clips(features, peak, tmp_path):
     """Defects 30 and 32: also where the negative peak is the larger one."""
     wavs, explanation = explain(features)
     explanation.residual[0, 100] = peak
-    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    save(tmp_path, wavs[0], explanation, 0, features, CLASSES)
     sounds = read(tmp_path)
     gain = 1 / abs(peak)
     for name, expected in (
@@ -110,7 +128,7 @@ def test_quiet_clips_keep_their_level(features, tmp_path):
     wavs, explanation = explain(features)
     for sound in (wavs, explanation.waveform, explanation.residual):
         sound *= 0.01
-    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    save(tmp_path, wavs[0], explanation, 0, features, CLASSES)
     assert torch.allclose(read(tmp_path)["original"], wavs[0], atol=STEP)
 
 
@@ -127,9 +145,7 @@ def test_picture(features, tmp_path):
     images = []
     for index in (0, 1):
         folder = tmp_path / str(index)
-        save_clip(
-            folder, wavs[index], explanation, index, features, CLASSES, "dog"
-        )
+        save(folder, wavs[index], explanation, index, features, CLASSES, "dog")
         header = (folder / "spectra.png").read_bytes()[:8]
         assert header == b"\x89PNG\r\n\x1a\n"
         images.append(picture(folder))
@@ -149,7 +165,7 @@ def test_any_name_of_a_class(features, name, tmp_path):
     """Names are shown as they are, never parsed; folders may have any."""
     wavs, explanation = explain(features)
     folder = tmp_path / "Vögel im Käfig"
-    save_clip(folder, wavs[0], explanation, 0, features, [name, "b"], name)
+    save(folder, wavs[0], explanation, 0, features, [name, "b"], name)
     assert picture(folder).std() > 0.05
     read(folder)
 
@@ -161,7 +177,7 @@ def test_from_a_training_step(features, tmp_path):
     explanation.mask = (explanation.mask * weight).bfloat16()
     explanation.logits_in = (explanation.logits_in * weight).bfloat16()
     explanation.waveform = explanation.waveform * weight
-    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    save(tmp_path, wavs[0], explanation, 0, features, CLASSES)
     assert picture(tmp_path).std() > 0.05
 
 
@@ -170,7 +186,7 @@ def test_silence(features, tmp_path):
     wavs, explanation = explain(features)
     for sound in (wavs, explanation.waveform, explanation.residual):
         sound.zero_()
-    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    save(tmp_path, wavs[0], explanation, 0, features, CLASSES)
     assert not any(sound.any() for sound in read(tmp_path).values())
     assert picture(tmp_path).std() > 0
 
@@ -179,7 +195,7 @@ def test_written_over(features, tmp_path):
     """A second call replaces the first one's files."""
     wavs, explanation = explain(features)
     for index in (0, 1):
-        save_clip(tmp_path, wavs[index], explanation, index, features, CLASSES)
+        save(tmp_path, wavs[index], explanation, index, features, CLASSES)
     assert torch.allclose(read(tmp_path)["original"], wavs[1], atol=STEP)
     assert len(list(tmp_path.iterdir())) == 6
 
@@ -197,7 +213,7 @@ def read_content(folder):
 def test_figures(features, tmp_path):
     """What the report reads, of this clip of the batch."""
     wavs, explanation = explain(features)
-    folder = save_clip(
+    folder = save(
         tmp_path / "Käfer 1",
         wavs[1],
         explanation,
@@ -228,7 +244,7 @@ def test_figures(features, tmp_path):
 @pytest.mark.parametrize(("more", "steps"), [({}, 0), ({"refine_steps": 5}, 5)])
 def test_steps_of_refinement(features, more, steps, tmp_path):
     wavs, explanation = explain(features)
-    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES, **more)
+    save(tmp_path, wavs[0], explanation, 0, features, CLASSES, **more)
     assert read_content(tmp_path)["refine_steps"] == steps
 
 
@@ -236,13 +252,13 @@ def test_an_earlier_unrefined_explanation_goes(features, tmp_path):
     """It is no pair with the new one; a folder of the user's stays."""
     wavs, explanation = explain(features)
     arguments = (wavs[0], explanation, 0, features, CLASSES)
-    save_clip(tmp_path, *arguments, refine_steps=5)
-    save_clip(tmp_path / "unrefined", *arguments)
-    save_clip(tmp_path, *arguments)
+    save(tmp_path, *arguments, refine_steps=5)
+    save(tmp_path / "unrefined", *arguments)
+    save(tmp_path, *arguments)
     assert not (tmp_path / "unrefined").exists()
     (tmp_path / "unrefined").mkdir()
     (tmp_path / "unrefined" / "notes.txt").write_text("mine")
-    save_clip(tmp_path, *arguments)
+    save(tmp_path, *arguments)
     assert (tmp_path / "unrefined" / "notes.txt").read_text() == "mine"
 
 
@@ -250,7 +266,7 @@ def test_unknown_things_are_null(features, tmp_path):
     """No truth, no file, and a metric that is not defined."""
     wavs, explanation = explain(features)
     explanation.logits[0, 0] = torch.nan
-    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    save(tmp_path, wavs[0], explanation, 0, features, CLASSES)
     content = read_content(tmp_path)
     assert content["label"] is content["file"] is content["threshold"] is None
     assert content["metrics"]["AI"] is None
@@ -260,8 +276,8 @@ def test_unknown_things_are_null(features, tmp_path):
 def test_given_figures(features, tmp_path):
     """Those of a long clip are known already."""
     wavs, explanation = explain(features)
-    more = {"metrics": {"AI": 7.0}, "windows": [{"start": 0.0}]}
-    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES, **more)
+    more = {"metrics": {"AI": 7.0}, "windows": [{"start": 0.0}, {"start": 1.0}]}
+    save(tmp_path, wavs[0], explanation, 0, features, CLASSES, **more)
     content = read_content(tmp_path)
     assert {key: content[key] for key in more} == more
 
@@ -269,7 +285,7 @@ def test_given_figures(features, tmp_path):
 def test_a_name_that_is_no_text(features, tmp_path):
     """Bytes of a file's name that are no UTF-8."""
     wavs, explanation = explain(features)
-    save_clip(
+    save(
         tmp_path, wavs[0], explanation, 0, features, CLASSES, file="\udcff.wav"
     )
     assert read_content(tmp_path)["file"] == "?.wav"
@@ -281,7 +297,7 @@ def test_maps(features, tmp_path):
     explanation.mask = explanation.mask.clone()
     explanation.mask[1, :, :7] = 1
     explanation.mask[1, :, 7:9] = 0
-    save_clip(tmp_path, wavs[1], explanation, 1, features, CLASSES)
+    save(tmp_path, wavs[1], explanation, 1, features, CLASSES)
     maps = np.load(tmp_path / "maps.npz")
     mask, level = maps["mask"], maps["level"]
     assert mask.dtype == level.dtype == np.uint8
@@ -298,7 +314,7 @@ def test_maps(features, tmp_path):
 
 def test_level_of_silence(features, tmp_path):
     wavs, explanation = explain(features)
-    save_clip(tmp_path, 0 * wavs[0], explanation, 0, features, CLASSES)
+    save(tmp_path, 0 * wavs[0], explanation, 0, features, CLASSES)
     assert not np.load(tmp_path / "maps.npz")["level"].any()
 
 
@@ -308,10 +324,10 @@ def test_maps_of_long_clips_are_pooled(features, block, tmp_path, monkeypatch):
     wavs, explanation = explain(features)
     n_frames = explanation.mask.shape[1]
     explanation.mask = torch.rand(explanation.mask.shape)
-    save_clip(tmp_path / "a", wavs[1], explanation, 1, features, CLASSES)
+    save(tmp_path / "a", wavs[1], explanation, 1, features, CLASSES)
     monkeypatch.setattr(artifacts, "MAX_FRAMES", 9)
     monkeypatch.setattr(artifacts, "_BLOCK", block)
-    save_clip(tmp_path / "b", wavs[1], explanation, 1, features, CLASSES)
+    save(tmp_path / "b", wavs[1], explanation, 1, features, CLASSES)
     whole, pooled = (np.load(tmp_path / x / "maps.npz") for x in "ab")
     pool = read_content(tmp_path / "b")["hop_samples"] // features.hop_samples
     assert pool == 4
@@ -330,9 +346,9 @@ def test_maps_of_long_clips_are_pooled(features, block, tmp_path, monkeypatch):
 def test_flac(features, tmp_path):
     """The same samples; no sound of the other format stays."""
     wavs, explanation = explain(features)
-    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    save(tmp_path, wavs[0], explanation, 0, features, CLASSES)
     before = sf.read(tmp_path / "residual.wav", dtype="int16")[0]
-    save_clip(
+    save(
         tmp_path,
         wavs[0],
         explanation,
@@ -345,7 +361,7 @@ def test_flac(features, tmp_path):
     after = sf.read(tmp_path / "residual.flac", dtype="int16")[0]
     assert np.abs(before.astype(int) - after).max() <= 1
     with pytest.raises(LMACError, match="format: 'mp3' is none of wav, flac"):
-        save_clip(
+        save(
             tmp_path,
             wavs[0],
             explanation,
@@ -359,7 +375,7 @@ def test_flac(features, tmp_path):
 def test_nothing_half_written(features, tmp_path, monkeypatch):
     """A failure leaves an earlier clip as it was, and no other file."""
     wavs, explanation = explain(features)
-    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    save(tmp_path, wavs[0], explanation, 0, features, CLASSES)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def fail(*args, **kwargs):
@@ -367,7 +383,7 @@ def test_nothing_half_written(features, tmp_path, monkeypatch):
 
     monkeypatch.setattr(artifacts.np, "savez_compressed", fail)
     with pytest.raises(OSError, match="disk full"):
-        save_clip(tmp_path, wavs[1], explanation, 1, features, CLASSES)
+        save(tmp_path, wavs[1], explanation, 1, features, CLASSES)
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert before == after
 
@@ -375,5 +391,5 @@ def test_nothing_half_written(features, tmp_path, monkeypatch):
 def test_other_files_of_the_folder_stay(features, tmp_path):
     wavs, explanation = explain(features)
     (tmp_path / "notes.txt").write_text("mine")
-    save_clip(tmp_path, wavs[0], explanation, 0, features, CLASSES)
+    save(tmp_path, wavs[0], explanation, 0, features, CLASSES)
     assert (tmp_path / "notes.txt").read_text() == "mine"

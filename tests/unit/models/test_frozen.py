@@ -452,3 +452,43 @@ def test_copies_stand_for_themselves(frozen, copied):
     assert torch.equal(found, logits)
     for latent, expected in zip(others, latents):
         assert torch.equal(latent, expected)
+
+
+# ----------------------------------------------------------------- batch norm
+
+
+class Loud(torch.nn.BatchNorm1d):
+    """A batch norm that does more, as those of some model libraries."""
+
+    def forward(self, x):
+        """Normalise, and apply an activation."""
+        return 7 * super().forward(x).relu()
+
+
+def normed(norm):
+    """A classifier with one batch norm, and its logits before it is frozen."""
+    torch.manual_seed(0)
+    embedding = torch.nn.Sequential(norm, torch.nn.Flatten())
+    for value in (norm.running_mean, norm.running_var):
+        value.uniform_(0.5, 1.5)
+    mel = torch.rand(2, 5, 4)
+    linear = torch.nn.Linear(20, 3)
+    with torch.no_grad():
+        expected = linear(embedding.eval()(mel))
+    return FrozenClassifier(embedding, linear, ["0"]), mel, expected
+
+
+@pytest.mark.parametrize("kind", [torch.nn.BatchNorm1d, Loud])
+def test_any_batch_norm_computes_what_it_did(kind):
+    """What only derives from PyTorch's own keeps its own `forward`."""
+    frozen, mel, expected = normed(kind(5))
+    torch.testing.assert_close(frozen(mel)[0], expected)
+
+
+def test_several_processes_leave_the_norms_alone():
+    """SpeechBrain turns those of what is trained into ones that sum up."""
+    frozen, mel, expected = normed(torch.nn.BatchNorm1d(5))
+    synced = torch.nn.SyncBatchNorm.convert_sync_batchnorm(frozen)
+    kinds = {type(module) for module in synced.modules()}
+    assert torch.nn.SyncBatchNorm not in kinds
+    torch.testing.assert_close(synced(mel)[0], expected)

@@ -17,6 +17,7 @@ import torch
 
 from lmac_sb.explain.explainer import Explanation
 from lmac_sb.inference.clip_folder import save_clip
+from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.pages import report
 from lmac_sb.pages.report import write_report
@@ -563,7 +564,8 @@ def test_page_of_clips_as_saved(tmp_path):
         magnitude=magnitude,
     )
     folder = tmp_path / "clip"
-    save_clip(folder, wavs[0], explanation, 0, features, ["<a>", "b"], "b")
+    named = AudioExplanation.of(explanation, wavs, features, ["<a>", "b"])
+    save_clip(folder, named, "b")
     (clip,) = Page(write_report(tmp_path)).data("index")["clips"]
     p, p_in, p_out = (
         float(logits.softmax(1)[0, 1])

@@ -179,8 +179,9 @@ def test_frozen_classifier_keeps_little():
     linear = torch.nn.Linear(2048, 50)
     layers = ["conv_block6", "conv_block5"]
     plain = FrozenClassifier(copy.deepcopy(embedding), linear, layers)
-    for module in plain.modules():
-        module.__dict__.pop("forward", None)
+    kinds = {n: type(module) for n, module in embedding.named_modules()}
+    for name, module in plain.embedding_model.named_modules():
+        module.__class__ = kinds[name]
     mel = torch.rand(2, 64, 80)
     more, expected = kept_bytes(plain, mel)
     less, found = kept_bytes(FrozenClassifier(embedding, linear, layers), mel)
