@@ -37,7 +37,7 @@ def _status(name):
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) / 1024
-    raise SystemExit(f"no {name} in /proc/self/status: Linux is needed")
+    raise SystemExit(f"no {name} in /proc/self/status, expected Linux")
 
 
 def private_memory():

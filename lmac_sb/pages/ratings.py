@@ -47,8 +47,8 @@ def read_key(path):
     ...
     lmac_sb.LMACError: key.json: no such file, expected the key.json ...
     """
-    needed = "expected the key.json that was written with the test's page"
-    content = _read_object(path, needed)
+    expected = "expected the key.json that was written with the test's page"
+    content = _read_object(path, expected)
     trials = content.get("trials")
     good = (
         isinstance(content.get("test"), str)
@@ -64,7 +64,7 @@ def read_key(path):
         )
     )
     if not good:
-        raise LMACError(f"{path}: is no key of a listening test, {needed}")
+        raise LMACError(f"{path}: is no key of a listening test, {expected}")
     return content
 
 
@@ -147,16 +147,16 @@ def read_ratings(files, key):
     return rows
 
 
-def _read_object(path, needed):
+def _read_object(path, expected):
     """Content of a JSON file that holds an object."""
     try:
         content = read_json(path)
     except FileNotFoundError as error:
-        raise LMACError(f"{path}: no such file, {needed}") from error
+        raise LMACError(f"{path}: no such file, {expected}") from error
     except (OSError, RecursionError) as error:
         raise LMACError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):
-        raise LMACError(f"{path}: holds no JSON object, {needed}")
+        raise LMACError(f"{path}: holds no JSON object, {expected}")
     return content
 
 
@@ -176,7 +176,7 @@ def _check_listener(path, content, key):
     listener = content["listener"]
     if not isinstance(listener, str) or not listener.strip():
         raise LMACError(
-            f"{path}: listener: found {shown(listener)}, needed a name"
+            f"{path}: listener: found {shown(listener)}, expected a name"
         )
     return listener.strip()
 

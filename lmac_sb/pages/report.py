@@ -76,7 +76,7 @@ def write_report(folder, out_file=None, embed=True):
     clips = _clip_folders(folder)
     page = folder / "report.html" if out_file is None else Path(out_file)
     if page.is_dir():
-        raise LMACError(f"{page}: is a folder, a file name is needed")
+        raise LMACError(f"{page}: is a folder, expected a file name")
     if not embed and page.resolve().parent != folder.resolve():
         raise LMACError(
             f"{page}: a page without embedded sounds must lie in {folder}, "
@@ -102,7 +102,7 @@ def _clip_folders(folder):
         raise LMACError(f"{folder}: no such folder of explanations")
     if (folder / "explanation.json").exists():
         raise LMACError(
-            f"{folder}: is itself one clip, the folder above it is needed"
+            f"{folder}: is itself one clip, expected the folder above it"
         )
     clips = [
         path
@@ -111,8 +111,8 @@ def _clip_folders(folder):
     ]
     if not clips:
         raise LMACError(
-            f"{folder}: holds no explained clips, one sub-folder a clip is "
-            "needed"
+            f"{folder}: holds no explained clips, expected one sub-folder for "
+            "each clip"
         )
     return sorted(clips, key=_natural)
 
@@ -314,15 +314,15 @@ def _read_json(path):
     except (OSError, ValueError, RecursionError) as error:
         raise LMACError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(info, dict):
-        raise LMACError(f"{path}: found no JSON object, one is needed")
-    for key, (is_good, needed) in _KEYS.items():
+        raise LMACError(f"{path}: holds no JSON object, expected one")
+    for key, (is_good, expected) in _KEYS.items():
         if key in _OPTIONAL and key not in info:
             continue
         if key not in info:
             raise LMACError(f"{path}: the key {key!r} is missing")
         if not is_good(info[key]):
             raise LMACError(
-                f"{path}: {key}: found {shown(info[key])}, needed {needed}"
+                f"{path}: {key}: found {shown(info[key])}, expected {expected}"
             )
     for key in PROBABILITIES:
         if len(info[key]) != len(info["classes"]):
@@ -340,7 +340,7 @@ def _read_json(path):
 
 def _no_constant(name):
     """Refuse what is no JSON, though Python reads it."""
-    raise ValueError(f"{name} is no JSON, null is needed")
+    raise ValueError(f"{name} is no JSON, expected null")
 
 
 def _read_maps(path, n_bins):
@@ -351,7 +351,7 @@ def _read_maps(path, n_bins):
     except FileNotFoundError as error:
         raise LMACError(f"{path}: no such file, a clip needs it") from error
     except KeyError as error:
-        raise LMACError(f"{path}: {error}, mask and level needed") from error
+        raise LMACError(f"{path}: {error}, expected mask and level") from error
     # EOFError: an empty file. TypeError, AttributeError: a lone array.
     except (
         OSError,
@@ -368,8 +368,8 @@ def _read_maps(path, n_bins):
         if values.dtype != np.uint8 or values.shape != shape or not shape[0]:
             raise LMACError(
                 f"{path}: {name}: found {values.dtype} of shape "
-                f"{values.shape}, needed uint8 of [time, {shown(n_bins)}], the "
-                "same time for both"
+                f"{values.shape}, expected uint8 of [time, {shown(n_bins)}], "
+                "the same time for both"
             )
     return mask, level
 
@@ -382,12 +382,13 @@ def _read_sound(folder, stem, info, embed):
     if len(files) != 1:
         found = " and ".join(file.name for file in files) or "none"
         raise LMACError(
-            f"{stem.parent}: found {found}, needed one of {' or '.join(names)}"
+            f"{stem.parent}: found {found}, expected one of "
+            f"{' or '.join(names)}"
         )
     wav, rate = decode_audio(files[0])
     if (len(wav), rate) != (info["n_samples"], info["sample_rate"]):
         raise LMACError(
-            f"{files[0]}: found {len(wav)} samples at {rate} Hz, needed "
+            f"{files[0]}: found {len(wav)} samples at {rate} Hz, expected "
             f"{shown(info['n_samples'])} at {shown(info['sample_rate'])} Hz as "
             "in explanation.json"
         )

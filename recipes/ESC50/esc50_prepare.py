@@ -109,7 +109,7 @@ def prepare_esc50(
     if data_folder in (manifest_folder, *manifest_folder.parents):
         raise LMACError(
             f"manifest_folder {manifest_folder}: lies in the data folder, "
-            "which is only read; a folder outside of it is needed"
+            "which is only read; expected a folder outside it"
         )
     digits = digits_table(data_folder)
     audio = data_folder / ("audio" if digits is None else RECORDINGS)
@@ -190,7 +190,7 @@ def download_esc50(data_folder, url=ESC50_URL):
     """
     target = Path(data_folder).resolve()
     if not str(url).startswith(("http://", "https://")):
-        raise LMACError(f"{url}: an address with http:// or https:// is needed")
+        raise LMACError(f"{url}: expected an address with http:// or https://")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise LMACError(
             f"{target}: exists and is not an empty folder, but has no "
@@ -233,8 +233,8 @@ def _read_table(table, content):
     for column in COLUMNS:
         if column not in found:
             raise LMACError(
-                f"{table}: has no column {column!r}, found {shown(found)}; "
-                f"needed {', '.join(COLUMNS)}"
+                f"{table}: has no column {column!r}, found {shown(found)}, "
+                f"expected {', '.join(COLUMNS)}"
             )
     if not rows:
         raise LMACError(f"{table}: has a header and no clips")
@@ -257,11 +257,12 @@ def _read_table(table, content):
         seen[clip_id] = line
         if not row["fold"].strip().isdecimal() or len(row["fold"]) > 9:
             raise LMACError(
-                f"{place}: fold is {shown(row['fold'])}, needed a whole number"
+                f"{place}: fold is {shown(row['fold'])}, expected a whole "
+                "number"
             )
         if not row["category"].strip() or not row["category"].isprintable():
             found = shown(row["category"]) if row["category"] else "empty"
-            raise LMACError(f"{place}: category is {found}, needed a name")
+            raise LMACError(f"{place}: category is {found}, expected a name")
         checked.append(
             {
                 "id": clip_id,
@@ -299,10 +300,10 @@ def _check_folds(asked, present, table):
             isinstance(num, bool) or not isinstance(num, int) for num in nums
         ):
             raise LMACError(
-                f"{key}: found {nums!r}, needed a fold or a list of folds"
+                f"{key}: found {nums!r}, expected a fold or a list of folds"
             )
         if not nums:
-            raise LMACError(f"{key}: is empty, at least one fold is needed")
+            raise LMACError(f"{key}: is empty, expected at least one fold")
         for num in nums:
             if num not in present:
                 raise LMACError(
@@ -323,7 +324,7 @@ def _locate(rows, folds, audio):
     """The clips of the chosen folds, with their files (None: not there)."""
     stems = audio.with_name("stems")
     if not audio.is_dir():
-        raise LMACError(f"{audio}: no such folder, the clips are needed there")
+        raise LMACError(f"{audio}: no such folder, expected the clips there")
     audio_names = set(os.listdir(audio))
     stem_names = set(os.listdir(stems)) if stems.is_dir() else set()
     chosen = {num for nums in folds.values() for num in nums}
@@ -402,8 +403,8 @@ def _check_clip(clip):
     duration = len(wav) / sample_rate
     if duration < MIN_LENGTH_S:
         raise LMACError(
-            f"{clip['wav']}: {duration:.4f} s long, at least {MIN_LENGTH_S} "
-            "s are needed"
+            f"{clip['wav']}: {duration:.4f} s long, expected at least "
+            f"{MIN_LENGTH_S} s"
         )
     if not wav.any():
         raise LMACError(f"{clip['wav']}: is silent")
@@ -420,7 +421,7 @@ def _check_clip(clip):
         if (len(stem), stem_rate) != (len(wav), sample_rate):
             raise LMACError(
                 f"{clip['stem']}: {len(stem)} samples at {stem_rate} Hz, "
-                f"needed {len(wav)} at {sample_rate} Hz, as in its clip"
+                f"expected {len(wav)} at {sample_rate} Hz, as in its clip"
             )
         entry["stem"] = clip["stem"]
     return entry
@@ -593,6 +594,6 @@ def _check_members(archive):
         total += member.file_size
     if total > MAX_UNPACKED_BYTES:
         raise LMACError(
-            f"it unpacks to {total} bytes, at most {MAX_UNPACKED_BYTES} are "
-            "expected"
+            f"it unpacks to {total} bytes, expected at most "
+            f"{MAX_UNPACKED_BYTES}"
         )

@@ -60,8 +60,8 @@ def digits_table(data_folder):
         found = NAME.fullmatch(name)
         if found is None:
             raise LMACError(
-                f"{recordings / name}: is no recording of a digit, a name "
-                "such as 7_jackson_32.wav is needed"
+                f"{recordings / name}: is no recording of a digit, expected a "
+                "name such as 7_jackson_32.wav"
             )
         digit, count = int(found[1]), int(found[3])
         fold = 5 if count < 5 else 4 if count < 10 else 1 + count % 3

@@ -333,7 +333,7 @@ def run_make(*arguments):
 @pytest.mark.parametrize(
     ("refused", "message"),
     [
-        ("version_info", "found Python 3.9.2, Python 3.10 to 3.14 is needed"),
+        ("version_info", "found Python 3.9.2, expected 3.10 to 3.14"),
         ("ensurepip", "apt install python3-venv"),
     ],
 )

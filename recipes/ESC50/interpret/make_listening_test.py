@@ -46,8 +46,7 @@ def prepare(claim, hparams, interpreter):
         dict(read_entries(manifest_folder / "test.json")),
         interpreter.sample_rate,
         hparams["seed"],
-        hparams["wham_folder"],
-        hparams["speech_folder"],
+        {key: hparams[key] for key in ("wham_folder", "speech_folder")},
     )
     return dataset, settings
 

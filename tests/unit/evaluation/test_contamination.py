@@ -90,7 +90,8 @@ def settings_of(data, specs=SPECS, **more):
         "wham_folder": folder / "noise",
         "speech_folder": folder / "LJ",
     }
-    return make_settings(specs, entries, RATE, **{**folders, **more})
+    folders.update(more.pop("folders", {}))
+    return make_settings(specs, entries, RATE, folders=folders, **more)
 
 
 def hash_all(folder, entries, reverse=False):
@@ -447,7 +448,7 @@ def test_silent_sounds_are_drawn_again(tmp_path):
     [
         (np.full(2 * RATE, 1e-7), "all silent"),
         (np.full(2 * RATE, np.nan), "NaN"),
-        (np.ones(RATE // 20), "0.0500 s long, at least 0.1 s"),
+        (np.ones(RATE // 20), "0.0500 s long, expected at least 0.1 s"),
         (np.ones(0), "0.0000 s long|holds no samples"),
         (None, "cannot be read"),
     ],
@@ -480,7 +481,7 @@ def test_bad_ratio(data, snr_db):
 
 
 @pytest.mark.parametrize("level", [{}, {"snr_db": 0, "paper": True}])
-def test_one_level_is_needed(level):
+def test_exactly_one_level_is_accepted(level):
     """Neither none nor both."""
     with pytest.raises(LMACError, match="white: .*either an SNR"):
         WhiteNoise(**level)
@@ -489,7 +490,8 @@ def test_one_level_is_needed(level):
 def test_bad_mixtures(data):
     """What mixtures cannot be made of is told before the first clip."""
     entries = data[1]
-    with pytest.raises(LMACError, match="'none', needed other, same, any"):
+    message = "'none', expected one of other, same, any"
+    with pytest.raises(LMACError, match=message):
         Mixture(entries, RATE, "none", snr_db=0)
     with pytest.raises(LMACError, match="clip new is not among the 12 clips"):
         Mixture(entries, RATE, snr_db=0)(clip(), "new")
@@ -545,7 +547,7 @@ def test_names(data):
 )
 def test_unknown_name(data, spec):
     """All known names are listed."""
-    known = "needed one of clean, noise <SNR> dB, white <SNR> dB, white paper"
+    known = "expected one of clean, noise <SNR> dB, white <SNR> dB, white paper"
     with pytest.raises(LMACError, match=f"settings: found .*{known}") as found:
         settings_of(data, ["clean", spec])
     assert repr(spec) in str(found.value)
@@ -573,26 +575,26 @@ def test_level_out_of_range(data):
 
 
 @pytest.mark.parametrize(
-    "key, spec, needed",
+    "key, spec, content",
     [
         ("wham_folder", "noise 0 dB", "WHAM! .tr/, cv/, tt/."),
         ("speech_folder", "speech paper", "speech recordings"),
     ],
 )
-def test_missing_folder(data, tmp_path, key, spec, needed):
-    """The key is named, with what is needed there."""
+def test_missing_folder(data, tmp_path, key, spec, content):
+    """The message names the key and says what the folder must hold."""
     for folder, found in ((None, "None"), (tmp_path / "no", "no folder at")):
-        with pytest.raises(LMACError, match=f"{key}: .*{found}.*{needed}"):
-            settings_of(data, [spec], **{key: folder})
-        settings_of(data, ["clean", "white 0 dB"], **{key: folder})
+        with pytest.raises(LMACError, match=f"{key}: .*{found}.*{content}"):
+            settings_of(data, [spec], folders={key: folder})
+        settings_of(data, ["clean", "white 0 dB"], folders={key: folder})
 
 
 def test_empty_folders(data, tmp_path):
     """A folder without sounds is named."""
-    with pytest.raises(LMACError, match="no speech found, needed .*.wav"):
-        settings_of(data, ["speech 0 dB"], speech_folder=tmp_path)
+    with pytest.raises(LMACError, match="no speech found, expected .*.wav"):
+        settings_of(data, ["speech 0 dB"], folders={"speech_folder": tmp_path})
     with pytest.raises(LMACError, match="no such noise split"):
-        settings_of(data, ["noise 0 dB"], wham_folder=tmp_path)
+        settings_of(data, ["noise 0 dB"], folders={"wham_folder": tmp_path})
     with pytest.raises(LMACError, match="'test', needed one of tr, cv, tt"):
         settings_of(data, ["noise 0 dB"], part="test")
 
@@ -620,8 +622,10 @@ def test_real_data(real_data):
             SPECS,
             entries,
             16000,
-            wham_folder=real_data / "noise",
-            speech_folder=real_data / "speech",
+            folders={
+                "wham_folder": real_data / "noise",
+                "speech_folder": real_data / "speech",
+            },
         )
         for _ in range(2)
     )

@@ -123,7 +123,11 @@ RATING = ("trials", 0, "ratings", 1)
         ([*RATING, "fit"], KeyError, "fit of the code 'mya': found None"),
         ([*RATING, "fit"], 0, "fit of the code 'mya': found 0"),
         ([*RATING, "quality"], 101, "quality of the code 'mya': found 101"),
-        ([*RATING, "quality"], 5.5, "found 5.5, needed a whole number from 1"),
+        (
+            [*RATING, "quality"],
+            5.5,
+            "found 5.5, expected a whole number from 1",
+        ),
         ([*RATING, "quality"], True, "found True"),
         ([*RATING, "quality"], "50", "found '50'"),
         ([*RATING, "code"], "zzz", "unknown code 'zzz' in trial 'tmy'"),

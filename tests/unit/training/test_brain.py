@@ -44,7 +44,7 @@ def test_one_cycle(lr, warmup):
     "lr, warmup", [(0, 0.1), (-1, 0.1), (math.nan, 0.1), (1, 1), (1, -0.1)]
 )
 def test_one_cycle_is_checked(lr, warmup):
-    """Both keys and what is needed."""
+    """The message names both keys and what is expected."""
     with pytest.raises(LMACError, match="lr, warmup: .* expected"):
         OneCycle(lr, warmup)
 

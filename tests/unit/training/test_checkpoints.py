@@ -260,7 +260,7 @@ def test_load_strict(module, path):
 
 def test_load_missing(module, path):
     """The file, and what it is for."""
-    fails(module, path, "no such file", "weights are needed")
+    fails(module, path, "no such file", "expected weights")
 
 
 def test_load_folder(module, tmp_path):
