@@ -452,31 +452,33 @@ def make_settings(specs, entries, sample_rate, seed=0, folders=None, part="tt"):
         raise LMACError(
             f"settings: found {specs!r}, expected a list of {_known()}"
         )
-    folders = folders or {}
-    classes = {kind: name for name, kind in MIXTURES.items()}
-
-    def make(spec):
-        """The setting of a name."""
-        kind, level = _parse(spec)
-        common = {**level, "seed": seed}
-        if kind == "clean":
-            return Clean()
-        if kind == "noise":
-            folder = _find_folder("wham_folder", folders, spec)
-            return Noise(folder, part, sample_rate, **common)
-        if kind == "white":
-            return WhiteNoise(**common)
-        if kind == "speech":
-            folder = _find_folder("speech_folder", folders, spec)
-            return Speech(folder, sample_rate, **common)
-        return Mixture(entries, sample_rate, classes[kind], **common)
-
     settings = []
-    for setting in map(make, specs):
+    for spec in specs:
+        setting = _make_setting(
+            spec, entries, sample_rate, seed, folders or {}, part
+        )
         if setting.name in [other.name for other in settings]:
             raise LMACError(f"settings: found {setting.name!r} twice")
         settings.append(setting)
     return settings
+
+
+def _make_setting(spec, entries, sample_rate, seed, folders, part):
+    """The setting of one name."""
+    kind, level = _parse(spec)
+    common = {**level, "seed": seed}
+    if kind == "clean":
+        return Clean()
+    if kind == "noise":
+        folder = _find_folder("wham_folder", folders, spec)
+        return Noise(folder, part, sample_rate, **common)
+    if kind == "white":
+        return WhiteNoise(**common)
+    if kind == "speech":
+        folder = _find_folder("speech_folder", folders, spec)
+        return Speech(folder, sample_rate, **common)
+    (classes,) = [name for name, mix in MIXTURES.items() if mix == kind]
+    return Mixture(entries, sample_rate, classes, **common)
 
 
 def _known():

@@ -424,29 +424,18 @@ def check_roar(explainer, methods, datasets, shares, make_model, options):
         inputs[split], labels[split] = _remove_from_all(
             explainer, methods, shares, dataset, options["batch_size"], split
         )
-    device = explainer.features.fbank_matrix.device
-
-    def train(method, share, seed):
-        """Retrain; for each test clip, whether the decision is right."""
-        torch.manual_seed(seed)
-        model = retrain(
-            make_model().to(device),
-            inputs["train"][method, share],
-            labels["train"].to(device),
-            options["epochs"],
-            seed=seed,
-        )
-        with torch.no_grad():
-            parts = inputs["test"][method, share].split(32)
-            decided = torch.cat([model(x).argmax(1).cpu() for x in parts])
-        return (decided == labels["test"]).float().tolist()
-
     rows = []
     trainings = [
         (*key, run) for key in inputs["train"] for run in range(options["runs"])
     ]
     for method, share, run in tqdm(trainings, unit="training"):
-        right = train(method, share, options["seed"] + run)
+        right = _retrained_decisions(
+            make_model,
+            {split: found[method, share] for split, found in inputs.items()},
+            labels,
+            options["epochs"],
+            options["seed"] + run,
+        )
         rows += [
             {
                 "id": clip,
@@ -458,6 +447,23 @@ def check_roar(explainer, methods, datasets, shares, make_model, options):
             for clip, value in zip(datasets["test"].data_ids, right)
         ]
     return rows
+
+
+def _retrained_decisions(make_model, inputs, labels, epochs, seed):
+    """For each test clip, 1 if a retrained classifier is right, else 0."""
+    torch.manual_seed(seed)
+    device = inputs["train"].device
+    model = retrain(
+        make_model().to(device),
+        inputs["train"],
+        labels["train"].to(device),
+        epochs,
+        seed=seed,
+    )
+    with torch.no_grad():
+        parts = inputs["test"].split(32)
+        decided = torch.cat([model(x).argmax(1).cpu() for x in parts])
+    return (decided == labels["test"]).float().tolist()
 
 
 def _remove_from_all(explainer, methods, shares, dataset, batch_size, split):

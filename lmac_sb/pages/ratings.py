@@ -276,28 +276,33 @@ def score(rows, n_draws=N_DRAWS, seed=0):
         rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=n_draws)
         for x in (listeners, clips)
     ]
-
-    def summarize(part):
-        """Mean and interval of each question, over some of the rows."""
-        summary = {}
-        for question in QUESTIONS:
-            sums = np.zeros((len(listeners), len(clips)))
-            for row in part:
-                place = listeners.index(row["listener"])
-                sums[place, clips.index(row["id"])] += row[question]
-            means = sums * sums.size / len(part)
-            drawn = np.einsum("dl,lc,dc->d", draws[0], means, draws[1])
-            low, high = np.percentile(drawn / sums.size, [2.5, 97.5])
-            summary[question] = float(means.mean())
-            summary[f"{question} low"] = float(low)
-            summary[f"{question} high"] = float(high)
-        return summary
-
-    sizes = {"listeners": len(listeners), "clips": len(clips)}
     return [
-        {"setting": setting, "method": method, **sizes, **summarize(part)}
+        {
+            "setting": setting,
+            "method": method,
+            "listeners": len(listeners),
+            "clips": len(clips),
+            **_means(part, listeners, clips, draws),
+        }
         for setting, method, part in _cells(rows)
     ]
+
+
+def _means(rows, listeners, clips, draws):
+    """Mean and interval of each question, over some of the rows."""
+    found = {}
+    for question in QUESTIONS:
+        sums = np.zeros((len(listeners), len(clips)))
+        for row in rows:
+            place = listeners.index(row["listener"])
+            sums[place, clips.index(row["id"])] += row[question]
+        means = sums * sums.size / len(rows)
+        drawn = np.einsum("dl,lc,dc->d", draws[0], means, draws[1])
+        low, high = np.percentile(drawn / sums.size, [2.5, 97.5])
+        found[question] = float(means.mean())
+        found[f"{question} low"] = float(low)
+        found[f"{question} high"] = float(high)
+    return found
 
 
 def _cells(rows):

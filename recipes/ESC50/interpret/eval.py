@@ -68,7 +68,10 @@ def prepare(claim, hparams, interpreter):
         dict(read_entries(manifest)),
         interpreter.sample_rate,
         hparams["seed"],
-        {key: hparams[key] for key in ("wham_folder", "speech_folder")},
+        {
+            "wham_folder": hparams["wham_folder"],
+            "speech_folder": hparams["speech_folder"],
+        },
         NOISE_PARTS[split],
     )
     return dataset, settings, read_regions(data_folder)

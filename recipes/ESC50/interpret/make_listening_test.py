@@ -46,7 +46,10 @@ def prepare(claim, hparams, interpreter):
         dict(read_entries(manifest_folder / "test.json")),
         interpreter.sample_rate,
         hparams["seed"],
-        {key: hparams[key] for key in ("wham_folder", "speech_folder")},
+        {
+            "wham_folder": hparams["wham_folder"],
+            "speech_folder": hparams["speech_folder"],
+        },
     )
     return dataset, settings
 
