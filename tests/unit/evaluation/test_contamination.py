@@ -130,7 +130,7 @@ def measured_snr(mixture, clean):
     "kind", ["noise", "white", "speech", "mixture", "same-class mixture"]
 )
 def test_ratio_peak_and_clean_part(data, kind, snr_db):
-    """Stated ratio, common peak of one, clean part at its gain (defect 25)."""
+    """Mixtures have the stated ratio and a peak of one; clean has its gain."""
     (setting,) = settings_of(data, [f"{kind} {snr_db} dB"])
     wav = clip()
     mixture, clean = setting(wav, "4-41101-A-41")
@@ -174,7 +174,7 @@ def test_paper_form(data, kind, weights):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_polarity_plays_no_part_in_the_level(data, spec):
-    """Defect 32: the peak is that of the absolute value."""
+    """The peak is the largest absolute value, also of a negative sample."""
     (setting,) = settings_of(data, [spec])
     wav = torch.rand(RATE) - 1  # its peaks are negative
     wav /= wav.abs().max()
@@ -184,7 +184,7 @@ def test_polarity_plays_no_part_in_the_level(data, spec):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_silent_clip(data, spec):
-    """Defect 22: a silent clip comes back as it is, as new tensors."""
+    """A silent clip comes back unchanged, as new tensors, and not as NaN."""
     (setting,) = settings_of(data, [spec])
     wav = torch.zeros(800)
     pair = setting(wav, "4-1101-A-1")
@@ -223,7 +223,7 @@ def test_clean():
 
 
 def test_visits_process_and_threads_play_no_part(data):
-    """Defect 20: to the bit, in any order, process, and number of threads."""
+    """Any order, process and number of threads gives the same bits."""
     folder, entries = data
     here = hash_all(folder, entries)
     assert len(set(here.values())) == len(here) == 10 * 12
@@ -341,7 +341,7 @@ def second_of(setting, entries, clip_id):
 
 @pytest.mark.parametrize("classes", ["other", "same", "any"])
 def test_second_clip(data, classes):
-    """Defect 21: never the clip, nor its recording; the class as asked."""
+    """A second clip has another recording, and the requested class."""
     entries = data[1]
     name = {"other": "", "same": "same-class ", "any": "any-class "}[classes]
     recordings = {clip_id: clip_id.split("-")[1] for clip_id in entries}
@@ -381,7 +381,7 @@ def ramp_places(tmp_path, seconds):
 
 
 def test_long_sounds_are_cut_at_a_drawn_place(tmp_path):
-    """Excerpts start anywhere, up to the last sample (defect 23)."""
+    """Excerpts may start anywhere and reach the last sample."""
     starts = []
     for noise in ramp_places(tmp_path, 2.0):
         # On the ramp, the quotient of the ends tells the place.
@@ -432,7 +432,7 @@ def test_speech_folder_is_searched_in_a_fixed_order(tmp_path, monkeypatch):
 
 
 def test_silent_sounds_are_drawn_again(tmp_path):
-    """Defect 22: neither NaN nor a clip without its second sound."""
+    """A silent excerpt is drawn again: it gives neither NaN nor a clean clip."""
     loud = np.random.default_rng(0).normal(0, 0.1, RATE)
     write(tmp_path / "half.wav", np.concatenate([0 * loud, 0 * loud, loud]))
     write(tmp_path / "none.wav", 0 * loud)

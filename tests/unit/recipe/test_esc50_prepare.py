@@ -191,7 +191,7 @@ def test_single_fold_as_int(data, out):
     ],
 )
 def test_bad_folds(data, out, folds, message):
-    """Defects 14 and 15: wrong folds stop the run, old manifests or not."""
+    """Wrong folds stop the run, even if there are earlier manifests."""
     prep.prepare_esc50(data, out)
     before = tree(out)
     with pytest.raises(LMACError, match=message):
@@ -200,7 +200,7 @@ def test_bad_folds(data, out, folds, message):
 
 
 def test_experiments_do_not_share_manifests(data, tmp_path):
-    """Defect 16: another run's folds leave this run's manifests alone."""
+    """A run with other folds does not change this run's manifests."""
     others = splits([2, 3, 4], 5, 1)
     first = load(prep.prepare_esc50(data, tmp_path / "a"))
     prep.prepare_esc50(data, tmp_path / "b", others)
@@ -210,7 +210,7 @@ def test_experiments_do_not_share_manifests(data, tmp_path):
 
 
 def test_manifests_in_the_data_folder(data):
-    """Defect 16: the data folder is only read."""
+    """Manifests in the data folder are refused: it is only read."""
     for folder in (data, data / "deep" / "out"):
         before = tree(data)
         with pytest.raises(LMACError, match="lies in the data folder"):
@@ -356,7 +356,7 @@ def test_table_with_byte_order_mark(data, out):
     ],
 )
 def test_names_that_leave_the_folder(data, out, name):
-    """Defect 50: names and ids stay plain names."""
+    """Names with separators are refused: ids become names of folders."""
     sf.write(data / "x.wav", noise(), RATE)
     write_table(data, [*read_table(data), f"{name},1,0,dog"])
     with pytest.raises(LMACError, match="line 12: .*not the plain name"):
@@ -388,7 +388,7 @@ def spoil(data):
 
 
 def test_bad_clips_stop_the_run(data, out):
-    """Defect 17: one error lists every bad clip with its reason."""
+    """One error lists every unusable clip with the reason."""
     reasons = spoil(data)
     with pytest.raises(LMACError, match="7 of 10 clips cannot") as error:
         prep.prepare_esc50(data, out)
@@ -399,7 +399,7 @@ def test_bad_clips_stop_the_run(data, out):
 
 
 def test_good_manifests_survive_bad_clips(data, out):
-    """Defect 17: a wrong audio folder does not replace good manifests."""
+    """A wrong audio folder does not replace good manifests."""
     prep.prepare_esc50(data, out)
     before = tree(out)
     os.rename(data / "audio", data / "music")
@@ -475,7 +475,7 @@ def test_interrupted_writing(data, out, monkeypatch):
 
 
 def test_typo_downloads_nothing(tmp_path, out, monkeypatch):
-    """Defect 52: a missing folder is an error that tells how to ask."""
+    """A missing folder is an error that says how to download the data."""
 
     def fail(*args, **kwargs):
         raise AssertionError("a download was started")
