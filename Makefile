@@ -26,11 +26,11 @@ help:
 $(LOCKED): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' || { \
 	    echo "error: $(PYTHON): found $$($(PYTHON) --version 2>&1)," \
-	        "Python 3.10 to 3.14 is needed: make PYTHON=/path/to/python3"; \
+	        "expected 3.10 to 3.14: make PYTHON=/path/to/python3"; \
 	    exit 1; } >&2
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	    echo "error: $(PYTHON): found no modules ensurepip and venv, they" \
-	        "are needed to make $(VENV): on Debian or Ubuntu run" \
+	    echo "error: $(PYTHON): found no modules ensurepip and venv," \
+	        "expected both to make $(VENV): on Debian or Ubuntu run" \
 	        "apt install python3-venv, then make again"; \
 	    exit 1; } >&2
 	@echo "making $(VENV) with the pinned packages, this takes minutes"

@@ -3,10 +3,10 @@
 
     python benchmarks/cost.py [--threads 2] [--json cost.json]
 
-For the small classifier and for CNN14, with our decoder and with SpeechBrain's
-`CNN14PSI_stft` in the same pipeline: all figures are ratios to a forward pass
-of the classifier (features included) on the same clips in the same run, median
-of several. Weights are random; the time does not depend on them.
+Measures the small classifier and CNN14, with our decoder and with SpeechBrain's
+`CNN14PSI_stft` in the same pipeline. All costs are ratios to a forward pass of
+the classifier (with features) on the same clips in the same run, and medians
+of several runs. Weights are random, since the time does not depend on them.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def make_explainer(classifier, decoder):
 
 
 def classify(explainer, wavs):
-    """Forward pass of the classifier, features included."""
+    """Forward pass of the classifier, with features."""
     features = explainer.features
     with torch.no_grad():
         magnitude = features.magnitude(features.stft(wavs))
@@ -70,7 +70,7 @@ def classify(explainer, wavs):
 
 
 def make_step(explainer):
-    """A training step, optimiser included."""
+    """A training step, with the optimiser."""
     loss = LMACLoss(l_out_w=8, l_out_type="probability", reg_w_l1=4)
     optimizer = torch.optim.Adam(explainer.decoder.parameters(), lr=1e-4)
 
@@ -96,14 +96,14 @@ def explain(explainer, wavs, sounds=True, check=True):
 
 
 def flops(function, *args):
-    """Floating point operations of a call."""
+    """Number of floating point operations of a call."""
     with FlopCounterMode(display=False) as counter:
         function(*args)
     return counter.get_total_flops()
 
 
 def measure(classifier, decoder, batch_size, runs):
-    """All figures of one classifier and decoder."""
+    """All costs of one classifier and decoder."""
     explainer = make_explainer(classifier, decoder)
     one = torch.randn(1, SECONDS * 16000) * 0.1
     batch = torch.randn(batch_size, SECONDS * 16000) * 0.1
@@ -113,7 +113,7 @@ def measure(classifier, decoder, batch_size, runs):
     def validate():
         evaluate(explain(explainer, batch, False))
 
-    # In turn, so that what else the machine does meets all of them.
+    # Alternating, so that other load on the machine affects all of them.
     forward, short, long = median_times(
         [
             lambda: classify(explainer, one),
@@ -150,7 +150,7 @@ def measure(classifier, decoder, batch_size, runs):
 
 
 def peak_memory(classifier, decoder, batch_size):
-    """Peak resident memory in GB of a training step; runs alone."""
+    """Peak resident memory in GB of a training step, in its own process."""
     step = make_step(make_explainer(classifier, decoder))
     step(torch.randn(batch_size, SECONDS * 16000) * 0.1)
     return peak_resident() / 1024
@@ -163,13 +163,13 @@ def main(argv=None):
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--memory_batch", type=int, default=16)
-    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--json", help="file for the results")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     rows = []
     for classifier in CLASSIFIERS:
         for decoder in DECODERS:
-            # The peer on CNN14 takes a minute a step.
+            # SpeechBrain's decoder on CNN14 takes a minute for each step.
             slow = classifier == "cnn14" and decoder != "ours"
             row = measure(
                 classifier, decoder, args.batch_size, 1 if slow else args.runs

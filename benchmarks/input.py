@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Clips a second that the input pipeline gives, and that training takes.
+"""Clips per second that the input pipeline gives, and that training takes.
 
     python benchmarks/input.py [--data_folder ESC-50] [--json input.json]
 
-With and without the audio cache, with 0 and 2 workers, against the training
-step of the small classifier (batches of 8 clips of 5 s, as in
-`classifier_conv.yaml`). Without a data folder: 200 generated clips, Ogg Vorbis
-at 44.1 kHz as in the public subset ESC-10. The pipeline is measured alone, as
-the workers' cores are busy with training otherwise.
+Compares the pipeline, with and without the audio cache and with 0 and 2
+workers, with the training step of the small classifier (batches of 8 clips of
+5 s, as in `classifier_conv.yaml`). Without a data folder it uses 200 generated
+clips, Ogg Vorbis at 44.1 kHz as in the public subset ESC-10. The pipeline runs
+alone, since otherwise training would keep the workers' cores busy.
 """
 
 import argparse
@@ -35,7 +35,7 @@ SECONDS = 5
 
 
 def write_clips(folder, n_clips):
-    """Generated clips: noise whose spectrum falls, as of real recordings."""
+    """Generated clips: noise whose spectrum falls, as in real recordings."""
     rng = np.random.default_rng(0)
     for index in range(n_clips):
         wav = np.cumsum(rng.standard_normal(SECONDS * 44100))
@@ -45,7 +45,7 @@ def write_clips(folder, n_clips):
 
 
 def write_manifest(path, clips):
-    """The manifest of these clips."""
+    """Write a manifest that lists these clips."""
     entries = {}
     for clip in clips:
         info = sf.info(clip)
@@ -59,7 +59,7 @@ def write_manifest(path, clips):
 
 
 def rate(dataset, workers):
-    """Clips a second of one pass through the data."""
+    """Clips per second of one pass through the data."""
     batches = EqualLengthBatches(dataset.n_samples, BATCH, True, seed=0)
     loader = make_dataloader(
         dataset, batch_sampler=batches, num_workers=workers
@@ -70,7 +70,7 @@ def rate(dataset, workers):
 
 
 def rate_alone(preprocess, clips):
-    """Clips a second of processor time, one after the other, one thread."""
+    """Clips per second of processor time, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     preprocess(clips[0])
@@ -83,7 +83,7 @@ def rate_alone(preprocess, clips):
 
 
 def make_training_step():
-    """Step of the small classifier, from waveforms on."""
+    """Training step of the small classifier, including its features."""
     features = SpectralFeatures()
     model = torch.nn.Sequential(ConvEmbedding(), torch.nn.Linear(256, 50))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -100,6 +100,63 @@ def make_training_step():
     return step
 
 
+def find_clips(data_folder, folder, n_clips):
+    """The first clips of a data folder, or generated ones in `folder`."""
+    if data_folder:
+        return sorted((Path(data_folder) / "audio").iterdir())[:n_clips]
+    (folder / "audio").mkdir()
+    return write_clips(folder / "audio", n_clips)
+
+
+def compare_rates(datasets, runs):
+    """Median clips a second of each data set, without and with workers."""
+    found = {}
+    for _ in range(runs):
+        # Alternate, as in `median_times`.
+        for cache, dataset in datasets.items():
+            for workers in (0, 2):
+                rates = found.setdefault((cache, workers), [])
+                rates.append(rate(dataset, workers))
+    return {key: sorted(rates)[len(rates) // 2] for key, rates in found.items()}
+
+
+def measure(folder, clips, runs):
+    """Rows of the table, and further numbers."""
+    labels = CategoricalEncoder()
+    labels.update_from_iterable(["any"])
+    labels.expect_len(1)
+    write_manifest(folder / "train.json", clips)
+    plain = Preprocessor(RATE, SECONDS)
+    cached = AudioCache(folder / "cache", plain)
+    datasets = {
+        name: make_dataset(folder / "train.json", preprocess, labels)
+        for name, preprocess in (("no", plain), ("yes", cached))
+    }
+    # The first pass fills the cache.
+    first = rate(datasets["yes"], 0)
+    training = BATCH / median_times([make_training_step()], runs=10)[0]
+    rows = [
+        {
+            "audio_cache": cache,
+            "num_workers": workers,
+            "clips/s": clips_a_second,
+            "times what training takes": clips_a_second / training,
+        }
+        for (cache, workers), clips_a_second in compare_rates(
+            datasets, runs
+        ).items()
+    ]
+    size = sum(file.stat().st_size for file in (folder / "cache").glob("*/*"))
+    return rows, {
+        "clips": len(clips),
+        "training step of the small classifier, clips/s": training,
+        "pass that fills the cache, clips/s": first,
+        "decoding alone, clips/s": rate_alone(plain, clips),
+        "cache alone, clips/s": rate_alone(cached, clips),
+        "cache, bytes a clip": size / len(clips),
+    }
+
+
 def main(argv=None):
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -107,61 +164,15 @@ def main(argv=None):
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--json", help="file for the results")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    labels = CategoricalEncoder()
-    labels.update_from_iterable(["any"])
-    labels.expect_len(1)
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        if args.data_folder:
-            clips = sorted((Path(args.data_folder) / "audio").iterdir())
-            clips = clips[: args.clips]
-        else:
-            (folder / "audio").mkdir()
-            clips = write_clips(folder / "audio", args.clips)
-        write_manifest(folder / "train.json", clips)
-        plain = Preprocessor(RATE, SECONDS)
-        cached = AudioCache(folder / "cache", plain)
-        datasets = {
-            name: make_dataset(folder / "train.json", preprocess, labels)
-            for name, preprocess in (("no", plain), ("yes", cached))
-        }
-        # The first pass fills the cache.
-        first = rate(datasets["yes"], 0)
-        found = {}
-        step = make_training_step()
-        taken = BATCH / median_times([step], runs=10)[0]
-        for _ in range(args.runs):
-            # In turn, as in `median_times`.
-            for cache, dataset in datasets.items():
-                for workers in (0, 2):
-                    key = cache, workers
-                    found.setdefault(key, []).append(rate(dataset, workers))
-        for (cache, workers), rates in found.items():
-            clips_a_second = sorted(rates)[len(rates) // 2]
-            rows.append(
-                {
-                    "audio_cache": cache,
-                    "num_workers": workers,
-                    "clips/s": clips_a_second,
-                    "times what training takes": clips_a_second / taken,
-                }
-            )
-        alone = [rate_alone(read, clips) for read in (plain, cached)]
-        size = sum(f.stat().st_size for f in (folder / "cache").glob("*/*"))
+        clips = find_clips(args.data_folder, folder, args.clips)
+        rows, more = measure(folder, clips, args.runs)
     print_table(rows)
-    more = {
-        "clips": len(clips),
-        "training step of the small classifier, clips/s": taken,
-        "pass that fills the cache, clips/s": first,
-        "decoding alone, clips/s": alone[0],
-        "cache alone, clips/s": alone[1],
-        "cache, bytes a clip": size / len(clips),
-        **machine(args.threads),
-    }
+    more.update(machine(args.threads))
     print(", ".join(f"{key} {value}" for key, value in more.items()))
     write(args.json, {"machine": more, "rows": rows})
 

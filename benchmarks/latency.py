@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Seconds and memory to explain a file, from 5 s to an hour.
+"""Time and memory to explain a file of 5 s to an hour.
 
     python benchmarks/latency.py MODEL_FOLDER [--threads 2]
 
-Each length runs in a process of its own, on 44.1 kHz stereo noise; the model
-is loaded first. Memory is the peak of what the process holds for itself, so
-without libraries and without the files that long results are kept in.
+Each length runs in its own process, on 44.1 kHz stereo noise, after the model
+has been loaded. Memory is the peak of the process's own memory, without
+libraries and without the files that hold long results.
 """
 
 import argparse
@@ -24,7 +24,7 @@ RATE = 44100
 
 
 def write_noise(path, seconds):
-    """Stereo noise, written a second at a time."""
+    """Write stereo noise, one second at a time."""
     rng = np.random.default_rng(0)
     with sf.SoundFile(path, "w", RATE, 2) as file:
         for _ in range(seconds):
@@ -32,7 +32,7 @@ def write_noise(path, seconds):
 
 
 def measure(model_folder, path):
-    """Seconds, and memory before and at its peak."""
+    """Seconds, memory before and peak memory of an explanation."""
     model = LMACInterpreter.from_hparams(model_folder)
     with PeakMemory() as memory:
         start = time.perf_counter()
@@ -44,7 +44,7 @@ def measure(model_folder, path):
 def main(argv=None):
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="folder that `lmac export` wrote")
+    parser.add_argument("model", help="folder written by `lmac export`")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
     print("| file | seconds | memory before, MB | peak, MB |")

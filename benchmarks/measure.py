@@ -1,4 +1,4 @@
-"""What the benchmarks share: times, memory, processes of their own."""
+"""Helpers of the benchmarks: time, memory and separate processes."""
 
 import json
 import math
@@ -16,9 +16,9 @@ import torch
 
 
 def median_times(functions, *args, runs=5):
-    """Median seconds of each of several calls, made in turn.
+    """Median seconds of each of several alternating calls.
 
-    What else the machine does meets all of them.
+    Other load on the machine affects all of them.
     """
     times = [[] for _ in functions]
     for run in range(runs + 1):
@@ -27,26 +27,26 @@ def median_times(functions, *args, runs=5):
             function(*args)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            if run:  # the first is to warm up
+            if run:  # the first run is a warm-up
                 taken.append(time.perf_counter() - start)
     return [statistics.median(taken) for taken in times]
 
 
 def _status(name):
-    """A row of /proc/self/status, in MB."""
+    """A value in /proc/self/status, in MB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) / 1024
-    raise SystemExit(f"no {name} in /proc/self/status: Linux is needed")
+    raise SystemExit(f"no {name} in /proc/self/status, expected Linux")
 
 
 def private_memory():
-    """Memory of this process alone, in MB: no libraries, no files."""
+    """This process's own memory in MB, without libraries and files."""
     return _status("RssAnon")
 
 
 def peak_resident():
-    """Most memory that this process has had, libraries included, in MB."""
+    """Peak memory of this process in MB, with libraries."""
     return _status("VmHWM")
 
 
@@ -61,7 +61,7 @@ class PeakMemory:
         return self
 
     def _watch(self):
-        """Look often."""
+        """Keep the peak until the measurement ends."""
         while not self._done.wait(0.02):
             self.peak = max(self.peak, private_memory())
 
@@ -72,13 +72,13 @@ class PeakMemory:
 
 
 def _run(function, args, threads, result):
-    """Within the process."""
+    """Call the function in the new process."""
     torch.set_num_threads(threads)
     result.put(function(*args))
 
 
 def in_own_process(function, *args, threads):
-    """What a function returns in a fresh process."""
+    """Result of a function that is called in a new process."""
     context = multiprocessing.get_context("spawn")
     result = context.SimpleQueue()
     process = context.Process(
@@ -92,7 +92,7 @@ def in_own_process(function, *args, threads):
 
 
 def slope(sizes, costs):
-    """Exponent of the growth: the slope in a log-log plot, least squares."""
+    """Exponent of the growth: least-squares slope in a log-log plot."""
     x, y = ([math.log(v) for v in values] for values in (sizes, costs))
     mean_x, mean_y = statistics.mean(x), statistics.mean(y)
     spread = sum((v - mean_x) ** 2 for v in x)
@@ -100,7 +100,7 @@ def slope(sizes, costs):
 
 
 def machine(threads):
-    """Where and when the figures were measured."""
+    """Machine, software and date of the measurement."""
     found = {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "machine": platform.machine(),
@@ -116,7 +116,7 @@ def machine(threads):
 
 
 def print_table(rows):
-    """Dicts as the rows of a Markdown table."""
+    """Print dicts as the rows of a Markdown table."""
     print("| " + " | ".join(rows[0]) + " |")
     print("|---" * len(rows[0]) + "|")
     for row in rows:
@@ -127,6 +127,6 @@ def print_table(rows):
 
 
 def write(path, content):
-    """JSON to a file, if one was named."""
+    """Write JSON to a file, if there is a path."""
     if path:
         Path(path).write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -3,11 +3,11 @@
 
     python benchmarks/scaling.py [--quick] [--json scaling.json]
 
-Small classifier and its decoder, random weights, 16 kHz. Each table ends with
-the slope of a log-log plot: 0 for a cost that stays, 1 for one that grows in
-proportion. Memory is what the process holds for itself, without libraries, at
-its peak, above what it held before. With a GPU, clip length and batch size
-are measured there too.
+Uses the small classifier and its decoder with random weights, at 16 kHz. Each
+table ends with the slope of a log-log plot: 0 for a constant cost, 1 for one
+that grows in proportion. Memory is the peak of the process's own memory,
+without libraries, minus what it used before. With a GPU, clip length and batch
+size are measured there too.
 """
 
 import argparse
@@ -40,8 +40,8 @@ from lmac_sb.data.dataset import EqualLengthBatches, make_dataset
 from lmac_sb.metrics.registry import evaluate
 
 RATE = 16000
-CLIP_S = 1.0  # where the length is not what is varied
-N_FILES = 100  # that the clips of a corpus share
+CLIP_S = 1.0  # unless the length is varied
+N_FILES = 100  # sound files that the clips of a corpus share
 
 FULL = {
     "seconds": [1, 10, 60, 600],
@@ -62,7 +62,7 @@ QUICK = {
 
 
 def explain_length(seconds, runs, device="cpu"):
-    """Explain one clip: seconds, and memory in MB."""
+    """Seconds and memory in MB to explain one clip."""
     explainer = explainer_on(device)
     wavs = torch.randn(1, round(seconds * RATE), device=device) / 10
     explain(explainer, wavs[:, :RATE])
@@ -72,7 +72,7 @@ def explain_length(seconds, runs, device="cpu"):
 
 
 def train_batch(batch_size, runs, device="cpu"):
-    """Training step: seconds, and memory in MB."""
+    """Seconds and memory in MB of a training step."""
     step = make_step(explainer_on(device))
     step(torch.randn(1, round(CLIP_S * RATE), device=device) / 10)
     wavs = torch.randn(batch_size, round(CLIP_S * RATE), device=device) / 10
@@ -82,7 +82,7 @@ def train_batch(batch_size, runs, device="cpu"):
 
 
 def explainer_on(device):
-    """The small classifier and its decoder."""
+    """Explainer with the small classifier and its decoder."""
     explainer = make_explainer("small", "ours")
     for part in (explainer.features, explainer.classifier, explainer.decoder):
         part.to(device)
@@ -90,7 +90,7 @@ def explainer_on(device):
 
 
 def evaluate_clips(folder, n_clips):
-    """Explain and judge a data set: seconds, and memory in MB."""
+    """Seconds and memory in MB to explain and evaluate a data set."""
     folder = Path(folder)
     write_corpus(folder, n_clips)
     explainer = make_explainer("small", "ours")
@@ -104,7 +104,7 @@ def evaluate_clips(folder, n_clips):
 
 
 def open_and_shuffle(folder, n_clips):
-    """Start on a large corpus: seconds, memory in MB, bytes on the disk."""
+    """Seconds, memory in MB and manifest bytes to start on a large corpus."""
     folder = Path(folder)
     write_corpus(folder, n_clips)
     (folder / "first").mkdir()
@@ -119,7 +119,7 @@ def open_and_shuffle(folder, n_clips):
 
 
 def fill_cache(folder):
-    """Bytes in the cache of all files of a corpus."""
+    """Size in bytes of the cache of all files of a corpus."""
     folder = Path(folder)
     write_corpus(folder, N_FILES)
     cache = AudioCache(folder / "cache", Preprocessor(RATE))
@@ -129,7 +129,7 @@ def fill_cache(folder):
 
 
 def write_corpus(folder, n_clips):
-    """Manifest of clips of one length that share some files."""
+    """Write clips of one length that share some files, and their manifest."""
     rng = np.random.default_rng(0)
     n_files = min(n_clips, N_FILES)
     for index in range(n_files):
@@ -151,7 +151,7 @@ def write_corpus(folder, n_clips):
 
 
 def open_corpus(folder, preprocess, shuffle=False):
-    """Loader of batches of 16."""
+    """Loader of a corpus in batches of 16."""
     labels = CategoricalEncoder()
     labels.update_from_iterable(["any"])
     labels.expect_len(1)
@@ -161,7 +161,7 @@ def open_corpus(folder, preprocess, shuffle=False):
 
 
 def train_as_one_of(rank, world_size, file, runs):
-    """Seconds of a training step of one of several processes."""
+    """Seconds of a training step in one of several processes."""
     explainer = make_explainer("small", "ours")
     if world_size > 1:
         distributed.init_process_group(
@@ -180,7 +180,7 @@ def train_as_one_of(rank, world_size, file, runs):
 
 
 def processes_of(world_size, folder, runs):
-    """Clips a second of several processes with a thread each."""
+    """Clips per second of several processes with one thread each."""
     if world_size == 1:
         return 8 / in_own_process(train_as_one_of, 0, 1, None, runs, threads=1)
     context = torch.multiprocessing.get_context("spawn")
@@ -195,7 +195,7 @@ def processes_of(world_size, folder, runs):
 
 
 def table(name, rows, columns):
-    """Print rows, and the slope of each column over the first one."""
+    """Print rows, and the slope of each column over the first column."""
     print(f"\n### {name}\n")
     print_table(rows)
     if len(rows) == 1:
@@ -204,7 +204,7 @@ def table(name, rows, columns):
     slopes = {
         column: slope(
             [row[size] for row in rows],
-            # Below a megabyte it is noise, and none has no logarithm.
+            # Less than a megabyte is noise, and zero has no logarithm.
             [
                 max(row[column], 1.0) if "MB" in column else row[column]
                 for row in rows
@@ -219,62 +219,58 @@ def table(name, rows, columns):
     return {"rows": rows, "slopes": slopes}
 
 
-def main(argv=None):
-    """Measure and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny sizes")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", help="file for the figures")
-    args = parser.parse_args(argv)
-    sizes = QUICK if args.quick else FULL
-    runs, threads = sizes["runs"], args.threads
-    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
-    results = {"machine": machine(threads)}
-    print(", ".join(f"{k} {v}" for k, v in results["machine"].items()))
-
-    for name, measure, values, unit in (
-        ("Clip length, s", explain_length, sizes["seconds"], "explain"),
-        ("Batch size", train_batch, sizes["batches"], "training step"),
-    ):
-        rows = []
-        for value in values:
-            row = {name: value}
-            for device in devices:
-                taken, memory = in_own_process(
-                    measure, value, runs, device, threads=threads
-                )
-                row[f"{unit} on {device}, s"] = taken
-                if device == "cpu":
-                    row["memory, MB"] = memory
-            rows.append(row)
-        results[name] = table(name, rows, list(rows[0])[1:])
-
+def measure_sizes(name, measure, values, unit, args):
+    """Table of a cost over a size, on the CPU and, if there is one, a GPU."""
     rows = []
-    for n_clips in sizes["clips"]:
+    for value in values:
+        row = {name: value}
+        for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
+            taken, memory = in_own_process(
+                measure, value, args.sizes["runs"], device, threads=args.threads
+            )
+            row[f"{unit} on {device}, s"] = taken
+            if device == "cpu":
+                row["memory, MB"] = memory
+        rows.append(row)
+    return table(name, rows, list(rows[0])[1:])
+
+
+def measure_clips(args):
+    """Table of the evaluation over the number of clips."""
+    rows = []
+    for n_clips in args.sizes["clips"]:
         with tempfile.TemporaryDirectory() as folder:
             taken, memory = in_own_process(
-                evaluate_clips, folder, n_clips, threads=threads
+                evaluate_clips, folder, n_clips, threads=args.threads
             )
         rows.append(
             {"Clips": n_clips, "evaluate, s": taken, "memory, MB": memory}
         )
-    results["Clips"] = table("Clips to evaluate", rows, list(rows[0])[1:])
+    return table("Clips to evaluate", rows, list(rows[0])[1:])
 
+
+def measure_processes(args):
+    """Table of the training over the number of processes."""
     with tempfile.TemporaryDirectory() as folder:
         rows = [
             {
                 "Processes": world_size,
-                "training, clips/s": processes_of(world_size, folder, runs),
+                "training, clips/s": processes_of(
+                    world_size, folder, args.sizes["runs"]
+                ),
             }
-            for world_size in sizes["processes"]
+            for world_size in args.sizes["processes"]
         ]
-    results["Processes"] = table("Processes", rows, ["training, clips/s"])
+    return table("Processes", rows, ["training, clips/s"])
 
+
+def measure_corpus(args):
+    """Table of the start of a training over the size of the corpus."""
     rows = []
-    for n_clips in sizes["corpus"]:
+    for n_clips in args.sizes["corpus"]:
         with tempfile.TemporaryDirectory() as folder:
             taken, memory, size = in_own_process(
-                open_and_shuffle, folder, n_clips, threads=threads
+                open_and_shuffle, folder, n_clips, threads=args.threads
             )
         rows.append(
             {
@@ -284,11 +280,39 @@ def main(argv=None):
                 "manifest, bytes a clip": size / n_clips,
             }
         )
-    results["Corpus"] = table("Corpus on the disk", rows, list(rows[0])[1:3])
+    return table("Corpus on the disk", rows, list(rows[0])[1:3])
+
+
+def measure_cache(args):
+    """Bytes in the cache for each second of sound."""
     with tempfile.TemporaryDirectory() as folder:
-        size = in_own_process(fill_cache, folder, threads=threads)
-    results["cache, bytes a second of sound"] = size / N_FILES / CLIP_S
+        size = in_own_process(fill_cache, folder, threads=args.threads)
     print(f"cache, bytes a second of sound: {size / N_FILES / CLIP_S:.0f}")
+    return size / N_FILES / CLIP_S
+
+
+def main(argv=None):
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny sizes")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", help="file for the results")
+    args = parser.parse_args(argv)
+    args.sizes = QUICK if args.quick else FULL
+    where = machine(args.threads)
+    print(", ".join(f"{key} {value}" for key, value in where.items()))
+    results = {"machine": where}
+    for name, measure, size, unit in (
+        ("Clip length, s", explain_length, "seconds", "explain"),
+        ("Batch size", train_batch, "batches", "training step"),
+    ):
+        results[name] = measure_sizes(
+            name, measure, args.sizes[size], unit, args
+        )
+    results["Clips"] = measure_clips(args)
+    results["Processes"] = measure_processes(args)
+    results["Corpus"] = measure_corpus(args)
+    results["cache, bytes a second of sound"] = measure_cache(args)
     write(args.json, results)
 
 

@@ -14,8 +14,8 @@ from lmac_sb.utils.errors import LMACError, exit_on_user_error
 
 __all__ = ["main"]
 
-# The heavy modules are imported by the commands that need them, so that
-# --help and a mistyped option answer at once.
+# Each command imports the heavy modules that it needs, so that --help and
+# errors in the options appear at once.
 
 EXAMPLES = """\
 examples:
@@ -25,7 +25,7 @@ examples:
   lmac doctor
 """
 
-_NAME_BYTES = 150  # of an output folder's name
+_NAME_BYTES = 150  # longest name of an output folder
 
 
 @exit_on_user_error
@@ -53,13 +53,13 @@ def main(argv=None):
     try:
         return options.run(options)
     except BrokenPipeError:
-        # Who reads the output has had enough, such as `head`.
+        # The reader of the output, such as `head`, has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def _parser():
-    """The commands and their options."""
+    """Parser of the command line, with one parser for each command."""
     parser = argparse.ArgumentParser(
         prog="lmac",
         description="Hear and see why a sound classifier decided.",
@@ -72,104 +72,121 @@ def _parser():
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True
     )
+    _add_explain(commands)
+    _add_report(commands)
+    _add_export(commands)
+    _add_doctor(commands)
+    return parser
 
-    explain = commands.add_parser(
+
+def _add_explain(commands):
+    """Add the command `lmac explain`."""
+    parser = commands.add_parser(
         "explain",
         help="explain the decisions on sound files",
-        description="Explain the decision of a model on each file: what it "
-        "rests on and the rest as sounds, a picture and figures, in one "
-        "folder a file. Files that cannot be used are listed at the end; the "
-        "exit code is then 1.",
+        description="Explain the decision of a model on each file. Each file "
+        "gets a folder with sounds (what the decision rests on, and the "
+        "rest), a picture and metrics. Files that cannot be used are listed "
+        "at the end, and the exit code is then 1.",
     )
-    explain.add_argument("files", nargs="+", metavar="FILE", help="sound file")
-    explain.add_argument(
+    parser.add_argument("files", nargs="+", metavar="FILE", help="sound file")
+    parser.add_argument(
         "--model",
         required=True,
         metavar="FOLDER",
         help="folder written by `lmac export`, or a hub id (name/repository)",
     )
-    explain.add_argument(
-        "--out", required=True, metavar="DIR", help="where the results go"
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for the results"
     )
-    explain.add_argument(
+    parser.add_argument(
         "--threshold",
         type=float,
         metavar="T",
         help="make the mask 0 or 1 at this value in (0, 1]; default: as it is",
     )
-    explain.add_argument(
+    parser.add_argument(
         "--target",
         metavar="CLASS",
         help="class to explain, by name or number; default: the decision",
     )
-    explain.add_argument(
+    parser.add_argument(
         "--refine",
         type=int,
         metavar="K",
-        help="improve each mask by up to K gradient steps, for 4 K + 2 passes "
-        "of the classifier besides the usual 3; the decoder's own "
-        "explanation goes to `unrefined` in the clip's folder, and the report "
-        "compares both; default: as the model has it, mostly 0",
+        help="improve each mask by up to K gradient steps, which takes "
+        "4 K + 2 passes of the classifier in addition to the usual 3; the "
+        "decoder's own explanation goes to `unrefined` in the clip's folder, "
+        "and the report compares both; default: the model's setting, "
+        "usually 0",
     )
-    explain.add_argument(
+    parser.add_argument(
         "--format",
         choices=["wav", "flac"],
         default="wav",
-        help="of the written sounds (default: wav)",
+        help="format of the written sounds (default: wav)",
     )
-    explain.add_argument(
+    parser.add_argument(
         "--json", action="store_true", help="print the results as JSON"
     )
-    explain.add_argument(
+    parser.add_argument(
         "--trust",
         action="store_true",
-        help="let the model's yaml run any code: only if you know its maker",
+        help="let the model's yaml run any code: only if you know its author",
     )
-    explain.set_defaults(run=_explain)
+    parser.set_defaults(run=_explain)
 
-    report = commands.add_parser(
+
+def _add_report(commands):
+    """Add the command `lmac report`."""
+    parser = commands.add_parser(
         "report",
-        help="make a page of a folder of explanations",
-        description="Write one HTML page, which needs no network, for what "
-        "`lmac explain --out DIR` wrote.",
+        help="make a web page from a folder of explanations",
+        description="Write one HTML page, which works offline, for the "
+        "results of `lmac explain --out DIR`.",
     )
-    report.add_argument("folder", metavar="DIR", help="folder of explanations")
-    report.add_argument(
-        "--beside",
+    parser.add_argument("folder", metavar="DIR", help="folder of explanations")
+    parser.add_argument(
+        "--link-sounds",
         action="store_true",
-        help="leave the sounds where they are, beside the page, not inside it",
+        help="link the sound files instead of embedding them in the page",
     )
-    report.set_defaults(run=_report)
+    parser.set_defaults(run=_report)
 
-    export = commands.add_parser(
+
+def _add_export(commands):
+    """Add the command `lmac export`."""
+    parser = commands.add_parser(
         "export",
-        help="make a folder that anyone can load out of a run",
-        description="Write model, class names, checksums and a model card of "
-        "a finished run of train_lmac.py.",
+        help="turn a run into a folder that anyone can load",
+        description="Write the model, class names, checksums and a model "
+        "card of a finished run of train_lmac.py.",
     )
-    export.add_argument("run_folder", metavar="RUN", help="the run's folder")
-    export.add_argument("out_folder", metavar="OUT", help="new folder")
-    export.add_argument(
+    parser.add_argument("run_folder", metavar="RUN", help="the run's folder")
+    parser.add_argument("out_folder", metavar="OUT", help="new folder")
+    parser.add_argument(
         "--license",
         default="apache-2.0",
         metavar="ID",
         help="licence of the model, for its card (default: apache-2.0)",
     )
-    export.add_argument(
+    parser.add_argument(
         "--push",
         metavar="REPOSITORY",
         help="upload it to the Hugging Face hub as name/repository",
     )
-    export.set_defaults(run=_export)
+    parser.set_defaults(run=_export)
 
-    doctor = commands.add_parser(
+
+def _add_doctor(commands):
+    """Add the command `lmac doctor`."""
+    parser = commands.add_parser(
         "doctor",
         help="check this installation",
         description="Print versions, device and audio formats, and explain a "
         "generated sound with a tiny model.",
     )
-    doctor.set_defaults(run=_doctor)
-    return parser
+    parser.set_defaults(run=_doctor)
 
 
 def _explain(options):
@@ -191,7 +208,7 @@ def _explain(options):
     if target not in interpreter.classes and (target or "").isdecimal():
         target = int(target)
     if target is not None:
-        # Before the first file, as it is wrong for all of them.
+        # An unknown class is wrong for all files: refuse it before the first.
         interpreter.class_number(target)
     if options.refine is not None:
         interpreter.explainer.check_refinement(options.refine)
@@ -217,7 +234,7 @@ def _explain(options):
         if not options.json:
             bar.write(_line(result), file=sys.stdout)
     if options.json:
-        # Escaped, so that any terminal and any file name will do.
+        # Escaped, which suits any terminal and any file name.
         print(json.dumps({"results": done, "errors": failed}, indent=1))
     elif failed:
         print(f"{len(failed)} of {len(options.files)} files failed:")
@@ -227,7 +244,7 @@ def _explain(options):
 
 
 def _result(file, folder, explanation):
-    """What is told of one file."""
+    """What the command reports about one file."""
     return {
         "file": file,
         "folder": str(folder),
@@ -242,7 +259,7 @@ def _result(file, folder, explanation):
 
 
 def _line(result):
-    """One line for a person."""
+    """The result of one file on one line."""
     return _printable(
         f"{result['file']}: {result['class']}, p {result['p']:.3f}, inside "
         f"{result['p_inside']:.3f}, outside {result['p_outside']:.3f} -> "
@@ -251,15 +268,15 @@ def _line(result):
 
 
 def _printable(text):
-    """Text without control characters, and as the terminal can show it."""
+    """Text without characters that the terminal cannot show."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)
 
 
 def _own_folder(out, file):
-    """Folder below `out` that is this file's own, whatever its name."""
-    # Letters of any language stay; what has a meaning in paths goes.
+    """Folder in `out` that no other file uses, named after this one."""
+    # Keep letters of any language, replace what has a meaning in paths.
     stem = re.sub(r"[^\w .+-]", "_", Path(file).stem).strip(" .")
     stem = stem.encode()[:_NAME_BYTES].decode(errors="ignore") or "clip"
     taken = {path.name.casefold() for path in out.iterdir()}
@@ -280,16 +297,16 @@ def _is_of(folder, file):
 
 
 def _report(options):
-    """Write the page."""
+    """Write the page and print its path."""
     from lmac_sb.pages.report import write_report
 
-    page = write_report(options.folder, embed=not options.beside)
+    page = write_report(options.folder, embed=not options.link_sounds)
     print(f"report: {page}")
     return 0
 
 
 def _export(options):
-    """Export a run, and upload it if asked to."""
+    """Export a run, and upload it if requested."""
     from lmac_sb.inference.export import export_run, push
 
     folder = export_run(
@@ -302,7 +319,7 @@ def _export(options):
 
 
 def _doctor(options):
-    """Versions, device, audio, and a self-test."""
+    """Print versions and device, and check audio and a tiny model."""
     print(
         f"lmac-sb      {lmac_sb.__version__} ({Path(lmac_sb.__file__).parent})"
     )
@@ -317,16 +334,16 @@ def _doctor(options):
         try:
             answer = check()
         except Exception as error:
-            # Whatever is broken here is what the user wants to know.
+            # The user wants to know about anything that is broken.
             answer = f"FAILED: {type(error).__name__}: {error}"
             healthy = False
         print(f"{name:12} {answer}")
-    print("all is well" if healthy else "something is wrong, see FAILED above")
+    print("all checks passed" if healthy else "see FAILED above")
     return 0 if healthy else 1
 
 
 def _check_packages():
-    """Versions of what does the work."""
+    """Versions of the main packages."""
     from importlib.metadata import version
 
     names = ("torch", "torchaudio", "speechbrain", "soundfile", "safetensors")
@@ -334,7 +351,7 @@ def _check_packages():
 
 
 def _check_device():
-    """What torch computes on."""
+    """The device that torch uses."""
     import torch
 
     if torch.cuda.is_available():
@@ -354,12 +371,14 @@ def _check_audio():
             path = os.path.join(folder, f"x.{kind}")
             sf.write(path, np.zeros((8000, 2)), 8000)
             if len(read_audio(path, 16000)) != 16000:
-                raise LMACError(f"{kind}: another length than was written")
+                raise LMACError(
+                    f"{kind}: the length differs from what was written"
+                )
     return f"libsndfile {sf.__libsndfile_version__}: wav, flac, ogg"
 
 
 def _check_explainer():
-    """Explain noise with an untrained model; the parts must add up to it."""
+    """Explain noise with an untrained model; its parts must add up to it."""
     import torch
 
     from lmac_sb.explain.explainer import Explainer

@@ -73,7 +73,7 @@ def with_authors(text, name):
     """The module with SpeechBrain's footer in its docstring."""
     tree = ast.parse(text)
     if ast.get_docstring(tree) is None:
-        raise LMACError(f"{name}: a module docstring is needed")
+        raise LMACError(f"{name}: expected a module docstring")
     lines = text.splitlines(keepends=True)
     end = tree.body[0].end_lineno
     head = "".join(lines[:end]).rstrip()
@@ -185,8 +185,8 @@ def plan(number, declared=None, root=ROOT):
     count = sum(not place.startswith("tests/") for place in new)
     if count > declared["limit"]:
         raise LMACError(
-            f"contribution {number}: {count} files, at most "
-            f"{declared['limit']} are expected"
+            f"contribution {number}: {count} files, expected at most "
+            f"{declared['limit']}"
         )
     return new
 

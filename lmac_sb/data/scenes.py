@@ -1,10 +1,10 @@
 """Embedded data: sound scenes whose explanation is known.
 
-A scene is coloured background noise with one event that makes the class
+A scene is coloured background noise with one event that defines the class
 (a sweep, a trill, a click train, ...) and, at another time, distractors (a
-plain beep, a knock) that are drawn alike in every class and so explain
-nothing. The event is stored alone as well, so that the ideal time-frequency
-mask is known. `make_scenes` writes the layout of the ESC-50 release::
+plain beep, a knock). Distractors are drawn in the same way for every class,
+so they explain nothing. The event is also stored alone, which gives the ideal
+time-frequency mask. `make_scenes` writes the layout of the ESC-50 release::
 
     audio/<fold>-<number>-A-<target>.wav     the scene, 16 bit, mono
     stems/<fold>-<number>-A-<target>.wav     its event alone, same scale
@@ -12,11 +12,11 @@ mask is known. `make_scenes` writes the layout of the ESC-50 release::
     noise/tr, noise/cv, noise/tt             noise, in the layout of WHAM!
     scenes.json                              settings, version and checksum
 
-Scenes of several events have as many targets and categories, joined by a
-plus, and as many channels in their stem, in that order.
+A scene of several events has one target, one category and one stem channel
+for each event, in the same order; a plus joins the targets and categories.
 
-Each clip is drawn from its own generator, seeded by seed, target, fold and
-index: it stays the same whatever else is made with it.
+Each clip has its own random generator, seeded by seed, target, fold and
+index, so it stays the same whatever else is made with it.
 """
 
 import csv
@@ -37,7 +37,7 @@ from lmac_sb.utils.lock import remove_leftovers
 
 __all__ = ["CLASSES", "NOISE_SPLITS", "make_scenes"]
 
-VERSION = 1  # raise it whenever the same settings give other sounds
+VERSION = 1  # increase it when the same settings give different sounds
 
 
 NOISE_SPLITS = {"tr": 6, "cv": 3, "tt": 3}  # split: number of recordings
@@ -57,13 +57,16 @@ _COLUMNS = (
 _INFO = "scenes.json"
 
 
-_PLUS = "+"  # between the classes of a scene of several events
+_PLUS = "+"  # joins the classes of a scene of several events
+
+
+_SAMPLE_RATE = 16000
 
 
 _FADE_S = 0.01
 
 
-_MARGIN_S = 0.1  # between an event and the clip's ends
+_MARGIN_S = 0.1  # between an event and the ends of the clip
 
 
 def _log_uniform(rng, low, high):
@@ -72,7 +75,7 @@ def _log_uniform(rng, low, high):
 
 
 def _fade(x, rate):
-    """Fade both ends in and out, so that they do not click."""
+    """Fade in the start and fade out the end, to avoid clicks."""
     n = round(_FADE_S * rate)
     ramp = np.sin(0.5 * np.pi * (np.arange(n) + 0.5) / n) ** 2
     x = x.copy()
@@ -128,7 +131,7 @@ def _vibrato(rng, n, rate):
 
 
 def _tremolo(rng, n, rate):
-    """Tone of steady pitch whose level goes up and down fast."""
+    """Tone of steady pitch whose level goes up and down quickly."""
     centre = np.full(n, _log_uniform(rng, 500, 3000))
     wave = _tone(np.full(n, rng.uniform(10, 18)), rate, rng)
     return _tone(centre, rate, rng) * (0.5 + 0.5 * wave)
@@ -159,13 +162,13 @@ def _clicks(rng, n, rate, times, levels):
 
 
 def _click_train(rng, n, rate):
-    """Clicks at equal distances."""
+    """Clicks at equal intervals."""
     times = np.arange(_FADE_S, n / rate - 0.02, 1 / rng.uniform(12, 22))
     return _clicks(rng, n, rate, times, np.ones(len(times)))
 
 
 def _bounce(rng, n, rate):
-    """Clicks that come ever faster and softer, as from a bouncing ball."""
+    """Clicks that get faster and softer, like a bouncing ball."""
     shrink = rng.uniform(0.72, 0.8)
     seconds = n / rate - 2 * _FADE_S
     gaps = seconds * (1 - shrink) * shrink ** np.arange(30)
@@ -175,7 +178,7 @@ def _bounce(rng, n, rate):
 
 
 def _trill(rng, n, rate):
-    """Two pitches that alternate in steps."""
+    """Two alternating pitches."""
     low = _log_uniform(rng, 500, 1700)
     wave = _tone(np.full(n, rng.uniform(4, 7)), rate, rng)
     return _tone(
@@ -201,7 +204,7 @@ CLASSES = tuple(name for name, _ in _EVENTS)
 
 
 def _beep(rng, n, rate):
-    """Distractor: a short plain tone, neither moving nor repeated."""
+    """Distractor: a short plain tone of steady pitch."""
     return _tone(np.full(n, _log_uniform(rng, 400, 4000)), rate, rng)
 
 
@@ -211,10 +214,10 @@ def _knock(rng, n, rate):
 
 
 def _distractors(rng, n, rate, onset, length):
-    """Beep and knock, each in every second clip, centred outside the event.
+    """A beep and a knock, each with a chance of one half.
 
-    Their centre is never within the event, so at most half of one overlaps.
-    Nothing here knows the class.
+    Their centre is never within the event, so at most half of one overlaps
+    it. Nothing here depends on the class.
     """
     x = np.zeros(n)
     for make in (_beep, _knock):
@@ -234,8 +237,8 @@ def _distractors(rng, n, rate, onset, length):
 def _make_clip(target, fold, index, duration_s, sample_rate, seed):
     """Draw one scene.
 
-    Levels are set by the peak of the event and not by its power, so that
-    neither the level of the rest nor the peak of the mixture tells the class.
+    Levels are relative to the peak of the event, not to its power. So neither
+    the level of the rest nor the peak of the mixture gives away the class.
 
     Returns
     -------
@@ -256,13 +259,13 @@ def _make_clip(target, fold, index, duration_s, sample_rate, seed):
     event = _fade(_EVENTS[target][1](rng, length, sample_rate), sample_rate)
     stem = np.zeros(n)
     stem[onset : onset + length] = event / np.abs(event).max()
-    # only where peaks happen to meet: nothing is clipped
+    # Lower than the drawn peak only where peaks add up, to avoid clipping.
     scale = min(peak, 0.95 / np.abs(rest + stem).max())
     return scale * (rest + stem), scale * stem
 
 
 def _make_scene(targets, fold, index, duration_s, sample_rate, seed):
-    """Draw a scene of one event or more; the first brings the background.
+    """Draw a scene of one or more events, on the background of the first.
 
     Returns
     -------
@@ -270,7 +273,7 @@ def _make_scene(targets, fold, index, duration_s, sample_rate, seed):
         The signal [samples] and its events [samples, events].
     """
     if len(targets) > 1:
-        # Sounds that no other scene has.
+        # Draw sounds that no other scene has.
         index += 10000 * (1 + targets[0])
     clips = [
         _make_clip(target, fold, index, duration_s, sample_rate, seed)
@@ -279,13 +282,13 @@ def _make_scene(targets, fold, index, duration_s, sample_rate, seed):
     stems = np.stack([stem for _, stem in clips], axis=1)
     mixture = clips[0][0] + stems[:, 1:].sum(1)
     peak = np.abs(mixture).max()
-    # One clip keeps within that; only where several meet is it left.
+    # A single clip stays below this peak; a sum of several may exceed it.
     scale = 0.95 / peak if peak > 0.96 else 1.0
     return scale * mixture, scale * stems
 
 
 def _draw_targets(target, fold, index, n_events, seed):
-    """Classes of a scene: this one, and as many others as it shall have."""
+    """Classes of a scene: the given one, and a random number of others."""
     rng = np.random.Generator(
         np.random.PCG64([seed, 2000 + target, fold, index])
     )
@@ -295,13 +298,13 @@ def _draw_targets(target, fold, index, n_events, seed):
 
 
 def _make_noise(split, index, sample_rate, seed):
-    """Draw one noise recording of about ten seconds: pink, brown or a band.
+    """Draw a noise recording of about ten seconds: pink, brown or a band.
 
-    The second word of the seed keeps it apart from every clip.
+    The second word of the seed differs from that of every clip.
     """
     word = 1000 + list(NOISE_SPLITS).index(split)
     rng = np.random.Generator(np.random.PCG64([seed, word, 0, index]))
-    # whole tenths of a second: a length whose FFT is fast
+    # Whole tenths of a second give a length whose FFT is fast.
     n = round(round(rng.uniform(9, 11), 1) * sample_rate)
     low, high = 50.0, None
     if index % 3 == 2:
@@ -373,36 +376,35 @@ def _write(folder, settings):
 
 
 def _is_made(folder, settings):
-    """Tell whether `folder` holds these scenes; raise if it holds others."""
+    """Whether `folder` holds these scenes; raises if it holds others."""
     if not folder.exists():
         return False
     if not folder.is_dir():
-        raise LMACError(f"{folder}: found a file, need a folder for scenes")
+        raise LMACError(f"{folder}: found a file, expected a folder for scenes")
     if not any(folder.iterdir()):
         return False
     remedy = "delete it or name another folder"
     if not (folder / _INFO).is_file():
         raise LMACError(
-            f"{folder}: found files but no {_INFO}, need an absent or empty "
-            "folder, or one made by make_scenes"
+            f"{folder}: found files but no {_INFO}, expected a missing or "
+            "empty folder, or one made by make_scenes"
         )
     try:
         info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
-        # Scenes of older versions have one event and do not say so.
+        # Folders of older versions hold scenes of one event without n_events.
         found = {"n_events": [1], **info["settings"]}
         found["version"] = info["version"]
         checksum = info["sha256"]
     except (ValueError, KeyError, TypeError):
         raise LMACError(
-            f"{folder / _INFO}: found no settings, version and sha256, need "
-            f"the file that make_scenes wrote; {remedy}"
+            f"{folder / _INFO}: found no settings, version and sha256, "
+            f"expected the file that make_scenes wrote; {remedy}"
         ) from None
-    needed = dict(settings, version=VERSION)
-    for key, value in needed.items():
+    for key, value in {**settings, "version": VERSION}.items():
         if found.get(key) != value:
             raise LMACError(
                 f"{folder}: found scenes made with {key}={found.get(key)}, "
-                f"need {key}={value}; {remedy}"
+                f"expected {key}={value}; {remedy}"
             )
     try:
         intact = _checksum(folder) == checksum
@@ -411,9 +413,37 @@ def _is_made(folder, settings):
     if not intact:
         raise LMACError(
             f"{folder}: found sounds or a csv changed since they were made, "
-            f"need those of {_INFO}; {remedy}"
+            f"expected those of {_INFO}; {remedy}"
         )
     return True
+
+
+def _check_settings(clips_per_class, n_folds, duration_s, seed, n_events):
+    """The settings as plain values, or an error that names the wrong one."""
+    is_number = isinstance(duration_s, numbers.Real)
+    is_number = is_number and not isinstance(duration_s, bool)
+    if not is_number or not 1 <= duration_s <= 60:
+        raise LMACError(
+            f"duration_s: found {duration_s!r}, expected a number from 1 to 60"
+        )
+    if not isinstance(n_events, (list, tuple)) or not n_events:
+        raise LMACError(
+            f"n_events: found {n_events!r}, expected a list of numbers of "
+            "events"
+        )
+    return {
+        "clips_per_class": _check_integer(
+            "clips_per_class", clips_per_class, 1, 9999
+        ),
+        "n_folds": _check_integer("n_folds", n_folds, 1, 99),
+        "duration_s": float(duration_s),
+        "sample_rate": _SAMPLE_RATE,
+        "seed": _check_integer("seed", seed, 0, 2**32 - 1),
+        "n_events": [
+            _check_integer("n_events", count, 1, len(CLASSES))
+            for count in n_events
+        ],
+    }
 
 
 def _check_integer(key, value, low, high):
@@ -421,7 +451,7 @@ def _check_integer(key, value, low, high):
     is_integer = isinstance(value, numbers.Integral)
     if not is_integer or isinstance(value, bool) or not low <= value <= high:
         raise LMACError(
-            f"{key}: found {value!r}, need an integer from {low} to {high}"
+            f"{key}: found {value!r}, expected an integer from {low} to {high}"
         )
     return int(value)
 
@@ -431,35 +461,32 @@ def make_scenes(
     clips_per_class=8,
     n_folds=5,
     duration_s=2.0,
-    sample_rate=16000,
     seed=0,
     n_events=(1,),
 ):
     """Write the embedded data set, or find it already written.
 
     The same settings give the same bytes. The data set is written under a
-    temporary name beside `folder` and renamed at the end: a folder of that
-    name is always complete, also when two processes make it at once.
+    temporary name next to `folder` and renamed at the end. So the folder is
+    always complete, even when two processes make it at once.
 
     Arguments
     ---------
     folder : str or Path
-        Where to write. It must be absent, empty, or made before with the
+        Where to write. It must be missing, empty, or made before with the
         same settings.
     clips_per_class : int
-        Number of clips of each class in each fold; with several events, of
-        clips in which it is named first.
+        Number of clips of each class in each fold. A clip of several events
+        counts for the class that it names first.
     n_folds : int
         Number of folds, counted from 1.
     duration_s : float
         Length of a clip in seconds, at least 1.
-    sample_rate : int
-        Sampling frequency in Hz, at least 16000.
     seed : int
         Seed of all random draws.
     n_events : list of int
-        How many events a clip may have, each of another class; the number is
-        drawn for each clip.
+        How many events a clip may have, all of different classes; the number
+        is drawn for each clip.
 
     Returns
     -------
@@ -469,9 +496,9 @@ def make_scenes(
     Raises
     ------
     LMACError
-        If an argument is out of range, or if `folder` cannot be written,
-        holds other files, scenes of other settings (the setting is named),
-        or scenes that were changed.
+        If an argument is out of range, or if `folder` cannot be written or
+        holds other files, scenes with other settings (the message names the
+        setting), or scenes that were changed.
 
     Example
     -------
@@ -481,34 +508,17 @@ def make_scenes(
     ...     len(list((folder / "audio").iterdir()))
     10
     """
-    is_number = isinstance(duration_s, numbers.Real)
-    is_number = is_number and not isinstance(duration_s, bool)
-    if not is_number or not 1 <= duration_s <= 60:
-        raise LMACError(
-            f"duration_s: found {duration_s!r}, need a number from 1 to 60"
-        )
-    if not isinstance(n_events, (list, tuple)) or not n_events:
-        raise LMACError(
-            f"n_events: found {n_events!r}, need a list of numbers of events"
-        )
-    settings = {
-        "clips_per_class": _check_integer(
-            "clips_per_class", clips_per_class, 1, 9999
-        ),
-        "n_folds": _check_integer("n_folds", n_folds, 1, 99),
-        "duration_s": float(duration_s),
-        "sample_rate": _check_integer(
-            "sample_rate", sample_rate, 16000, 192000
-        ),
-        "seed": _check_integer("seed", seed, 0, 2**32 - 1),
-        "n_events": [
-            _check_integer("n_events", count, 1, len(CLASSES))
-            for count in n_events
-        ],
-    }
-    asked, folder = Path(folder), Path(os.path.realpath(folder))
-    if _is_made(folder, settings):
-        return asked
+    settings = _check_settings(
+        clips_per_class, n_folds, duration_s, seed, n_events
+    )
+    target = Path(os.path.realpath(folder))
+    if not _is_made(target, settings):
+        _write_in_one_step(target, settings)
+    return Path(folder)
+
+
+def _write_in_one_step(folder, settings):
+    """Write the data set, which appears complete or not at all."""
     hidden = rf"\.{re.escape(folder.name)}\.(\d+)\.[0-9a-f]{{32}}"
     remove_leftovers(folder.parent, hidden)
     temporary = folder.with_name(
@@ -519,12 +529,11 @@ def make_scenes(
         _write(temporary, settings)
         os.rename(temporary, folder)
     except (OSError, sf.LibsndfileError) as error:
-        # the rename fails where another process has just finished
+        # The rename fails if another process has just finished.
         if not _is_made(folder, settings):
             raise LMACError(
-                f"{folder}: found that it cannot be written ({error}), need "
-                "a folder that can be made"
+                f"{folder}: cannot be written ({error}), expected a folder "
+                "that can be made"
             ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return asked

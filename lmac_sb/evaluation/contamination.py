@@ -1,27 +1,28 @@
 """Settings of the evaluation: what is mixed into the clips, and how loud.
 
-A setting turns a clip into what the classifier is given: the clip as it is,
-or with noise, white noise, speech or a second clip of the same data. Its
-second sound is drawn from a hash of the seed, the kind of the setting and the
-clip's id, and from nothing else: order, batches, workers, processes and the
-global random state play no part. The level is not in the hash, so that one
-clip meets one second sound at all of its levels and a table over SNRs compares
-levels, not draws.
+A setting makes the classifier's input from a clip: the clip as it is, or
+mixed with noise, white noise, speech or a second clip of the same data. The
+second sound depends only on a hash of the seed, the kind of setting and the
+clip's id. Order, batches, workers, processes and the global random state do
+not matter. The level is not part of the hash: a clip gets the same second
+sound at every level, so a table over SNRs compares levels, not draws.
 
-Two forms of level
+A level has one of two forms:
     SNR: the mean power of the clip over that of the second sound, over the
     whole clip, in dB.
 
     The paper's: both sounds at unit norm, then ``0.8 x + 0.2 n`` for
-    mixtures and speech and ``x + 0.5 n`` for white noise. After the scaling
-    to the peak only the quotient of the weights is left, so these are SNRs
-    of ``20 log10(0.8 / 0.2) = 12.04`` dB and ``20 log10(1 / 0.5) = 6.02`` dB.
-    (Its WHAM! noise has the weights 1 and 1, which is ``noise 0 dB``.)
+    mixtures and speech and ``x + 0.5 n`` for white noise. The mixture is then
+    scaled to its peak, so only the ratio of the weights counts: these are
+    SNRs of ``20 log10(0.8 / 0.2) = 12.04`` dB and
+    ``20 log10(1 / 0.5) = 6.02`` dB. (The paper's WHAM! noise has the weights
+    1 and 1, which is ``noise 0 dB``.)
 
-The published recipe divides by the largest sample; here it is the largest
-absolute one, so that no sample is beyond one. It mixes a clip with any other,
-which is ``any-class mixture paper``, twice with new draws in each run; it cuts
-speech at its start, and pads it at its end.
+The published recipe differs in four ways. It divides by the largest sample,
+not by the largest absolute one, which keeps all samples within one. It mixes
+a clip with any other clip, as ``any-class mixture paper`` does here, and draws
+it twice in each run. It takes speech from the start of a recording, and pads
+it at the end.
 """
 
 import contextlib
@@ -49,7 +50,7 @@ __all__ = [
     "make_settings",
 ]
 
-MAX_SNR_DB = 100.0  # beyond it, one of the two is lost in float32
+MAX_SNR_DB = 100.0  # beyond it, float32 loses one of the two sounds
 MIXTURES = {  # kinds by `classes`
     "other": "mixture",
     "same": "same-class mixture",
@@ -60,13 +61,13 @@ PAPER_SNR_DB = {
     "speech": 20 * math.log10(0.8 / 0.2),
     **dict.fromkeys(MIXTURES.values(), 20 * math.log10(0.8 / 0.2)),
 }
-# How ESC-50 names its clips: fold, recording, take of it, class.
+# ESC-50 names its clips by fold, recording, take of the recording, and class.
 _TAKE = re.compile(r"\d+-(?P<recording>[^-]+)-[A-Z]+-\d+")
 _SPEC = re.compile(r"(?P<kind>.+) (?:(?P<snr>[-+]?\d+(\.\d*)?) ?db|paper)")
 
 
 class _Setting:
-    """A clip in; out the mixture, and the clip within it."""
+    """Turns a clip into a mixture, and gives the clip's part of it."""
 
     def __call__(self, wav, clip_id):
         """Mix one clip.
@@ -76,25 +77,25 @@ class _Setting:
         wav : torch.Tensor
             The preprocessed clip, on the CPU, [samples].
         clip_id : str
-            Its id, which picks the second sound.
+            Id of the clip, which determines the second sound.
 
         Returns
         -------
         mixture : torch.Tensor
-            Both with a common peak of one, [samples]. A silent clip stays as
-            it is: no gain gives silence the wanted ratio.
+            Sum of both sounds with a peak of one, [samples]. A silent clip
+            stays as it is, since no gain gives it the requested ratio.
         clean : torch.Tensor
-            The clip at the gain that it has in the mixture, [samples].
+            The clip with its gain in the mixture, [samples].
 
         Raises
         ------
         LMACError
-            When the clip or the second sound cannot be used.
+            If the clip or the second sound cannot be used.
         """
         if wav.dim() != 1 or len(wav) == 0 or not wav.is_floating_point():
             raise LMACError(
                 f"clip {clip_id}: found {wav.dtype} of shape "
-                f"{list(wav.shape)}, needed floats [samples], not empty"
+                f"{list(wav.shape)}, expected floats [samples], not empty"
             )
         if not torch.isfinite(wav).all():
             raise LMACError(f"clip {clip_id}: holds NaN or infinite values")
@@ -117,14 +118,14 @@ class Clean(_Setting):
     name = "clean"
 
     def _mix(self, wav, clip_id):
-        """The clip twice."""
+        """The clip as both mixture and clean part."""
         return wav.clone(), wav.clone()
 
 
 class Noise(_Setting):
     """Background noise in the layout of WHAM!, see `NoiseMixer`.
 
-    A long recording is cut at a drawn place, a short one is repeated.
+    A long recording is cut at a random place, a short one is repeated.
 
     Arguments
     ---------
@@ -142,8 +143,8 @@ class Noise(_Setting):
     Raises
     ------
     LMACError
-        When the folder or part is missing or empty, a recording of it is no
-        audio or shorter than 0.1 s, or an argument is wrong.
+        If the folder or part is missing or empty, one of its recordings is
+        not audio or shorter than 0.1 s, or an argument is wrong.
 
     Example
     -------
@@ -171,18 +172,18 @@ class Noise(_Setting):
             _check_duration(path, seconds)
 
     def _mix(self, wav, clip_id):
-        """By the mixer that training and validation use."""
+        """Mix as training and validation do."""
         return self.mixer(wav, clip_id)
 
 
 class _Contamination(_Setting):
-    """A second sound that is drawn here, by the method `_draw`."""
+    """Adds a second sound that the method `_draw` draws."""
 
     def __init__(self, kind, snr_db, paper, seed):
         if (snr_db is None) == (not paper):
             raise LMACError(
-                f"{kind}: found snr_db={snr_db!r} and paper={paper!r}, needed "
-                "either an SNR in dB or paper=True"
+                f"{kind}: found snr_db={snr_db!r} and paper={paper!r}, "
+                "expected either an SNR in dB or paper=True"
             )
         if paper:
             self.snr_db, level = PAPER_SNR_DB[kind], "paper"
@@ -193,7 +194,7 @@ class _Contamination(_Setting):
         self.seed = seed
 
     def _mix(self, wav, clip_id):
-        """Draw the second sound, and add it at its level."""
+        """Draw the second sound, and add it at the level of the setting."""
         key = json.dumps([self.seed, self.kind, clip_id])
         digest = hashlib.sha256(key.encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest, "big"))
@@ -219,7 +220,7 @@ class WhiteNoise(_Contamination):
     Raises
     ------
     LMACError
-        When an argument is wrong.
+        If an argument is wrong.
 
     Example
     -------
@@ -241,13 +242,13 @@ class WhiteNoise(_Contamination):
 class Speech(_Contamination):
     """Speech from a folder of recordings.
 
-    A long recording is cut at a drawn place, a short one lies at a drawn
+    A long recording is cut at a random place, a short one is put at a random
     place in silence.
 
     Arguments
     ---------
     folder : str or path
-        Holds wav, flac or Ogg files, at any depth, such as LJSpeech.
+        Folder with wav, flac or Ogg files at any depth, such as LJSpeech.
     sample_rate : int
         Rate of the clips in Hz; speech at another rate is resampled.
     snr_db : float or None
@@ -260,7 +261,7 @@ class Speech(_Contamination):
     Raises
     ------
     LMACError
-        When the folder is missing or empty, or an argument is wrong.
+        If the folder is missing or empty, or an argument is wrong.
 
     Example
     -------
@@ -283,14 +284,14 @@ class Speech(_Contamination):
         }
         if not files:
             raise LMACError(
-                f"{folder}: no speech found, needed a folder with "
+                f"{folder}: no speech found, expected a folder with "
                 f"{', '.join(SUFFIXES)} files, at any depth"
             )
-        # Sorted, so that the file system's order plays no part.
+        # Sorted, so that the file system's order does not matter.
         self.files = [files[name] for name in sorted(files)]
 
     def _draw(self, n_samples, clip_id, rng):
-        """A stretch of one of the files, [n_samples]."""
+        """An excerpt of one of the files, [n_samples]."""
         return _draw_excerpt(
             self.files, n_samples, self.sample_rate, clip_id, rng
         )
@@ -299,16 +300,16 @@ class Speech(_Contamination):
 class Mixture(_Contamination):
     """A second clip of the same data.
 
-    It is never the clip itself, nor, where clips are named as in ESC-50,
-    another take of the same recording. A long second clip is cut at a drawn
-    place, a short one lies at a drawn place in silence.
+    It is never the clip itself. If clips are named as in ESC-50, it is not
+    another take of the same recording either. A long second clip is cut at a
+    random place, a short one is put at a random place in silence.
 
     Arguments
     ---------
     entries : dict
         Clip ids to entries of a manifest, of which `wav` and `class_string`
-        are used. Give the whole split, also when only some of its clips are
-        evaluated: it is what the second clip is drawn from.
+        are used. Second clips are drawn from all of them, so give the whole
+        split even if only some of its clips are evaluated.
     sample_rate : int
         Rate of the clips in Hz; those at another rate are resampled.
     classes : str
@@ -323,7 +324,7 @@ class Mixture(_Contamination):
     Raises
     ------
     LMACError
-        When there is a clip without a second one, or an argument is wrong.
+        If there is a clip without a second one, or an argument is wrong.
 
     Example
     -------
@@ -355,17 +356,19 @@ class Mixture(_Contamination):
     ):
         if classes not in MIXTURES:
             known = ", ".join(MIXTURES)
-            raise LMACError(f"classes: found {classes!r}, needed {known}")
+            raise LMACError(
+                f"classes: found {classes!r}, expected one of {known}"
+            )
         super().__init__(MIXTURES[classes], snr_db, paper, seed)
         self.sample_rate = sample_rate
         self.classes = classes
-        # Sorted, so that the order of the manifest plays no part.
+        # Sorted, so that the order of the manifest does not matter.
         self.clips = dict(sorted(_read_entries(entries).items()))
         for clip_id in self.clips:
             self.candidates(clip_id)
 
     def candidates(self, clip_id):
-        """Sorted ids of the clips that the second one is drawn from."""
+        """Sorted ids of the clips from which the second one is drawn."""
         if clip_id not in self.clips:
             raise LMACError(
                 f"{self.kind}: clip {clip_id} is not among the "
@@ -390,20 +393,12 @@ class Mixture(_Contamination):
         return found
 
     def _draw(self, n_samples, clip_id, rng):
-        """A stretch of another clip, [n_samples]."""
+        """An excerpt of another clip, [n_samples]."""
         files = [self.clips[other][0] for other in self.candidates(clip_id)]
         return _draw_excerpt(files, n_samples, self.sample_rate, clip_id, rng)
 
 
-def make_settings(
-    specs,
-    entries,
-    sample_rate,
-    seed=0,
-    wham_folder=None,
-    speech_folder=None,
-    part="tt",
-):
+def make_settings(specs, entries, sample_rate, seed=0, folders=None, part="tt"):
     """Settings by name, as written in a yaml file::
 
         settings:
@@ -418,30 +413,29 @@ def make_settings(
     Arguments
     ---------
     specs : list of str or str
-        The names; a single one may stand alone.
+        One or more names.
     entries : dict
         Manifest of the whole evaluated split, for mixtures.
     sample_rate : int
         Rate of the clips in Hz.
     seed : int
         Seed of all draws.
-    wham_folder : str, path or None
-        Noise in the layout of WHAM!, needed for `noise`.
-    speech_folder : str, path or None
-        Folder of recordings, needed for `speech`.
+    folders : dict
+        Path or None for ``wham_folder`` (noise in the layout of WHAM!, for
+        `noise`) and ``speech_folder`` (recordings, for `speech`).
     part : str
         Part of the noise: `tr`, `cv` or `tt`.
 
     Returns
     -------
     list
-        The settings in their order; each has the name of its table row as
-        `name`, and is called as `mixture, clean = setting(wav, clip_id)`.
+        The settings in order. Each has a `name`, which labels its table row,
+        and is called as `mixture, clean = setting(wav, clip_id)`.
 
     Raises
     ------
     LMACError
-        When a name is unknown or given twice, or a folder is missing.
+        If a name is unknown or given twice, or a folder is missing.
 
     Example
     -------
@@ -456,29 +450,35 @@ def make_settings(
     specs = [specs] if isinstance(specs, str) else specs
     if not isinstance(specs, (list, tuple)) or not specs:
         raise LMACError(
-            f"settings: found {specs!r}, needed a list of {_known()}"
+            f"settings: found {specs!r}, expected a list of {_known()}"
         )
-    classes = {kind: name for name, kind in MIXTURES.items()}
     settings = []
     for spec in specs:
-        kind, level = _parse(spec)
-        common = {**level, "seed": seed}
-        if kind == "clean":
-            setting = Clean()
-        elif kind == "noise":
-            folder = _check_folder("wham_folder", wham_folder, spec)
-            setting = Noise(folder, part, sample_rate, **common)
-        elif kind == "white":
-            setting = WhiteNoise(**common)
-        elif kind == "speech":
-            folder = _check_folder("speech_folder", speech_folder, spec)
-            setting = Speech(folder, sample_rate, **common)
-        else:
-            setting = Mixture(entries, sample_rate, classes[kind], **common)
+        setting = _make_setting(
+            spec, entries, sample_rate, seed, folders or {}, part
+        )
         if setting.name in [other.name for other in settings]:
             raise LMACError(f"settings: found {setting.name!r} twice")
         settings.append(setting)
     return settings
+
+
+def _make_setting(spec, entries, sample_rate, seed, folders, part):
+    """The setting of one name."""
+    kind, level = _parse(spec)
+    common = {**level, "seed": seed}
+    if kind == "clean":
+        return Clean()
+    if kind == "noise":
+        folder = _find_folder("wham_folder", folders, spec)
+        return Noise(folder, part, sample_rate, **common)
+    if kind == "white":
+        return WhiteNoise(**common)
+    if kind == "speech":
+        folder = _find_folder("speech_folder", folders, spec)
+        return Speech(folder, sample_rate, **common)
+    (classes,) = [name for name, mix in MIXTURES.items() if mix == kind]
+    return Mixture(entries, sample_rate, classes, **common)
 
 
 def _known():
@@ -488,7 +488,7 @@ def _known():
 
 
 def _parse(spec):
-    """Kind and level, as keyword arguments, of a setting's name."""
+    """Kind of setting in a name, and its level as keyword arguments."""
     text = " ".join(spec.split()).lower() if isinstance(spec, str) else ""
     if text == "clean":
         return text, {}
@@ -498,34 +498,35 @@ def _parse(spec):
         return kind, {"paper": True}
     if kind in ("noise", *PAPER_SNR_DB) and match["snr"] is not None:
         return kind, {"snr_db": float(match["snr"])}
-    raise LMACError(f"settings: found {spec!r}, needed one of {_known()}")
+    raise LMACError(f"settings: found {spec!r}, expected one of {_known()}")
 
 
-def _check_folder(key, folder, spec):
-    """The folder of a key, or an error that says who needs it."""
+def _find_folder(key, folders, spec):
+    """The folder of a key, or an error that says which setting needs it."""
+    folder = folders.get(key)
     if folder is None or not os.path.isdir(folder):
-        needed = {
+        content = {
             "wham_folder": "noise in the layout of WHAM! (tr/, cv/, tt/)",
             "speech_folder": "speech recordings, such as LJSpeech",
         }[key]
         found = None if folder is None else f"no folder at {folder}"
         raise LMACError(
             f"{key}: found {found}, but the setting {spec!r} needs a folder "
-            f"of {needed}"
+            f"of {content}"
         )
     return folder
 
 
 def _check_level(snr_db):
-    """An SNR as a float, and as it stands in a name."""
+    """An SNR as a float, and as part of a name."""
     if (
         isinstance(snr_db, bool)
         or not isinstance(snr_db, (int, float))
         or not abs(snr_db) <= MAX_SNR_DB  # not so for NaN
     ):
         raise LMACError(
-            f"snr_db: found {snr_db!r}, needed a number from -{MAX_SNR_DB:g} "
-            f"to {MAX_SNR_DB:g} dB"
+            f"snr_db: found {snr_db!r}, expected a number from "
+            f"-{MAX_SNR_DB:g} to {MAX_SNR_DB:g} dB"
         )
     snr_db = float(snr_db) + 0.0  # -0.0 becomes 0.0
     return snr_db, f"{snr_db:.12g} dB"
@@ -535,14 +536,13 @@ def _check_duration(path, seconds):
     """Refuse a recording that is too short."""
     if seconds < MIN_LENGTH_S:
         raise LMACError(
-            f"{path}: {seconds:.4f} s long, at least {MIN_LENGTH_S} s are "
-            "needed"
+            f"{path}: {seconds:.4f} s long, expected at least {MIN_LENGTH_S} s"
         )
 
 
 @contextlib.contextmanager
 def _one_thread():
-    """Compute as a loader's workers do: the threads change the last bits."""
+    """Use one thread, as a loader's workers do: more change the last bits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -557,7 +557,7 @@ def _power(wav):
 
 
 def _draw_excerpt(files, n_samples, sample_rate, clip_id, rng):
-    """A stretch of a random file, [n_samples], never silent."""
+    """An excerpt of a random file, [n_samples], never silent."""
     drawn = set()
     for _ in range(MAX_DRAWS):
         path = files[int(rng.integers(len(files)))]
@@ -574,14 +574,15 @@ def _draw_excerpt(files, n_samples, sample_rate, clip_id, rng):
         drawn.add(path)
     raise LMACError(
         f"{', '.join(sorted(drawn))}: {MAX_DRAWS} excerpts drawn for clip "
-        f"{clip_id} and all silent, an RMS of {MIN_NOISE_RMS} is needed"
+        f"{clip_id} are all silent, expected an RMS of at least "
+        f"{MIN_NOISE_RMS}"
     )
 
 
 def _read_entries(entries):
     """Clip ids to file, class and recording."""
     if not entries:
-        raise LMACError("mixture: found a manifest without clips, needed two")
+        raise LMACError("mixture: found a manifest without clips, expected two")
     clips = {}
     for clip_id, entry in entries.items():
         missing = sorted({"wav", "class_string"} - set(entry))

@@ -1,10 +1,10 @@
 """Sanity checks of explanations.
 
 Cascading randomisation (Adebayo et al., arXiv 1810.03292): an explanation of
-a classifier must change when the classifier's weights are made random, from
-its output down. Remove and retrain, ROAR (Hooker et al., arXiv 1806.10758): a
-classifier that is trained anew without what an explanation calls relevant
-must do worse than one that lost as much at random.
+a classifier must change when the classifier's weights are randomised layer by
+layer, from its output down. Remove and retrain, ROAR (Hooker et al., arXiv
+1806.10758): a classifier that is retrained without what an explanation calls
+relevant must do worse than one that lost the same amount at random.
 """
 
 import torch
@@ -29,8 +29,11 @@ __all__ = [
 ]
 
 
+ROAR_BATCH = 16  # clips in each training step of `retrain`
+
+
 def stages(classifier):
-    """What is made random, from the output down.
+    """Parts of a classifier in the order in which they are randomised.
 
     Arguments
     ---------
@@ -40,9 +43,9 @@ def stages(classifier):
     Returns
     -------
     list of str
-        Names of parts of the classifier that have weights of their own: its
-        head, then the embedding model's parts, the last one first. Lists of
-        blocks are taken apart.
+        Names of the parts that have weights: the head, then the parts of the
+        embedding model, the last one first. Each block of a list counts as a
+        part.
 
     Example
     -------
@@ -68,21 +71,21 @@ def stages(classifier):
 
 
 def randomised(classifier, seed=0):
-    """Make more and more of a classifier random, for as long as it is looped.
+    """Randomise a classifier further with each iteration of a loop.
 
     Arguments
     ---------
     classifier : lmac_sb.models.frozen.FrozenClassifier
-        Changed in place; has its own weights again after the loop, and after
-        a broken one once the generator is closed.
+        Changed in place. It gets its own weights back after the loop, or, if
+        the loop ends early, when the generator is closed.
     seed : int
-        Of the new weights.
+        Seed of the new weights.
 
     Yields
     ------
     str
-        The part that became random last, see `stages`; those before it still
-        are.
+        The part that was randomised last, see `stages`. All parts before it
+        stay random.
 
     Returns
     -------
@@ -110,7 +113,7 @@ def randomised(classifier, seed=0):
 
 
 def _reset(module):
-    """New weights, and new statistics of normalisations."""
+    """Give a module new weights, and a normalisation new statistics."""
     if hasattr(module, "reset_parameters"):
         module.reset_parameters()
         return
@@ -166,8 +169,8 @@ def similarity(mask, other, window=7):
     """
     if min(mask.shape[1:]) < window:
         raise LMACError(
-            f"similarity: masks of {tuple(mask.shape[1:])}, expected "
-            f"{window} frames and bins at least"
+            f"similarity: masks of {tuple(mask.shape[1:])}, expected at "
+            f"least {window} frames and bins"
         )
     a, b = (x[:, None].double() for x in (mask, other))
 
@@ -199,7 +202,7 @@ def remove(explainer, methods, shares, wavs):
     Arguments
     ---------
     explainer : lmac_sb.explain.explainer.Explainer
-        Of the explained classifier.
+        Explainer of the classifier.
     methods : dict
         From `lmac_sb.methods.registry.make_methods`.
     shares : list of float
@@ -238,8 +241,8 @@ def remove(explainer, methods, shares, wavs):
     return inputs
 
 
-def retrain(model, inputs, labels, epochs, batch_size=16, lr=0.002, seed=0):
-    """Train a classifier from nothing on inputs that stay as they are.
+def retrain(model, inputs, labels, epochs, lr=0.002, seed=0):
+    """Train a classifier from scratch on fixed inputs.
 
     Arguments
     ---------
@@ -251,13 +254,11 @@ def retrain(model, inputs, labels, epochs, batch_size=16, lr=0.002, seed=0):
     labels : torch.Tensor
         [clips].
     epochs : int
-        How often each clip is seen.
-    batch_size : int
-        Clips a step.
+        Number of passes over the clips.
     lr : float
         Highest learning rate of one cycle.
     seed : int
-        Of the order and of rotations in time.
+        Seed of the order of the clips and of rotations in time.
 
     Returns
     -------
@@ -266,17 +267,16 @@ def retrain(model, inputs, labels, epochs, batch_size=16, lr=0.002, seed=0):
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr)
-    n_steps = epochs * -(-len(inputs) // batch_size)
+    n_steps = epochs * -(-len(inputs) // ROAR_BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, n_steps)
     model.train()
     with torch.enable_grad():
         for _ in range(epochs):
             order = torch.randperm(len(inputs), generator=generator)
-            for rows in order.split(batch_size):
+            for rows in order.split(ROAR_BATCH):
                 shift = int(
                     torch.randint(inputs.shape[1], (1,), generator=generator)
                 )
-                # One clip alone has no statistics to normalise by.
                 batch = inputs[rows].roll(shift, 1)
                 loss = F.cross_entropy(model(batch), labels[rows])
                 optimizer.zero_grad()
@@ -287,7 +287,7 @@ def retrain(model, inputs, labels, epochs, batch_size=16, lr=0.002, seed=0):
 
 
 def decides_by_weights(methods):
-    """Refuse to randomise a classifier that a method does not look at.
+    """Refuse methods that do not look at the classifier.
 
     Arguments
     ---------
@@ -297,7 +297,7 @@ def decides_by_weights(methods):
     Raises
     ------
     LMACError
-        Names the method.
+        If there is such a method; the message names it.
 
     Example
     -------
@@ -317,25 +317,25 @@ def decides_by_weights(methods):
 
 
 def check_randomisation(explainer, methods, dataset, batch_size, seed=0):
-    """Compare masks with those of an ever more random classifier.
+    """Compare masks with those of a classifier that becomes more random.
 
     Arguments
     ---------
     explainer : lmac_sb.explain.explainer.Explainer
-        Of the explained classifier.
+        Explainer of the classifier.
     methods : dict
         From `lmac_sb.methods.registry.make_methods`.
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
         From `lmac_sb.data.dataset.make_dataset`.
     batch_size : int
-        Clips at once.
+        Number of clips that are explained at once.
     seed : int
-        Of the random weights.
+        Seed of the random weights.
 
     Returns
     -------
     list of dict
-        A row for each clip, method and stage: correlation and SSIM.
+        A row for each clip, method and stage, with correlation and SSIM.
     """
     decides_by_weights(methods)
     rows = []
@@ -378,7 +378,7 @@ def _masks(methods, explainer, wavs, target):
 
 
 def _batches(dataset, batch_size, explainer):
-    """Waveforms [batch, samples], labels [batch] and ids of equal length."""
+    """Waveforms [batch, samples], labels [batch] and ids, batch by batch."""
     device = explainer.features.fbank_matrix.device
     for rows in EqualLengthBatches(dataset.n_samples, batch_size):
         items = [dataset[row] for row in rows]
@@ -395,23 +395,24 @@ def check_roar(explainer, methods, datasets, shares, make_model, options):
     Arguments
     ---------
     explainer : lmac_sb.explain.explainer.Explainer
-        Of the explained classifier.
+        Explainer of the classifier.
     methods : dict
         From `lmac_sb.methods.registry.make_methods`.
     datasets : dict
-        ``train`` and ``test`` to a data set.
+        Data sets by the names ``train`` and ``test``.
     shares : list of float
         Shares of the bins to silence.
     make_model : callable
-        Gives a new classifier of mel spectrograms [batch, time, mel].
+        Makes a new classifier of mel spectrograms [batch, time, mel].
     options : dict
-        ``batch_size`` (of the explained clips), ``epochs``, ``runs`` (
-        trainings from different seeds) and ``seed``.
+        ``batch_size`` (clips that are explained at once), ``epochs``,
+        ``runs`` (trainings from different seeds) and ``seed``.
 
     Returns
     -------
     list of dict
-        A row for each test clip, method, share and run: accuracy in percent.
+        A row for each test clip, method, share and run, with the accuracy in
+        percent.
 
     Raises
     ------
@@ -423,25 +424,18 @@ def check_roar(explainer, methods, datasets, shares, make_model, options):
         inputs[split], labels[split] = _remove_from_all(
             explainer, methods, shares, dataset, options["batch_size"], split
         )
-    device = explainer.features.fbank_matrix.device
     rows = []
     trainings = [
         (*key, run) for key in inputs["train"] for run in range(options["runs"])
     ]
     for method, share, run in tqdm(trainings, unit="training"):
-        seed = options["seed"] + run
-        torch.manual_seed(seed)
-        model = retrain(
-            make_model().to(device),
-            inputs["train"][method, share],
-            labels["train"].to(device),
+        right = _retrained_decisions(
+            make_model,
+            {split: found[method, share] for split, found in inputs.items()},
+            labels,
             options["epochs"],
-            seed=seed,
+            options["seed"] + run,
         )
-        with torch.no_grad():
-            parts = inputs["test"][method, share].split(32)
-            decided = torch.cat([model(x).argmax(1).cpu() for x in parts])
-        right = (decided == labels["test"]).float().tolist()
         rows += [
             {
                 "id": clip,
@@ -455,8 +449,25 @@ def check_roar(explainer, methods, datasets, shares, make_model, options):
     return rows
 
 
+def _retrained_decisions(make_model, inputs, labels, epochs, seed):
+    """For each test clip, 1 if a retrained classifier is right, else 0."""
+    torch.manual_seed(seed)
+    device = inputs["train"].device
+    model = retrain(
+        make_model().to(device),
+        inputs["train"],
+        labels["train"].to(device),
+        epochs,
+        seed=seed,
+    )
+    with torch.no_grad():
+        parts = inputs["test"].split(32)
+        decided = torch.cat([model(x).argmax(1).cpu() for x in parts])
+    return (decided == labels["test"]).float().tolist()
+
+
 def _remove_from_all(explainer, methods, shares, dataset, batch_size, split):
-    """What `remove` leaves of all clips, and their labels [clips]."""
+    """Inputs from `remove` of all clips, and their labels [clips]."""
     parts, labels = {}, []
     for wavs, found, _ in tqdm(
         list(_batches(dataset, batch_size, explainer)),
@@ -470,6 +481,6 @@ def _remove_from_all(explainer, methods, shares, dataset, batch_size, split):
         return {k: torch.cat(x) for k, x in parts.items()}, torch.cat(labels)
     except RuntimeError as error:
         raise LMACError(
-            f"{split}: clips of several lengths, ROAR needs one length: "
-            "train the explained models with signal_length_s"
+            f"{split}: clips of several lengths, expected one length for "
+            "ROAR; train the explained models with signal_length_s"
         ) from error

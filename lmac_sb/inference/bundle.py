@@ -114,7 +114,7 @@ def _read_sums(folder):
     path = folder / SUMS
     if not path.is_file():
         raise LMACError(
-            f"{path}: no such file; a folder written by `lmac export` is needed"
+            f"{path}: no such file, expected a folder written by `lmac export`"
         )
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -155,7 +155,7 @@ def find_bundle(source, savedir=None):
     folder = Path(source)
     if not folder.is_dir():
         if isinstance(source, Path) or is_local(source):
-            raise LMACError(f"{source}: no such folder, a model is needed")
+            raise LMACError(f"{source}: no such folder, expected a model")
         folder = _download(source)
     names = check_sums(folder)
     if HPARAMS not in names:
@@ -300,7 +300,7 @@ def load_weights(hparams, folder):
         found = [file for file in files if file in vouched]
         if not found:
             raise LMACError(
-                f"{folder}: no file {' or '.join(files)}, needed by {HPARAMS}"
+                f"{folder}: no file {' or '.join(files)}, expected by {HPARAMS}"
             )
         pretrainer.add_paths({name: str(folder.resolve() / found[0])})
         pretrainer.add_custom_hooks({name: hook})

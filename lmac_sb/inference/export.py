@@ -272,7 +272,7 @@ def _read_run(path):
     except yaml.YAMLError as error:
         raise LMACError(f"{path}: is no yaml ({error})") from error
     if not isinstance(root, yaml.MappingNode):
-        raise LMACError(f"{path}: holds no keys, 'key: value' is needed")
+        raise LMACError(f"{path}: holds no keys, expected 'key: value'")
     nodes = {key.value: node for key, node in root.value}
     needed = (*PARTS, "classifier_folder", "output_folder", "select_key")
     missing = [name for name in needed if name not in nodes]

@@ -93,7 +93,7 @@ def safe_yaml(text, name):
     ) as error:
         raise LMACError(f"{name}: is no yaml ({one_line(error)})") from error
     if not isinstance(root, yaml.MappingNode):
-        raise LMACError(f"{name}: holds no keys, 'key: value' is needed")
+        raise LMACError(f"{name}: holds no keys, expected 'key: value'")
     _check_node(root, name)
     return yaml.serialize(root, allow_unicode=True, width=80)
 

@@ -76,8 +76,8 @@ def load_classifier(source, modules, label_encoder, savedir):
             missing = error
     else:
         raise LMACError(
-            f"{source}: no label_encoder.txt, the names of the classes "
-            "are needed"
+            f"{source}: no label_encoder.txt, expected the names of the "
+            "classes there"
         ) from missing
     load_labels(label_encoder, path)
     config = Path(source) / "config.json"

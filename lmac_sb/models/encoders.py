@@ -48,8 +48,8 @@ class ConvEmbedding(torch.nn.Module):
         if n_mels < self.min_frames:
             raise LMACError(
                 f"n_mels: {n_mels} bands cannot be halved by "
-                f"{len(channels) - 1} blocks, at least {self.min_frames} "
-                "are needed"
+                f"{len(channels) - 1} blocks, expected at least "
+                f"{self.min_frames}"
             )
 
     def forward(self, features):

@@ -91,7 +91,7 @@ class FrozenClassifier(torch.nn.Module):
         self._deepest = None
         self._tracing = False
         if not self.latent_layers:
-            raise LMACError("latent_layers: empty, at least one is needed")
+            raise LMACError("latent_layers: empty, expected at least one")
         known = dict(embedding_model.named_modules())
         for name in self.latent_layers:
             if not name or name not in known:

@@ -1,4 +1,4 @@
-"""Weights of modules: loaded strictly, told apart by checksum."""
+"""Load the weights of modules strictly, and compute their checksum."""
 
 import hashlib
 from pathlib import Path
@@ -18,10 +18,10 @@ def load_strict(module, path):
     Arguments
     ---------
     module : torch.nn.Module
-        Takes the weights.
+        Module that receives the weights.
     path : str or Path
-        File of a state dict: ``.safetensors``, or else a pickle of nothing
-        but tensors.
+        File with a state dict: ``.safetensors``, or a pickle that holds
+        nothing but tensors.
 
     Raises
     ------
@@ -39,8 +39,15 @@ def load_strict(module, path):
     lmac_sb.LMACError: .../m.ckpt: 'weight' has shape [1, 2], ...
     """
     path = Path(path)
+    state = _read_state(path)
+    _check_fit(state, module, path)
+    module.load_state_dict(state)
+
+
+def _read_state(path):
+    """State dict in a file, which may hold nothing but tensors."""
     if not path.is_file():
-        raise LMACError(f"{path}: no such file, weights are needed")
+        raise LMACError(f"{path}: no such file, expected weights")
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
@@ -55,27 +62,29 @@ def load_strict(module, path):
         isinstance(value, torch.Tensor) for value in state.values()
     ):
         raise LMACError(f"{path}: not a state dict of tensors")
-    wanted = module.state_dict()
-    for name, value in wanted.items():
+    return state
+
+
+def _check_fit(state, module, path):
+    """Refuse weights that do not fit the module, or are not finite."""
+    owner = type(module).__name__
+    expected = module.state_dict()
+    for name, value in expected.items():
         if name not in state:
-            raise LMACError(
-                f"{path}: holds no '{name}', needed by {type(module).__name__}"
-            )
+            raise LMACError(f"{path}: holds no '{name}', expected by {owner}")
         if state[name].shape != value.shape:
             raise LMACError(
                 f"{path}: '{name}' has shape {list(state[name].shape)}, "
                 f"expected {list(value.shape)}"
             )
-    extra = sorted(set(state) - set(wanted))
+    extra = sorted(set(state) - set(expected))
     if extra:
         raise LMACError(
-            f"{path}: holds '{extra[0]}', which {type(module).__name__} "
-            "does not have"
+            f"{path}: holds '{extra[0]}', which {owner} does not have"
         )
     bad = [n for n, v in state.items() if not torch.isfinite(v).all()]
     if bad:
         raise LMACError(f"{path}: '{bad[0]}' holds NaN or infinite values")
-    module.load_state_dict(state)
 
 
 def weights_sha256(*modules):
@@ -84,12 +93,12 @@ def weights_sha256(*modules):
     Arguments
     ---------
     *modules : torch.nn.Module
-        In a fixed order.
+        The checksum depends on their order.
 
     Returns
     -------
     str
-        Hexadecimal.
+        SHA-256 in hexadecimal.
     """
     digest = hashlib.sha256()
     for module in modules:

@@ -1,4 +1,4 @@
-"""HTML pages for people: the report and the listening test.
+"""HTML pages: the report and the listening test.
 
 Imports `evaluation` and all before it.
 """

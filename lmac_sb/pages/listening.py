@@ -1,17 +1,18 @@
 """A blinded listening test: its page and its key.
 
-The page, one file that opens from disk, plays explanations by several methods
-and asks two questions of each. Sounds go by codes; which method made which
-stands in the key, which stays with the researcher. The codes are made from
-what the test is made of, trained weights included: the same command writes
-the same test again, and the page alone does not give them away.
+The page is one file that opens from disk. It plays explanations by several
+methods and asks two questions about each. Sounds are named by codes. Only the
+key, which the researcher keeps, says which method made which sound. The codes
+are computed from everything that defines the test, including trained weights:
+the same command writes the same test again, and the page alone does not reveal
+the methods.
 
-Loudness: a quiet sound would be rated for being quiet. So each sound of a
-trial, the original too, has the same RMS level over the clip: 0.07 of full
-scale (-23 dB), or less where a peak would otherwise be cut off, then for all
-sounds of the trial. What holds next to nothing is left silent.
+Loudness: listeners would rate a quiet sound lower because it is quiet. So all
+sounds of a trial, including the original, have the same RMS level over the
+clip: 0.07 of full scale (-23 dB), or less if a peak would be clipped
+otherwise. Sounds that are almost silent become silent.
 
-Sounds are FLAC, which loses nothing.
+Sounds are stored as FLAC, which is lossless.
 """
 
 import base64
@@ -41,7 +42,7 @@ __all__ = [
 AT_AREA = " at equal area"
 PAGE, KEY = "listening_test.html", "key.json"
 TARGET_RMS, PEAK = 0.07, 0.99
-SILENCE = 1e-4  # of the original's level: rounding, nothing to be made loud
+SILENCE = 1e-4  # share of the original's level; less is rounding noise
 
 
 def choose_methods(names, interpreters, seed=0):
@@ -50,13 +51,13 @@ def choose_methods(names, interpreters, seed=0):
     Arguments
     ---------
     names : list of str
-        As for `make_methods`. With `` at equal area`` behind the name a
-        method keeps as large a share of the bins as the first one does, its
-        highest-scored ones; without, its mask is as published.
+        As for `make_methods`. A method whose name ends in `` at equal area``
+        keeps its highest-scored bins, as many as the first method does. Other
+        methods use their masks as published.
     interpreters : dict
         Name to `lmac_sb.explain.explainer.Explainer`.
     seed : int
-        Of the random mask.
+        Seed of the random mask.
 
     Returns
     -------
@@ -81,31 +82,32 @@ def choose_methods(names, interpreters, seed=0):
         method = known[name.removesuffix(AT_AREA)]
         at_area = name.endswith(AT_AREA)
         if name in methods:
-            raise LMACError(f"methods: '{name}' stands there twice")
+            raise LMACError(f"methods: found '{name}' twice")
         if at_area and method.kind == "fixed":
             raise LMACError(f"methods: '{name}': its area cannot be chosen")
         if not methods and (at_area or method.kind == "area"):
             raise LMACError(
-                f"methods: '{name}' comes first, but has no area of its own; "
-                "others keep the area of the first"
+                f"methods: '{name}' comes first but has no area of its own, "
+                "expected a method whose area the others can keep"
             )
         methods[name] = method, at_area
     return methods
 
 
 def make_trial(explainer, methods, setting, item, classes, device="cpu"):
-    """One clip in one setting, as each method explains it.
+    """Explain one clip in one setting by each method.
 
     Arguments
     ---------
     explainer : lmac_sb.explain.explainer.Explainer
-        Of the explained classifier.
+        Explainer of the classifier.
     methods : dict
         From `choose_methods`.
     setting : callable
         From `lmac_sb.evaluation.contamination.make_settings`.
     item : dict
-        Of a data set from `lmac_sb.data.dataset.make_dataset`, without noise.
+        Item of a data set from `lmac_sb.data.dataset.make_dataset` without
+        noise.
     classes : list of str
         Names of the classes.
     device : str or torch.device
@@ -115,12 +117,13 @@ def make_trial(explainer, methods, setting, item, classes, device="cpu"):
     -------
     dict
         ``id``, ``setting``, ``label``, ``decision``, ``original`` [samples]
-        and ``sounds``, method to what its mask lets through [samples].
+        and ``sounds``: method to the sound that its mask lets through
+        [samples].
 
     Raises
     ------
     LMACError
-        If a method fails: a listening test has no holes.
+        If a method fails, since a listening test needs every sound.
     """
     wav, clean = setting(item["sig"], item["id"])
     case = make_case(
@@ -180,8 +183,8 @@ def match_loudness(original, sounds):
     Returns
     -------
     list of torch.Tensor
-        The original, then the explanations; all below full scale. One that
-        is 80 dB below the original is silenced.
+        The original, then the explanations, all below full scale. A sound
+        that is 80 dB below the original becomes silent.
 
     Raises
     ------
@@ -197,7 +200,7 @@ def match_loudness(original, sounds):
     waves = [original, *sounds]
     levels = [wave.double().square().mean().sqrt().item() for wave in waves]
     if levels[0] == 0:
-        raise LMACError("silent, nothing can be heard in it")
+        raise LMACError("is silent, expected a sound")
     even = [
         wave / level if level > SILENCE * levels[0] else torch.zeros_like(wave)
         for wave, level in zip(waves, levels)
@@ -212,14 +215,14 @@ def write_test(folder, trials, sample_rate, identity):
     Arguments
     ---------
     folder : str or Path
-        Where to write ``listening_test.html`` and ``key.json``.
+        Folder for ``listening_test.html`` and ``key.json``.
     trials : list of dict
         From `make_trial`.
     sample_rate : int
-        Of the sounds in Hz.
+        Sampling rate of the sounds in Hz.
     identity : dict
-        What makes this test what it is, such as seed, data and the checksum
-        of the weights; plain values. The codes are made from it.
+        Plain values that define this test, such as the seed and the checksums
+        of data and weights. The codes are computed from them.
 
     Returns
     -------
@@ -242,28 +245,15 @@ def write_test(folder, trials, sample_rate, identity):
     key, index, blocks = {}, [], {}
     for trial in trials:
         code = _code(identity, "trial", trial["id"], trial["setting"])
-        about = {name: trial[name] for name in ("id", "setting", "decision")}
-        try:
-            waves = match_loudness(
-                trial["original"], list(trial["sounds"].values())
-            )
-        except LMACError as error:
-            raise LMACError(f"clip {trial['id']}: {error}") from error
-        original, *flacs = (_flac(wave, sample_rate) for wave in waves)
-        codes = {
-            _code(identity, "sound", trial["id"], trial["setting"], name): name
-            for name in trial["sounds"]
-        }
-        key[code] = {**about, "label": trial["label"], "sounds": codes}
-        # In the order of the codes, which tells nothing.
+        key[code], blocks[code] = _encode(trial, sample_rate, identity)
+        # In the order of the codes, which gives nothing away.
         index.append(
             {
                 "trial": code,
                 "decision": trial["decision"],
-                "codes": sorted(codes),
+                "codes": sorted(key[code]["sounds"]),
             }
         )
-        blocks[code] = {"original": original, **dict(zip(codes, flacs))}
     index.sort(key=lambda trial: trial["trial"])
     write_json(key_file, {"test": test, "trials": key})
     write_in_one_step(
@@ -274,21 +264,39 @@ def write_test(folder, trials, sample_rate, identity):
             lambda file: _write_trials(
                 file, {"test": test, "trials": index}, blocks
             ),
-            # The report's look, and what this page has besides.
+            # The report's styles, and this page's own.
             styles=["report", "listening"],
         ),
     )
     return folder / PAGE
 
 
+def _encode(trial, sample_rate, identity):
+    """The entry of a trial in the key, and its sounds by code."""
+    try:
+        waves = match_loudness(
+            trial["original"], list(trial["sounds"].values())
+        )
+    except LMACError as error:
+        raise LMACError(f"clip {trial['id']}: {error}") from error
+    original, *flacs = (_flac(wave, sample_rate) for wave in waves)
+    codes = {
+        _code(identity, "sound", trial["id"], trial["setting"], name): name
+        for name in trial["sounds"]
+    }
+    entry = {name: trial[name] for name in ("id", "setting", "decision")}
+    entry.update(label=trial["label"], sounds=codes)
+    return entry, {"original": original, **dict(zip(codes, flacs))}
+
+
 def _code(identity, *parts):
-    """A code that tells nothing to who does not know all of the identity."""
+    """A code that means nothing without the whole identity."""
     text = json.dumps([identity, *parts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _flac(wave, sample_rate):
-    """A sound as the address of data, in a kind that browsers play."""
+    """A sound as a data URI, in a format that browsers play."""
     buffer = io.BytesIO()
     sf.write(buffer, wave.numpy(), sample_rate, "PCM_16", format="FLAC")
     encoded = base64.b64encode(buffer.getvalue()).decode("ascii")

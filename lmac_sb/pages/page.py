@@ -1,9 +1,9 @@
-"""Pages of one file that ask nothing of any network.
+"""Pages that are one file and use no network.
 
-A page's own text is in ``.html``, ``.css`` and ``.js`` files in ``static``.
-Data go into it as JSON in blocks that a browser does not run: names of
-classes and files stay data. The page forbids itself every connection by a
-Content-Security-Policy.
+The files ``.html``, ``.css`` and ``.js`` of a page are in ``static``. Data is
+inserted as JSON in blocks that a browser does not run, so names of classes and
+files stay data. A Content-Security-Policy in the page forbids all
+connections.
 """
 
 import base64
@@ -17,21 +17,20 @@ STATIC = Path(__file__).with_name("static")
 
 
 def write_page(file, name, write_data, styles=None, media="data:"):
-    """Write a page.
+    """Write a page from its parts in ``static`` and its data.
 
     Arguments
     ---------
     file : file object
-        Where to, open for text.
+        Open text file to write to.
     name : str
-        The page's text is ``name.html`` and ``name.js`` in ``static``.
+        The page consists of ``name.html`` and ``name.js`` in ``static``.
     write_data : callable
-        Gets the file where the data belong, see `write_block`.
+        Called with the file at the place of the data, see `write_block`.
     styles : list of str
-        Style sheets in ``static``, without their ending; default that of
-        the name.
+        Style sheets in ``static``, without suffix; by default ``name``.
     media : str
-        Sources of sounds, in the words of a Content-Security-Policy.
+        Sources of sounds in the notation of a Content-Security-Policy.
 
     Example
     -------
@@ -63,27 +62,27 @@ def write_page(file, name, write_data, styles=None, media="data:"):
 
 
 def _hash(text):
-    """A text's name in a Content-Security-Policy."""
+    """Hash of a text, as a Content-Security-Policy names it."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return "sha256-" + base64.b64encode(digest).decode("ascii")
 
 
 def write_block(file, name, value):
-    """Write a block of data that no text in it can end or turn to script.
+    """Write a block of data whose text cannot end it or become a script.
 
     Arguments
     ---------
     file : file object
-        Where to, open for text.
+        Open text file to write to.
     name : str
-        Its id in the page.
+        Id of the block in the page.
     value : object
-        What JSON can hold.
+        Any value that JSON can represent.
 
     Raises
     ------
     ValueError
-        If it holds a number that JSON has not.
+        If it holds NaN or an infinite number, which JSON lacks.
 
     Example
     -------

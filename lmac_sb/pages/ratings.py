@@ -1,4 +1,4 @@
-"""Ratings of a listening test, and what they say of its methods."""
+"""Read the ratings of a listening test, and score its methods."""
 
 import unicodedata
 from pathlib import Path
@@ -18,8 +18,8 @@ __all__ = [
 ]
 
 QUESTIONS = ("fit", "quality")
-LOWEST, HIGHEST = 1, 100  # of a slider
-ALL = "all"  # settings together
+LOWEST, HIGHEST = 1, 100  # ends of a slider
+ALL = "all"  # name for all settings together
 
 
 def read_key(path):
@@ -33,12 +33,12 @@ def read_key(path):
     Returns
     -------
     dict
-        ``test``, and ``trials``: code of a trial to what it was.
+        ``test``, and ``trials``: code of a trial to its description.
 
     Raises
     ------
     LMACError
-        If the file is missing or no key.
+        If the file is missing or is not a key.
 
     Example
     -------
@@ -47,8 +47,8 @@ def read_key(path):
     ...
     lmac_sb.LMACError: key.json: no such file, expected the key.json ...
     """
-    needed = "expected the key.json that was written with the test's page"
-    content = _read_object(path, needed)
+    expected = "expected the key.json that was written with the test's page"
+    content = _read_object(path, expected)
     trials = content.get("trials")
     good = (
         isinstance(content.get("test"), str)
@@ -64,17 +64,18 @@ def read_key(path):
         )
     )
     if not good:
-        raise LMACError(f"{path}: is no key of a listening test, {needed}")
+        raise LMACError(f"{path}: not the key of a listening test, {expected}")
     return content
 
 
 def rating_files(places, key_file):
-    """Files with ratings.
+    """Paths of the files with ratings.
 
     Arguments
     ---------
     places : list of str or Path
-        Files, and folders, of which all JSON files are taken but the key.
+        Files and folders. All JSON files in a folder are taken, except the
+        key.
     key_file : str or Path
         The key.
 
@@ -85,7 +86,7 @@ def rating_files(places, key_file):
     Raises
     ------
     LMACError
-        If a place is missing, or a folder holds none.
+        If a folder holds no such file.
     """
     files = []
     for place in map(Path, places):
@@ -104,28 +105,28 @@ def rating_files(places, key_file):
 
 
 def read_ratings(files, key):
-    """Ratings of all listeners, freed of their codes.
+    """Ratings of all listeners, with methods instead of codes.
 
     Arguments
     ---------
     files : list of str or Path
-        JSON files that the page saved, one a listener.
+        JSON files that the page saved, one for each listener.
     key : dict
         From `read_key`.
 
     Returns
     -------
     list of dict
-        One a listener and sound: ``listener, id, setting, method, place,
-        fit, quality``; `place` tells which of the trial's explanations the
-        listener saw it as, from 1.
+        One for each listener and sound: ``listener, id, setting, method,
+        place, fit, quality``. `place` is the position, from 1, at which the
+        listener saw the explanation in its trial.
 
     Raises
     ------
     LMACError
-        Names the file, if it is of another test, incomplete, or holds
-        unknown codes or values that no slider has, or if its listener has
-        another file too.
+        If a file belongs to another test, is incomplete, or holds unknown
+        codes or impossible values, or if a listener has two files. The
+        message names the file.
     """
     rows, known = [], {}
     for path in files:
@@ -135,7 +136,7 @@ def read_ratings(files, key):
         if name in known:
             raise LMACError(
                 f"{path}: is by the listener {shown(listener)}, as is "
-                f"{known[name]}, expected one file a listener"
+                f"{known[name]}, expected one file for each listener"
             )
         known[name] = path
         rows += [
@@ -143,25 +144,25 @@ def read_ratings(files, key):
             for row in _rows(path, content.get("trials"), key["trials"])
         ]
     if not rows:
-        raise LMACError("no ratings given, expected one file or more")
+        raise LMACError("found no ratings, expected at least one file")
     return rows
 
 
-def _read_object(path, needed):
+def _read_object(path, expected):
     """Content of a JSON file that holds an object."""
     try:
         content = read_json(path)
     except FileNotFoundError as error:
-        raise LMACError(f"{path}: no such file, {needed}") from error
+        raise LMACError(f"{path}: no such file, {expected}") from error
     except (OSError, RecursionError) as error:
         raise LMACError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):
-        raise LMACError(f"{path}: holds no JSON object, {needed}")
+        raise LMACError(f"{path}: holds no JSON object, {expected}")
     return content
 
 
 def _check_listener(path, content, key):
-    """Name of the listener, of a file of this test."""
+    """Name of the listener, once the file is known to rate this test."""
     for name in ("test", "listener", "trials"):
         if name not in content:
             raise LMACError(
@@ -170,19 +171,19 @@ def _check_listener(path, content, key):
             )
     if content["test"] != key["test"]:
         raise LMACError(
-            f"{path}: rates another test ({shown(content['test'])}), the key "
-            f"is of {shown(key['test'])}"
+            f"{path}: found ratings of the test {shown(content['test'])}, "
+            f"expected {shown(key['test'])} as in the key"
         )
     listener = content["listener"]
     if not isinstance(listener, str) or not listener.strip():
         raise LMACError(
-            f"{path}: listener: found {shown(listener)}, needed a name"
+            f"{path}: listener: found {shown(listener)}, expected a name"
         )
     return listener.strip()
 
 
 def _rows(path, trials, key):
-    """Ratings of one file."""
+    """Ratings of one file, a row for each sound of the test."""
     given = {}  # (trial, code) to the rating
     for trial in trials if isinstance(trials, list) else [trials]:
         try:
@@ -203,14 +204,7 @@ def _rows(path, trials, key):
                 )
             if (code, sound) in given:
                 raise LMACError(f"{path}: rates the code {shown(sound)} twice")
-            values = {name: rating.get(name) for name in QUESTIONS}
-            for name, value in values.items():
-                if type(value) is not int or not LOWEST <= value <= HIGHEST:
-                    raise LMACError(
-                        f"{path}: {name} of the code {shown(sound)}: found "
-                        f"{shown(value)}, needed a whole number from "
-                        f"{LOWEST} to {HIGHEST}"
-                    )
+            values = _check_values(path, sound, rating)
             given[code, sound] = {"place": place, **values}
     wanted = [(code, x) for code, trial in key.items() for x in trial["sounds"]]
     if len(given) < len(wanted):
@@ -228,14 +222,27 @@ def _rows(path, trials, key):
     ]
 
 
+def _check_values(path, sound, rating):
+    """Answers to the questions about a sound, each a value of the slider."""
+    values = {name: rating.get(name) for name in QUESTIONS}
+    for name, value in values.items():
+        if type(value) is not int or not LOWEST <= value <= HIGHEST:
+            raise LMACError(
+                f"{path}: {name} of the code {shown(sound)}: found "
+                f"{shown(value)}, expected a whole number from {LOWEST} to "
+                f"{HIGHEST}"
+            )
+    return values
+
+
 def score(rows, n_draws=N_DRAWS, seed=0):
     """Mean opinion score of each method in each setting, with intervals.
 
-    The 95 % interval is that of a bootstrap over listeners and clips at once:
-    both are drawn anew with replacement, independently, and all ratings by a
-    drawn listener of a drawn clip count. So it speaks of other listeners and
-    of other clips; it is rather too wide than too narrow. With one listener,
-    or one clip, it knows nothing of others.
+    The 95 % intervals come from a bootstrap over listeners and clips: both
+    are resampled with replacement, independently, and all ratings of a drawn
+    clip by a drawn listener count. So the intervals hold for other listeners
+    and other clips, and tend to be too wide rather than too narrow. With a
+    single listener or clip they say nothing about others.
 
     Arguments
     ---------
@@ -250,8 +257,8 @@ def score(rows, n_draws=N_DRAWS, seed=0):
     -------
     list of dict
         ``setting, method, listeners, clips``, and for each question
-        ``<question>, <question> low, <question> high``. Where there are
-        several settings, ``all`` comes first, as one clip's mean over them.
+        ``<question>, <question> low, <question> high``. If there are several
+        settings, ``all`` comes first: the mean over the settings.
 
     Example
     -------
@@ -269,62 +276,78 @@ def score(rows, n_draws=N_DRAWS, seed=0):
         rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=n_draws)
         for x in (listeners, clips)
     ]
+    return [
+        {
+            "setting": setting,
+            "method": method,
+            "listeners": len(listeners),
+            "clips": len(clips),
+            **_means(part, listeners, clips, draws),
+        }
+        for setting, method, part in _cells(rows)
+    ]
+
+
+def _means(rows, listeners, clips, draws):
+    """Mean and interval of each question, over some of the rows."""
+    found = {}
+    for question in QUESTIONS:
+        sums = np.zeros((len(listeners), len(clips)))
+        for row in rows:
+            place = listeners.index(row["listener"])
+            sums[place, clips.index(row["id"])] += row[question]
+        means = sums * sums.size / len(rows)
+        drawn = np.einsum("dl,lc,dc->d", draws[0], means, draws[1])
+        low, high = np.percentile(drawn / sums.size, [2.5, 97.5])
+        found[question] = float(means.mean())
+        found[f"{question} low"] = float(low)
+        found[f"{question} high"] = float(high)
+    return found
+
+
+def _cells(rows):
+    """Setting, method and rows of each line of the table of scores."""
     settings = list(dict.fromkeys(row["setting"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    table = []
     for setting in ([ALL] if len(settings) > 1 else []) + settings:
         for method in methods:
-            part = [
-                row
-                for row in rows
-                if row["method"] == method and setting in (ALL, row["setting"])
-            ]
-            figures = {
-                "setting": setting,
-                "method": method,
-                "listeners": len(listeners),
-                "clips": len(clips),
-            }
-            for question in QUESTIONS:
-                sums = np.zeros((len(listeners), len(clips)))
-                for row in part:
-                    place = listeners.index(row["listener"])
-                    sums[place, clips.index(row["id"])] += row[question]
-                means = sums * sums.size / len(part)
-                drawn = np.einsum("dl,lc,dc->d", draws[0], means, draws[1])
-                low, high = np.percentile(drawn / sums.size, [2.5, 97.5])
-                figures[question] = float(means.mean())
-                figures[f"{question} low"] = float(low)
-                figures[f"{question} high"] = float(high)
-            table.append(figures)
-    return table
+            yield (
+                setting,
+                method,
+                [
+                    row
+                    for row in rows
+                    if row["method"] == method
+                    and setting in (ALL, row["setting"])
+                ],
+            )
 
 
 def write_scores(folder, rows):
-    """Write ratings and scores.
+    """Write the ratings, and the scores as csv and Markdown.
 
     Arguments
     ---------
     folder : str or Path
-        Where to write ``ratings.csv``, ``scores.csv`` and ``scores.md``.
+        Folder for ``ratings.csv``, ``scores.csv`` and ``scores.md``.
     rows : list of dict
         From `read_ratings`.
 
     Returns
     -------
     str
-        The table as in ``scores.md``.
+        The table in ``scores.md``.
     """
     table = score(rows)
     lines = [
         "| setting | method | fits the decision ↑ | sounds good ↑ |",
         "|---|---|---|---|",
     ]
-    for figures in table:
-        cells = [figures["setting"], figures["method"].replace("|", "\\|")]
+    for scores in table:
+        cells = [scores["setting"], scores["method"].replace("|", "\\|")]
         for name in QUESTIONS:
             mean, low, high = (
-                f"{figures[name + end]:.1f}" for end in ("", " low", " high")
+                f"{scores[name + end]:.1f}" for end in ("", " low", " high")
             )
             cells.append(f"{mean} [{low}, {high}]")
         lines.append(f"| {' | '.join(cells)} |")

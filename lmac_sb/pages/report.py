@@ -1,6 +1,6 @@
-"""One page, in one file, to look at a folder of explanations and hear them.
+"""A page, in one file, that shows and plays a folder of explanations.
 
-See `lmac_sb.pages.page` for what keeps names of classes and files mere data.
+See `lmac_sb.pages.page` on how names of classes and files stay data.
 """
 
 import base64
@@ -28,31 +28,31 @@ __all__ = ["write_report"]
 
 SOUNDS = ("original", "interpretation", "residual")
 FORMATS = ("wav", "flac")
-UNREFINED = "unrefined"  # a clip's sub-folder for the decoder's own mask
+UNREFINED = "unrefined"  # sub-folder of a clip, for the decoder's own mask
 PROBABILITIES = ("p", "p_in", "p_out")
-# The largest picture: more than a screen shows of it is wasted.
+# Size of the largest picture; a screen would not show more of it.
 MAX_FRAMES, MAX_BINS = 512, 256
-N_BARS = 3  # most probable classes, besides those a clip is about
+N_BARS = 3  # most probable classes with bars; more may be added
 _BLOCK = 1 << 16  # samples; libsndfile's Vorbis crashes on very long writes
 
 
 def write_report(folder, out_file=None, embed=True):
     """Write a page for a folder of explained clips.
 
-    Each sub-folder must be a clip as `save_clip` writes it.
-    Where one holds a folder ``unrefined``, its card compares both masks.
-    The page is one file without any outside part and opens from disk.
+    Each sub-folder must be a clip as `save_clip` writes it. If a clip has a
+    folder ``unrefined``, its card compares both masks. The page is a single
+    file that opens from disk and loads nothing else.
 
     Arguments
     ---------
     folder : str or Path
-        The explanations, one sub-folder a clip; hidden ones are left alone.
+        The explanations, one sub-folder for each clip; hidden folders are
+        ignored.
     out_file : str or Path
         The page, by default ``report.html`` in the folder.
     embed : bool
         Whether the sounds become part of the page, as Ogg/Vorbis. Otherwise
-        the page plays the clips' own files, so that it must lie in the folder
-        and be sent along with it.
+        the page plays the clips' own files, so it must stay in their folder.
 
     Returns
     -------
@@ -62,8 +62,8 @@ def write_report(folder, out_file=None, embed=True):
     Raises
     ------
     LMACError
-        When there are no clips, or a clip lacks a file or holds another
-        format. An earlier page is then left as it was.
+        If there are no clips, or a clip lacks a file or has another format.
+        Then an earlier page stays as it was.
 
     Example
     -------
@@ -76,11 +76,11 @@ def write_report(folder, out_file=None, embed=True):
     clips = _clip_folders(folder)
     page = folder / "report.html" if out_file is None else Path(out_file)
     if page.is_dir():
-        raise LMACError(f"{page}: is a folder, a file name is needed")
+        raise LMACError(f"{page}: is a folder, expected a file name")
     if not embed and page.resolve().parent != folder.resolve():
         raise LMACError(
-            f"{page}: a page without embedded sounds must lie in {folder}, "
-            "whose sounds it plays"
+            f"{page}: a page without embedded sounds plays those in {folder}, "
+            "expected a page in that folder"
         )
     page.parent.mkdir(parents=True, exist_ok=True)
     media = "data:" if embed else "'self' file:"
@@ -97,12 +97,12 @@ def write_report(folder, out_file=None, embed=True):
 
 
 def _clip_folders(folder):
-    """Sub-folders with clips, in the order in which people count."""
+    """Sub-folders with clips, in natural order."""
     if not folder.is_dir():
         raise LMACError(f"{folder}: no such folder of explanations")
     if (folder / "explanation.json").exists():
         raise LMACError(
-            f"{folder}: is itself one clip, the folder above it is needed"
+            f"{folder}: is itself one clip, expected the folder above it"
         )
     clips = [
         path
@@ -111,8 +111,8 @@ def _clip_folders(folder):
     ]
     if not clips:
         raise LMACError(
-            f"{folder}: holds no explained clips, one sub-folder a clip is "
-            "needed"
+            f"{folder}: holds no explained clips, expected one sub-folder for "
+            "each clip"
         )
     return sorted(clips, key=_natural)
 
@@ -124,7 +124,7 @@ def _natural(path):
 
 
 def _write_clips(file, folder, clips, embed):
-    """Write clip by clip, so that memory holds one at a time; then a list."""
+    """Write one clip after another, to save memory, and then their list."""
     index, found = [], set()
     for i, path in enumerate(clips):
         entry, heavy = _read_clip(folder, path, embed)
@@ -137,7 +137,7 @@ def _write_clips(file, folder, clips, embed):
             entry["unrefined"] = other
             found |= set(other["metrics"])
             write_block(file, f"clip-{i}-{UNREFINED}", heavy)
-    # The known ones in their usual order.
+    # Known metrics come first, in their usual order.
     names = [n for n in METRICS if n in found]
     names += sorted(found - set(names))
     metrics = [
@@ -150,25 +150,25 @@ def _write_clips(file, folder, clips, embed):
 
 
 def _check_pair(path, refined, unrefined):
-    """Refuse two explanations that are not of one clip and class."""
+    """Refuse two explanations of different clips or classes."""
     for key in ("file", "label", "explained", "threshold", "seconds"):
         if refined[key] != unrefined[key]:
             raise LMACError(
                 f"{path / UNREFINED / 'explanation.json'}: {key}: found "
-                f"{shown(unrefined[key])}, but the refined explanation above "
-                f"has {shown(refined[key])}"
+                f"{shown(unrefined[key])}, expected {shown(refined[key])} as "
+                "in the refined explanation"
             )
     if not refined["refine_steps"] > unrefined["refine_steps"] == 0:
         raise LMACError(
             f"{path / UNREFINED / 'explanation.json'}: refine_steps: found "
             f"{shown(unrefined['refine_steps'])}, and "
-            f"{shown(refined['refine_steps'])} in the explanation above, "
+            f"{shown(refined['refine_steps'])} in the refined explanation, "
             "expected 0 and more than 0"
         )
 
 
 def _read_clip(folder, path, embed):
-    """What the page's list says of a clip, and its picture and sounds."""
+    """Entry of a clip in the page's list, and its pictures and sounds."""
     info = _read_json(path / "explanation.json")
     mask, level = _read_maps(path / "maps.npz", info["n_bins"])
     sounds = [_read_sound(folder, path / name, info, embed) for name in SOUNDS]
@@ -191,7 +191,7 @@ def _read_clip(folder, path, embed):
         "metrics": info["metrics"],
         "threshold": info["threshold"],
         "refine_steps": info.get("refine_steps", 0),
-        # What else a window holds is unchecked, so it stays outside.
+        # Only checked keys of a window go into the page.
         "windows": [
             {key: window.get(key) for key in _WINDOW}
             for window in info.get("windows", [])
@@ -207,7 +207,7 @@ def _read_clip(folder, path, embed):
 
 
 def _shown_classes(info, columns, by_p, explained):
-    """Classes with bars: the likely ones, those on either side, the label."""
+    """Classes with bars: the most probable ones in and out, and the label."""
     shown = set(by_p[:N_BARS]) | {explained}
     for column in columns[1:]:
         known = [c for c, p in enumerate(column) if p is not None]
@@ -218,7 +218,7 @@ def _shown_classes(info, columns, by_p, explained):
 
 
 def _is_text(value):
-    """Whether a value is a text."""
+    """Whether a value is a string."""
     return isinstance(value, str)
 
 
@@ -228,33 +228,33 @@ def _is_count(value):
 
 
 def _is_steps(value):
-    """Whether a value is a whole number from 0."""
+    """Whether a value is a whole number of at least 0."""
     return type(value) is int and value >= 0
 
 
 def _is_number(value):
     """Whether a value is a finite number."""
-    # Compared, as a whole number of JSON may be too large for a float.
+    # Compared, since a whole number in JSON may be too large for a float.
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _is_text_or_null(value):
-    """Whether a value is a text or not given."""
+    """Whether a value is a string or null."""
     return value is None or _is_text(value)
 
 
 def _is_number_or_null(value):
-    """Whether a value is a finite number or not given."""
+    """Whether a value is a finite number or null."""
     return value is None or _is_number(value)
 
 
 def _is_classes(value):
-    """Whether a value is a list of names."""
+    """Whether a value is a non-empty list of strings."""
     return isinstance(value, list) and value and all(map(_is_text, value))
 
 
 def _is_metrics(value):
-    """Whether a value maps names to numbers."""
+    """Whether a value maps names to numbers or null."""
     return isinstance(value, dict) and all(
         map(_is_number_or_null, value.values())
     )
@@ -301,12 +301,12 @@ _KEYS = {
     "windows": (_is_windows, "a list of start, end, decision, p, p_in, p_out"),
     "refine_steps": (_is_steps, "a whole number from 0"),
 }
-# Long clips have windows; folders of an earlier version have no steps.
+# Only long clips have windows; folders of an earlier version lack the steps.
 _OPTIONAL = {"windows", "refine_steps"}
 
 
 def _read_json(path):
-    """A clip's facts, each of the kind that the page relies on."""
+    """Content of ``explanation.json``, each value of the expected kind."""
     try:
         info = json.loads(path.read_text("utf-8"), parse_constant=_no_constant)
     except FileNotFoundError as error:
@@ -314,15 +314,15 @@ def _read_json(path):
     except (OSError, ValueError, RecursionError) as error:
         raise LMACError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(info, dict):
-        raise LMACError(f"{path}: found no JSON object, one is needed")
-    for key, (is_good, needed) in _KEYS.items():
+        raise LMACError(f"{path}: holds no JSON object, expected one")
+    for key, (is_good, expected) in _KEYS.items():
         if key in _OPTIONAL and key not in info:
             continue
         if key not in info:
             raise LMACError(f"{path}: the key {key!r} is missing")
         if not is_good(info[key]):
             raise LMACError(
-                f"{path}: {key}: found {shown(info[key])}, needed {needed}"
+                f"{path}: {key}: found {shown(info[key])}, expected {expected}"
             )
     for key in PROBABILITIES:
         if len(info[key]) != len(info["classes"]):
@@ -339,20 +339,20 @@ def _read_json(path):
 
 
 def _no_constant(name):
-    """Refuse what is no JSON, though Python reads it."""
-    raise ValueError(f"{name} is no JSON, null is needed")
+    """Refuse NaN and the like, which Python reads but JSON lacks."""
+    raise ValueError(f"{name} is no JSON, expected null")
 
 
 def _read_maps(path, n_bins):
-    """Mask and level of a clip, [time, freq] each, of 8 bits."""
+    """Mask and level of a clip, [time, freq] each, as uint8."""
     try:
         with np.load(path, allow_pickle=False) as maps:
             mask, level = maps["mask"], maps["level"]
     except FileNotFoundError as error:
         raise LMACError(f"{path}: no such file, a clip needs it") from error
     except KeyError as error:
-        raise LMACError(f"{path}: {error}, mask and level needed") from error
-    # EOFError: an empty file. TypeError, AttributeError: a lone array.
+        raise LMACError(f"{path}: {error}, expected mask and level") from error
+    # EOFError: an empty file. TypeError, AttributeError: a single array.
     except (
         OSError,
         ValueError,
@@ -368,31 +368,32 @@ def _read_maps(path, n_bins):
         if values.dtype != np.uint8 or values.shape != shape or not shape[0]:
             raise LMACError(
                 f"{path}: {name}: found {values.dtype} of shape "
-                f"{values.shape}, needed uint8 of [time, {shown(n_bins)}], the "
-                "same time for both"
+                f"{values.shape}, expected uint8 of [time, {shown(n_bins)}], "
+                "the same time for both"
             )
     return mask, level
 
 
 def _read_sound(folder, stem, info, embed):
-    """Address of a checked sound: a data URI, or a path from the page."""
+    """Address of a checked sound: a data URI, or a path for the page."""
     names = [f"{stem.name}.{ending}" for ending in FORMATS]
     files = [stem.with_name(name) for name in names]
     files = [file for file in files if file.exists()]
     if len(files) != 1:
         found = " and ".join(file.name for file in files) or "none"
         raise LMACError(
-            f"{stem.parent}: found {found}, needed one of {' or '.join(names)}"
+            f"{stem.parent}: found {found}, expected one of "
+            f"{' or '.join(names)}"
         )
     wav, rate = decode_audio(files[0])
     if (len(wav), rate) != (info["n_samples"], info["sample_rate"]):
         raise LMACError(
-            f"{files[0]}: found {len(wav)} samples at {rate} Hz, needed "
+            f"{files[0]}: found {len(wav)} samples at {rate} Hz, expected "
             f"{shown(info['n_samples'])} at {shown(info['sample_rate'])} Hz as "
             "in explanation.json"
         )
     if not embed:
-        # Bytes, as a name need not be UTF-8; ./, as it may hold a colon.
+        # Bytes, since a name may not be UTF-8; ./, since it may hold a colon.
         place = files[0].relative_to(folder).as_posix()
         return f"./{quote(os.fsencode(place))}"
     encoded = base64.b64encode(_vorbis(wav.numpy(), rate)).decode("ascii")
@@ -400,7 +401,7 @@ def _read_sound(folder, stem, info, embed):
 
 
 def _vorbis(wav, rate):
-    """A sound as a small file of a kind that browsers play."""
+    """A sound as a small file in a format that browsers play."""
     buffer = io.BytesIO()
     with sf.SoundFile(
         buffer, "w", rate, 1, format="OGG", subtype="VORBIS"
@@ -411,7 +412,7 @@ def _vorbis(wav, rate):
 
 
 def _spread(mask, seconds, kilohertz):
-    """Where 80 % of the mask lies: from, to in seconds, and in kHz."""
+    """Range of 80 % of the mask: from and to in seconds, then in kHz."""
     bounds = []
     for axis, size in ((1, seconds), (0, kilohertz)):
         total = np.cumsum(mask.sum(axis=axis, dtype=np.float64))
@@ -424,7 +425,7 @@ def _spread(mask, seconds, kilohertz):
 
 
 def _shrink(values):
-    """Means over the cells of a map that is small enough, rounded."""
+    """Shrink a map to the largest picture by rounded means over cells."""
     for axis, most in enumerate((MAX_FRAMES, MAX_BINS)):
         size = values.shape[axis]
         if size > most:
@@ -438,15 +439,15 @@ def _shrink(values):
 
 
 def _coarsen(values):
-    """64 steps from 0 to 252: packs well, and the eye sees no difference."""
+    """Round to 64 levels, which compress well and look the same."""
     return (values.astype(np.uint16) * 63 + 127) // 255 * 4
 
 
 def _png(values):
-    """A grey picture of [time, freq], time to the right, low notes below."""
+    """A grey picture of [time, freq]: time to the right, frequency up."""
     pixels = values.T[::-1].astype(np.uint8)
     height, width = pixels.shape
-    # Each pixel as its difference to the one before (PNG's filter 1).
+    # Each pixel as its difference from the one before (PNG's filter 1).
     rows = np.diff(pixels, axis=1, prepend=np.zeros_like(pixels[:, :1]))
     rows = np.pad(rows, ((0, 0), (1, 0)), constant_values=1)
     pack = zlib.compressobj(9, strategy=zlib.Z_FILTERED)

@@ -260,6 +260,6 @@ def check_multilabel(config, multilabel, source):
     found = bool(config.get("multilabel"))
     if found != multilabel:
         raise LMACError(
-            f"{source}: the classifier decides {kinds[found]}, but here one is "
-            f"needed that decides {kinds[multilabel]}"
+            f"{source}: the classifier decides {kinds[found]}, expected one "
+            f"that decides {kinds[multilabel]}"
         )

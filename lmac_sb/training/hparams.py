@@ -168,7 +168,7 @@ def _check_arguments(argv):
             "with -- and follow one yaml file"
         )
     if not files and "help" not in seen:
-        raise LMACError("command line: a yaml file is needed first")
+        raise LMACError("command line: expected a yaml file first")
 
 
 def _parse(argv):
@@ -191,7 +191,7 @@ def _read(file):
     if not path.is_file():
         below = sorted(path.parent.glob(f"*/{path.name}"))
         hint = f"; did you mean {below[0]}?" if below else ""
-        raise LMACError(f"{file}: no such file, a yaml file is needed{hint}")
+        raise LMACError(f"{file}: no such file, expected a yaml file{hint}")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -241,7 +241,7 @@ def _top_keys(text, place):
     except yaml.YAMLError as error:
         raise LMACError(f"{place}: is no yaml ({_one_line(error)})") from error
     if not isinstance(content, dict):
-        raise LMACError(f"{place}: holds no keys, 'key: value' is needed")
+        raise LMACError(f"{place}: holds no keys, expected 'key: value'")
     return list(content)
 
 
@@ -291,8 +291,8 @@ def _check_device(run_opts):
         device = torch.device(name or "cpu")
     except RuntimeError as error:
         raise LMACError(
-            f"device: {shown(name)} is none; cpu, cuda, cuda:0 or mps is "
-            "expected"
+            f"device: {shown(name)} is unknown, expected cpu, cuda, cuda:0 or "
+            "mps"
         ) from error
     if device.type == "cuda" and (device.index or 0) >= (
         torch.cuda.device_count()
@@ -308,11 +308,11 @@ def _check_device(run_opts):
     for key in ("precision", "eval_precision"):
         if run_opts[key] == "fp16":
             raise LMACError(
-                f"{key}: fp16 needs a GPU; fp32 or bf16 is expected on a CPU"
+                f"{key}: fp16 needs a GPU, expected fp32 or bf16 on a CPU"
             )
     if run_opts["auto_mix_prec"]:
         raise LMACError(
-            "auto_mix_prec: needs a GPU; on a CPU, --precision bf16"
+            "auto_mix_prec: needs a GPU, expected --precision bf16 on a CPU"
         )
 
 

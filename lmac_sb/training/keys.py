@@ -234,13 +234,13 @@ def check_values(values, source):
     >>> check_values({"lr": "fast"}, "x.yaml")
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: x.yaml: lr is 'fast', a number above 0 is expected
+    lmac_sb.LMACError: x.yaml: lr is 'fast', expected a number above 0
     """
     for key, value in values.items():
         kind = KEYS[key].kind if key in KEYS else None
         if kind is not None and not kind.holds(value):
             raise LMACError(
-                f"{source}: {key} is {_plain(value)}, {kind.name} is expected"
+                f"{source}: {key} is {_plain(value)}, expected {kind.name}"
             )
 
 

@@ -120,9 +120,9 @@ def listing(kind, at_least=1):
     -------
     Kind
     """
-    empty = ", not empty," if at_least else ""
+    article = "a non-empty" if at_least else "a"
     return Kind(
-        f"a list{empty} in which each item is {kind.name}",
+        f"{article} list in which each item is {kind.name}",
         lambda value: (
             isinstance(value, list)
             and len(value) >= at_least
@@ -177,7 +177,7 @@ positive = number(above=0)
 weight = number(low=0)
 share = number(low=0, high=1)
 folds = Kind(
-    "a fold's number or a list of such numbers, not empty,",
+    "the number of a fold or a non-empty list of such numbers",
     either(whole(0), listing(whole(0))).holds,
 )
 names = either(text, listing(text))

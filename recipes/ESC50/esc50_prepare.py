@@ -1,10 +1,10 @@
 """Data preparation for ESC-50 and data in its layout.
 
 Reads a folder with `audio/` and `meta/esc50.csv` (the release of ESC-50, its
-subset ESC-10, or own data in this layout; wav, flac or Ogg), or the spoken
-digits of `fsdd_prepare.py`, decodes every clip once, and writes one manifest
-per split. The data folder is only read. When asked to, ESC-50 is downloaded
-first.
+subset ESC-10, or your own wav, flac or Ogg files in this layout), or the
+spoken digits of `fsdd_prepare.py`. Decodes every clip once and writes one
+manifest per split. Nothing is written to the data folder. On request, ESC-50
+is downloaded first.
 """
 
 import csv
@@ -37,11 +37,12 @@ logger = logging.getLogger(__name__)
 ESC50_URL = (
     "https://github.com/karolpiczak/ESC-50/archive/refs/heads/master.zip"
 )
+FOLDS = {"train": (1, 2, 3), "valid": (4,), "test": (5,)}
 COLUMNS = ("filename", "fold", "target", "category")
 SUFFIXES = (".wav", ".flac", ".ogg")
-SHOWN = 10  # bad clips listed in an error
+SHOWN = 10  # number of bad clips that an error lists
 ATTEMPTS = 5
-PAUSE_S = 2.0  # before the second attempt, then longer
+PAUSE_S = 2.0  # before the second attempt; later pauses are longer
 TIMEOUT_S = 30.0
 MAX_UNPACKED_BYTES = 4 << 30  # ESC-50 takes less than 1 GB
 
@@ -49,43 +50,37 @@ MAX_UNPACKED_BYTES = 4 << 30  # ESC-50 takes less than 1 GB
 def prepare_esc50(
     data_folder,
     manifest_folder,
-    train_fold_nums=(1, 2, 3),
-    valid_fold_nums=(4,),
-    test_fold_nums=(5,),
+    folds=None,
     download=False,
     skip_bad_clips=False,
-    download_url=ESC50_URL,
     accept=None,
 ):
     """Check the data and write the manifests of the three splits.
 
-    Nothing is decoded again as long as data, folds and manifests are the
-    ones of the last call.
+    No clip is decoded again as long as data, folds and manifests are the same
+    as in the last call.
 
     Arguments
     ---------
     data_folder : str or path
-        Folder that holds `audio/` and `meta/esc50.csv`; `stems/`, where it
-        exists, holds each clip's event alone, under the clip's name; of a
-        clip of several classes, joined by a plus, a channel for each. Or the
-        Free Spoken Digit Dataset, which has `recordings/`.
+        Folder that holds `audio/` and `meta/esc50.csv`, or the Free Spoken
+        Digit Dataset, which has `recordings/`. If there is a folder `stems/`,
+        it holds the event of each clip alone, under the clip's name. For a
+        clip of several classes, joined by a plus, the stem has a channel for
+        each.
     manifest_folder : str or path
-        Where the manifests go; never inside of the data folder.
-    train_fold_nums : int or list of int
-        Folds to train on.
-    valid_fold_nums : int or list of int
-        Folds to validate on.
-    test_fold_nums : int or list of int
-        Folds to test on.
+        Folder for the manifests; never inside the data folder.
+    folds : dict
+        A fold or a list of folds for each of "train", "valid" and "test"; by
+        default [1, 2, 3], [4] and [5].
     download : bool
-        Whether to download ESC-50 when `meta/esc50.csv` is absent.
+        Whether to download ESC-50 if `meta/esc50.csv` is missing.
     skip_bad_clips : bool
-        Whether to leave clips out that cannot be used, listing them in the
-        log and in `skipped.json`, instead of stopping.
-    download_url : str
-        Address of the zip archive to download.
+        Whether to leave out unusable clips instead of stopping. They are
+        listed in the log and in `skipped.json`.
     accept : callable
-        Called with each split's entries before they are written; may raise.
+        Called with the entries of all splits before they are written; may
+        raise.
 
     Returns
     -------
@@ -95,7 +90,7 @@ def prepare_esc50(
     Raises
     ------
     LMACError
-        When data or settings cannot be used; nothing is written then.
+        If data or settings cannot be used; then nothing is written.
 
     Example
     -------
@@ -109,35 +104,11 @@ def prepare_esc50(
     if data_folder in (manifest_folder, *manifest_folder.parents):
         raise LMACError(
             f"manifest_folder {manifest_folder}: lies in the data folder, "
-            "which is only read; a folder outside of it is needed"
+            "which is only read; expected a folder outside it"
         )
-    digits = digits_table(data_folder)
-    audio = data_folder / ("audio" if digits is None else RECORDINGS)
-    table = audio if digits else data_folder / "meta" / "esc50.csv"
-    if digits is None and not table.is_file():
-        if not download:
-            raise LMACError(
-                f"{table}: not found; data_folder must be the folder that "
-                "holds audio/ and meta/esc50.csv, or the recordings/ of the "
-                "Free Spoken Digit Dataset. To download ESC-50 there, "
-                "ask for it with `download: True` in the yaml or "
-                "`--download True`"
-            )
-        download_esc50(data_folder, download_url)
-    try:
-        csv_bytes = digits or table.read_bytes()
-    except OSError as error:
-        raise LMACError(f"{table}: cannot be read ({error})") from error
+    table, csv_bytes, audio = _find_table(data_folder, download)
     rows = _read_table(table, csv_bytes)
-    folds = _check_folds(
-        {
-            "train": train_fold_nums,
-            "valid": valid_fold_nums,
-            "test": test_fold_nums,
-        },
-        {row["fold"] for row in rows},
-        table,
-    )
+    folds = _check_folds(folds or FOLDS, {row["fold"] for row in rows}, table)
     clips = _locate(rows, folds, audio)
     content_hash = _content_hash(csv_bytes, folds, skip_bad_clips, clips)
     state = {"content_hash": content_hash, "folds": folds}
@@ -162,24 +133,47 @@ def prepare_esc50(
     return {split: str(paths[split]) for split in folds}
 
 
-def download_esc50(data_folder, url=ESC50_URL):
+def _find_table(data_folder, download):
+    """Path and content of the table of clips, and the folder of their files."""
+    digits = digits_table(data_folder)
+    if digits is not None:
+        recordings = data_folder / RECORDINGS
+        return recordings, digits, recordings
+    table = data_folder / "meta" / "esc50.csv"
+    if not table.is_file():
+        if not download:
+            raise LMACError(
+                f"{table}: not found; data_folder must be the folder that "
+                "holds audio/ and meta/esc50.csv, or the recordings/ of the "
+                "Free Spoken Digit Dataset. To download ESC-50 there, "
+                "ask for it with `download: True` in the yaml or "
+                "`--download True`"
+            )
+        download_esc50(data_folder)
+    try:
+        return table, table.read_bytes(), data_folder / "audio"
+    except OSError as error:
+        raise LMACError(f"{table}: cannot be read ({error})") from error
+
+
+def download_esc50(data_folder, url=None):
     """Download ESC-50 and put it at the data folder in one step.
 
-    An interrupted download stays beside the folder, as `<name>.part.zip`,
-    and is resumed by the next call. Nothing else is left by a failure.
+    An interrupted download stays next to the folder, as `<name>.part.zip`,
+    and the next call resumes it. A failure leaves nothing else behind.
 
     Arguments
     ---------
     data_folder : str or path
-        Where the data will be; must not exist yet, or be empty.
+        Folder for the data; must not exist yet, or be empty.
     url : str
         Address of a zip archive that holds `audio/` and `meta/esc50.csv`,
-        at its top or in its top folder.
+        at its top level or in one folder; by default `ESC50_URL`.
 
     Raises
     ------
     LMACError
-        When the folder is in use, or the archive cannot be had or used.
+        If the folder is in use, or the archive cannot be downloaded or used.
 
     Example
     -------
@@ -189,8 +183,9 @@ def download_esc50(data_folder, url=ESC50_URL):
     lmac_sb.LMACError: ftp://127.0.0.1/master.zip: ...
     """
     target = Path(data_folder).resolve()
+    url = url or ESC50_URL
     if not str(url).startswith(("http://", "https://")):
-        raise LMACError(f"{url}: an address with http:// or https:// is needed")
+        raise LMACError(f"{url}: expected an address with http:// or https://")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise LMACError(
             f"{target}: exists and is not an empty folder, but has no "
@@ -220,7 +215,25 @@ def download_esc50(data_folder, url=ESC50_URL):
 
 
 def _read_table(table, content):
-    """The csv's rows in their order, checked."""
+    """The rows of the csv in order, checked."""
+    seen = {}
+    checked = []
+    for line, row in _parse_csv(table, content):
+        place = f"{table}, line {line}"
+        clip = _check_row(row, place)
+        if clip["id"] in seen:
+            raise LMACError(
+                f"{place}: filename {shown(clip['filename'])} gives the clip "
+                f"{shown(clip['id'])}, as does line {seen[clip['id']]}; each "
+                "clip may occur once"
+            )
+        seen[clip["id"]] = line
+        checked.append(clip)
+    return checked
+
+
+def _parse_csv(table, content):
+    """Line number and fields of each row, with the expected columns."""
     try:
         text = content.decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
@@ -233,48 +246,39 @@ def _read_table(table, content):
     for column in COLUMNS:
         if column not in found:
             raise LMACError(
-                f"{table}: has no column {column!r}, found {shown(found)}; "
-                f"needed {', '.join(COLUMNS)}"
+                f"{table}: has no column {column!r}, found {shown(found)}, "
+                f"expected {', '.join(COLUMNS)}"
             )
     if not rows:
-        raise LMACError(f"{table}: has a header and no clips")
-    seen = {}
-    checked = []
-    for line, row in rows:
-        place = f"{table}, line {line}"
-        if None in row or None in row.values():
-            raise LMACError(
-                f"{place}: needs {len(found)} fields, as the header has"
-            )
-        filename, clip_id = row["filename"], Path(row["filename"]).stem
-        _check_filename(filename, place)
-        if clip_id in seen:
-            raise LMACError(
-                f"{place}: filename {shown(filename)} gives the clip "
-                f"{shown(clip_id)}, as line {seen[clip_id]} does; each may "
-                "occur once"
-            )
-        seen[clip_id] = line
-        if not row["fold"].strip().isdecimal() or len(row["fold"]) > 9:
-            raise LMACError(
-                f"{place}: fold is {shown(row['fold'])}, needed a whole number"
-            )
-        if not row["category"].strip() or not row["category"].isprintable():
-            found = shown(row["category"]) if row["category"] else "empty"
-            raise LMACError(f"{place}: category is {found}, needed a name")
-        checked.append(
-            {
-                "id": clip_id,
-                "filename": filename,
-                "fold": int(row["fold"]),
-                "category": row["category"].strip(),
-            }
+        raise LMACError(f"{table}: has a header but no clips")
+    return rows
+
+
+def _check_row(row, place):
+    """The clip that a row describes."""
+    if None in row or None in row.values():
+        n_fields = sum(key is not None for key in row)
+        raise LMACError(
+            f"{place}: expected {n_fields} fields, as in the header"
         )
-    return checked
+    _check_filename(row["filename"], place)
+    if not row["fold"].strip().isdecimal() or len(row["fold"]) > 9:
+        raise LMACError(
+            f"{place}: fold is {shown(row['fold'])}, expected a whole number"
+        )
+    if not row["category"].strip() or not row["category"].isprintable():
+        found = shown(row["category"]) if row["category"] else "empty"
+        raise LMACError(f"{place}: category is {found}, expected a name")
+    return {
+        "id": Path(row["filename"]).stem,
+        "filename": row["filename"],
+        "fold": int(row["fold"]),
+        "category": row["category"].strip(),
+    }
 
 
 def _check_filename(filename, place):
-    """A plain name, as ids become names of folders and files later on."""
+    """Refuse all but plain names: ids become names of folders and files."""
     plain = (
         filename
         and not filename.startswith(".")
@@ -288,7 +292,7 @@ def _check_filename(filename, place):
 
 
 def _check_folds(asked, present, table):
-    """The folds of each split as lists: known, and used only once."""
+    """The folds of each split as lists; each must exist and be used once."""
     folds = {}
     used = {}
     for split, nums in asked.items():
@@ -299,10 +303,10 @@ def _check_folds(asked, present, table):
             isinstance(num, bool) or not isinstance(num, int) for num in nums
         ):
             raise LMACError(
-                f"{key}: found {nums!r}, needed a fold or a list of folds"
+                f"{key}: found {nums!r}, expected a fold or a list of folds"
             )
         if not nums:
-            raise LMACError(f"{key}: is empty, at least one fold is needed")
+            raise LMACError(f"{key}: is empty, expected at least one fold")
         for num in nums:
             if num not in present:
                 raise LMACError(
@@ -320,10 +324,10 @@ def _check_folds(asked, present, table):
 
 
 def _locate(rows, folds, audio):
-    """The clips of the chosen folds, with their files (None: not there)."""
+    """The clips of the chosen folds, with their files (None if missing)."""
     stems = audio.with_name("stems")
     if not audio.is_dir():
-        raise LMACError(f"{audio}: no such folder, the clips are needed there")
+        raise LMACError(f"{audio}: no such folder, expected the clips there")
     audio_names = set(os.listdir(audio))
     stem_names = set(os.listdir(stems)) if stems.is_dir() else set()
     chosen = {num for nums in folds.values() for num in nums}
@@ -345,7 +349,7 @@ def _locate(rows, folds, audio):
 
 
 def _content_hash(csv_bytes, folds, skip_bad_clips, clips):
-    """SHA-256 over all that the manifests depend on."""
+    """SHA-256 of everything that the manifests depend on."""
     files = []
     for clip in clips:
         for path in (clip["wav"], clip["stem"]):
@@ -388,22 +392,22 @@ def _check_clips(clips, folds, data_folder, skip_bad_clips):
     if bad and not skip_bad_clips:
         raise LMACError(
             _list_bad(bad, len(clips), data_folder)
-            + "\nMend them, or leave them out with `skip_bad_clips: True`"
+            + "\nRepair them, or leave them out with `skip_bad_clips: True`"
         )
     _check_classes(entries, data_folder)
     return {**entries, "skipped": bad}
 
 
 def _check_clip(clip):
-    """The manifest's entry of a clip, or an error with what is wrong."""
+    """The manifest's entry for a clip, or an error that says what is wrong."""
     if clip["wav"] is None:
         raise LMACError(f"{clip['filename']}: no such file in audio/")
     wav, sample_rate = decode_audio(clip["wav"])
     duration = len(wav) / sample_rate
     if duration < MIN_LENGTH_S:
         raise LMACError(
-            f"{clip['wav']}: {duration:.4f} s long, at least {MIN_LENGTH_S} "
-            "s are needed"
+            f"{clip['wav']}: {duration:.4f} s long, expected at least "
+            f"{MIN_LENGTH_S} s"
         )
     if not wav.any():
         raise LMACError(f"{clip['wav']}: is silent")
@@ -420,14 +424,14 @@ def _check_clip(clip):
         if (len(stem), stem_rate) != (len(wav), sample_rate):
             raise LMACError(
                 f"{clip['stem']}: {len(stem)} samples at {stem_rate} Hz, "
-                f"needed {len(wav)} at {sample_rate} Hz, as in its clip"
+                f"expected {len(wav)} at {sample_rate} Hz, as in its clip"
             )
         entry["stem"] = clip["stem"]
     return entry
 
 
 def _list_bad(bad, total, data_folder, shown=SHOWN):
-    """The message on bad clips."""
+    """The message that lists unusable clips."""
     lines = [f"{data_folder}: {len(bad)} of {total} clips cannot be used"]
     lines += [f"  {clip['reason']}" for clip in bad[:shown]]
     if len(bad) > shown:
@@ -436,7 +440,7 @@ def _list_bad(bad, total, data_folder, shown=SHOWN):
 
 
 def _check_classes(entries, data_folder):
-    """No split may be empty, or have classes that training lacks."""
+    """Refuse an empty split, and classes that the train folds lack."""
     classes = {}
     for split, clips in entries.items():
         if not clips:
@@ -470,7 +474,7 @@ def _write_all(paths, contents, summary, state):
 
 
 def _write_json(path, content):
-    """Write in one step; return the SHA-256 of what was written."""
+    """Write a file in one step; return its SHA-256."""
     data = (json.dumps(content, indent=2) + "\n").encode()
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -482,7 +486,7 @@ def _write_json(path, content):
 
 
 def _fetch(url, part):
-    """Download to `part`, from where it ends, in several attempts."""
+    """Download to `part`, resuming it, in several attempts."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             if _fetch_once(url, part):
@@ -514,8 +518,8 @@ def _fetch_once(url, part):
         if error.code != 416 or not offset:
             raise
         if error.headers.get("Content-Range") == f"bytes */{offset}":
-            return True  # all of it had been received
-        part.unlink()  # of another archive, or too long
+            return True  # it was already complete
+        part.unlink()  # part of another archive, or too long
         return _fetch_once(url, part)
     with response:
         total = response.headers.get("Content-Length")
@@ -527,7 +531,7 @@ def _fetch_once(url, part):
                 part.unlink()
                 raise OSError(f"the server sent another range, {given!r}")
             total = None if total is None else total + offset
-        # A server that ignores the range sends all of it again.
+        # A server that ignores the range sends the whole archive again.
         with open(part, "ab" if resumed else "wb") as file:
             shutil.copyfileobj(response, file, 1 << 18)
     return total is None or part.stat().st_size == total
@@ -540,12 +544,12 @@ def _install(part, unpacked, target):
         os.rename(_unpack(part, unpacked), target)
     except (
         EOFError,
-        RuntimeError,  # of zipfile: a way of packing that it does not know
+        RuntimeError,  # from zipfile: an unknown method of compression
         ValueError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        part.unlink()  # it is complete and wrong: nothing to resume
+        part.unlink()  # complete but wrong: there is nothing to resume
         raise LMACError(
             f"what was received is not usable and was removed: {error}"
         ) from error
@@ -571,7 +575,7 @@ def _unpack(part, unpacked):
 
 
 def _check_members(archive):
-    """Refuse members that leave the folder, and an absurd size."""
+    """Refuse members that would leave the folder, and a huge archive."""
     total = 0
     for member in archive.infolist():
         # Some archives have Windows' separators.
@@ -593,6 +597,6 @@ def _check_members(archive):
         total += member.file_size
     if total > MAX_UNPACKED_BYTES:
         raise LMACError(
-            f"it unpacks to {total} bytes, at most {MAX_UNPACKED_BYTES} are "
-            "expected"
+            f"it unpacks to {total} bytes, expected at most "
+            f"{MAX_UNPACKED_BYTES}"
         )

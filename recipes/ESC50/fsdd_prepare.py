@@ -1,8 +1,8 @@
 """The Free Spoken Digit Dataset, as a table like that of ESC-50.
 
 https://github.com/Jakobovski/free-spoken-digit-dataset holds one folder of
-recordings, whose names tell the digit, the speaker and a count, such as
-``recordings/7_jackson_32.wav``. Its own test split are the counts 0 to 4.
+recordings, whose names consist of the digit, the speaker and a count, such as
+``recordings/7_jackson_32.wav``. Its own test split is the counts 0 to 4.
 """
 
 import os
@@ -21,8 +21,8 @@ NAME = re.compile(r"([0-9])_([A-Za-z]+)_([0-9]+)\.(wav|flac|ogg)")
 def digits_table(data_folder):
     """Table of all recordings, with a fold for each.
 
-    Fold 5 is the data's own test split, counts 0 to 4; fold 4 holds the
-    counts 5 to 9; the others go to the folds 1 to 3 by turns.
+    Fold 5 is the data's own test split, counts 0 to 4. Fold 4 holds the counts
+    5 to 9. The others go to folds 1 to 3 in turn.
 
     Arguments
     ---------
@@ -32,13 +32,13 @@ def digits_table(data_folder):
     Returns
     -------
     bytes or None
-        A csv table with the columns of ESC-50's; None when the folder holds
+        A csv table with the columns of ESC-50's table; None if the folder has
         no `recordings/`, or a table of its own.
 
     Raises
     ------
     LMACError
-        If a file in `recordings/` has another form of name.
+        If the name of a file in `recordings/` has another form.
 
     Example
     -------
@@ -60,8 +60,8 @@ def digits_table(data_folder):
         found = NAME.fullmatch(name)
         if found is None:
             raise LMACError(
-                f"{recordings / name}: is no recording of a digit, a name "
-                "such as 7_jackson_32.wav is needed"
+                f"{recordings / name}: is no recording of a digit, expected a "
+                "name such as 7_jackson_32.wav"
             )
         digit, count = int(found[1]), int(found[3])
         fold = 5 if count < 5 else 4 if count < 10 else 1 + count % 3

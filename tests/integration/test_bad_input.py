@@ -186,7 +186,7 @@ def test_no_data(recipe, tiny, tmp_path, make):
     ],
 )
 def test_folds(recipe, tiny, tmp_path, folds, parts):
-    """Out of range or used twice (defects 14 and 15)."""
+    """Folds that do not exist or are used twice stop the run."""
     done = recipe.main(
         "train_lmac",
         "lmac.yaml",
@@ -199,7 +199,7 @@ def test_folds(recipe, tiny, tmp_path, folds, parts):
 
 
 def test_bad_clips_are_skipped_when_asked(recipe, tiny, data, tmp_path):
-    """The run goes on, and lists them (defect 17)."""
+    """The run continues, and lists the unusable clips."""
     truncated = clip(data, 1)
     truncated_clip(data)
     silent = sorted((data / "audio").glob("2-*.wav"))[3]
@@ -248,7 +248,7 @@ def test_class_without_training_clips(recipe, tiny, data, tmp_path):
 def test_classes_that_the_classifier_does_not_know(
     recipe, tiny, data, classifier, tmp_path
 ):
-    """Both sides are named (defect 13)."""
+    """The message names the classes on both sides."""
     path = data / "meta" / "esc50.csv"
     path.write_text(path.read_text().replace("trill", "whale"))
     done = recipe.main(

@@ -84,7 +84,7 @@ def test_same_weights(two, one):
 
 
 def test_one_line_an_epoch(two):
-    """The second process prints nothing (defect 47)."""
+    """Only the first process prints."""
     lines = (two / "console.txt").read_text().splitlines()
     assert [s.split(" | ")[0] for s in lines if s.startswith("epoch")] == [
         "epoch 1",

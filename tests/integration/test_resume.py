@@ -95,7 +95,7 @@ def test_two_interruptions(
 
 
 def test_resumed_after_damage(recipe, noisy, whole, helpers, tmp_path):
-    """A newest checkpoint that is cut is passed over (defect 40)."""
+    """If the newest checkpoint is truncated, the run resumes from another."""
     short = {**noisy, "output_folder": tmp_path}
     done = recipe.main("train_lmac", "lmac.yaml", **short)
     assert done.code == 0, done.err

@@ -27,7 +27,7 @@ def test_model_folder(classifier, tmp_path):
         "classifier": torch.nn.Linear(256, 10),
     }
     config = load_classifier(folder, modules, labels, tmp_path)
-    # Sorted, so that the folds do not change a class's index (defect 13).
+    # Sorted, so that the index of a class does not depend on the folds.
     assert [labels.ind2lab[i] for i in range(10)] == sorted(CLASSES)
     assert config["frontend"]["sample_rate"] == 16000
     results = config["results"]

@@ -53,7 +53,7 @@ def test_results_by_clip(lmac_run, helpers):
 
 
 def test_ones_explain_nothing(lmac_run, helpers):
-    """A mask of ones keeps the logits exactly (defects 9 to 11)."""
+    """A mask of ones keeps the logits exactly."""
     for row in helpers.read_rows(lmac_run):
         if row["method"] == "ones":
             assert (row["AI"], row["AD"], row["AG"]) == (0, 0, 0)
@@ -88,7 +88,7 @@ def test_summary(lmac_run, helpers):
 
 
 def test_best_checkpoint_is_tested(lmac_run):
-    """The one with the smallest validation loss (defect 2)."""
+    """The tested checkpoint is the one with the smallest validation loss."""
     losses = logged(lmac_run, "valid loss")
     assert len(losses) == 2
     best = best_checkpoint(lmac_run / "save", "loss")
@@ -100,7 +100,7 @@ def test_best_checkpoint_is_tested(lmac_run):
 
 
 def test_log_has_all_figures(lmac_run):
-    """Terms and metrics of validation, and the test's (defect 27)."""
+    """The log holds terms and metrics of validation and test."""
     text = (lmac_run / "train_log.txt").read_text()
     for name in ("loss", "l_in", "l_out", "l1", "tv", *METRICS):
         assert len(logged(lmac_run, f"valid {name}")) == 2, name
@@ -124,7 +124,7 @@ def test_console_is_short(lmac_run):
 
 @pytest.mark.parametrize("part", ["epoch_001", "epoch_002", "test"])
 def test_interpretations(lmac_run, part):
-    """One folder a clip: mono sounds of its length, a picture (defect 30)."""
+    """Each clip gets a folder with mono sounds of its length and a picture."""
     folders = list((lmac_run / "interpretations" / part).iterdir())
     assert len(folders) == 1
     sounds = {}
@@ -158,14 +158,14 @@ def finetuned(once, recipe, tiny, scenes, lmac_run, helpers):
             **{**tiny, "number_of_epochs": 1, "lr": 1e-9},
         )
         assert done.code == 0, done.err
-        # The first stage's folder is only read (defect 1).
+        # Fine-tuning must not change the first stage's folder.
         assert helpers.digest(lmac_run) == before
 
     return once("finetuned", make)
 
 
 def test_finetuning_trains(finetuned):
-    """More than zero steps, in a folder of its own (defect 1)."""
+    """Fine-tuning makes more than zero steps, in its own folder."""
     checkpoint = best_checkpoint(finetuned / "save", "loss")
     brain = (checkpoint.path / "brain.ckpt").read_text()
     assert "optimizer_step: 4" in brain
@@ -197,7 +197,7 @@ def test_share_of_gated_clips_is_logged(finetuned):
 
 
 def test_finetuning_in_the_same_folder(recipe, tiny, lmac_run, helpers):
-    """Refused, and the first stage is whole after it (defect 1)."""
+    """The run is refused, and the first stage stays intact."""
     before = helpers.digest(lmac_run)
     done = recipe.main(
         "train_lmac",
@@ -215,7 +215,7 @@ def test_finetuning_in_the_same_folder(recipe, tiny, lmac_run, helpers):
 def test_finetuning_from_another_decoder(
     recipe, tiny, scenes, finetuned, tmp_path
 ):
-    """The folder's own checkpoints do not override it (defect 1)."""
+    """Checkpoints in the folder do not replace the pretrained decoder."""
     weights = best_checkpoint(finetuned / "save", "loss").paramfiles["decoder"]
     state = torch.load(weights)
     state = {name: value * 1.01 for name, value in state.items()}
@@ -315,7 +315,7 @@ def test_classifier_stays_as_it_was(
 def test_read_only_data_folder(
     recipe, tiny, scenes, helpers, tmp_path, monkeypatch
 ):
-    """Data is only read: manifests go to the output (defect 16)."""
+    """Manifests go to the output folder; the data folder is only read."""
     data = tmp_path / "data"
     shutil.copytree(scenes, data)
     before = helpers.digest(data)
@@ -380,7 +380,7 @@ def mixed_data(tmp_path_factory):
 
 
 def test_clips_of_any_length(recipe, tiny, mixed_data, tmp_path, helpers):
-    """Both scripts, each clip at its own length (defect 8)."""
+    """Both scripts work with clips of different lengths."""
     common = {"data_folder": mixed_data, "n_classes": 2}
     done = recipe.main(
         "train_classifier",

@@ -213,7 +213,7 @@ def test_the_wrong_kind_of_classifier(
             classifier_folder=model / "model",
         )
         assert done.code == 1
-        assert f"needed that decides {kind}" in done.err
+        assert f"expected one that decides {kind}" in done.err
         assert not list(tmp_path.rglob("experiment.json"))
 
 

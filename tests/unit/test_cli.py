@@ -302,14 +302,14 @@ def test_trust_is_asked_for(explain, bundle, sounds, tmp_path, monkeypatch):
 
 
 def test_report(explain, sounds, tmp_path, capsys):
-    """The page of what `explain` wrote; the sounds in it or beside it."""
+    """The page of what `explain` wrote; the sounds embedded or linked."""
     explain(write(tmp_path / "clip_q.wav", sounds[0]))
     page = tmp_path / "out" / "report.html"
     assert run("report", tmp_path / "out") == 0
     assert capsys.readouterr().out == f"report: {page}\n"
     assert "clip_q" in page.read_text(encoding="utf-8")
     size = page.stat().st_size
-    assert run("report", tmp_path / "out", "--beside") == 0
+    assert run("report", tmp_path / "out", "--link-sounds") == 0
     assert page.stat().st_size < size
     assert run("report", tmp_path / "gone") == 1
     assert "gone: no such folder" in capsys.readouterr().err
@@ -340,7 +340,12 @@ def test_export(run_folder, tmp_path, capsys, monkeypatch):
 def test_doctor(capsys, monkeypatch):
     assert run("doctor") == 0
     out = capsys.readouterr().out
-    for word in ("torch ", "speechbrain ", "wav, flac, ogg", "all is well"):
+    for word in (
+        "torch ",
+        "speechbrain ",
+        "wav, flac, ogg",
+        "all checks passed",
+    ):
         assert word in out
 
     def fail():
@@ -351,7 +356,7 @@ def test_doctor(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "audio        FAILED: RuntimeError: no sound card" in out
     assert "interpretation + residual = input" in out
-    assert "all is well" not in out
+    assert "all checks passed" not in out
 
 
 @pytest.mark.parametrize("command", [[], ["explain"], ["report"], ["export"]])

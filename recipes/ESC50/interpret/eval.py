@@ -68,8 +68,10 @@ def prepare(claim, hparams, interpreter):
         dict(read_entries(manifest)),
         interpreter.sample_rate,
         hparams["seed"],
-        hparams["wham_folder"],
-        hparams["speech_folder"],
+        {
+            "wham_folder": hparams["wham_folder"],
+            "speech_folder": hparams["speech_folder"],
+        },
         NOISE_PARTS[split],
     )
     return dataset, settings, read_regions(data_folder)

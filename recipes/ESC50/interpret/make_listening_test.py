@@ -46,8 +46,10 @@ def prepare(claim, hparams, interpreter):
         dict(read_entries(manifest_folder / "test.json")),
         interpreter.sample_rate,
         hparams["seed"],
-        hparams["wham_folder"],
-        hparams["speech_folder"],
+        {
+            "wham_folder": hparams["wham_folder"],
+            "speech_folder": hparams["speech_folder"],
+        },
     )
     return dataset, settings
 

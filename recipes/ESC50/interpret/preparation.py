@@ -1,8 +1,8 @@
-"""The clips of a run: made or found, listed, and part of what the run is."""
+"""Make or find the clips of a run, and write their manifests."""
 
 from pathlib import Path
 
-from esc50_prepare import prepare_esc50
+from esc50_prepare import FOLDS, prepare_esc50
 
 from lmac_sb.data.scenes import make_scenes
 from lmac_sb.training.identity import data_identity, recordings
@@ -18,8 +18,9 @@ def prepare_clips(
 ):
     """Write the manifests, unless the folder belongs to a run on other data.
 
-    Without a data_folder scenes of so many events are made; `options` are those
-    of `prepare_esc50`. Returns the folder of the data.
+    Without a data_folder, scenes with these numbers of events are made.
+    `options` are those of `prepare_esc50`, but with a key of the yaml files,
+    such as `train_fold_nums`, for each split. Returns the data folder.
     """
     if data_folder is None:
         data_folder = scenes_folder
@@ -33,7 +34,13 @@ def prepare_clips(
         """Compare the data before the manifests are written."""
         claim.check(data=data_identity(splits, data_folder))
 
-    manifests = prepare_esc50(data_folder, accept=accept, **options)
-    if "data" not in claim.identity:  # the manifests are those of before
+    folds = {
+        split: options.pop(f"{split}_fold_nums", default)
+        for split, default in FOLDS.items()
+    }
+    manifests = prepare_esc50(
+        data_folder, folds=folds, accept=accept, **options
+    )
+    if "data" not in claim.identity:  # the earlier manifests are still valid
         accept(manifests)
     return Path(data_folder)

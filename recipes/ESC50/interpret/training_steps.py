@@ -138,7 +138,7 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
     Of data of the user's own the error says the command to run instead.
     """
     if source is None:
-        raise LMACError("classifier_folder: null, a classifier is needed")
+        raise LMACError("classifier_folder: null, expected a classifier")
     if recipe is None or not is_local(source) or Path(source).is_dir():
         return
     folder = Path(source)

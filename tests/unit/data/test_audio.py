@@ -137,7 +137,7 @@ def test_not_finite(tmp_path, value):
 
 
 def test_peak_is_the_absolute_one():
-    """Defect 32: a negative peak counts, inversion only flips the sign."""
+    """The peak is absolute: inverting the input only flips the sign."""
     wav = torch.tensor([[0.1, -0.4, 0.2], [0.5, 0.25, -0.1]])
     out = normalize_peak(wav)
     assert torch.allclose(
@@ -147,7 +147,7 @@ def test_peak_is_the_absolute_one():
 
 
 def test_silence_stays_silence():
-    """Defect 4: no NaN from silence, also beside a loud batch mate."""
+    """Silence gives no NaN, even next to a loud clip in the batch."""
     wav = torch.stack([torch.zeros(8), torch.full((8,), 0.5)])
     assert torch.equal(
         normalize_peak(wav), torch.stack([torch.zeros(8), torch.ones(8)])
@@ -166,7 +166,7 @@ def test_fit_length_over_the_last_axis():
 
 @pytest.mark.parametrize("length_s", [None, 0.25, 1.0])
 def test_file_and_memory_agree(tmp_path, length_s):
-    """Defect 12: inference and training hear the same signal."""
+    """Inference and training get the same signal."""
     wav = 0.3 * np.random.default_rng(0).uniform(-1, 1, (22050, 2))
     path = write(tmp_path / "x.wav", wav, 44100, subtype="FLOAT")
     preprocess = Preprocessor(RATE, length_s)

@@ -233,7 +233,7 @@ def test_noise_changes_with_epoch(recordings, noise_folder):
 
 
 def test_clean_is_at_its_gain_in_the_mixture(recordings, noise_folder):
-    """Mixture less clean is the noise, at the stated ratio (defect 25)."""
+    """Mixture minus clean is the noise, at the stated ratio."""
     quiet = make_dataset(recordings, Preprocessor(RATE), encoder("dog"))
     dataset = noisy(recordings, noise_folder, None)
     for place in (0, 5, 20):
@@ -346,7 +346,7 @@ def write_manifests(folder, **classes):
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_unknown_class(tmp_path, split):
-    """The message names the classes on both sides (defect 13)."""
+    """The message names the classes on both sides."""
     write_manifests(tmp_path, **{split: ["dog", "whale"]})
     with pytest.raises(LMACError) as caught:
         check_labels(tmp_path, encoder("dog", "rain"), "my/model")

@@ -59,7 +59,7 @@ def test_ratio(folder, snr_db, gain):
 
 
 def test_clean_has_the_gain_that_it_has_in_the_mixture(folder):
-    """Defect 25: mixture less clean is the noise alone, nothing of the clip."""
+    """Mixture minus clean is the noise alone, with nothing of the clip."""
     wav = clip()
     mixture, clean = NoiseMixer(folder, "tr", RATE)(wav, "a")
     assert mixture.abs().max() == pytest.approx(1.0)
@@ -79,7 +79,7 @@ def test_clean_has_the_gain_that_it_has_in_the_mixture(folder):
 
 
 def test_result_depends_on_id_and_epoch_alone(folder):
-    """Defect 20: no order of visits, no global state, no process plays in."""
+    """Noise depends on no order of visits, global state or process."""
     wav = clip()
     mixer = NoiseMixer(folder, "cv", RATE, seed=7)
     first = {name: mixer(wav, name)[0] for name in "abc"}
@@ -117,7 +117,7 @@ def test_other_process(folder):
 
 
 def test_order_of_listing_plays_no_part(folder, monkeypatch):
-    """Defect 20: the file system's order does not choose the noise."""
+    """Noise does not depend on the order of files in the file system."""
     wav = clip()
     wanted = NoiseMixer(folder, "tr", RATE)(wav, "a")[0]
     names = os.listdir(folder / "tr")
@@ -127,7 +127,7 @@ def test_order_of_listing_plays_no_part(folder, monkeypatch):
 
 
 def test_splits_are_apart(folder):
-    """Defect 19: each stage hears its own split's files alone."""
+    """Each split uses only the files of its own part."""
     for split in ("tr", "cv", "tt"):
         files = NoiseMixer(folder, split, RATE).files
         assert [os.path.dirname(path) for path in files] == [
@@ -136,7 +136,7 @@ def test_splits_are_apart(folder):
 
 
 def test_all_of_a_file_is_used(tmp_path):
-    """Defect 23: excerpts start anywhere, up to the file's last sample."""
+    """Excerpts may start anywhere and reach the last sample of a file."""
     ramp = np.linspace(0.1, 0.9, 2 * RATE)
     write(tmp_path, "tr/ramp.wav", ramp)
     mixer = NoiseMixer(tmp_path, "tr", RATE)
@@ -175,7 +175,7 @@ def test_short_file_repeats(tmp_path):
 
 
 def test_silent_excerpts_are_drawn_again(tmp_path):
-    """Defect 22: a file that is half silent gives noise, never NaN."""
+    """A file that is half silent gives noise, never NaN."""
     wav = np.zeros(40 * RATE)
     wav[20 * RATE :] = np.random.default_rng(0).normal(0, 0.1, 20 * RATE)
     write(tmp_path, "tr/n.wav", wav)
@@ -201,7 +201,7 @@ def test_quiet_noise_is_used(tmp_path):
 
 
 def test_silent_clip(folder):
-    """Defect 22: a silent clip comes back as it is."""
+    """A silent clip comes back unchanged."""
     mixture, clean = NoiseMixer(folder, "tr", RATE)(torch.zeros(800), "a")
     assert torch.equal(mixture, torch.zeros(800))
     assert torch.equal(clean, torch.zeros(800))

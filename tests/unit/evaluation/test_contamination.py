@@ -90,7 +90,8 @@ def settings_of(data, specs=SPECS, **more):
         "wham_folder": folder / "noise",
         "speech_folder": folder / "LJ",
     }
-    return make_settings(specs, entries, RATE, **{**folders, **more})
+    folders.update(more.pop("folders", {}))
+    return make_settings(specs, entries, RATE, folders=folders, **more)
 
 
 def hash_all(folder, entries, reverse=False):
@@ -129,7 +130,7 @@ def measured_snr(mixture, clean):
     "kind", ["noise", "white", "speech", "mixture", "same-class mixture"]
 )
 def test_ratio_peak_and_clean_part(data, kind, snr_db):
-    """Stated ratio, common peak of one, clean part at its gain (defect 25)."""
+    """Mixtures have the stated ratio and a peak of one; clean has its gain."""
     (setting,) = settings_of(data, [f"{kind} {snr_db} dB"])
     wav = clip()
     mixture, clean = setting(wav, "4-41101-A-41")
@@ -173,7 +174,7 @@ def test_paper_form(data, kind, weights):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_polarity_plays_no_part_in_the_level(data, spec):
-    """Defect 32: the peak is that of the absolute value."""
+    """The peak is the largest absolute value, also of a negative sample."""
     (setting,) = settings_of(data, [spec])
     wav = torch.rand(RATE) - 1  # its peaks are negative
     wav /= wav.abs().max()
@@ -183,7 +184,7 @@ def test_polarity_plays_no_part_in_the_level(data, spec):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_silent_clip(data, spec):
-    """Defect 22: a silent clip comes back as it is, as new tensors."""
+    """A silent clip comes back unchanged, as new tensors, and not as NaN."""
     (setting,) = settings_of(data, [spec])
     wav = torch.zeros(800)
     pair = setting(wav, "4-1101-A-1")
@@ -222,7 +223,7 @@ def test_clean():
 
 
 def test_visits_process_and_threads_play_no_part(data):
-    """Defect 20: to the bit, in any order, process, and number of threads."""
+    """Any order, process and number of threads gives the same bits."""
     folder, entries = data
     here = hash_all(folder, entries)
     assert len(set(here.values())) == len(here) == 10 * 12
@@ -340,7 +341,7 @@ def second_of(setting, entries, clip_id):
 
 @pytest.mark.parametrize("classes", ["other", "same", "any"])
 def test_second_clip(data, classes):
-    """Defect 21: never the clip, nor its recording; the class as asked."""
+    """A second clip has another recording, and the requested class."""
     entries = data[1]
     name = {"other": "", "same": "same-class ", "any": "any-class "}[classes]
     recordings = {clip_id: clip_id.split("-")[1] for clip_id in entries}
@@ -380,7 +381,7 @@ def ramp_places(tmp_path, seconds):
 
 
 def test_long_sounds_are_cut_at_a_drawn_place(tmp_path):
-    """Excerpts start anywhere, up to the last sample (defect 23)."""
+    """Excerpts may start anywhere and reach the last sample."""
     starts = []
     for noise in ramp_places(tmp_path, 2.0):
         # On the ramp, the quotient of the ends tells the place.
@@ -431,7 +432,7 @@ def test_speech_folder_is_searched_in_a_fixed_order(tmp_path, monkeypatch):
 
 
 def test_silent_sounds_are_drawn_again(tmp_path):
-    """Defect 22: neither NaN nor a clip without its second sound."""
+    """A silent excerpt is drawn again: it gives neither NaN nor a clean clip."""
     loud = np.random.default_rng(0).normal(0, 0.1, RATE)
     write(tmp_path / "half.wav", np.concatenate([0 * loud, 0 * loud, loud]))
     write(tmp_path / "none.wav", 0 * loud)
@@ -447,7 +448,7 @@ def test_silent_sounds_are_drawn_again(tmp_path):
     [
         (np.full(2 * RATE, 1e-7), "all silent"),
         (np.full(2 * RATE, np.nan), "NaN"),
-        (np.ones(RATE // 20), "0.0500 s long, at least 0.1 s"),
+        (np.ones(RATE // 20), "0.0500 s long, expected at least 0.1 s"),
         (np.ones(0), "0.0000 s long|holds no samples"),
         (None, "cannot be read"),
     ],
@@ -480,7 +481,7 @@ def test_bad_ratio(data, snr_db):
 
 
 @pytest.mark.parametrize("level", [{}, {"snr_db": 0, "paper": True}])
-def test_one_level_is_needed(level):
+def test_exactly_one_level_is_accepted(level):
     """Neither none nor both."""
     with pytest.raises(LMACError, match="white: .*either an SNR"):
         WhiteNoise(**level)
@@ -489,7 +490,8 @@ def test_one_level_is_needed(level):
 def test_bad_mixtures(data):
     """What mixtures cannot be made of is told before the first clip."""
     entries = data[1]
-    with pytest.raises(LMACError, match="'none', needed other, same, any"):
+    message = "'none', expected one of other, same, any"
+    with pytest.raises(LMACError, match=message):
         Mixture(entries, RATE, "none", snr_db=0)
     with pytest.raises(LMACError, match="clip new is not among the 12 clips"):
         Mixture(entries, RATE, snr_db=0)(clip(), "new")
@@ -545,7 +547,7 @@ def test_names(data):
 )
 def test_unknown_name(data, spec):
     """All known names are listed."""
-    known = "needed one of clean, noise <SNR> dB, white <SNR> dB, white paper"
+    known = "expected one of clean, noise <SNR> dB, white <SNR> dB, white paper"
     with pytest.raises(LMACError, match=f"settings: found .*{known}") as found:
         settings_of(data, ["clean", spec])
     assert repr(spec) in str(found.value)
@@ -573,26 +575,26 @@ def test_level_out_of_range(data):
 
 
 @pytest.mark.parametrize(
-    "key, spec, needed",
+    "key, spec, content",
     [
         ("wham_folder", "noise 0 dB", "WHAM! .tr/, cv/, tt/."),
         ("speech_folder", "speech paper", "speech recordings"),
     ],
 )
-def test_missing_folder(data, tmp_path, key, spec, needed):
-    """The key is named, with what is needed there."""
+def test_missing_folder(data, tmp_path, key, spec, content):
+    """The message names the key and says what the folder must hold."""
     for folder, found in ((None, "None"), (tmp_path / "no", "no folder at")):
-        with pytest.raises(LMACError, match=f"{key}: .*{found}.*{needed}"):
-            settings_of(data, [spec], **{key: folder})
-        settings_of(data, ["clean", "white 0 dB"], **{key: folder})
+        with pytest.raises(LMACError, match=f"{key}: .*{found}.*{content}"):
+            settings_of(data, [spec], folders={key: folder})
+        settings_of(data, ["clean", "white 0 dB"], folders={key: folder})
 
 
 def test_empty_folders(data, tmp_path):
     """A folder without sounds is named."""
-    with pytest.raises(LMACError, match="no speech found, needed .*.wav"):
-        settings_of(data, ["speech 0 dB"], speech_folder=tmp_path)
+    with pytest.raises(LMACError, match="no speech found, expected .*.wav"):
+        settings_of(data, ["speech 0 dB"], folders={"speech_folder": tmp_path})
     with pytest.raises(LMACError, match="no such noise split"):
-        settings_of(data, ["noise 0 dB"], wham_folder=tmp_path)
+        settings_of(data, ["noise 0 dB"], folders={"wham_folder": tmp_path})
     with pytest.raises(LMACError, match="'test', needed one of tr, cv, tt"):
         settings_of(data, ["noise 0 dB"], part="test")
 
@@ -620,8 +622,10 @@ def test_real_data(real_data):
             SPECS,
             entries,
             16000,
-            wham_folder=real_data / "noise",
-            speech_folder=real_data / "speech",
+            folders={
+                "wham_folder": real_data / "noise",
+                "speech_folder": real_data / "speech",
+            },
         )
         for _ in range(2)
     )

@@ -97,7 +97,7 @@ def same(explanation, row, alone, n_samples, n_frames, tolerance=1e-5):
     "n_samples", [1, 100, 1600, 2400, 4000, 5000, 8000, 12345, 16000, 32000]
 )
 def test_shapes_for_any_length(explainer, n_samples):
-    """Defects 8 and 9: all samples, all frames, from the shortest clip on."""
+    """Clips of any length are explained to the last frame and sample."""
     wavs = clips(2, n_samples)
     explanation = explainer(wavs)
     n_frames = explainer.features.stft(wavs).shape[1]
@@ -146,7 +146,7 @@ def test_logits_are_the_classifiers(explainer):
 @pytest.mark.parametrize("domain", ["log1p", "linear"])
 @pytest.mark.parametrize("n_samples", [1600, 8000, 12345])
 def test_mask_of_ones_changes_nothing(domain, n_samples):
-    """Defect 11: the sound and the logits are those of the input."""
+    """The sound and the logits are those of the input."""
     explainer = make(Constant(100.0), domain)
     wavs = clips(2, n_samples)
     explanation = explainer(wavs)
@@ -235,7 +235,7 @@ def test_padding_is_never_read(explainer):
 
 
 def test_independent_of_batch_mates(explainer):
-    """Defect 49: no threshold or statistic goes over the batch."""
+    """No threshold or statistic depends on the rest of the batch."""
     wavs = clips(3)
     wavs[1] *= 50
     wavs[2] = 0
@@ -246,7 +246,7 @@ def test_independent_of_batch_mates(explainer):
 
 
 def test_silence_is_explained_without_nan(explainer):
-    """Defect 4: a dead clip gives finite results, and silence."""
+    """A silent clip gives finite results, and silence."""
     explanation = explainer(torch.zeros(1, 8000))
     for name in TENSORS:
         assert getattr(explanation, name).isfinite().all(), name
@@ -254,7 +254,7 @@ def test_silence_is_explained_without_nan(explainer):
 
 
 def test_target(explainer):
-    """Defect 51: any class can be explained, from its own evidence."""
+    """Any class can be explained, from its own evidence."""
     wavs = clips()
     default = explainer(wavs)
     target = (default.decision + 1) % N_CLASSES
@@ -358,7 +358,7 @@ def test_decoder_that_wants_the_class_gets_it():
 @pytest.mark.parametrize("sounds", [True, False])
 @pytest.mark.parametrize("threshold", [None, 0.5])
 def test_no_pass_is_wasted(sounds, threshold):
-    """Defect 29: one STFT, two classifications, one decoding."""
+    """An explanation takes one STFT, two classifications, one decoding."""
     explainer = make()
     calls = {"stft": [], "istft": [], "classifier": [], "decoder": []}
     for name, module in (
@@ -411,7 +411,7 @@ def test_bad_lengths(explainer, lengths):
 
 
 def test_autocast_gives_a_float_mask(explainer):
-    """Defect 47: mixed precision runs, the mask is not rounded to it."""
+    """Mixed precision works, and does not round the mask."""
     wavs = clips()
     expected = explainer(wavs)
     with torch.autocast("cpu", torch.bfloat16):

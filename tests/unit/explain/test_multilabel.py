@@ -83,7 +83,8 @@ def test_scenes_of_one_event_are_what_they_were(tmp_path):
     del info["settings"]["n_events"]
     (folder / "scenes.json").write_text(json.dumps(info))
     make_scenes(folder, clips_per_class=2, n_folds=1)
-    with pytest.raises(LMACError, match=r"n_events=\[1\], need n_events=\[2\]"):
+    message = r"n_events=\[1\], expected n_events=\[2\]"
+    with pytest.raises(LMACError, match=message):
         make_scenes(folder, clips_per_class=2, n_folds=1, n_events=[2])
 
 

@@ -82,7 +82,7 @@ def read(folder):
 
 @pytest.mark.parametrize("index", [0, 2])
 def test_the_chosen_clip_alone(features, index, tmp_path):
-    """Defect 30: mono, of the clip's length, and no other clip of the batch."""
+    """Sounds are mono, of the clip's length, and hold no other clip."""
     wavs, explanation = explain(features)
     folder = save(
         tmp_path / "a" / "b", wavs[index], explanation, index, features, CLASSES
@@ -107,7 +107,7 @@ def test_the_chosen_clip_alone(features, index, tmp_path):
 
 @pytest.mark.parametrize("peak", [1.5, -3.0])
 def test_one_gain_for_all_and_nothing_clips(features, peak, tmp_path):
-    """Defects 30 and 32: also where the negative peak is the larger one."""
+    """Nothing is clipped, even if the negative peak is the larger one."""
     wavs, explanation = explain(features)
     explanation.residual[0, 100] = peak
     save(tmp_path, wavs[0], explanation, 0, features, CLASSES)

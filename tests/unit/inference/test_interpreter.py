@@ -345,7 +345,7 @@ def test_piq_interface(interpreter, sounds, tmp_path):
 
 
 def test_no_clip_depends_on_another(interpreter, sounds):
-    """Defect 49: alone, in a batch, or padded, the result is the same."""
+    """The result is the same alone, in a batch, or padded."""
     short = sounds.clone()
     short[1, 9000:] = 7  # padding must not matter
     batch = interpreter.explain_batch(
@@ -434,7 +434,7 @@ def test_any_format(interpreter, sounds, rate, subtype, tmp_path):
 
 
 def test_many_channels(interpreter, tmp_path):
-    """Mixed down, whatever the rate (defect 49)."""
+    """Stereo is mixed down at any sampling rate."""
     rng = np.random.default_rng(0)
     sound = rng.uniform(-1, 1, (RATE, 32))
     path = write(tmp_path / "x.wav", sound)

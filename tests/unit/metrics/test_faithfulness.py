@@ -202,7 +202,7 @@ def test_drop_by_hand(before, inside, drop):
     ],
 )
 def test_second_softmax_by_hand(before, inside, classes, drop):
-    """A complete failure is far from 100 (defect 5), and not so in AD."""
+    """A second softmax shrinks the drop; `average_drop` does not use one."""
     p, q = torch.zeros(2, 1, classes)
     p[0, : len(before)] = torch.tensor(before)
     q[0, : len(inside)] = torch.tensor(inside)

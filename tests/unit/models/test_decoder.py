@@ -75,7 +75,7 @@ def band_of(hertz, n_mels):
 @pytest.mark.parametrize("ceil", [False, True])
 @torch.no_grad()
 def test_any_number_of_frames(small, n_frames, ceil):
-    """Defect 8: the mask has the spectrogram's size, whatever it is."""
+    """The mask has the size of the spectrogram, whatever that is."""
     latents = cnn_latents([8, 6, 4], n_frames, 40, ceil)
     mask = small(latents, torch.rand(2, n_frames, 129))
     assert mask.shape == (2, n_frames, 129)
@@ -86,7 +86,7 @@ def test_any_number_of_frames(small, n_frames, ceil):
 @pytest.mark.parametrize("n_fft", [512, 1024, 2048])
 @torch.no_grad()
 def test_any_number_of_bands_and_bins(n_mels, n_fft):
-    """Defect 8: no size is wired in."""
+    """No size of a classifier is hard-coded."""
     decoder = MaskDecoder([8, 8, 6, 4], n_mels, n_fft, width=4, n_mix=1)
     latents = cnn_latents([8, 6, 4], 33, n_mels, batch=1)
     n_bins = n_fft // 2 + 1
@@ -179,7 +179,7 @@ def test_without_spectrogram_the_mask_is_the_latents_alone():
 
 
 def test_cost_in_the_setting_of_the_paper():
-    """Defect 36: few parameters, a small share of the classifier's work."""
+    """The decoder is small: few parameters, and less work than CNN14."""
     with open(RECIPE / "hparams" / "lmac_cnn14.yaml") as file:
         wanted = ("latent_channels", "decoder_width", "n_mels", "n_fft")
         lines = [x for x in file if x.startswith(wanted)]
@@ -208,7 +208,7 @@ def test_cost_in_the_setting_of_the_paper():
 @pytest.mark.parametrize("spectrogram", [True, False])
 @torch.no_grad()
 def test_constant_input_gives_a_mask_without_pattern(spectrogram):
-    """Defect 34: nothing repeats every few frames or bins."""
+    """The mask has no pattern that repeats every few frames or bins."""
     for seed in range(3):
         torch.manual_seed(seed)
         decoder = MaskDecoder(
@@ -233,7 +233,7 @@ def test_constant_input_gives_a_mask_without_pattern(spectrogram):
 
 @torch.no_grad()
 def test_no_output_is_reached_by_fewer_taps():
-    """Defect 34: with all weights at one, no frame or bin stands out."""
+    """With equal weights, no frame or bin is treated differently."""
     decoder = local(MaskDecoder([4, 4, 4, 4], 40, 512, width=2, n_mix=1))
     for layer in (decoder.grow.time, decoder.grow.freq):
         layer.weight.fill_(1.0)
@@ -246,7 +246,7 @@ def test_no_output_is_reached_by_fewer_taps():
 @pytest.mark.parametrize("n_mels", [40, 64, 80, 128])
 @pytest.mark.parametrize("n_bins", [257, 513, 1025])
 def test_bands_to_bins(n_mels, n_bins):
-    """Defect 33: each patch reads the bands around its own frequency."""
+    """Each patch reads the mel bands around its own frequency."""
     matrix = _mel_to_patch(n_mels, n_bins, RATE)
     assert matrix.shape == (n_mels, math.ceil(n_bins / 4))
     assert matrix.min() >= 0
@@ -284,7 +284,7 @@ def test_bands_are_where_the_filterbank_has_them():
 )
 @torch.no_grad()
 def test_a_cell_acts_on_its_own_frames_and_bins(layer, place):
-    """Defect 33: the change's centre of mass lies over the changed cell.
+    """A change of a latent cell changes the mask around the same place.
 
     In time and on the mel scale, within one cell.
     """
@@ -320,7 +320,7 @@ def test_a_cell_acts_on_its_own_frames_and_bins(layer, place):
 
 
 def test_each_cell_has_an_effect():
-    """Defect 33: also the outermost bands and frames."""
+    """The outermost bands and frames affect the mask too."""
     decoder = MaskDecoder([8, 8, 6, 4], 80, 1024, width=8, n_mix=1)
     latents = cnn_latents([8, 6, 4], 45, 80, batch=1)
     latents = [h.requires_grad_() for h in latents]
@@ -406,7 +406,7 @@ def test_psi_adapter_gives_the_published_mask(psi):
     """Where the model runs by itself, the adapter changes no frame of it."""
     latents = psi_latents(431)
     own = psi(latents)[:, 0]
-    assert own.shape[1] < 431  # defect 9: it ends early
+    assert own.shape[1] < 431  # the model alone drops the last frames
     mask = as_mask_decoder(psi)(latents, torch.rand(1, 431, 513))
     assert mask.shape == (1, 431, 513)
     assert torch.allclose(mask[:, : own.shape[1]], own, atol=1e-5)
@@ -421,7 +421,7 @@ def test_psi_adapter_gives_the_published_mask(psi):
 )
 @torch.no_grad()
 def test_psi_adapter_takes_any_length(psi, n_frames):
-    """Defect 8: also three lengths in four, for which the model crashes."""
+    """The adapter works for lengths at which the model alone crashes."""
     latents = psi_latents(n_frames)
     if not 8 <= n_frames % 32 <= 15:
         with pytest.raises(RuntimeError, match="must match the size"):

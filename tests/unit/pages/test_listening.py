@@ -94,7 +94,7 @@ def decode(address):
     ("names", "message"),
     [
         (["lmac", "lamc"], "unknown 'lamc'; did you mean 'lmac'"),
-        (["lmac", "ones", "ones"], "'ones' stands there twice"),
+        (["lmac", "ones", "ones"], "found 'ones' twice"),
         (["lmac", "ones at equal area"], "'ones at equal area': its area"),
         (["random", "lmac"], "'random' comes first"),
         (["saliency at equal area"], "'saliency at equal area' comes first"),
@@ -191,7 +191,7 @@ def test_rounding_is_not_made_loud():
 
 def test_a_silent_clip_is_refused(trials, tmp_path):
     silent = {**trials[0], "original": torch.zeros(16000)}
-    with pytest.raises(LMACError, match="clip secret0: silent"):
+    with pytest.raises(LMACError, match="clip secret0: is silent"):
         write_test(tmp_path, [trials[1], silent], 16000, {})
     assert list(tmp_path.iterdir()) == []
 

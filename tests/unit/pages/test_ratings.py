@@ -112,7 +112,11 @@ RATING = ("trials", 0, "ratings", 1)
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (["test"], "test2", r"rates another test \('test2'\), .* 'test1'"),
+        (
+            ["test"],
+            "test2",
+            r"found ratings of the test 'test2', expected 'test1'",
+        ),
         (["test"], KeyError, "holds no ratings .* 'test' is missing"),
         (["listener"], "  ", "listener: found '  '"),
         (["listener"], 7, "listener: found 7"),
@@ -123,7 +127,11 @@ RATING = ("trials", 0, "ratings", 1)
         ([*RATING, "fit"], KeyError, "fit of the code 'mya': found None"),
         ([*RATING, "fit"], 0, "fit of the code 'mya': found 0"),
         ([*RATING, "quality"], 101, "quality of the code 'mya': found 101"),
-        ([*RATING, "quality"], 5.5, "found 5.5, needed a whole number from 1"),
+        (
+            [*RATING, "quality"],
+            5.5,
+            "found 5.5, expected a whole number from 1",
+        ),
         ([*RATING, "quality"], True, "found True"),
         ([*RATING, "quality"], "50", "found '50'"),
         ([*RATING, "code"], "zzz", "unknown code 'zzz' in trial 'tmy'"),
@@ -158,7 +166,7 @@ def test_no_json_object(key, tmp_path, text):
 def test_missing_files(key, tmp_path):
     with pytest.raises(LMACError, match="gone.json: no such file"):
         read_ratings([tmp_path / "gone.json"], key)
-    with pytest.raises(LMACError, match="no ratings given"):
+    with pytest.raises(LMACError, match="found no ratings"):
         read_ratings([], key)
     with pytest.raises(LMACError, match="holds no JSON files with ratings"):
         rating_files([tmp_path], tmp_path / "key.json")
@@ -186,12 +194,12 @@ def test_one_file_a_listener(key, content, save, other):
 )
 def test_bad_key(key, save, place, value):
     path = save("key.json", change(key, place, value))
-    with pytest.raises(LMACError, match="key.json: is no key of a listening"):
+    with pytest.raises(LMACError, match="key.json: not the key of a listening"):
         read_key(path)
 
 
 def test_ratings_are_no_key(content, save):
-    with pytest.raises(LMACError, match="a.json: is no key of a listening"):
+    with pytest.raises(LMACError, match="a.json: not the key of a listening"):
         read_key(save("a.json", content))
 
 

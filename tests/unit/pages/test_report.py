@@ -256,7 +256,7 @@ def test_sounds_beside_the_page(tmp_path):
     assert page.policy()["media-src"] == ["'self'", "file:"]
     assert (tmp_path / "report.html").stat().st_size < 60_000
     assert path.exists()
-    with pytest.raises(LMACError, match="must lie in"):
+    with pytest.raises(LMACError, match="expected a page in that folder"):
         write_report(tmp_path, tmp_path / "a" / "x.html", embed=False)
 
 
@@ -384,12 +384,12 @@ def test_folders_of_an_earlier_version(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"file": "b.wav"}, "file: found 'b.wav', but the refined .*'a.wav'"),
-        ({"label": "cat"}, "label: found 'cat', but"),
-        ({"decision": "cat"}, "explained: found 'cat', but .* has 'dog'"),
-        ({"threshold": 0.5}, "threshold: found 0.5, but .* has None"),
+        ({"file": "b.wav"}, "file: found 'b.wav', expected 'a.wav'"),
+        ({"label": "cat"}, "label: found 'cat', expected"),
+        ({"decision": "cat"}, "explained: found 'cat', expected 'dog'"),
+        ({"threshold": 0.5}, "threshold: found 0.5, expected None"),
         ({"refine_steps": 2}, "refine_steps: found 2, and 5 in the"),
-        ({"n_samples": 3}, "found 4000 samples at 8000 Hz, needed 3"),
+        ({"n_samples": 3}, "found 4000 samples at 8000 Hz, expected 3"),
     ],
 )
 def test_masks_that_are_no_pair(tmp_path, changes, message):
@@ -402,7 +402,7 @@ def test_masks_that_are_no_pair(tmp_path, changes, message):
 def test_a_mask_without_steps_is_no_pair(tmp_path):
     path = write_clip(tmp_path)
     write_clip(path, "unrefined", file="a.wav")
-    with pytest.raises(LMACError, match="found 0, and 0 in the explanation"):
+    with pytest.raises(LMACError, match="found 0, and 0 in the refined"):
         write_report(tmp_path)
 
 
@@ -439,7 +439,7 @@ def test_folder_without_clips(tmp_path, make, message):
 
 def test_page_cannot_be_a_folder(tmp_path):
     write_clip(tmp_path)
-    with pytest.raises(LMACError, match="a: is a folder, a file name"):
+    with pytest.raises(LMACError, match="a: is a folder, expected a file name"):
         write_report(tmp_path, tmp_path / "a")
 
 
@@ -450,13 +450,13 @@ def test_page_cannot_be_a_folder(tmp_path):
         ("explanation.json", b"{", "cannot be read as JSON"),
         ("explanation.json", b"\xff\xfe", "cannot be read as JSON"),
         ("explanation.json", b"[" * 100000, "cannot be read as JSON"),
-        ("explanation.json", b"[]", "found no JSON object"),
+        ("explanation.json", b"[]", "holds no JSON object, expected one"),
         ("explanation.json", b"{}", "the key 'id' is missing"),
         ("maps.npz", None, "no such file"),
         ("maps.npz", b"", "cannot be read as maps"),
         ("maps.npz", b"no archive", "cannot be read as maps"),
         ("maps.npz", b"PK\x03\x04 no archive", "cannot be read as maps"),
-        ("residual.wav", None, "found none, needed one of residual.wav or"),
+        ("residual.wav", None, "found none, expected one of residual.wav or"),
         ("residual.wav", b"RIFF", "cannot be read as audio"),
         ("residual.flac", b"", "found residual.wav and residual.flac"),
     ],
@@ -481,27 +481,27 @@ def test_broken_file(tmp_path, file, content, message):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("id", 3, "id: found 3, needed a text"),
-        ("file", [], r"file: found \[\], needed a text or null"),
+        ("id", 3, "id: found 3, expected a text"),
+        ("file", [], r"file: found \[\], expected a text or null"),
         ("label", 1, "label: found 1"),
-        ("classes", [], r"classes: found \[\], needed a list of names"),
+        ("classes", [], r"classes: found \[\], expected a list of names"),
         ("classes", ["dog", 1], "classes: found"),
         ("classes", ["dog"], "p: found 5 values for 1 classes"),
         ("decision", "cod", "decision: found 'cod', which is not among"),
-        ("p", [1.5, 0, 0, 0, 0], "p: found .* needed a list of probab"),
+        ("p", [1.5, 0, 0, 0, 0], "p: found .* expected a list of probab"),
         ("p_in", [True] * 5, "p_in: found"),
-        ("p_out", [float("nan")] * 5, "NaN is no JSON, null is needed"),
+        ("p_out", [float("nan")] * 5, "NaN is no JSON, expected null"),
         ("metrics", {"AI": float("inf")}, "Infinity is no JSON"),
-        ("metrics", {"AI": "x"}, "metrics: found .*, needed names with"),
+        ("metrics", {"AI": "x"}, "metrics: found .*, expected names with"),
         ("sample_rate", 0, "sample_rate: found 0"),
-        ("sample_rate", 4000, "found 4000 samples at 8000 Hz, needed"),
-        ("n_samples", 3999, "needed 3999 at 8000 Hz"),
-        ("n_bins", 32, r"mask: found uint8 of shape \(40, 33\), needed"),
+        ("sample_rate", 4000, "found 4000 samples at 8000 Hz, expected"),
+        ("n_samples", 3999, "expected 3999 at 8000 Hz"),
+        ("n_bins", 32, r"mask: found uint8 of shape \(40, 33\), expected"),
         ("threshold", "0.5", "threshold: found '0.5'"),
-        ("windows", None, "windows: found None, needed a list of start"),
+        ("windows", None, "windows: found None, expected a list of start"),
         ("windows", [{"start": 0.0}], "windows: found"),
         ("windows", ["x"], "windows: found"),
-        ("refine_steps", -1, "refine_steps: found -1, needed a whole number"),
+        ("refine_steps", -1, "refine_steps: found -1, expected a whole number"),
         ("refine_steps", 1.5, "refine_steps: found 1.5"),
         ("refine_steps", True, "refine_steps: found True"),
     ],

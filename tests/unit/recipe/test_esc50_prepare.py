@@ -28,7 +28,7 @@ HEADER = "filename,fold,target,category"
 
 
 def load_recipe():
-    """The recipe's module, through the link beside the training scripts."""
+    """The recipe's module, through the link next to the training scripts."""
     spec = importlib.util.spec_from_file_location(
         "esc50_prepare", RECIPE / "esc50_prepare.py"
     )
@@ -90,6 +90,11 @@ def tree(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def splits(train, valid, test):
+    """The folds of each split."""
+    return {"train": train, "valid": valid, "test": test}
 
 
 def load(paths):
@@ -165,7 +170,7 @@ def test_any_length_rate_and_channels(data, out):
 
 def test_single_fold_as_int(data, out):
     """A fold may be given without a list."""
-    found = load(prep.prepare_esc50(data, out, 2, 3, 1))
+    found = load(prep.prepare_esc50(data, out, splits(2, 3, 1)))
     assert list(found["train"]) == ["2-dog", "2-rain"]
     assert list(found["test"]) == ["1-dog", "1-rain"]
 
@@ -186,25 +191,26 @@ def test_single_fold_as_int(data, out):
     ],
 )
 def test_bad_folds(data, out, folds, message):
-    """Defects 14 and 15: wrong folds stop the run, old manifests or not."""
+    """Wrong folds stop the run, even if there are earlier manifests."""
     prep.prepare_esc50(data, out)
     before = tree(out)
     with pytest.raises(LMACError, match=message):
-        prep.prepare_esc50(data, out, *folds)
+        prep.prepare_esc50(data, out, splits(*folds))
     assert tree(out) == before
 
 
 def test_experiments_do_not_share_manifests(data, tmp_path):
-    """Defect 16: another run's folds leave this run's manifests alone."""
+    """A run with other folds does not change this run's manifests."""
+    others = splits([2, 3, 4], 5, 1)
     first = load(prep.prepare_esc50(data, tmp_path / "a"))
-    prep.prepare_esc50(data, tmp_path / "b", [2, 3, 4], [5], [1])
+    prep.prepare_esc50(data, tmp_path / "b", others)
     assert load(prep.prepare_esc50(data, tmp_path / "a")) == first
-    again = load(prep.prepare_esc50(data, tmp_path / "a", [2, 3, 4], 5, 1))
+    again = load(prep.prepare_esc50(data, tmp_path / "a", others))
     assert list(again["test"]) == ["1-dog", "1-rain"]
 
 
 def test_manifests_in_the_data_folder(data):
-    """Defect 16: the data folder is only read."""
+    """Manifests in the data folder are refused: it is only read."""
     for folder in (data, data / "deep" / "out"):
         before = tree(data)
         with pytest.raises(LMACError, match="lies in the data folder"):
@@ -297,17 +303,17 @@ def test_moved_data(data, out, tmp_path):
     ("lines", "message"),
     [
         ([], "esc50.csv: is empty"),
-        ([HEADER], "esc50.csv: has a header and no clips"),
+        ([HEADER], "esc50.csv: has a header but no clips"),
         (["filename,fold,target", "a.wav,1,0"], "has no column 'category'"),
         ([HEADER, "a.wav,1,0,dog", "b.wav,x,0,dog"], "line 3: fold is 'x'"),
         ([HEADER, "a.wav,1.5,0,dog"], "line 2: fold is '1.5'"),
         ([HEADER, "a.wav,-1,0,dog"], "line 2: fold is '-1'"),
-        ([HEADER, "a.wav,1,0"], "line 2: needs 4 fields"),
-        ([HEADER, "a.wav,1,0,dog,x"], "line 2: needs 4 fields"),
+        ([HEADER, "a.wav,1,0"], "line 2: expected 4 fields"),
+        ([HEADER, "a.wav,1,0,dog,x"], "line 2: expected 4 fields"),
         ([HEADER, "a.wav,1,0,"], "line 2: category is empty"),
         (
             [HEADER, "a.wav,1,0,dog", "b.wav,1,0,dog", "a.wav,2,0,dog"],
-            "line 4: filename 'a.wav' gives the clip 'a', as line 2 does",
+            "line 4: filename 'a.wav' gives the clip 'a', as does line 2",
         ),
         ([HEADER, "a.wav,1,0,dog", "a.ogg,2,0,dog"], "line 3: .*clip 'a'"),
     ],
@@ -350,7 +356,7 @@ def test_table_with_byte_order_mark(data, out):
     ],
 )
 def test_names_that_leave_the_folder(data, out, name):
-    """Defect 50: names and ids stay plain names."""
+    """Names with separators are refused: ids become names of folders."""
     sf.write(data / "x.wav", noise(), RATE)
     write_table(data, [*read_table(data), f"{name},1,0,dog"])
     with pytest.raises(LMACError, match="line 12: .*not the plain name"):
@@ -382,7 +388,7 @@ def spoil(data):
 
 
 def test_bad_clips_stop_the_run(data, out):
-    """Defect 17: one error lists every bad clip with its reason."""
+    """One error lists every unusable clip with the reason."""
     reasons = spoil(data)
     with pytest.raises(LMACError, match="7 of 10 clips cannot") as error:
         prep.prepare_esc50(data, out)
@@ -393,7 +399,7 @@ def test_bad_clips_stop_the_run(data, out):
 
 
 def test_good_manifests_survive_bad_clips(data, out):
-    """Defect 17: a wrong audio folder does not replace good manifests."""
+    """A wrong audio folder does not replace good manifests."""
     prep.prepare_esc50(data, out)
     before = tree(out)
     os.rename(data / "audio", data / "music")
@@ -420,8 +426,8 @@ def test_bad_clips_of_other_folds_do_not_matter(data, out):
     """Only the clips of the chosen folds are checked."""
     (data / "audio" / "1-dog.wav").unlink()
     with pytest.raises(LMACError, match="1 of 6 clips"):
-        prep.prepare_esc50(data, out, [1], [4], [5])
-    prep.prepare_esc50(data, out, [2], [4], [5])
+        prep.prepare_esc50(data, out, splits([1], [4], [5]))
+    prep.prepare_esc50(data, out, splits([2], [4], [5]))
 
 
 def test_skip_bad_clips(data, out, caplog):
@@ -449,7 +455,7 @@ def test_class_without_training_clip(data, out):
     """A class that training lacks is an error, also after skipping."""
     (data / "audio" / "1-dog.wav").unlink()
     with pytest.raises(LMACError, match="valid has classes .* folds: dog"):
-        prep.prepare_esc50(data, out, 1, 4, 5, skip_bad_clips=True)
+        prep.prepare_esc50(data, out, splits(1, 4, 5), skip_bad_clips=True)
     assert not out.exists()
 
 
@@ -464,12 +470,12 @@ def test_interrupted_writing(data, out, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fail)
         with pytest.raises(LMACError, match="no space left"):
-            prep.prepare_esc50(data, out, 1, 2, 3)
+            prep.prepare_esc50(data, out, splits(1, 2, 3))
     assert tree(out) == before
 
 
 def test_typo_downloads_nothing(tmp_path, out, monkeypatch):
-    """Defect 52: a missing folder is an error that tells how to ask."""
+    """A missing folder is an error that says how to download the data."""
 
     def fail(*args, **kwargs):
         raise AssertionError("a download was started")
@@ -607,14 +613,13 @@ def no_pause(monkeypatch):
 
 @pytest.mark.parametrize("folder", ["ESC-50-master/", ""])
 @pytest.mark.parametrize("sized", [True, False])
-def test_download(tmp_path, out, folder, sized):
+def test_download(tmp_path, out, monkeypatch, folder, sized):
     """Asked for, the data are downloaded, moved in place and prepared."""
     target = tmp_path / "new" / "ESC-50"
     server = Server(archive(folder=folder), sized=sized)
     with serve(server) as url:
-        found = load(
-            prep.prepare_esc50(target, out, download=True, download_url=url)
-        )
+        monkeypatch.setattr(prep, "ESC50_URL", url)
+        found = load(prep.prepare_esc50(target, out, download=True))
     assert list(found["train"]) == ["1-dog", "2-dog", "3-dog"]
     assert server.requests == [None]
     assert os.listdir(tmp_path / "new") == ["ESC-50"]
@@ -766,14 +771,14 @@ def test_folder_in_use(data):
 
 
 def test_address_of_another_kind(tmp_path):
-    """Only the web is downloaded from."""
-    with pytest.raises(LMACError, match="file:///etc: an address"):
+    """Only web addresses are downloaded."""
+    with pytest.raises(LMACError, match="file:///etc: expected an address"):
         prep.download_esc50(tmp_path / "data", "file:///etc")
 
 
 def test_real_data(real_data, out):
     """ESC-10 as Ogg: counts per fold and class, and the stored hashes."""
-    paths = prep.prepare_esc50(real_data / "esc10", out, [1], [2], [3])
+    paths = prep.prepare_esc50(real_data / "esc10", out, splits([1], [2], [3]))
     found = load(paths)
     summary = json.loads((out / "prepared.json").read_text())
     for split, fold in (("train", 1), ("valid", 2), ("test", 3)):

@@ -45,7 +45,7 @@ def test_an_import_of_what_is_not_copied():
 def test_too_many_files():
     declared = upstream.load()
     declared["limit"] = 5
-    with pytest.raises(LMACError, match="15 files, at most 5"):
+    with pytest.raises(LMACError, match="15 files, expected at most 5"):
         upstream.plan(1, declared)
 
 

@@ -44,7 +44,7 @@ def test_one_cycle(lr, warmup):
     "lr, warmup", [(0, 0.1), (-1, 0.1), (math.nan, 0.1), (1, 1), (1, -0.1)]
 )
 def test_one_cycle_is_checked(lr, warmup):
-    """Both keys and what is needed."""
+    """The message names both keys and what is expected."""
     with pytest.raises(LMACError, match="lr, warmup: .* expected"):
         OneCycle(lr, warmup)
 
@@ -202,7 +202,7 @@ def test_one_line_an_epoch(tmp_path, capsys):
 
 
 def test_nan_loss_leaves_the_step_out(tmp_path, caplog):
-    """Weights unchanged, clip named, run goes on (defect 4)."""
+    """The weights stay, the log names the clip, and the run continues."""
     brain = brain_of(tmp_path, n_epochs=2)
     weights = []
     original = brain.fit_batch
@@ -277,7 +277,7 @@ def test_nan_in_validation(tmp_path):
 
 
 def test_nan_metric_keeps_the_newest(tmp_path):
-    """A metric that is NaN for all clips deletes nothing (defect 3)."""
+    """A metric that is NaN for all clips deletes no checkpoint."""
     brain = brain_of(
         tmp_path,
         planned={"score": [math.nan] * 3},
@@ -311,7 +311,7 @@ def test_nan_is_never_the_best(tmp_path, largest):
     "largest, best", [(False, 2), (True, 3)], ids=["smallest", "largest"]
 )
 def test_best_is_kept_and_tested(tmp_path, largest, best):
-    """The best by the declared key, the last two, no others (defect 2)."""
+    """The run keeps the best by the declared key, and the last two."""
     brain = brain_of(
         tmp_path,
         n_epochs=5,
@@ -339,7 +339,7 @@ def test_best_is_kept_and_tested(tmp_path, largest, best):
 
 
 def test_unknown_select_key(tmp_path):
-    """A key that no statistic has is an error at once (defect 2)."""
+    """A select_key that is not a statistic is an error in the first epoch."""
     brain = brain_of(tmp_path, select_key="faithfulnesstop-3_fid")
     with pytest.raises(LMACError) as caught:
         fit(brain, dataset_of(4))
@@ -349,7 +349,7 @@ def test_unknown_select_key(tmp_path):
 
 
 def test_evaluate_without_checkpoint(tmp_path):
-    """A random model is not evaluated (defect 42)."""
+    """Without a checkpoint there is an error, not a test of random weights."""
     brain = brain_of(tmp_path)
     with pytest.raises(LMACError, match="no checkpoint with 'loss' to test"):
         brain.evaluate(
@@ -369,7 +369,7 @@ def test_evaluate_without_the_key(tmp_path):
 
 @pytest.mark.parametrize("n_clips, batch_size", [(5, 2), (33, 16), (1, 4)])
 def test_mean_over_clips(tmp_path, n_clips, batch_size):
-    """A short last batch counts by its clips (defect 28)."""
+    """Means are over clips, so a short last batch counts less."""
     brain = brain_of(tmp_path, n_epochs=1)
     fit(brain, dataset_of(4), valid=dataset_of(n_clips), batch_size=batch_size)
     expected = sum(range(n_clips)) / n_clips
@@ -428,7 +428,7 @@ def test_gather_rows():
 
 
 def test_random_numbers_depend_on_the_step(tmp_path):
-    """So a resumed run draws what the uninterrupted one drew (defect 41)."""
+    """So a resumed run draws the same numbers as an uninterrupted one."""
     whole = brain_of(tmp_path / "a", n_epochs=3)
     fit(whole, dataset_of(4))
     first = brain_of(tmp_path / "b", n_epochs=1)
@@ -455,7 +455,7 @@ def plateau():
 
 
 def test_plateau_is_resumed(tmp_path):
-    """Nine epochs, resumed each three, end with the same rate (defect 41)."""
+    """Resuming every three epochs leads to the same learning rate."""
     losses = [1.0, 2.0, 0.5, 0.6, 0.7, 0.4, 0.9, 0.8, 0.3]
 
     def rate_of(folder, stops):
@@ -487,7 +487,7 @@ def test_plateau_survives_nan(tmp_path):
 
 
 def test_finished_run_says_so(tmp_path, capsys):
-    """No step is left, which the console tells (defect 1)."""
+    """The console says that no step is left."""
     fit(brain_of(tmp_path, n_epochs=2), dataset_of(4))
     capsys.readouterr()
     brain = brain_of(tmp_path, n_epochs=2)

@@ -80,7 +80,7 @@ def test_newest_is_recovered(two):
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", [truncate, empty, flip, Path.unlink])
 def test_damaged_checkpoint_is_passed_over(two, name, damage, caplog):
-    """The one before is used, and the log says why (defect 40)."""
+    """The checkpoint before it is used, and the log says why."""
     damage(two / "CKPT+newer" / name)
     checkpointer, modules = checkpointer_of(two)
     with caplog.at_level(logging.WARNING):
@@ -169,7 +169,7 @@ def test_kill_while_saving(two, monkeypatch):
     [math.nan, torch.tensor(1.0), torch.tensor(math.nan), None, [1.0]],
 )
 def test_meta_is_plain(tmp_path, value):
-    """Neither order nor safe loading knows these (defects 3 and 50)."""
+    """NaN cannot be ordered, and tensors cannot be loaded safely."""
     checkpointer, _ = checkpointer_of(tmp_path)
     with pytest.raises(LMACError, match="'loss' is"):
         checkpointer.save_checkpoint({"loss": value})
@@ -260,7 +260,7 @@ def test_load_strict(module, path):
 
 def test_load_missing(module, path):
     """The file, and what it is for."""
-    fails(module, path, "no such file", "weights are needed")
+    fails(module, path, "no such file", "expected weights")
 
 
 def test_load_folder(module, tmp_path):
@@ -450,7 +450,7 @@ def test_classifier_without_weights(saved, tmp_path, name):
 
 
 def test_classifier_without_classes(saved, tmp_path):
-    """The names of the classes travel with the weights (defect 13)."""
+    """The names of the classes are stored with the weights."""
     (saved[0] / "label_encoder.txt").unlink()
     refused(saved[0], tmp_path, str(saved[0]), "no label_encoder.txt")
 

@@ -119,9 +119,10 @@ def test_own_key_that_is_used(tmp_path):
 def test_missing_yaml(tmp_path):
     """The file and what it is; where one of its name lies below, that one."""
     path = tmp_path / "nowhere.yaml"
-    assert refused(path) == f"{path}: no such file, a yaml file is needed"
+    assert refused(path) == f"{path}: no such file, expected a yaml file"
     assert refused(HPARAMS / "lmac_psi.yaml").endswith(
-        f"is needed; did you mean {HPARAMS / 'variants' / 'lmac_psi.yaml'}?"
+        "expected a yaml file; did you mean "
+        f"{HPARAMS / 'variants' / 'lmac_psi.yaml'}?"
     )
 
 
@@ -176,21 +177,21 @@ def test_bad_value_in_an_object():
 @pytest.mark.parametrize(
     ("option", "told"),
     [
-        ("l_in_w=abc", "l_in_w is 'abc', a number of at least 0 is expected"),
-        ("lr=0", "lr is 0, a number above 0 is expected"),
-        ("lr=.nan", "lr is nan, a number above 0 is expected"),
-        ("number_of_epochs=-1", "a whole number of at least 1 is expected"),
+        ("l_in_w=abc", "l_in_w is 'abc', expected a number of at least 0"),
+        ("lr=0", "lr is 0, expected a number above 0"),
+        ("lr=.nan", "lr is nan, expected a number above 0"),
+        ("number_of_epochs=-1", "expected a whole number of at least 1"),
         ("batch_size=2.5", "batch_size is 2.5, a whole number of at least 1"),
         ("l_out_type=CE", "l_out_type is 'CE', one of ce, probability is"),
         ("train_fold_nums=[1, x]", "train_fold_nums is [1, 'x'], "),
-        ("finetuning=1", "finetuning is 1, True or False is expected"),
-        ("save_folder=null", "save_folder is null, a path is expected"),
+        ("finetuning=1", "finetuning is 1, expected True or False"),
+        ("save_folder=null", "save_folder is null, expected a path"),
         ("noisy_splits=[tran]", "in which each item is one of train, valid"),
-        ("dataloader_options=4", "names with values is expected"),
+        ("dataloader_options=4", "expected names with values"),
     ],
 )
 def test_value_that_a_key_cannot_have(option, told):
-    """The file, the key, what was found and what is expected."""
+    """The message names file, key, what was found and what is expected."""
     file = HPARAMS / "lmac.yaml"
     message = refused(file, f"--{option}")
     assert message.startswith(f"{file}: {option.split('=')[0]} is ")
@@ -206,7 +207,7 @@ def test_numbers_are_read_as_the_objects_get_them():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "a yaml file is needed first"),
+        ([], "expected a yaml file first"),
         (["--seed=1", "--seed", "2"], "--seed is given twice"),
         (["--device=cpu", "--device=cpu"], "--device is given twice"),
         (["--lr"], "--lr has no value"),
@@ -241,7 +242,7 @@ def test_help(capsys):
     ("option", "told"),
     [
         ("device=cuda:99", "device: cuda:99 is not there, found"),
-        ("device=gpu", "device: 'gpu' is none; cpu, cuda, cuda:0 or mps"),
+        ("device=gpu", "device: 'gpu' is unknown, expected cpu, cuda, cuda:0"),
         ("device=mps", "device: mps is not there"),
     ],
 )
