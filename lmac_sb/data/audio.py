@@ -296,6 +296,8 @@ class Preprocessor:
     torch.Size([8000])
     """
 
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
+
     def __init__(self, sample_rate, signal_length_s=None):
         self.sample_rate = _check_rate(sample_rate)
         if signal_length_s is not None and not (

@@ -31,6 +31,7 @@ import json
 import math
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +43,12 @@ from lmac_sb.data.noise import MAX_DRAWS, MIN_NOISE_RMS, SUFFIXES, NoiseMixer
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
+    "KINDS",
     "Clean",
+    "Kind",
     "Mixture",
     "Noise",
+    "Sources",
     "Speech",
     "WhiteNoise",
     "make_settings",
@@ -56,13 +60,12 @@ MIXTURES = {  # kinds by `classes`
     "same": "same-class mixture",
     "any": "any-class mixture",
 }
-PAPER_SNR_DB = {
-    "white": 20 * math.log10(1 / 0.5),
-    "speech": 20 * math.log10(0.8 / 0.2),
-    **dict.fromkeys(MIXTURES.values(), 20 * math.log10(0.8 / 0.2)),
-}
+# The weights of the paper's forms, as SNRs.
+PAPER_WHITE_DB = 20 * math.log10(1 / 0.5)
+PAPER_SPEECH_DB = 20 * math.log10(0.8 / 0.2)
 # ESC-50 names its clips by fold, recording, take of the recording, and class.
 _TAKE = re.compile(r"\d+-(?P<recording>[^-]+)-[A-Z]+-\d+")
+_LEVEL_KEYS = {"dB": "snr_db", "paper": "paper"}
 _SPEC = re.compile(r"(?P<kind>.+) (?:(?P<snr>[-+]?\d+(\.\d*)?) ?db|paper)")
 
 
@@ -186,7 +189,7 @@ class _Contamination(_Setting):
                 "expected either an SNR in dB or paper=True"
             )
         if paper:
-            self.snr_db, level = PAPER_SNR_DB[kind], "paper"
+            self.snr_db, level = self.paper_snr_db, "paper"
         else:
             self.snr_db, level = _check_level(snr_db)
         self.kind = kind
@@ -231,6 +234,8 @@ class WhiteNoise(_Contamination):
     'white paper'
     """
 
+    paper_snr_db = PAPER_WHITE_DB
+
     def __init__(self, snr_db=None, paper=False, seed=0):
         super().__init__("white", snr_db, paper, seed)
 
@@ -273,6 +278,8 @@ class Speech(_Contamination):
     >>> round((clean.norm() / (mixture - clean).norm()).item(), 4)
     4.0
     """
+
+    paper_snr_db = PAPER_SPEECH_DB
 
     def __init__(self, folder, sample_rate, snr_db=None, paper=False, seed=0):
         super().__init__("speech", snr_db, paper, seed)
@@ -345,6 +352,8 @@ class Mixture(_Contamination):
     lmac_sb.LMACError: same-class mixture: clip cat (class 'cat') ...
     """
 
+    paper_snr_db = PAPER_SPEECH_DB
+
     def __init__(
         self,
         entries,
@@ -396,6 +405,106 @@ class Mixture(_Contamination):
         """An excerpt of another clip, [n_samples]."""
         files = [self.clips[other][0] for other in self.candidates(clip_id)]
         return _draw_excerpt(files, n_samples, self.sample_rate, clip_id, rng)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What settings are made of.
+
+    Arguments
+    ---------
+    entries : dict
+        Manifest of the whole evaluated split.
+    sample_rate : int
+        Rate of the clips in Hz.
+    folders : dict
+        Key of the yaml file to a folder, or None.
+    part : str
+        Part of the noise: `tr`, `cv` or `tt`.
+
+    Example
+    -------
+    >>> sources = Sources({}, 8000, {"speech_folder": None}, "tt")
+    >>> sources.folder("speech_folder", "speech", "speech 0 dB")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: speech_folder: found None, but the setting 'speech...
+    """
+
+    entries: dict
+    sample_rate: int
+    folders: dict
+    part: str
+
+    def folder(self, key, content, spec):
+        """The folder of a key, or an error that says which setting needs it."""
+        folder = self.folders.get(key)
+        if folder is None or not os.path.isdir(folder):
+            found = None if folder is None else f"no folder at {folder}"
+            raise LMACError(
+                f"{key}: found {found}, but the setting {spec!r} needs a "
+                f"folder of {content}"
+            )
+        return folder
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of setting; a new one is one entry of `KINDS`.
+
+    Arguments
+    ---------
+    make : callable
+        `Sources`, the folder (None without one), and ``snr_db`` or ``paper``
+        and ``seed`` by name, to a setting.
+    levels : tuple of str
+        Forms of its level: ``dB``, ``paper``; none for one without a level.
+    folder : str
+        Key of the yaml file with the folder that it needs, if any.
+    content : str
+        What that folder holds, for messages.
+
+    Example
+    -------
+    >>> KINDS["noise"].levels, KINDS["noise"].folder
+    (('dB',), 'wham_folder')
+    """
+
+    make: object
+    levels: tuple = ("dB", "paper")
+    folder: str = None
+    content: str = None
+
+
+def _mixture(classes):
+    """The kind of a mixture with clips of these classes."""
+    return Kind(
+        lambda sources, _, **how: Mixture(
+            sources.entries, sources.sample_rate, classes, **how
+        )
+    )
+
+
+KINDS = {
+    "clean": Kind(lambda sources, _, seed: Clean(), levels=()),
+    "noise": Kind(
+        lambda sources, folder, **how: Noise(
+            folder, sources.part, sources.sample_rate, **how
+        ),
+        levels=("dB",),
+        folder="wham_folder",
+        content="noise in the layout of WHAM! (tr/, cv/, tt/)",
+    ),
+    "white": Kind(lambda sources, _, **how: WhiteNoise(**how)),
+    "speech": Kind(
+        lambda sources, folder, **how: Speech(
+            folder, sources.sample_rate, **how
+        ),
+        folder="speech_folder",
+        content="speech recordings, such as LJSpeech",
+    ),
+    **{kind: _mixture(classes) for classes, kind in MIXTURES.items()},
+}
 
 
 def make_settings(specs, entries, sample_rate, seed=0, folders=None, part="tt"):
@@ -452,69 +561,42 @@ def make_settings(specs, entries, sample_rate, seed=0, folders=None, part="tt"):
         raise LMACError(
             f"settings: found {specs!r}, expected a list of {_known()}"
         )
+    sources = Sources(entries, sample_rate, folders or {}, part)
     settings = []
     for spec in specs:
-        setting = _make_setting(
-            spec, entries, sample_rate, seed, folders or {}, part
-        )
+        name, level = _parse(spec)
+        kind, folder = KINDS[name], None
+        if kind.folder:
+            folder = sources.folder(kind.folder, kind.content, spec)
+        setting = kind.make(sources, folder, **level, seed=seed)
         if setting.name in [other.name for other in settings]:
             raise LMACError(f"settings: found {setting.name!r} twice")
         settings.append(setting)
     return settings
 
 
-def _make_setting(spec, entries, sample_rate, seed, folders, part):
-    """The setting of one name."""
-    kind, level = _parse(spec)
-    common = {**level, "seed": seed}
-    if kind == "clean":
-        return Clean()
-    if kind == "noise":
-        folder = _find_folder("wham_folder", folders, spec)
-        return Noise(folder, part, sample_rate, **common)
-    if kind == "white":
-        return WhiteNoise(**common)
-    if kind == "speech":
-        folder = _find_folder("speech_folder", folders, spec)
-        return Speech(folder, sample_rate, **common)
-    (classes,) = [name for name, mix in MIXTURES.items() if mix == kind]
-    return Mixture(entries, sample_rate, classes, **common)
-
-
 def _known():
     """The names that `make_settings` understands."""
-    forms = [f"{kind} <SNR> dB, {kind} paper" for kind in PAPER_SNR_DB]
-    return ", ".join(["clean", "noise <SNR> dB", *forms])
+    names = []
+    for name, kind in KINDS.items():
+        forms = {"dB": f"{name} <SNR> dB", "paper": f"{name} paper"}
+        names += [forms[level] for level in kind.levels] or [name]
+    return ", ".join(names)
 
 
 def _parse(spec):
     """Kind of setting in a name, and its level as keyword arguments."""
     text = " ".join(spec.split()).lower() if isinstance(spec, str) else ""
-    if text == "clean":
+    if text in KINDS and not KINDS[text].levels:
         return text, {}
     match = _SPEC.fullmatch(text)
-    kind = match and match["kind"]
-    if kind in PAPER_SNR_DB and match["snr"] is None:
-        return kind, {"paper": True}
-    if kind in ("noise", *PAPER_SNR_DB) and match["snr"] is not None:
-        return kind, {"snr_db": float(match["snr"])}
+    if match and match["kind"] in KINDS:
+        level, value = "paper", True
+        if match["snr"] is not None:
+            level, value = "dB", float(match["snr"])
+        if level in KINDS[match["kind"]].levels:
+            return match["kind"], {_LEVEL_KEYS[level]: value}
     raise LMACError(f"settings: found {spec!r}, expected one of {_known()}")
-
-
-def _find_folder(key, folders, spec):
-    """The folder of a key, or an error that says which setting needs it."""
-    folder = folders.get(key)
-    if folder is None or not os.path.isdir(folder):
-        content = {
-            "wham_folder": "noise in the layout of WHAM! (tr/, cv/, tt/)",
-            "speech_folder": "speech recordings, such as LJSpeech",
-        }[key]
-        found = None if folder is None else f"no folder at {folder}"
-        raise LMACError(
-            f"{key}: found {found}, but the setting {spec!r} needs a folder "
-            f"of {content}"
-        )
-    return folder
 
 
 def _check_level(snr_db):

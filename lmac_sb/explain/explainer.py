@@ -261,6 +261,8 @@ class Explainer(torch.nn.Module):
     (torch.Size([2, 16000]), torch.Size([2, 87, 513]))
     """
 
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
+
     def __init__(
         self,
         features,

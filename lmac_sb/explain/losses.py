@@ -319,6 +319,8 @@ class LMACLoss:
     ['l1', 'l_in', 'l_out', 'tv']
     """
 
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
+
     def __init__(
         self,
         l_in_w=4.0,

@@ -68,6 +68,8 @@ class Refiner:
     (True, True)
     """
 
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
+
     def __init__(
         self, loss, lr=1.0, resolution=4, smooth_w=0.0, tolerance=1e-4
     ):

@@ -88,8 +88,8 @@ class LMACInterpreter(Pretrained):
             Where a copy of the folder is kept, if one is wanted.
         trusted : bool
             Whether the folder's yaml may make any object and call any
-            function; by default only the classes of
-            `lmac_sb.inference.yaml_safety.SAFE_CLASSES`.
+            function; by default only classes that are known to be safe, see
+            `lmac_sb.inference.yaml_safety`.
         **kwargs
             ``run_opts`` and ``freeze_params``, see SpeechBrain's
             `Pretrained`.

@@ -111,6 +111,8 @@ class L2IDecoder(torch.nn.Module):
     torch.Size([2, 10, 43])
     """
 
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
+
     # `Explainer` then gives the explained class too.
     wants_target = True
 

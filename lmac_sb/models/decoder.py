@@ -57,6 +57,8 @@ class MaskDecoder(torch.nn.Module):
     torch.Size([2, 43, 513])
     """
 
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
+
     def __init__(
         self,
         latent_channels,

@@ -34,6 +34,8 @@ class ConvEmbedding(torch.nn.Module):
     torch.Size([2, 16])
     """
 
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
+
     def __init__(
         self, n_mels=80, channels=(8, 16, 32, 64, 128, 256), dropout=0.2
     ):
@@ -101,6 +103,8 @@ class AttentionEmbedding(torch.nn.Module):
     >>> model(torch.rand(2, 87, 80)).shape
     torch.Size([2, 16])
     """
+
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
 
     def __init__(
         self,

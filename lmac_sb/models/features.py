@@ -58,6 +58,8 @@ class SpectralFeatures(torch.nn.Module):
     torch.Size([2, 16000])
     """
 
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
+
     def __init__(
         self,
         sample_rate=16000,
@@ -208,6 +210,8 @@ class FbankFeatures(SpectralFeatures):
     >>> torch.allclose(ours, theirs, atol=1e-3)
     True
     """
+
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
 
     def __init__(self, fbank, normalize):
         if fbank.deltas or fbank.context:

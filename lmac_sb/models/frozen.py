@@ -63,6 +63,8 @@ class FrozenClassifier(torch.nn.Module):
     False
     """
 
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
+
     def __init__(
         self,
         embedding_model,

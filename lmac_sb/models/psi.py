@@ -33,6 +33,8 @@ class PSIAdapter(torch.nn.Module):
     torch.Size([1, 100, 513])
     """
 
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
+
     def __init__(self, psi):
         super().__init__()
         self.psi = psi

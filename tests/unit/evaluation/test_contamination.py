@@ -18,7 +18,9 @@ import torch
 from lmac_sb.data.audio import Preprocessor, normalize_peak
 from lmac_sb.data.noise import NoiseMixer
 from lmac_sb.evaluation.contamination import (
+    KINDS,
     Clean,
+    Kind,
     Mixture,
     Noise,
     Speech,
@@ -432,7 +434,7 @@ def test_speech_folder_is_searched_in_a_fixed_order(tmp_path, monkeypatch):
 
 
 def test_silent_sounds_are_drawn_again(tmp_path):
-    """A silent excerpt is drawn again: it gives neither NaN nor a clean clip."""
+    """Silence would give NaN or a clean clip, so it is drawn again."""
     loud = np.random.default_rng(0).normal(0, 0.1, RATE)
     write(tmp_path / "half.wav", np.concatenate([0 * loud, 0 * loud, loud]))
     write(tmp_path / "none.wav", 0 * loud)
@@ -648,3 +650,39 @@ def test_real_data(real_data):
                 )
                 expected = wanted.get(setting.name, 0.0)
                 assert snr.item() == pytest.approx(expected, abs=0.01)
+
+
+def test_a_new_kind_is_one_entry(tmp_path, monkeypatch):
+    """Its name is read, its folder asked for, and its levels are checked."""
+
+    class Hum(WhiteNoise):
+        """A tone, at the level of white noise."""
+
+        def __init__(self, folder, **how):
+            super().__init__(**how)
+            self.name = self.name.replace("white", "hum")
+            self.hertz = float((Path(folder) / "hertz").read_text())
+
+        def _draw(self, n_samples, clip_id, rng):
+            """The tone, [n_samples]."""
+            time = torch.arange(n_samples) / RATE
+            return torch.sin(2 * torch.pi * self.hertz * time)
+
+    kind = Kind(
+        lambda sources, folder, **how: Hum(folder, **how),
+        levels=("dB",),
+        folder="hum_folder",
+        content="one file, hertz",
+    )
+    monkeypatch.setitem(KINDS, "hum", kind)
+    (tmp_path / "hertz").write_text("50")
+    folders = {"hum_folder": tmp_path}
+    (hum,) = make_settings("hum 0 dB", {}, RATE, folders=folders)
+    assert hum.name == "hum 0 dB"
+    mixture, clean = hum(torch.randn(RATE), "clip")
+    spectrum = torch.fft.rfft(mixture - clean).abs()
+    assert int(spectrum.argmax()) == 50
+    with pytest.raises(LMACError, match="hum_folder: found None, but .* hertz"):
+        make_settings("hum 0 dB", {}, RATE)
+    with pytest.raises(LMACError, match="hum <SNR> dB"):
+        make_settings("hum paper", {}, RATE, folders=folders)
