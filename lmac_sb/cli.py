@@ -122,9 +122,8 @@ def _add_explain(commands):
     )
     parser.add_argument(
         "--format",
-        choices=["wav", "flac"],
         default="wav",
-        help="format of the written sounds (default: wav)",
+        help="format of the written sounds, wav or flac (default: wav)",
     )
     parser.add_argument(
         "--json", action="store_true", help="print the results as JSON"
@@ -193,8 +192,10 @@ def _explain(options):
     """Explain files one by one."""
     from tqdm import tqdm
 
+    from lmac_sb.inference.clip_folder import check_format
     from lmac_sb.inference.interpreter import LMACInterpreter
 
+    check_format(options.format)
     if options.threshold is not None and not 0 < options.threshold <= 1:
         raise LMACError(f"--threshold: {options.threshold} is not in (0, 1]")
     if options.refine is not None and options.refine < 0:

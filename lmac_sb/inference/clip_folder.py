@@ -26,18 +26,45 @@ from lmac_sb.utils.errors import LMACError  # noqa: E402
 __all__ = [
     "AUDIO_FORMATS",
     "UNREFINED",
+    "check_format",
     "common_gain",
     "draw_clip",
     "save_clip",
 ]
 
-AUDIO_FORMATS = ("wav", "flac")
+AUDIO_FORMATS = {"wav": "PCM_16", "flac": "PCM_16"}  # ending to samples
 SOUNDS = ("original", "interpretation", "residual")
 UNREFINED = "unrefined"  # sub-folder
 RANGE_DB = 80  # shown below a clip's maximum
 MAX_FRAMES = 3000  # of a stored map; longer clips are pooled in time
 _FLOOR = 1e-7  # the least magnitude of a spectrogram
 _BLOCK = 1 << 18  # samples handled at a time
+
+
+def check_format(audio_format):
+    """Refuse a format in which sounds cannot be written.
+
+    Arguments
+    ---------
+    audio_format : str
+        Should be one of `AUDIO_FORMATS`.
+
+    Raises
+    ------
+    LMACError
+        Names the formats that there are.
+
+    Example
+    -------
+    >>> check_format("mp3")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: format: 'mp3' is none of wav, flac
+    """
+    if audio_format not in AUDIO_FORMATS:
+        raise LMACError(
+            f"format: '{audio_format}' is none of {', '.join(AUDIO_FORMATS)}"
+        )
 
 
 def save_clip(folder, clip, truth=None, audio_format="wav"):
@@ -71,10 +98,7 @@ def save_clip(folder, clip, truth=None, audio_format="wav"):
     LMACError
         If the format is unknown.
     """
-    if audio_format not in AUDIO_FORMATS:
-        raise LMACError(
-            f"format: '{audio_format}' is none of {', '.join(AUDIO_FORMATS)}"
-        )
+    check_format(audio_format)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sounds = _sounds(clip)
@@ -294,9 +318,9 @@ def _probabilities(clip):
 
 
 def _write_sound(path, sound, gain, sample_rate):
-    """Mono file of 16 bits, written in blocks."""
-    settings = {"samplerate": sample_rate, "channels": 1, "subtype": "PCM_16"}
-    with sf.SoundFile(path, "w", **settings) as file:
+    """Mono file, written in blocks."""
+    subtype = AUDIO_FORMATS[path.suffix[1:]]
+    with sf.SoundFile(path, "w", sample_rate, 1, subtype) as file:
         for block in sound.split(_BLOCK):
             file.write((block * gain).numpy())
 

@@ -1,6 +1,15 @@
 """Metrics of explanations, one value a clip.
 
 Imports `utils`.
+
+**One more metric** is a function of tensors and one entry of `METRICS`, which
+says what it needs, which direction is better, and where it is shown. Training,
+evaluation, tables, plots and pages follow.
+
+>>> METRICS["peak"] = Metric(lambda mask: mask.amax((1, 2)), "mask", 0)
+>>> evaluate(explainer(wavs))["peak"].shape
+torch.Size([2])
+>>> del METRICS["peak"]
 """
 
 from lmac_sb.metrics import localisation, registry, shape, sound

@@ -1,4 +1,4 @@
 """What every room may use: the error for users, files in one step, the lock.
 
-Imports nothing of the package.
+Imports nothing of the package. What belongs to one room alone goes there.
 """

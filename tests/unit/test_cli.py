@@ -370,7 +370,7 @@ def test_help(command, capsys):
     if command == ["explain"]:
         for option in (
             *("--model FOLDER", "--out DIR", "--threshold T"),
-            *("--target CLASS", "--format {wav,flac}", "--json", "--trust"),
+            *("--target CLASS", "--format FORMAT", "--json", "--trust"),
             "--refine K",
         ):
             assert option in out
