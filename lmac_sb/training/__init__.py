@@ -1,4 +1,4 @@
-"""The Brain, its checkpoints, and what a run is.
+"""The Brain, its checkpoints, and the identity of a run.
 
 Imports `data`, `models`, `metrics` and `utils`.
 """

@@ -432,7 +432,7 @@ def test_speech_folder_is_searched_in_a_fixed_order(tmp_path, monkeypatch):
 
 
 def test_silent_sounds_are_drawn_again(tmp_path):
-    """A silent excerpt is drawn again: it gives neither NaN nor a clean clip."""
+    """A silent excerpt is drawn again: it gives no NaN or clean clip."""
     loud = np.random.default_rng(0).normal(0, 0.1, RATE)
     write(tmp_path / "half.wav", np.concatenate([0 * loud, 0 * loud, loud]))
     write(tmp_path / "none.wav", 0 * loud)
