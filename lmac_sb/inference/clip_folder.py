@@ -1,9 +1,9 @@
-"""Sounds, maps and pictures of an explanation, in a folder of its own.
+"""Write the sounds, maps and pictures of an explanation to a folder.
 
-A folder holds ``original``, ``interpretation`` and ``residual`` as sounds,
-``spectra.png`` for people, and ``maps.npz`` and ``explanation.json`` for the
-report. Beside those of a refined mask, a sub-folder ``unrefined`` may hold the
-same for the decoder's own.
+A folder holds the sounds ``original``, ``interpretation`` and ``residual``,
+the picture ``spectra.png``, and ``maps.npz`` and ``explanation.json`` for the
+report. If the mask was refined, a sub-folder ``unrefined`` may hold the same
+for the decoder's own mask.
 """
 
 import json
@@ -36,10 +36,10 @@ __all__ = [
 AUDIO_FORMATS = ("wav", "flac")
 SOUNDS = ("original", "interpretation", "residual")
 UNREFINED = "unrefined"  # sub-folder
-RANGE_DB = 80  # shown below a clip's maximum
-MAX_FRAMES = 3000  # of a stored map; longer clips are pooled in time
-_FLOOR = 1e-7  # the least magnitude of a spectrogram
-_BLOCK = 1 << 18  # samples handled at a time
+RANGE_DB = 80  # range of levels in pictures, below a clip's maximum
+MAX_FRAMES = 3000  # in a stored map; longer clips are pooled in time
+_FLOOR = 1e-7  # smallest magnitude of a spectrogram
+_BLOCK = 1 << 18  # samples that are processed at a time
 
 
 def save_clip(
@@ -57,43 +57,44 @@ def save_clip(
     windows=None,
     refine_steps=0,
 ):
-    """Write one explained clip for a person to hear and see.
+    """Write one explained clip as sounds, pictures and data.
 
     The sounds ``original``, ``interpretation`` (what the decision rests on)
-    and ``residual`` (the rest) are mono, 16 bit, of the clip's length and at
-    one common gain; ``spectra.png`` shows all three and the mask on common
-    axes; ``maps.npz`` and ``explanation.json`` hold mask, level,
-    probabilities and metrics. Each file appears complete or not at all,
-    ``explanation.json`` last. An earlier clip's ``unrefined`` goes.
+    and ``residual`` (the rest) are mono, 16 bit, of the clip's length and
+    share one gain. ``spectra.png`` shows all three and the mask on common
+    axes. ``maps.npz`` and ``explanation.json`` hold mask, level,
+    probabilities and metrics. Each file appears complete or not at all, and
+    ``explanation.json`` comes last. A folder ``unrefined`` of an earlier clip
+    is deleted.
 
     Arguments
     ---------
     folder : str or Path
-        Made if need be; its name becomes the clip's id.
+        Created if it does not exist; its name becomes the clip's id.
     wav : torch.Tensor
         The clip, [samples].
     explanation : lmac_sb.explain.explainer.Explanation
-        Of a batch, with sounds.
+        Explanation of a batch, with sounds.
     index : int
-        Place of the clip in the batch.
+        Position of the clip in the batch.
     features : lmac_sb.models.features.SpectralFeatures
-        For the axes and the sampling rate.
+        Give the axes and the sampling rate.
     classes : list of str
         Names of the classes.
     truth : str
         The clip's label, if it is known.
     file : str
-        Where the clip came from, if it is to be told.
+        Path of the clip, to be recorded.
     threshold : float
-        At which the mask was made binary, if it was.
+        Threshold at which the mask was made binary, if it was.
     audio_format : str
         ``wav`` or ``flac``.
     metrics : dict
-        Name to number; computed from the explanation unless given.
+        Name to number; by default computed from the explanation.
     windows : list of dict
         Decision of each window of a long clip.
     refine_steps : int
-        Gradient steps that led to the mask from the decoder's.
+        Gradient steps by which the decoder's mask was refined.
 
     Returns
     -------
@@ -107,7 +108,8 @@ def save_clip(
     """
     if audio_format not in AUDIO_FORMATS:
         raise LMACError(
-            f"format: '{audio_format}' is none of {', '.join(AUDIO_FORMATS)}"
+            f"format: found '{audio_format}', expected one of "
+            f"{', '.join(AUDIO_FORMATS)}"
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +154,7 @@ def save_clip(
             json.dumps(_plain(content), ensure_ascii=False, allow_nan=False),
             encoding="utf-8",
         )
-        # One from an earlier call vouches for files that now change.
+        # One from an earlier call would describe files that now change.
         (folder / "explanation.json").unlink(missing_ok=True)
         for name in SOUNDS:
             for other in AUDIO_FORMATS:
@@ -167,7 +169,7 @@ def save_clip(
 
 
 def common_gain(sounds):
-    """One gain for sounds, so that their levels compare and none is clipped.
+    """One gain for several sounds, at which none is clipped.
 
     Arguments
     ---------
@@ -194,24 +196,24 @@ def common_gain(sounds):
 def draw_clip(
     wav, explanation, index, features, classes, truth=None, levels=None
 ):
-    """Spectrograms and mask of one clip.
+    """Draw the spectrograms and the mask of one clip.
 
     Arguments
     ---------
     wav : torch.Tensor
         The clip, [samples].
     explanation : lmac_sb.explain.explainer.Explanation
-        Of a batch, with sounds.
+        Explanation of a batch, with sounds.
     index : int
-        Place of the clip in the batch.
+        Position of the clip in the batch.
     features : lmac_sb.models.features.SpectralFeatures
-        For the axes.
+        Give the axes.
     classes : list of str
         Names of the classes.
     truth : str
         The clip's label, if it is known.
     levels : dict
-        Spectrograms in dB and the mask, if they are there already.
+        Spectrograms in dB and the mask, if they have been computed.
 
     Returns
     -------
@@ -229,7 +231,7 @@ def draw_clip(
 
     figure = Figure(figsize=(11, 6), layout="constrained")
     label = "" if truth is None else f" (label: {truth})"
-    # Names may hold dollar signs, which are no formulas.
+    # Names may hold dollar signs that do not mark formulas.
     figure.suptitle(f"decision: {classes[c]}{label}", parse_math=False)
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
     titles = {
@@ -271,7 +273,7 @@ def draw_clip(
 
 
 def _sounds(wav, explanation, index):
-    """The three sounds of a clip, [samples] each."""
+    """Name to each of the three sounds of a clip, [samples]."""
     sounds = (wav, explanation.waveform[index], explanation.residual[index])
     # A batch is padded to its longest clip.
     return {
@@ -281,7 +283,7 @@ def _sounds(wav, explanation, index):
 
 
 def _maps(sounds, explanation, index, features):
-    """Level of each sound in dB and the mask, [time, freq], and their hop."""
+    """Levels in dB and mask of a clip, [time, freq] each, and their hop."""
     n_frames = features.n_frames(len(sounds["original"]))
     pool = -(-n_frames // MAX_FRAMES)
     maps = {
@@ -297,9 +299,9 @@ def _maps(sounds, explanation, index, features):
 
 
 def _level(sound, features, pool):
-    """Level of each bin in dB, [time, freq]; of `pool` frames the loudest."""
+    """Level of each bin in dB, [time, freq], the maximum of `pool` frames."""
     hop = features.hop_samples
-    # Frames reach half an FFT to either side.
+    # A frame extends half an FFT to either side.
     margin = -(-(features.n_bins - 1) // hop)
     n_frames = features.n_frames(len(sound))
     block = max(pool, _BLOCK // hop // pool * pool)
@@ -319,7 +321,7 @@ def _level(sound, features, pool):
 
 
 def _probabilities(explanation, index):
-    """Softmax of the logits on the whole, masked-in and masked-out input."""
+    """Probabilities for the whole, the masked-in and the masked-out input."""
     return {
         name: logits[index].detach().float().softmax(0).tolist()
         for name, logits in (
@@ -343,7 +345,7 @@ def _metrics(explanation, index):
 
 
 def _write_sound(path, sound, gain, sample_rate):
-    """Mono file of 16 bits, written in blocks."""
+    """Write a mono file of 16 bits, block by block."""
     settings = {"samplerate": sample_rate, "channels": 1, "subtype": "PCM_16"}
     with sf.SoundFile(path, "w", **settings) as file:
         for block in sound.split(_BLOCK):
@@ -351,12 +353,12 @@ def _write_sound(path, sound, gain, sample_rate):
 
 
 def _bytes(values):
-    """Values in [0, 1] as numbers from 0 to 255."""
+    """Values in [0, 1] as uint8 from 0 to 255."""
     return (values.clamp(0, 1) * 255).round().byte().numpy()
 
 
 def _level_bytes(level):
-    """Level: 255 is the clip's maximum, 0 is `RANGE_DB` below or silence."""
+    """Level as uint8: 255 is the maximum, 0 is `RANGE_DB` below it or less."""
     top = level.max()
     if top <= 20 * math.log10(_FLOOR) + 1e-3:
         return np.zeros(tuple(level.shape), np.uint8)
@@ -364,7 +366,7 @@ def _level_bytes(level):
 
 
 def _plain(value):
-    """Content fit for JSON: null for what is no finite number."""
+    """Content that JSON can hold, with null for numbers that are not finite."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -372,6 +374,6 @@ def _plain(value):
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str):
-        # A file's name may hold bytes that are no text.
+        # The name of a file may hold bytes that are not valid text.
         return value.encode("utf-8", "replace").decode()
     return value
