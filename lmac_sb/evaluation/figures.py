@@ -1,9 +1,9 @@
 """Figures of an evaluation, each as PNG and SVG.
 
-What is drawn are the rows of an evaluation, or lines: a dict from name to
-points (x, figures), the figures being a dict from metric to ``mean``, ``low``
-and ``high``, such as `lmac_sb.metrics.summary.summarize` gives for each method.
-Matplotlib is loaded when a figure is drawn; the same values give the same
+The input is the rows of an evaluation, or lines: a dict from name to points
+(x, values). The values are a dict from metric to ``mean``, ``low`` and
+``high``, such as `lmac_sb.metrics.summary.summarize` gives for each method.
+Matplotlib is loaded when a figure is drawn. The same values give the same
 bytes.
 """
 
@@ -25,9 +25,9 @@ __all__ = [
     "draw_snr",
 ]
 
-# Told apart by those who are colour-blind (Okabe and Ito), without the yellow
-# that white swallows. Markers and dashes change with other periods, so that
-# no two of 84 lines look alike.
+# Colours that colour-blind people can distinguish (Okabe and Ito), without
+# yellow, which is hard to see on white. Markers and dashes change with other
+# periods, so that no two of 84 lines look alike.
 COLOURS = (
     "#0072b2",
     "#d55e00",
@@ -48,19 +48,19 @@ STYLE = {
     "grid.alpha": 0.3,
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
-    # Without it the names inside an SVG are random.
+    # Without it, the names inside an SVG are random.
     "svg.hashsalt": "lmac_sb",
 }
 ABREAST = 3  # panels side by side
 
 
 def draw_curves(stem, rows):
-    """Insertion and deletion over the share of kept bins, by setting.
+    """Draw insertion and deletion over the share of kept bins, by setting.
 
     Arguments
     ---------
     stem : str or Path
-        The files' name without suffix.
+        Path of the files without suffix.
     rows : list of dict
         See `lmac_sb.evaluation.tables.curves`; clips with an error are left
         out of their method's line.
@@ -68,7 +68,7 @@ def draw_curves(stem, rows):
     Returns
     -------
     list of pathlib.Path
-        The PNG and the SVG; none where no row's ``keep`` is a share.
+        The PNG and the SVG; empty if no row's ``keep`` is a share.
     """
     panels = {}
     for curve in curves(rows):
@@ -90,7 +90,7 @@ def draw_curves(stem, rows):
 
 
 def _mean_curve(clips):
-    """Points (share, mean, None) of a method; intervals would hide others."""
+    """Points of a method without intervals, which would hide other lines."""
     shares = clips[0][0]
     columns = zip(*(values for _, values in clips))
     return [
@@ -99,20 +99,20 @@ def _mean_curve(clips):
 
 
 def draw_snr(stem, rows):
-    """Metrics over the signal-to-noise ratio, for each kind of noise.
+    """Draw metrics over the signal-to-noise ratio, for each kind of noise.
 
     Arguments
     ---------
     stem : str or Path
-        The files' name without suffix.
+        Path of the files without suffix.
     rows : list of dict
-        Of an evaluation. Those count whose setting has a name that ends in
-        an SNR, such as "white 5 dB", and whose ``keep`` is ``own``.
+        Rows of an evaluation. Those count whose ``keep`` is ``own`` and whose
+        setting ends in an SNR, such as "white 5 dB".
 
     Returns
     -------
     list of pathlib.Path
-        The PNG and the SVG; none where there is no such row.
+        The PNG and the SVG; empty if there is no such row.
     """
     names = [name for name, metric in METRICS.items() if metric.repeated]
     cells = {}
@@ -137,7 +137,7 @@ def draw_snr(stem, rows):
 
 
 def _kind_and_snr(setting):
-    """Parts of a setting's name; None for the SNR where it has none."""
+    """Kind and SNR in a setting's name; None if it has no SNR."""
     *kind, level, unit = ["", "", *setting.split(" ")]
     try:
         return " ".join(kind).strip(), float(level) if unit == "dB" else None
@@ -146,14 +146,14 @@ def _kind_and_snr(setting):
 
 
 def draw_passes(stem, lines, metrics):
-    """Metrics over the passes of the classifier that they cost.
+    """Draw metrics over the passes of the classifier that they cost.
 
     Arguments
     ---------
     stem : str or Path
-        The files' name without suffix.
+        Path of the files without suffix.
     lines : dict
-        Name, such as "from the decoder", to points (passes, figures); passes
+        Name, such as "from the decoder", to points (passes, values); passes
         are above zero.
     metrics : list of str
         One panel each.
@@ -166,8 +166,8 @@ def draw_passes(stem, lines, metrics):
     Raises
     ------
     LMACError
-        If there is nothing to draw, or a point has no pass: the axis is
-        logarithmic.
+        If there is nothing to draw, or a number of passes is not above zero,
+        since the axis is logarithmic.
     """
     for name, points in lines.items():
         for passes, _ in points:
@@ -181,14 +181,14 @@ def draw_passes(stem, lines, metrics):
 
 
 def draw_randomisation(stem, lines):
-    """Likeness of the mask to the original one as layers are randomised.
+    """Draw the similarity to the original mask as layers are randomised.
 
     Arguments
     ---------
     stem : str or Path
-        The files' name without suffix.
+        Path of the files without suffix.
     lines : dict
-        Method to points (layer, figures), from the top layer on; the figures
+        Method to points (layer, values), from the top layer on; the values
         are ``correlation`` and ``SSIM``.
 
     Returns
@@ -206,14 +206,14 @@ def draw_randomisation(stem, lines):
 
 
 def draw_roar(stem, lines):
-    """Accuracy of a retrained classifier over the share of removed bins.
+    """Draw the accuracy of a retrained classifier over the removed share.
 
     Arguments
     ---------
     stem : str or Path
-        The files' name without suffix.
+        Path of the files without suffix.
     lines : dict
-        Method to points (share, figures); the figures are ``accuracy``.
+        Method to points (share, values); the values are ``accuracy``.
 
     Returns
     -------
@@ -230,15 +230,15 @@ def draw_roar(stem, lines):
 
 
 def _panels(lines, metrics):
-    """Title to line to points (x, mean, low, high), for each metric."""
+    """For each metric, title to name to points (x, mean, low, high)."""
     panels = {}
     for metric in metrics:
         panel = {}
         for name, points in lines.items():
             found = [
-                (x, *(figures[metric][key] for key in ("mean", "low", "high")))
-                for x, figures in points
-                if metric in figures
+                (x, *(values[metric][key] for key in ("mean", "low", "high")))
+                for x, values in points
+                if metric in values
             ]
             if found:
                 panel[name] = found
@@ -248,7 +248,7 @@ def _panels(lines, metrics):
 
 
 def _draw(stem, panels, x_label, y_label=None, log=False, abreast=ABREAST):
-    """Draw panels of lines with one legend beside them; the paths."""
+    """Draw panels of lines with a legend on the right; returns the paths."""
     if not panels:
         raise LMACError(f"figure {stem}: no values to draw")
     import matplotlib
@@ -267,7 +267,7 @@ def _draw(stem, panels, x_label, y_label=None, log=False, abreast=ABREAST):
             axis.remove()
         handles = {}
         for axis, (title, lines) in zip(axes, panels.items()):
-            # Names may hold dollar signs, which are no formulas.
+            # Names may hold dollar signs that do not mark formulas.
             axis.set_title(title, parse_math=False)
             axis.set_xlabel(x_label)
             axis.set_ylabel(y_label or "")
@@ -296,7 +296,7 @@ def _look(index):
 
 
 def _line(axis, points, look):
-    """One line, with intervals where there are any; its handle."""
+    """Draw one line, with intervals if there are any; returns its handle."""
     x, mean, low, high = zip(*points)
     (handle,) = axis.plot(x, mean, **look)
     if low[0] is not None:
@@ -307,7 +307,7 @@ def _line(axis, points, look):
 
 
 def _save(figure, path, suffix):
-    """Write the figure in one step."""
+    """Write a figure in one step; returns its path."""
     options = {"metadata": {"Date": None}} if suffix == "svg" else {"dpi": 150}
 
     def write(file):

@@ -1,8 +1,8 @@
-"""Folders of a trained model: found, checked and read without surprises.
+"""Find, check and read the folder of a trained model.
 
-A bundle is a folder with ``hyperparams.yaml``, one file of weights for each
-module, ``label_encoder.txt`` and ``SHA256SUMS``. Nothing of it is used before
-its checksums hold.
+Such a folder, a bundle, holds ``hyperparams.yaml``, a file of weights for each
+module, ``label_encoder.txt`` and ``SHA256SUMS``. Nothing in it is used before
+the checksums have been checked.
 """
 
 import os
@@ -38,12 +38,12 @@ HPARAMS = "hyperparams.yaml"
 
 
 def write_sums(folder):
-    """Write the checksums of all files of a folder.
+    """Write the checksums of all files in a folder.
 
     Arguments
     ---------
     folder : str or Path
-        Files of sub-folders count too.
+        Folder with the files; those in sub-folders count too.
 
     Returns
     -------
@@ -67,17 +67,17 @@ def check_sums(folder):
     Arguments
     ---------
     folder : str or Path
-        With a file ``SHA256SUMS``.
+        Folder with a file ``SHA256SUMS``.
 
     Returns
     -------
     list of str
-        The names of the files that the checksums vouch for.
+        Names of the files that have a checksum.
 
     Raises
     ------
     LMACError
-        Names the file.
+        If a file is missing or changed; the message names it.
 
     Example
     -------
@@ -96,21 +96,21 @@ def check_sums(folder):
     sums = _read_sums(folder)
     for name, checksum in sums.items():
         path = folder / name
-        # Of os: that of pathlib fails where the name is too long for a file.
+        # Not pathlib's is_file, which fails if a name is too long.
         if not os.path.isfile(path):
             raise LMACError(
-                f"{folder / SUMS}: names {shown(name)}, no such file"
+                f"{folder / SUMS}: names {shown(name)}, which does not exist"
             )
         if file_sha256(path) != checksum:
             raise LMACError(
                 f"{path}: changed, its checksum is not the one in {SUMS}; get "
-                "the folder again from where it came"
+                "the folder again from its source"
             )
     return list(sums)
 
 
 def _read_sums(folder):
-    """Name to checksum of the files that a folder says it has."""
+    """Name to checksum of the files in a folder, as ``SHA256SUMS`` has them."""
     path = folder / SUMS
     if not path.is_file():
         raise LMACError(
@@ -119,32 +119,32 @@ def _read_sums(folder):
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise LMACError(f"{path}: is no text ({error})") from error
+        raise LMACError(f"{path}: not a text file ({error})") from error
     sums = {}
     for line in lines:
         checksum, _, name = line.partition("  ")
         if not name or os.path.isabs(name) or ".." in Path(name).parts:
             raise LMACError(
-                f"{path}: {shown(line)} names no file of this folder"
+                f"{path}: {shown(line)} names no file in this folder"
             )
         sums[name] = checksum
     return sums
 
 
 def find_bundle(source, savedir=None):
-    """Folder of a model, on this machine or fetched from a hub.
+    """Folder of a model, which is local or downloaded from a hub.
 
     Arguments
     ---------
     source : str or Path
         A folder, or the id of a hub repository, ``name/repository``.
     savedir : str or Path
-        Where a copy is kept, if one is wanted; one folder a model.
+        Folder for a copy of this model; by default no copy is made.
 
     Returns
     -------
     pathlib.Path
-        A folder whose checksums hold.
+        A folder whose checksums match.
 
     Raises
     ------
@@ -169,8 +169,8 @@ def find_bundle(source, savedir=None):
             present.read_bytes() != (folder / SUMS).read_bytes()
         ):
             raise LMACError(
-                f"savedir: {savedir} holds something else than the model of "
-                f"{source}; give each model a folder of its own"
+                f"savedir: {savedir} does not hold the model of {source}; use "
+                "a separate folder for each model"
             )
         check_sums(savedir)
         return savedir
@@ -179,22 +179,22 @@ def find_bundle(source, savedir=None):
 
 
 def _download(repository):
-    """Folder of a hub repository in the local cache."""
+    """Local copy of a hub repository."""
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(repository))
     except Exception as error:
-        # Its errors have no common class; all mean that there is no model.
+        # Hub errors have no common class; all mean that there is no model.
         reason = " ".join(str(error).split())
         raise LMACError(
-            f"{repository}: is no local folder, and cannot be fetched from a "
+            f"{repository}: not a local folder, and cannot be fetched from a "
             f"hub ({type(error).__name__}: {reason})"
         ) from error
 
 
 def _copy(folder, names, target):
-    """Copy files, never links, in one step."""
+    """Copy files, not links, in one step."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -211,64 +211,64 @@ def _copy(folder, names, target):
 
 
 def read_hparams(folder, trusted=False):
-    """Make the objects of a model's yaml, without their weights.
+    """Make the objects in a model's yaml, without their weights.
 
     Arguments
     ---------
     folder : str or Path
-        From `find_bundle`.
+        Folder from `find_bundle`.
     trusted : bool
         Whether the yaml may make any object and call any function.
 
     Returns
     -------
     dict
-        With the keys ``modules`` and ``pretrainer`` at least.
+        Objects and values by key, with at least the keys ``modules`` and
+        ``pretrainer``.
 
     Raises
     ------
     LMACError
-        If the yaml is broken, or asks for what is not allowed.
+        If the yaml is invalid or contains something that is not allowed.
     """
     path = Path(folder) / HPARAMS
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise LMACError(f"{path}: is no text ({error})") from error
+        raise LMACError(f"{path}: not a text file ({error})") from error
     if not trusted:
         text = safe_yaml(text, path)
     try:
         hparams = load_hyperpyyaml(text)
     except Exception as error:
-        # A yaml can call anything; hyperpyyaml wraps what that raises.
+        # A yaml can call anything; hyperpyyaml wraps the resulting errors.
         reason = one_line(error.__cause__ or error)
         raise LMACError(f"{path}: {reason}") from error
     for key, kind in (("modules", dict), ("pretrainer", Pretrainer)):
         if not isinstance(hparams.get(key), kind):
             raise LMACError(
-                f"{path}: key '{key}' is missing or no {kind.__name__}"
+                f"{path}: key '{key}' is missing or not a {kind.__name__}"
             )
     return hparams
 
 
 def load_weights(hparams, folder):
-    """Fill the objects of a model from the files of its folder, strictly.
+    """Load the weights and class names of a model, strictly.
 
     Arguments
     ---------
     hparams : dict
-        From `read_hparams`.
+        Objects from `read_hparams`.
     folder : str or Path
-        Where they come from, checked by `find_bundle`. For each entry of the
-        pretrainer's loadables it holds ``<name>.safetensors`` or
-        ``<name>.ckpt``, for the label encoder ``label_encoder.txt`` or
-        ``.ckpt``.
+        The model's folder, checked by `find_bundle`. It holds
+        ``<name>.safetensors`` or ``<name>.ckpt`` for each of the pretrainer's
+        loadables, and ``label_encoder.txt`` or ``.ckpt``.
 
     Raises
     ------
     LMACError
-        If a file is missing or does not fit, or an object would be left with
-        random weights.
+        If a file is missing or does not fit, or an object would keep random
+        weights.
 
     Example
     -------
@@ -283,8 +283,8 @@ def load_weights(hparams, folder):
     for name in ("collect_in", "paths", "custom_hooks", "conditions"):
         if getattr(pretrainer, name):
             raise LMACError(
-                f"{path}: the pretrainer has {name}; leave them out, the "
-                "files lie in the folder"
+                f"{path}: the pretrainer has {name}, expected none: the files "
+                "are in this folder"
             )
     vouched = _read_sums(folder)
     for name, item in pretrainer.loadables.items():

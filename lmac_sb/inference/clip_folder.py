@@ -1,9 +1,9 @@
-"""Sounds, maps and pictures of an explanation, in a folder of its own.
+"""Write the sounds, maps and pictures of an explanation to a folder.
 
-A folder holds ``original``, ``interpretation`` and ``residual`` as sounds,
-``spectra.png`` for people, and ``maps.npz`` and ``explanation.json`` for the
-report. Beside those of a refined mask, a sub-folder ``unrefined`` may hold the
-same for the decoder's own.
+A folder holds the sounds ``original``, ``interpretation`` and ``residual``,
+the picture ``spectra.png``, and ``maps.npz`` and ``explanation.json`` for the
+report. If the mask was refined, a sub-folder ``unrefined`` may hold the same
+for the decoder's own mask.
 """
 
 import json
@@ -35,10 +35,10 @@ __all__ = [
 AUDIO_FORMATS = {"wav": "PCM_16", "flac": "PCM_16"}  # ending to samples
 SOUNDS = ("original", "interpretation", "residual")
 UNREFINED = "unrefined"  # sub-folder
-RANGE_DB = 80  # shown below a clip's maximum
-MAX_FRAMES = 3000  # of a stored map; longer clips are pooled in time
-_FLOOR = 1e-7  # the least magnitude of a spectrogram
-_BLOCK = 1 << 18  # samples handled at a time
+RANGE_DB = 80  # range of levels in pictures, below a clip's maximum
+MAX_FRAMES = 3000  # in a stored map; longer clips are pooled in time
+_FLOOR = 1e-7  # smallest magnitude of a spectrogram
+_BLOCK = 1 << 18  # samples that are processed at a time
 
 
 def check_format(audio_format):
@@ -59,11 +59,12 @@ def check_format(audio_format):
     >>> check_format("mp3")
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: format: 'mp3' is none of wav, flac
+    lmac_sb.LMACError: format: found 'mp3', expected one of wav, flac
     """
     if audio_format not in AUDIO_FORMATS:
         raise LMACError(
-            f"format: '{audio_format}' is none of {', '.join(AUDIO_FORMATS)}"
+            f"format: found '{audio_format}', expected one of "
+            f"{', '.join(AUDIO_FORMATS)}"
         )
 
 
@@ -71,11 +72,12 @@ def save_clip(folder, clip, truth=None, audio_format="wav"):
     """Write one explained clip for a person to hear and see.
 
     The sounds ``original``, ``interpretation`` (what the decision rests on)
-    and ``residual`` (the rest) are mono, 16 bit, of the clip's length and at
-    one common gain; ``spectra.png`` shows all three and the mask on common
-    axes; ``maps.npz`` and ``explanation.json`` hold mask, level,
-    probabilities and metrics. Each file appears complete or not at all,
-    ``explanation.json`` last. An earlier clip's ``unrefined`` goes.
+    and ``residual`` (the rest) are mono, 16 bit, of the clip's length and
+    share one gain. ``spectra.png`` shows all three and the mask on common
+    axes. ``maps.npz`` and ``explanation.json`` hold mask, level,
+    probabilities and metrics. Each file appears complete or not at all, and
+    ``explanation.json`` comes last. A folder ``unrefined`` of an earlier clip
+    is deleted.
 
     Arguments
     ---------
@@ -167,7 +169,7 @@ def _replace_clip(part, folder):
 
 
 def common_gain(sounds):
-    """One gain for sounds, so that their levels compare and none is clipped.
+    """One gain for several sounds, at which none is clipped.
 
     Arguments
     ---------
@@ -201,7 +203,7 @@ def draw_clip(clip, truth=None, levels=None):
     truth : str
         The clip's label, if it is known.
     levels : dict
-        Spectrograms in dB and the mask, if they are there already.
+        Spectrograms in dB and the mask, if they have been computed.
 
     Returns
     -------
@@ -284,9 +286,9 @@ def _maps(sounds, clip):
 
 
 def _level(sound, features, pool):
-    """Level of each bin in dB, [time, freq]; of `pool` frames the loudest."""
+    """Level of each bin in dB, [time, freq], the maximum of `pool` frames."""
     hop = features.hop_samples
-    # Frames reach half an FFT to either side.
+    # A frame extends half an FFT to either side.
     margin = -(-(features.n_bins - 1) // hop)
     n_frames = features.n_frames(len(sound))
     block = max(pool, _BLOCK // hop // pool * pool)
@@ -326,12 +328,12 @@ def _write_sound(path, sound, gain, sample_rate):
 
 
 def _bytes(values):
-    """Values in [0, 1] as numbers from 0 to 255."""
+    """Values in [0, 1] as uint8 from 0 to 255."""
     return (values.clamp(0, 1) * 255).round().byte().numpy()
 
 
 def _level_bytes(level):
-    """Level: 255 is the clip's maximum, 0 is `RANGE_DB` below or silence."""
+    """Level as uint8: 255 is the maximum, 0 is `RANGE_DB` below it or less."""
     top = level.max()
     if top <= 20 * math.log10(_FLOOR) + 1e-3:
         return np.zeros(tuple(level.shape), np.uint8)
@@ -339,7 +341,7 @@ def _level_bytes(level):
 
 
 def _plain(value):
-    """Content fit for JSON: null for what is no finite number."""
+    """Content that JSON can hold, with null for numbers that are not finite."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -347,6 +349,6 @@ def _plain(value):
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str):
-        # A file's name may hold bytes that are no text.
+        # The name of a file may hold bytes that are not valid text.
         return value.encode("utf-8", "replace").decode()
     return value

@@ -1,4 +1,4 @@
-"""From a finished run to a folder that anyone can load."""
+"""Turn a finished run into a folder that anyone can load."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ from lmac_sb.utils.io import read_json, write_json
 
 __all__ = ["export_run", "load_interpreter", "push"]
 
-# Objects of a run's yaml that the model is made of.
+# Objects in a run's yaml that make up the model.
 PARTS = (
     "preprocess",
     "features",
@@ -35,7 +35,7 @@ PARTS = (
     "explainer",
     "label_encoder",
 )
-# Those of them with weights; features only if they hold learnt statistics.
+# Those with weights; features have some only if they learn statistics.
 WEIGHTS = ("features", "embedding_model", "classifier", "decoder")
 
 HEADER = """\
@@ -109,18 +109,18 @@ not loaded. Weights are safetensors: loading them runs no code.
 
 
 def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
-    """Write the model of a finished L-MAC run as a folder of its own.
+    """Write the model of a finished L-MAC run to a separate folder.
 
     Arguments
     ---------
     run_folder : str or Path
-        What `train_lmac.py` wrote as output_folder.
+        Output folder of `train_lmac.py`.
     out_folder : str or Path
         Must not exist yet, or be empty; appears complete or not at all.
     license : str
         Licence of the model, for its card.
     repository : str
-        Id of the hub repository that it is meant for, for its card.
+        Id of the hub repository for which it is meant, for its card.
 
     Returns
     -------
@@ -130,11 +130,11 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
     Raises
     ------
     LMACError
-        If the run lacks something, or its parts do not belong together.
+        If the run is incomplete, or its parts do not belong together.
     """
     run, out = Path(run_folder), Path(out_folder)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise LMACError(f"{out}: is there already; choose another folder")
+        raise LMACError(f"{out}: already exists; choose another folder")
     text, hparams, classifier, results = _load_run(run)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -152,7 +152,7 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
         card = _card(repository or out.name, config, run, trusted, example)
         (part / "README.md").write_text(card, encoding="utf-8")
         write_sums(part)
-        # What cannot be loaded is no export.
+        # Check that the export can be loaded.
         LMACInterpreter.from_hparams(part, trusted=trusted)
         part.chmod(0o755)
         if out.is_dir():
@@ -165,14 +165,15 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
 
 
 def load_interpreter(source, trusted=False):
-    """Load a run's folder as well as an exported one.
+    """Load an interpreter from a run's folder or an exported one.
 
     Arguments
     ---------
     source : str or Path
         Folder of a finished run, exported folder, or id of a hub repository.
     trusted : bool
-        See `LMACInterpreter.from_hparams`. A run's own yaml is trusted.
+        See `LMACInterpreter.from_hparams`. The yaml of a run is always
+        trusted.
 
     Returns
     -------
@@ -195,19 +196,19 @@ def push(folder, repository):
     Arguments
     ---------
     folder : str or Path
-        Written by `export_run`.
+        Folder written by `export_run`.
     repository : str
-        Id, ``name/repository``; made if need be.
+        Id, ``name/repository``; created if it does not exist.
 
     Returns
     -------
     str
-        Address of the upload.
+        URL of the upload.
 
     Raises
     ------
     LMACError
-        If a file has changed, or the hub refuses.
+        If a file has changed, or the hub refuses the upload.
     """
     from huggingface_hub import HfApi
 
@@ -221,7 +222,7 @@ def push(folder, repository):
             commit_message="Upload by lmac export",
         )
     except Exception as error:
-        # Its errors have no common class, and many lines.
+        # Hub errors have no common class, and several lines.
         reason = " ".join(str(error).split())
         raise LMACError(
             f"{repository}: cannot be pushed ({type(error).__name__}: {reason})"
@@ -230,16 +231,15 @@ def push(folder, repository):
 
 
 def _load_run(run):
-    """Yaml, objects with their weights, the classifier's config, results."""
+    """The yaml, the loaded objects, the classifier's config, the results."""
     if not run.is_dir():
         raise LMACError(f"{run}: no such run folder")
     text, settings = _read_run(run / HPARAMS)
     hparams = load_hyperpyyaml(text)
     if hparams["frozen_classifier"].multilabel:
         raise LMACError(
-            f"{run}: its classifier is multi-label, which train_multilabel.py "
-            "explains and nothing else does yet; expected a run of "
-            "train_lmac.py"
+            f"{run}: its classifier is multi-label, which only "
+            "train_multilabel.py supports; expected a run of train_lmac.py"
         )
     checkpoint = _load_decoder(run, hparams, settings)
     classifier = _load_classifier(run, hparams, settings)
@@ -254,28 +254,30 @@ def _load_run(run):
         ) from error
     if epoch != checkpoint.meta["epoch"]:
         raise LMACError(
-            f"{run / 'results.json'}: figures of epoch {epoch:g}, but the best "
-            f"checkpoint is of epoch {checkpoint.meta['epoch']:g}; give the "
-            "training command again, it will test it"
+            f"{run / 'results.json'}: results of epoch {epoch:g}, but the best "
+            f"checkpoint is of epoch {checkpoint.meta['epoch']:g}; run the "
+            "training command again to test it"
         )
     return text, hparams, classifier, results
 
 
 def _read_run(path):
-    """Yaml of the model alone, and the run's settings as text."""
+    """The yaml of the model alone, and the run's settings as text."""
     if not path.is_file():
-        raise LMACError(f"{path}: no such file, a run of train_lmac.py has one")
+        raise LMACError(
+            f"{path}: no such file, expected a run of train_lmac.py"
+        )
     text = path.read_text(encoding="utf-8")
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         settings = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
-        raise LMACError(f"{path}: is no yaml ({error})") from error
+        raise LMACError(f"{path}: not yaml ({error})") from error
     if not isinstance(root, yaml.MappingNode):
         raise LMACError(f"{path}: holds no keys, expected 'key: value'")
     nodes = {key.value: node for key, node in root.value}
-    needed = (*PARTS, "classifier_folder", "output_folder", "select_key")
-    missing = [name for name in needed if name not in nodes]
+    expected = (*PARTS, "classifier_folder", "output_folder", "select_key")
+    missing = [name for name in expected if name not in nodes]
     if missing:
         raise LMACError(f"{path}: key '{missing[0]}' is missing")
     names = {id(n): k for k, n in nodes.items() if n.tag.startswith("!")}
@@ -296,7 +298,7 @@ def _read_run(path):
 
 
 def _rewrite(node, names, found, top=False):
-    """Copy of a yaml node; objects with a key of their own become !ref."""
+    """Copy of a yaml node; objects that have their own key become !ref."""
     if not top and id(node) in names:
         found.append(names[id(node)])
         return yaml.ScalarNode("!ref", f"<{names[id(node)]}>")
@@ -316,13 +318,13 @@ def _rewrite(node, names, found, top=False):
 
 
 def _load_decoder(run, hparams, settings):
-    """Load the best checkpoint's decoder; returns the checkpoint."""
+    """Load the decoder of the best checkpoint; returns the checkpoint."""
     key = settings["select_key"]
     largest = settings.get("select_largest", "false").lower() == "true"
     checkpoint = best_checkpoint(run / "save", key, largest)
     if checkpoint is None:
         raise LMACError(
-            f"{run / 'save'}: no intact checkpoint with '{key}' to export"
+            f"{run / 'save'}: found no intact checkpoint with '{key}'"
         )
     load_strict(hparams["decoder"], checkpoint.paramfiles["decoder"])
     return checkpoint
@@ -343,16 +345,16 @@ def _load_classifier(run, hparams, settings):
     found = weights_identity(source, hparams["frozen_classifier"])
     if not claimed or claimed["sha256"] != found["sha256"]:
         raise LMACError(
-            f"{source}: is not the classifier that {run} was trained on; it "
-            "has been replaced since"
+            f"{source}: not the classifier that {run} was trained on; it has "
+            "been replaced since then"
         )
     return config
 
 
 def _locate(run, folder, output_folder):
-    """A folder of the run's yaml, which may be relative to where it ran.
+    """Path of a folder in the run's yaml, or the id of a hub repository.
 
-    Or the id of a hub repository, if there is no such folder.
+    The folder may be relative to where the run was started.
     """
     places = [Path(folder)]
     tail = Path(output_folder).parts
@@ -365,30 +367,30 @@ def _locate(run, folder, output_folder):
     if not is_local(folder):
         return folder
     raise LMACError(
-        f"classifier_folder: {folder} is not there, looked at "
+        f"classifier_folder: {folder} does not exist, looked at "
         f"{', '.join(str(place) for place in places)}"
     )
 
 
 def _read_json(path):
-    """Content of a JSON file of the run."""
+    """Content of a JSON file that a finished run has."""
     if not path.is_file():
         raise LMACError(f"{path}: no such file; the run is not finished")
     return read_json(path)
 
 
 def _write_weights(path, module):
-    """Weights as safetensors."""
+    """Write weights as safetensors."""
     state = {
         name: value.detach().contiguous()
         for name, value in module.state_dict().items()
     }
-    # Not save_file, which leaves a file that only its owner can read.
+    # Not save_file, which writes a file that only its owner can read.
     Path(path).write_bytes(safetensors.torch.save(state))
 
 
 def _copy_example(run, part):
-    """Copy one explained test clip; its name, or None if there is none."""
+    """Copy an explained test clip; returns its name, or None without one."""
     clips = sorted((run / "interpretations" / "test").glob("*/original.*"))
     if not clips:
         return None
@@ -398,7 +400,7 @@ def _copy_example(run, part):
 
 
 def _is_safe(text):
-    """Whether the yaml holds nothing but classes that anyone may make."""
+    """Whether the yaml uses only classes that are allowed untrusted."""
     try:
         safe_yaml(text, HPARAMS)
     except LMACError:
@@ -407,7 +409,7 @@ def _is_safe(text):
 
 
 def _config(hparams, classifier, results, license):
-    """What a program may want to know about the model."""
+    """Facts about the model, for programs."""
     features, names = hparams["features"], hparams["label_encoder"].ind2lab
     return {
         "lmac_sb": lmac_sb.__version__,
@@ -423,7 +425,7 @@ def _config(hparams, classifier, results, license):
 
 
 def _card(title, config, run, trusted, example):
-    """The model card."""
+    """Text of the model card."""
     made = config["provenance"]
     accuracy = ""
     tested = config["classifier"].get("results", {}).get("test", {})

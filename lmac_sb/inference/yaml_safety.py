@@ -1,10 +1,10 @@
-"""A model's yaml, checked so that it makes nothing but known classes.
+"""Check that a model's yaml makes only objects of known classes.
 
-A hyperpyyaml file can run anything: ``!apply:`` calls any function, ``!new:``
+A hyperpyyaml file can run any code: ``!apply:`` calls any function, ``!new:``
 and ``!name:`` reach any class or function of any installed package,
 ``!include:`` reads any file, a reference ``<a.b>`` reads any attribute, and a
-value that begins with a bracket is loaded by a loader that makes any object.
-`safe_yaml` refuses all of it but a list of classes.
+value that begins with a bracket goes to a loader that makes any object.
+`safe_yaml` refuses all of these, except for a list of classes.
 """
 
 import re
@@ -77,25 +77,25 @@ def is_safe(name):
 
 
 def safe_yaml(text, name):
-    """Check that a hyperpyyaml text makes nothing but known classes.
+    """Check that a hyperpyyaml text makes only objects of known classes.
 
     Arguments
     ---------
     text : str
-        The file's content.
+        Content of the file.
     name : str or Path
-        Its name, for the message.
+        Name of the file, for messages.
 
     Returns
     -------
     str
-        The same content written anew, so that no other parser can read
-        something else in it.
+        The same content, serialised again, so that every parser reads it in
+        the same way.
 
     Raises
     ------
     LMACError
-        Names the line and what stands there.
+        If something is not allowed; the message names the line.
 
     Example
     -------
@@ -113,14 +113,14 @@ def safe_yaml(text, name):
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except LMACError:
         raise
-    # ValueError, OverflowError: an escape or a version beyond all bounds.
+    # ValueError, OverflowError: an escape or a version that is out of range.
     except (
         yaml.YAMLError,
         RecursionError,
         ValueError,
         OverflowError,
     ) as error:
-        raise LMACError(f"{name}: is no yaml ({one_line(error)})") from error
+        raise LMACError(f"{name}: not yaml ({one_line(error)})") from error
     if not isinstance(root, yaml.MappingNode):
         raise LMACError(f"{name}: holds no keys, expected 'key: value'")
     _check_node(root, name)
@@ -131,7 +131,7 @@ def _check_node(node, name):
     """Refuse a yaml node that is neither data nor an allowed object."""
     tag = node.tag
     if isinstance(node, yaml.ScalarNode) and tag in ("!ref", "!copy"):
-        # Whole objects only: a reference can also compute, and get attributes.
+        # Only whole objects: references can also compute and read attributes.
         key = node.value[1:-1]
         if node.value != f"<{key}>" or not key.isidentifier():
             raise _unsafe(name, node, f"the reference {shown(node.value)}")
@@ -143,7 +143,7 @@ def _check_node(node, name):
         raise _unsafe(name, node, shown(tag))
     if isinstance(node, yaml.ScalarNode):
         # hyperpyyaml loads (...) with a loader that makes any object, and
-        # follows references in any text that a reference leads to.
+        # also resolves references inside a text that it refers to.
         if node.value.lstrip().startswith("(") or "<" in node.value:
             raise _unsafe(name, node, f"the value {shown(node.value)}")
         if tag == "tag:yaml.org,2002:null":
@@ -162,12 +162,12 @@ _DATA_TAGS = {
 
 
 def one_line(error):
-    """An error's text, which may quote what a file holds.
+    """The text of an error, which may quote a file, on one line.
 
     Arguments
     ---------
     error : Exception
-        Any.
+        Any exception.
 
     Returns
     -------
@@ -179,10 +179,10 @@ def one_line(error):
 
 
 def _unsafe(name, place, what):
-    """The error that names a line of a yaml file."""
+    """The error for a line of a yaml file that is not allowed."""
     line = place.start_mark.line + 1
     return LMACError(
         f"{name}, line {line}: {what} is not allowed in a model folder that "
-        "is not trusted; if you know who made it, load it with trusted=True "
+        "is not trusted; if you know its author, load it with trusted=True "
         "(on the command line: --trust)"
     )

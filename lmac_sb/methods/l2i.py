@@ -1,9 +1,9 @@
 r"""L2I, Listen to Interpret, the method that L-MAC is compared with.
 
 Parekh et al., NeurIPS 2022, arXiv 2202.11479. A dictionary of spectral
-patterns is learnt from the training clips once. A network reads the
-classifier's latents and says when each pattern sounds; from that alone the
-spectrogram is rebuilt and the classifier's output imitated:
+patterns is learnt once from the training clips. A network reads the
+classifier's latents and predicts when each pattern sounds. From that alone it
+rebuilds the spectrogram and imitates the classifier's output:
 
 .. math::
 
@@ -11,7 +11,7 @@ spectrogram is rebuilt and the classifier's output imitated:
     + \alpha \lVert \log(1 + |X|) - W H \rVert^2
     + \beta \lVert H \rVert_1, \qquad H = \Psi(\text{latents}) \ge 0
 
-A class is explained by the patterns that speak for it: the mask is their
+The explanation of a class is the patterns that support it: the mask is their
 share in the rebuilt spectrogram.
 """
 
@@ -31,26 +31,27 @@ __all__ = [
     "L2ILoss",
 ]
 
-# Bands that the frequency axis of each latent is averaged into.
+# Number of bands to which the frequency axis of each latent is averaged.
 N_BANDS = 8
-# Fewer of each of a large corpus are not worth reading it.
+# Least number of frames to use from each clip that is read.
 FRAMES_A_CLIP = 8
-# Divisors' floor, and the smallest mask: its logit is finite.
+# Smallest divisor, and smallest value of a mask, so that its logit is finite.
 TINY = 1e-6
 
 Decomposition = namedtuple(
     "Decomposition", "activations pooled logits reconstruction"
 )
-Decomposition.__doc__ = """What the network makes of a batch.
+Decomposition.__doc__ = """The network's output for a batch.
 
 Arguments
 ---------
 activations : torch.Tensor
     How strongly each pattern sounds, [batch, components, time], >= 0.
 pooled : torch.Tensor
-    Their mean over time, weighted by attention, [batch, components].
+    Mean of the activations over time, weighted by attention,
+    [batch, components].
 logits : torch.Tensor
-    The imitated classifier's, [batch, classes].
+    Logits that imitate the classifier's, [batch, classes].
 reconstruction : torch.Tensor
     ``log1p`` magnitude rebuilt from the patterns, [batch, time, freq].
 
@@ -68,17 +69,17 @@ tensor([1])
 
 
 class L2IDecoder(torch.nn.Module):
-    """Dictionary, network and imitated classifier, as a mask decoder.
+    """Dictionary, network and imitated classifier as a mask decoder.
 
-    Only the relevant patterns' share in the rebuilt spectrogram passes. The
-    relevance of a pattern for a class is its pooled activation times its
-    weight for the class, over the largest such product of the clip by
-    magnitude; patterns above `relevance_th` are relevant.
+    The mask is the share of the relevant patterns in the rebuilt spectrogram.
+    The relevance of a pattern for a class is its pooled activation times its
+    weight for the class, divided by the largest absolute product in the clip.
+    Patterns above `relevance_th` are relevant.
 
-    The dictionary is SpeechBrain's `NMFDecoderAudio`, which no training
-    changes; a `DictionaryLearner` fills it. SpeechBrain's networks fit CNN14's
-    latents of one length, this one fits the latents of any classifier and
-    clips of any length.
+    The dictionary is SpeechBrain's `NMFDecoderAudio`, filled by a
+    `DictionaryLearner`; training does not change it. SpeechBrain's networks
+    fit the latents of CNN14 at one length. This one fits the latents of any
+    classifier, and clips of any length.
 
     Arguments
     ---------
@@ -98,7 +99,7 @@ class L2IDecoder(torch.nn.Module):
     Raises
     ------
     LMACError
-        If a size is less than one or the threshold out of range.
+        If a size is less than one, or the threshold is out of range.
 
     Example
     -------
@@ -148,7 +149,7 @@ class L2IDecoder(torch.nn.Module):
         self.theta = torch.nn.Linear(n_components, n_classes, bias=False)
 
     def forward(self, latents, log_magnitude, target=None):
-        """Explain a class, or without one decompose the clips.
+        """Explain a class, or, without a class, decompose the clips.
 
         Arguments
         ---------
@@ -162,8 +163,8 @@ class L2IDecoder(torch.nn.Module):
         Returns
         -------
         torch.Tensor or Decomposition
-            Mask logits [batch, time, freq]; without a class what training
-            needs.
+            Mask logits [batch, time, freq], or, without a class, the parts
+            that training needs.
         """
         activations = self.activate(latents, log_magnitude.shape[1])
         attention = self.attention(activations).softmax(2)
@@ -179,7 +180,7 @@ class L2IDecoder(torch.nn.Module):
         return torch.logit(mask.float(), eps=TINY)
 
     def relevance(self, pooled, target):
-        """How much each pattern speaks for a class.
+        """How much each pattern supports a class.
 
         Arguments
         ---------
@@ -191,14 +192,14 @@ class L2IDecoder(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            [batch, components], at most 1 by magnitude.
+            [batch, components], with absolute values of at most 1.
         """
-        speaks = pooled * self.theta.weight[target]
-        return speaks / speaks.abs().amax(1, keepdim=True).clamp(min=TINY)
+        support = pooled * self.theta.weight[target]
+        return support / support.abs().amax(1, keepdim=True).clamp(min=TINY)
 
 
 class _Activations(torch.nn.Module):
-    """From latents of any sizes to activations [batch, components, time]."""
+    """Turns latents of any size into activations [batch, components, time]."""
 
     def __init__(self, latent_channels, width, n_components):
         super().__init__()
@@ -220,7 +221,7 @@ class _Activations(torch.nn.Module):
         )
 
     def forward(self, latents, n_frames):
-        """One value for each component and frame."""
+        """Activation of each component in each frame."""
         levels = [
             _over_frames(project(latent), n_frames)
             for project, latent in zip(self.project, latents)
@@ -229,18 +230,18 @@ class _Activations(torch.nn.Module):
 
 
 class _BandsToChannels(torch.nn.Module):
-    """[batch, channels, time, bands] to [batch, channels * bands, time]."""
+    """Reshapes a latent, so that each band of a channel is a channel."""
 
     def forward(self, x):
-        """Frequency cells as channels, [batch, channels * freq, time]."""
+        """[batch, channels, time, freq] as [batch, channels * freq, time]."""
         return x.transpose(2, 3).flatten(1, 2)
 
 
 def _over_frames(x, n_frames):
     """Stretch cells [batch, channels, time] over the frames they came from.
 
-    Halving drops the last frames of an odd number; those repeat the last
-    cell. Cells of any other ratio are spread evenly.
+    Halving an odd number drops the last frames; they repeat the last cell.
+    With any other ratio, cells are spread evenly.
     """
     n_cells = x.shape[2]
     size = 2 ** int(math.log2(max(n_frames / n_cells, 1)))
@@ -251,10 +252,10 @@ def _over_frames(x, n_frames):
 
 
 class L2ILoss:
-    """Objective of L2I, one value a clip.
+    """Objective of L2I, one value for each clip.
 
-    Means over frames, bins and components, so that no weight depends on the
-    size of anything.
+    The terms are means over frames, bins and components, so the weights do not
+    depend on any size.
 
     Arguments
     ---------
@@ -297,7 +298,7 @@ class L2ILoss:
         self.sparsity_w = sparsity_w
 
     def __call__(self, parts, log_magnitude, logits):
-        """Total and terms.
+        """Total loss and its terms.
 
         Arguments
         ---------
@@ -306,7 +307,7 @@ class L2ILoss:
         log_magnitude : torch.Tensor
             ``log1p`` of the linear magnitude, [batch, time, freq].
         logits : torch.Tensor
-            The classifier's, [batch, classes].
+            Logits of the classifier, [batch, classes].
 
         Returns
         -------
@@ -331,7 +332,7 @@ class L2ILoss:
 
 
 class DictionaryLearner:
-    r"""Learns spectral patterns of which all sounds are sums, few at a time.
+    r"""Learns spectral patterns whose sparse sums make up all sounds.
 
     Sparse non-negative matrix factorisation by multiplicative updates
     (Le Roux et al., "Sparse NMF - half-baked or well done?", 2015). It
@@ -343,13 +344,13 @@ class DictionaryLearner:
     n_components : int
         Number of patterns.
     n_frames : int
-        About how many frames to learn them from.
+        Approximate number of frames to learn them from.
     sparsity : float
         The weight mu.
     n_iterations : int
-        Updates of both matrices.
+        Number of updates of both matrices.
     seed : int
-        Of the choice of frames, and of the start.
+        Seed of the choice of frames, and of the initial matrices.
 
     Raises
     ------
@@ -388,14 +389,15 @@ class DictionaryLearner:
         self.seed = seed
 
     def sample(self, clip, n_clips):
-        """Random frames of the training clips, as many of each.
+        """Random frames of the training clips, the same number from each.
 
         Arguments
         ---------
         clip : callable
-            Number of a clip to its ``log1p`` magnitudes, [time, freq].
+            Takes the number of a clip and returns its ``log1p`` magnitudes,
+            [time, freq].
         n_clips : int
-            How many clips there are. Not all of a large corpus are read.
+            Number of clips. Only some clips of a large corpus are read.
 
         Returns
         -------
@@ -408,7 +410,7 @@ class DictionaryLearner:
             If there are no clips.
         """
         if n_clips < 1:
-            raise LMACError("dictionary: no training clips to learn it from")
+            raise LMACError("dictionary: found no training clips")
         generator = torch.Generator().manual_seed(self.seed)
         each = max(-(-self.n_frames // n_clips), FRAMES_A_CLIP)
         order = torch.randperm(n_clips, generator=generator)
@@ -420,7 +422,7 @@ class DictionaryLearner:
         return torch.cat(frames)
 
     def learn(self, frames):
-        """Factorise.
+        """Learn the dictionary from frames.
 
         Arguments
         ---------
@@ -435,14 +437,14 @@ class DictionaryLearner:
         Raises
         ------
         LMACError
-            If there are no frames, or they hold anything but numbers >= 0.
+            If there are no frames, or not all values are numbers >= 0.
         """
         if len(frames) == 0:
-            raise LMACError("dictionary: no training frames to learn it from")
+            raise LMACError("dictionary: found no training frames")
         if not (frames.isfinite() & (frames >= 0)).all():
             raise LMACError(
-                "dictionary: training frames with NaN, infinite or negative "
-                "magnitudes"
+                "dictionary: found training frames with NaN, infinite or "
+                "negative magnitudes"
             )
         generator = torch.Generator().manual_seed(self.seed)
         X = frames.T.contiguous()
@@ -453,8 +455,8 @@ class DictionaryLearner:
         for _ in range(self.n_iterations):
             H = H * (W.T @ X) / (W.T @ W @ H + self.sparsity).clamp(min=TINY)
             found, rebuilt = X @ H.T, W @ (H @ H.T)
-            # The sums keep the length of the columns out of the gradient:
-            # else longer columns and smaller activations would pass for
+            # The sums remove the length of the columns from the gradient.
+            # Otherwise longer columns with smaller activations would count as
             # sparse.
             W = _unit(
                 W
@@ -465,5 +467,5 @@ class DictionaryLearner:
 
 
 def _unit(W):
-    """Columns of length one; a pattern that nothing uses stays zero."""
+    """Scale columns to length one; an unused pattern stays zero."""
     return W / W.norm(dim=0).clamp(min=TINY)

@@ -1,4 +1,4 @@
-"""Networks: features, encoders, the frozen classifier, decoders, their weights.
+"""Networks: features, encoders, the frozen classifier, decoders, weights.
 
 Imports `utils`.
 

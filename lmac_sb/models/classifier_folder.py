@@ -1,4 +1,4 @@
-"""The folder of a trained classifier: weights, class names, front end."""
+"""Read and write the folder of a trained classifier."""
 
 import json
 import os
@@ -16,12 +16,13 @@ __all__ = ["is_local", "load_classifier", "load_labels", "save_classifier"]
 
 
 def is_local(source):
-    """Whether a source is a folder, rather than the id of a hub repository.
+    """Whether a source is a folder and not the id of a hub repository.
 
     Arguments
     ---------
     source : str or Path
-        An id is ``name/repository``, and no folder of that name exists.
+        It counts as an id if it has the form ``name/repository`` and no folder
+        of that name exists.
 
     Returns
     -------
@@ -43,20 +44,20 @@ def load_classifier(source, modules, label_encoder, savedir):
     Arguments
     ---------
     source : str
-        Local folder, as `train_classifier.py` writes it, or the id of a hub
+        Local folder written by `train_classifier.py`, or the id of a hub
         repository with the same files: one ``<name>.ckpt`` for each of
-        `modules` and ``label_encoder.txt`` (or ``.ckpt``).
+        `modules`, and ``label_encoder.txt`` (or ``.ckpt``).
     modules : dict
         Name to torch.nn.Module.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
-        Empty; takes the class names.
+        Empty encoder that receives the class names.
     savedir : str or Path
-        Where files from a hub are kept, one folder a source.
+        Folder for files from a hub, with one sub-folder for each source.
 
     Returns
     -------
     dict
-        Content of the folder's ``config.json``; empty if it has none.
+        Content of ``config.json``; empty if there is none.
 
     Raises
     ------
@@ -92,14 +93,14 @@ def load_labels(label_encoder, path):
     Arguments
     ---------
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
-        Empty; takes the names.
+        Empty encoder that receives the names.
     path : str or Path
-        Written by its `save`.
+        File written by the encoder's `save`.
 
     Raises
     ------
     LMACError
-        If the file is none, or holds no class.
+        If the file is not such a file, or holds no class.
 
     Example
     -------
@@ -117,12 +118,12 @@ def load_labels(label_encoder, path):
         raise LMACError(f"{path}: not a label encoder ({error})") from error
     if len(label_encoder) == 0:
         raise LMACError(f"{path}: holds no classes")
-    # Labels are looked up by what the data says, unknown ones are an error.
+    # With this, the encoder raises an error for unknown labels.
     label_encoder.expect_len(len(label_encoder))
 
 
 def _get(source, name, savedir):
-    """Path of one file of a local folder or a hub repository."""
+    """Local path of a file in a folder or hub repository."""
     if Path(source).is_dir():
         path = Path(source) / name
         if not path.is_file():
@@ -132,7 +133,7 @@ def _get(source, name, savedir):
         return fetch(name, source=source, savedir=str(savedir))
     except Exception as error:
         raise LMACError(
-            f"classifier_folder: {source} is no local folder, and {name} "
+            f"classifier_folder: {source} is not a local folder, and {name} "
             f"cannot be fetched from a hub ({type(error).__name__}: {error})"
         ) from error
 
@@ -143,18 +144,18 @@ def save_classifier(folder, modules, label_encoder, config):
     Arguments
     ---------
     folder : str or Path
-        Written in one step; replaces what was there.
+        Written in one step; an existing folder is replaced.
     modules : dict
         Name to torch.nn.Module.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
         Names of the classes.
     config : dict
-        Goes to ``config.json``.
+        Content for ``config.json``.
 
     Raises
     ------
     LMACError
-        If it cannot be written; what was there before is still there.
+        If the folder cannot be written; then an existing one is unchanged.
 
     Example
     -------
@@ -172,7 +173,7 @@ def save_classifier(folder, modules, label_encoder, config):
     """
     folder = Path(folder)
     part = folder.with_name(f"{folder.name}.part")
-    # Renamed, as a kill while it is deleted would leave half of it.
+    # Renamed first: a kill during its deletion would leave half of it.
     former = folder.with_name(f"{folder.name}.former")
     shutil.rmtree(part, ignore_errors=True)
     try:

@@ -1,4 +1,4 @@
-"""Decoders: latents of the classifier (and the spectrogram) -> mask logits."""
+"""The decoder: from latents of the classifier (and its input) to a mask."""
 
 import math
 
@@ -7,30 +7,32 @@ from torch.nn import functional as F
 
 __all__ = ["MaskDecoder", "fit_grid"]
 
-# The fine grid: one cell for 4 frames x 4 bins of the spectrogram.
+# Each cell of the fine grid covers 4 frames x 4 bins of the spectrogram.
 PATCH = 4
 
 
 class MaskDecoder(torch.nn.Module):
     """Small transposed-convolution decoder for any list of latents.
 
-    From the deepest latent on, the map is doubled in time and frequency
-    until it has the next latent's size, that latent is added, and a
-    convolution mixes them; so up to the mel bands at a quarter of the frame
-    rate. From there each linear-frequency cell of 4 x 4 frames and bins reads
-    the mel bands between whose centres it lies. Patches of the spectrogram
-    itself join on that grid: they carry the detail that the classifier has
-    pooled away. The network ends there with coefficients, interpolated to
-    full resolution: an offset, and gains of the level of a bin and of the
-    mean level of its surroundings. So nothing learned runs at full
-    resolution, yet the mask follows the finest detail of the sound. With
-    ``spectrogram=False`` it comes from the latents alone, as in the paper.
+    The decoder starts with the deepest latent. It doubles the map in time and
+    frequency until it has the size of the next latent, adds that latent, and
+    mixes both with a convolution. This repeats up to the resolution of the mel
+    bands at a quarter of the frame rate. Then each cell of 4 x 4 frames and
+    linear-frequency bins reads the mel bands whose centres surround it.
+    Patches of the spectrogram itself are added on that grid; they carry the
+    detail that the classifier has pooled away. There the network ends with
+    coefficients, which are interpolated to full resolution: an offset, and
+    gains for the level of a bin and for the mean level around it. So no
+    learned layer runs at full resolution, but the mask follows the finest
+    detail of the sound. With ``spectrogram=False`` the mask depends only on
+    the latents, as in the paper.
 
     Geometry: a cell of a latent lies exactly over the frames and bands that
-    were pooled into it; frames and bands that pooling dropped repeat their
+    were pooled into it. Frames and bands that pooling dropped repeat their
     neighbour. Transposed convolutions have kernels of twice the stride and
-    start as bilinear interpolation, and the last step is one: no frame or bin
-    is treated unlike its neighbours, the cause of checkerboards.
+    are initialised as bilinear interpolation, and the last step is bilinear
+    interpolation. So no frame or bin is treated differently from its
+    neighbours, which would cause checkerboard patterns.
 
     Arguments
     ---------
@@ -41,13 +43,13 @@ class MaskDecoder(torch.nn.Module):
     n_fft : int
         FFT size in samples; the mask has ``n_fft // 2 + 1`` bins.
     sample_rate : int
-        Sampling rate in Hz; places the mel bands on the bins.
+        Sampling rate in Hz; determines which bins a mel band covers.
     width : int
         Channels of the decoder.
     n_mix : int
         Convolution blocks on the fine grid.
     spectrogram : bool
-        Whether the decoder sees the spectrogram beside the latents.
+        Whether the decoder also reads the spectrogram.
 
     Example
     -------
@@ -85,18 +87,18 @@ class MaskDecoder(torch.nn.Module):
             for n_channels in latent_channels
         )
         self.mix = torch.nn.ModuleList(_Mix(width) for _ in latent_channels)
-        # One for all levels: a level that needs no doubling would leave its
-        # own without gradient, which distributed training refuses.
+        # Shared by all levels: a level without doubling would leave its own
+        # layer without gradient, which distributed training refuses.
         self.grow = _Grow(width)
         self.patches = (
             torch.nn.Conv2d(1, width, PATCH, PATCH) if spectrogram else None
         )
         self.fine = torch.nn.Sequential(*(_Mix(width) for _ in range(n_mix)))
-        # An offset, and gains of the level of a bin and of its surroundings.
+        # An offset, and gains for the level of a bin and around it.
         self.coefficients = torch.nn.Conv2d(width, 3 if spectrogram else 1, 1)
 
     def forward(self, latents, log_magnitude):
-        """Decode a mask.
+        """Compute the logits of a mask.
 
         Arguments
         ---------
@@ -117,8 +119,8 @@ class MaskDecoder(torch.nn.Module):
         for latent, project, mix, size in zip(
             latents, self.project, self.mix, sizes
         ):
-            # GroupNorm's gradient crashes on a map in channels-last order,
-            # such as a Transformer's, that needs no gradient itself.
+            # GroupNorm's backward pass crashes on a channels-last map that
+            # needs no gradient, such as a Transformer's.
             h = h + project(latent.contiguous())
             h = self.grow(mix(h), size)
         h = h @ self.mel_to_patch
@@ -147,12 +149,12 @@ class _Mix(torch.nn.Module):
         self.point = torch.nn.Conv2d(width, width, 1)
 
     def forward(self, x):
-        """The same shape, mixed over neighbouring cells."""
+        """Mix neighbouring cells; the shape stays the same."""
         return x + self.point(F.gelu(self.conv(self.norm(x))))
 
 
 class _Grow(torch.nn.Module):
-    """Doubles each axis as often as the wanted size asks."""
+    """Doubles each axis until a map has the requested size."""
 
     def __init__(self, width):
         super().__init__()
@@ -160,24 +162,24 @@ class _Grow(torch.nn.Module):
         self.freq = _double(width, 1)
 
     def forward(self, x, size):
-        """As many cells as wanted, [batch, channels, *size]."""
+        """Grow a map to [batch, channels, *size]."""
         for dim, double in ((2, self.time), (3, self.freq)):
             wanted, cell = size[dim - 2], 1
-            # Within a factor of 1.5 no further doubling comes closer.
+            # Within a factor of 1.5, another doubling would be further off.
             while wanted >= 1.5 * x.shape[dim]:
                 pad = (0, 0, 1, 1) if dim == 2 else (1, 1, 0, 0)
                 x = double(F.pad(x, pad, mode="replicate"))
                 cell *= 2
-            # Halving drops one cell at most: else the ratio is another.
+            # Halving drops at most one cell; otherwise the ratio is not 2.
             if abs(wanted - x.shape[dim]) > cell:
                 x = _stretch(x, dim, wanted)
         return fit_grid(x, size)
 
 
 def _double(width, axis):
-    """Depthwise transposed convolution, at first linear interpolation."""
+    """Depthwise transposed convolution, initialised as interpolation."""
     kernel, stride, padding = [1, 1], [1, 1], [0, 0]
-    # Padding 3 cuts what the replicated border cells add.
+    # Padding 3 cuts off what the replicated border cells add.
     kernel[axis], stride[axis], padding[axis] = 4, 2, 3
     double = torch.nn.ConvTranspose2d(
         width, width, kernel, stride, padding, groups=width
@@ -197,16 +199,16 @@ def _stretch(x, dim, wanted):
 
 
 def fit_grid(x, size):
-    """Cut the end of a map, or repeat its last cell.
+    """Fit a map to a size by cutting its end or repeating its last cell.
 
-    Sizes further off than a factor of two are interpolated.
+    An axis that is off by a factor of two or more is interpolated.
 
     Arguments
     ---------
     x : torch.Tensor
         [batch, channels, time, freq].
     size : tuple of int
-        Frames and bins that are wanted.
+        Requested numbers of frames and bins.
 
     Returns
     -------
@@ -227,17 +229,17 @@ def fit_grid(x, size):
 
 
 def _mel_to_patch(n_mels, n_bins, sample_rate):
-    """What a patch of `PATCH` bins reads of the mel bands, [mel, patches].
+    """Weights of the mel bands in each patch of `PATCH` bins, [mel, patches].
 
-    The mean, over the bins of the patch, of the linear interpolation between
-    the band centres, so that no band is left out.
+    Mean, over the bins of the patch, of linear interpolation between the
+    centres of the bands. No band is left out.
     """
     n_patches = -(-n_bins // PATCH)
     hertz = torch.arange(n_patches * PATCH).double()
     hertz = hertz * sample_rate / 2 / (n_bins - 1)
     top = math.log10(1 + sample_rate / 2 / 700)
-    # SpeechBrain's bank has n_mels + 2 equally spaced points; the outer two
-    # are edges, not centres.
+    # SpeechBrain's filterbank has n_mels + 2 equally spaced points; the first
+    # and the last are edges, not centres.
     position = torch.log10(1 + hertz / 700) / top * (n_mels + 1) - 1
     position = position.clamp(0, n_mels - 1)
     bands = torch.arange(n_mels).double()

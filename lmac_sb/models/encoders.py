@@ -1,4 +1,4 @@
-"""Encoders: small ones for CPUs, and how any of them is called."""
+"""Small encoders for CPUs, and a function that calls any encoder."""
 
 import math
 
@@ -14,9 +14,9 @@ __all__ = ["AttentionEmbedding", "ConvEmbedding", "embed"]
 class ConvEmbedding(torch.nn.Module):
     """CNN14-style encoder of any width and depth.
 
-    The blocks are SpeechBrain's `ConvBlock`; each but the last halves time
-    and frequency. Time is pooled by its maximum plus its mean, as in CNN14
-    (Kong et al., arXiv 1912.10211).
+    The blocks are SpeechBrain's `ConvBlock`; all but the last halve time and
+    frequency. Time is pooled to the sum of maximum and mean, as in CNN14 (Kong
+    et al., arXiv 1912.10211).
 
     Arguments
     ---------
@@ -67,13 +67,13 @@ class ConvEmbedding(torch.nn.Module):
 class AttentionEmbedding(torch.nn.Module):
     """Small Transformer on patches of the log-mel spectrogram.
 
-    Each patch of frames and bands is one token. A token's place in time is
-    told by sines and cosines, as in the Transformer (arXiv 1706.03762), and
-    so for clips of any length; its band by a learned vector. Every token
-    attends to all others in each block; the embedding is their mean.
+    Each patch of frames and bands is one token. Sines and cosines encode its
+    position in time, as in the Transformer (arXiv 1706.03762), for clips of
+    any length; a learned vector encodes its band. Every token attends to all
+    others in each block. The embedding is the mean of the tokens.
 
-    A block's output is a map [batch, dim, time, freq] of its tokens, and so
-    what a decoder reads, see `FrozenClassifier`.
+    Each block outputs a map [batch, dim, time, freq] of its tokens, which a
+    decoder can read, see `FrozenClassifier`.
 
     Arguments
     ---------
@@ -84,18 +84,18 @@ class AttentionEmbedding(torch.nn.Module):
     n_blocks : int
         Number of blocks.
     n_heads : int
-        Attention heads of a block; `dim` must be a multiple of it, and of 2.
+        Attention heads of a block; `dim` must be a multiple of this and of 2.
     patch : list of int
-        Frames and bands of a patch. What is missing to a whole number of
-        frames is filled with silence.
+        Frames and bands of a patch. An incomplete last patch is filled with
+        silence.
     dropout : float
-        Dropout on what each block adds, in training.
+        Dropout on the output of each layer, in training.
 
     Raises
     ------
     LMACError
-        If `n_mels` is no multiple of the bands of a patch, or `dim` cannot be
-        split.
+        If `n_mels` is not a multiple of the bands of a patch, or `dim` is not
+        a multiple of `n_heads` and 2.
 
     Example
     -------
@@ -123,7 +123,7 @@ class AttentionEmbedding(torch.nn.Module):
             )
         if dim % n_heads or dim % 2:
             raise LMACError(
-                f"dim: {dim} is no multiple of n_heads {n_heads} and of 2"
+                f"dim: {dim} is not a multiple of n_heads {n_heads} and of 2"
             )
         self.norm = torch.nn.BatchNorm1d(n_mels)
         self.tokens = _Tokens(dim, self.patch, n_mels // self.patch[1])
@@ -143,7 +143,7 @@ class AttentionEmbedding(torch.nn.Module):
 
 
 class _Tokens(torch.nn.Module):
-    """A token for each patch, with its place in time and its band."""
+    """Makes a token for each patch, with its position and its band."""
 
     def __init__(self, dim, patch, n_bands):
         super().__init__()
@@ -151,16 +151,16 @@ class _Tokens(torch.nn.Module):
         self.band = torch.nn.Parameter(0.02 * torch.randn(dim, 1, n_bands))
 
     def forward(self, x):
-        """From [batch, 1, time, mel] to [batch, dim, time, freq]."""
+        """Tokens [batch, dim, time, freq] of features [batch, 1, time, mel]."""
         h = self.conv(x)
         return h + _places(h.shape[2], h.shape[1]).to(h) + self.band
 
 
 class _AttentionBlock(torch.nn.Module):
-    """Attention among the cells of a map, then a layer for each cell.
+    """Attention among the cells of a map, then layers for each cell.
 
-    Own code, as PyTorch's layer has other code for calls without gradient,
-    which rounds otherwise: the same sound would have two probabilities.
+    PyTorch's own layer uses other code for calls without gradient, which
+    rounds differently: the same sound would have two probabilities.
     """
 
     def __init__(self, dim, n_heads, dropout):
@@ -178,7 +178,7 @@ class _AttentionBlock(torch.nn.Module):
         self.dropout = torch.nn.Dropout(dropout)
 
     def forward(self, x):
-        """From and to [batch, dim, time, freq]."""
+        """Transform tokens [batch, dim, time, freq]; the shape stays."""
         h = x.flatten(2).transpose(1, 2)
         parts = self.attention(self.attention_norm(h))
         parts = parts.unflatten(2, (3, self.n_heads, -1))
@@ -191,7 +191,7 @@ class _AttentionBlock(torch.nn.Module):
 
 
 def _places(n_frames, dim):
-    """Sines and cosines that tell a place in time, [dim, time, 1]."""
+    """Sines and cosines that encode positions in time, [dim, time, 1]."""
     rates = torch.exp(torch.arange(0, dim, 2) * (-math.log(10000) / dim))
     angles = rates[:, None] * torch.arange(n_frames)
     return torch.cat([angles.sin(), angles.cos()]).unsqueeze(2)
@@ -203,9 +203,9 @@ def embed(embedding_model, features):
     Arguments
     ---------
     embedding_model : torch.nn.Module
-        Features [batch, time, mel] to embeddings [batch, dim] or
-        [batch, 1, dim], or to a map [batch, dim, time, freq] whose mean they
-        are, as of `Conv2dEncoder_v2`; if it returns a tuple, its first item.
+        Takes features [batch, time, mel] and returns embeddings [batch, dim]
+        or [batch, 1, dim], or a map [batch, dim, time, freq] such as that of
+        `Conv2dEncoder_v2`, which is averaged. The first item of a tuple counts.
     features : torch.Tensor
         [batch, time, mel].
 

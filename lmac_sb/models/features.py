@@ -1,7 +1,7 @@
 """Waveform <-> spectrogram <-> classifier features.
 
-One object holds the front end that the classifier was trained with, so that
-training, evaluation and inference cannot differ.
+One object holds the classifier's front end, so that training, evaluation and
+inference use the same one.
 """
 
 import torch
@@ -18,13 +18,12 @@ __all__ = ["FbankFeatures", "SpectralFeatures"]
 
 
 class SpectralFeatures(torch.nn.Module):
-    """STFT, log-mel features and the way back to a waveform.
+    """STFT, log-mel features and the inverse STFT.
 
     ``waveform -> STFT -> magnitude -> mel filterbank -> log1p``, as in the
-    L-MAC paper (arXiv 2403.13086, section 3). SpeechBrain's own STFT,
-    Filterbank and ISTFT do the work. The filterbank reaches half the sampling
-    rate, so that at no rate a part of the spectrum is invisible to the
-    classifier.
+    L-MAC paper (arXiv 2403.13086, section 3), with SpeechBrain's STFT,
+    Filterbank and ISTFT. The filterbank extends to half the sampling rate, so
+    the classifier sees the whole spectrum at any rate.
 
     Arguments
     ---------
@@ -94,8 +93,8 @@ class SpectralFeatures(torch.nn.Module):
             f_max=sample_rate / 2,
             log_mel=False,
         )
-        # The bank is linear, so its answer to the identity is its matrix:
-        # computed once here instead of at each call.
+        # The filterbank is linear: its output for the identity is its matrix,
+        # which is computed once here instead of at each call.
         matrix = compute_fbank(torch.eye(self.n_bins)[None])[0]
         if (matrix.sum(0) == 0).any():
             empty = int((matrix.sum(0) == 0).sum())
@@ -103,7 +102,7 @@ class SpectralFeatures(torch.nn.Module):
                 f"n_mels: {n_mels} bands on {self.n_bins} bins leave {empty} "
                 "bands without a bin; use fewer bands or a larger n_fft"
             )
-        # Not persistent: the settings define it, checkpoints stay loadable.
+        # Not persistent: the settings define it, so checkpoints omit it.
         self.register_buffer("fbank_matrix", matrix, persistent=False)
 
     @property
@@ -141,7 +140,7 @@ class SpectralFeatures(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            [batch, time, freq], above zero, so that its gradient is finite.
+            [batch, time, freq], above zero for a finite gradient.
         """
         return spectral_magnitude(stft, power=0.5)
 
@@ -161,14 +160,14 @@ class SpectralFeatures(torch.nn.Module):
         return torch.log1p(magnitude @ self.fbank_matrix)
 
     def istft(self, stft, n_samples):
-        """Back to waveforms of exactly `n_samples`.
+        """Inverse STFT to waveforms of exactly `n_samples`.
 
         Arguments
         ---------
         stft : torch.Tensor
             [batch, time, freq, 2].
         n_samples : int
-            Length of the waveforms that the STFT was taken of.
+            Length of the waveforms from which the STFT was computed.
 
         Returns
         -------
@@ -181,9 +180,9 @@ class SpectralFeatures(torch.nn.Module):
 class FbankFeatures(SpectralFeatures):
     """Front end of the classifiers that SpeechBrain trains on `Fbank`.
 
-    The classifier's input is what its own modules make of a waveform: log
-    mel energies in dB, then a normalisation. Here it is made of a magnitude,
-    so that a mask can come between.
+    Such a classifier has its own modules for features: log mel energies in
+    dB, then a normalisation. Here they start from a magnitude, so that a mask
+    can be applied first.
 
     Arguments
     ---------
@@ -216,8 +215,8 @@ class FbankFeatures(SpectralFeatures):
     def __init__(self, fbank, normalize):
         if fbank.deltas or fbank.context:
             raise LMACError(
-                "compute_features: Fbank with deltas or context, expected "
-                "one without"
+                "compute_features: found Fbank with deltas or context, "
+                "expected one without"
             )
         stft = fbank.compute_STFT
         to_ms = 1000 / stft.sample_rate
@@ -232,7 +231,7 @@ class FbankFeatures(SpectralFeatures):
         self.normalize = normalize
 
     def mel(self, magnitude):
-        """The classifier's input, [batch, time, n_mels], of a magnitude."""
+        """The classifier's input [batch, time, n_mels] for a magnitude."""
         energies = self.fbank.compute_fbanks(magnitude.pow(2))
         whole = torch.ones(len(energies), device=energies.device)
         return self.normalize(energies, whole)

@@ -1,4 +1,4 @@
-"""The adapter that freezes a classifier and taps its layers."""
+"""The adapter that freezes a classifier and reads its layers."""
 
 import functools
 import math
@@ -15,39 +15,40 @@ BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
 
 
 class FrozenClassifier(torch.nn.Module):
-    """Adapter from a SpeechBrain-style classifier to logits and latents.
+    """Adapter that gives the logits and latents of a SpeechBrain classifier.
 
-    The wrapped modules stay in evaluation mode whatever `train` is called
-    (`Brain.fit` calls it on all modules at each epoch) and their weights take
-    no gradient, while gradients still reach the input.
+    The wrapped modules always stay in evaluation mode, even if `train` is
+    called, as `Brain.fit` does in each epoch. Their weights get no gradient,
+    but gradients still reach the input.
 
     Arguments
     ---------
     embedding_model : torch.nn.Module
-        Features [batch, time, mel] to embeddings, see `embed`.
+        Turns features [batch, time, mel] into embeddings, see `embed`.
     classifier : torch.nn.Module
-        Embeddings to logits, [batch, classes] or [batch, 1, classes].
+        Turns embeddings into logits, [batch, classes] or [batch, 1, classes].
     latent_layers : list of str
         Names of the submodules of `embedding_model` whose outputs the decoder
-        reads, deepest first.
+        reads, the deepest first.
     min_frames : int
-        Shortest input that the model can pool; `Explainer` pads up to it.
+        Shortest input that the model can pool; `Explainer` pads to it.
     channels_last : bool
         Whether outputs of three axes are [batch, time, channels], as between
         SpeechBrain's layers, or [batch, channels, time], as in ECAPA-TDNN.
     evidence : bool
         Whether `trace` puts the evidence before the latents: each activation
-        of the deepest layer times its gradient, so its share in the log-odds
-        of the explained class. It tells the decoder which class to explain,
-        and costs one pass back through what follows that layer.
+        of the deepest layer times its gradient, which is its share in the
+        log-odds of the explained class. The evidence shows the decoder which
+        class to explain. It costs one backward pass through the layers after
+        the deepest one.
     multilabel : bool
-        Whether each class is decided for itself, by a sigmoid, and not one
-        among all, by a softmax; see `question`.
+        Whether each class is decided on its own, by a sigmoid, instead of one
+        class among all, by a softmax; see `question`.
 
     Raises
     ------
     LMACError
-        If a layer name does not exist (the message lists those that do).
+        If a layer does not exist; the message lists those that do.
 
     Example
     -------
@@ -102,18 +103,18 @@ class FrozenClassifier(torch.nn.Module):
                     f"{type(embedding_model).__name__}; it has "
                     f"{', '.join(n for n in known if n)}"
                 )
-            # A partial can be copied and sent to other processes.
+            # A partial, unlike a lambda, can be copied and pickled.
             hook = functools.partial(self._keep, name)
             known[name].register_forward_hook(hook)
 
     def _keep(self, name, module, inputs, output):
-        """Hook: keep a layer's output, as a new leaf while tracing."""
+        """Hook that keeps a layer's output, as a new leaf while tracing."""
         latent = output[0] if isinstance(output, (tuple, list)) else output
         self._latents[name] = latent
         if not self._tracing or name != self.latent_layers[0]:
             return None
-        # From here on a graph is kept. The clone may be changed in place by
-        # what follows, the leaf may not.
+        # From here on autograd keeps a graph. Later layers may change the
+        # clone in place, but not the leaf.
         torch.set_grad_enabled(True)
         self._deepest = latent.detach().clone().requires_grad_()
         follows = self._deepest.clone()
@@ -126,7 +127,7 @@ class FrozenClassifier(torch.nn.Module):
         return super().train(False)
 
     def forward(self, features):
-        """Classify, and keep what the decoder reads.
+        """Classify, and return what the decoder reads.
 
         Arguments
         ---------
@@ -138,34 +139,34 @@ class FrozenClassifier(torch.nn.Module):
         logits : torch.Tensor
             [batch, classes].
         latents : list of torch.Tensor
-            One tensor [batch, channels, time, freq] a layer in
-            `latent_layers`, in that order. Layers without a frequency axis
-            count as one band.
+            One tensor [batch, channels, time, freq] for each of
+            `latent_layers`, in order. Layers without a frequency axis have
+            one band.
         """
         embeddings = embed(self.embedding_model, features)
         logits = self.classifier(embeddings).flatten(1)
-        # Taken out of the dict, so that no graph outlives the call.
+        # The dict is cleared, so that no graph outlives the call.
         latents = [self.to_map(self._latents[n]) for n in self.latent_layers]
         self._latents.clear()
         return logits, latents
 
     def trace(self, features, target=None):
-        """Classify once, and give all that the decoder reads.
+        """Classify once, and return the evidence and the latents.
 
         Arguments
         ---------
         features : torch.Tensor
             [batch, time, mel]; no gradient reaches them.
         target : torch.Tensor
-            Class to explain, [batch]; default the decision.
+            Class to explain, [batch]; by default the decision.
 
         Returns
         -------
         logits : torch.Tensor
             [batch, classes].
         latents : list of torch.Tensor
-            As of `forward`; before them the evidence, with the shape of the
-            first, if it is switched on.
+            As from `forward`. If `evidence` is on, it comes first and has the
+            shape of the first latent.
         """
         with torch.inference_mode(False), torch.no_grad():
             if not self.evidence:
@@ -188,12 +189,12 @@ class FrozenClassifier(torch.nn.Module):
         return logits.detach(), [evidence, *latents]
 
     def question(self, logits, target):
-        """What was decided, as logits whose softmax are the probabilities.
+        """The decision as logits whose softmax gives its probabilities.
 
-        All that asks for the probability of the explained class asks here.
-        A multi-label classifier decides each class for itself: the answers
-        are that class and its absence, whose logit is 0, since the softmax
-        of (z, 0) is (sigmoid(z), 1 - sigmoid(z)).
+        All code that needs the probability of the explained class calls this.
+        A multi-label classifier decides each class on its own. Then the
+        answers are that class and its absence, whose logit is 0, since the
+        softmax of (z, 0) is (sigmoid(z), 1 - sigmoid(z)).
 
         Arguments
         ---------
@@ -205,26 +206,26 @@ class FrozenClassifier(torch.nn.Module):
         Returns
         -------
         logits : torch.Tensor
-            Of the answers, [batch, answers]: the classes, or, of a
+            Logits of the answers, [batch, answers]: the classes, or, for a
             multi-label classifier, the explained class and its absence.
         target : torch.Tensor
-            The explained one of these answers, [batch].
+            Index of the explained answer, [batch].
         """
         if not self.multilabel:
             return logits, target
         own = logits.gather(1, target[:, None])
-        # The class comes first: where both are as likely, it is decided.
+        # The class comes first, so it wins if both are equally likely.
         answers = torch.cat((own, torch.zeros_like(own)), dim=1)
         return answers, torch.zeros_like(target)
 
     def to_map(self, latent):
-        """Latent of a layer as a map.
+        """Reshape a layer's latent to a map.
 
         Arguments
         ---------
         latent : torch.Tensor
-            [batch, channels], [batch, channels, time], or
-            [batch, time, channels] with ``channels_last``; or a map already.
+            [batch, channels], [batch, channels, time],
+            [batch, time, channels] with ``channels_last``, or a map.
 
         Returns
         -------

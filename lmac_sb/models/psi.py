@@ -1,4 +1,4 @@
-"""SpeechBrain's published decoder, for clips of any length."""
+"""Adapter for SpeechBrain's published decoder."""
 
 import torch
 from speechbrain.lobes.models.Cnn14 import CNN14PSI_stft
@@ -12,17 +12,17 @@ __all__ = ["PSIAdapter", "as_mask_decoder"]
 class PSIAdapter(torch.nn.Module):
     """SpeechBrain's published `CNN14PSI_stft` for clips of any length.
 
-    The model's own `forward` adds skips of equal size only, which one clip
-    length in four has, and it drops the last frames. Here each sum is cut to
-    the common size and the mask's last frame is repeated up to the clip's
-    end. On the frames that the public recipe explains the mask is the same.
-    The wrapped model keeps its parameter names, so published checkpoints load
-    into it.
+    The model's own `forward` only adds skips of equal size, which one clip
+    length in four has, and drops the last frames. Here each sum is cut to the
+    common size, and the last frame of the mask is repeated up to the clip's
+    end. The mask is the same for the frames that the public recipe explains.
+    The wrapped model keeps its parameter names, so it can load published
+    checkpoints.
 
     Arguments
     ---------
     psi : speechbrain.lobes.models.Cnn14.CNN14PSI_stft
-        The decoder, for the latents of `Cnn14`, deepest first.
+        The decoder, for the latents of `Cnn14`, the deepest first.
 
     Example
     -------
@@ -53,19 +53,19 @@ class PSIAdapter(torch.nn.Module):
 
 
 def _add_common(a, b):
-    """Sum over the time and frequency range that both have."""
+    """Sum over the time and frequency range that both maps have."""
     time = min(a.shape[2], b.shape[2])
     freq = min(a.shape[3], b.shape[3])
     return a[:, :, :time, :freq] + b[:, :, :time, :freq]
 
 
 def as_mask_decoder(decoder):
-    """The decoder itself, or SpeechBrain's behind its adapter.
+    """The decoder itself, or SpeechBrain's decoder in its adapter.
 
     Arguments
     ---------
     decoder : torch.nn.Module
-        A decoder of this module or a `CNN14PSI_stft`.
+        A `CNN14PSI_stft`, or any other decoder.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What the Brain of each recipe shares: batches, records, safe steps."""
+"""The base class of the recipes' Brains: batches, records, safe steps."""
 
 import hashlib
 import logging
@@ -35,8 +35,8 @@ CONSOLE = ("loss", "accuracy", "fidelity", "gated", "n_nan")
 class OneCycle:
     """Learning rate that rises linearly, then falls to zero as a cosine.
 
-    A pure function of the share of the training that is done, so an
-    interrupted run goes on exactly where it was (Smith and Topin,
+    It depends only on the share of the training that is done, so an
+    interrupted run continues exactly where it stopped (Smith and Topin,
     arXiv 1708.07120).
 
     Arguments
@@ -44,7 +44,7 @@ class OneCycle:
     lr : float
         Highest learning rate.
     warmup : float
-        Share of the training in which it rises, in [0, 1).
+        Share of the training during which it rises, in [0, 1).
 
     Example
     -------
@@ -63,7 +63,7 @@ class OneCycle:
         self.warmup = warmup
 
     def at(self, done):
-        """Rate after this share of the training, in [0, 1]."""
+        """Learning rate after a share of the training, in [0, 1]."""
         if done < self.warmup:
             return self.lr * done / self.warmup
         falling = (done - self.warmup) / (1 - self.warmup)
@@ -75,19 +75,19 @@ class _SkipStep(Exception):
 
 
 class _NamedItems(torch.utils.data.Dataset):
-    """A data set that knows which clip each worker process reads.
+    """A data set that knows which clip each worker process is reading.
 
     Arguments
     ---------
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
-        Gives the items.
+        Data set with the items.
     n_workers : int
-        Worker processes of the loader.
+        Number of worker processes of the loader.
     """
 
     def __init__(self, dataset, n_workers):
         self.dataset = dataset
-        # Process and clip of each worker, in memory that all share.
+        # Process and clip of each worker, in shared memory.
         self.reading = torch.zeros(n_workers, 2, dtype=torch.long)
         self.reading.share_memory_()
 
@@ -109,7 +109,7 @@ class _NamedItems(torch.utils.data.Dataset):
             ) from error
 
     def read_by(self, message):
-        """Name of the clip of the worker whose process a message tells."""
+        """Name of the clip of the worker whose process a message names."""
         for process, index in self.reading.tolist():
             if process and re.search(rf"\b{process}\b", message):
                 return self.dataset.data_ids[index]
@@ -117,32 +117,32 @@ class _NamedItems(torch.utils.data.Dataset):
 
 
 class RecipeBrain(sb.Brain):
-    """A `Brain` with per-clip records and steps that cannot do damage.
+    """A `Brain` that records values by clip and skips non-finite steps.
 
-    A subclass implements `compute_forward` and `compute_objectives`, where
-    it calls `record` with one value a clip, and `mean_loss` on the losses of
-    its clips.
+    A subclass implements `compute_forward` and `compute_objectives`. The
+    latter calls `record` with one value for each clip, and `mean_loss` on the
+    losses of the clips.
 
     Arguments
     ---------
     *args, **kwargs
         See `speechbrain.Brain`.
     seed : int
-        Of the order of the clips and of each step's random numbers.
+        Seed of the order of the clips and of each step's random numbers.
     number_of_epochs : int
         Length of the training.
     lr_annealing : OneCycle or speechbrain.nnet.schedulers.ReduceLROnPlateau
         The learning rate.
     train_logger : speechbrain.utils.train_logger.TrainLogger
-        Takes all figures.
+        Logger of all statistics.
     select_key : str
-        Figure of the validation by which the best checkpoint is chosen.
+        Validation statistic that selects the best checkpoint.
     select_largest : bool
-        Whether its largest value is the best.
+        Whether the largest value is the best.
     use_tensorboard : bool
         Whether to write files for TensorBoard.
     tensorboard_folder : str or Path
-        Where they go.
+        Folder for these files.
 
     Example
     -------
@@ -181,13 +181,13 @@ class RecipeBrain(sb.Brain):
                 tensorboard_folder
             )
         self.loaded = []
-        # A finite loss may still have gradients that are not.
+        # A finite loss may still have gradients that are not finite.
         self.skip_nonfinite_grads = True
 
     def make_dataloader(
         self, dataset, stage, ckpt_prefix="dataloader-", **kwargs
     ):
-        """Loader of batches of equal length, sharded over the processes."""
+        """Loader of batches of equal length, split among the processes."""
         train = stage == sb.Stage.TRAIN
         self.batch_size = kwargs.pop("batch_size")
         items = _NamedItems(dataset, kwargs.get("num_workers", 0))
@@ -212,18 +212,18 @@ class RecipeBrain(sb.Brain):
         return loader
 
     def fit(self, *args, **kwargs):
-        """Train and validate; what stops it is told in one message."""
-        with self._told():
+        """Train and validate; an error becomes one clear message."""
+        with self._clear_errors():
             super().fit(*args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
-        """Test; what stops it is told in one message."""
-        with self._told():
+        """Test; an error becomes one clear message."""
+        with self._clear_errors():
             return super().evaluate(*args, **kwargs)
 
     @contextmanager
-    def _told(self):
-        """Turn errors of workers and of the memory into an `LMACError`."""
+    def _clear_errors(self):
+        """Turn errors of workers and lack of memory into an `LMACError`."""
         try:
             yield
         except LMACError as error:
@@ -236,46 +236,46 @@ class RecipeBrain(sb.Brain):
             if message.startswith("DataLoader worker"):
                 clips = {items.read_by(message) for items in self.loaded}
                 raise LMACError(
-                    f"num_workers: {first} It read clip "
-                    f"{', '.join(sorted(clips - {None}))}. If the memory was "
-                    "short, give fewer workers"
+                    f"num_workers: {first} It was reading clip "
+                    f"{', '.join(sorted(clips - {None}))}. If memory ran out, "
+                    "use fewer workers"
                 ) from error
             if not _is_memory_error(error):
                 raise
             raise LMACError(
-                f"batch_size: {self.batch_size} clips do not fit into the "
-                f"memory ({first}); give a smaller --batch_size, or shorter "
-                "clips by --signal_length_s"
+                f"batch_size: {self.batch_size} clips do not fit into memory "
+                f"({first}); use a smaller --batch_size, or shorter clips "
+                "with --signal_length_s"
             ) from error
 
     def on_fit_start(self):
-        """Resume; say so where there is nothing left to train."""
+        """Resume; say so if there is nothing left to train."""
         self.checkpointer.remove_unsealed()
         super().on_fit_start()
         done = self.checkpointer.recoverables["counter"].current
         if done >= self.number_of_epochs and if_main_process():
-            print(f"all {done} epochs are done already", flush=True)
+            print(f"all {done} epochs are already done", flush=True)
 
     def _fit_valid(self, valid_set, epoch, enable):
         """Validate without a progress bar of its own."""
         super()._fit_valid(valid_set, epoch, enable=False)
 
     def on_stage_start(self, stage, epoch=None):
-        """Forget the records of the stage before."""
+        """Clear the records of the previous stage."""
         self.records = {}
 
     def fit_batch(self, batch):
-        """One step, left out if loss or gradient are not finite."""
+        """Make one step, unless the loss or a gradient is not finite."""
         self._batch_ids = list(batch.id)
-        # Random numbers depend on the step alone, so that a resumed run
-        # draws those that the uninterrupted one drew.
+        # Random numbers depend only on the step, so that a resumed run draws
+        # the same ones as an uninterrupted run.
         torch.manual_seed(hash((self.seed, self.optimizer_step, _rank())))
         try:
             loss = super().fit_batch(batch)
         except _SkipStep:
             self.zero_grad(set_to_none=True)
-            # SpeechBrain switches this off for all but the last batch of a
-            # step, and an exception in between leaves it so.
+            # SpeechBrain turns this off for all but the last batch of a step,
+            # and after an exception it stays off.
             for module in self.modules.values():
                 if hasattr(module, "require_backward_grad_sync"):
                     module.require_backward_grad_sync = True
@@ -288,13 +288,13 @@ class RecipeBrain(sb.Brain):
         schedule = self.lr_annealing
         if isinstance(schedule, OneCycle):
             n_steps = self.steps_per_epoch * self.number_of_epochs
-            # The rate at a step's end, so that the first is not zero.
+            # The rate at the end of the step, so that the first is not zero.
             rate = schedule.at((self.optimizer_step + 1) / (n_steps + 1))
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
 
     def mean_loss(self, losses, ids):
-        """Mean over the clips of all processes, to be minimised.
+        """Mean loss over the clips of all processes.
 
         Arguments
         ---------
@@ -306,14 +306,15 @@ class RecipeBrain(sb.Brain):
         Returns
         -------
         torch.Tensor
-            Scalar. With several processes, whose gradients SpeechBrain
-            averages, a process with fewer clips weighs less, and one that
-            repeats another's clip, for want of its own, nothing.
+            Scalar. SpeechBrain averages the gradients of several processes.
+            So here a process with fewer clips gets a smaller weight, and a
+            process without clips of its own, which repeats another's, gets
+            none.
         """
         self.record(ids, loss=losses)
         if _world_size() == 1 or not torch.is_grad_enabled():
             return losses.mean()
-        # Number of clips, and the first one, which is what others repeat.
+        # Number of clips, and a hash of the first, which others may repeat.
         digest = hashlib.sha256(ids[0].encode()).digest()
         first = int.from_bytes(digest[:7], "big")
         mine = torch.tensor([len(ids), first], device=losses.device)
@@ -326,7 +327,7 @@ class RecipeBrain(sb.Brain):
         return losses.sum() * weight
 
     def check_loss_isfinite(self, loss):
-        """Leave this step out if the loss is not finite anywhere."""
+        """Skip this step if the loss is not finite in any process."""
         finite = torch.isfinite(loss.detach()).float().reshape(1)
         if _world_size() > 1:
             distributed.all_reduce(finite, distributed.ReduceOp.MIN)
@@ -341,7 +342,7 @@ class RecipeBrain(sb.Brain):
             )
 
     def check_gradients(self):
-        """Leave this step out if a finite loss has gradients that are not."""
+        """Skip this step if a finite loss has gradients that are not finite."""
         for parameter in self.modules.parameters():
             gradient = parameter.grad
             if gradient is not None and not gradient.isfinite().all():
@@ -349,31 +350,31 @@ class RecipeBrain(sb.Brain):
 
     def _leave_out(self, what, clips):
         """Skip this step, or stop if there were too many in a row."""
-        # All processes come here, as loss and gradient are common to them.
+        # All processes get here, since they share loss and gradients.
         clips = sorted({clip for part in _gather(clips) for clip in part})
         names = ", ".join(clips)
         self.nonfinite_count += 1
         if if_main_process():
             logger.warning(
-                "%s is not finite, step left out; clips: %s", what, names
+                "%s is not finite, step skipped; clips: %s", what, names
             )
         if self.nonfinite_count > self.nonfinite_patience:
             raise LMACError(
                 f"{what}: not finite in {self.nonfinite_count} steps in a "
-                f"row, at last for clips {names}; the last checkpoint is "
-                "kept, lower the learning rate or look at these clips"
+                f"row, the last with the clips {names}; the last checkpoint "
+                "is kept, lower the learning rate or check these clips"
             )
         raise _SkipStep
 
     def record(self, ids, **values):
-        """Keep one value a clip and name.
+        """Keep values for each clip, by name.
 
         Arguments
         ---------
         ids : list of str
             Names of the clips.
         **values
-            Name to torch.Tensor [batch].
+            One torch.Tensor [batch] for each name.
         """
         columns = {k: v.detach().float().tolist() for k, v in values.items()}
         for place, clip in enumerate(ids):
@@ -382,18 +383,19 @@ class RecipeBrain(sb.Brain):
                 row[name] = column[place]
 
     def gathered_records(self):
-        """Records of all processes, each clip once, ordered by name."""
-        parts = _gather(self.records)[::-1]  # the first has the last word
+        """Records of all processes, each clip once, sorted by name."""
+        parts = _gather(self.records)[::-1]  # the first process overrides
         merged = {clip: row for part in parts for clip, row in part.items()}
         return dict(sorted(merged.items()))
 
     def averages(self):
-        """Mean over the clips of each recorded value, NaN ones left out.
+        """Mean of each recorded value over the clips, without NaN.
 
         Returns
         -------
         dict
-            Name to mean; ``n_nan`` counts the clips with a NaN, if any.
+            Name to mean, and ``n_nan``, the number of clips with a NaN, if
+            there are any.
         """
         rows = self.gathered_records().values()
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -410,7 +412,7 @@ class RecipeBrain(sb.Brain):
         return stats
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Log, and after validation keep the last and best checkpoint."""
+        """Log the averages; after validation, also save a checkpoint."""
         self.stats = stats = self.averages()
         if stage == sb.Stage.TRAIN:
             self.train_stats = stats
@@ -420,7 +422,9 @@ class RecipeBrain(sb.Brain):
             self.log({"epoch": self.tested.meta["epoch"]}, test_stats=stats)
 
     def finish_epoch(self, epoch, valid_stats):
-        """Log, anneal and keep the last and the best checkpoint.
+        """Log, update the learning rate, and save a checkpoint.
+
+        Only the last checkpoints and the best one are kept.
 
         Arguments
         ---------
@@ -432,7 +436,7 @@ class RecipeBrain(sb.Brain):
         Raises
         ------
         LMACError
-            If `select_key` is none of the statistics.
+            If `select_key` is not one of the statistics.
         """
         key = self.select_key
         if key not in valid_stats:
@@ -442,7 +446,7 @@ class RecipeBrain(sb.Brain):
         rate = self.optimizer.param_groups[0]["lr"]
         annealing = self.lr_annealing
         if not isinstance(annealing, OneCycle):
-            # One that never improves must not stop at a NaN.
+            # The scheduler cannot compare NaN: treat it as the worst loss.
             loss = plain(valid_stats).get("loss", math.inf)
             _, new_rate = annealing([self.optimizer], epoch, loss)
             sb.nnet.schedulers.update_learning_rate(self.optimizer, new_rate)
@@ -456,7 +460,7 @@ class RecipeBrain(sb.Brain):
         )
 
     def on_evaluate_start(self, max_key=None, min_key=None):
-        """Load the best checkpoint; without one there is nothing to test."""
+        """Load the best checkpoint; without one, raise an error."""
         direction = "max_key" if self.select_largest else "min_key"
         found = self.checkpointer.recover_if_possible(
             **{direction: self.select_key}
@@ -468,11 +472,11 @@ class RecipeBrain(sb.Brain):
             )
         self.tested = found
 
-    # All processes come here: SpeechBrain's loggers wait for each other
-    # unless one process alone is known to run.
+    # All processes call this: SpeechBrain's loggers would wait for the others
+    # if only the main process called them without this decorator.
     @main_process_only
     def log(self, meta, train_stats=None, valid_stats=None, test_stats=None):
-        """One line on the console, all in the log file, maybe TensorBoard."""
+        """Write statistics to the console, the log and TensorBoard."""
         stats = {
             "train_stats": train_stats,
             "valid_stats": valid_stats,
@@ -486,25 +490,25 @@ class RecipeBrain(sb.Brain):
         console = {*CONSOLE, *shown_in("console")}
         for kind, values in stats.items():
             kind = kind.split("_")[0]
-            figures = " ".join(
+            numbers = " ".join(
                 f"{k} {_number(v)}" for k, v in values.items() if k in console
             )
-            parts.append(f"{kind}: {figures}")
+            parts.append(f"{kind}: {numbers}")
         print(" | ".join(parts), flush=True)
 
 
 def gather_rows(rows):
-    """Rows of all processes, each clip and method once, in order.
+    """Rows of all processes, each clip and method once.
 
     Arguments
     ---------
     rows : list of dict
-        With the keys ``id`` and ``method``.
+        Rows of this process, with the keys ``id`` and ``method``.
 
     Returns
     -------
     list of dict
-        Ordered by clip; the methods keep their order.
+        Sorted by clip; the methods of a clip keep their order.
     """
     merged = {}
     for part in _gather(rows):
@@ -514,7 +518,7 @@ def gather_rows(rows):
 
 
 def _gather(value):
-    """The values of all processes."""
+    """List of the values of all processes."""
     if _world_size() == 1:
         return [value]
     values = [None] * _world_size()
@@ -523,13 +527,13 @@ def _gather(value):
 
 
 def _is_memory_error(error):
-    """Whether it says that the memory of any device is too small."""
+    """Whether an error means that a device has run out of memory."""
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def _number(value):
-    """Short text of a number."""
+    """A number as short text."""
     return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 

@@ -21,16 +21,16 @@ __all__ = ["SafeCheckpointer", "best_checkpoint", "plain"]
 logger = logging.getLogger(__name__)
 
 SUMS = "SHA256SUMS"
-NEWEST = 2  # checkpoints that always stay: should one be damaged, the other
+NEWEST = 2  # always kept, in case one of them is damaged
 
 
 class SafeCheckpointer(Checkpointer):
-    """SpeechBrain's `Checkpointer`, but a broken checkpoint is never read.
+    """SpeechBrain's `Checkpointer`, but it never reads a broken checkpoint.
 
-    Each checkpoint gets a file of checksums, written last and deleted first.
-    One without it was cut short by a kill; one that does not match it was
-    damaged. Both are named in the log and passed over, so that the one before
-    counts: the newest two are kept whatever else is.
+    Each checkpoint has a file of checksums, which is written last and deleted
+    first. A checkpoint without the file is incomplete, and one that does not
+    match it is damaged. The log names such checkpoints, and the one before is
+    used instead. For this the newest two are always kept.
 
     Arguments
     ---------
@@ -59,21 +59,21 @@ class SafeCheckpointer(Checkpointer):
         Arguments
         ---------
         meta : dict
-            Plain finite or infinite numbers and strings.
+            Plain strings and numbers, but no NaN.
         *args, **kwargs
             See `Checkpointer.save_checkpoint`.
 
         Returns
         -------
         Checkpoint
-            Or None on a process that is not the main one.
+            None in processes other than the main one.
 
         Raises
         ------
         LMACError
-            If a value of `meta` is a tensor or NaN, which no later
-            comparison could order; or if it cannot be written, such as on a
-            full disk. Then nothing of it is left.
+            If a value of `meta` is a tensor or NaN, which could not be
+            compared later, or if the checkpoint cannot be written, for
+            example because the disk is full. Then no part of it remains.
         """
         meta = {} if meta is None else meta
         for key, value in meta.items():
@@ -85,7 +85,7 @@ class SafeCheckpointer(Checkpointer):
         self.remove_unsealed()
         try:
             checkpoint = super().save_checkpoint(meta, *args, **kwargs)
-            # All processes have written their part.
+            # Wait until all processes have written their part.
             ddp_barrier()
             if checkpoint is not None:
                 _seal(checkpoint.path)
@@ -96,8 +96,8 @@ class SafeCheckpointer(Checkpointer):
                 shutil.rmtree(path, ignore_errors=True)
             raise LMACError(
                 f"{self.checkpoints_dir}: a checkpoint cannot be written "
-                f"({first_line(error)}); the ones before it are kept: free "
-                "some space and give the same command again"
+                f"({first_line(error)}); earlier ones are kept: free some "
+                "space and run the same command again"
             ) from error
         ddp_barrier()
         return checkpoint
@@ -117,11 +117,11 @@ class SafeCheckpointer(Checkpointer):
         Arguments
         ---------
         num_to_keep : int
-            Checkpoints to keep for each key.
+            Number of checkpoints to keep for each key.
         min_keys, max_keys, importance_keys, ckpt_predicate
             See `Checkpointer.delete_checkpoints`.
         verbosity : int
-            Level of the note in the log.
+            Level of the message in the log.
         """
         keys = [{"min_key": key} for key in min_keys or ()]
         keys += [{"max_key": key} for key in max_keys or ()]
@@ -132,34 +132,35 @@ class SafeCheckpointer(Checkpointer):
             ranked = self.find_checkpoints(ckpt_predicate=ckpt_predicate, **key)
             found.update(ranked)
             kept.update(ranked[:num_to_keep])
-        # Nobody deletes what another process still looks at.
+        # Do not delete what another process is still reading.
         ddp_barrier()
         if if_main_process():
             for checkpoint in found - kept:
-                # First, so that a kill leaves no checkpoint with a gap.
+                # The checksums first: then a kill leaves no valid checkpoint
+                # with missing files.
                 (checkpoint.path / SUMS).unlink()
                 shutil.rmtree(checkpoint.path)
                 logger.log(verbosity, f"Deleted {checkpoint.path}")
         ddp_barrier()
 
     def remove_unsealed(self):
-        """Delete what a kill left half-written or half-deleted."""
+        """Delete checkpoints that a kill left incomplete."""
         if if_main_process():
             for path in self._unsealed():
-                logger.warning(f"{path}: half-written checkpoint, removed")
+                logger.warning(f"{path}: incomplete checkpoint, removed")
                 shutil.rmtree(path)
         ddp_barrier()
 
     def _unsealed(self):
-        """Checkpoints without their seal."""
+        """Folders of checkpoints without checksums."""
         return [p for p in self._folders() if not (p / SUMS).exists()]
 
     def _list_checkpoint_dirs(self):
-        """Only checkpoints whose files are all there and unchanged."""
+        """Checkpoints whose files are complete and unchanged."""
         return [path for path in self._folders() if self._is_intact(path)]
 
     def _folders(self):
-        """All that began as a checkpoint, even if a kill left it empty."""
+        """Folders of all checkpoints, including incomplete ones."""
         return [
             path
             for path in sorted(self.checkpoints_dir.iterdir())
@@ -167,7 +168,7 @@ class SafeCheckpointer(Checkpointer):
         ]
 
     def _is_intact(self, path):
-        """Whether the checksums hold; read again only when files change."""
+        """Whether the checksums match; recomputed only if files change."""
         try:
             state = tuple(
                 (file.name, file.stat().st_size, file.stat().st_mtime_ns)
@@ -177,16 +178,16 @@ class SafeCheckpointer(Checkpointer):
                 return self._verified[path][1]
             fault = _fault(path)
         except OSError as error:
-            # A bad sector, or the run that it belongs to deletes it just now.
+            # A bad sector, or a run that is deleting the checkpoint right now.
             state, fault = None, f"cannot be read ({error})"
         if fault and if_main_process():
-            logger.warning(f"{path}: {fault}; checkpoint passed over")
+            logger.warning(f"{path}: {fault}; checkpoint ignored")
         self._verified[path] = (state, fault is None)
         return fault is None
 
 
 def _sums(folder):
-    """Name and sha256 of each file of a folder, but for the sums."""
+    """Name to SHA-256 of each file in a folder, without the checksums."""
     return {
         file.name: file_sha256(file)
         for file in sorted(folder.iterdir())
@@ -195,7 +196,7 @@ def _sums(folder):
 
 
 def _seal(folder):
-    """Write the checksums, after all else has reached the disk."""
+    """Write the checksums, after all other files have reached the disk."""
     for file in folder.iterdir():
         with open(file, "rb") as opened:
             os.fsync(opened.fileno())
@@ -211,7 +212,7 @@ def _seal(folder):
 def _fault(folder):
     """What is wrong with a checkpoint, or None."""
     if not (folder / SUMS).exists():
-        return "half-written, a kill or a full disk cut it short"
+        return "incomplete, because of a kill or a full disk"
     expected = {}
     sums = (folder / SUMS).read_text(encoding="utf-8", errors="replace")
     for line in sums.splitlines():
@@ -225,7 +226,7 @@ def _fault(folder):
             return f"{name} is missing"
         if found[name] != checksum:
             return f"{name} is truncated or changed"
-    # Sums cut short would vouch for less than all files.
+    # A truncated file of checksums would not cover all files.
     for name in found:
         if name not in expected:
             return f"{name} is not in {SUMS}"
@@ -240,14 +241,14 @@ def best_checkpoint(folder, key, largest=False):
     folder : str or Path
         The run's `save` folder.
     key : str
-        Name of the number by which the run keeps its best checkpoint.
+        Name of the number that selects the run's best checkpoint.
     largest : bool
         Whether the largest value is the best.
 
     Returns
     -------
     Checkpoint
-        Or None, if the folder holds none with this key.
+        None if the folder has no checkpoint with this key.
     """
     if not Path(folder).is_dir():
         return None
@@ -257,7 +258,7 @@ def best_checkpoint(folder, key, largest=False):
 
 
 def plain(stats):
-    """Statistics as plain numbers, fit for checkpoints' meta data.
+    """Statistics as plain numbers, for the metadata of checkpoints.
 
     Arguments
     ---------
@@ -267,7 +268,7 @@ def plain(stats):
     Returns
     -------
     dict
-        Without the values that are NaN.
+        The same without values that are NaN.
     """
     numbers = {key: float(value) for key, value in stats.items()}
     return {k: v for k, v in numbers.items() if not math.isnan(v)}

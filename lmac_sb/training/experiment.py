@@ -1,4 +1,4 @@
-"""What the recipe scripts do before and after training."""
+"""What the recipe scripts do before training."""
 
 import logging
 import os
@@ -42,17 +42,17 @@ class Sounds:
     Arguments
     ---------
     preprocess : lmac_sb.data.audio.Preprocessor
-        From a file to a waveform.
+        Turns a file into a waveform.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
-        Class names.
+        Numbers the class names.
     wham_folder : str or None
-        Noise in the layout of WHAM!, or none.
+        Folder of noise in the layout of WHAM!, or None.
     snr_db : float
         Ratio of clip to noise in dB.
     noisy_splits : list of str
         Splits that get noise: train, valid, test.
     audio_cache : str or None
-        Folder in which decoded clips are kept, see `AudioCache`, or none.
+        Folder that keeps decoded clips, see `AudioCache`, or None.
 
     Raises
     ------
@@ -64,7 +64,7 @@ class Sounds:
     >>> Sounds(None, None, noisy_splits=["tset"])
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: noisy_splits: 'tset' is none of train, valid, test
+    lmac_sb.LMACError: noisy_splits: found 'tset', expected train, valid or test
     """
 
     preprocess: object
@@ -78,29 +78,31 @@ class Sounds:
         for split in self.noisy_splits:
             if split not in NOISE_PARTS:
                 raise LMACError(
-                    f"noisy_splits: '{split}' is none of train, valid, test"
+                    f"noisy_splits: found '{split}', expected train, valid "
+                    "or test"
                 )
 
 
 def make_datasets(manifest_folder, sounds, epoch_counter, seed, events=False):
     """Data sets of the three splits.
 
-    Training clips are rotated in time at random. With a wham_folder, noise is
-    drawn from the recordings of each split's own part: new in each epoch of
-    the training, fixed for each clip in validation and test.
+    Training clips are rotated in time at random. With a wham_folder, each
+    split gets noise from its own part of the recordings: new noise in each
+    epoch of the training, and fixed noise for each clip in validation and
+    test.
 
     Arguments
     ---------
     manifest_folder : str or Path
-        Written by the data preparation.
+        Folder of the manifests that the data preparation wrote.
     sounds : Sounds
         How the clips become waveforms.
     epoch_counter : speechbrain.utils.epoch_loop.EpochCounter
-        Knows the epoch.
+        Gives the current epoch.
     seed : int
-        Of noise and rotations.
+        Seed of noise and rotations.
     events : bool
-        Whether validation and test give known events.
+        Whether the items of validation and test include known events.
 
     Returns
     -------
@@ -110,7 +112,7 @@ def make_datasets(manifest_folder, sounds, epoch_counter, seed, events=False):
     Raises
     ------
     LMACError
-        If noise or cache cannot be used.
+        If the noise or the cache cannot be used.
     """
     preprocess = sounds.preprocess
     if sounds.audio_cache is not None:
@@ -142,11 +144,11 @@ def make_datasets(manifest_folder, sounds, epoch_counter, seed, events=False):
 
 
 def _warn_of_lengths(manifest, lengths):
-    """Say so if batches of equal length will hardly hold more than a clip."""
+    """Warn if most batches of equal length will hold only one clip."""
     if len(set(lengths)) > len(lengths) / 2:
         logger.warning(
             "%s: %d clips have %d different lengths, so most batches "
-            "hold one clip; signal_length_s cuts and pads them to one",
+            "hold one clip; signal_length_s cuts and pads them to one length",
             manifest,
             len(lengths),
             len(set(lengths)),
@@ -154,12 +156,12 @@ def _warn_of_lengths(manifest, lengths):
 
 
 def frontend(hparams):
-    """The settings that a classifier's input depends on.
+    """The settings that determine a classifier's input.
 
     Arguments
     ---------
     hparams : Hparams
-        Of any recipe.
+        Hyperparameters of any recipe.
 
     Returns
     -------
@@ -171,7 +173,9 @@ def frontend(hparams):
 
 @contextmanager
 def open_run(hparams, neutral=()):
-    """Hold a run's folder, or refuse it; no file is written before.
+    """Lock a run's folder and check that it belongs to this run.
+
+    No file is written before that.
 
     Arguments
     ---------
@@ -183,15 +187,15 @@ def open_run(hparams, neutral=()):
     Returns
     -------
     context manager
-        Gives the `Claim`, checked for what the settings say.
+        Gives the `Claim`, whose settings have been checked.
 
     Raises
     ------
     LMACError
-        If another process holds the folder, or it belongs to another run.
+        If another process uses the folder, or it belongs to another run.
     """
     if if_main_process():
-        # Warnings show from now on, but there is no log file yet.
+        # Show warnings from now on, though there is no log file yet.
         nowhere = {"handlers": {"file_handler": {"filename": os.devnull}}}
         sb.utils.logger.setup_logging(LOG_CONFIG, nowhere)
     claim = Claim(hparams, neutral)
@@ -201,21 +205,21 @@ def open_run(hparams, neutral=()):
 
 
 def check_frontend(found, hparams, source):
-    """Refuse another front end than the classifier was trained with.
+    """Refuse a front end that differs from the classifier's.
 
     Arguments
     ---------
     found : dict
         `frontend` of the classifier's training.
     hparams : Hparams
-        The present settings.
+        The current settings.
     source : str or Path
         The classifier's file, for the message.
 
     Raises
     ------
     LMACError
-        Names the setting and both values.
+        If a setting differs; the message names it and both values.
 
     Example
     -------
@@ -233,30 +237,30 @@ def check_frontend(found, hparams, source):
 
 
 def check_multilabel(config, multilabel, source):
-    """Refuse a multi-label classifier where one class is decided, or the like.
+    """Refuse a multi-label classifier for single labels, or the reverse.
 
     Arguments
     ---------
     config : dict
         Content of the classifier's ``config.json``.
     multilabel : bool
-        Whether each class is decided for itself here.
+        Whether the classifier must decide each class on its own.
     source : str or Path
         The classifier's folder, for the message.
 
     Raises
     ------
     LMACError
-        Says what the classifier decides.
+        If the classifier is of the other kind; the message names both kinds.
 
     Example
     -------
     >>> check_multilabel({"multilabel": True}, False, "model")
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: model: the classifier decides each class for ...
+    lmac_sb.LMACError: model: the classifier decides each class on its ...
     """
-    kinds = {False: "one class among all", True: "each class for itself"}
+    kinds = {False: "one class among all", True: "each class on its own"}
     found = bool(config.get("multilabel"))
     if found != multilabel:
         raise LMACError(

@@ -1,4 +1,4 @@
-"""From a command line to hyperparameters, checked before anything is made."""
+"""Turn a command line into hyperparameters, and check them first."""
 
 import atexit
 import contextlib
@@ -23,21 +23,21 @@ __all__ = ["Hparams", "load_hparams"]
 
 
 class Hparams(dict):
-    """Hyperparameters; a missing key is an error that names the file.
+    """Hyperparameters; a missing key raises an error that names the file.
 
     Arguments
     ---------
     values : dict
-        Loaded by hyperpyyaml.
+        Values loaded by hyperpyyaml.
     file : str
-        Where they come from.
+        The yaml file, for messages.
     run_opts : RunOptions or dict
         SpeechBrain's run options.
     overrides : str
-        What the command line replaces, as yaml.
+        Keys that the command line overrides, as yaml.
     resolved : dict
-        The file's content with the overrides and without references, as plain
-        values; an object is a dict with its tag.
+        The file's content as plain values, with overrides applied and
+        references resolved; an object is a dict with its tag.
 
     Example
     -------
@@ -68,7 +68,7 @@ class Hparams(dict):
         raise LMACError(f"{self.file}: key '{key}' is missing")
 
 
-# A key by which the yaml files of a script are known; the first one counts.
+# A key that identifies the yaml files of a script; the first match counts.
 SCRIPTS = {
     "n_events": "train_multilabel.py",
     "optimised_steps": "eval.py",
@@ -81,27 +81,27 @@ SCRIPTS = {
 
 
 def load_hparams(argv=None, script=None):
-    """Command line to hyperparameters.
+    """Load the yaml file and the overrides of a command line.
 
     Arguments
     ---------
     argv : list of str
-        Arguments of a script: a yaml file, then run options and overrides;
-        None for those of this process.
+        Arguments of a script: a yaml file, then run options and overrides.
+        By default the arguments of this process.
     script : str
-        The script's file, to refuse a yaml file that belongs to another one.
+        Path of the script, to refuse a yaml file of another script.
 
     Returns
     -------
     Hparams
-        What the file says, with the overrides.
+        Content of the file, with the overrides.
 
     Raises
     ------
     LMACError
         If the file cannot be read or belongs to another script, an option is
         unknown, given twice or has no value, a value is out of range, or the
-        device is not there. Nothing has been made by then.
+        device does not exist. Then no object has been made yet.
 
     Example
     -------
@@ -110,7 +110,7 @@ def load_hparams(argv=None, script=None):
     ...
     lmac_sb.LMACError: command line: --seed is given twice
     """
-    # It says for each user that images cannot be sent to TensorBoard; none are.
+    # Hide a warning about images in TensorBoard, since none are sent.
     logging.getLogger("speechbrain.utils.train_logger").addFilter(
         lambda record: "torchvision" not in record.getMessage()
     )
@@ -137,7 +137,7 @@ def load_hparams(argv=None, script=None):
 
 
 def _check_arguments(argv):
-    """Refuse an option that is given twice, or without a value."""
+    """Refuse an option that is given twice or has no value."""
     flags = {
         option
         for option, value in RunOptions().as_dict().items()
@@ -164,8 +164,8 @@ def _check_arguments(argv):
             waits = name
     if len(files) > 1:
         raise LMACError(
-            f"command line: {shown(files[1])} is no option; options begin "
-            "with -- and follow one yaml file"
+            f"command line: {shown(files[1])} is not an option; options begin "
+            "with -- and follow the yaml file"
         )
     if not files and "help" not in seen:
         raise LMACError("command line: expected a yaml file first")
@@ -199,8 +199,8 @@ def _read(file):
 
 
 def _check_keys(file, text, own, overrides):
-    """Refuse keys that nothing will read, such as misspelt ones."""
-    # A key of the user's own is fine where another one refers to it.
+    """Refuse keys that nothing reads, such as misspelt ones."""
+    # A user's own key is fine if another key refers to it.
     known = {*KEYS, *re.findall(r"<(\w+)>", text)}
     asked = _top_keys(overrides, "command line") if overrides else []
     options = set(RunOptions().as_dict())
@@ -217,7 +217,7 @@ def _check_keys(file, text, own, overrides):
 
 
 def _check_script(file, keys, script):
-    """Refuse a yaml file of another script."""
+    """Refuse a yaml file that belongs to another script."""
     name = Path(script).name if script else None
     if name not in SCRIPTS.values():
         return
@@ -236,17 +236,17 @@ def _check_script(file, keys, script):
 def _top_keys(text, place):
     """Top-level keys of a hyperpyyaml text."""
     try:
-        # This loader passes over tags, whose objects are made later.
+        # This loader ignores tags, whose objects are made later.
         content = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
-        raise LMACError(f"{place}: is no yaml ({_one_line(error)})") from error
+        raise LMACError(f"{place}: not yaml ({_one_line(error)})") from error
     if not isinstance(content, dict):
         raise LMACError(f"{place}: holds no keys, expected 'key: value'")
     return list(content)
 
 
 def _resolve(file, text, overrides):
-    """All content as plain values, and that of the keys without an object."""
+    """All content as plain values, and the values of keys without objects."""
     try:
         resolved = resolve_references(text, overrides).read()
         root = yaml.compose(resolved, Loader=yaml.SafeLoader)
@@ -261,7 +261,7 @@ def _resolve(file, text, overrides):
 
 
 def _has_object(node):
-    """Whether a yaml node holds a tag, that is, something to be made."""
+    """Whether a yaml node holds a tag, that is, an object to make."""
     if node.tag.startswith("!"):
         return True
     if isinstance(node, yaml.ScalarNode):
@@ -285,7 +285,7 @@ def _content(node):
 
 
 def _check_device(run_opts):
-    """Refuse a device that is not there, and a precision it does not have."""
+    """Refuse a device that does not exist, or a precision that it lacks."""
     name = run_opts["device"]
     try:
         device = torch.device(name or "cpu")
@@ -298,11 +298,11 @@ def _check_device(run_opts):
         torch.cuda.device_count()
     ):
         raise LMACError(
-            f"device: {name} is not there, found {torch.cuda.device_count()} "
-            "CUDA devices"
+            f"device: {name} does not exist, found "
+            f"{torch.cuda.device_count()} CUDA devices"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise LMACError("device: mps is not there, it needs a Mac with a GPU")
+        raise LMACError("device: mps does not exist, it needs a Mac with a GPU")
     if device.type == "cuda" or (name is None and torch.cuda.is_available()):
         return
     for key in ("precision", "eval_precision"):
@@ -317,16 +317,16 @@ def _check_device(run_opts):
 
 
 def _join_group(run_opts):
-    """Let several processes find each other, once."""
+    """Connect the processes of a distributed run, once."""
     if torch.distributed.is_initialized():
         return
     sb.utils.distributed.ddp_init_group(run_opts)
-    # Its threads must end before the interpreter does.
+    # Its threads must end before the Python interpreter does.
     atexit.register(_leave_group)
 
 
 def _leave_group():
-    """End the communication of several processes, if there are any."""
+    """Disconnect the processes of a distributed run, if there are several."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -1,9 +1,10 @@
-"""What a run is: two runs of one identity have the same results.
+"""The identity of a run: two runs with the same identity have equal results.
 
-The identity is the run's resolved yaml without the keys that cannot change a
-result, the checksums of what it starts from (data, weights, recordings), and
-the version of this package. It is kept in the run's folder as
-``experiment.json``, and another run is refused there before a file changes.
+The identity consists of the run's resolved yaml, without the keys that cannot
+change a result, the checksums of its inputs (data, weights, recordings), and
+the version of this package. It is stored in the run's folder as
+``experiment.json``. A run with another identity is refused there before any
+file changes.
 """
 
 import hashlib
@@ -26,8 +27,8 @@ __all__ = [
 ]
 
 EXPERIMENT = "experiment.json"
-# Keys that cannot change a result: where things lie (what lies there is
-# compared by its checksum), what is written beside the results, and speed.
+# Keys that cannot change a result: places (whose content is compared by
+# checksum), what is written in addition to the results, and speed.
 NEUTRAL = (
     "experiment_name",
     "output_folder",
@@ -61,7 +62,7 @@ NEUTRAL = (
     "prefetch_factor",
     "persistent_workers",
 )
-# Run options of SpeechBrain that can.
+# Run options of SpeechBrain that can change a result.
 OPTIONS = (
     "precision",
     "eval_precision",
@@ -75,10 +76,10 @@ OPTIONS = (
     "debug_batches",
     "debug_epochs",
 )
-# A folder without any of these holds nothing that a run could go on from.
+# A folder without any of these holds nothing that a run could resume from.
 KEPT = ("save/CKPT*", "save/*.ckpt", "rows/*", "*.csv", "key.json")
 EPOCHS = "number_of_epochs"
-TOLD = 4  # differences that a message names
+MOST_NAMED = 4  # differences in a message
 
 
 class Claim:
@@ -87,9 +88,9 @@ class Claim:
     Arguments
     ---------
     hparams : lmac_sb.training.hparams.Hparams
-        Its settings, see `load_hparams`; `output_folder` is the folder.
+        The run's settings, see `load_hparams`; `output_folder` is its folder.
     neutral : list of str
-        Further keys that cannot change a result of this script.
+        More keys that cannot change a result of this script.
 
     Example
     -------
@@ -119,30 +120,30 @@ class Claim:
 
     @property
     def path(self):
-        """Where the identity is kept."""
+        """Path of the stored identity."""
         return self.folder / EXPERIMENT
 
     @property
     def compared(self):
-        """The identity without what is there for messages alone."""
+        """The identity without the parts that only messages use."""
         return {
             key: value["sha256"] if _is_part(value) else value
             for key, value in self.identity.items()
         }
 
     def check(self, **parts):
-        """Refuse a folder whose run is another one.
+        """Refuse a folder that belongs to another run.
 
         Arguments
         ---------
         **parts
-            Further parts of the identity, by name: a dict with ``sha256``,
-            and what to say of it in a message.
+            More parts of the identity by name, each a dict with ``sha256``
+            and ``what``, its description in messages.
 
         Raises
         ------
         LMACError
-            Names the key, the old and the new value.
+            If it does; the message names the keys with old and new values.
         """
         self.identity.update(parts)
         if not self._is_taken():
@@ -154,22 +155,23 @@ class Claim:
             if _differs(key, found.get(key), new)
         }
         if differences:
-            # What is made of plain keys differs with them.
+            # Objects differ if the plain keys that they use differ.
             plain = [
                 text
                 for key, text in differences.items()
                 if not isinstance(self.identity[key], dict)
             ]
-            told = ", ".join(plain[:TOLD]) or next(iter(differences.values()))
-            if len(plain) > TOLD:
-                told += f", and {len(plain) - TOLD} more keys differ"
+            text = ", ".join(plain[:MOST_NAMED])
+            text = text or next(iter(differences.values()))
+            if len(plain) > MOST_NAMED:
+                text += f", and {len(plain) - MOST_NAMED} more keys differ"
             raise LMACError(
-                f"output_folder: the run in {self.folder} has {told}; choose "
+                f"output_folder: the run in {self.folder} has {text}; choose "
                 "another --experiment_name or --output_folder, or delete it"
             )
 
     def take(self, **parts):
-        """Check, then write the identity: the folder belongs to this run.
+        """Check, then write the identity, so the folder belongs to this run.
 
         Arguments
         ---------
@@ -186,38 +188,38 @@ class Claim:
         write_json(self.path, self.identity)
 
     def _is_taken(self):
-        """Whether the folder holds results of a run, or what leads to them."""
+        """Whether the folder holds results or checkpoints of a run."""
         checkpoints = [*self.save_folder.glob("CKPT*")]
         kept = [path for name in KEPT for path in self.folder.glob(name)]
         if self.path.is_file():
             return bool(kept or checkpoints)
         if checkpoints:
             raise LMACError(
-                f"save_folder: {self.save_folder} holds checkpoints, but not "
-                f"of the run in {self.folder}; choose another --save_folder, "
+                f"save_folder: {self.save_folder} holds checkpoints of a run "
+                f"that is not in {self.folder}; choose another --save_folder, "
                 "or delete them"
             )
         return False
 
 
 def _differs(key, old, new):
-    """Whether a part of the identity is another one."""
+    """Whether a part of the identity has changed."""
     if key == EPOCHS and isinstance(old, int):
-        return new < old  # more epochs go on
+        return new < old  # more epochs continue the same run
     if _is_part(new):
         return not _is_part(old) or old["sha256"] != new["sha256"]
     return old != new
 
 
 def _is_part(value):
-    """Whether a value of the identity is a checksum and what it is of."""
+    """Whether a value of the identity is a checksum with a description."""
     return isinstance(value, dict) and "sha256" in value
 
 
 def _settings(hparams, neutral):
-    """The settings that a result depends on, in the yaml's order."""
+    """The settings that results depend on, in the yaml's order."""
     settings = _without({*NEUTRAL, *neutral}, hparams.resolved)
-    # More epochs go on, see `_differs`.
+    # The top-level key alone counts, see `_differs`.
     epochs = str(settings.get(EPOCHS))
     for key in [k for k, v in settings.items() if isinstance(v, dict)]:
         if str(settings[key].get(EPOCHS)) == epochs:
@@ -238,7 +240,7 @@ def _without(keys, settings):
 
 
 def _difference(key, old, new):
-    """What is another one, in words."""
+    """Description of what has changed."""
     if _is_part(new):
         old = old["what"] if _is_part(old) else "unknown"
         if old == new["what"]:
@@ -252,7 +254,7 @@ def _difference(key, old, new):
                     f"{key}.{plain}".strip("."), old.get(name), new.get(name)
                 )
     if key == EPOCHS:
-        return f"{key} {old}, now it is {new}, and only more can go on"
+        return f"{key} {old}, now it is {new}, and only more can continue it"
     return f"{key} {_plain(old)}, now it is {_plain(new)}"
 
 
@@ -272,31 +274,32 @@ def read_claim(hparams):
     Returns
     -------
     dict
+        Content of ``experiment.json``.
     """
     return read_json(Path(hparams["output_folder"]) / EXPERIMENT)
 
 
 def data_identity(splits, source):
-    """The clips of all splits, wherever they lie.
+    """Identity of the clips of all splits, wherever they are stored.
 
     Arguments
     ---------
     splits : dict
-        Split to its manifest's path, or to its entries by id.
+        Split to the path of its manifest, or to its entries by id.
     source : str or Path
         The data folder, for messages.
 
     Returns
     -------
     dict
-        ``sha256`` and ``what``.
+        ``sha256``, and ``what``, a description.
     """
     total, sizes = 0, []
     for split, clips in splits.items():
         is_file = isinstance(clips, (str, Path))
         pairs = read_entries(clips) if is_file else clips.items()
         n_clips = 0
-        # A sum over the clips: their order does not matter, and none is kept.
+        # A sum over the clips does not depend on their order.
         for clip_id, entry in pairs:
             size = entry["num_samples"], entry["sample_rate"]
             line = f"{split} {clip_id} {entry['class_string']} {size}"
@@ -311,19 +314,20 @@ def data_identity(splits, source):
 
 
 def recordings(folder, suffixes=(".wav", ".flac", ".ogg")):
-    """The recordings below a folder, by name and size.
+    """Identity of the recordings in a folder, by name and size.
 
     Arguments
     ---------
-    folder : str or Path
-        Such as `wham_folder`; None for none.
+    folder : str, Path or None
+        Such as `wham_folder`; None if there is none.
     suffixes : tuple of str
-        Endings of their names.
+        Suffixes of the files that count.
 
     Returns
     -------
     dict
-        ``sha256``, which is None without a folder, and ``what``.
+        ``sha256``, which is None without a folder, and ``what``, a
+        description.
 
     Example
     -------
@@ -344,18 +348,18 @@ def recordings(folder, suffixes=(".wav", ".flac", ".ogg")):
 
 
 def weights_identity(source, *modules):
-    """Weights of modules, wherever they come from.
+    """Identity of the weights of modules, wherever they come from.
 
     Arguments
     ---------
     source : str or Path
         Where they come from, for messages.
     *modules : torch.nn.Module
-        In a fixed order.
+        The checksum depends on their order.
 
     Returns
     -------
     dict
-        ``sha256`` and ``what``.
+        ``sha256``, and ``what``, a description.
     """
     return {"sha256": weights_sha256(*modules), "what": str(source)}

@@ -1,4 +1,4 @@
-"""Sets of values that a key may have, each with a name for messages."""
+"""Kinds of values that a key may have, each with a name for messages."""
 
 import math
 from typing import Callable, NamedTuple
@@ -20,9 +20,9 @@ class Kind(NamedTuple):
     Arguments
     ---------
     name : str
-        Such as ``a number above 0``.
+        Name of the set, such as ``a number above 0``.
     holds : callable
-        Tells whether a value is one of them.
+        Takes a value and returns whether it is in the set.
 
     Example
     -------
@@ -35,16 +35,16 @@ class Kind(NamedTuple):
 
 
 def number(low=None, high=None, above=None, whole=False):
-    """Numbers in a range; neither NaN nor infinite, and no booleans.
+    """Finite numbers in a range, without booleans.
 
     Arguments
     ---------
     low, high : float
-        Least and largest one, or None.
+        Smallest and largest number, or None.
     above : float
-        What they must exceed, or None.
+        Number that they must exceed, or None.
     whole : bool
-        Whether only whole ones count.
+        Whether only whole numbers count.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def number(low=None, high=None, above=None, whole=False):
         name += f" and at most {high}"
 
     def holds(value):
-        """Whether it is one of these numbers."""
+        """Whether a value is one of these numbers."""
         kinds = int if whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
             return False
@@ -79,7 +79,7 @@ def whole(low, high=None):
     Arguments
     ---------
     low, high : int
-        Least and largest one, or None.
+        Smallest and largest number, or None.
 
     Returns
     -------
@@ -112,9 +112,9 @@ def listing(kind, at_least=1):
     Arguments
     ---------
     kind : Kind
-        Of an item.
+        Kind of each item.
     at_least : int
-        Shortest length.
+        Minimum length.
 
     Returns
     -------
@@ -132,12 +132,12 @@ def listing(kind, at_least=1):
 
 
 def either(first, second):
-    """What is of one kind or of another.
+    """Values of one kind or another.
 
     Arguments
     ---------
     first, second : Kind
-        Both.
+        The two kinds.
 
     Returns
     -------
@@ -150,12 +150,12 @@ def either(first, second):
 
 
 def optional(kind):
-    """What may be null as well.
+    """Values of a kind, or null.
 
     Arguments
     ---------
     kind : Kind
-        What else it may be.
+        Kind of the values that are not null.
 
     Returns
     -------

@@ -36,7 +36,7 @@ def test_poisoned_clip(broken, noisy, scenes, tmp_path):
     clip = sorted((scenes / "audio").glob("1-*.wav"))[3].stem
     done = broken(f"poison:{clip}", output_folder=tmp_path, **noisy)
     assert done.code == 0, done.err
-    warning = f"loss is not finite, step left out; clips: {clip}\n"
+    warning = f"loss is not finite, step skipped; clips: {clip}\n"
     assert done.out.count(warning) == 3, done.out
     finite(tmp_path)
 

@@ -27,7 +27,7 @@ def flip(path):
         ("decoder.ckpt", truncate, "decoder.ckpt is truncated or changed"),
         ("optimizer.ckpt", Path.unlink, "optimizer.ckpt is missing"),
         ("counter.ckpt", flip, "counter.ckpt is truncated or changed"),
-        ("SHA256SUMS", Path.unlink, "half-written"),
+        ("SHA256SUMS", Path.unlink, "incomplete"),
     ],
 )
 def test_newest_damaged(

@@ -32,7 +32,7 @@ def test_full_at_the_results(broken, resumed, noisy, tmp_path):
     told(done, "File too large", "free some space")
     assert not list(tmp_path.glob("results.*"))
     done = resumed(tmp_path, **noisy)
-    assert "all 3 epochs are done already" in done.out
+    assert "all 3 epochs are already done" in done.out
 
 
 def test_full_at_the_preparation(broken, resumed, noisy, tmp_path):

@@ -32,7 +32,7 @@ def three(once, recipe, tiny, lmac_run, helpers):
             **{**tiny, "batch_size": 1, "save_clips": 0},
         )
         assert done.code == 0, done.err[-3000:]
-        assert "epochs are done already" in done.out
+        assert "epochs are already done" in done.out
 
     return once("three", make)
 

@@ -122,7 +122,7 @@ def test_resume(recipe, small, l2i_run, helpers, tmp_path):
     before = (folder / "save" / "dictionary.ckpt").stat().st_mtime_ns
     done = recipe.main("train_l2i", "l2i.yaml", output_folder=folder, **small)
     assert done.code == 0, done.err
-    assert "epochs are done already" in done.out
+    assert "epochs are already done" in done.out
     assert "learning" not in done.out
     assert (folder / "save" / "dictionary.ckpt").stat().st_mtime_ns == before
     assert str(helpers.read_rows(folder)) == str(helpers.read_rows(l2i_run))

@@ -431,7 +431,7 @@ def test_explanation_does_not_depend_on_batch_mates(
         **{**tiny, "batch_size": 1, "save_clips": 0},
     )
     assert done.code == 0, done.err
-    assert "epochs are done already" in done.out
+    assert "epochs are already done" in done.out
     rows = helpers.read_rows(tmp_path / "run")
     for one, many in zip(rows, helpers.read_rows(lmac_run)):
         assert one["id"] == many["id"] and one["method"] == many["method"]

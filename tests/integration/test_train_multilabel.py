@@ -202,7 +202,7 @@ def test_the_wrong_kind_of_classifier(
             "train_multilabel",
             "lmac_multilabel.yaml",
             classifier,
-            "each class for itself",
+            "each class on its own",
         ),
     ):
         done = recipe.main(

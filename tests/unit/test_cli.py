@@ -334,7 +334,7 @@ def test_export(run_folder, tmp_path, capsys, monkeypatch):
     assert lines == [f"exported: {out}", "pushed: https://hub.invalid"]
     assert "license: mit" in (out / "README.md").read_text(encoding="utf-8")
     assert run("export", run_folder, out) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_doctor(capsys, monkeypatch):

@@ -199,7 +199,7 @@ def test_relative_classifier(run_copy, run_folder, tmp_path):
     text = text.replace(str(run_folder.parent / "model"), "./runs/model")
     path.write_text(text, encoding="utf-8")
     with pytest.raises(
-        LMACError, match="classifier_folder: ./runs/model is not"
+        LMACError, match="classifier_folder: ./runs/model does not exist"
     ):
         export_run(run_copy, tmp_path / "out")
     shutil.copytree(run_folder.parent / "model", tmp_path / "runs" / "model")
@@ -235,14 +235,14 @@ def spoil_key(run):
             lambda run: (run / "hyperparams.yaml").unlink(),
             ".yaml: no such file",
         ),
-        (lambda run: (run / "hyperparams.yaml").write_text("["), "is no yaml"),
+        (lambda run: (run / "hyperparams.yaml").write_text("["), "not yaml"),
         (lambda run: (run / "hyperparams.yaml").write_text("a"), "no keys"),
         (spoil_key, "key 'frozen_classifier' is missing"),
         (lambda run: shutil.rmtree(run / "save"), "no intact checkpoint"),
         (lambda run: (run / "results.json").unlink(), "run is not finished"),
         (lambda run: (run / "results.json").write_text("{"), "not JSON"),
         (lambda run: (run / "results.json").write_text("{}"), "provenance"),
-        (spoil_classifier, "is not the classifier that"),
+        (spoil_classifier, ": not the classifier that"),
         (spoil_epoch, "epoch 1, but the best checkpoint is of epoch 2"),
         (lambda run: (run / "manifests" / "test.json").unlink(), "test.json"),
     ],
@@ -257,9 +257,9 @@ def test_a_run_that_cannot_be_exported(run_copy, spoil, message, tmp_path):
 
 def test_an_existing_folder_is_not_touched(run_folder, tmp_path):
     (tmp_path / "mine").write_text("keep")
-    with pytest.raises(LMACError, match="is there already"):
+    with pytest.raises(LMACError, match="already exists"):
         export_run(run_folder, tmp_path)
-    with pytest.raises(LMACError, match="is there already"):
+    with pytest.raises(LMACError, match="already exists"):
         export_run(run_folder, tmp_path / "mine")
     assert (tmp_path / "mine").read_text() == "keep"
 

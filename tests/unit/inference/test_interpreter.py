@@ -142,7 +142,8 @@ def test_a_missing_file(copy, name):
     """The source is named, and no link is left dangling."""
     (copy / name).unlink()
     with pytest.raises(
-        LMACError, match=f"copy/SHA256SUMS: names '{name}', no such file"
+        LMACError,
+        match=f"copy/SHA256SUMS: names '{name}', which does not exist",
     ):
         LMACInterpreter.from_hparams(copy)
     write_sums(copy)

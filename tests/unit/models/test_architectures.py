@@ -177,8 +177,8 @@ def test_dropout_in_training_only():
     ("settings", "message"),
     [
         ({"patch": (8, 5)}, "patch: 5 bands do not divide n_mels 16"),
-        ({"n_heads": 3}, "dim: 8 is no multiple of n_heads 3 and of 2"),
-        ({"dim": 9, "n_heads": 3}, "dim: 9 is no multiple of n_heads 3"),
+        ({"n_heads": 3}, "dim: 8 is not a multiple of n_heads 3 and of 2"),
+        ({"dim": 9, "n_heads": 3}, "dim: 9 is not a multiple of n_heads 3"),
     ],
 )
 def test_attention_of_wrong_sizes(settings, message):

@@ -493,11 +493,11 @@ def test_finished_run_says_so(tmp_path, capsys):
     brain = brain_of(tmp_path, n_epochs=2)
     fit(brain, dataset_of(4))
     assert brain.seen == []
-    assert capsys.readouterr().out == "all 2 epochs are done already\n"
+    assert capsys.readouterr().out == "all 2 epochs are already done\n"
 
 
 def test_gradient_that_is_not_finite(tmp_path, caplog):
-    """A finite loss may have one; the step is left out and named."""
+    """A finite loss may have such a gradient; the step is skipped."""
     brain = brain_of(tmp_path, n_epochs=1)
     forward = brain.compute_forward
 
@@ -509,14 +509,14 @@ def test_gradient_that_is_not_finite(tmp_path, caplog):
     brain.compute_forward = root
     with caplog.at_level(logging.WARNING):
         fit(brain, dataset_of(2))
-    texts = [r.getMessage() for r in caplog.records if "left out" in r.msg]
+    texts = [r.getMessage() for r in caplog.records if "skipped" in r.msg]
     assert texts == [
-        "gradient is not finite, step left out; clips: clip0, clip1"
+        "gradient is not finite, step skipped; clips: clip0, clip1"
     ]
     assert weight(brain) == 0 and brain.optimizer_step == 0
 
 
-def test_left_out_step_keeps_processes_in_step(tmp_path):
+def test_skipped_step_keeps_processes_in_step(tmp_path):
     """An exception within an accumulated step must not end the syncing."""
     brain = brain_of(
         tmp_path, n_epochs=1, run_opts={"grad_accumulation_factor": 2}
@@ -602,7 +602,11 @@ def killed():
         (unreadable, 2, "clip 'clip3': OSError: bad sector"),
         (refused, 0, "a.wav: truncated"),
         (refused, 2, "a.wav: truncated"),
-        (killed, 2, "num_workers: DataLoader worker .* It read clip clip3. .*"),
+        (
+            killed,
+            2,
+            "num_workers: DataLoader worker .* It was reading clip clip3. .*",
+        ),
     ],
 )
 def test_clip_that_ends_a_worker(tmp_path, spoil, n_workers, message):

@@ -181,8 +181,14 @@ def test_bad_value_in_an_object():
         ("lr=0", "lr is 0, expected a number above 0"),
         ("lr=.nan", "lr is nan, expected a number above 0"),
         ("number_of_epochs=-1", "expected a whole number of at least 1"),
-        ("batch_size=2.5", "batch_size is 2.5, a whole number of at least 1"),
-        ("l_out_type=CE", "l_out_type is 'CE', one of ce, probability is"),
+        (
+            "batch_size=2.5",
+            "batch_size is 2.5, expected a whole number of at least 1",
+        ),
+        (
+            "l_out_type=CE",
+            "l_out_type is 'CE', expected one of ce, probability",
+        ),
         ("train_fold_nums=[1, x]", "train_fold_nums is [1, 'x'], "),
         ("finetuning=1", "finetuning is 1, expected True or False"),
         ("save_folder=null", "save_folder is null, expected a path"),
@@ -213,8 +219,8 @@ def test_numbers_are_read_as_the_objects_get_them():
         (["--lr"], "--lr has no value"),
         (["--lr="], "--lr has no value"),
         (["--lr", "--seed=1"], "--lr has no value"),
-        (["more"], "'more' is no option"),
-        (["--lr=1", "2"], "'2' is no option"),
+        (["more"], "'more' is not an option"),
+        (["--lr=1", "2"], "'2' is not an option"),
         (["--precision=fp17"], "invalid choice: 'fp17'"),
         (["--max_grad_norm=x"], "--max_grad_norm: invalid float value: 'x'"),
         (["--noprogresbar=1"], "did you mean 'noprogressbar'?"),
@@ -241,9 +247,9 @@ def test_help(capsys):
 @pytest.mark.parametrize(
     ("option", "told"),
     [
-        ("device=cuda:99", "device: cuda:99 is not there, found"),
+        ("device=cuda:99", "device: cuda:99 does not exist, found"),
         ("device=gpu", "device: 'gpu' is unknown, expected cpu, cuda, cuda:0"),
-        ("device=mps", "device: mps is not there"),
+        ("device=mps", "device: mps does not exist"),
     ],
 )
 def test_device_that_is_not_there(option, told, monkeypatch):

@@ -135,7 +135,7 @@ def test_many_differences(run):
 def test_fewer_epochs(run):
     """Cannot be had of a run that went further."""
     assert refused(claim(run, "--number_of_epochs=3")) == (
-        "number_of_epochs 15, now it is 3, and only more can go on"
+        "number_of_epochs 15, now it is 3, and only more can continue it"
     )
 
 
