@@ -24,16 +24,13 @@ import hashlib
 import json
 import numbers
 import os
-import re
-import shutil
-import uuid
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
 
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.lock import remove_leftovers
+from lmac_sb.utils.io import folder_in_one_step
 
 __all__ = ["CLASSES", "NOISE_SPLITS", "make_scenes"]
 
@@ -509,15 +506,9 @@ def make_scenes(
     asked, folder = Path(folder), Path(os.path.realpath(folder))
     if _is_made(folder, settings):
         return asked
-    hidden = rf"\.{re.escape(folder.name)}\.(\d+)\.[0-9a-f]{{32}}"
-    remove_leftovers(folder.parent, hidden)
-    temporary = folder.with_name(
-        f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex}"
-    )
     try:
-        temporary.mkdir(parents=True)
-        _write(temporary, settings)
-        os.rename(temporary, folder)
+        with folder_in_one_step(folder) as part:
+            _write(part, settings)
     except (OSError, sf.LibsndfileError) as error:
         # the rename fails where another process has just finished
         if not _is_made(folder, settings):
@@ -525,6 +516,4 @@ def make_scenes(
                 f"{folder}: found that it cannot be written ({error}), need "
                 "a folder that can be made"
             ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return asked

@@ -7,7 +7,6 @@ its checksums hold.
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from lmac_sb.inference.yaml_safety import one_line, safe_yaml
 from lmac_sb.models.classifier_folder import is_local, load_labels
 from lmac_sb.models.weights import load_strict
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import file_sha256
+from lmac_sb.utils.io import file_sha256, folder_in_one_step
 
 __all__ = [
     "HPARAMS",
@@ -195,19 +194,10 @@ def _download(repository):
 
 def _copy(folder, names, target):
     """Copy files, never links, in one step."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with folder_in_one_step(target) as part:
         for name in [*names, SUMS]:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, part / name)
-        part.chmod(0o755)
-        if target.is_dir():
-            target.rmdir()
-        os.replace(part, target)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def read_hparams(folder, trusted=False):

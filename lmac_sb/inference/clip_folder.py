@@ -24,6 +24,7 @@ from matplotlib.figure import Figure  # noqa: E402
 
 from lmac_sb.metrics.registry import evaluate  # noqa: E402
 from lmac_sb.utils.errors import LMACError  # noqa: E402
+from lmac_sb.utils.io import part_folder  # noqa: E402
 
 __all__ = [
     "AUDIO_FORMATS",
@@ -135,10 +136,7 @@ def save_clip(
     }
     if windows is not None:
         content["windows"] = windows
-    part = folder / ".part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
+    with part_folder(folder / "clip") as part:
         for name, sound in sounds.items():
             path = part / f"{name}.{audio_format}"
             _write_sound(path, sound, gain, features.sample_rate)
@@ -161,8 +159,6 @@ def save_clip(
             shutil.rmtree(folder / UNREFINED)
         for path in sorted(part.iterdir(), key=lambda p: p.suffix == ".json"):
             os.replace(path, folder / path.name)
-    finally:
-        shutil.rmtree(part)
     return folder
 
 

@@ -28,7 +28,7 @@ from fsdd_prepare import RECORDINGS, digits_table
 from lmac_sb.data.audio import MIN_LENGTH_S, decode_audio
 from lmac_sb.data.manifest import labels_of
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.lock import remove_leftovers
+from lmac_sb.utils.io import remove_leftovers
 
 __all__ = ["ESC50_URL", "download_esc50", "prepare_esc50"]
 
