@@ -6,6 +6,9 @@ import logging
 import math
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -424,6 +427,47 @@ def test_classifier_is_written_in_one_step(saved, monkeypatch, number):
     # What the kill left does not disturb the next time.
     save_classifier(folder, modules, encoder("cat"), {})
     assert json.loads((folder / "config.json").read_text()) == {}
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+KILLED_WRITER = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
+from lmac_sb.models.classifier_folder import save_classifier
+
+replace = os.replace
+
+def killed(source, target):
+    # The former folder has lost its name, the new one not got it yet.
+    if Path(target).name == "model":
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+os.replace = killed
+encoder = CategoricalEncoder()
+encoder.update_from_iterable(["cat"])
+save_classifier(sys.argv[1], {"m": torch.nn.Linear(1, 1)}, encoder, {})
+"""
+
+
+def test_classifier_survives_a_kill_between_two_names(saved, tmp_path):
+    """The former one is found, and the next one replaces it as ever."""
+    folder, modules = saved
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_WRITER, str(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    config = load_classifier(
+        str(folder), classifier_modules(), CategoricalEncoder(), tmp_path
+    )
+    assert config == {"a": [1, 2]}
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    save_classifier(folder, modules, encoder("cat"), {})
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
