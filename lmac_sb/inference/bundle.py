@@ -5,7 +5,6 @@ module, ``label_encoder.txt`` and ``SHA256SUMS``. Nothing of it is used before
 its checksums hold.
 """
 
-import os
 import shutil
 from pathlib import Path
 
@@ -17,117 +16,18 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 from lmac_sb.inference.yaml_safety import one_line, safe_yaml
 from lmac_sb.models.classifier_folder import is_local, load_labels
 from lmac_sb.models.weights import load_strict
-from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import file_sha256, folder_in_one_step
+from lmac_sb.utils.checksums import SUMS, check_sums, read_sums
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import folder_in_one_step
 
 __all__ = [
     "HPARAMS",
-    "SUMS",
-    "check_sums",
     "find_bundle",
     "load_weights",
     "read_hparams",
-    "write_sums",
 ]
 
-SUMS = "SHA256SUMS"
-
-
 HPARAMS = "hyperparams.yaml"
-
-
-def write_sums(folder):
-    """Write the checksums of all files of a folder.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Files of sub-folders count too.
-
-    Returns
-    -------
-    pathlib.Path
-        The file of checksums.
-    """
-    folder = Path(folder)
-    lines = [
-        f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n"
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != SUMS
-    ]
-    path = folder / SUMS
-    path.write_text("".join(lines), encoding="utf-8")
-    return path
-
-
-def check_sums(folder):
-    """Refuse a folder with a missing or changed file.
-
-    Arguments
-    ---------
-    folder : str or Path
-        With a file ``SHA256SUMS``.
-
-    Returns
-    -------
-    list of str
-        The names of the files that the checksums vouch for.
-
-    Raises
-    ------
-    LMACError
-        Names the file.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "a.txt").write_text("a")
-    >>> _ = write_sums(folder)
-    >>> check_sums(folder)
-    ['a.txt']
-    >>> _ = (folder / "a.txt").write_text("b")
-    >>> check_sums(folder)
-    Traceback (most recent call last):
-    ...
-    lmac_sb.LMACError: .../a.txt: changed, ...
-    """
-    folder = Path(folder)
-    sums = _read_sums(folder)
-    for name, checksum in sums.items():
-        path = folder / name
-        # Of os: that of pathlib fails where the name is too long for a file.
-        if not os.path.isfile(path):
-            raise LMACError(
-                f"{folder / SUMS}: names {shown(name)}, no such file"
-            )
-        if file_sha256(path) != checksum:
-            raise LMACError(
-                f"{path}: changed, its checksum is not the one in {SUMS}; get "
-                "the folder again from where it came"
-            )
-    return list(sums)
-
-
-def _read_sums(folder):
-    """Name to checksum of the files that a folder says it has."""
-    path = folder / SUMS
-    if not path.is_file():
-        raise LMACError(
-            f"{path}: no such file; a folder written by `lmac export` is needed"
-        )
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise LMACError(f"{path}: is no text ({error})") from error
-    sums = {}
-    for line in lines:
-        checksum, _, name = line.partition("  ")
-        if not name or os.path.isabs(name) or ".." in Path(name).parts:
-            raise LMACError(
-                f"{path}: {shown(line)} names no file of this folder"
-            )
-        sums[name] = checksum
-    return sums
 
 
 def find_bundle(source, savedir=None):
@@ -156,6 +56,11 @@ def find_bundle(source, savedir=None):
         if isinstance(source, Path) or is_local(source):
             raise LMACError(f"{source}: no such folder, a model is needed")
         folder = _download(source)
+    if not (folder / SUMS).is_file():
+        raise LMACError(
+            f"{folder / SUMS}: no such file, expected a folder written by "
+            "`lmac export`"
+        )
     names = check_sums(folder)
     if HPARAMS not in names:
         raise LMACError(f"{folder / SUMS}: does not name {HPARAMS}")
@@ -276,7 +181,7 @@ def load_weights(hparams, folder):
                 f"{path}: the pretrainer has {name}; leave them out, the "
                 "files lie in the folder"
             )
-    vouched = _read_sums(folder)
+    vouched = read_sums(folder)
     for name, item in pretrainer.loadables.items():
         if isinstance(item, CategoricalEncoder):
             kinds, hook = ("txt", "ckpt"), load_labels

@@ -9,7 +9,7 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml
 
 import lmac_sb
-from lmac_sb.inference.bundle import HPARAMS, check_sums, write_sums
+from lmac_sb.inference.bundle import HPARAMS
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.yaml_safety import safe_yaml
 from lmac_sb.metrics.summary import markdown_table
@@ -17,6 +17,7 @@ from lmac_sb.models.classifier_folder import is_local, load_classifier
 from lmac_sb.models.weights import load_strict
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.identity import EXPERIMENT, weights_identity
+from lmac_sb.utils.checksums import check_sums, write_sums
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import (
     folder_in_one_step,

@@ -13,14 +13,14 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
+from lmac_sb.utils.checksums import SUMS, check_sums, write_sums
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import file_sha256, first_line, is_write_error
+from lmac_sb.utils.io import first_line, is_write_error
 
 __all__ = ["SafeCheckpointer", "best_checkpoint", "plain"]
 
 logger = logging.getLogger(__name__)
 
-SUMS = "SHA256SUMS"
 NEWEST = 2  # checkpoints that always stay: should one be damaged, the other
 
 
@@ -178,20 +178,11 @@ class SafeCheckpointer(Checkpointer):
             fault = _fault(path)
         except OSError as error:
             # A bad sector, or the run that it belongs to deletes it just now.
-            state, fault = None, f"cannot be read ({error})"
+            state, fault = None, f"{path}: cannot be read ({error})"
         if fault and if_main_process():
-            logger.warning(f"{path}: {fault}; checkpoint passed over")
+            logger.warning(f"{fault}; checkpoint passed over")
         self._verified[path] = (state, fault is None)
         return fault is None
-
-
-def _sums(folder):
-    """Name and sha256 of each file of a folder, but for the sums."""
-    return {
-        file.name: file_sha256(file)
-        for file in sorted(folder.iterdir())
-        if file.name != SUMS
-    }
 
 
 def _seal(folder):
@@ -199,36 +190,18 @@ def _seal(folder):
     for file in folder.iterdir():
         with open(file, "rb") as opened:
             os.fsync(opened.fileno())
-    lines = "".join(f"{s}  {n}\n" for n, s in _sums(folder).items())
-    part = folder / f"{SUMS}.part"
-    with open(part, "w", encoding="utf-8") as file:
-        file.write(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / SUMS)
+    write_sums(folder)
 
 
 def _fault(folder):
     """What is wrong with a checkpoint, or None."""
     if not (folder / SUMS).exists():
-        return "half-written, a kill or a full disk cut it short"
-    expected = {}
-    sums = (folder / SUMS).read_text(encoding="utf-8", errors="replace")
-    for line in sums.splitlines():
-        checksum, _, name = line.partition("  ")
-        expected[name] = checksum
-    found = _sums(folder)
-    if not expected:
-        return f"{SUMS} is truncated"
-    for name, checksum in expected.items():
-        if name not in found:
-            return f"{name} is missing"
-        if found[name] != checksum:
-            return f"{name} is truncated or changed"
-    # Sums cut short would vouch for less than all files.
-    for name in found:
-        if name not in expected:
-            return f"{name} is not in {SUMS}"
+        return f"{folder}: half-written, a kill or a full disk cut it short"
+    try:
+        # Sums cut short would vouch for less than all files.
+        check_sums(folder, complete=True)
+    except LMACError as error:
+        return str(error)
     return None
 
 

@@ -1,4 +1,5 @@
-"""What every room may use: the error for users, files in one step, the lock.
+"""What every room may use: the error for users, files and their checksums,
+the lock.
 
 Imports nothing of the package.
 """

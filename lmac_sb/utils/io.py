@@ -6,7 +6,6 @@ what a killed process left is deleted when the same thing is written again.
 """
 
 import csv
-import hashlib
 import json
 import os
 import re
@@ -19,7 +18,6 @@ from pathlib import Path
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
-    "file_sha256",
     "first_line",
     "folder_in_one_step",
     "is_write_error",
@@ -315,26 +313,6 @@ def _is_running(process):
     except (OSError, OverflowError):
         return False
     return True
-
-
-def file_sha256(path):
-    """Checksum of a file of any size.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    str
-        Hexadecimal.
-    """
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def is_write_error(error):

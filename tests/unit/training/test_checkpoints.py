@@ -665,14 +665,14 @@ def test_other_errors_of_saving_stay_as_they_are(two):
 
 def test_unreadable_checkpoint(two, monkeypatch, caplog):
     """A bad sector is damage like any other."""
-    original = checkpoints._sums
+    original = checkpoints.check_sums
 
-    def unreadable(folder):
+    def unreadable(folder, complete):
         if folder.name == "CKPT+newer":
             raise OSError(errno.EIO, "Input/output error")
-        return original(folder)
+        return original(folder, complete)
 
-    monkeypatch.setattr(checkpoints, "_sums", unreadable)
+    monkeypatch.setattr(checkpoints, "check_sums", unreadable)
     with caplog.at_level(logging.WARNING):
         found = checkpointer_of(two)[0].find_checkpoint()
     assert found.path.name == "CKPT+older"
