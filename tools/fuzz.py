@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Hammer what reads files of others, with inputs that coverage leads:
+"""Hammer what reads files of others, with inputs that coverage leads.
 
     pip install --only-binary :all: atheris==3.0.0   # Linux, some Pythons only
     python tools/fuzz.py manifest -max_total_time=90

@@ -404,7 +404,9 @@ def make_settings(
     speech_folder=None,
     part="tt",
 ):
-    """Settings by name, as written in a yaml file::
+    """Settings by name, as written in a yaml file.
+
+    ::
 
         settings:
             - clean

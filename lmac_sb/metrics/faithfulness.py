@@ -1,9 +1,9 @@
-"""Faithfulness of explanations, one value a clip.
+r"""Faithfulness of explanations, one value a clip.
 
 :math:`p` are the classifier's probabilities on the unmasked clip,
 :math:`p_{in}` and :math:`p_{out}` those on its masked-in and masked-out part;
 :math:`c` is the explained class, by default the decision
-:math:`\\arg\\max p`. Probabilities enter as they are: a second softmax would
+:math:`\arg\max p`. Probabilities enter as they are: a second softmax would
 turn a drop of 88.9 % into 54.6 %.
 
 A clip with a NaN probability has a NaN value, never a good or a bad one.

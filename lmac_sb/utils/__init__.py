@@ -1,5 +1,4 @@
-"""What every room may use: the error for users, files and their checksums,
-the lock.
+"""What every room may use: the error for users, files, checksums, the lock.
 
 Imports nothing of the package.
 """

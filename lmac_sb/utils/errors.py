@@ -37,7 +37,7 @@ class LMACError(ValueError):
 
 
 def shown(value: object) -> str:
-    """What a file holds, to be named in a message.
+    r"""What a file holds, to be named in a message.
 
     Arguments
     ---------
@@ -51,8 +51,8 @@ def shown(value: object) -> str:
 
     Example
     -------
-    >>> shown("a\\nb"), len(shown("x" * 1000))
-    ("'a\\\\nb'", 100)
+    >>> shown("a\nb"), len(shown("x" * 1000))
+    ("'a\\nb'", 100)
     """
     return _SHORT.repr(value)
 

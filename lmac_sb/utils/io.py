@@ -113,7 +113,7 @@ def write_json(path, content):
 
 
 def write_in_one_step(path, write, binary=False):
-    """Write a file of which only a complete one ever has its name.
+    r"""Write a file of which only a complete one ever has its name.
 
     Arguments
     ---------
@@ -129,7 +129,7 @@ def write_in_one_step(path, write, binary=False):
     >>> path = getfixture("tmp_path") / "x.txt"
     >>> write_in_one_step(path, lambda file: print("all", file=file))
     >>> path.read_text()
-    'all\\n'
+    'all\n'
     """
     part = _part_of(Path(path))
     text = {} if binary else {"encoding": "utf-8", "newline": ""}
@@ -272,7 +272,7 @@ def _part_of(path):
 
 
 def remove_leftovers(folder, pattern):
-    """Delete temporary files and folders of processes that were killed.
+    r"""Delete temporary files and folders of processes that were killed.
 
     Arguments
     ---------
@@ -287,7 +287,7 @@ def remove_leftovers(folder, pattern):
     >>> folder = getfixture("tmp_path")
     >>> for process in (os.getpid(), 1 << 30):
     ...     (folder / f"a.{process}.tmp").touch()
-    >>> remove_leftovers(folder, r"a\\.(\\d+)\\.tmp")
+    >>> remove_leftovers(folder, r"a\.(\d+)\.tmp")
     >>> len(list(folder.iterdir()))
     1
     """
