@@ -19,7 +19,7 @@ help:
 	@echo "make demo   make scenes, train, explain: writes $(RECIPE)/results"
 	@echo "make test   run the tests         (PYTEST_ARGS='$(PYTEST_ARGS)')"
 	@echo "make reproduce   make the tables in docs/ anew, and compare (hours)"
-	@echo "make lint   check form: ruff, imports, yamllint, codespell"
+	@echo "make lint   check form: ruff, imports, types, yamllint, codespell"
 	@echo "make clean  delete $(VENV) and caches, keep results"
 	@echo "Each makes the environment $(VENV) with PYTHON=$(PYTHON) first."
 
@@ -62,6 +62,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
 	$(BIN)/yamllint .
 	$(BIN)/codespell
 
@@ -69,5 +70,6 @@ reproduce: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/reproduce.py
 
 clean:
-	rm -rf $(LOCKED) $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(LOCKED) $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache \
+	    .hypothesis
 	find lmac_sb recipes tests -type d -name __pycache__ -prune -exec rm -rf {} +

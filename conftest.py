@@ -54,7 +54,7 @@ def _write_model(folder):
     import torch
     from hyperpyyaml import load_hyperpyyaml
 
-    from lmac_sb.inference.bundle import write_sums
+    from lmac_sb.utils.checksums import write_sums
 
     torch.manual_seed(0)
     hparams = load_hyperpyyaml(YAML)

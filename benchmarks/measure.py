@@ -41,7 +41,7 @@ def _status(name):
 
 
 def private_memory():
-    """This process's own memory in MB, without libraries and files."""
+    """Memory of the current process in MB, without libraries and files."""
     return _status("RssAnon")
 
 

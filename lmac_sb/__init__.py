@@ -4,7 +4,15 @@ The public names are loaded when first asked for, so that importing the
 package, for its version say, does not import torch.
 """
 
+from __future__ import annotations
+
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lmac_sb.explain.explainer import Explainer, Explanation
+    from lmac_sb.inference.interpreter import LMACInterpreter
+    from lmac_sb.utils.errors import LMACError
 
 __version__ = "0.1.0"
 
@@ -18,13 +26,13 @@ _HOME = {
 }
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     """Load a public name from its module."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     """Name the lazy attributes too."""
     return sorted(set(globals()) | set(__all__))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Hammer what reads files of others, with inputs that coverage leads:
+"""Hammer what reads files of others, with inputs that coverage leads.
 
     pip install --only-binary :all: atheris==3.0.0   # Linux, some Pythons only
     python tools/fuzz.py manifest -max_total_time=90
@@ -337,8 +337,9 @@ def check_audio(folder, content):
 
 def check_bundle(folder, content):
     """A folder's yaml and sums are refused, or mean what they say."""
-    from lmac_sb.inference.bundle import HPARAMS, SUMS, check_sums, read_hparams
+    from lmac_sb.inference.bundle import HPARAMS, read_hparams
     from lmac_sb.inference.yaml_safety import safe_yaml
+    from lmac_sb.utils.checksums import SUMS, check_sums
 
     text, sums = content
     (folder / HPARAMS).write_bytes(text)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the commands behind the tables of docs/ again, and compare:
+"""Run the commands behind the tables of docs/ again, and compare.
 
     python tools/reproduce.py            # all for which there is data
     python tools/reproduce.py scenes

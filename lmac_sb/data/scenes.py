@@ -24,16 +24,13 @@ import hashlib
 import json
 import numbers
 import os
-import re
-import shutil
-import uuid
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
 
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.lock import remove_leftovers
+from lmac_sb.utils.io import folder_in_one_step
 
 __all__ = ["CLASSES", "NOISE_SPLITS", "make_scenes"]
 
@@ -519,15 +516,9 @@ def make_scenes(
 
 def _write_in_one_step(folder, settings):
     """Write the data set, which appears complete or not at all."""
-    hidden = rf"\.{re.escape(folder.name)}\.(\d+)\.[0-9a-f]{{32}}"
-    remove_leftovers(folder.parent, hidden)
-    temporary = folder.with_name(
-        f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex}"
-    )
     try:
-        temporary.mkdir(parents=True)
-        _write(temporary, settings)
-        os.rename(temporary, folder)
+        with folder_in_one_step(folder) as part:
+            _write(part, settings)
     except (OSError, sf.LibsndfileError) as error:
         # The rename fails if another process has just finished.
         if not _is_made(folder, settings):
@@ -535,5 +526,3 @@ def _write_in_one_step(folder, settings):
                 f"{folder}: cannot be written ({error}), expected a folder "
                 "that can be made"
             ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

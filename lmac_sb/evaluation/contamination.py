@@ -508,7 +508,9 @@ KINDS = {
 
 
 def make_settings(specs, entries, sample_rate, seed=0, folders=None, part="tt"):
-    """Settings by name, as written in a yaml file::
+    """Settings by name, as written in a yaml file.
+
+    ::
 
         settings:
             - clean

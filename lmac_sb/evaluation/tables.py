@@ -51,7 +51,7 @@ NOTE = (
 
 
 def read_results(path):
-    """Rows of a `results.csv`, with numbers as numbers.
+    r"""Rows of a `results.csv`, with numbers as numbers.
 
     Arguments
     ---------
@@ -72,7 +72,7 @@ def read_results(path):
     Example
     -------
     >>> path = getfixture("tmp_path") / "results.csv"
-    >>> text = "id,setting,method,keep,right,AI\\na,clean,m,own,1,"
+    >>> text = "id,setting,method,keep,right,AI\na,clean,m,own,1,"
     >>> _ = path.write_text(text)
     >>> read_results(path)
     [{'id': 'a', 'setting': 'clean', 'method': 'm', 'keep': 'own', 'right': 1}]

@@ -14,7 +14,10 @@ Each function returns `[batch]`; means are over frames and bins of one clip,
 and nothing is summed over a batch, so that no weight depends on its size.
 """
 
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from lmac_sb.utils.errors import LMACError
@@ -38,7 +41,7 @@ GUIDE_TYPES = ("binary", "mse")
 SILENCE = 1e-6
 
 
-def masked_in(logits_in, decision):
+def masked_in(logits_in: Tensor, decision: Tensor) -> Tensor:
     """Cross entropy of the decision on the masked-in input.
 
     Arguments
@@ -61,7 +64,9 @@ def masked_in(logits_in, decision):
     return F.cross_entropy(logits_in, decision, reduction="none")
 
 
-def masked_out(logits_out, decision, form="ce"):
+def masked_out(
+    logits_out: Tensor, decision: Tensor, form: str = "ce"
+) -> Tensor:
     """How much of the decision is left in the masked-out input.
 
     Arguments
@@ -101,7 +106,7 @@ def masked_out(logits_out, decision, form="ce"):
     raise LMACError(f"l_out_type: '{form}' is none of {L_OUT_TYPES}")
 
 
-def sparsity(mask):
+def sparsity(mask: Tensor) -> Tensor:
     """Mean of the mask: L1 norm over the number of bins.
 
     Arguments
@@ -122,7 +127,7 @@ def sparsity(mask):
     return mask.abs().mean((-2, -1))
 
 
-def total_variation(mask):
+def total_variation(mask: Tensor) -> Tensor:
     """Mean squared step between neighbours in time and in frequency.
 
     Arguments
@@ -145,7 +150,7 @@ def total_variation(mask):
     return (time + freq) / (2 * mask[0].numel())
 
 
-def cross_correlation(spectrogram, template):
+def cross_correlation(spectrogram: Tensor, template: Tensor) -> Tensor:
     """Normalised cross-correlation of two spectrograms at lag zero.
 
     Arguments
@@ -171,7 +176,7 @@ def cross_correlation(spectrogram, template):
     return product / norms.clamp(min=1e-12)
 
 
-def correlation_gain(masked, whole, clean):
+def correlation_gain(masked: Tensor, whole: Tensor, clean: Tensor) -> Tensor:
     """How much nearer the mask brings the mixture to the clean spectrogram.
 
     The plain correlation of masked-in and clean passes masks that hold no
@@ -207,7 +212,7 @@ def correlation_gain(masked, whole, clean):
     return ((reached - before) / (1 - before).clamp(min=1e-6)).float()
 
 
-def _centred_correlation(a, b):
+def _centred_correlation(a: Tensor, b: Tensor) -> Tensor:
     """Pearson correlation over the bins of each clip."""
     # In single precision, rounding alone supplies all that is missing where
     # the mixture is hardly more than the clean clip.
@@ -217,7 +222,9 @@ def _centred_correlation(a, b):
     return cross_correlation(a, b)
 
 
-def guidance_binary(mask, log_clean, bin_th=0.35):
+def guidance_binary(
+    mask: Tensor, log_clean: Tensor, bin_th: float = 0.35
+) -> Tensor:
     """Binary cross entropy of the mask against the clean loud bins.
 
     Arguments
@@ -250,7 +257,7 @@ def guidance_binary(mask, log_clean, bin_th=0.35):
     return loss.mean((-2, -1))
 
 
-def guidance_squared(log_masked, log_clean):
+def guidance_squared(log_masked: Tensor, log_clean: Tensor) -> Tensor:
     """Mean squared difference of masked-in and clean ``log1p`` magnitude.
 
     Arguments
@@ -323,17 +330,17 @@ class LMACLoss:
 
     def __init__(
         self,
-        l_in_w=4.0,
-        l_out_w=0.2,
-        l_out_type="ce",
-        reg_w_l1=0.4,
-        reg_w_tv=0.0,
-        g_w=0.0,
-        crosscor_th=0.6,
-        crosscortype="dotp",
-        guidelosstype="binary",
-        bin_th=0.35,
-    ):
+        l_in_w: float = 4.0,
+        l_out_w: float = 0.2,
+        l_out_type: str = "ce",
+        reg_w_l1: float = 0.4,
+        reg_w_tv: float = 0.0,
+        g_w: float = 0.0,
+        crosscor_th: float = 0.6,
+        crosscortype: str = "dotp",
+        guidelosstype: str = "binary",
+        bin_th: float = 0.35,
+    ) -> None:
         weights = {
             "l_in_w": l_in_w,
             "l_out_w": l_out_w,
@@ -352,7 +359,8 @@ class LMACLoss:
         for key, found, known in types:
             if found not in known:
                 raise LMACError(f"{key}: '{found}' is none of {known}")
-        self.__dict__.update(weights)
+        self.l_in_w, self.l_out_w = l_in_w, l_out_w
+        self.reg_w_l1, self.reg_w_tv, self.g_w = reg_w_l1, reg_w_tv, g_w
         self.l_out_type = l_out_type
         self.crosscor_th = crosscor_th
         self.crosscortype = crosscortype
@@ -361,15 +369,15 @@ class LMACLoss:
 
     def __call__(
         self,
-        mask,
-        logits_in,
-        logits_out,
-        decision,
-        log_masked=None,
-        log_whole=None,
-        log_clean=None,
-        eligible=None,
-    ):
+        mask: Tensor,
+        logits_in: Tensor,
+        logits_out: Tensor,
+        decision: Tensor,
+        log_masked: Tensor | None = None,
+        log_whole: Tensor | None = None,
+        log_clean: Tensor | None = None,
+        eligible: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Total and terms.
 
         Arguments
@@ -394,6 +402,11 @@ class LMACLoss:
         terms : dict
             Unweighted terms, each [batch]; with guidance also ``guide`` and
             ``gated``, 1 where the gate is open.
+
+        Raises
+        ------
+        LMACError
+            If a spectrogram is missing that the guidance needs.
         """
         terms = {
             "l_in": masked_in(logits_in, decision),
@@ -405,6 +418,8 @@ class LMACLoss:
         regular = self.reg_w_l1 * terms["l1"] + self.reg_w_tv * terms["tv"]
         if log_clean is None or self.g_w == 0:
             return total + regular, terms
+        if log_masked is None:
+            raise LMACError("log_masked: None, the guidance expects a tensor")
         gated = self._gate(log_masked, log_whole, log_clean)
         if eligible is not None:
             gated = gated * eligible
@@ -417,12 +432,16 @@ class LMACLoss:
         return total, terms
 
     @torch.no_grad()
-    def _gate(self, log_masked, log_whole, log_clean):
+    def _gate(
+        self, log_masked: Tensor, log_whole: Tensor | None, log_clean: Tensor
+    ) -> Tensor:
         """1 for the clips whose mask already finds the clean sound."""
         # Silence is flat, and so is an untrained decoder's mask: they match.
         audible = log_clean.amax((-2, -1)) > SILENCE
         if self.crosscortype == "dotp":
             score = cross_correlation(log_masked, log_clean)
+        elif log_whole is None:
+            raise LMACError("log_whole: None, 'gain' expects a tensor")
         else:
             score = correlation_gain(log_masked, log_whole, log_clean)
         return (audible & (score >= self.crosscor_th)).float()

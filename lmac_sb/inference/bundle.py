@@ -5,9 +5,7 @@ module, ``label_encoder.txt`` and ``SHA256SUMS``. Nothing in it is used before
 the checksums have been checked.
 """
 
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -18,117 +16,18 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 from lmac_sb.inference.yaml_safety import one_line, safe_yaml
 from lmac_sb.models.classifier_folder import is_local, load_labels
 from lmac_sb.models.weights import load_strict
-from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import file_sha256
+from lmac_sb.utils.checksums import SUMS, check_sums, read_sums
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import folder_in_one_step
 
 __all__ = [
     "HPARAMS",
-    "SUMS",
-    "check_sums",
     "find_bundle",
     "load_weights",
     "read_hparams",
-    "write_sums",
 ]
 
-SUMS = "SHA256SUMS"
-
-
 HPARAMS = "hyperparams.yaml"
-
-
-def write_sums(folder):
-    """Write the checksums of all files in a folder.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Folder with the files; those in sub-folders count too.
-
-    Returns
-    -------
-    pathlib.Path
-        The file of checksums.
-    """
-    folder = Path(folder)
-    lines = [
-        f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n"
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != SUMS
-    ]
-    path = folder / SUMS
-    path.write_text("".join(lines), encoding="utf-8")
-    return path
-
-
-def check_sums(folder):
-    """Refuse a folder with a missing or changed file.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Folder with a file ``SHA256SUMS``.
-
-    Returns
-    -------
-    list of str
-        Names of the files that have a checksum.
-
-    Raises
-    ------
-    LMACError
-        If a file is missing or changed; the message names it.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "a.txt").write_text("a")
-    >>> _ = write_sums(folder)
-    >>> check_sums(folder)
-    ['a.txt']
-    >>> _ = (folder / "a.txt").write_text("b")
-    >>> check_sums(folder)
-    Traceback (most recent call last):
-    ...
-    lmac_sb.LMACError: .../a.txt: changed, ...
-    """
-    folder = Path(folder)
-    sums = _read_sums(folder)
-    for name, checksum in sums.items():
-        path = folder / name
-        # Not pathlib's is_file, which fails if a name is too long.
-        if not os.path.isfile(path):
-            raise LMACError(
-                f"{folder / SUMS}: names {shown(name)}, which does not exist"
-            )
-        if file_sha256(path) != checksum:
-            raise LMACError(
-                f"{path}: changed, its checksum is not the one in {SUMS}; get "
-                "the folder again from its source"
-            )
-    return list(sums)
-
-
-def _read_sums(folder):
-    """Name to checksum of the files in a folder, as ``SHA256SUMS`` has them."""
-    path = folder / SUMS
-    if not path.is_file():
-        raise LMACError(
-            f"{path}: no such file, expected a folder written by `lmac export`"
-        )
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise LMACError(f"{path}: not a text file ({error})") from error
-    sums = {}
-    for line in lines:
-        checksum, _, name = line.partition("  ")
-        if not name or os.path.isabs(name) or ".." in Path(name).parts:
-            raise LMACError(
-                f"{path}: {shown(line)} names no file in this folder"
-            )
-        sums[name] = checksum
-    return sums
 
 
 def find_bundle(source, savedir=None):
@@ -157,6 +56,11 @@ def find_bundle(source, savedir=None):
         if isinstance(source, Path) or is_local(source):
             raise LMACError(f"{source}: no such folder, expected a model")
         folder = _download(source)
+    if not (folder / SUMS).is_file():
+        raise LMACError(
+            f"{folder / SUMS}: no such file, expected a folder written by "
+            "`lmac export`"
+        )
     names = check_sums(folder)
     if HPARAMS not in names:
         raise LMACError(f"{folder / SUMS}: does not name {HPARAMS}")
@@ -194,20 +98,11 @@ def _download(repository):
 
 
 def _copy(folder, names, target):
-    """Copy files, not links, in one step."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    """Copy files, never links, in one step."""
+    with folder_in_one_step(target) as part:
         for name in [*names, SUMS]:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, part / name)
-        part.chmod(0o755)
-        if target.is_dir():
-            target.rmdir()
-        os.replace(part, target)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def read_hparams(folder, trusted=False):
@@ -286,7 +181,7 @@ def load_weights(hparams, folder):
                 f"{path}: the pretrainer has {name}, expected none: the files "
                 "are in this folder"
             )
-    vouched = _read_sums(folder)
+    vouched = read_sums(folder)
     for name, item in pretrainer.loadables.items():
         if isinstance(item, CategoricalEncoder):
             kinds, hook = ("txt", "ckpt"), load_labels

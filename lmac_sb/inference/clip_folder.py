@@ -22,6 +22,7 @@ import torch  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from lmac_sb.utils.errors import LMACError  # noqa: E402
+from lmac_sb.utils.io import part_folder  # noqa: E402
 
 __all__ = [
     "AUDIO_FORMATS",
@@ -113,10 +114,7 @@ def save_clip(folder, clip, truth=None, audio_format="wav"):
         hop_samples=hop_samples,
         gain=gain,
     )
-    part = folder / ".part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
+    with part_folder(folder / "clip") as part:
         for name, sound in sounds.items():
             path = part / f"{name}.{audio_format}"
             _write_sound(path, sound, gain, clip.sample_rate)
@@ -131,8 +129,6 @@ def save_clip(folder, clip, truth=None, audio_format="wav"):
             encoding="utf-8",
         )
         _replace_clip(part, folder)
-    finally:
-        shutil.rmtree(part)
     return folder
 
 

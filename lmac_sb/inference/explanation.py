@@ -81,7 +81,7 @@ class AudioExplanation(Explanation):
     classes: list = field(kw_only=True)
     features: SpectralFeatures = field(kw_only=True)
     files: list = field(kw_only=True)
-    threshold: float = field(default=None, kw_only=True)
+    threshold: float | None = field(default=None, kw_only=True)
     refine_steps: int = field(default=0, kw_only=True)
     windows: list = field(kw_only=True)
     metrics: list = field(kw_only=True)

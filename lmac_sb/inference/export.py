@@ -1,8 +1,6 @@
 """Turn a finished run into a folder that anyone can load."""
 
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import safetensors.torch
@@ -11,7 +9,7 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml
 
 import lmac_sb
-from lmac_sb.inference.bundle import HPARAMS, check_sums, write_sums
+from lmac_sb.inference.bundle import HPARAMS
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.yaml_safety import safe_yaml
 from lmac_sb.metrics.summary import markdown_table
@@ -19,8 +17,14 @@ from lmac_sb.models.classifier_folder import is_local, load_classifier
 from lmac_sb.models.weights import load_strict
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.identity import EXPERIMENT, weights_identity
+from lmac_sb.utils.checksums import check_sums, write_sums
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import read_json, write_json
+from lmac_sb.utils.io import (
+    folder_in_one_step,
+    read_json,
+    restore_folder,
+    write_json,
+)
 
 __all__ = ["export_run", "load_interpreter", "push"]
 
@@ -136,9 +140,7 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise LMACError(f"{out}: already exists; choose another folder")
     text, hparams, classifier, results = _load_run(run)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with folder_in_one_step(out) as part:
         for name in WEIGHTS:
             if hparams[name].state_dict():
                 _write_weights(part / f"{name}.safetensors", hparams[name])
@@ -154,13 +156,6 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
         write_sums(part)
         # Check that the export can be loaded.
         LMACInterpreter.from_hparams(part, trusted=trusted)
-        part.chmod(0o755)
-        if out.is_dir():
-            out.rmdir()
-        os.replace(part, out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return out
 
 
@@ -362,6 +357,7 @@ def _locate(run, folder, output_folder):
     if base.parts[-len(tail) :] == tail:
         places.insert(0, Path(*base.parts[: -len(tail)]) / folder)
     for place in places:
+        restore_folder(place)
         if place.is_dir():
             return place
     if not is_local(folder):

@@ -1,17 +1,20 @@
-"""Faithfulness of explanations, one value a clip.
+r"""Faithfulness of explanations, one value a clip.
 
 :math:`p` are the classifier's probabilities on the unmasked clip,
 :math:`p_{in}` and :math:`p_{out}` those on its masked-in and masked-out part;
 :math:`c` is the explained class, by default the decision
-:math:`\\arg\\max p`. Probabilities enter as they are: a second softmax would
+:math:`\arg\max p`. Probabilities enter as they are: a second softmax would
 turn a drop of 88.9 % into 54.6 %.
 
 A clip with a NaN probability has a NaN value, never a good or a bad one.
 """
 
+from __future__ import annotations
+
 import math
 
 import torch
+from torch import Tensor
 
 from lmac_sb.utils.errors import LMACError
 
@@ -30,7 +33,9 @@ __all__ = [
 TOLERANCE = 1e-6
 
 
-def _of_class(name, whole, masked, target):
+def _of_class(
+    name: str, whole: Tensor, masked: Tensor, target: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Class's value before and after, [batch] each, after checking shapes."""
     if whole.dim() != 2 or whole.shape != masked.shape:
         raise LMACError(
@@ -48,7 +53,9 @@ def _of_class(name, whole, masked, target):
     return whole.gather(1, index)[:, 0], masked.gather(1, index)[:, 0]
 
 
-def _explained(p, p_masked, target):
+def _explained(
+    p: Tensor, p_masked: Tensor, target: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """p_c before and after, [batch] each, after checking the inputs."""
     pair = _of_class("probabilities", p, p_masked, target)
     for name, values in (("p", p), ("p masked", p_masked)):
@@ -59,7 +66,7 @@ def _explained(p, p_masked, target):
     return pair
 
 
-def _invalid(value, *inputs):
+def _invalid(value: Tensor, *inputs: Tensor) -> Tensor:
     """The value, NaN for the clips that have NaN among the inputs."""
     bad = torch.zeros_like(value, dtype=torch.bool)
     for x in inputs:
@@ -67,7 +74,12 @@ def _invalid(value, *inputs):
     return value.masked_fill(bad, math.nan)
 
 
-def average_increase(p, p_in, target=None, tolerance=TOLERANCE):
+def average_increase(
+    p: Tensor,
+    p_in: Tensor,
+    target: Tensor | None = None,
+    tolerance: float = TOLERANCE,
+) -> Tensor:
     """AI: 100 where the masked-in part is more convincing than the whole.
 
     Arguments
@@ -97,7 +109,9 @@ def average_increase(p, p_in, target=None, tolerance=TOLERANCE):
     return _invalid((inside > before + tolerance).float() * 100, p, p_in)
 
 
-def average_drop(p, p_in, target=None):
+def average_drop(
+    p: Tensor, p_in: Tensor, target: Tensor | None = None
+) -> Tensor:
     """AD: share of the probability that the masked-in part loses, in %.
 
     Arguments
@@ -125,7 +139,9 @@ def average_drop(p, p_in, target=None):
     return _invalid(100 * (drop / before.clamp(min=1e-12)), p, p_in)
 
 
-def average_drop_second_softmax(p, p_in, target=None):
+def average_drop_second_softmax(
+    p: Tensor, p_in: Tensor, target: Tensor | None = None
+) -> Tensor:
     """AD-2softmax: average drop as the paper's public code computes it.
 
     That code applies softmax to probabilities, which moves them all close to
@@ -158,7 +174,9 @@ def average_drop_second_softmax(p, p_in, target=None):
     return average_drop(p.softmax(1), p_in.softmax(1), target)
 
 
-def average_gain(p, p_in, target=None):
+def average_gain(
+    p: Tensor, p_in: Tensor, target: Tensor | None = None
+) -> Tensor:
     """AG: share of the missing probability that the masked-in part wins, in %.
 
     Arguments
@@ -190,7 +208,9 @@ def average_gain(p, p_in, target=None):
     )
 
 
-def faithfulness(p, p_out, target=None):
+def faithfulness(
+    p: Tensor, p_out: Tensor, target: Tensor | None = None
+) -> Tensor:
     """FF: probability that the decision loses when the mask is cut out.
 
     Arguments
@@ -217,7 +237,9 @@ def faithfulness(p, p_out, target=None):
     return _invalid(before - outside, p, p_out)
 
 
-def faithfulness_logit(logits, logits_out, target=None):
+def faithfulness_logit(
+    logits: Tensor, logits_out: Tensor, target: Tensor | None = None
+) -> Tensor:
     """FF-logit: what the class's logit loses when the mask is cut out.
 
     Unlike the probability it does not saturate: near p = 1 it still tells
@@ -246,7 +268,9 @@ def faithfulness_logit(logits, logits_out, target=None):
     return _invalid(before - outside, logits, logits_out)
 
 
-def input_fidelity(p, p_in, target=None):
+def input_fidelity(
+    p: Tensor, p_in: Tensor, target: Tensor | None = None
+) -> Tensor:
     """Fid-In: 1 where the masked-in part gets the same decision.
 
     Arguments

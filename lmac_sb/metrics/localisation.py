@@ -8,16 +8,19 @@ A clip without an event, or with NaN in its mask, has the value NaN, never a
 good or a bad one.
 """
 
+from __future__ import annotations
+
 import math
 
 import torch
+from torch import Tensor
 
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["event_auc", "event_mass", "event_topk", "time_auc", "time_mass"]
 
 
-def _check(name, known, shape):
+def _check(name: str, known: Tensor, shape: tuple[int, ...]) -> None:
     """Refuse another grid than the mask's."""
     if known.shape != shape:
         raise LMACError(
@@ -26,13 +29,13 @@ def _check(name, known, shape):
         )
 
 
-def _flat(mask, ideal):
+def _flat(mask: Tensor, ideal: Tensor) -> tuple[Tensor, Tensor]:
     """Mask and event, [batch, bins] each, after checking their shapes."""
     _check("event", ideal, mask.shape)
     return mask.detach().flatten(1), ideal.flatten(1) > 0
 
 
-def _frames(mask, active):
+def _frames(mask: Tensor, active: Tensor) -> Tensor:
     """The mask summed over frequency, [batch, time], after a check."""
     if mask.dim() != 3:
         raise LMACError(
@@ -44,13 +47,13 @@ def _frames(mask, active):
     return mask.detach().double().sum(-1)
 
 
-def _mass(scores, event):
+def _mass(scores: Tensor, event: Tensor) -> Tensor:
     """Share of the scores in the event, [batch]."""
     inside = (scores * event).sum(1) / scores.sum(1)
     return inside.masked_fill(~event.any(1), math.nan).float()
 
 
-def _auc(scores, event):
+def _auc(scores: Tensor, event: Tensor) -> Tensor:
     """Area under the ROC curve of the scores, [batch]."""
     values = []
     for clip, inside in zip(scores, event):
@@ -64,11 +67,11 @@ def _auc(scores, event):
         n_rest = inside.numel() - n_event
         above = ranks[inside].sum() - n_event * (n_event + 1) / 2
         values.append(above / (n_event * n_rest))
-    values = torch.stack(values).float()
-    return values.masked_fill(scores.isnan().any(1), math.nan)
+    areas = torch.stack(values).float()
+    return areas.masked_fill(scores.isnan().any(1), math.nan)
 
 
-def event_mass(mask, ideal):
+def event_mass(mask: Tensor, ideal: Tensor) -> Tensor:
     """Share of the mask that lies on a known event.
 
     Arguments
@@ -93,7 +96,7 @@ def event_mass(mask, ideal):
     return _mass(*_flat(mask, ideal))
 
 
-def event_topk(mask, ideal):
+def event_topk(mask: Tensor, ideal: Tensor) -> Tensor:
     """Share of the mask's highest bins that lie on a known event.
 
     As many bins count as the event has. Where bins of the same value stand at
@@ -137,7 +140,7 @@ def event_topk(mask, ideal):
     return torch.tensor(values, device=mask.device)
 
 
-def event_auc(mask, ideal):
+def event_auc(mask: Tensor, ideal: Tensor) -> Tensor:
     """Area under the ROC curve of the mask as a detector of a known event.
 
     Arguments
@@ -163,7 +166,7 @@ def event_auc(mask, ideal):
     return _auc(*_flat(mask, ideal))
 
 
-def time_mass(mask, active):
+def time_mass(mask: Tensor, active: Tensor) -> Tensor:
     """Share of the mask that lies in the active frames, at any frequency.
 
     Arguments
@@ -188,7 +191,7 @@ def time_mass(mask, active):
     return _mass(_frames(mask, active), active > 0)
 
 
-def time_auc(mask, active):
+def time_auc(mask: Tensor, active: Tensor) -> Tensor:
     """Area under the ROC curve of the frames' sums as a detector in time.
 
     Arguments

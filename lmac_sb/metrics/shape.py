@@ -1,14 +1,17 @@
 """Shape of a mask: sparseness, complexity, area; one value a clip."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 __all__ = ["complexity", "mask_area", "sparseness"]
 
 
-def sparseness(mask):
+def sparseness(mask: Tensor) -> Tensor:
     """SPS: Gini index of the mask.
 
     Arguments
@@ -38,7 +41,7 @@ def sparseness(mask):
     return index.clamp(min=0).float()
 
 
-def _sort(values):
+def _sort(values: Tensor) -> Tensor:
     """Each row in ascending order; [batch, n]."""
     if values.device.type != "cpu":
         return values.sort(dim=1).values
@@ -46,7 +49,7 @@ def _sort(values):
     return torch.from_numpy(np.sort(values.numpy(), axis=1))
 
 
-def complexity(mask):
+def complexity(mask: Tensor) -> Tensor:
     """COMP: entropy of the mask normalised to sum 1.
 
     Arguments
@@ -74,7 +77,7 @@ def complexity(mask):
     return entropy.masked_fill(empty, math.log(values.shape[1])).float()
 
 
-def mask_area(mask):
+def mask_area(mask: Tensor) -> Tensor:
     """Mean of the mask, the share of the spectrogram that it keeps.
 
     Arguments

@@ -1,6 +1,10 @@
 """How much of a sound another one is."""
 
+from __future__ import annotations
+
 import math
+
+from torch import Tensor
 
 from lmac_sb.utils.errors import LMACError
 
@@ -10,7 +14,7 @@ __all__ = ["si_sdr"]
 LARGEST_SI_SDR = 100.0
 
 
-def si_sdr(estimate, reference):
+def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     """SI-SDR: how much of a sound is its reference, at whatever gain, in dB.
 
     Both are freed of their mean. What lies along the reference is signal,
@@ -58,7 +62,7 @@ def si_sdr(estimate, reference):
     return decibels.masked_fill(nothing_sought, math.nan).float()
 
 
-def _centred(sounds):
+def _centred(sounds: Tensor) -> tuple[Tensor, Tensor]:
     """Sounds without their mean, [batch, samples], and whether none is left."""
     sounds = sounds.detach().double()
     centred = sounds - sounds.mean(1, keepdim=True)

@@ -1,8 +1,5 @@
 """Read and write the folder of a trained classifier."""
 
-import json
-import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -10,7 +7,14 @@ from speechbrain.utils.fetching import fetch
 
 from lmac_sb.models.weights import load_strict
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import first_line, is_write_error, read_json
+from lmac_sb.utils.io import (
+    first_line,
+    folder_in_one_step,
+    is_write_error,
+    read_json,
+    restore_folder,
+    write_json,
+)
 
 __all__ = ["is_local", "load_classifier", "load_labels", "save_classifier"]
 
@@ -64,6 +68,7 @@ def load_classifier(source, modules, label_encoder, savedir):
     LMACError
         If the folder or a file is missing or does not fit.
     """
+    restore_folder(source)
     if is_local(source) and not Path(source).is_dir():
         raise LMACError(f"classifier_folder: {source} does not exist")
     savedir = Path(savedir) / str(source).replace("/", "--")
@@ -171,26 +176,13 @@ def save_classifier(folder, modules, label_encoder, config):
     >>> loaded.lab2ind
     {'cat': 0, 'dog': 1}
     """
-    folder = Path(folder)
-    part = folder.with_name(f"{folder.name}.part")
-    # Renamed first: a kill during its deletion would leave half of it.
-    former = folder.with_name(f"{folder.name}.former")
-    shutil.rmtree(part, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
-        for name, module in modules.items():
-            torch.save(module.state_dict(), part / f"{name}.ckpt")
-        label_encoder.save(part / "label_encoder.txt")
-        (part / "config.json").write_text(
-            json.dumps(config, indent=1), encoding="utf-8"
-        )
-        shutil.rmtree(former, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, former)
-        os.replace(part, folder)
-        shutil.rmtree(former, ignore_errors=True)
+        with folder_in_one_step(folder, replace=True) as part:
+            for name, module in modules.items():
+                torch.save(module.state_dict(), part / f"{name}.ckpt")
+            label_encoder.save(part / "label_encoder.txt")
+            write_json(part / "config.json", config)
     except (OSError, RuntimeError) as error:
-        shutil.rmtree(part, ignore_errors=True)
         if not is_write_error(error):
             raise
         raise LMACError(

@@ -68,7 +68,7 @@ def _hash(text):
 
 
 def write_block(file, name, value):
-    """Write a block of data whose text cannot end it or become a script.
+    r"""Write a block of data that no text in it can end or turn to script.
 
     Arguments
     ---------
@@ -88,7 +88,7 @@ def write_block(file, name, value):
     -------
     >>> import sys
     >>> write_block(sys.stdout, "a", "</script>")
-    <script type="application/json" id="a">"\\u003c/script\\u003e"</script>
+    <script type="application/json" id="a">"\u003c/script\u003e"</script>
     """
     text = json.dumps(value, allow_nan=False)
     for char in "<>&":

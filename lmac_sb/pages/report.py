@@ -8,7 +8,6 @@ import io
 import json
 import os
 import re
-import struct
 import sys
 import zipfile
 import zlib
@@ -17,6 +16,7 @@ from urllib.parse import quote
 
 import numpy as np
 import soundfile as sf
+from PIL import Image
 
 from lmac_sb.data.audio import decode_audio
 from lmac_sb.metrics.registry import METRICS
@@ -444,22 +444,7 @@ def _coarsen(values):
 
 
 def _png(values):
-    """A grey picture of [time, freq]: time to the right, frequency up."""
-    pixels = values.T[::-1].astype(np.uint8)
-    height, width = pixels.shape
-    # Each pixel as its difference from the one before (PNG's filter 1).
-    rows = np.diff(pixels, axis=1, prepend=np.zeros_like(pixels[:, :1]))
-    rows = np.pad(rows, ((0, 0), (1, 0)), constant_values=1)
-    pack = zlib.compressobj(9, strategy=zlib.Z_FILTERED)
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
-        (b"IDAT", pack.compress(rows.tobytes()) + pack.flush()),
-        (b"IEND", b""),
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data))
-        + name
-        + data
-        + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    )
+    """A grey picture of [time, freq], time to the right, low notes below."""
+    buffer = io.BytesIO()
+    Image.fromarray(values.T[::-1].astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -13,15 +13,15 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
+from lmac_sb.utils.checksums import SUMS, check_sums, write_sums
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import file_sha256, first_line, is_write_error
+from lmac_sb.utils.io import first_line, is_write_error
 
 __all__ = ["SafeCheckpointer", "best_checkpoint", "plain"]
 
 logger = logging.getLogger(__name__)
 
-SUMS = "SHA256SUMS"
-NEWEST = 2  # always kept, in case one of them is damaged
+NEWEST = 2  # checkpoints that always stay: should one be damaged, the other
 
 
 class SafeCheckpointer(Checkpointer):
@@ -178,21 +178,12 @@ class SafeCheckpointer(Checkpointer):
                 return self._verified[path][1]
             fault = _fault(path)
         except OSError as error:
-            # A bad sector, or a run that is deleting the checkpoint right now.
-            state, fault = None, f"cannot be read ({error})"
+            # A bad sector, or the run that it belongs to deletes it just now.
+            state, fault = None, f"{path}: cannot be read ({error})"
         if fault and if_main_process():
-            logger.warning(f"{path}: {fault}; checkpoint ignored")
+            logger.warning(f"{fault}; checkpoint passed over")
         self._verified[path] = (state, fault is None)
         return fault is None
-
-
-def _sums(folder):
-    """Name to SHA-256 of each file in a folder, without the checksums."""
-    return {
-        file.name: file_sha256(file)
-        for file in sorted(folder.iterdir())
-        if file.name != SUMS
-    }
 
 
 def _seal(folder):
@@ -200,36 +191,18 @@ def _seal(folder):
     for file in folder.iterdir():
         with open(file, "rb") as opened:
             os.fsync(opened.fileno())
-    lines = "".join(f"{s}  {n}\n" for n, s in _sums(folder).items())
-    part = folder / f"{SUMS}.part"
-    with open(part, "w", encoding="utf-8") as file:
-        file.write(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / SUMS)
+    write_sums(folder)
 
 
 def _fault(folder):
     """What is wrong with a checkpoint, or None."""
     if not (folder / SUMS).exists():
-        return "incomplete, because of a kill or a full disk"
-    expected = {}
-    sums = (folder / SUMS).read_text(encoding="utf-8", errors="replace")
-    for line in sums.splitlines():
-        checksum, _, name = line.partition("  ")
-        expected[name] = checksum
-    found = _sums(folder)
-    if not expected:
-        return f"{SUMS} is truncated"
-    for name, checksum in expected.items():
-        if name not in found:
-            return f"{name} is missing"
-        if found[name] != checksum:
-            return f"{name} is truncated or changed"
-    # A truncated file of checksums would not cover all files.
-    for name in found:
-        if name not in expected:
-            return f"{name} is not in {SUMS}"
+        return f"{folder}: half-written, a kill or a full disk cut it short"
+    try:
+        # Sums cut short would vouch for less than all files.
+        check_sums(folder, complete=True)
+    except LMACError as error:
+        return str(error)
     return None
 
 

@@ -1,11 +1,14 @@
 """The one exception for a user's mistake."""
 
+from __future__ import annotations
+
 import errno
 import functools
 import os
 import reprlib
 import sys
 import time
+from typing import Any, Callable
 
 __all__ = ["LMACError", "exit_on_user_error", "shown"]
 
@@ -33,8 +36,8 @@ class LMACError(ValueError):
     __module__ = "lmac_sb"
 
 
-def shown(value):
-    """What a file holds, to be named in a message.
+def shown(value: object) -> str:
+    r"""What a file holds, to be named in a message.
 
     Arguments
     ---------
@@ -48,13 +51,13 @@ def shown(value):
 
     Example
     -------
-    >>> shown("a\\nb"), len(shown("x" * 1000))
-    ("'a\\\\nb'", 100)
+    >>> shown("a\nb"), len(shown("x" * 1000))
+    ("'a\\nb'", 100)
     """
     return _SHORT.repr(value)
 
 
-def exit_on_user_error(main):
+def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a script's `main`, so that an `LMACError` ends it in one line.
 
     Arguments
@@ -81,14 +84,14 @@ def exit_on_user_error(main):
     """
 
     @functools.wraps(main)
-    def wrapper(*args, **kwargs):
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
         """Call it; print a user's mistake and exit."""
         try:
             return main(*args, **kwargs)
         except Exception as error:
             _leave_it_to_the_main_process()
             if isinstance(error, LMACError):
-                message = error
+                message = str(error)
             elif isinstance(error, OSError) and error.errno in _FULL:
                 message = f"{error}; free some space, then start again"
             else:
@@ -99,7 +102,7 @@ def exit_on_user_error(main):
     return wrapper
 
 
-def _leave_it_to_the_main_process():
+def _leave_it_to_the_main_process() -> None:
     """Let it tell what ends all processes of a run, if it is about to.
 
     The others meet the same error, or miss the main one. The launcher stops

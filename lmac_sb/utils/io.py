@@ -1,18 +1,30 @@
-"""Files that appear complete or not at all, and their checksums."""
+"""Files and folders that appear complete or not at all.
+
+While one is written, it lies beside its place as
+``.<name>.<process>@<host>.<random>.part``. Nothing reads what has such a name;
+what a killed process left is deleted when the same thing is written again.
+"""
 
 import csv
-import hashlib
 import json
 import os
+import re
+import secrets
+import shutil
+import socket
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
-    "file_sha256",
     "first_line",
+    "folder_in_one_step",
     "is_write_error",
+    "part_folder",
     "read_json",
+    "remove_leftovers",
+    "restore_folder",
     "write_csv",
     "write_in_one_step",
     "write_json",
@@ -101,7 +113,7 @@ def write_json(path, content):
 
 
 def write_in_one_step(path, write, binary=False):
-    """Write a file of which only a complete one ever has its name.
+    r"""Write a file of which only a complete one ever has its name.
 
     Arguments
     ---------
@@ -117,36 +129,190 @@ def write_in_one_step(path, write, binary=False):
     >>> path = getfixture("tmp_path") / "x.txt"
     >>> write_in_one_step(path, lambda file: print("all", file=file))
     >>> path.read_text()
-    'all\\n'
+    'all\n'
     """
-    part = Path(f"{path}.part")
+    part = _part_of(Path(path))
     text = {} if binary else {"encoding": "utf-8", "newline": ""}
     try:
-        with open(part, "wb" if binary else "w", **text) as file:
+        with open(part, "xb" if binary else "x", **text) as file:
             write(file)
+            # The name must not reach the disk before the content does.
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def file_sha256(path):
-    """Checksum of a file of any size.
+@contextmanager
+def part_folder(path):
+    """A folder of one's own beside a path, deleted at the end.
 
     Arguments
     ---------
     path : str or Path
-        The file.
+        What is made there; need not exist.
 
     Returns
     -------
-    str
-        Hexadecimal.
+    context manager
+        Gives the folder's Path.
+
+    Example
+    -------
+    >>> with part_folder(getfixture("tmp_path") / "x") as part:
+    ...     part.name.startswith(".x."), part.name.endswith(".part")
+    (True, True)
+    >>> part.exists()
+    False
     """
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+    part = _part_of(Path(path))
+    try:
+        part.mkdir()
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def folder_in_one_step(folder, replace=False):
+    """Write a folder of which only a complete one ever has its name.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Folders above it are made if need be.
+    replace : bool
+        Whether it may replace a folder that holds something. A kill at the
+        wrong moment leaves that one as ``<name>.former``: whoever reads such
+        folders calls `restore_folder` first.
+
+    Returns
+    -------
+    context manager
+        Gives the Path of an empty folder to write to. At its end that gets
+        the name; after an error it is deleted, and what was there stays.
+
+    Raises
+    ------
+    OSError
+        If the folder holds something, and may not be replaced.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "x"
+    >>> with folder_in_one_step(folder) as part:
+    ...     _ = (part / "a").write_text("a")
+    >>> [path.name for path in folder.iterdir()]
+    ['a']
+    """
+    folder = Path(os.path.realpath(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with part_folder(folder) as part:
+        yield part
+        if replace:
+            _replace_folder(part, folder)
+            return
+        with suppress(OSError):
+            folder.rmdir()  # an empty one, which some systems do not replace
+        os.replace(part, folder)
+
+
+def restore_folder(folder):
+    """Give a folder back that a kill left with its temporary name.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Written by `folder_in_one_step`; left as it is if it exists.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "x"
+    >>> folder.with_name("x.former").mkdir()
+    >>> restore_folder(folder)
+    >>> folder.is_dir()
+    True
+    """
+    folder = Path(os.path.realpath(folder))
+    former = _former_of(folder)
+    if former.is_dir() and not folder.exists():
+        # Another process may just have done it.
+        with suppress(FileNotFoundError):
+            os.replace(former, folder)
+
+
+def _replace_folder(part, folder):
+    """Rename twice, as no system replaces a full folder in one step."""
+    restore_folder(folder)
+    former = _former_of(folder)
+    shutil.rmtree(former, ignore_errors=True)
+    try:
+        if folder.exists():
+            os.replace(folder, former)
+        os.replace(part, folder)
+    except BaseException:
+        restore_folder(folder)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _former_of(folder):
+    """Name of a folder that is about to be replaced."""
+    return folder.with_name(f"{folder.name}.former")
+
+
+def _part_of(path):
+    """A name that no other process uses; removes what killed ones left."""
+    host = f"@{socket.gethostname()}."
+    ours, end = re.escape(f".{path.name}."), rf"{re.escape(host)}\w+\.part"
+    remove_leftovers(path.parent, rf"{ours}(\d+){end}")
+    unique = f"{os.getpid()}{host}{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name}.{unique}.part")
+
+
+def remove_leftovers(folder, pattern):
+    r"""Delete temporary files and folders of processes that were killed.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where they are; need not exist.
+    pattern : str
+        Regular expression of their names; its group is the number of the
+        process. Those of a process that runs are left alone.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for process in (os.getpid(), 1 << 30):
+    ...     (folder / f"a.{process}.tmp").touch()
+    >>> remove_leftovers(folder, r"a\.(\d+)\.tmp")
+    >>> len(list(folder.iterdir()))
+    1
+    """
+    folder = Path(folder)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = re.fullmatch(pattern, path.name)
+        if not match or _is_running(int(match[1])):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            # Another user's, or removed by another process just now.
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_running(process):
+    """Whether a process of this machine has not ended."""
+    try:
+        os.kill(process, 0)
+    except PermissionError:  # of another user
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def is_write_error(error):

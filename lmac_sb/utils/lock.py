@@ -7,8 +7,6 @@ ends, so that no lock of a killed run has to be removed by hand.
 import errno
 import logging
 import os
-import re
-import shutil
 import socket
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +20,7 @@ try:
 except ImportError:  # not on Windows
     fcntl = None
 
-__all__ = ["lock_folder", "remove_leftovers"]
+__all__ = ["lock_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,47 +80,6 @@ def lock_folder(folder):
             # While it is held: whoever waits for this file looks again.
             path.unlink(missing_ok=True)
             file.close()
-
-
-def remove_leftovers(folder, pattern):
-    """Delete temporary files and folders of processes that were killed.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where they are; need not exist.
-    pattern : str
-        Regular expression of their names; its group is the number of the
-        process. Those of a process that runs are left alone.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> for process in (os.getpid(), 1 << 30):
-    ...     (folder / f"a.{process}.tmp").touch()
-    >>> remove_leftovers(folder, r"a\\.(\\d+)\\.tmp")
-    >>> len(list(folder.iterdir()))
-    1
-    """
-    folder = Path(folder)
-    for path in folder.iterdir() if folder.is_dir() else ():
-        match = re.fullmatch(pattern, path.name)
-        if match and not _is_running(int(match[1])):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-
-
-def _is_running(process):
-    """Whether a process of this machine has not ended."""
-    try:
-        os.kill(process, 0)
-    except PermissionError:  # of another user
-        return True
-    except (OSError, OverflowError):
-        return False
-    return True
 
 
 def _hold(path):

@@ -9,16 +9,12 @@ is downloaded first.
 
 import csv
 import hashlib
-import http.client
 import io
 import json
 import logging
 import os
-import shutil
 import stat
-import time
-import urllib.error
-import urllib.request
+import sys
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -28,7 +24,7 @@ from fsdd_prepare import RECORDINGS, digits_table
 from lmac_sb.data.audio import MIN_LENGTH_S, decode_audio
 from lmac_sb.data.manifest import labels_of
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.lock import remove_leftovers
+from lmac_sb.utils.io import part_folder, remove_leftovers
 
 __all__ = ["ESC50_URL", "download_esc50", "prepare_esc50"]
 
@@ -42,7 +38,6 @@ COLUMNS = ("filename", "fold", "target", "category")
 SUFFIXES = (".wav", ".flac", ".ogg")
 SHOWN = 10  # number of bad clips that an error lists
 ATTEMPTS = 5
-PAUSE_S = 2.0  # before the second attempt; later pauses are longer
 TIMEOUT_S = 30.0
 MAX_UNPACKED_BYTES = 4 << 30  # ESC-50 takes less than 1 GB
 
@@ -159,8 +154,8 @@ def _find_table(data_folder, download):
 def download_esc50(data_folder, url=None):
     """Download ESC-50 and put it at the data folder in one step.
 
-    An interrupted download stays next to the folder, as `<name>.part.zip`,
-    and the next call resumes it. A failure leaves nothing else behind.
+    A failure leaves nothing behind. A download that breaks off starts anew,
+    as GitHub makes its archives on demand and cannot send a part of one.
 
     Arguments
     ---------
@@ -173,7 +168,8 @@ def download_esc50(data_folder, url=None):
     Raises
     ------
     LMACError
-        If the folder is in use, or the archive cannot be downloaded or used.
+        When the folder is in use, the archive cannot be had or used, or
+        pooch, which downloads it, is not installed.
 
     Example
     -------
@@ -192,25 +188,19 @@ def download_esc50(data_folder, url=None):
             "meta/esc50.csv; nothing is downloaded over it. Name the data's "
             "own folder, or a new one"
         )
-    part = target.with_name(target.name + ".part.zip")
-    unpacked = target.with_name(target.name + ".part.unpacked")
     created = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, part)
-        _install(part, unpacked, target)
+        with part_folder(target) as part:
+            archive = _fetch(url, part)
+            os.replace(_unpack(archive, part / "unpacked"), target)
     except (LMACError, OSError) as error:
         for folder in created:
             if not folder.is_dir() or any(folder.iterdir()):
                 break
             folder.rmdir()
-        left = (
-            f" What was received stays at {part}, to be resumed."
-            if part.exists()
-            else ""
-        )
         raise LMACError(
-            f"{url}: could not be downloaded to {target}: {error}.{left}"
+            f"{url}: could not be downloaded to {target}: {error}"
         ) from error
 
 
@@ -485,63 +475,61 @@ def _write_json(path, content):
     return hashlib.sha256(data).hexdigest()
 
 
-def _fetch(url, part):
-    """Download to `part`, resuming it, in several attempts."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            if _fetch_once(url, part):
-                return
-            reason = f"the connection broke off at byte {part.stat().st_size}"
-        except urllib.error.HTTPError as error:
-            reason = f"HTTP status {error.code} ({error.reason})"
-            if error.code < 500 and error.code not in (408, 429):
-                raise LMACError(reason) from error
-        except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
-        logger.warning(
-            "%s: attempt %d of %d: %s", url, attempt, ATTEMPTS, reason
-        )
-        if attempt < ATTEMPTS:
-            time.sleep(PAUSE_S * attempt)
-    raise LMACError(f"{reason}, after {ATTEMPTS} attempts")
-
-
-def _fetch_once(url, part):
-    """One attempt; whether `part` is complete after it."""
-    offset = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url)
-    if offset:
-        request.add_header("Range", f"bytes={offset}-")
+def _fetch(url, folder):
+    """Download the archive to a folder, in several attempts."""
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        if error.code != 416 or not offset:
-            raise
-        if error.headers.get("Content-Range") == f"bytes */{offset}":
-            return True  # it was already complete
-        part.unlink()  # part of another archive, or too long
-        return _fetch_once(url, part)
-    with response:
-        total = response.headers.get("Content-Length")
-        total = None if total is None else int(total)
-        resumed = response.status == 206
-        if resumed:
-            given = response.headers.get("Content-Range", "")
-            if not given.startswith(f"bytes {offset}-"):
-                part.unlink()
-                raise OSError(f"the server sent another range, {given!r}")
-            total = None if total is None else total + offset
-        # A server that ignores the range sends the whole archive again.
-        with open(part, "ab" if resumed else "wb") as file:
-            shutil.copyfileobj(response, file, 1 << 18)
-    return total is None or part.stat().st_size == total
-
-
-def _install(part, unpacked, target):
-    """Unpack a complete archive and move its data to the target."""
-    shutil.rmtree(unpacked, ignore_errors=True)
+        import pooch
+        import requests
+    except ImportError as error:
+        raise LMACError(
+            "pooch: not installed, expected pooch 1.8 or newer; "
+            'run: pip install "pooch>=1.8"'
+        ) from error
+    # Without a checksum, as the archive is of the newest commit.
+    source = pooch.create(
+        path=folder,
+        base_url="",
+        registry={"archive.zip": None},
+        urls={"archive.zip": url},
+        retry_if_failed=ATTEMPTS - 1,
+    )
     try:
-        os.rename(_unpack(part, unpacked), target)
+        return source.fetch("archive.zip", downloader=_download)
+    except requests.ConnectionError as error:
+        raise LMACError(
+            f"no connection ({error}); try again, or unpack the archive there "
+            "by hand"
+        ) from error
+
+
+def _download(url, file, source):
+    """One attempt; what cannot get better ends them all."""
+    import pooch
+    import requests
+
+    fetch = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(), chunk_size=1 << 18, timeout=TIMEOUT_S
+    )
+    try:
+        fetch(url, file, source)
+    except requests.HTTPError as error:
+        status = error.response.status_code
+        # Of these two kinds pooch tries the first one again.
+        passing = status >= 500 or status in (408, 429)
+        kind = requests.RequestException if passing else OSError
+        raise kind(f"HTTP status {status} ({error.response.reason})") from error
+
+
+def _unpack(archive, folder):
+    """Check and unpack an archive; return the folder that holds its data."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            _check_members(opened)
+            bad = opened.testzip()
+            if bad is not None:
+                raise LMACError(f"its member {bad!r} is damaged")
+            folder.mkdir()
+            opened.extractall(folder)
     except (
         EOFError,
         RuntimeError,  # from zipfile: an unknown method of compression
@@ -549,28 +537,11 @@ def _install(part, unpacked, target):
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        part.unlink()  # complete but wrong: there is nothing to resume
-        raise LMACError(
-            f"what was received is not usable and was removed: {error}"
-        ) from error
-    finally:
-        shutil.rmtree(unpacked, ignore_errors=True)
-    part.unlink()
-
-
-def _unpack(part, unpacked):
-    """Check and unpack an archive; return the folder that holds its data."""
-    with zipfile.ZipFile(part) as archive:
-        _check_members(archive)
-        bad = archive.testzip()
-        if bad is not None:
-            raise LMACError(f"its member {bad!r} is damaged")
-        unpacked.mkdir()
-        archive.extractall(unpacked)
-    for folder in (unpacked, *sorted(unpacked.iterdir())):
-        table = folder / "meta" / "esc50.csv"
-        if table.is_file() and (folder / "audio").is_dir():
-            return folder
+        raise LMACError(f"what was received is not usable: {error}") from error
+    for place in (folder, *sorted(folder.iterdir())):
+        table = place / "meta" / "esc50.csv"
+        if table.is_file() and (place / "audio").is_dir():
+            return place
     raise LMACError("the archive has no audio/ and meta/esc50.csv")
 
 

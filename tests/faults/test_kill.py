@@ -95,4 +95,15 @@ def test_killed_classifier(broken, recipe, scenes, helpers, tmp_path):
     done = recipe.main("train_classifier", "classifier_conv.yaml", **options)
     assert done.code == 0, done.err
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert "model" in names and "model.part" not in names
+    assert "model" in names
+    assert not [name for name in names if name.endswith((".part", ".former"))]
+
+
+def test_killed_between_two_classifiers(recipe, tmp_path):
+    """The next run takes the former one, and does not train another."""
+    (tmp_path / "model.former").mkdir()
+    (tmp_path / "model.former" / "config.json").touch()
+    find = recipe.script("training_steps").find_classifier
+    find({}, tmp_path / "model", "classifier_conv.yaml")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "config.json").exists()

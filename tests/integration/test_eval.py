@@ -185,7 +185,7 @@ def test_another_classifier_is_refused(recipe, tiny, lmac_run, tmp_path):
     model = export_run(lmac_run, tmp_path / "model")
     from safetensors.torch import load_file, save_file
 
-    from lmac_sb.inference.bundle import SUMS, write_sums
+    from lmac_sb.utils.checksums import SUMS, write_sums
 
     path = model / "classifier.safetensors"
     weights = load_file(path)

@@ -16,9 +16,9 @@ from speechbrain.processing.features import (
 )
 
 import lmac_sb
-from lmac_sb.inference.bundle import SUMS, write_sums
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.yaml_safety import safe_yaml
+from lmac_sb.utils.checksums import SUMS, write_sums
 
 TEMPLATE = Path(lmac_sb.__file__).parent / "inference" / "published.yaml"
 CLASSES = [f"class {i}" for i in range(50)]

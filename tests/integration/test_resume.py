@@ -103,7 +103,7 @@ def test_resumed_after_damage(recipe, noisy, whole, helpers, tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     done = recipe.main("train_lmac", "lmac.yaml", **short)
     assert done.code == 0, done.err
-    assert "decoder.ckpt is truncated or changed" in done.out
+    assert "decoder.ckpt: truncated or changed" in done.out
     helpers.same(tmp_path, whole)
 
 

@@ -13,7 +13,7 @@ import soundfile as sf
 
 from lmac_sb import cli
 from lmac_sb.cli import main
-from lmac_sb.inference.bundle import write_sums
+from lmac_sb.utils.checksums import write_sums
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 16000

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""Sanity checks of explanations: do they depend on the classifier's weights
-(cascading randomisation), and do they find what it needs (ROAR)?
+"""Sanity checks of explanations.
+
+Do they depend on the classifier's weights (cascading randomisation), and do
+they find what it needs (ROAR)?
 
     python sanity.py hparams/sanity.yaml --interpreter results/lmac/1234
     python sanity.py hparams/sanity.yaml --checks [roar]

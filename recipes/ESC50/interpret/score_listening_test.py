@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Mean opinion scores of a listening test, from the files of its listeners:
+"""Mean opinion scores of a listening test, from the files of its listeners.
 
     python score_listening_test.py ratings/ \
         --key results/listening/1234/key.json

@@ -34,7 +34,7 @@ from lmac_sb.training.experiment import (
 )
 from lmac_sb.training.identity import read_claim, weights_identity
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import write_csv, write_json
+from lmac_sb.utils.io import restore_folder, write_csv, write_json
 from lmac_sb.utils.provenance import provenance
 
 FOLDS = ("train_fold_nums", "valid_fold_nums", "test_fold_nums")
@@ -139,6 +139,7 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
     """
     if source is None:
         raise LMACError("classifier_folder: null, expected a classifier")
+    restore_folder(source)
     if recipe is None or not is_local(source) or Path(source).is_dir():
         return
     folder = Path(source)

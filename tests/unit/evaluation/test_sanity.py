@@ -124,6 +124,36 @@ def test_similarity_is_ssim():
     assert np.allclose(similarity(a, b).numpy(), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("window", [3, 7])
+def test_similarity_of_torchmetrics(window):
+    """Agrees with theirs on windows that lie within the masks.
+
+    Theirs also takes windows over the edges, mirrored there, which are left
+    out here, and the variance of the window instead of a sample's. To scale
+    the constant beside it by the same factor comes to the same.
+    """
+    image = pytest.importorskip("torchmetrics.functional.image")
+    torch.manual_seed(0)
+    a = torch.rand(3, 1, 20, 30).double()
+    b = (a + 0.4 * torch.randn_like(a)).clamp(0, 1)
+    n = window**2
+    options = {"gaussian_kernel": False, "kernel_size": window}
+    _, full = image.structural_similarity_index_measure(
+        a,
+        b,
+        data_range=1.0,
+        k2=0.03 * ((n - 1) / n) ** 0.5,
+        return_full_image=True,
+        reduction="none",
+        **options,
+    )
+    edge = window // 2
+    expected = full[:, 0, edge:-edge, edge:-edge].mean((1, 2))
+    found = similarity(a[:, 0], b[:, 0], window)
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    assert expected.max() < 0.95
+
+
 def test_similarity_needs_a_window():
     with pytest.raises(LMACError, match="at least 7 frames and bins"):
         similarity(torch.rand(1, 6, 20), torch.rand(1, 6, 20))

@@ -324,6 +324,15 @@ def test_gate_is_per_clip(crosscortype, swap):
     assert plain[shut].any() and guide[opened].any()
 
 
+@pytest.mark.parametrize("name", ["log_masked", "log_whole"])
+def test_what_the_guidance_lacks_is_named(name):
+    """Only where it is on."""
+    drawn = {**inputs(), name: None}
+    LMACLoss(g_w=0, crosscortype="gain")(**drawn)
+    with pytest.raises(LMACError, match=f"{name}: None, .* expects a tensor"):
+        LMACLoss(g_w=1, crosscortype="gain")(**drawn)
+
+
 def test_regulariser_alone_is_off_behind_an_open_gate():
     """L1's gradient is 0 for the guided clip and whole for the other one."""
     drawn = half_open()

@@ -11,10 +11,10 @@ from hyperpyyaml import load_hyperpyyaml
 import lmac_sb
 from lmac_sb import LMACInterpreter
 from lmac_sb.explain import refine
-from lmac_sb.inference.bundle import check_sums, find_bundle, write_sums
+from lmac_sb.inference.bundle import find_bundle
 from lmac_sb.inference.yaml_safety import OTHERS, is_safe, safe_yaml
+from lmac_sb.utils.checksums import check_sums, file_sha256, write_sums
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import file_sha256
 
 OURS = """\
 lmac_sb.data.audio.Preprocessor
@@ -198,37 +198,10 @@ def folder(tmp_path):
     return folder
 
 
-def test_sums_hold(folder):
-    assert check_sums(folder) == ["hyperparams.yaml", "sub/a.wav"]
-
-
-@pytest.mark.parametrize("name", ["hyperparams.yaml", "sub/a.wav"])
-def test_a_changed_file_is_named(folder, name):
-    (folder / name).write_text("other")
-    with pytest.raises(LMACError, match=f"{name}: changed"):
-        check_sums(folder)
-
-
-def test_a_missing_file_is_named(folder):
-    (folder / "sub" / "a.wav").unlink()
-    with pytest.raises(
-        LMACError, match="names .sub/a.wav., which does not exist"
-    ):
-        check_sums(folder)
-
-
 def test_sums_are_needed(folder):
     (folder / "SHA256SUMS").unlink()
     with pytest.raises(LMACError, match="SHA256SUMS: no such file"):
         find_bundle(folder)
-
-
-@pytest.mark.parametrize("name", ["/etc/hostname", "../x", "sub/../../x", ""])
-def test_sums_name_no_outer_file(folder, name):
-    with open(folder / "SHA256SUMS", "a", encoding="utf-8") as file:
-        file.write(f"{'0' * 64}  {name}\n")
-    with pytest.raises(LMACError, match="names no file in this folder"):
-        check_sums(folder)
 
 
 def test_sums_must_vouch_for_the_yaml(folder):
@@ -294,7 +267,7 @@ def test_savedir_is_one_models(folder, tmp_path):
     with pytest.raises(LMACError, match="does not hold the model"):
         find_bundle(other, savedir)
     (savedir / "sub" / "a.wav").write_text("damaged")
-    with pytest.raises(LMACError, match="a.wav: changed"):
+    with pytest.raises(LMACError, match="a.wav: truncated or changed"):
         find_bundle(folder, savedir)
 
 
@@ -315,6 +288,6 @@ def test_sums_are_checked_once(bundle, monkeypatch):
         checked.append(path.name)
         return file_sha256(path)
 
-    monkeypatch.setattr("lmac_sb.inference.bundle.file_sha256", counted)
+    monkeypatch.setattr("lmac_sb.utils.checksums.file_sha256", counted)
     LMACInterpreter.from_hparams(bundle)
     assert sorted(checked) == sorted(set(checked)) and len(checked) > 3

@@ -13,12 +13,12 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml
 
 from lmac_sb import LMACInterpreter
-from lmac_sb.inference.bundle import check_sums
 from lmac_sb.inference.export import export_run, push
 from lmac_sb.inference.yaml_safety import safe_yaml
 from lmac_sb.metrics.summary import markdown_table
 from lmac_sb.models.weights import load_strict
 from lmac_sb.training.checkpoints import best_checkpoint
+from lmac_sb.utils.checksums import check_sums
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import write_json
 
@@ -324,6 +324,6 @@ def test_push(bundle, monkeypatch, tmp_path):
         push(bundle, "me/forbidden")
     shutil.copytree(bundle, tmp_path / "changed")
     (tmp_path / "changed" / "config.json").write_text("{}")
-    with pytest.raises(LMACError, match="config.json: changed"):
+    with pytest.raises(LMACError, match="config.json: truncated or changed"):
         push(tmp_path / "changed", "me/model")
     assert len(FakeHub.calls) == 2

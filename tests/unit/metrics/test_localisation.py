@@ -142,6 +142,29 @@ def test_quantus(name, oracle):
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", ["event_auc", "time_auc"])
+def test_auc_of_torchmetrics(name, seed):
+    """Agrees with their ROC, in which ties count half as well.
+
+    Theirs puts scores outside of [0, 1] through a sigmoid, so that it gets
+    means and not sums over frequency; without an event it says 0, not NaN.
+    """
+    theirs = pytest.importorskip(
+        "torchmetrics.functional.classification"
+    ).binary_auroc
+    mask, event = batch(name, seed)
+    scores = mask.double().mean(-1) if name in FRAMES else mask
+    assert any(len(clip.unique()) < clip.numel() for clip in scores)
+    expected = [
+        theirs(clip, inside.long()).item()
+        for clip, inside in zip(scores, event)
+    ]
+    found = call(name, mask, event)
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    assert min(expected) < 0.5 < max(expected)
+
+
 def test_by_hand():
     """Small masks."""
     ideal = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])

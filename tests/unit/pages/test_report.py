@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from PIL import Image
 
 from lmac_sb.explain.explainer import Explanation
 from lmac_sb.inference.clip_folder import save_clip
@@ -103,7 +104,7 @@ class Page(HTMLParser):
 
 
 def picture(base64_png):
-    """Pixels 0 to 255 of a picture, by another decoder."""
+    """Pixels 0 to 255 of a picture."""
     file = io.BytesIO(base64.b64decode(base64_png))
     return np.round(matplotlib.image.imread(file) * 255).astype(int)
 
@@ -211,6 +212,16 @@ def test_pictures_are_small_and_upright(tmp_path):
     assert pixels.sum() == 252 + 128
     level = np.arange(40 * BINS).reshape(40, BINS).T[::-1] % 256
     assert np.abs(picture(heavy["level"]) / 252 - level / 255).max() < 0.008
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (512, 256), (3, 5)])
+def test_pictures_keep_every_pixel(shape):
+    """Grey, one byte a pixel, time to the right and low notes below."""
+    rng = np.random.default_rng(0)
+    values = report._coarsen(rng.integers(256, size=shape, dtype=np.uint8))
+    file = Image.open(io.BytesIO(report._png(values)))
+    assert (file.format, file.mode) == ("PNG", "L")
+    assert np.array_equal(np.asarray(file), values.T[::-1])
 
 
 def test_large_maps_shrink_to_means(tmp_path):

@@ -6,6 +6,9 @@ import logging
 import math
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -427,6 +430,47 @@ def test_classifier_is_written_in_one_step(saved, monkeypatch, number):
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
+KILLED_WRITER = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
+from lmac_sb.models.classifier_folder import save_classifier
+
+replace = os.replace
+
+def killed(source, target):
+    # The former folder has lost its name, the new one not got it yet.
+    if Path(target).name == "model":
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+os.replace = killed
+encoder = CategoricalEncoder()
+encoder.update_from_iterable(["cat"])
+save_classifier(sys.argv[1], {"m": torch.nn.Linear(1, 1)}, encoder, {})
+"""
+
+
+def test_classifier_survives_a_kill_between_two_names(saved, tmp_path):
+    """The former one is found, and the next one replaces it as ever."""
+    folder, modules = saved
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_WRITER, str(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    config = load_classifier(
+        str(folder), classifier_modules(), CategoricalEncoder(), tmp_path
+    )
+    assert config == {"a": [1, 2]}
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    save_classifier(folder, modules, encoder("cat"), {})
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
 def refused(source, tmp_path, *parts):
     """`load_classifier` refuses; its message has these parts."""
     with pytest.raises(LMACError) as caught:
@@ -621,14 +665,14 @@ def test_other_errors_of_saving_stay_as_they_are(two):
 
 def test_unreadable_checkpoint(two, monkeypatch, caplog):
     """A bad sector is damage like any other."""
-    original = checkpoints._sums
+    original = checkpoints.check_sums
 
-    def unreadable(folder):
+    def unreadable(folder, complete):
         if folder.name == "CKPT+newer":
             raise OSError(errno.EIO, "Input/output error")
-        return original(folder)
+        return original(folder, complete)
 
-    monkeypatch.setattr(checkpoints, "_sums", unreadable)
+    monkeypatch.setattr(checkpoints, "check_sums", unreadable)
     with caplog.at_level(logging.WARNING):
         found = checkpointer_of(two)[0].find_checkpoint()
     assert found.path.name == "CKPT+older"

@@ -3,11 +3,24 @@
 import csv
 import json
 import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from lmac_sb.utils import io
-from lmac_sb.utils.io import write_csv, write_in_one_step, write_json
+from lmac_sb.utils.io import (
+    folder_in_one_step,
+    part_folder,
+    remove_leftovers,
+    restore_folder,
+    write_csv,
+    write_in_one_step,
+    write_json,
+)
 
 NAN = float("nan")
 
@@ -80,3 +93,202 @@ def test_name_is_only_given_to_a_complete_file(tmp_path, monkeypatch):
     write_json(path, {"a": 1})
     assert seen == [(tmp_path, {"a": 1})]
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+ROOT = Path(__file__).resolve().parents[3]
+
+# Writes a text in two halves, and waits in between to be told to go on.
+SLOW_WRITER = """
+import sys
+from lmac_sb.utils.io import write_in_one_step
+
+def write(file):
+    file.write(sys.argv[2])
+    file.flush()
+    print("half", flush=True)
+    sys.stdin.readline()
+    file.write(sys.argv[2])
+
+write_in_one_step(sys.argv[1], write)
+"""
+
+
+@pytest.fixture
+def slow_writer():
+    """Start a process that has written half of a file."""
+    started = []
+
+    def start(path, text):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SLOW_WRITER, str(path), text],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout.readline() == "half\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_two_processes_write_one_file(slow_writer, tmp_path):
+    """Each writes a whole one; the last one's stays."""
+    path = tmp_path / "x.txt"
+    first = slow_writer(path, "a")
+    second = slow_writer(path, "b")
+    for process, text in ((second, "bb"), (first, "aa")):
+        process.communicate("\n")
+        assert process.returncode == 0
+        assert path.read_text() == text
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_permissions_are_the_usual_ones(tmp_path):
+    """Others may read what they may read of any file."""
+    former = os.umask(0o027)
+    try:
+        write_json(tmp_path / "x.json", 1)
+        with folder_in_one_step(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(former)
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+
+def test_what_a_kill_leaves(slow_writer, tmp_path):
+    """One file with a name of its own, deleted when it is written again."""
+    path, other = tmp_path / "x.txt", tmp_path / "y.txt"
+    process = slow_writer(path, "a")
+    running = slow_writer(other, "b")
+    process.kill()
+    process.wait()
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert len(names) == 2
+    for name, written in zip(names, ("x.txt", "y.txt")):
+        assert re.fullmatch(rf"\.{written}\.\d+@.+\.[0-9a-f]+\.part", name)
+    write_in_one_step(other, lambda file: file.write("c"))
+    write_in_one_step(path, lambda file: file.write("d"))
+    assert {p.name for p in tmp_path.iterdir()} == {*names[1:], path.name} | {
+        other.name
+    }
+    running.communicate("\n")
+    assert running.returncode == 0 and other.read_text() == "bb"
+
+
+def test_leftovers_of_the_living_stay(slow_writer, tmp_path):
+    """Only what a dead process left is removed, folders too."""
+    holder = slow_writer(tmp_path / "x", "a")
+    (tmp_path / f".a.{holder.pid}.x").mkdir()
+    dead = tmp_path / f".a.{1 << 30}.x"
+    dead.mkdir()
+    (dead / "file").touch()
+    (tmp_path / ".a.none.x").touch()
+    remove_leftovers(tmp_path, r"\.a\.(\d+)\.x")
+    holder.communicate("\n")
+    names = {path.name for path in tmp_path.iterdir()} - {"x"}
+    assert names == {f".a.{holder.pid}.x", ".a.none.x"}
+    remove_leftovers(tmp_path / "nowhere", r"(\d+)")
+
+
+def test_folder_in_one_step(tmp_path):
+    """It has its name once it is whole; folders above it are made."""
+    folder = tmp_path / "deep" / "x"
+    with folder_in_one_step(folder) as part:
+        assert part.parent == folder.parent and not folder.exists()
+        (part / "a").write_text("a")
+    assert [path.name for path in folder.iterdir()] == ["a"]
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.parametrize("old", [None, "empty", "full"])
+def test_folder_that_fails(tmp_path, old, replace):
+    """What was there stays, and nothing of the new one."""
+    folder = tmp_path / "x"
+    if old:
+        folder.mkdir()
+    if old == "full":
+        (folder / "old").touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(KeyboardInterrupt):
+        with folder_in_one_step(folder, replace) as part:
+            (part / "new").touch()
+            raise KeyboardInterrupt
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_folder_that_is_there(tmp_path, replace):
+    """An empty one is replaced, another one only if that is asked for."""
+    folder = tmp_path / "x"
+    folder.mkdir()
+    with folder_in_one_step(folder, replace) as part:
+        (part / "old").touch()
+    try:
+        with folder_in_one_step(folder, replace) as part:
+            (part / "new").touch()
+        assert replace
+    except OSError:
+        assert not replace
+    names = [path.name for path in folder.iterdir()]
+    assert names == ["new" if replace else "old"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_folder_behind_a_link(tmp_path):
+    """The link stays one, as the folder may lie on another disk."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with folder_in_one_step(tmp_path / "link", replace=True) as part:
+        (part / "new").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "new").exists()
+
+
+def test_folder_that_cannot_get_its_name(tmp_path, monkeypatch):
+    """The former one gets its name back."""
+    folder = tmp_path / "x"
+    folder.mkdir()
+    (folder / "old").touch()
+    replace = os.replace
+
+    def refused(source, target):
+        if source.name.endswith(".part"):
+            raise OSError("refused")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(OSError, match="refused"):
+        with folder_in_one_step(folder, replace=True):
+            pass
+    assert list(folder.iterdir()) == [folder / "old"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_restored_only_where_it_is_missing(tmp_path):
+    """What was left of a replacement that went through is not wanted."""
+    folder, former = tmp_path / "x", tmp_path / "x.former"
+    restore_folder(folder)
+    assert not folder.exists()
+    for path in (folder, former):
+        path.mkdir()
+        (path / path.name).touch()
+    restore_folder(folder)
+    assert list(folder.iterdir()) == [folder / "x"]
+    with folder_in_one_step(folder, replace=True) as part:
+        (part / "new").touch()
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_part_folder(tmp_path):
+    """Each is another one, and gone in the end."""
+    with part_folder(tmp_path / "x") as a, part_folder(tmp_path / "x") as b:
+        assert a != b and a.parent == b.parent == tmp_path
+        (a / "file").touch()
+    assert list(tmp_path.iterdir()) == []

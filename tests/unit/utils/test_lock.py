@@ -11,7 +11,7 @@ import pytest
 
 from lmac_sb.utils import lock
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.lock import lock_folder, remove_leftovers
+from lmac_sb.utils.lock import lock_folder
 
 HOLDER = """
 import sys
@@ -112,16 +112,3 @@ def test_only_the_main_process_locks(holder, tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "if_main_process", lambda: False)
     with lock_folder(tmp_path):
         pass
-
-
-def test_leftovers_of_the_living_stay(holder, tmp_path):
-    """Only what a dead process left is removed, folders too."""
-    (tmp_path / f".a.{holder.pid}.x").mkdir()
-    dead = tmp_path / f".a.{1 << 30}.x"
-    dead.mkdir()
-    (dead / "file").touch()
-    (tmp_path / ".a.none.x").touch()
-    remove_leftovers(tmp_path, r"\.a\.(\d+)\.x")
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {f".a.{holder.pid}.x", ".a.none.x", "run.lock"}
-    remove_leftovers(tmp_path / "nowhere", r"(\d+)")

@@ -1,0 +1,162 @@
+"""Checksums of a folder's files, as `sha256sum` writes and checks them.
+
+They lie in the folder's ``SHA256SUMS``, one line a file: 64 hexadecimal
+digits, two spaces, and the name as seen from the folder.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.io import write_in_one_step
+
+__all__ = ["SUMS", "check_sums", "file_sha256", "read_sums", "write_sums"]
+
+SUMS = "SHA256SUMS"
+
+
+def file_sha256(path):
+    """Checksum of a file of any size.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_sums(folder):
+    """Write the checksums of all files of a folder, in one step.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Files of sub-folders count too.
+
+    Returns
+    -------
+    pathlib.Path
+        The file of checksums.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "a.txt").write_text("a")
+    >>> print(write_sums(folder).read_text())
+    ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb  a.txt
+    <BLANKLINE>
+    """
+    folder = Path(folder)
+    text = "".join(
+        f"{file_sha256(folder / name)}  {name}\n" for name in _names(folder)
+    )
+    write_in_one_step(folder / SUMS, lambda file: file.write(text))
+    return folder / SUMS
+
+
+def _names(folder):
+    """All files of a folder but the checksums, in their order."""
+    return [
+        path.relative_to(folder).as_posix()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / SUMS
+    ]
+
+
+def read_sums(folder):
+    """Checksum of each file that a folder says it has, unchecked.
+
+    Arguments
+    ---------
+    folder : str or Path
+        With a file ``SHA256SUMS``.
+
+    Returns
+    -------
+    dict
+        Name to checksum. No name leads out of the folder.
+
+    Raises
+    ------
+    LMACError
+        If there are no checksums, or they are something else.
+    """
+    path = Path(folder) / SUMS
+    if not path.is_file():
+        raise LMACError(f"{path}: no such file, expected the folder's sums")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise LMACError(f"{path}: is no text ({error})") from error
+    sums = {}
+    for line in lines:
+        checksum, _, name = line.partition("  ")
+        if not name or os.path.isabs(name) or ".." in Path(name).parts:
+            raise LMACError(
+                f"{path}: {shown(line)} names no file of this folder"
+            )
+        sums[name] = checksum
+    return sums
+
+
+def check_sums(folder, complete=False):
+    """Refuse a folder with a missing or changed file.
+
+    Arguments
+    ---------
+    folder : str or Path
+        With a file ``SHA256SUMS``.
+    complete : bool
+        Whether to refuse files without a checksum too.
+
+    Returns
+    -------
+    list of str
+        The names of the files that the checksums vouch for.
+
+    Raises
+    ------
+    LMACError
+        Names the file.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "a.txt").write_text("a")
+    >>> _ = write_sums(folder)
+    >>> check_sums(folder)
+    ['a.txt']
+    >>> _ = (folder / "a.txt").write_text("b")
+    >>> check_sums(folder)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: .../a.txt: truncated or changed, ...
+    """
+    folder = Path(folder)
+    sums = read_sums(folder)
+    for name, checksum in sums.items():
+        path = folder / name
+        # Of os: that of pathlib fails where the name is too long for a file.
+        if not os.path.isfile(path):
+            raise LMACError(
+                f"{folder / SUMS}: names {shown(name)}, no such file"
+            )
+        if file_sha256(path) != checksum:
+            raise LMACError(
+                f"{path}: truncated or changed, expected the checksum in {SUMS}"
+            )
+    for name in _names(folder) if complete else ():
+        if name not in sums:
+            raise LMACError(f"{folder / name}: is not in {SUMS}")
+    return list(sums)
