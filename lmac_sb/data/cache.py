@@ -30,9 +30,9 @@ __all__ = ["AudioCache"]
 
 logger = logging.getLogger(__name__)
 
-_MAGIC = b"lmacwav1"
-# Magic, name, number of samples, checksum of the samples, then that of these.
-_HEADER = struct.Struct("<8s32sQI")
+_MAGIC = b"lmacwav2"
+# Magic, name, number of samples, their checksum, gain, then a sum of these.
+_HEADER = struct.Struct("<8s32sQId")
 _HEADER_BYTES = 64
 _BLOCK = 1 << 20  # bytes hashed at a time
 _OLD_S = 3600  # an unfinished file of this age was left by a killed process
@@ -58,7 +58,8 @@ class AudioCache:
     >>> folder = getfixture("tmp_path")
     >>> sf.write(folder / "x.wav", np.full(8000, 0.5), 8000)
     >>> cache = AudioCache(folder / "cache", audio.Preprocessor(16000))
-    >>> torch.equal(cache(folder / "x.wav"), cache(folder / "x.wav"))
+    >>> wav, gain = cache(folder / "x.wav")
+    >>> torch.equal(wav, cache(folder / "x.wav")[0])
     True
     >>> len(list((folder / "cache").glob("*/*.f32")))
     1
@@ -94,8 +95,10 @@ class AudioCache:
 
         Returns
         -------
-        torch.Tensor
+        wav : torch.Tensor
             The signal, float32, [samples]; changing it changes no file.
+        gain : float
+            What the samples were multiplied by, see `Preprocessor`.
         """
         try:
             name = self._name(path)
@@ -103,13 +106,13 @@ class AudioCache:
             # Missing, or a folder: said there.
             return self.preprocess(path)
         kept = self._path(name)
-        wav = self._read(kept, name)
-        if wav is None:
-            wav = self.preprocess(path)
+        found = self._read(kept, name)
+        if found is None:
+            found = self.preprocess(path)
             # Written while it was read, it may be another one by now.
             if self._name(path) == name:
-                self._write(kept, name, wav)
-        return wav
+                self._write(kept, name, *found)
+        return found
 
     @property
     def _parts(self):
@@ -141,7 +144,7 @@ class AudioCache:
         return self.folder / name[:2] / f"{name}.f32"
 
     def _read(self, kept, name):
-        """The samples of a file in the cache; None if it has to be made."""
+        """Samples and gain of a file in the cache; None if there is none."""
         try:
             with open(kept, "rb") as file:
                 if os.fstat(file.fileno()).st_size < _HEADER_BYTES:
@@ -149,7 +152,8 @@ class AudioCache:
                 # The process's own copy, so that writing to it is harmless.
                 memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             samples = np.frombuffer(memory, "<f4", offset=_HEADER_BYTES)
-            if memory[:_HEADER_BYTES] != _header(name, samples):
+            gain = _HEADER.unpack_from(memory)[-1]
+            if memory[:_HEADER_BYTES] != _header(name, samples, gain):
                 raise ValueError("changed")
         except FileNotFoundError:
             return None
@@ -158,9 +162,9 @@ class AudioCache:
                 "audio_cache: %s is damaged (%s), made again", kept, error
             )
             return None
-        return torch.from_numpy(samples)
+        return torch.from_numpy(samples), gain
 
-    def _write(self, kept, name, wav):
+    def _write(self, kept, name, wav, gain):
         """Keep samples; a full disk costs speed and nothing else."""
         if self._full:
             return
@@ -169,7 +173,7 @@ class AudioCache:
         try:
             handle, part = tempfile.mkstemp(dir=self._parts)
             with open(handle, "wb") as file:
-                file.write(_header(name, samples))
+                file.write(_header(name, samples, gain))
                 file.write(samples)
             kept.parent.mkdir(exist_ok=True)
             os.replace(part, kept)
@@ -202,8 +206,8 @@ def _settings_of(preprocess):
     return json.dumps(settings).encode() + b"\n"
 
 
-def _header(name, samples):
+def _header(name, samples, gain):
     """First bytes of the file with these samples."""
-    fields = _HEADER.pack(_MAGIC, name, len(samples), zlib.crc32(samples))
+    fields = _HEADER.pack(_MAGIC, name, len(samples), zlib.crc32(samples), gain)
     check = struct.pack("<I", zlib.crc32(fields))
     return (fields + check).ljust(_HEADER_BYTES, b"\0")

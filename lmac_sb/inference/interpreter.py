@@ -392,14 +392,16 @@ class LMACInterpreter(Pretrained):
         n_samples = wavs.shape[1]
         shortest = round(MIN_LENGTH_S * self.sample_rate)
         padded = fit_length(wavs, max(n_samples, shortest))
-        ready = [self.preprocess.process(x, self.sample_rate) for x in padded]
+        ready, gains = zip(
+            *(self.preprocess.process(x, self.sample_rate) for x in padded)
+        )
         if targets is not None:
             targets = torch.tensor(targets, device=self.device)
         found = self.explainer(
             torch.stack(ready).to(self.device), None, targets, **how
         )
         # Back to the input's level, which preprocessing has taken away.
-        peaks = wavs.abs().amax(1, keepdim=True)
+        peaks = torch.tensor([[1 / gain] for gain in gains])
         return self._at_level(found, peaks, n_samples)
 
     def _at_level(self, found, peaks, n_samples):

@@ -138,20 +138,39 @@ def test_not_finite(tmp_path, value):
 
 def test_peak_is_the_absolute_one():
     """Defect 32: a negative peak counts, inversion only flips the sign."""
-    wav = torch.tensor([[0.1, -0.4, 0.2], [0.5, 0.25, -0.1]])
-    out = normalize_peak(wav)
-    assert torch.allclose(
-        out, torch.tensor([[0.25, -1.0, 0.5], [1.0, 0.5, -0.2]])
-    )
-    assert torch.equal(normalize_peak(-wav), -out)
+    wav = torch.tensor([0.1, -0.4, 0.2])
+    out, gain = normalize_peak(wav)
+    assert torch.allclose(out, torch.tensor([0.25, -1.0, 0.5]))
+    assert gain == pytest.approx(2.5)
+    inverse, same_gain = normalize_peak(-wav)
+    assert torch.equal(inverse, -out)
+    assert same_gain == gain
 
 
 def test_silence_stays_silence():
-    """Defect 4: no NaN from silence, also beside a loud batch mate."""
-    wav = torch.stack([torch.zeros(8), torch.full((8,), 0.5)])
-    assert torch.equal(
-        normalize_peak(wav), torch.stack([torch.zeros(8), torch.ones(8)])
-    )
+    """Defect 4: no NaN from silence, which keeps its level."""
+    out, gain = normalize_peak(torch.zeros(8))
+    assert torch.equal(out, torch.zeros(8))
+    assert gain == 1
+
+
+@pytest.mark.parametrize("peak", [1e-30, 1e-9, 1e-8, 1e-3, 0.7, 1.0, 100.0])
+@pytest.mark.parametrize("length_s", [None, 0.25, 2.0])
+def test_gain_leads_back_to_the_files_level(tmp_path, peak, length_s):
+    """However quiet the file is, at any rate and length."""
+    for rate in (8000, RATE):
+        wav = peak * tone(1.0, rate)
+        wav[7] = -peak
+        path = write(tmp_path / "x.wav", wav, rate, subtype="FLOAT")
+        n_samples = round((length_s or 1.0) * RATE)
+        expected = fit_length(read_audio(path, RATE), n_samples)
+        for out, gain in (
+            Preprocessor(RATE, length_s)(path),
+            Preprocessor(RATE, length_s).process(torch.tensor(wav), rate),
+        ):
+            assert isinstance(gain, float)
+            error = (out / gain - expected).abs().max()
+            assert error <= 1e-6 * expected.abs().max()
 
 
 def test_fit_length_over_the_last_axis():
@@ -170,8 +189,9 @@ def test_file_and_memory_agree(tmp_path, length_s):
     wav = 0.3 * np.random.default_rng(0).uniform(-1, 1, (22050, 2))
     path = write(tmp_path / "x.wav", wav, 44100, subtype="FLOAT")
     preprocess = Preprocessor(RATE, length_s)
-    from_file = preprocess(path)
-    in_memory = preprocess.process(torch.from_numpy(wav.T), 44100)
+    from_file, file_gain = preprocess(path)
+    in_memory, gain = preprocess.process(torch.from_numpy(wav.T), 44100)
+    assert file_gain == pytest.approx(gain, rel=1e-6)
     assert torch.allclose(from_file, in_memory, atol=1e-6)
     n_samples = RATE // 2 if length_s is None else round(length_s * RATE)
     assert from_file.shape == (n_samples,)
@@ -184,25 +204,25 @@ def test_level_does_not_matter(tmp_path):
     wav = torch.from_numpy(tone(0.3)).float()
     preprocess = Preprocessor(RATE)
     for gain in (0.5, 2.0, -0.25):
-        out = preprocess.process(gain * wav, RATE)
-        wanted = np.sign(gain) * preprocess.process(wav, RATE)
-        assert torch.allclose(out, wanted, atol=1e-6)
+        out, _ = preprocess.process(gain * wav, RATE)
+        wanted, _ = preprocess.process(wav, RATE)
+        assert torch.allclose(out, np.sign(gain) * wanted, atol=1e-6)
 
 
 def test_peak_is_taken_after_the_cut():
     """A peak outside of the kept part does not set the level."""
     wav = torch.full((RATE,), 0.25)
     wav[-1] = -1.0
-    assert torch.equal(
-        Preprocessor(RATE, 0.5).process(wav, RATE), torch.ones(RATE // 2)
-    )
+    out, gain = Preprocessor(RATE, 0.5).process(wav, RATE)
+    assert torch.equal(out, torch.ones(RATE // 2))
+    assert gain == 4
 
 
 def test_shortest_clip(tmp_path):
     """A tenth of a second passes, less is named with its length."""
     preprocess = Preprocessor(RATE)
     path = write(tmp_path / "x.wav", tone(0.1, 44100), 44100)
-    assert preprocess(path).shape == (1600,)
+    assert preprocess(path)[0].shape == (1600,)
     path = write(tmp_path / "y.wav", tone(0.09, 44100), 44100)
     with pytest.raises(LMACError, match="y.wav: 0.0900 s long"):
         preprocess(path)
@@ -244,7 +264,10 @@ def test_pickle():
     wav = torch.rand(44100)
     preprocess = Preprocessor(RATE, 0.5)
     copy = pickle.loads(pickle.dumps(preprocess))
-    assert torch.equal(copy.process(wav, 44100), preprocess.process(wav, 44100))
+    out, gain = copy.process(wav, 44100)
+    expected, expected_gain = preprocess.process(wav, 44100)
+    assert torch.equal(out, expected)
+    assert gain == expected_gain
 
 
 def test_resample_keeps_leading_axes():
@@ -260,7 +283,7 @@ def test_real_clips(real_data):
     folder = real_data / "esc10" / "audio"
     preprocess = Preprocessor(RATE)
     for name in sorted(os.listdir(folder))[::40]:
-        wav = preprocess(folder / name)
+        wav, _ = preprocess(folder / name)
         info = sf.info(str(folder / name))
         assert abs(len(wav) - info.frames * RATE / info.samplerate) <= 1
         assert wav.abs().max() == 1
