@@ -151,7 +151,7 @@ def main(argv=None):
                 }
             )
         alone = [rate_alone(read, clips) for read in (plain, cached)]
-        size = sum(f.stat().st_size for f in (folder / "cache").glob("*/*"))
+        size = sum(f.stat().st_size for f in (folder / "cache").glob("*/*/*"))
     print_table(rows)
     more = {
         "clips": len(clips),

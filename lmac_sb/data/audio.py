@@ -18,6 +18,7 @@ from lmac_sb.utils.errors import LMACError
 
 __all__ = [
     "MIN_LENGTH_S",
+    "VERSION",
     "Preprocessor",
     "decode_audio",
     "decode_blocks",
@@ -28,6 +29,10 @@ __all__ = [
     "resample",
 ]
 
+# Of the samples and gains that a `Preprocessor` makes. Raise it with every
+# change here that changes one of them, by however little: audio caches then
+# make their clips anew. `test_samples_are_those_of_the_version` notices.
+VERSION = 1
 MIN_LENGTH_S = 0.1  # shorter clips have too few frames to explain
 _BLOCK = 1 << 20  # values decoded at a time
 _LONGEST = 1 << 29  # samples held at once; a small file can hold more silence

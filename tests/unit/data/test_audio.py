@@ -9,6 +9,7 @@ import soundfile as sf
 import torch
 
 from lmac_sb.data.audio import (
+    VERSION,
     Preprocessor,
     decode_audio,
     fit_length,
@@ -257,6 +258,108 @@ def test_bad_values():
     wav[5] = float("nan")
     with pytest.raises(LMACError, match="NaN"):
         Preprocessor(RATE).process(wav, RATE)
+
+
+def fixed_clip(path):
+    """A clip of two channels that is the same everywhere."""
+    # Whole numbers, so that no library's sine plays a part.
+    n = np.arange(6000)
+    left = (n * n % 4001 - 2000) * (1 + n // 1000)
+    right = (n * 37 % 1009 - 504) * 5
+    wav = np.stack([left, right], axis=1).astype(np.int16)
+    return write(path, wav, 44100, subtype="PCM_16")
+
+
+def traits(out):
+    """Eight of its samples, and the mean magnitude of each of eight parts."""
+    means = [part.abs().mean().item() for part in out.tensor_split(8)]
+    return [*out[:: -(-len(out) // 8)].tolist(), *means]
+
+
+# What version 1 makes of the clip above, by rate and length: the number of
+# samples, the gain, and the traits.
+PINNED_VERSION = 1
+PINNED = {
+    (16000, None): (
+        2177,
+        5.3485336,
+        [
+            -0.2468547,
+            0.0468078,
+            -0.1201897,
+            -0.2105832,
+            0.1990644,
+            -0.3184541,
+            -0.1028906,
+            0.0626536,
+            0.1056694,
+            0.1013324,
+            0.1778739,
+            0.1329744,
+            0.1616668,
+            0.3196292,
+            0.1927291,
+            0.2867309,
+        ],
+    ),
+    (44100, 0.1): (
+        4410,
+        5.2576013,
+        [
+            -0.3626153,
+            -0.2143602,
+            0.0757321,
+            0.0354593,
+            0.2004011,
+            0.2908945,
+            0.1738468,
+            0.3237064,
+            0.1248467,
+            0.1322554,
+            0.1806580,
+            0.2130024,
+            0.2516855,
+            0.2994835,
+            0.3322306,
+            0.4254606,
+        ],
+    ),
+    (48000, 0.2): (
+        9600,
+        4.1956180,
+        [
+            -0.2878962,
+            -0.2362453,
+            -0.1157220,
+            -0.5809051,
+            0.4576067,
+            -0.0883076,
+            0.0000000,
+            0.0000000,
+            0.0988398,
+            0.1529890,
+            0.2029190,
+            0.2910543,
+            0.3269201,
+            0.1703610,
+            0.0000000,
+            0.0000000,
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PINNED.keys(), ids=str)
+def test_samples_are_those_of_the_version(tmp_path, case):
+    """Whoever changes them has to say so, or old caches are still read."""
+    out, gain = Preprocessor(*case)(fixed_clip(tmp_path / "x.wav"))
+    n_samples, pinned_gain, pinned = PINNED[case]
+    assert (len(out), gain, traits(out)) == (
+        n_samples,
+        pytest.approx(pinned_gain, rel=1e-6),
+        pytest.approx(pinned, abs=2e-6),
+    ), "other samples: raise VERSION in lmac_sb/data/audio.py, and pin them"
+    assert VERSION == PINNED_VERSION, "pin what the new version makes"
 
 
 def test_pickle():
