@@ -146,7 +146,7 @@ def measure(folder, clips, runs):
             datasets, runs
         ).items()
     ]
-    size = sum(file.stat().st_size for file in (folder / "cache").glob("*/*"))
+    size = sum(file.stat().st_size for file in (folder / "cache").glob("*/*/*"))
     return rows, {
         "clips": len(clips),
         "training step of the small classifier, clips/s": training,

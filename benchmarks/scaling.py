@@ -125,7 +125,7 @@ def fill_cache(folder):
     cache = AudioCache(folder / "cache", Preprocessor(RATE))
     for _ in open_corpus(folder, cache):
         pass
-    return sum(path.stat().st_size for path in folder.glob("cache/*/*"))
+    return sum(path.stat().st_size for path in folder.glob("cache/*/*/*"))
 
 
 def write_corpus(folder, n_clips):

@@ -22,6 +22,7 @@ examples:
   lmac explain *.wav --model results/bundle --out explained
   lmac report explained
   lmac export results/lmac/1234 results/bundle
+  lmac cache /fast/disk/cache --prune
   lmac doctor
 """
 
@@ -75,6 +76,7 @@ def _parser():
     _add_explain(commands)
     _add_report(commands)
     _add_export(commands)
+    _add_cache(commands)
     _add_doctor(commands)
     return parser
 
@@ -175,6 +177,27 @@ def _add_export(commands):
         help="upload it to the Hugging Face hub as name/repository",
     )
     parser.set_defaults(run=_export)
+
+
+def _add_cache(commands):
+    """Add the command `lmac cache`."""
+    parser = commands.add_parser(
+        "cache",
+        help="say what is in an audio cache, tidy it up",
+        description="Count the clips in the folder of an audio cache by the "
+        "version of the preprocessing and of its libraries.",
+    )
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="what was given as audio_cache"
+    )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="delete clips of other versions, which this installation does "
+        "not read, and what killed processes left unfinished an hour ago or "
+        "earlier",
+    )
+    parser.set_defaults(run=_cache)
 
 
 def _add_doctor(commands):
@@ -317,6 +340,29 @@ def _export(options):
     if options.push:
         print(f"pushed: {push(folder, options.push)}")
     return 0
+
+
+def _cache(options):
+    """Say what is in an audio cache, and what was deleted."""
+    from lmac_sb.data.cache import cache_version, count_cache, prune_cache
+
+    deleted = prune_cache(options.folder) if options.prune else {}
+    found = count_cache(options.folder)
+    used = cache_version()
+    print(_amount(f"{used} (in use here)", *found.pop(used, (0, 0))))
+    for version in sorted(found):
+        print(_amount(version, *found[version]))
+    for version in sorted(deleted):
+        print(f"deleted: {_amount(version, *deleted[version])}")
+    if options.prune and not deleted:
+        print("nothing to delete")
+    return 0
+
+
+def _amount(version, n_clips, n_bytes):
+    """Clips and bytes of a version, for a person."""
+    noun = "clip" if n_clips == 1 else "clips"
+    return f"{version}: {n_clips} {noun}, {n_bytes / 1e6:.1f} MB"
 
 
 def _doctor(options):

@@ -326,13 +326,14 @@ def check_audio(folder, content):
     path = folder / "x.wav"
     path.write_bytes(content)
     decoded = taken(decode_audio, path)
-    wav = taken(Preprocessor(16000), path)
-    if wav is None:
+    found = taken(Preprocessor(16000), path)
+    if found is None:
         return
+    wav, gain = found
     if not torch.isfinite(decoded[0]).all() or decoded[1] < 1:
         raise RuntimeError(f"{decoded[0]} at {decoded[1]} Hz")
-    if not torch.isfinite(wav).all() or wav.abs().max() > 1.0001:
-        raise RuntimeError(f"{wav} of {content[:100]}")
+    if not torch.isfinite(wav / gain).all() or wav.abs().max() > 1.0001:
+        raise RuntimeError(f"{wav} at gain {gain} of {content[:100]}")
 
 
 def check_bundle(folder, content):

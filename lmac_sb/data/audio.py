@@ -18,6 +18,7 @@ from lmac_sb.utils.errors import LMACError
 
 __all__ = [
     "MIN_LENGTH_S",
+    "VERSION",
     "Preprocessor",
     "decode_audio",
     "decode_blocks",
@@ -28,6 +29,10 @@ __all__ = [
     "resample",
 ]
 
+# Of the samples and gains that a `Preprocessor` makes. Raise it with every
+# change here that changes one of them, by however little: audio caches then
+# make their clips anew. `test_samples_are_those_of_the_version` notices.
+VERSION = 1
 MIN_LENGTH_S = 0.1  # shorter clips have too few frames to explain
 _BLOCK = 1 << 20  # values decoded at a time
 _LONGEST = 1 << 29  # samples held at once; a small file can hold more silence
@@ -214,31 +219,34 @@ def resample(wav, found_rate, sample_rate, name="signal"):
 
 
 def normalize_peak(wav, eps=1e-8):
-    """Scale signals to a largest absolute value of one.
+    """Scale a signal to a largest absolute value of one.
 
     The absolute value matters: a signal and its inverse get the same level.
 
     Arguments
     ---------
     wav : torch.Tensor
-        Signals, [..., samples].
+        Signal, [samples].
     eps : float
         The least peak to divide by, so that silence stays silence.
 
     Returns
     -------
-    torch.Tensor
-        The scaled signals, [..., samples].
+    wav : torch.Tensor
+        The scaled signal, [samples].
+    gain : float
+        What it was multiplied by; 1 for silence, which has no level.
 
     Example
     -------
     >>> normalize_peak(torch.tensor([0.25, -0.5]))
-    tensor([ 0.5000, -1.0000])
+    (tensor([ 0.5000, -1.0000]), 2.0)
     >>> normalize_peak(torch.zeros(2))
-    tensor([0., 0.])
+    (tensor([0., 0.]), 1.0)
     """
-    peak = wav.abs().amax(dim=-1, keepdim=True)
-    return wav / peak.clamp_min(eps)
+    peak = wav.abs().max()
+    gain = 1 / max(peak.item(), eps) if peak > 0 else 1.0
+    return wav / peak.clamp_min(eps), gain
 
 
 def fit_length(wav, n_samples):
@@ -292,8 +300,9 @@ class Preprocessor:
     >>> preprocess = Preprocessor(16000, signal_length_s=0.5)
     >>> preprocess.n_samples
     8000
-    >>> preprocess.process(torch.randn(2, 44100), 44100).shape
-    torch.Size([8000])
+    >>> wav, gain = preprocess.process(torch.full((2, 16000), 0.25), 16000)
+    >>> wav.shape, gain
+    (torch.Size([8000]), 4.0)
     """
 
     SAFE_IN_YAML = True  # of a model folder of unknown origin
@@ -327,8 +336,11 @@ class Preprocessor:
 
         Returns
         -------
-        torch.Tensor
+        wav : torch.Tensor
             The signal, float32, [samples].
+        gain : float
+            What the samples were multiplied by: `wav / gain` is at the
+            file's own level. It is 1 for silence, which has no level.
         """
         wav, found_rate = decode_audio(path)
         return self._finish(wav, found_rate, os.fspath(path))
@@ -345,8 +357,10 @@ class Preprocessor:
 
         Returns
         -------
-        torch.Tensor
+        wav : torch.Tensor
             The signal, float32, [samples].
+        gain : float
+            As of a file.
         """
         if wav.dim() not in (1, 2) or wav.numel() == 0:
             raise LMACError(
@@ -361,7 +375,7 @@ class Preprocessor:
         return self._finish(wav, _check_rate(sample_rate), "signal")
 
     def _finish(self, wav, found_rate, name):
-        """The steps after decoding; `name` is for the message."""
+        """The steps after decoding, and the gain; `name` is for messages."""
         seconds = len(wav) / found_rate
         if seconds < MIN_LENGTH_S:
             raise LMACError(

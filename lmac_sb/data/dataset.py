@@ -68,14 +68,16 @@ def make_dataset(
     Each item holds ``sig``, what the classifier hears; ``clean``, the clip
     within it, at the gain that it has there (equal to ``sig`` without noise);
     and if asked for and known, as on scenes, ``event``, the labelled event
-    within it. With a `MultilabelEncoder`, labels and events are by class.
+    within it. With a `MultilabelEncoder`, labels and events are by class. An
+    output that has to be asked for is ``gain``, what the file's samples were
+    multiplied by to become ``clean``.
 
     Arguments
     ---------
     manifest : str or Path
         JSON written by the data preparation.
     preprocess : Preprocessor or AudioCache
-        From a file to a waveform.
+        From a file to a waveform and its gain.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
         Names of the classes to indices.
     noise : lmac_sb.data.noise.NoiseMixer
@@ -102,37 +104,36 @@ def make_dataset(
     """
 
     @takes("wav", "id")
-    @provides("sig", "clean")
+    @provides("sig", "clean", "gain")
     def audio_pipeline(wav, clip_id):
-        """Waveform, and what it was before it was mixed with noise."""
+        """Waveform, the clip within it, and the gain that this has there."""
         now = None if epoch is None else epoch()
-        clean = preprocess(wav)
+        clean, gain = preprocess(wav)
         if shift_seed is not None:
             # Its own generator, so that neither order nor worker matters.
             rng = random.Random(f"{shift_seed} {clip_id} {now}")
             clean = clean.roll(rng.randrange(len(clean)))
         sig = clean
         if noise is not None:
-            sig, clean = noise(clean, clip_id, epoch=now)
+            sig, clean, mixed = noise(clean, clip_id, epoch=now)
+            gain *= mixed
         yield sig
         yield clean
+        yield gain
 
     multilabel = isinstance(label_encoder, MultilabelEncoder)
 
-    @takes("wav", "stem", "clean", "class_string")
+    @takes("stem", "clean", "gain", "class_string")
     @provides("event")
-    def event_pipeline(wav, stem, clean, class_string):
-        """The event at the gain that it has in the waveform."""
-        # The event at the gain that the clip has in the signal: that gain is
-        # what the preprocessing and the mixing made of the clip's peak.
+    def event_pipeline(stem, clean, gain, class_string):
+        """The event at the gain that the clip has in the waveform."""
         rate, n_samples = preprocess.sample_rate, len(clean)
-        raw = fit_length(read_audio(wav, rate), n_samples)
         if multilabel:
             stems = _read_stems(stem, rate, n_samples, class_string)
             event = label_encoder.by_class(stems, class_string)
         else:
             event = fit_length(read_audio(stem, rate), n_samples)
-        return event * (clean.abs().max() / raw.abs().max().clamp(min=1e-8))
+        return event * gain
 
     @takes("class_string")
     @provides("class_string_encoded")

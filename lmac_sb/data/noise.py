@@ -56,7 +56,7 @@ class NoiseMixer:
     >>> noise = np.random.default_rng(0).normal(0, 0.1, 16000)
     >>> sf.write(os.path.join(folder.name, "tr", "n.wav"), noise, 8000)
     >>> mixer = NoiseMixer(folder.name, "tr", 8000, snr_db=6.0)
-    >>> mixture, clean = mixer(torch.randn(8000), "clip-1", epoch=3)
+    >>> mixture, clean, gain = mixer(torch.randn(8000), "clip-1", epoch=3)
     >>> mixture.shape, clean.shape
     (torch.Size([8000]), torch.Size([8000]))
     >>> round(mixture.abs().max().item(), 4)
@@ -103,6 +103,8 @@ class NoiseMixer:
             Clip and noise with a common peak of one, [samples].
         clean : torch.Tensor
             The clip at the gain that it has in the mixture, [samples].
+        gain : float
+            What the clip was multiplied by: `clean` is `gain * wav`.
 
         Raises
         ------
@@ -116,14 +118,14 @@ class NoiseMixer:
             )
         power = wav.double().square().mean()
         if power == 0:  # no gain gives silence the wanted ratio
-            return wav, wav.clone()
+            return wav, wav.clone(), 1.0
         noise = self._draw(len(wav), clip_id, epoch).to(wav)
         wanted = power / 10 ** (self.snr_db / 10)
         gain = (wanted / noise.double().square().mean()).sqrt()
         mixture = wav + gain.to(wav) * noise
         peak = mixture.abs().max().clamp_min(1e-8)
         # One gain for both: the target is what is inside of the mixture.
-        return mixture / peak, wav / peak
+        return mixture / peak, wav / peak, 1 / peak.item()
 
     def _draw(self, n_samples, clip_id, epoch):
         """The excerpt for a clip, [n_samples], never silent."""

@@ -70,7 +70,7 @@ _SPEC = re.compile(r"(?P<kind>.+) (?:(?P<snr>[-+]?\d+(\.\d*)?) ?db|paper)")
 
 
 class _Setting:
-    """Turns a clip into a mixture, and gives the clip's part of it."""
+    """Turns a clip into a mixture, in which the clip has a gain."""
 
     def __call__(self, wav, clip_id):
         """Mix one clip.
@@ -89,6 +89,8 @@ class _Setting:
             stays as it is, since no gain gives it the requested ratio.
         clean : torch.Tensor
             The clip with its gain in the mixture, [samples].
+        gain : float
+            What the clip was multiplied by: `clean` is `gain * wav`.
 
         Raises
         ------
@@ -103,7 +105,7 @@ class _Setting:
         if not torch.isfinite(wav).all():
             raise LMACError(f"clip {clip_id}: holds NaN or infinite values")
         if not wav.any():
-            return wav.clone(), wav.clone()
+            return wav.clone(), wav.clone(), 1.0
         with _one_thread():
             return self._mix(wav, str(clip_id))
 
@@ -113,16 +115,16 @@ class Clean(_Setting):
 
     Example
     -------
-    >>> mixture, clean = Clean()(torch.tensor([0.5, -1.0]), "clip-1")
-    >>> mixture, clean
-    (tensor([ 0.5000, -1.0000]), tensor([ 0.5000, -1.0000]))
+    >>> mixture, clean, gain = Clean()(torch.tensor([0.5, -1.0]), "clip-1")
+    >>> mixture, clean, gain
+    (tensor([ 0.5000, -1.0000]), tensor([ 0.5000, -1.0000]), 1.0)
     """
 
     name = "clean"
 
     def _mix(self, wav, clip_id):
         """The clip as both mixture and clean part."""
-        return wav.clone(), wav.clone()
+        return wav.clone(), wav.clone(), 1.0
 
 
 class Noise(_Setting):
@@ -156,7 +158,7 @@ class Noise(_Setting):
     >>> noise = np.random.default_rng(0).normal(0, 0.1, 16000)
     >>> sf.write(folder / "tt" / "n.wav", noise, 8000)
     >>> setting = Noise(folder, "tt", 8000, snr_db=10)
-    >>> mixture, clean = setting(torch.randn(8000), "clip-1")
+    >>> mixture, clean, _ = setting(torch.randn(8000), "clip-1")
     >>> setting.name, mixture.shape
     ('noise 10 dB', torch.Size([8000]))
     """
@@ -205,7 +207,7 @@ class _Contamination(_Setting):
         wanted = _power(wav) / 10 ** (self.snr_db / 10)
         mixture = wav + math.sqrt(wanted / _power(sound)) * sound
         peak = mixture.abs().max().clamp_min(1e-8)
-        return mixture / peak, wav / peak
+        return mixture / peak, wav / peak, 1 / peak.item()
 
 
 class WhiteNoise(_Contamination):
@@ -227,7 +229,7 @@ class WhiteNoise(_Contamination):
 
     Example
     -------
-    >>> mixture, clean = WhiteNoise(snr_db=0)(torch.ones(8000), "clip-1")
+    >>> mixture, clean, _ = WhiteNoise(snr_db=0)(torch.ones(8000), "clip-1")
     >>> round((clean.norm() / (mixture - clean).norm()).item(), 4)
     1.0
     >>> WhiteNoise(paper=True).name
@@ -274,7 +276,7 @@ class Speech(_Contamination):
     >>> sound = np.random.default_rng(0).normal(0, 0.1, 4000)
     >>> sf.write(folder / "s.wav", sound, 8000)
     >>> setting = Speech(folder, 8000, paper=True)
-    >>> mixture, clean = setting(torch.randn(8000), "clip-1")
+    >>> mixture, clean, _ = setting(torch.randn(8000), "clip-1")
     >>> round((clean.norm() / (mixture - clean).norm()).item(), 4)
     4.0
     """
@@ -345,7 +347,7 @@ class Mixture(_Contamination):
     >>> setting = Mixture(entries, 8000, snr_db=-5)
     >>> setting.name, setting.candidates("cat")
     ('mixture -5 dB', ['dog'])
-    >>> mixture, clean = setting(torch.randn(8000), "cat")
+    >>> mixture, clean, _ = setting(torch.randn(8000), "cat")
     >>> Mixture(entries, 8000, classes="same", snr_db=0)
     Traceback (most recent call last):
     ...
@@ -541,7 +543,7 @@ def make_settings(specs, entries, sample_rate, seed=0, folders=None, part="tt"):
     -------
     list
         The settings in order. Each has a `name`, which labels its table row,
-        and is called as `mixture, clean = setting(wav, clip_id)`.
+        and is called as `mixture, clean, gain = setting(wav, clip_id)`.
 
     Raises
     ------

@@ -26,7 +26,7 @@ class Judge:
     Example
     -------
     >>> from lmac_sb.methods.registry import make_case
-    >>> case = make_case(explainer, wavs, wavs, [{}, {}])
+    >>> case = make_case(explainer, wavs, [1.0, 1.0], [{}, {}])
     >>> everything = torch.ones_like(case.analysis.magnitude)
     >>> columns = Judge(explainer)(case, everything, ["a", "b"])
     >>> columns["Fid-In"], columns["area"]

@@ -168,8 +168,9 @@ class Grid:
         """Rows of some clips of one length in one setting, and the times."""
         ids = [item["id"] for item in items]
         mixed = [setting(item["sig"], item["id"]) for item in items]
-        wavs, clean = (torch.stack(x).to(self.device) for x in zip(*mixed))
-        case = make_case(self.explainer, wavs, clean, items)
+        *sounds, gains = zip(*mixed)
+        wavs, clean = (torch.stack(x).to(self.device) for x in sounds)
+        case = make_case(self.explainer, wavs, gains, items)
         frames = self._frames(ids, case.analysis.magnitude.shape[1])
         texts = self._texts(items, setting, case)
         more = {

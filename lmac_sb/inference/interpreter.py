@@ -374,10 +374,12 @@ class LMACInterpreter(Pretrained):
     def _explain_short(self, clips, targets, how):
         """Explain clips of at most a window; one explanation a clip."""
         shortest = round(MIN_LENGTH_S * self.sample_rate)
-        ready = []
+        ready, gains = [], []
         for clip in clips:
             clip = fit_length(clip, max(len(clip), shortest))
-            ready.append(self.preprocess.process(clip, self.sample_rate))
+            wav, gain = self.preprocess.process(clip, self.sample_rate)
+            ready.append(wav)
+            gains.append(gain)
         wavs = pad_sequence(ready, batch_first=True)
         lengths = torch.tensor([len(wav) for wav in ready]) / wavs.shape[1]
         if targets is not None:
@@ -386,8 +388,7 @@ class LMACInterpreter(Pretrained):
             wavs.to(self.device), lengths.to(self.device), targets, **how
         )
         # Back to the input's level, which preprocessing has taken away.
-        gains = torch.stack([clip.abs().amax() for clip in clips])
-        found = found.cpu().scale(gains)
+        found = found.cpu().scale(1 / torch.tensor(gains))
         n_frames = self.explainer.features.n_frames
         return [
             found[i].fit(len(clip), n_frames(len(clip)))

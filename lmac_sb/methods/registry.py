@@ -139,7 +139,7 @@ def passes(method):
     return method.start + (4 * method.steps + 2 if method.steps else 0)
 
 
-def make_case(explainer, wavs, clean, items):
+def make_case(explainer, wavs, gains, items):
     """What methods are asked about some clips: why the decision?
 
     Arguments
@@ -148,8 +148,8 @@ def make_case(explainer, wavs, clean, items):
         Of the explained classifier.
     wavs : torch.Tensor
         What it hears, [batch, samples].
-    clean : torch.Tensor
-        The clips within that, at their levels, [batch, samples].
+    gains : list of float
+        What the clips were multiplied by to be a part of that.
     items : list of dict
         The clips, from `lmac_sb.data.dataset.make_dataset`.
 
@@ -161,7 +161,7 @@ def make_case(explainer, wavs, clean, items):
     Example
     -------
     >>> items = [{"sig": wav, "event": wav / 2} for wav in wavs]
-    >>> case = make_case(explainer, wavs, wavs, items)
+    >>> case = make_case(explainer, wavs, [1.0] * len(wavs), items)
     >>> case.event.shape == case.analysis.magnitude.shape
     True
     """
@@ -170,9 +170,7 @@ def make_case(explainer, wavs, clean, items):
     if all("event" in item for item in items):
         # The event at the gain that the clip has in the mixture.
         stems = [
-            item["event"].to(part)
-            * (part.abs().max() / item["sig"].abs().max().clamp(min=1e-8))
-            for item, part in zip(items, clean)
+            item["event"].to(wavs) * gain for item, gain in zip(items, gains)
         ]
         stft = explainer.features.stft(torch.stack(stems))
         event = ideal_mask(stft, analysis.stft)

@@ -125,10 +125,8 @@ def make_trial(explainer, methods, setting, item, classes, device="cpu"):
     LMACError
         If a method fails, since a listening test needs every sound.
     """
-    wav, clean = setting(item["sig"], item["id"])
-    case = make_case(
-        explainer, wav[None].to(device), clean[None].to(device), [item]
-    )
+    wav, _, gain = setting(item["sig"], item["id"])
+    case = make_case(explainer, wav[None].to(device), [gain], [item])
     sounds, area = {}, None
     for name, (method, at_area) in methods.items():
         try:

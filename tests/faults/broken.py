@@ -130,11 +130,11 @@ def poison(pattern, first=1):
     original, calls = Preprocessor.__call__, []
 
     def poisoned(self, path):
-        wav = original(self, path)
+        wav, gain = original(self, path)
         calls.append(path)
         if len(calls) >= int(first) and re.search(pattern, Path(path).stem):
             wav = wav * math.nan
-        return wav
+        return wav, gain
 
     Preprocessor.__call__ = poisoned
 

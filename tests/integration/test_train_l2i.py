@@ -162,7 +162,8 @@ def test_exported_folder_explains_any_class(l2i_run, scenes, tmp_path):
     decoder = interpreter.explainer.decoder
     assert torch.equal(decoder.dictionary.W, saved_dictionary(l2i_run))
     assert not interpreter.explainer.classifier.evidence
-    wav = interpreter.preprocess(str(next((scenes / "audio").glob("5-*"))))
+    path = next((scenes / "audio").glob("5-*"))
+    wav, _ = interpreter.preprocess(path)
     masks = []
     for c in range(10):
         target = torch.tensor([c])

@@ -99,7 +99,7 @@ def test_one_row_for_each_class_that_is_decided(
     names = sorted(CLASSES)
     expected = set()
     for clip, entry in manifest.items():
-        wav = hparams["preprocess"](entry["wav"])
+        wav, _ = hparams["preprocess"](entry["wav"])
         logits = hparams["explainer"].analyze(wav[None]).logits[0]
         for c in (logits.sigmoid() >= 0.5).nonzero()[:, 0].tolist():
             expected.add((f"{clip}-{c}", entry["class_string"], names[c]))

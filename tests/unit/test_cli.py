@@ -2,6 +2,7 @@
 
 import configparser
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import soundfile as sf
 
 from lmac_sb import cli
 from lmac_sb.cli import main
+from lmac_sb.data import audio
+from lmac_sb.data.cache import AudioCache
 from lmac_sb.utils.checksums import write_sums
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -359,13 +362,45 @@ def test_doctor(capsys, monkeypatch):
     assert "all checks passed" not in out
 
 
+def test_cache(tmp_path, capsys, monkeypatch):
+    """It says what there is, then what was deleted."""
+    path = write(tmp_path / "x.wav", np.linspace(-0.5, 0.5, RATE))
+    for version in (1001, 1002):
+        monkeypatch.setattr(audio, "VERSION", version)
+        AudioCache(tmp_path / "cache", audio.Preprocessor(RATE))(path)
+    assert run("cache", tmp_path / "cache") == 0
+    current, other = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"v1002-.* \(in use here\): 1 clip, 0.0 MB", current)
+    assert re.fullmatch(r"v1001-.*: 1 clip, 0.0 MB", other)
+    assert run("cache", tmp_path / "cache", "--prune") == 0
+    found, *deleted = capsys.readouterr().out.splitlines()
+    assert found == current
+    assert deleted == [f"deleted: {other}"]
+    assert run("cache", tmp_path / "cache", "--prune") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        current,
+        "nothing to delete",
+    ]
+
+
+def test_cache_that_is_none(tmp_path, capsys):
+    write(tmp_path / "x.wav", np.zeros(RATE))
+    for more in ([], ["--prune"]):
+        assert run("cache", tmp_path, *more) == 1
+        assert "is no audio cache" in capsys.readouterr().err
+    (tmp_path / "parts").mkdir()
+    assert run("cache", tmp_path, "--prune") == 1
+    assert "holds 'x.wav', expected" in capsys.readouterr().err
+    assert (tmp_path / "x.wav").exists()
+
+
 @pytest.mark.parametrize("command", [[], ["explain"], ["report"], ["export"]])
 def test_help(command, capsys):
     assert run(*command, "--help") == 0
     out = capsys.readouterr().out
     assert "usage: lmac" in out
     if not command:
-        for name in ("explain", "report", "export", "doctor"):
+        for name in ("explain", "report", "export", "cache", "doctor"):
             assert f"lmac {name}" in out
     if command == ["explain"]:
         for option in (

@@ -9,6 +9,7 @@ import soundfile as sf
 import torch
 
 from lmac_sb.data.audio import (
+    VERSION,
     Preprocessor,
     decode_audio,
     fit_length,
@@ -137,21 +138,40 @@ def test_not_finite(tmp_path, value):
 
 
 def test_peak_is_the_absolute_one():
-    """The peak is absolute: inverting the input only flips the sign."""
-    wav = torch.tensor([[0.1, -0.4, 0.2], [0.5, 0.25, -0.1]])
-    out = normalize_peak(wav)
-    assert torch.allclose(
-        out, torch.tensor([[0.25, -1.0, 0.5], [1.0, 0.5, -0.2]])
-    )
-    assert torch.equal(normalize_peak(-wav), -out)
+    """A negative peak counts, inversion only flips the sign."""
+    wav = torch.tensor([0.1, -0.4, 0.2])
+    out, gain = normalize_peak(wav)
+    assert torch.allclose(out, torch.tensor([0.25, -1.0, 0.5]))
+    assert gain == pytest.approx(2.5)
+    inverse, same_gain = normalize_peak(-wav)
+    assert torch.equal(inverse, -out)
+    assert same_gain == gain
 
 
 def test_silence_stays_silence():
-    """Silence gives no NaN, even next to a loud clip in the batch."""
-    wav = torch.stack([torch.zeros(8), torch.full((8,), 0.5)])
-    assert torch.equal(
-        normalize_peak(wav), torch.stack([torch.zeros(8), torch.ones(8)])
-    )
+    """No NaN from silence, which keeps its level."""
+    out, gain = normalize_peak(torch.zeros(8))
+    assert torch.equal(out, torch.zeros(8))
+    assert gain == 1
+
+
+@pytest.mark.parametrize("peak", [1e-30, 1e-9, 1e-8, 1e-3, 0.7, 1.0, 100.0])
+@pytest.mark.parametrize("length_s", [None, 0.25, 2.0])
+def test_gain_leads_back_to_the_files_level(tmp_path, peak, length_s):
+    """However quiet the file is, at any rate and length."""
+    for rate in (8000, RATE):
+        wav = peak * tone(1.0, rate)
+        wav[7] = -peak
+        path = write(tmp_path / "x.wav", wav, rate, subtype="FLOAT")
+        n_samples = round((length_s or 1.0) * RATE)
+        expected = fit_length(read_audio(path, RATE), n_samples)
+        for out, gain in (
+            Preprocessor(RATE, length_s)(path),
+            Preprocessor(RATE, length_s).process(torch.tensor(wav), rate),
+        ):
+            assert isinstance(gain, float)
+            error = (out / gain - expected).abs().max()
+            assert error <= 1e-6 * expected.abs().max()
 
 
 def test_fit_length_over_the_last_axis():
@@ -170,8 +190,9 @@ def test_file_and_memory_agree(tmp_path, length_s):
     wav = 0.3 * np.random.default_rng(0).uniform(-1, 1, (22050, 2))
     path = write(tmp_path / "x.wav", wav, 44100, subtype="FLOAT")
     preprocess = Preprocessor(RATE, length_s)
-    from_file = preprocess(path)
-    in_memory = preprocess.process(torch.from_numpy(wav.T), 44100)
+    from_file, file_gain = preprocess(path)
+    in_memory, gain = preprocess.process(torch.from_numpy(wav.T), 44100)
+    assert file_gain == pytest.approx(gain, rel=1e-6)
     assert torch.allclose(from_file, in_memory, atol=1e-6)
     n_samples = RATE // 2 if length_s is None else round(length_s * RATE)
     assert from_file.shape == (n_samples,)
@@ -184,25 +205,25 @@ def test_level_does_not_matter(tmp_path):
     wav = torch.from_numpy(tone(0.3)).float()
     preprocess = Preprocessor(RATE)
     for gain in (0.5, 2.0, -0.25):
-        out = preprocess.process(gain * wav, RATE)
-        wanted = np.sign(gain) * preprocess.process(wav, RATE)
-        assert torch.allclose(out, wanted, atol=1e-6)
+        out, _ = preprocess.process(gain * wav, RATE)
+        wanted, _ = preprocess.process(wav, RATE)
+        assert torch.allclose(out, np.sign(gain) * wanted, atol=1e-6)
 
 
 def test_peak_is_taken_after_the_cut():
     """A peak outside of the kept part does not set the level."""
     wav = torch.full((RATE,), 0.25)
     wav[-1] = -1.0
-    assert torch.equal(
-        Preprocessor(RATE, 0.5).process(wav, RATE), torch.ones(RATE // 2)
-    )
+    out, gain = Preprocessor(RATE, 0.5).process(wav, RATE)
+    assert torch.equal(out, torch.ones(RATE // 2))
+    assert gain == 4
 
 
 def test_shortest_clip(tmp_path):
     """A tenth of a second passes, less is named with its length."""
     preprocess = Preprocessor(RATE)
     path = write(tmp_path / "x.wav", tone(0.1, 44100), 44100)
-    assert preprocess(path).shape == (1600,)
+    assert preprocess(path)[0].shape == (1600,)
     path = write(tmp_path / "y.wav", tone(0.09, 44100), 44100)
     with pytest.raises(LMACError, match="y.wav: 0.0900 s long"):
         preprocess(path)
@@ -239,12 +260,117 @@ def test_bad_values():
         Preprocessor(RATE).process(wav, RATE)
 
 
+def fixed_clip(path):
+    """A clip of two channels that is the same everywhere."""
+    # Whole numbers, so that no library's sine plays a part.
+    n = np.arange(6000)
+    left = (n * n % 4001 - 2000) * (1 + n // 1000)
+    right = (n * 37 % 1009 - 504) * 5
+    wav = np.stack([left, right], axis=1).astype(np.int16)
+    return write(path, wav, 44100, subtype="PCM_16")
+
+
+def traits(out):
+    """Eight of its samples, and the mean magnitude of each of eight parts."""
+    means = [part.abs().mean().item() for part in out.tensor_split(8)]
+    return [*out[:: -(-len(out) // 8)].tolist(), *means]
+
+
+# What version 1 makes of the clip above, by rate and length: the number of
+# samples, the gain, and the traits.
+PINNED_VERSION = 1
+PINNED = {
+    (16000, None): (
+        2177,
+        5.3485336,
+        [
+            -0.2468547,
+            0.0468078,
+            -0.1201897,
+            -0.2105832,
+            0.1990644,
+            -0.3184541,
+            -0.1028906,
+            0.0626536,
+            0.1056694,
+            0.1013324,
+            0.1778739,
+            0.1329744,
+            0.1616668,
+            0.3196292,
+            0.1927291,
+            0.2867309,
+        ],
+    ),
+    (44100, 0.1): (
+        4410,
+        5.2576013,
+        [
+            -0.3626153,
+            -0.2143602,
+            0.0757321,
+            0.0354593,
+            0.2004011,
+            0.2908945,
+            0.1738468,
+            0.3237064,
+            0.1248467,
+            0.1322554,
+            0.1806580,
+            0.2130024,
+            0.2516855,
+            0.2994835,
+            0.3322306,
+            0.4254606,
+        ],
+    ),
+    (48000, 0.2): (
+        9600,
+        4.1956180,
+        [
+            -0.2878962,
+            -0.2362453,
+            -0.1157220,
+            -0.5809051,
+            0.4576067,
+            -0.0883076,
+            0.0000000,
+            0.0000000,
+            0.0988398,
+            0.1529890,
+            0.2029190,
+            0.2910543,
+            0.3269201,
+            0.1703610,
+            0.0000000,
+            0.0000000,
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PINNED.keys(), ids=str)
+def test_samples_are_those_of_the_version(tmp_path, case):
+    """Whoever changes them has to say so, or old caches are still read."""
+    out, gain = Preprocessor(*case)(fixed_clip(tmp_path / "x.wav"))
+    n_samples, pinned_gain, pinned = PINNED[case]
+    assert (len(out), gain, traits(out)) == (
+        n_samples,
+        pytest.approx(pinned_gain, rel=1e-6),
+        pytest.approx(pinned, abs=2e-6),
+    ), "other samples: raise VERSION in lmac_sb/data/audio.py, and pin them"
+    assert VERSION == PINNED_VERSION, "pin what the new version makes"
+
+
 def test_pickle():
     """Workers of a data loader get the same object."""
     wav = torch.rand(44100)
     preprocess = Preprocessor(RATE, 0.5)
     copy = pickle.loads(pickle.dumps(preprocess))
-    assert torch.equal(copy.process(wav, 44100), preprocess.process(wav, 44100))
+    out, gain = copy.process(wav, 44100)
+    expected, expected_gain = preprocess.process(wav, 44100)
+    assert torch.equal(out, expected)
+    assert gain == expected_gain
 
 
 def test_resample_keeps_leading_axes():
@@ -260,7 +386,7 @@ def test_real_clips(real_data):
     folder = real_data / "esc10" / "audio"
     preprocess = Preprocessor(RATE)
     for name in sorted(os.listdir(folder))[::40]:
-        wav = preprocess(folder / name)
+        wav, _ = preprocess(folder / name)
         info = sf.info(str(folder / name))
         assert abs(len(wav) - info.frames * RATE / info.samplerate) <= 1
         assert wav.abs().max() == 1

@@ -16,7 +16,12 @@ from speechbrain.utils.epoch_loop import EpochCounter
 
 from lmac_sb.data import audio, cache
 from lmac_sb.data.audio import Preprocessor
-from lmac_sb.data.cache import AudioCache
+from lmac_sb.data.cache import (
+    AudioCache,
+    cache_version,
+    count_cache,
+    prune_cache,
+)
 from lmac_sb.training.experiment import Sounds, make_datasets
 from lmac_sb.utils.errors import LMACError
 
@@ -48,6 +53,11 @@ def clips(tmp_path):
     return paths
 
 
+def same(found, expected):
+    """Whether samples and gain are equal to the last bit."""
+    return torch.equal(found[0], expected[0]) and found[1] == expected[1]
+
+
 def files_of(folder):
     """Files of the cache, those being written included."""
     return sorted(path for path in folder.rglob("*") if path.is_file())
@@ -67,8 +77,8 @@ def test_same_samples_decoded_once(clips, tmp_path, seconds):
         for _ in range(2):
             for path, wav in zip(clips, expected):
                 found = kept(path)
-                assert found.dtype == torch.float32
-                assert torch.equal(found, wav)
+                assert found[0].dtype == torch.float32
+                assert same(found, wav)
     assert preprocess.n_calls == len(clips)
     assert len(files_of(tmp_path / "cache")) == len(clips)
 
@@ -83,8 +93,8 @@ def test_changed_content_is_decoded(clips, tmp_path):
     path.write_bytes(content)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert os.stat(path).st_size == before.st_size
-    assert not torch.equal(kept(path), first)
-    assert torch.equal(kept(path), Preprocessor(RATE)(path))
+    assert not torch.equal(kept(path)[0], first[0])
+    assert same(kept(path), Preprocessor(RATE)(path))
 
 
 def test_moved_content_is_found(clips, tmp_path):
@@ -93,7 +103,7 @@ def test_moved_content_is_found(clips, tmp_path):
     kept = AudioCache(tmp_path / "cache", preprocess)
     first = kept(clips[0])
     clips[0].rename(tmp_path / "moved.wav")
-    assert torch.equal(kept(tmp_path / "moved.wav"), first)
+    assert same(kept(tmp_path / "moved.wav"), first)
     assert preprocess.n_calls == 1
 
 
@@ -104,6 +114,7 @@ def test_moved_content_is_found(clips, tmp_path):
         lambda patch: Counting(RATE, 0.4),
         lambda patch: patch.setattr(sf, "__libsndfile_version__", "0.0"),
         lambda patch: patch.setattr(cache.torchaudio, "__version__", "0.0"),
+        lambda patch: patch.setattr(audio, "VERSION", audio.VERSION + 1),
     ],
 )
 def test_other_settings_are_other_files(clips, tmp_path, monkeypatch, change):
@@ -112,19 +123,17 @@ def test_other_settings_are_other_files(clips, tmp_path, monkeypatch, change):
     preprocess = change(monkeypatch) or Counting(RATE)
     found = AudioCache(tmp_path / "cache", preprocess)(clips[1])
     assert preprocess.n_calls == 1
-    assert torch.equal(found, preprocess(clips[1]))
+    assert same(found, preprocess(clips[1]))
     assert len(files_of(tmp_path / "cache")) == 2
 
 
-def test_other_code_is_other_files(clips, tmp_path, monkeypatch):
-    """A change of the preprocessing itself is not forgotten."""
-    changed = tmp_path / "audio.py"
-    changed.write_bytes(b"# changed\n")
-    AudioCache(tmp_path / "cache", Preprocessor(RATE))(clips[0])
-    monkeypatch.setattr(audio, "__file__", str(changed))
-    preprocess = Counting(RATE)
-    AudioCache(tmp_path / "cache", preprocess)(clips[0])
-    assert preprocess.n_calls == 1
+def test_files_are_numpys(clips, tmp_path):
+    """Anybody can open them."""
+    expected, gain = AudioCache(tmp_path, Preprocessor(RATE))(clips[0])
+    (path,) = tmp_path.glob(f"{cache_version()}/??/*.npy")
+    record = np.load(path)
+    assert np.array_equal(record["wav"], expected)
+    assert record["gain"] == gain
 
 
 def flip(place):
@@ -140,14 +149,24 @@ def flip(place):
 SPOILT = {
     "empty": lambda content, other: b"",
     "half a header": lambda content, other: content[:30],
-    "header only": lambda content, other: content[:64],
+    "header only": lambda content, other: content[:128],
+    "header and gain": lambda content, other: content[:136],
     "half": lambda content, other: content[: len(content) // 8 * 4],
     "a byte less": lambda content, other: content[:-1],
     "a sample less": lambda content, other: content[:-4],
-    "a sample more": lambda content, other: content + bytes(4),
     "zeros": lambda content, other: bytes(len(content)),
+    "a zip": lambda content, other: b"PK\3\4" + content[4:],
     "another clip": lambda content, other: other,
-    **{f"bit of byte {n}": flip(n) for n in (*range(0, 64, 3), 64, 999, -1)},
+    # Header, its end, gain, checksum, samples.
+    **{f"bit of byte {n}": flip(n) for n in (0, 6, 8, *range(10, 95, 7))},
+    **{f"bit of byte {n}": flip(n) for n in (128, 133, 136, 140, 999, -1)},
+    "another order of bytes": lambda content, other: content.replace(
+        b"'wav', '<f4'", b"'wav', '>f4'"
+    ),
+    "another order in the gain": lambda content, other: content.replace(
+        b"'gain', '<f8'", b"'gain', '>f8'"
+    ),
+    "another name": lambda content, other: content.replace(b"wav", b"wov", 1),
 }
 
 
@@ -156,7 +175,8 @@ def test_damaged_file_is_made_again(clips, tmp_path, caplog, spoil):
     """It is named in the log, never read, and whole afterwards."""
     preprocess = Counting(RATE)
     kept = AudioCache(tmp_path / "cache", preprocess)
-    expected = kept(clips[1]).clone()
+    expected = Preprocessor(RATE)(clips[1])
+    kept(clips[1])
     (path,) = files_of(tmp_path / "cache")
     whole = path.read_bytes()
     kept(clips[3])
@@ -164,38 +184,56 @@ def test_damaged_file_is_made_again(clips, tmp_path, caplog, spoil):
     # In a new file, as the first is still mapped.
     path.unlink()
     path.write_bytes(spoil(bytearray(whole), other.read_bytes()))
-    assert torch.equal(kept(clips[1]), expected)
+    assert same(kept(clips[1]), expected)
     assert preprocess.n_calls == 3
     assert f"{path} is damaged" in caplog.text
     assert path.read_bytes() == whole
 
 
+def test_no_bit_of_the_header_counts_for_nothing(clips, tmp_path):
+    """Whatever numpy makes of it: never other samples, or another gain."""
+    kept = AudioCache(tmp_path / "cache", Preprocessor(RATE, 0.1))
+    expected = kept(clips[0])
+    (path,) = files_of(tmp_path / "cache")
+    whole = path.read_bytes()
+    for place in range(whole.index(b"\n") + 1):
+        for bit in range(8):
+            content = bytearray(whole)
+            content[place] ^= 1 << bit
+            path.unlink()
+            path.write_bytes(content)
+            assert same(kept(clips[0]), expected)
+
+
 def test_unreadable_file_is_made_again(clips, tmp_path, caplog):
     """Here a folder stands where the file should."""
     kept = AudioCache(tmp_path / "cache", Preprocessor(RATE))
-    expected = kept(clips[0]).clone()
+    expected = Preprocessor(RATE)(clips[0])
+    kept(clips[0])
     (path,) = files_of(tmp_path / "cache")
     path.unlink()
     path.mkdir()
-    assert torch.equal(kept(clips[0]), expected)
+    assert same(kept(clips[0]), expected)
     assert "is damaged" in caplog.text
     assert "cannot be written" in caplog.text
 
 
 @pytest.fixture
 def small_disk():
-    """No file of this process can grow beyond 10,000 bytes."""
+    """No file of this process can grow beyond a number of bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-    yield
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_full_disk(clips, tmp_path, caplog, small_disk):
+# Clips of 8,000 samples: even where only the last bytes find no space.
+@pytest.mark.parametrize("size", [0, 10_000, 4 * 8000, 4 * 8000 + 139])
+def test_full_disk(clips, tmp_path, caplog, small_disk, size):
     """One warning, right samples, and nothing is left on the disk."""
+    small_disk(size)
     kept = AudioCache(tmp_path / "cache", Preprocessor(RATE))
     for path in clips:
-        assert torch.equal(kept(path), Preprocessor(RATE)(path))
+        assert same(kept(path), Preprocessor(RATE)(path))
     assert files_of(tmp_path / "cache") == []
     assert len(caplog.messages) == 1
     assert f"{tmp_path / 'cache'} cannot be written" in caplog.text
@@ -204,9 +242,10 @@ def test_full_disk(clips, tmp_path, caplog, small_disk):
 def test_a_caller_may_change_what_it_gets(clips, tmp_path):
     """The file keeps what was decoded."""
     kept = AudioCache(tmp_path / "cache", Preprocessor(RATE))
-    expected = kept(clips[0]).clone()
-    kept(clips[0]).zero_()
-    assert torch.equal(kept(clips[0]), expected)
+    expected = Preprocessor(RATE)(clips[0])
+    kept(clips[0])
+    kept(clips[0])[0].zero_()
+    assert same(kept(clips[0]), expected)
 
 
 @pytest.mark.parametrize(
@@ -232,15 +271,133 @@ def test_folder_that_cannot_be_one(tmp_path):
         AudioCache(tmp_path / "file", Preprocessor(RATE))
 
 
+def write_old(path, hours):
+    """A file that was last written to some hours ago."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("1234")
+    os.utime(path, (time.time() - 3600 * hours,) * 2)
+
+
 def test_only_old_parts_are_swept(tmp_path):
-    """Another process may be writing the young ones."""
-    parts = tmp_path / "parts"
-    parts.mkdir()
-    for name, age in (("old", 2 * 3600), ("young", 60)):
-        (parts / name).write_text("")
-        os.utime(parts / name, (time.time() - age,) * 2)
+    """Another process may be writing the young ones; others are foreign."""
+    for name, hours in (("tmp_old_1234", 2), ("tmpyoung_12", 0.1)):
+        write_old(tmp_path / "parts" / name, hours)
+    write_old(tmp_path / "parts" / "tmpold_1234", 2)
+    write_old(tmp_path / "parts" / "thesis.tex", 200)
     AudioCache(tmp_path, Preprocessor(RATE))
-    assert [path.name for path in parts.iterdir()] == ["young"]
+    names = sorted(path.name for path in (tmp_path / "parts").iterdir())
+    assert names == ["thesis.tex", "tmp_old_1234", "tmpyoung_12"]
+
+
+@pytest.fixture
+def mixed(clips, tmp_path, monkeypatch):
+    """Cache with clips of three versions, at two rates, and with parts."""
+    folder = tmp_path / "cache"
+    for version, rate, n_clips in ((7, RATE, 2), (8, RATE, 4), (8, 8000, 1)):
+        monkeypatch.setattr(audio, "VERSION", version)
+        for path in clips[:n_clips]:
+            AudioCache(folder, Preprocessor(rate))(path)
+    for name in ("ab" + "0" * 62, "ab" + "1" * 62, "0f" * 32):
+        write_old(folder / name[:2] / f"{name}.f32", 0)
+    write_old(folder / "parts" / "tmpold_1234", 2)
+    write_old(folder / "parts" / "tmpyoung_12", 0.1)
+    return folder
+
+
+def test_count(mixed):
+    """Clips and bytes by version."""
+    found = count_cache(mixed)
+    (other,) = set(found) - {cache_version(), "before v1", "unfinished"}
+    assert other.startswith("v7-") and cache_version().startswith("v8-")
+    assert found["before v1"] == (3, 12)
+    assert found["unfinished"] == (2, 8)
+    for version, n_clips in ((other, 2), (cache_version(), 5)):
+        sizes = [x.stat().st_size for x in files_of(mixed / version)]
+        assert found[version] == (n_clips, sum(sizes))
+
+
+def test_prune(mixed, clips):
+    """What is used, or being written, stays, and is read as before."""
+    used = files_of(mixed / cache_version())
+    before = count_cache(mixed)
+    deleted = prune_cache(mixed)
+    young = mixed / "parts" / "tmpyoung_12"
+    assert files_of(mixed) == sorted([*used, young])
+    assert set(mixed.iterdir()) == {mixed / cache_version(), young.parent}
+    assert deleted.pop("unfinished") == (1, 4)
+    assert set(deleted) == set(before) - {cache_version(), "unfinished"}
+    assert all(deleted[version] == before[version] for version in deleted)
+    for rate, n_clips in ((RATE, 4), (8000, 1)):
+        preprocess = Counting(rate)
+        kept = AudioCache(mixed, preprocess)
+        for path in clips[:n_clips]:
+            kept(path)
+        assert preprocess.n_calls == 0
+    assert prune_cache(mixed) == {}
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "thesis.tex",
+        "parts/thesis.tex",
+        "parts/tmp_thesis.tex",
+        "ab/thesis.f32",
+        f"cd/ab{'0' * 62}.f32",
+        f"v9-later/ab/ab{'0' * 62}.wav",
+        f"v9-later/ab{'0' * 62}.npy",
+        f"later/ab/ab{'0' * 62}.npy",
+        f"deep/v9-later/ab/ab{'0' * 62}.npy",
+    ],
+)
+@pytest.mark.parametrize("use", [count_cache, prune_cache])
+def test_foreign_files_are_never_deleted(mixed, use, foreign):
+    """Nor is anything else where there is one; it is named."""
+    write_old(mixed / foreign, 2)
+    before = files_of(mixed)
+    with pytest.raises(LMACError, match=f"cache: holds .*{foreign[-12:]}"):
+        use(mixed)
+    assert files_of(mixed) == before
+
+
+@pytest.mark.parametrize("use", [count_cache, prune_cache])
+def test_links_are_foreign(mixed, tmp_path, use):
+    """What they lead to may be anywhere."""
+    (tmp_path / "thesis.tex").write_text("")
+    link = mixed / "ab" / f"ab{'2' * 62}.f32"
+    link.symlink_to(tmp_path / "thesis.tex")
+    (tmp_path / "elsewhere" / "ab").mkdir(parents=True)
+    other = tmp_path / "elsewhere" / "ab" / f"ab{'3' * 62}.npy"
+    other.write_text("")
+    (mixed / "v6-linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LMACError, match="holds '.*222.f32'"):
+        use(mixed)
+    link.unlink()
+    use(mixed)
+    assert other.exists()
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty", "file", "results"])
+@pytest.mark.parametrize("use", [count_cache, prune_cache])
+def test_folder_that_is_no_cache(tmp_path, use, name):
+    """It is named, and left alone."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    write_old(tmp_path / "results" / "results.csv", 2)
+    with pytest.raises(LMACError, match=f"{name}: is no audio cache"):
+        use(tmp_path / name)
+    assert files_of(tmp_path / "results") != []
+
+
+def test_file_that_cannot_be_deleted(mixed, monkeypatch):
+    """One message."""
+
+    def refuse(path, missing_ok=False):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(mixed), "unlink", refuse)
+    with pytest.raises(LMACError, match="cannot be pruned .*Permission"):
+        prune_cache(mixed)
 
 
 def in_child(function, *args):
@@ -265,11 +422,11 @@ def build(folder, clips):
 
 def check_all(tmp_path, clips):
     """Every file that has a clip's name is whole and right."""
-    named = list((tmp_path / "cache").glob("??/*.f32"))
+    named = list((tmp_path / "cache").glob("v*/??/*.npy"))
     preprocess = Counting(RATE)
     kept = AudioCache(tmp_path / "cache", preprocess)
     for path in clips:
-        assert torch.equal(kept(path), Preprocessor(RATE)(path))
+        assert same(kept(path), Preprocessor(RATE)(path))
     assert preprocess.n_calls == len(clips) - len(named)
     return len(named)
 
@@ -309,7 +466,7 @@ def build_again_and_again(folder, clips):
     """Build, delete, build."""
     while True:
         build(folder, clips)
-        for path in folder.glob("??/*"):
+        for path in folder.glob("v*/??/*"):
             path.unlink()
 
 

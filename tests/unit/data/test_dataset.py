@@ -8,7 +8,9 @@ import soundfile as sf
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 
-from lmac_sb.data.audio import Preprocessor
+from lmac_sb.data import audio
+from lmac_sb.data.audio import Preprocessor, read_audio
+from lmac_sb.data.cache import AudioCache
 from lmac_sb.data.dataset import EqualLengthBatches, check_labels, make_dataset
 from lmac_sb.data.noise import NoiseMixer
 from lmac_sb.data.scenes import make_scenes
@@ -313,6 +315,55 @@ def test_event_within_a_noisy_scene(scenes, noise_folder, tmp_path):
     gain = float(item["clean"].abs().max()) / np.abs(mixture).max()
     np.testing.assert_allclose(item["event"], gain * stem, atol=1e-5)
     assert not torch.allclose(item["sig"], item["clean"], atol=1e-2)
+
+
+def test_events_have_the_level_that_peaks_tell(scenes, noise_folder, tmp_path):
+    """The gain from file to clip, as it would be guessed from both."""
+    mixer = NoiseMixer(noise_folder, "cv", RATE, snr_db=0.0, seed=5)
+    for noise in (None, mixer):
+        dataset = make_dataset(
+            scene_manifest(scenes, tmp_path),
+            Preprocessor(RATE),
+            encoder("dog"),
+            noise,
+            events=True,
+        )
+        dataset.set_output_keys(["id", "clean", "gain", "event"])
+        for item in dataset:
+            raw = read_audio(scenes / "audio" / f"{item['id']}.wav", RATE)
+            stem = read_audio(scenes / "stems" / f"{item['id']}.wav", RATE)
+            guess = float(item["clean"].abs().max() / raw.abs().max())
+            assert item["gain"] == pytest.approx(guess, rel=1e-6)
+            torch.testing.assert_close(
+                item["event"], guess * stem, rtol=1e-6, atol=1e-7
+            )
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_each_file_is_decoded_once(scenes, tmp_path, monkeypatch, cached):
+    """Clip and stem, for an item with its event; the cached clip never."""
+    decoded = []
+    original = audio.decode_blocks
+
+    def count(path):
+        decoded.append(str(path))
+        return original(path)
+
+    monkeypatch.setattr(audio, "decode_blocks", count)
+    preprocess = Preprocessor(RATE)
+    if cached:
+        preprocess = AudioCache(tmp_path / "cache", preprocess)
+    manifest = scene_manifest(scenes, tmp_path)
+    dataset = make_dataset(manifest, preprocess, encoder("dog"), events=True)
+    clips = [str(path) for path in (scenes / "audio").iterdir()]
+    stems = [str(path) for path in (scenes / "stems").iterdir()]
+    first = list(dataset)
+    assert sorted(decoded) == sorted(clips + stems)
+    decoded.clear()
+    for item, before in zip(dataset, first):
+        for key in ("sig", "clean", "event"):
+            assert torch.equal(item[key], before[key])
+    assert sorted(decoded) == sorted(stems if cached else clips + stems)
 
 
 @pytest.mark.parametrize("events, stems", [(False, True), (True, False)])

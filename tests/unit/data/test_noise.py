@@ -54,16 +54,16 @@ def measured_snr(mixture, clean):
 def test_ratio(folder, snr_db, gain):
     """The stated ratio is met, whatever the clip's level."""
     mixer = NoiseMixer(folder, "tr", RATE, snr_db)
-    mixture, clean = mixer(gain * clip(), "a")
+    mixture, clean, _ = mixer(gain * clip(), "a")
     assert measured_snr(mixture, clean) == pytest.approx(snr_db, abs=0.01)
 
 
 def test_clean_has_the_gain_that_it_has_in_the_mixture(folder):
     """Mixture minus clean is the noise alone, with nothing of the clip."""
     wav = clip()
-    mixture, clean = NoiseMixer(folder, "tr", RATE)(wav, "a")
+    mixture, clean, gain = NoiseMixer(folder, "tr", RATE)(wav, "a")
     assert mixture.abs().max() == pytest.approx(1.0)
-    gain = clean.abs().max() / wav.abs().max()
+    assert gain == pytest.approx(float(clean.abs().max() / wav.abs().max()))
     assert gain < 0.95  # so that a clean target at gain 1 would show
     assert torch.allclose(clean, gain * wav, atol=1e-6)
     # The noise is a stretch of one of the files, up to its gain.
@@ -144,7 +144,7 @@ def test_all_of_a_file_is_used(tmp_path):
     wav[::2], wav[1::2] = 1e-4, -1e-4
     starts = []
     for epoch in range(300):
-        mixture, clean = mixer(wav, "a", epoch)
+        mixture, clean, _ = mixer(wav, "a", epoch)
         noise = mixture - clean
         # On the ramp, the quotient of the ends tells the place.
         first = 1.0 / (noise[-1] / noise[0] - 1) * 0.8 * (RATE - 1)
@@ -160,7 +160,7 @@ def test_lengths_rates_and_channels(tmp_path, rate, n_samples):
     wav = np.random.default_rng(0).normal(0, 0.1, (rate, 2))
     write(tmp_path, "tt/n.wav", wav, rate)
     mixer = NoiseMixer(tmp_path, "tt", RATE, snr_db=3.0)
-    mixture, clean = mixer(torch.randn(n_samples), "a")
+    mixture, clean, _ = mixer(torch.randn(n_samples), "a")
     assert mixture.shape == clean.shape == (n_samples,)
     assert measured_snr(mixture, clean) == pytest.approx(3.0, abs=0.01)
 
@@ -168,7 +168,7 @@ def test_lengths_rates_and_channels(tmp_path, rate, n_samples):
 def test_short_file_repeats(tmp_path):
     """The repeated file fills the clip with its own period."""
     write(tmp_path, "tr/n.wav", np.random.default_rng(0).normal(0, 0.1, 500))
-    mixture, clean = NoiseMixer(tmp_path, "tr", RATE)(clip(), "a")
+    mixture, clean, _ = NoiseMixer(tmp_path, "tr", RATE)(clip(), "a")
     noise = mixture - clean
     assert noise[-500:].abs().max() > 0.01
     assert torch.allclose(noise[500:], noise[:-500], atol=1e-5)
@@ -181,7 +181,7 @@ def test_silent_excerpts_are_drawn_again(tmp_path):
     write(tmp_path, "tr/n.wav", wav)
     mixer = NoiseMixer(tmp_path, "tr", RATE)
     for epoch in range(30):
-        mixture, clean = mixer(clip(), "a", epoch)
+        mixture, clean, _ = mixer(clip(), "a", epoch)
         assert measured_snr(mixture, clean) == pytest.approx(0.0, abs=0.01)
 
 
@@ -196,13 +196,14 @@ def test_quiet_noise_is_used(tmp_path):
     """Real recordings of -50 dBFS and less are noise, not silence."""
     wav = np.random.default_rng(0).normal(0, 10 ** (-70 / 20), 2 * RATE)
     write(tmp_path, "tr/n.wav", wav, subtype="PCM_16")
-    mixture, clean = NoiseMixer(tmp_path, "tr", RATE)(clip(), "a")
+    mixture, clean, _ = NoiseMixer(tmp_path, "tr", RATE)(clip(), "a")
     assert measured_snr(mixture, clean) == pytest.approx(0.0, abs=0.01)
 
 
 def test_silent_clip(folder):
-    """A silent clip comes back unchanged."""
-    mixture, clean = NoiseMixer(folder, "tr", RATE)(torch.zeros(800), "a")
+    """A silent clip comes back as it is."""
+    mixture, clean, gain = NoiseMixer(folder, "tr", RATE)(torch.zeros(800), "a")
+    assert gain == 1
     assert torch.equal(mixture, torch.zeros(800))
     assert torch.equal(clean, torch.zeros(800))
 
@@ -262,5 +263,5 @@ def test_real_noise(real_data):
         mixer = NoiseMixer(real_data / "noise", split, 16000)
         for path in mixer.files[:6]:
             mixer.files = [path]
-            mixture, clean = mixer(torch.randn(8000), "a")
+            mixture, clean, _ = mixer(torch.randn(8000), "a")
             assert measured_snr(mixture, clean) == pytest.approx(0.0, abs=0.01)

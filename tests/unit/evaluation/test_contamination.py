@@ -104,8 +104,10 @@ def hash_all(folder, entries, reverse=False):
     hashes = {}
     for setting in settings[::-1] if reverse else settings:
         for clip_id in clips:
-            pair = setting(preprocess(entries[clip_id]["wav"]), clip_id)
+            wav, _ = preprocess(entries[clip_id]["wav"])
+            *pair, gain = setting(wav, clip_id)
             content = b"".join(wav.numpy().tobytes() for wav in pair)
+            content += str(gain).encode()
             digest = hashlib.sha256(content).hexdigest()
             hashes[f"{setting.name} {clip_id}"] = digest
     return hashes
@@ -113,7 +115,7 @@ def hash_all(folder, entries, reverse=False):
 
 def clip(n_samples=RATE):
     """A clip with a peak of one."""
-    return normalize_peak(torch.randn(n_samples))
+    return normalize_peak(torch.randn(n_samples))[0]
 
 
 def measured_snr(mixture, clean):
@@ -135,11 +137,11 @@ def test_ratio_peak_and_clean_part(data, kind, snr_db):
     """Mixtures have the stated ratio and a peak of one; clean has its gain."""
     (setting,) = settings_of(data, [f"{kind} {snr_db} dB"])
     wav = clip()
-    mixture, clean = setting(wav, "4-41101-A-41")
+    mixture, clean, gain = setting(wav, "4-41101-A-41")
     assert mixture.shape == clean.shape == wav.shape
     assert mixture.abs().max().item() == pytest.approx(1.0, abs=1e-6)
     assert measured_snr(mixture, clean) == pytest.approx(snr_db, abs=0.01)
-    gain = clean.abs().max()
+    assert gain == pytest.approx(clean.abs().max().item(), abs=1e-6)
     assert torch.allclose(clean, gain * wav, atol=1e-6)
     # So that a clean part at gain one would show.
     assert gain < 0.999 or snr_db > 0
@@ -159,7 +161,7 @@ def test_paper_form(data, kind, weights):
     """The weights of the paper on unit norms, written out again."""
     paper, at_0_db = settings_of(data, [f"{kind} paper", f"{kind} 0 dB"])
     wav = clip()
-    mixture, clean = at_0_db(wav, "4-0101-A-0")
+    mixture, clean, _ = at_0_db(wav, "4-0101-A-0")
     other = (mixture - clean).double().tolist()  # the same at any level
     x = wav.double().tolist()
     norm_x = math.sqrt(sum(value**2 for value in x))
@@ -168,7 +170,7 @@ def test_paper_form(data, kind, weights):
     second = [weights[1] * value / norm_other for value in other]
     both = [a + b for a, b in zip(first, second)]
     peak = max(abs(value) for value in both)
-    found, found_clean = paper(wav, "4-0101-A-0")
+    found, found_clean, _ = paper(wav, "4-0101-A-0")
     for ours, wanted in ((found, both), (found_clean, first)):
         wanted = torch.tensor([value / peak for value in wanted])
         assert torch.allclose(ours, wanted, atol=1e-5)
@@ -180,7 +182,7 @@ def test_polarity_plays_no_part_in_the_level(data, spec):
     (setting,) = settings_of(data, [spec])
     wav = torch.rand(RATE) - 1  # its peaks are negative
     wav /= wav.abs().max()
-    mixture, _ = setting(wav, "4-1101-A-1")
+    mixture, *_ = setting(wav, "4-1101-A-1")
     assert mixture.abs().max().item() == pytest.approx(1.0, abs=1e-6)
 
 
@@ -189,7 +191,8 @@ def test_silent_clip(data, spec):
     """A silent clip comes back unchanged, as new tensors, and not as NaN."""
     (setting,) = settings_of(data, [spec])
     wav = torch.zeros(800)
-    pair = setting(wav, "4-1101-A-1")
+    *pair, gain = setting(wav, "4-1101-A-1")
+    assert gain == 1
     for found in pair:
         assert torch.equal(found, wav)
     pair[0][0] = 1.0
@@ -217,8 +220,9 @@ def test_bad_clip(data, spec, wav, found):
 def test_clean():
     """The clip is given bit by bit."""
     wav = clip()
-    mixture, clean = Clean()(wav, "a")
+    mixture, clean, gain = Clean()(wav, "a")
     assert torch.equal(mixture, wav) and torch.equal(clean, wav)
+    assert gain == 1
 
 
 # -------------------------------------------------------------- reproducible
@@ -301,7 +305,7 @@ def test_levels_share_one_draw(data, kind):
     wav = clip()
     noises = []
     for setting in pair:
-        mixture, clean = setting(wav, "4-1101-A-1")
+        mixture, clean, _ = setting(wav, "4-1101-A-1")
         noise = (mixture - clean).double()
         noises.append(noise / noise.norm())
     assert torch.dot(*noises).item() == pytest.approx(1.0, abs=1e-6)
@@ -314,7 +318,7 @@ def test_noise_is_that_of_the_mixer(data):
     """The same draw as in a run's own test, for the same seed."""
     folder = data[0] / "noise"
     wav = clip()
-    mixture, clean = Noise(folder, "tt", RATE, 3.0, seed=7)(wav, "a")
+    mixture, clean, _ = Noise(folder, "tt", RATE, 3.0, seed=7)(wav, "a")
     wanted = NoiseMixer(folder, "tt", RATE, 3.0, seed=7)(wav, "a")
     assert torch.equal(mixture, wanted[0])
     assert torch.equal(clean, wanted[1])
@@ -324,7 +328,7 @@ def test_white_noise_is_white_and_gaussian():
     """Flat spectrum, moments of a normal distribution."""
     wav = torch.zeros(100000)
     wav[0] = 1.0
-    mixture, clean = WhiteNoise(snr_db=-60)(wav, "a")
+    mixture, clean, _ = WhiteNoise(snr_db=-60)(wav, "a")
     noise = (mixture - clean).double()
     noise /= noise.square().mean().sqrt()
     assert noise.mean().abs() < 0.02
@@ -336,7 +340,7 @@ def test_white_noise_is_white_and_gaussian():
 
 def second_of(setting, entries, clip_id):
     """Id of the clip that was mixed in, found by its tone."""
-    mixture, clean = setting(clip(RATE), clip_id)
+    mixture, clean, _ = setting(clip(RATE), clip_id)
     tone = torch.fft.rfft(mixture - clean).abs().argmax().item()
     return list(entries)[round(tone / 200) - 1]
 
@@ -378,7 +382,7 @@ def ramp_places(tmp_path, seconds):
     write(tmp_path / "s.wav", np.linspace(0.1, 0.9, n_samples))
     setting = Speech(tmp_path, RATE, snr_db=0.0)
     for index in range(200):
-        mixture, clean = setting(clip(), str(index))
+        mixture, clean, _ = setting(clip(), str(index))
         yield mixture - clean
 
 
@@ -409,7 +413,7 @@ def test_rates_and_channels(tmp_path, rate):
     """A second sound at another rate keeps its pitch; stereo becomes mono."""
     tone = np.sin(2 * np.pi * 440 * np.arange(2 * rate) / rate)
     write(tmp_path / "s.wav", np.stack([tone, tone / 2], axis=1), rate)
-    mixture, clean = Speech(tmp_path, RATE, snr_db=0.0)(clip(), "a")
+    mixture, clean, _ = Speech(tmp_path, RATE, snr_db=0.0)(clip(), "a")
     spectrum = torch.fft.rfft(mixture - clean).abs()
     assert spectrum.argmax().item() == 440  # Hz, as the clip lasts a second
 
@@ -440,7 +444,7 @@ def test_silent_sounds_are_drawn_again(tmp_path):
     write(tmp_path / "none.wav", 0 * loud)
     setting = Speech(tmp_path, RATE, snr_db=0)
     for index in range(50):
-        mixture, clean = setting(clip(800), str(index))
+        mixture, clean, _ = setting(clip(800), str(index))
         assert measured_snr(mixture, clean) == pytest.approx(0.0, abs=0.01)
 
 
@@ -637,9 +641,9 @@ def test_real_data(real_data):
     assert len(settings[4].files) == 92
     preprocess = Preprocessor(16000)
     for clip_id in sorted(entries)[::27]:
-        wav = preprocess(entries[clip_id]["wav"])
+        wav, _ = preprocess(entries[clip_id]["wav"])
         for setting, same in zip(settings, again):
-            mixture, clean = setting(wav, clip_id)
+            mixture, clean, _ = setting(wav, clip_id)
             assert torch.equal(mixture, same(wav, clip_id)[0])
             assert mixture.shape == clean.shape == wav.shape
             assert mixture.abs().max().item() == pytest.approx(1.0, abs=1e-6)

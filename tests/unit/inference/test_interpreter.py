@@ -304,7 +304,7 @@ def test_a_file_as_in_training(interpreter, sounds, tmp_path):
     """Preprocessor and explainer of the training, then the file's level."""
     path = write(tmp_path / "x.wav", 0.25 * sounds[1])
     found = interpreter.explain_file(path)
-    ready = interpreter.preprocess(path)[None]
+    ready = interpreter.preprocess(path)[0][None]
     expected = interpreter.explainer(ready)
     peak = read_audio(path, RATE).abs().max()
     assert torch.allclose(found.logits, expected.logits, atol=1e-5)
@@ -693,6 +693,15 @@ def test_save_windows(one_second, long_wav, tmp_path):
     assert content["metrics"]["area"] == pytest.approx(found.metrics[0]["area"])
 
 
+@pytest.mark.parametrize("peak", [1e-9, 1e-5])
+def test_parts_of_a_very_quiet_clip(interpreter, sounds, peak):
+    """They add up to the clip, also below the least peak that is scaled."""
+    wav = peak * sounds[1] / sounds[1].abs().max()
+    found = interpreter.explain_batch(wav[None])
+    whole = found.waveform + found.residual
+    assert (whole - wav).abs().max() < 1e-4 * peak
+
+
 # ----------------------------------------------------------------- refinement
 
 
@@ -700,7 +709,7 @@ def test_refined_files_and_batches(interpreter, sounds, tmp_path):
     """As the explainer alone does it, at the level of the file."""
     path = write(tmp_path / "x.wav", sounds[1])
     found = interpreter.explain_file(path, refine_steps=2)
-    ready = interpreter.preprocess(path)[None]
+    ready = interpreter.preprocess(path)[0][None]
     expected = interpreter.explainer(ready, refine_steps=2)
     assert found.refine_steps == 2
     assert torch.allclose(found.mask, expected.mask, atol=1e-4)

@@ -71,8 +71,8 @@ def test_scaling(load, here, tmp_path, capsys):
     names.remove("Processes")
     for name in names:
         assert all(math.isfinite(x) for x in found[name]["slopes"].values())
-    # 64,000 bytes of samples, and a header.
-    assert found["cache, bytes a second of sound"] == 64064
+    # 64,000 bytes of samples, with gain, checksum and a header of numpy.
+    assert found["cache, bytes a second of sound"] == 64140
     assert capsys.readouterr().out.count("slopes: ") == 4
 
 
