@@ -11,11 +11,11 @@ levels and which folder it has.
 ...     name = "reversed"
 ...
 ...     def _mix(self, wav, clip_id):
-...         return wav.flip(0), wav.flip(0)
+...         return wav.flip(0), wav.flip(0), 1.0
 >>> KINDS["reversed"] = Kind(
 ...     lambda sources, folder, seed: Reversed(), levels=()
 ... )
 >>> (setting,) = make_settings("reversed", {}, 16000)
->>> heard, clip = setting(wavs[0], "clip")
+>>> heard, clip, gain = setting(wavs[0], "clip")
 >>> del KINDS["reversed"]
 """

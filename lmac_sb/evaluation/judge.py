@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from lmac_sb.metrics.registry import METRICS, evaluate
+from lmac_sb.metrics.registry import GUARDS, METRICS, evaluate
 from lmac_sb.metrics.shape import mask_area
 
 __all__ = ["Judge"]
@@ -22,23 +22,26 @@ class Judge:
         Of the explained classifier.
     other : callable
         A second classifier: waveforms [batch, samples] to logits; or None.
+    guards : list of str
+        Which of `lmac_sb.metrics.registry.GUARDS` are computed.
 
     Example
     -------
     >>> from lmac_sb.methods.registry import make_case
-    >>> case = make_case(explainer, wavs, [1.0, 1.0], [{}, {}])
+    >>> case = make_case(explainer, wavs, [1.0, 1.0], [{"id": x} for x in "ab"])
     >>> everything = torch.ones_like(case.analysis.magnitude)
-    >>> columns = Judge(explainer)(case, everything, ["a", "b"])
+    >>> columns = Judge(explainer)(case, everything)
     >>> columns["Fid-In"], columns["area"]
     (tensor([1., 1.]), tensor([1., 1.]))
     """
 
-    def __init__(self, explainer, other=None):
+    def __init__(self, explainer, other=None, guards=GUARDS):
         self.explainer = explainer
         self.other = other
+        self.guards = guards
 
     @torch.no_grad()
-    def __call__(self, case, mask, ids, clean=None, frames=None, full=True):
+    def __call__(self, case, mask, full=True):
         """Columns of the table for one mask a clip.
 
         Arguments
@@ -47,13 +50,6 @@ class Judge:
             What was explained.
         mask : torch.Tensor
             [batch, time, freq].
-        ids : list of str
-            Names of the clips, which pick the noise of the guard.
-        clean : torch.Tensor
-            The clip within the mixture, [batch, samples]; None without a
-            mixture.
-        frames : torch.Tensor
-            Known active frames, boolean, [batch, time], or None.
         full : bool
             Whether to judge the mask's shape, place and sounds too; else
             only what the classifier says of both sides.
@@ -63,45 +59,47 @@ class Judge:
         dict
             Name to torch.Tensor [batch].
         """
-        found = self.explainer.complete(
+        explainer = self.explainer
+        found = explainer.complete(
             case.analysis, mask, case.target, sounds=full
         )
-        columns = dict(
-            zip(("p", "p_in", "p_out"), _probabilities(found, case.target))
-        )
+        asked = explainer.question(found)
+        columns = _probabilities(asked)
         if not full:
-            found.mask = None
-            return {**evaluate(found), "area": mask_area(mask), **columns}
-        columns = {**evaluate(found, case.event, frames, clean), **columns}
-        for guard, logits in self._guards(case, found, ids).items():
+            values = evaluate(replace(asked, mask=None))
+            return {**values, "area": mask_area(mask), **columns}
+        values = evaluate(
+            asked, case.event, case.frames, case.clean, case.others
+        )
+        columns = {**values, **columns}
+        for guard, logits in self._judged_otherwise(case, found).items():
             whole, inside, outside = logits
-            values = evaluate(
-                replace(
-                    found,
-                    logits=whole,
-                    logits_in=inside,
-                    logits_out=outside,
-                    mask=None,
-                )
+            other = replace(
+                found,
+                logits=whole,
+                logits_in=inside,
+                logits_out=outside,
+                mask=None,
             )
-            for name, value in values.items():
+            for name, value in evaluate(explainer.question(other)).items():
                 if METRICS[name].repeated:
                     columns[f"{guard} {name}"] = value
         return columns
 
-    def _guards(self, case, found, ids):
-        """Logits on the whole, in and out, of the sounds judged otherwise."""
+    def _judged_otherwise(self, case, found):
+        """Logits on the whole, in and out, by guard."""
         sounds = torch.cat((found.waveform, found.residual))
         half_hop = self.explainer.features.hop_samples // 2
         shifted = torch.nn.functional.pad(sounds, (half_hop, 0))
         versions = {
-            "heard": sounds,
-            "noisy": sounds + _noise(sounds, [*ids, *ids]),
-            "shifted": shifted[:, : sounds.shape[1]],
+            "heard": lambda: sounds,
+            "noisy": lambda: sounds + _noise(sounds, [*case.ids, *case.ids]),
+            "shifted": lambda: shifted[:, : sounds.shape[1]],
         }
         judged = {
-            guard: (found.logits, *self._classify(version).chunk(2))
+            guard: (found.logits, *self._classify(version()).chunk(2))
             for guard, version in versions.items()
+            if guard in self.guards
         }
         if self.other is not None:
             everything = torch.cat((case.wavs, sounds))
@@ -117,16 +115,27 @@ class Judge:
     def silence(self, case):
         """Probability of the class on silence of the clip's length, [batch]."""
         silence = torch.zeros_like(case.analysis.magnitude[:1])
-        p = self.explainer.classify(silence).softmax(1)[0]
-        return p[case.target]
+        logits = self.explainer.classify(silence).expand(len(case), -1)
+        return _probability(
+            *self.explainer.classifier.question(logits, case.target)
+        )
 
 
-def _probabilities(found, target):
+def _probabilities(found):
     """Of the explained class: on the whole, inside, outside; [batch] each."""
-    return [
-        logits.softmax(1).gather(1, target[:, None])[:, 0]
-        for logits in (found.logits, found.logits_in, found.logits_out)
-    ]
+    return {
+        name: _probability(logits, found.decision)
+        for name, logits in (
+            ("p", found.logits),
+            ("p_in", found.logits_in),
+            ("p_out", found.logits_out),
+        )
+    }
+
+
+def _probability(logits, target):
+    """Of one class, [batch]."""
+    return logits.softmax(1).gather(1, target[:, None])[:, 0]
 
 
 def _noise(sounds, ids):

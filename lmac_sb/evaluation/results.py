@@ -1,7 +1,7 @@
 """What an evaluation leaves in its folder: rows, tables and figures."""
 
+from lmac_sb.evaluation.comparison import OWN
 from lmac_sb.evaluation.figures import draw_curves, draw_passes, draw_snr
-from lmac_sb.evaluation.runner import OWN
 from lmac_sb.evaluation.tables import write_summary
 from lmac_sb.methods.registry import passes
 from lmac_sb.metrics.registry import shown_in
@@ -9,7 +9,7 @@ from lmac_sb.metrics.summary import summarize
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import write_csv, write_json
 
-__all__ = ["write_results"]
+__all__ = ["complete_rows", "write_results"]
 
 
 def write_results(output_folder, rows, seconds, methods, origin):
@@ -36,7 +36,7 @@ def write_results(output_folder, rows, seconds, methods, origin):
     LMACError
         If a row failed; the others are written by then.
     """
-    write_csv(output_folder / "results.csv", _table(rows))
+    write_csv(output_folder / "results.csv", complete_rows(rows))
     write_csv(output_folder / "seconds.csv", seconds)
     write_json(output_folder / "provenance.json", origin)
     write_summary(output_folder, rows)
@@ -59,8 +59,25 @@ def write_results(output_folder, rows, seconds, methods, origin):
     return summary
 
 
-def _table(rows):
-    """Rows with all columns, those of the first row first."""
+def complete_rows(rows):
+    """Rows that all have the same columns.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Any.
+
+    Returns
+    -------
+    list of dict
+        With all columns, those of the first row first, ``warning`` and
+        ``error`` last; empty where a row has none.
+
+    Example
+    -------
+    >>> complete_rows([{"id": "a", "AI": 1.0}, {"id": "b"}])[1]
+    {'id': 'b', 'AI': '', 'warning': '', 'error': ''}
+    """
     last = ["warning", "error"]
     names = dict.fromkeys(name for row in rows for name in row)
     names = [name for name in names if name not in last] + last

@@ -222,7 +222,7 @@ def remove(explainer, methods, shares, wavs):
     """
     analysis = explainer.analyze(wavs)
     target = analysis.logits.argmax(1)
-    case = Case(explainer, wavs, analysis, target, None)
+    case = Case(explainer, wavs, analysis, target, [""] * len(wavs))
     inputs = {}
     for name, method in methods.items():
         if method.kind == "fixed":
@@ -369,7 +369,7 @@ def check_randomisation(explainer, methods, dataset, batch_size, seed=0):
 def _masks(methods, explainer, wavs, target):
     """Mask of each method, in [0, 1], [batch, time, freq]."""
     analysis = explainer.analyze(wavs, target)
-    case = Case(explainer, wavs, analysis, target, None)
+    case = Case(explainer, wavs, analysis, target, [""] * len(wavs))
     masks = {}
     for name, method in methods.items():
         made = method.function(case)

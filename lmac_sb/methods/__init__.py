@@ -12,7 +12,8 @@ knows nothing of the classifier is one of `TRIVIAL_MASKS`.
 ...     analysis.magnitude
 ... )
 >>> level = make_methods(["level"], {})["level"]
->>> level.function(make_case(explainer, wavs, wavs, [{}, {}])).shape
+>>> clips = [{"id": "a"}, {"id": "b"}]
+>>> level.function(make_case(explainer, wavs, [1, 1], clips)).shape
 torch.Size([2, 87, 513])
 >>> del ATTRIBUTIONS["level"]
 """

@@ -3,11 +3,12 @@
 import difflib
 import re
 from collections import namedtuple
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
-from lmac_sb.explain.masking import convert_mask, ideal_mask
+from lmac_sb.explain.masking import binarize, convert_mask, ideal_mask
 from lmac_sb.methods.gradients import ATTRIBUTIONS
 from lmac_sb.methods.trivial import TRIVIAL_MASKS
 from lmac_sb.utils.errors import LMACError
@@ -21,11 +22,6 @@ __all__ = [
     "passes",
 ]
 
-# What a method is asked to explain: `explainer` holds the classifier,
-# `analysis` is its view of `wavs` [batch, samples], `target` the class
-# [batch], `event` the ideal mask [batch, time, freq] or None.
-Case = namedtuple("Case", "explainer wavs analysis target event")
-
 # kind: "mask" (of a case, values in [0, 1]), "scores" (of a case, any real
 # numbers), "area" (of a case and the shares to keep [batch]: a mask) or
 # "fixed" (of a case: a mask whose area is not for us to choose).
@@ -34,6 +30,65 @@ Case = namedtuple("Case", "explainer wavs analysis target event")
 Method = namedtuple(
     "Method", "kind function steps start", defaults=(None, None)
 )
+
+
+@dataclass
+class Case:
+    """What methods are asked about some clips of one length.
+
+    Arguments
+    ---------
+    explainer : lmac_sb.explain.explainer.Explainer
+        Holds the classifier.
+    wavs : torch.Tensor
+        What it hears, [batch, samples].
+    analysis : lmac_sb.explain.explainer.Analysis
+        Its view of them.
+    target : torch.Tensor
+        Class to explain, [batch].
+    ids : list of str
+        Names of the clips.
+    event : torch.Tensor
+        Ideal mask of the event of that class, [batch, time, freq], or None.
+    others : torch.Tensor
+        Ideal mask of all other events, [batch, time, freq], or None.
+    clean : torch.Tensor
+        The clips within a mixture, [batch, samples]; None without one.
+    frames : torch.Tensor
+        Frames in which the event is known to sound, boolean, [batch, time],
+        or None.
+
+    Example
+    -------
+    >>> items = [{"id": "a"}, {"id": "b"}]
+    >>> case = make_case(explainer, wavs, [1.0, 1.0], items)
+    >>> len(case), case[[1]].ids
+    (2, ['b'])
+    """
+
+    explainer: object
+    wavs: torch.Tensor
+    analysis: object
+    target: torch.Tensor
+    ids: list
+    event: torch.Tensor = None
+    others: torch.Tensor = None
+    clean: torch.Tensor = None
+    frames: torch.Tensor = None
+
+    def __len__(self):
+        """Number of clips."""
+        return len(self.ids)
+
+    def __getitem__(self, rows):
+        """Some of the clips, by a list of their places."""
+        part = {
+            name: value[rows]
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)
+        }
+        ids = [self.ids[row] for row in rows]
+        return replace(self, analysis=self.analysis[rows], ids=ids, **part)
 
 
 def make_methods(names, interpreters, optimised_steps=150, seed=0):
@@ -45,6 +100,7 @@ def make_methods(names, interpreters, optimised_steps=150, seed=0):
         Names in `interpreters`; attributions and trivial masks;
         ``optimised``, a mask that gradient steps draw from nothing; the
         number of steps may follow, as in ``lmac+5`` and ``optimised+20``;
+        ``lmac_binary``, the mask of ``lmac`` cut at one half;
         ``ideal``, the mask of a known event.
     interpreters : dict
         Name to `lmac_sb.explain.explainer.Explainer`.
@@ -85,6 +141,8 @@ def make_methods(names, interpreters, optimised_steps=150, seed=0):
         "ones": Method("fixed", lambda case: torch.ones_like(_grid(case))),
         "ideal": Method("fixed", _ideal),
     }
+    for name, explainer in interpreters.items():
+        known[f"{name}_binary"] = Method("mask", partial(_binary, explainer))
     stepping = {"optimised": (_optimised, optimised_steps, 0)}
     for name, explainer in interpreters.items():
         stepping[name] = partial(_decode, explainer), 0, 1
@@ -160,7 +218,9 @@ def make_case(explainer, wavs, gains, items):
 
     Example
     -------
-    >>> items = [{"sig": wav, "event": wav / 2} for wav in wavs]
+    >>> items = [{"id": name} for name in "ab"]
+    >>> for item, wav in zip(items, wavs):
+    ...     item["event"] = wav / 2
     >>> case = make_case(explainer, wavs, [1.0] * len(wavs), items)
     >>> case.event.shape == case.analysis.magnitude.shape
     True
@@ -174,7 +234,9 @@ def make_case(explainer, wavs, gains, items):
         ]
         stft = explainer.features.stft(torch.stack(stems))
         event = ideal_mask(stft, analysis.stft)
-    return Case(explainer, wavs, analysis, analysis.logits.argmax(1), event)
+    ids = [item["id"] for item in items]
+    target = analysis.logits.argmax(1)
+    return Case(explainer, wavs, analysis, target, ids, event)
 
 
 def min_max(scores):
@@ -230,6 +292,11 @@ def _decode(explainer, steps, case):
     # All masks of a table act where those of its first model do.
     domains = explainer.mask_domain, case.explainer.mask_domain
     return convert_mask(case.analysis.magnitude, mask, *domains)
+
+
+def _binary(explainer, case):
+    """Mask of a trained decoder, cut at one half."""
+    return binarize(_decode(explainer, 0, case), 0.5)
 
 
 def _optimised(steps, case):

@@ -45,8 +45,9 @@ class Metric:
         What the function is given: ``in`` or ``out`` (probabilities on the
         whole and on one side, and the class), ``logits`` (those on the whole
         and outside, and the class), ``mask``, ``event`` (mask and ideal mask),
-        ``frames`` (mask and active frames) or ``sound`` (waveform and clean
-        one). None without a function.
+        ``others`` (mask and ideal mask of other events), ``frames`` (mask and
+        active frames) or ``sound`` (waveform and clean one). None without a
+        function.
     direction : int
         1 if higher is better, -1 if lower is, 0 if neither.
     digits : int
@@ -106,11 +107,11 @@ METRICS = {
     "time_mass": Metric(time_mass, "frames", 1),
     "time_auc": Metric(time_auc, "frames", 1),
     "SI-SDR": Metric(si_sdr, "sound", 1, 1, "dB"),
-    # From the rows of several shares, and of several explained classes.
+    # From the rows of several shares.
     "insertion AUC": Metric(None, None, 1),
     "deletion AUC": Metric(None, None, -1),
-    "other_mass": Metric(None, None, -1),
-    "other_auc": Metric(None, None, -1),
+    "other_mass": Metric(event_mass, "others", -1),
+    "other_auc": Metric(event_auc, "others", -1),
 }
 
 
@@ -182,7 +183,7 @@ def direction(column):
     return metric.direction if metric else 0
 
 
-def evaluate(explanation, event=None, frames=None, clean=None):
+def evaluate(explanation, event=None, frames=None, clean=None, others=None):
     """All metrics of an explained batch.
 
     Arguments
@@ -197,6 +198,9 @@ def evaluate(explanation, event=None, frames=None, clean=None):
         more of it is known; default those of the ideal mask.
     clean : torch.Tensor
         The clip within a mixture, [batch, samples], or None.
+    others : torch.Tensor
+        Ideal mask of the events of other classes, [batch, time, freq], or
+        None.
 
     Returns
     -------
@@ -227,6 +231,7 @@ def evaluate(explanation, event=None, frames=None, clean=None):
         "logits": (logits, logits_out, decision),
         "mask": (mask,),
         "event": (mask, event),
+        "others": (mask, others),
         "frames": (mask, frames),
         "sound": (explanation.waveform, clean),
     }

@@ -150,7 +150,7 @@ def check_sums(folder, complete=False):
         # Of os: that of pathlib fails where the name is too long for a file.
         if not os.path.isfile(path):
             raise LMACError(
-                f"{folder / SUMS}: names {shown(name)}, no such file"
+                f"{folder / SUMS}: names {shown(name)}, which does not exist"
             )
         if file_sha256(path) != checksum:
             raise LMACError(

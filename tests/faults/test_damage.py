@@ -28,7 +28,7 @@ def flip(path):
         (
             "optimizer.ckpt",
             Path.unlink,
-            "/SHA256SUMS: names 'optimizer.ckpt', no such file",
+            "/SHA256SUMS: names 'optimizer.ckpt', which does not exist",
         ),
         ("counter.ckpt", flip, "/counter.ckpt: truncated or changed"),
         ("SHA256SUMS", Path.unlink, ": half-written"),

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from lmac_sb.data.manifest import labels_of
 from lmac_sb.metrics.summary import markdown_table, summarize
 from lmac_sb.utils.io import write_csv, write_in_one_step
 
@@ -41,7 +40,6 @@ def tabulate(rows, method):
         {
             **row,
             **{f"ones {key}": x for key, x in ones[row["id"]].items()},
-            "right": float(row["decision"] in labels_of(row["label"])),
         }
         for row in rows
         if row["method"] == method

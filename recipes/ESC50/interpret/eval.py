@@ -16,7 +16,9 @@ from preparation import prepare_clips
 from lmac_sb.data.dataset import thin_out
 from lmac_sb.data.manifest import read_entries
 from lmac_sb.data.regions import read_regions
+from lmac_sb.evaluation.comparison import Comparison
 from lmac_sb.evaluation.contamination import make_settings
+from lmac_sb.evaluation.judge import Judge
 from lmac_sb.evaluation.models import (
     load_clips,
     load_interpreters,
@@ -99,17 +101,13 @@ def main(argv=None):
         dataset, settings, regions = prepare(claim, hparams, interpreter)
         claim.take()
         sb.create_experiment_directory(**hparams.directory)
-        grid = Grid(
-            interpreter.explainer,
+        comparison = Comparison(
+            Judge(interpreter.explainer, other),
             methods,
-            settings,
-            hparams["shares"],
             interpreter.classes,
-            output_folder / "rows",
-            other,
-            regions,
-            device,
+            hparams["shares"],
         )
+        grid = Grid(comparison, settings, output_folder / "rows", regions)
         quiet = hparams.run_opts["noprogressbar"]
         rows, seconds = grid.run(dataset, hparams["batch_size"], quiet)
         origin = provenance(

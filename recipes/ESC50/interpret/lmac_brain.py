@@ -1,18 +1,19 @@
 """The Brain that trains L-MAC's decoder through the frozen classifier."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import speechbrain as sb
 import torch
 from speechbrain.utils.logger import get_logger
 
-from lmac_sb.explain.masking import binarize, ideal_mask
+from lmac_sb.evaluation.comparison import Comparison
+from lmac_sb.evaluation.judge import Judge
+from lmac_sb.explain.masking import ideal_mask
 from lmac_sb.inference.clip_folder import save_clip
 from lmac_sb.inference.explanation import AudioExplanation
+from lmac_sb.methods.registry import Case, make_methods
 from lmac_sb.methods.trivial import TRIVIAL_MASKS
 from lmac_sb.metrics.registry import evaluate
-from lmac_sb.metrics.shape import mask_area
 from lmac_sb.training.brain import RecipeBrain, gather_rows
 
 logger = get_logger(__name__)
@@ -50,7 +51,7 @@ class LMACBrain(RecipeBrain):
         return explainer(
             analysis=analysis,
             target=target,
-            sounds=stage == sb.Stage.TEST or bool(self.chosen(batch, stage)),
+            sounds=bool(self.chosen(batch, stage)),
             refine_steps=0,
         )
 
@@ -76,23 +77,48 @@ class LMACBrain(RecipeBrain):
 
     def judge(self, analysis, explanation, batch, stage):
         """Metrics and sounds of explained clips that are not trained on."""
-        event = None
+        event = others = None
         if hasattr(batch, "event"):
-            event = self.locate(batch, analysis.stft)
-        values = self.measure(explanation, event)
-        self.record(batch.id, **values)
+            event, others = self.locate(batch, analysis.stft)
+        question = self.explainer.question(explanation)
+        self.record(batch.id, **evaluate(question, event, others=others))
         if stage == sb.Stage.TEST:
-            self.compare(analysis, explanation, values, event, batch)
+            case = Case(
+                self.explainer,
+                batch.sig.data,
+                analysis,
+                explanation.decision,
+                batch.id,
+                event,
+                others,
+            )
+            self.test_rows += self.comparison()(case, self.items(batch))[0]
         self.write_sounds(explanation, batch, stage)
 
     def locate(self, batch, stft):
-        """Ideal mask of the event of each clip."""
+        """Ideal masks of the event of each clip, and of all others."""
         stem = self.hparams.features.stft(batch.event.data.to(self.device))
-        return ideal_mask(stem, stft)
+        return ideal_mask(stem, stft), None
 
-    def measure(self, explanation, event):
-        """Metrics of an explanation, [batch] each."""
-        return evaluate(explanation, event)
+    def comparison(self):
+        """The method, its variants and trivial masks, as an evaluation has."""
+        explainer, steps = self.explainer, self.explainer.refine_steps
+        names = [self.method, f"{self.method}_binary", *TRIVIAL_MASKS]
+        if steps:
+            names.insert(1, f"{self.method}+{steps}")
+        seed = self.hparams.seed
+        return Comparison(
+            Judge(explainer, guards=["heard"]),
+            make_methods(names, {self.method: explainer}, seed=seed),
+            self.hparams.label_encoder.ind2lab,
+        )
+
+    def items(self, batch):
+        """What the rows of the test say of each clip."""
+        return [
+            {"id": clip, "class_string": label}
+            for clip, label in zip(batch.id, batch.class_string)
+        ]
 
     def guidance(self, analysis, explanation, batch, right):
         """What the guided loss needs: the clean clip within the mixture."""
@@ -110,47 +136,6 @@ class LMACBrain(RecipeBrain):
             # The clean clip explains the decision only if it is its class.
             "eligible": right.float(),
         }
-
-    def compare(self, analysis, explanation, values, event, batch):
-        """Metrics of the method (`values`), its variants, trivial masks."""
-        explainer = self.explainer
-        mask, target = explanation.mask, explanation.decision
-        masks, steps = {}, explainer.refine_steps
-        if steps:
-            refined = explainer.refine(analysis, mask, steps, target)
-            masks[f"{self.method}+{steps}"] = refined
-        masks[f"{self.method}_binary"] = binarize(mask, 0.5)
-        for name, trivial in TRIVIAL_MASKS.items():
-            masks[name] = trivial(
-                analysis.magnitude, mask_area(mask), self.hparams.seed
-            )
-        # What a listener hears: the sounds, analysed afresh.
-        heard = replace(
-            explanation,
-            logits_in=explainer.analyze(explanation.waveform).logits,
-            logits_out=explainer.analyze(explanation.residual).logits,
-        )
-        methods = {
-            self.method: values,
-            f"{self.method}_heard": self.measure(heard, event),
-        }
-        for name, other in masks.items():
-            other = explainer.complete(analysis, other, target, sounds=False)
-            methods[name] = self.measure(other, event)
-        names = self.hparams.label_encoder.ind2lab
-        decisions = [names[c] for c in explanation.decision.tolist()]
-        for name, metrics in methods.items():
-            columns = {key: x.tolist() for key, x in metrics.items()}
-            for place, clip in enumerate(batch.id):
-                self.test_rows.append(
-                    {
-                        "id": clip,
-                        "method": name,
-                        "label": batch.class_string[place],
-                        "decision": decisions[place],
-                        **{key: x[place] for key, x in columns.items()},
-                    }
-                )
 
     def chosen(self, batch, stage):
         """Places in the batch of the clips to write, if it is time to."""

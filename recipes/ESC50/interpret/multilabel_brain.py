@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from lmac_sb.explain.masking import ideal_mask
 from lmac_sb.inference.clip_folder import save_clip
 from lmac_sb.inference.explanation import AudioExplanation
-from lmac_sb.metrics.localisation import event_auc, event_mass
 from lmac_sb.utils.errors import LMACError
 
 
@@ -144,17 +143,12 @@ class MultilabelBrain(LMACBrain):
             others = torch.where(is_own, others, torch.maximum(others, ideal))
         return own, others
 
-    def measure(self, explanation, event):
-        """Metrics of the explained class, and the mask on other events."""
-        question = self.explainer.question(explanation)
-        if event is None:
-            return super().measure(question, None)
-        own, others = event
-        return {
-            **super().measure(question, own),
-            "other_mass": event_mass(explanation.mask, others),
-            "other_auc": event_auc(explanation.mask, others),
-        }
+    def items(self, batch):
+        """What the rows of the test say of each explained class."""
+        return [
+            {**item, "right": right}
+            for item, right in zip(super().items(batch), batch.right.tolist())
+        ]
 
     def names(self, batch):
         """The clip of each explanation: a chosen one is written as a whole."""

@@ -18,6 +18,8 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch import distributed
 
 from lmac_sb.data.dataset import check_labels
+from lmac_sb.evaluation.results import complete_rows
+from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.summary import markdown_table, summarize
 from lmac_sb.models.classifier_folder import (
     is_local,
@@ -306,8 +308,11 @@ def train_explainer(brain, hparams, datasets, loader_options, save_clips):
 def write_results(hparams, brain):
     """Results by clip, their summary, and where they came from."""
     folder = Path(hparams["output_folder"]).resolve()
-    summary = summarize(brain.test_rows, reference=brain.method)
-    write_csv(folder / "results.csv", brain.test_rows)
+    columns = [*METRICS, *(f"heard {name}" for name in METRICS)]
+    summary = summarize(
+        brain.test_rows, reference=brain.method, columns=columns
+    )
+    write_csv(folder / "results.csv", complete_rows(brain.test_rows))
     write_json(
         folder / "results.json",
         {

@@ -683,7 +683,7 @@ def test_a_new_kind_is_one_entry(tmp_path, monkeypatch):
     folders = {"hum_folder": tmp_path}
     (hum,) = make_settings("hum 0 dB", {}, RATE, folders=folders)
     assert hum.name == "hum 0 dB"
-    mixture, clean = hum(torch.randn(RATE), "clip")
+    mixture, clean, _ = hum(torch.randn(RATE), "clip")
     spectrum = torch.fft.rfft(mixture - clean).abs()
     assert int(spectrum.argmax()) == 50
     with pytest.raises(LMACError, match="hum_folder: found None, but .* hertz"):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lmac_sb.evaluation.comparison import Comparison
 from lmac_sb.evaluation.contamination import Clean, WhiteNoise
 from lmac_sb.evaluation.judge import NOISE_DB, Judge
 from lmac_sb.evaluation.runner import Grid
@@ -43,15 +44,14 @@ def make_grid(interpreter):
     def make(folder, methods=None, settings=None, **options):
         if methods is None:
             methods = make_methods(NAMES, {"lmac": interpreter.explainer})
-        return Grid(
-            interpreter.explainer,
+        comparison = Comparison(
+            Judge(interpreter.explainer, options.pop("other", None)),
             methods,
-            [Clean()] if settings is None else settings,
-            options.pop("shares", [0.1, 0.5]),
             interpreter.classes,
-            folder,
-            **options,
+            options.pop("shares", [0.1, 0.5]),
         )
+        settings = [Clean()] if settings is None else settings
+        return Grid(comparison, settings, folder, **options)
 
     return make
 
@@ -148,9 +148,8 @@ def test_equal_area(rows):
 def test_shares_are_the_top_of_the_scores(rows, interpreter, sounds):
     explainer = interpreter.explainer
     analysis = explainer.analyze(sounds[:1])
-    case = Case(
-        explainer, sounds[:1], analysis, analysis.logits.argmax(1), None
-    )
+    target = analysis.logits.argmax(1)
+    case = Case(explainer, sounds[:1], analysis, target, ["a"])
     scores = make_methods(["saliency"], {})["saliency"].function(case)
     for keep, mask in (
         ("own", min_max(scores)),
@@ -318,7 +317,7 @@ def test_silence(interpreter, sounds):
     explainer = interpreter.explainer
     analysis = explainer.analyze(sounds)
     target = torch.tensor([0, 1, 2])
-    case = Case(explainer, sounds, analysis, target, None)
+    case = Case(explainer, sounds, analysis, target, list("abc"))
     found = Judge(explainer).silence(case)
     silent = explainer.classify(torch.zeros_like(analysis.magnitude))
     expected = silent.softmax(1).gather(1, target[:, None])[:, 0]

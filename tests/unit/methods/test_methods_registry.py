@@ -18,7 +18,8 @@ def case(explainer, sounds):
     analysis = explainer.analyze(sounds)
     target = analysis.logits.argmax(1)
     event = (torch.rand(analysis.magnitude.shape) > 0.5).float()
-    return Case(explainer, sounds, analysis, target, event)
+    ids = [str(i) for i in range(len(sounds))]
+    return Case(explainer, sounds, analysis, target, ids, event)
 
 
 def test_order_and_kinds(explainer):
