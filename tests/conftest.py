@@ -12,11 +12,13 @@ import subprocess
 import sys
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lmac_sb.data.scenes import make_scenes
+from lmac_sb.metrics.registry import METRICS
 from lmac_sb.training.checkpoints import SafeCheckpointer
 from lmac_sb.training.identity import EXPERIMENT
 from lmac_sb.utils.io import read_json, write_json
@@ -28,7 +30,23 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "ESC50" / "interpret"
 
 # Columns of results.csv that are no numbers.
-TEXTS = ("id", "method", "decision", "label")
+TEXTS = (
+    *("id", "setting", "method", "keep"),
+    *("label", "decision", "warning", "error"),
+)
+# Metrics of an explanation where its event is known, and the columns of a
+# training's test.
+KNOWN = [
+    name
+    for name, metric in METRICS.items()
+    if metric.function and metric.needs not in ("sound", "others")
+]
+COLUMNS = [
+    *TEXTS,
+    *("right", "p_silence", "p", "p_in", "p_out"),
+    *KNOWN,
+    *(f"heard {name}" for name in KNOWN if METRICS[name].repeated),
+]
 
 TWO_PROCESSES = (
     "-m",
@@ -368,7 +386,14 @@ def same(found, expected):
 @pytest.fixture(scope="session")
 def helpers():
     """Functions that several test files use."""
-    names = "digest pretend read_rows arguments last same two_processes"
-    return namedtuple("Helpers", names)(
-        digest, pretend, read_rows, arguments, last, same, TWO_PROCESSES
+    return SimpleNamespace(
+        digest=digest,
+        pretend=pretend,
+        read_rows=read_rows,
+        arguments=arguments,
+        last=last,
+        same=same,
+        two_processes=TWO_PROCESSES,
+        KNOWN=KNOWN,
+        COLUMNS=COLUMNS,
     )

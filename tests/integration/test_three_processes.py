@@ -45,7 +45,7 @@ def test_each_clip_once_with_its_figures(three, lmac_run, helpers):
     ]
     compared = 0
     for found, row in zip(rows, expected):
-        if row["method"] not in ("lmac", "lmac_heard", "ones"):
+        if row["method"] not in ("lmac", "ones"):
             continue
         for name in set(METRICS) & set(row):
             assert found[name] == pytest.approx(
@@ -55,7 +55,7 @@ def test_each_clip_once_with_its_figures(three, lmac_run, helpers):
                 nan_ok=True,
             ), (row["id"], row["method"], name)
             compared += 1
-    assert compared >= 3 * 10 * 8
+    assert compared >= 2 * 10 * 8
 
 
 def test_means_count_each_clip_once(three, lmac_run):

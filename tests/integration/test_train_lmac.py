@@ -15,7 +15,6 @@ from lmac_sb.training.checkpoints import best_checkpoint
 
 METHODS = [
     "lmac",
-    "lmac_heard",
     "lmac_binary",
     "ones",
     "random",
@@ -40,11 +39,14 @@ def test_results_by_clip(lmac_run, helpers):
     assert [(row["id"], row["method"]) for row in rows] == [
         (clip, method) for clip in sorted(manifest) for method in METHODS
     ]
+    assert {(row["setting"], row["keep"]) for row in rows} == {("clean", "own")}
     assert len(manifest) == 10
     assert {row["label"] for row in rows} == set(CLASSES)
     assert {row["decision"] for row in rows} <= set(CLASSES)
     for row in rows:
-        assert set(row) == {"id", "method", "label", "decision", *METRICS}
+        assert set(row) == set(helpers.COLUMNS)
+        assert row["right"] == (row["decision"] == row["label"])
+        assert row["error"] == ""
         assert row["AI"] in (0, 100) and row["Fid-In"] in (0, 1)
         for name in ("AD", "AG"):
             assert 0 <= row[name] <= 100
@@ -77,7 +79,7 @@ def test_summary(lmac_run, helpers):
     results = json.loads((lmac_run / "results.json").read_text())
     assert list(results["summary"]) == METHODS
     for method in METHODS:
-        for name in METRICS:
+        for name in helpers.KNOWN:
             values = [r[name] for r in rows if r["method"] == method]
             values = [value for value in values if not math.isnan(value)]
             found = results["summary"][method][name]
@@ -99,10 +101,10 @@ def test_best_checkpoint_is_tested(lmac_run):
         assert type(value) in (int, float, bool)
 
 
-def test_log_has_all_figures(lmac_run):
+def test_log_has_all_figures(lmac_run, helpers):
     """The log holds terms and metrics of validation and test."""
     text = (lmac_run / "train_log.txt").read_text()
-    for name in ("loss", "l_in", "l_out", "l1", "tv", *METRICS):
+    for name in ("loss", "l_in", "l_out", "l1", "tv", *helpers.KNOWN):
         assert len(logged(lmac_run, f"valid {name}")) == 2, name
         assert f"test {name}: " in text
     assert "train loss" in text
@@ -435,7 +437,7 @@ def test_explanation_does_not_depend_on_batch_mates(
     rows = helpers.read_rows(tmp_path / "run")
     for one, many in zip(rows, helpers.read_rows(lmac_run)):
         assert one["id"] == many["id"] and one["method"] == many["method"]
-        for name in METRICS:
+        for name in helpers.KNOWN:
             # A bin at the edge of a threshold may fall to the other side.
             assert one[name] == pytest.approx(many[name], rel=1e-3, abs=1e-3)
 

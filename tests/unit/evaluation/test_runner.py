@@ -196,7 +196,10 @@ def test_goes_on_where_it_stopped(make_grid, clips, tmp_path):
         return torch.ones_like(case.analysis.magnitude)
 
     broken = make_grid(tmp_path / "part")
-    broken.methods = {**broken.methods, "ones": Method("fixed", stop)}
+    broken.comparison.methods = {
+        **broken.comparison.methods,
+        "ones": Method("fixed", stop),
+    }
     with pytest.raises(KeyboardInterrupt):
         broken.run(clips, 1)
     assert len(list((tmp_path / "part").glob("*.json"))) == 2
@@ -223,8 +226,8 @@ def test_a_method_that_fails_on_a_clip(make_grid, clips, tmp_path, sounds):
         return mask
 
     grid = make_grid(tmp_path)
-    grid.methods = {
-        **grid.methods,
+    grid.comparison.methods = {
+        **grid.comparison.methods,
         "picky": Method("mask", picky),
         "nan": Method("mask", nan),
     }
@@ -245,7 +248,9 @@ def test_a_method_that_fails_on_a_clip(make_grid, clips, tmp_path, sounds):
 
 def test_wrong_shape_is_an_error(make_grid, clips, tmp_path):
     grid = make_grid(tmp_path)
-    grid.methods["x"] = Method("mask", lambda case: torch.ones(3, 2, 2))
+    grid.comparison.methods["x"] = Method(
+        "mask", lambda case: torch.ones(3, 2, 2)
+    )
     rows, _ = grid.run(clips, 3)
     errors = [row["error"] for row in rows if row["method"] == "x"]
     assert len(errors) == 3

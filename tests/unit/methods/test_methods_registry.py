@@ -136,7 +136,7 @@ def test_ideal_is_the_event(case):
     method = make_methods(["ideal"], {})["ideal"]
     assert torch.equal(method.function(case), case.event)
     with pytest.raises(LMACError, match="does not tell where"):
-        method.function(case._replace(event=None))
+        method.function(replace(case, event=None))
 
 
 def test_min_max():

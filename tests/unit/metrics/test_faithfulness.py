@@ -435,6 +435,7 @@ def test_directions():
         "logits": ((p, lost), (p, found)),
         "mask": ((narrow,), (wide,)),
         "event": ((narrow, event), (wide, event)),
+        "others": ((1 - event, event), (narrow, event)),
         "frames": ((narrow, event.any(-1)), (wide, event.any(-1))),
         "sound": ((clean + 0.1 * noise, clean), (clean + noise, clean)),
     }
