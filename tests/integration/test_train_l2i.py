@@ -192,7 +192,7 @@ def test_another_dictionary_in_the_same_folder(recipe, small, l2i_run, helpers):
         ({"n_components": 0}, "n_components is 0, expected a whole number of"),
         (
             {"reconstruction_w": -1},
-            "reconstruction_w is -1, expected a number of",
+            "reconstruction_w is -1, expected a number",
         ),
         ({"sparsity_w": -0.5}, "sparsity_w is -0.5, expected a number of"),
         ({"relevance_th": 2}, "relevance_th is 2, expected a number of"),

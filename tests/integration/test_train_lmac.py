@@ -268,7 +268,7 @@ def test_classifier_stays_as_it_was(
     def state(brain):
         return {
             key: value.clone()
-            for key, value in brain.modules.classifier.state_dict().items()
+            for key, value in brain.explainer.classifier.state_dict().items()
         }
 
     def watched_fit(brain, *args, **kwargs):
@@ -279,7 +279,7 @@ def test_classifier_stays_as_it_was(
         assert all(torch.equal(before[key], after[key]) for key in before)
 
     def watched_objectives(brain, predictions, batch, stage):
-        assert not brain.modules.classifier.training
+        assert not brain.explainer.classifier.training
         labels = batch.class_string_encoded.data[:, 0]
         analysis, explanation = predictions
         calls = []

@@ -254,7 +254,7 @@ def test_wrong_shape_is_an_error(make_grid, clips, tmp_path):
     rows, _ = grid.run(clips, 3)
     errors = [row["error"] for row in rows if row["method"] == "x"]
     assert len(errors) == 3
-    assert "mask of shape (3, 2, 2), needed (1, 87, 513)" in errors[0]
+    assert "mask of shape (3, 2, 2), expected (1, 87, 513)" in errors[0]
 
 
 def test_known_regions(make_grid, clips, tmp_path):

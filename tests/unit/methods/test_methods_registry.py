@@ -1,5 +1,7 @@
 """Methods by name: what each makes of a case, and what it costs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
