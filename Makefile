@@ -18,7 +18,7 @@ RUN := cd $(RECIPE) && "$(CURDIR)/$(BIN)/python"
 help:
 	@echo "make demo   make scenes, train, explain: writes $(RECIPE)/results"
 	@echo "make test   run the tests         (PYTEST_ARGS='$(PYTEST_ARGS)')"
-	@echo "make reproduce   make the tables in docs/ anew, and compare (hours)"
+	@echo "make reproduce   compute the tables in docs/ again, and compare (hours)"
 	@echo "make lint   check form: ruff, imports, yamllint, codespell"
 	@echo "make clean  delete $(VENV) and caches, keep results"
 	@echo "Each makes the environment $(VENV) with PYTHON=$(PYTHON) first."
