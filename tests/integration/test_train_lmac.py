@@ -531,5 +531,5 @@ def test_wrong_number_of_classes_is_told_before_any_training(
         },
     )
     assert done.code == 1
-    assert "n_classes: 50, but the data has 10 classes" in done.err
+    assert "n_classes: found 50, expected 10 as in the data" in done.err
     assert "epoch 1" not in done.out

@@ -152,7 +152,7 @@ def test_table_by_class(run, helpers):
     assert table in console
     explained = {row["id"].rsplit("-", 1)[0] for row in rows}
     n_silent = 10 - len(explained)
-    assert f"{n_silent} of 10 clips: no class decided" in console
+    assert f"{n_silent} of 10 clips have no decision" in console
 
 
 def test_sounds_are_those_of_a_class(run, helpers):

@@ -20,8 +20,8 @@ logger = get_logger(__name__)
 class LMACBrain(RecipeBrain):
     """Trains the decoder through the frozen classifier."""
 
-    # Name of the method in the tables, and what to do about a mask that
-    # keeps everything or nothing.
+    # Name of the method in tables, and the remedies for a mask that keeps
+    # everything or nothing.
     method = "lmac"
     levers = ("raise reg_w_l1", "lower reg_w_l1")
 
@@ -31,7 +31,7 @@ class LMACBrain(RecipeBrain):
         self.interpret_period = interpret_period
 
     def on_stage_start(self, stage, epoch=None):
-        """Decode through the distributed wrapper in training only."""
+        """Use the distributed wrapper of the decoder only in training."""
         super().on_stage_start(stage, epoch)
         decoder = self.modules.decoder
         if stage != sb.Stage.TRAIN:
@@ -40,7 +40,7 @@ class LMACBrain(RecipeBrain):
         self.test_rows = []
 
     def compute_forward(self, batch, stage):
-        """Analysis of the sound, and its explanation."""
+        """Analyse the sounds, and explain their decisions."""
         batch = batch.to(self.device)
         explainer = self.explainer
         analysis = explainer.analyze(batch.sig.data)
@@ -49,7 +49,7 @@ class LMACBrain(RecipeBrain):
         return analysis, explainer.complete(analysis, mask, sounds=sounds)
 
     def compute_objectives(self, predictions, batch, stage):
-        """Mean loss; records the terms, and the metrics when not training."""
+        """Mean loss; records its terms and, unless training, the metrics."""
         analysis, explanation = predictions
         labels = batch.class_string_encoded.data[:, 0].to(self.device)
         right = explanation.decision == labels
@@ -69,7 +69,7 @@ class LMACBrain(RecipeBrain):
         return self.mean_loss(losses, batch.id)
 
     def judge(self, analysis, explanation, batch, stage):
-        """Metrics and sounds of explained clips that are not trained on."""
+        """Record metrics of validation and test clips, and write sounds."""
         event = None
         if hasattr(batch, "event"):
             event = self.locate(batch, analysis.stft)
@@ -80,16 +80,16 @@ class LMACBrain(RecipeBrain):
         self.write_sounds(explanation, batch, stage)
 
     def locate(self, batch, stft):
-        """Ideal mask of the event of each clip."""
+        """Ideal mask for the event of each clip."""
         stem = self.hparams.features.stft(batch.event.data.to(self.device))
         return ideal_mask(stem, stft)
 
     def measure(self, explanation, event):
-        """Metrics of an explanation, [batch] each."""
+        """Metrics of the explanations, [batch] each."""
         return evaluate(explanation, event)
 
     def guidance(self, analysis, explanation, batch, right):
-        """What the guided loss needs: the clean clip within the mixture."""
+        """Arguments for the guided loss, from the clean part of the mixture."""
         features = self.hparams.features
         with torch.no_grad():
             clean = features.magnitude(
@@ -101,12 +101,12 @@ class LMACBrain(RecipeBrain):
             ),
             "log_whole": torch.log1p(analysis.magnitude),
             "log_clean": torch.log1p(clean),
-            # The clean clip explains the decision only if it is its class.
+            # The clean clip explains the decision only if that is its class.
             "eligible": right.float(),
         }
 
     def compare(self, analysis, explanation, values, event, batch):
-        """Metrics of the method (`values`), its variants, trivial masks."""
+        """Add rows for the method (`values`), its variants, trivial masks."""
         explainer = self.explainer
         mask, target = explanation.mask, explanation.decision
         masks, steps = {}, explainer.refine_steps
@@ -118,7 +118,7 @@ class LMACBrain(RecipeBrain):
             masks[name] = trivial(
                 analysis.magnitude, mask_area(mask), self.hparams.seed
             )
-        # What a listener hears: the sounds, analysed afresh.
+        # What a listener hears: the sounds, analysed again.
         heard = replace(
             explanation,
             logits_in=explainer.analyze(explanation.waveform).logits,
@@ -147,7 +147,7 @@ class LMACBrain(RecipeBrain):
                 )
 
     def chosen(self, batch, stage):
-        """Places in the batch of the clips to write, if it is time to."""
+        """Positions in the batch of the clips to write in this epoch."""
         epoch = self.hparams.epoch_counter.current
         if stage == sb.Stage.VALID and epoch % self.interpret_period:
             return []
@@ -155,7 +155,7 @@ class LMACBrain(RecipeBrain):
         return [i for i, clip in enumerate(batch.id) if clip in clips]
 
     def sound_folder(self, stage):
-        """Where the clips of this stage go."""
+        """Folder for the clips of this stage."""
         epoch = self.hparams.epoch_counter.current
         name = "test" if stage == sb.Stage.TEST else f"epoch_{epoch:03d}"
         return Path(self.hparams.output_folder) / "interpretations" / name
@@ -174,7 +174,7 @@ class LMACBrain(RecipeBrain):
             )
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Warn of a mask that says nothing; collect the rows of the test."""
+        """Warn of a collapsed mask; gather the rows of the test."""
         super().on_stage_end(stage, stage_loss, epoch)
         if stage == sb.Stage.VALID:
             self.warn_of_collapse(self.stats)
@@ -182,7 +182,7 @@ class LMACBrain(RecipeBrain):
             self.test_rows = gather_rows(self.test_rows)
 
     def warn_of_collapse(self, stats):
-        """Say so when the mask keeps everything or nothing."""
+        """Warn if the mask keeps everything or nothing."""
         area = stats["area"]
         more, less = self.levers
         for gone, what, lever in (
