@@ -31,7 +31,7 @@ def test_a_contribution_is_small_and_names_only_itself(number):
 def test_a_listed_file_that_is_missing():
     declared = upstream.load()
     declared["contributions"][1]["modules"].append("explain.nothing")
-    with pytest.raises(LMACError, match="explain/nothing.py: is listed"):
+    with pytest.raises(LMACError, match="explain/nothing.py: listed"):
         upstream.plan(1, declared)
 
 
