@@ -576,7 +576,7 @@ def test_failed_write_leaves_the_old_files(tmp_path):
 
 
 def test_many_cells_are_fast(tmp_path):
-    """A thirtieth of a large evaluation takes at most two seconds."""
+    """A thirtieth of a large evaluation takes less than four seconds."""
     names = [*METRICS, *(f"{g} {name}" for g in GUARDS for name in GUARDED)]
     generator = random.Random(0)
     rows = [
