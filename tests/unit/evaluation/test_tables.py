@@ -274,7 +274,7 @@ def test_error_is_a_curve_with_an_error():
 
 
 def test_method_that_always_fails_has_no_curve():
-    """A method that always fails has no curve."""
+    """Its rows hold only errors, so there is nothing to draw."""
     rows = grid()
     for clip in range(6):
         rows = failing(rows, f"clip{clip}")

@@ -553,7 +553,7 @@ def test_batch_too_large(tmp_path, stage, error):
 
 
 def test_other_errors_stay_as_they_are(tmp_path):
-    """Other errors stay as they are."""
+    """An error that is not about memory keeps its type and message."""
     brain = brain_of(tmp_path, n_epochs=1)
 
     def wrong(batch, stage):
