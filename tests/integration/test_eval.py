@@ -162,8 +162,11 @@ def test_another_grid_needs_another_folder(
     [
         ({"methods": "[lmac, grad]"}, "methods: unknown 'grad'"),
         ({"settings": "[clan]"}, "clan"),
-        ({"split": "tests"}, "split is 'tests', one of train, valid, test"),
-        ({"n_clips": 0}, "n_clips is 0, a whole number of at least 1"),
+        (
+            {"split": "tests"},
+            "split is 'tests', expected one of train, valid, test",
+        ),
+        ({"n_clips": 0}, "n_clips is 0, expected a whole number of at least 1"),
         ({"interpreter": "/no/such"}, "/no/such"),
         ({"settings": "[noise 0 dB]"}, "wham_folder"),
     ],

@@ -97,6 +97,6 @@ def test_other_number_of_classes(recipe, scenes, tmp_path, n_classes):
         n_classes=n_classes,
     )
     assert done.code == 1
-    assert done.err.startswith(f"error: n_classes: {n_classes}, but the data")
+    assert done.err.startswith(f"error: n_classes: found {n_classes}, ")
     assert "10 classes" in done.err and "--n_classes 10" in done.err
     assert not (tmp_path / "model").exists()

@@ -189,13 +189,16 @@ def test_another_dictionary_in_the_same_folder(recipe, small, l2i_run, helpers):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_components": 0}, "n_components is 0, a whole number of"),
-        ({"reconstruction_w": -1}, "reconstruction_w is -1, a number of"),
-        ({"sparsity_w": -0.5}, "sparsity_w is -0.5, a number of"),
-        ({"relevance_th": 2}, "relevance_th is 2, a number of"),
-        ({"nmf_frames": 0}, "nmf_frames is 0, a whole number of"),
-        ({"nmf_iterations": 0}, "nmf_iterations is 0, a whole number"),
-        ({"nmf_sparsity": -1}, "nmf_sparsity is -1, a number of"),
+        ({"n_components": 0}, "n_components is 0, expected a whole number of"),
+        (
+            {"reconstruction_w": -1},
+            "reconstruction_w is -1, expected a number of",
+        ),
+        ({"sparsity_w": -0.5}, "sparsity_w is -0.5, expected a number of"),
+        ({"relevance_th": 2}, "relevance_th is 2, expected a number of"),
+        ({"nmf_frames": 0}, "nmf_frames is 0, expected a whole number of"),
+        ({"nmf_iterations": 0}, "nmf_iterations is 0, expected a whole number"),
+        ({"nmf_sparsity": -1}, "nmf_sparsity is -1, expected a number of"),
         ({"train_fold_nums": []}, "train_fold_nums"),
     ],
 )

@@ -531,5 +531,7 @@ def test_wrong_number_of_classes_is_told_before_any_training(
         },
     )
     assert done.code == 1
-    assert "n_classes: found 50, expected 10 as in the data" in done.err
+    assert (
+        "n_classes: found 50, expected the 10 classes of the data" in done.err
+    )
     assert "epoch 1" not in done.out

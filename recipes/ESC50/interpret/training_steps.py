@@ -76,9 +76,9 @@ def prepare_classes(claim, hparams, clips, sounds):
     classes = list(label_encoder.lab2ind)
     if len(classes) != hparams["n_classes"]:
         raise LMACError(
-            f"n_classes: found {hparams['n_classes']}, expected "
-            f"{len(classes)} as in the data ({', '.join(classes[:5])}, …): "
-            f"use --n_classes {len(classes)}"
+            f"n_classes: found {hparams['n_classes']}, expected the "
+            f"{len(classes)} classes of the data "
+            f"({', '.join(classes[:5])}, …): use --n_classes {len(classes)}"
         )
     return datasets
 
