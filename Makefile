@@ -1,10 +1,10 @@
-# Each target makes the environment it needs: a Python >= 3.10 is enough (up
-# to 3.14: the pinned torch has no newer wheels).
+# Each target creates the environment that it needs from Python 3.10 to 3.14
+# (the pinned torch has no newer wheels).
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2
 VENV := .venv
 BIN := $(VENV)/bin
-# Two stamps, touched last: a broken-off step has none, so it runs again.
+# Stamp files, written last: an interrupted step has none, so it runs again.
 LOCKED := $(VENV)/.requirements-installed
 READY := $(VENV)/.package-installed
 
@@ -18,10 +18,10 @@ RUN := cd $(RECIPE) && "$(CURDIR)/$(BIN)/python"
 help:
 	@echo "make demo   make scenes, train, explain: writes $(RECIPE)/results"
 	@echo "make test   run the tests         (PYTEST_ARGS='$(PYTEST_ARGS)')"
-	@echo "make reproduce   make the tables in docs/ anew, and compare (hours)"
-	@echo "make lint   check form: ruff, imports, types, yamllint, codespell"
+	@echo "make reproduce   compute the tables in docs/ again, and compare (hours)"
+	@echo "make lint   check style: ruff, imports, types, yamllint, codespell"
 	@echo "make clean  delete $(VENV) and caches, keep results"
-	@echo "Each makes the environment $(VENV) with PYTHON=$(PYTHON) first."
+	@echo "Each target first creates the environment $(VENV) with PYTHON=$(PYTHON)."
 
 $(LOCKED): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' || { \
@@ -33,7 +33,7 @@ $(LOCKED): requirements.txt
 	        "expected both to make $(VENV): on Debian or Ubuntu run" \
 	        "apt install python3-venv, then make again"; \
 	    exit 1; } >&2
-	@echo "making $(VENV) with the pinned packages, this takes minutes"
+	@echo "creating $(VENV) with the pinned packages, this takes minutes"
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
@@ -54,7 +54,7 @@ demo: $(READY)
 	$(BIN)/lmac export $(RECIPE)/results/lmac/$(SEED) $(RECIPE)/results/model
 	$(BIN)/lmac report $(RECIPE)/results/lmac/$(SEED)/interpretations/test
 
-# One thread for each worker: more would fight for the same cores.
+# One thread for each worker, since more would compete for the cores.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 

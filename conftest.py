@@ -1,8 +1,8 @@
 """Names that the examples in docstrings may use: a tiny model and sounds.
 
-`explainer` and `wavs` [2, 16000] for the method, `model` (an exported folder),
-`interpreter` and `path` (a sound file of one second) for what loads files.
-The weights are random. All are made when an example first asks for them.
+`explainer` and `wavs` [2, 16000] for the method; `model` (an exported folder),
+`interpreter` and `path` (a sound file of one second) for code that reads
+files. The weights are random. Each is made when an example first uses it.
 """
 
 import pytest
@@ -49,7 +49,7 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 
 
 def _write_model(folder):
-    """An exported folder with random weights."""
+    """Write an exported folder with random weights."""
     import safetensors.torch
     import torch
     from hyperpyyaml import load_hyperpyyaml
@@ -71,7 +71,7 @@ def _write_model(folder):
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
-    """Folder of a tiny model, as `lmac export` writes it."""
+    """Folder of a tiny model in the format of `lmac export`."""
     return _write_model(tmp_path_factory.mktemp("model"))
 
 
@@ -105,7 +105,7 @@ def wavs():
     return torch.randn(2, 16000, generator=generator) / 8
 
 
-# Names in examples, and the fixtures behind them.
+# Names in examples, and the fixtures that provide them.
 NAMES = {
     "explainer": lambda get: get("interpreter").explainer,
     **{

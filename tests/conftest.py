@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests; the real scripts on tiny data."""
+"""Fixtures for all tests, which run the real scripts on tiny data."""
 
 import contextlib
 import csv
@@ -23,7 +23,7 @@ from lmac_sb.training.checkpoints import SafeCheckpointer
 from lmac_sb.training.identity import EXPERIMENT
 from lmac_sb.utils.io import read_json, write_json
 
-# Two modules of one name cannot both be looked through for doctests.
+# Doctests cannot be collected from two modules of the same name.
 collect_ignore = ["conftest.py", "browser/conftest.py"]
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +66,7 @@ def seed():
 
 @pytest.fixture(scope="session")
 def real_data():
-    """Folder with real recordings, or a skip that says where it was sought."""
+    """Folder with real recordings; without it the test is skipped."""
     places = [os.environ.get("LMAC_SB_DATA"), ROOT.parent / "shared" / "data"]
     for place in places:
         if place and (Path(place) / "esc10" / "meta" / "esc50.csv").is_file():
@@ -85,7 +85,7 @@ def arguments(yaml, overrides):
 
 
 class Recipe:
-    """Runs the recipe's scripts, in this process or in one of their own."""
+    """Runs the recipe's scripts, in this process or in a new one."""
 
     def __init__(self, cwd):
         self.cwd = cwd
@@ -103,7 +103,7 @@ class Recipe:
         return sys.modules[name]
 
     def main(self, name, yaml, **overrides):
-        """`main` of a script in this process, which it leaves as it was."""
+        """Call `main` of a script in this process, and restore its state."""
         out, err = io.StringIO(), io.StringIO()
         logger = logging.getLogger()
         handlers, level = logger.handlers[:], logger.level
@@ -127,13 +127,13 @@ class Recipe:
         return Done(code, out.getvalue(), err.getvalue())
 
     def process(self, name, yaml, launcher=(), **overrides):
-        """A script in a process of its own, maybe under a launcher."""
+        """Run a script in a new process, optionally under a launcher."""
         return self.command(
             [*launcher, str(RECIPE / f"{name}.py"), *arguments(yaml, overrides)]
         )
 
     def command(self, command, cwd=None):
-        """Any command of this Python."""
+        """Run a command with this Python."""
         process = subprocess.Popen(
             [sys.executable, *command],
             cwd=self.cwd if cwd is None else cwd,
@@ -145,7 +145,7 @@ class Recipe:
         try:
             out, err = process.communicate(timeout=300)
         except subprocess.TimeoutExpired:
-            # A launcher that is asked to stop ends its processes.
+            # A launcher that is terminated ends its processes.
             process.terminate()
             out, err = process.communicate(timeout=60)
             pytest.fail(f"{command}: still running\n{out}\n{err}")
@@ -154,7 +154,7 @@ class Recipe:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """As many threads here as in the processes that tests start."""
+    """Use one thread, like the processes that tests start."""
     torch.set_num_threads(1)
 
 
@@ -166,7 +166,7 @@ def recipe(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory):
-    """Make a folder once, for all workers of the test run."""
+    """Make a folder once for all workers of the test run."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
@@ -244,7 +244,7 @@ def lmac_run(once, recipe, tiny):
 
 
 def digest(folder):
-    """Name and checksum of each file under a folder."""
+    """Name and checksum of each file in a folder."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(
             path.read_bytes()
@@ -255,7 +255,7 @@ def digest(folder):
 
 
 def pretend(folder, **settings):
-    """Make a run's folder one of other settings, to go on with them."""
+    """Change the recorded settings of a run, to continue with others."""
     path = Path(folder) / EXPERIMENT
     identity = read_json(path)
     identity.update(settings)
@@ -278,7 +278,7 @@ def read_rows(folder):
 
 @pytest.fixture(scope="session")
 def noisy(tiny, scenes):
-    """Noise that is new in each epoch, and no sounds to write."""
+    """Options for new noise in each epoch and no written sounds."""
     return {
         **tiny,
         "number_of_epochs": 3,
@@ -291,7 +291,7 @@ def noisy(tiny, scenes):
 
 @pytest.fixture(scope="session")
 def whole(once, recipe, noisy):
-    """Run of `noisy` that nothing interrupted."""
+    """Uninterrupted run with the options of `noisy`."""
 
     def make(folder):
         done = recipe.main(
@@ -304,7 +304,7 @@ def whole(once, recipe, noisy):
 
 @pytest.fixture(scope="session")
 def descent(tiny):
-    """Plain descent: Adam's first steps magnify what two runs round apart."""
+    """Plain gradient descent, since Adam's first steps magnify rounding."""
     return {
         **tiny,
         "lr": 0.005,
@@ -314,7 +314,7 @@ def descent(tiny):
 
 @pytest.fixture(scope="session")
 def halves(descent):
-    """Options of each of two processes that share the work of `descent`."""
+    """Options for each of two processes that share the work of `descent`."""
     batch_size = descent["batch_size"] // 2
     return {**descent, "batch_size": batch_size, "distributed_backend": "gloo"}
 
@@ -343,13 +343,13 @@ def last(folder):
 
 
 def values_of(folder):
-    """Meta data of the newest checkpoint, but for the time."""
+    """Metadata of the newest checkpoint, without the time."""
     meta = last(folder).meta
     return {k: v for k, v in meta.items() if k != "unixtime"}
 
 
 def same(found, expected):
-    """Two runs have the same end: metrics, weights, optimiser."""
+    """Two runs end with the same metrics, weights and optimiser."""
     assert values_of(found) == pytest.approx(
         values_of(expected), rel=1e-6, abs=1e-9
     )
@@ -373,7 +373,7 @@ def same(found, expected):
             decoders[0][name], value, atol=1e-7, rtol=1e-6
         )
     for index, state in optimizers[1]["state"].items():
-        # Adam's; plain descent has none.
+        # State of Adam; plain descent has none.
         if "exp_avg_sq" in state:
             torch.testing.assert_close(
                 optimizers[0]["state"][index]["exp_avg_sq"],

@@ -5,14 +5,15 @@
     python tools/fuzz.py manifest -max_total_time=90
     python tools/fuzz.py manifest crash-0123         # one input again
 
-What follows the target's name goes to libFuzzer. It stops at the first input
-that breaks the target's promise, and writes that input to a file. atheris
-has wheels for few Pythons, so it is none of the pinned packages; the tests
-(`tests/fuzz`) lead the same targets by Hypothesis.
+Arguments after the target's name go to libFuzzer. It stops at the first input
+for which a check fails, and writes that input to a file. atheris has wheels
+for few versions of Python, so it is not among the pinned packages; the tests
+(`tests/fuzz`) run the same targets with Hypothesis.
 
-Each target makes an input out of choices (`make`), and holds what must be
-true of it (`check`): the reader takes it, or refuses it with an `LMACError`
-whose message is one line; no other exception, no unbounded memory or time.
+Each target makes an input from random choices (`make`), and checks how the
+reader handles it (`check`). The reader must accept it, or refuse it with an
+`LMACError` whose message is one line. Other exceptions, and unbounded memory
+or time, are failures.
 """
 
 import copy
@@ -28,8 +29,8 @@ from collections import namedtuple
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MEMORY = 8 << 30  # bytes of addresses; torch alone reserves some
-SECONDS = 20  # that one input may take
+MEMORY = 8 << 30  # bytes of address space, of which torch reserves some
+SECONDS = 20  # time limit for one input
 LONGEST_MESSAGE = 4000
 
 META = b"""filename,fold,target,category,esc10,src_file,take
@@ -105,7 +106,7 @@ FORMATS = (
     ("OGG", "VORBIS"),
     ("OGG", "OPUS"),
 )
-# What mistakes, limits of parsers and attacks are made of.
+# Pieces of mistakes and attacks, and of inputs at the limits of parsers.
 TOKENS = (
     b"\x00",
     b"\xff",
@@ -160,7 +161,7 @@ TOKENS = (
     b"fLaC",
     b"OggS",
 )
-# Values that a JSON file may hold in the place of any other.
+# Values that replace others in a JSON file.
 VALUES = (
     None,
     True,
@@ -188,7 +189,7 @@ Target = namedtuple("Target", "make check")
 
 
 def mutate(pick, content):
-    """Bytes with some places changed, and with their end maybe cut off."""
+    """Bytes with some random changes, which may cut off the end."""
     content = bytearray(content)
     for _ in range(pick.number(0, 6)):
         start = pick.number(0, len(content))
@@ -208,7 +209,7 @@ def mutate(pick, content):
 
 
 def change(pick, value):
-    """A JSON value with a part of it changed."""
+    """A JSON value with some random changes."""
     value = copy.deepcopy(value)
     for _ in range(pick.number(1, 4)):
         place = value
@@ -227,7 +228,7 @@ def change(pick, value):
 
 
 def _replace(pick, place, key):
-    """Change, remove or double one part of an object or list."""
+    """Change, remove or duplicate one part of an object or list."""
     kind = pick.number(0, 4)
     if kind == 0:
         del place[key]
@@ -242,12 +243,12 @@ def _replace(pick, place, key):
 
 
 def _value(pick):
-    """One of the values, as a copy: a later change may go into it."""
+    """A copy of one of the values, since a later change may modify it."""
     return copy.deepcopy(VALUES[pick.number(0, len(VALUES) - 1)])
 
 
 def taken(call, *arguments):
-    """What a reader gives, or None where it refuses as it should."""
+    """Result of a reader, or None if it correctly refuses the input."""
     from lmac_sb.utils.errors import LMACError
 
     try:
@@ -263,20 +264,20 @@ def taken(call, *arguments):
 
 
 def check_meta(folder, content):
-    """Rows of a meta csv have plain names."""
+    """Accepted rows of a meta csv have plain names."""
     import esc50_prepare
 
     rows = taken(esc50_prepare._read_table, "esc50.csv", content)
     for row in rows or ():
         for text in (row["filename"], row["id"], row["category"]):
             if not text or not text.isprintable():
-                raise RuntimeError(f"taken: {text!r}")
+                raise RuntimeError(f"accepted: {text!r}")
         if Path(row["filename"]).name != row["filename"]:
-            raise RuntimeError(f"taken: {row['filename']!r}")
+            raise RuntimeError(f"accepted: {row['filename']!r}")
 
 
 def check_manifest(folder, content):
-    """A manifest has the same clips as `json`, and the same each time."""
+    """A manifest gives the same clips in all ways of reading it."""
     from lmac_sb.data.manifest import Manifest, read_entries
 
     path = folder / "train.json"
@@ -286,13 +287,13 @@ def check_manifest(folder, content):
     if manifest is None:
         return
     again = [(name, manifest[name]) for name in manifest]
-    # As texts, as NaN is not equal to itself.
+    # Compared as text, since NaN is not equal to itself.
     if not repr(entries) == repr(again) == repr(list(manifest.items())):
         raise RuntimeError("two readings differ")
 
 
 def check_results(folder, content):
-    """A table of results has texts and numbers."""
+    """An accepted table of results holds text and numbers."""
     from lmac_sb.evaluation.tables import TEXTS, read_results
 
     path = folder / "results.csv"
@@ -304,7 +305,7 @@ def check_results(folder, content):
 
 
 def check_ratings(folder, content):
-    """Ratings that are taken can be scored."""
+    """Accepted ratings can be scored."""
     from lmac_sb.pages.ratings import read_key, read_ratings, score
 
     paths = []
@@ -318,7 +319,7 @@ def check_ratings(folder, content):
 
 
 def check_audio(folder, content):
-    """A signal is finite, of the wanted rate, at most one."""
+    """An accepted signal is finite, with absolute values of at most one."""
     import torch
 
     from lmac_sb.data.audio import Preprocessor, decode_audio
@@ -347,7 +348,7 @@ def check_bundle(folder, content):
     (folder / SUMS).write_bytes(sums)
     for name in taken(check_sums, folder) or ():
         if folder not in (folder / name).parents:
-            raise RuntimeError(f"outside of the folder: {name!r}")
+            raise RuntimeError(f"outside the folder: {name!r}")
     taken(read_hparams, folder)
     try:
         text = text.decode("utf-8")
@@ -360,7 +361,7 @@ def check_bundle(folder, content):
 
 @functools.lru_cache(maxsize=None)
 def _empty_page():
-    """What of a report's page depends on no clip: its start and its end."""
+    """Start and end of a report's page, which do not depend on the clips."""
     import lmac_sb.pages.report
 
     with tempfile.TemporaryDirectory() as folder:
@@ -372,7 +373,7 @@ def _empty_page():
 
 
 def _write_page(clip, facts):
-    """The report on one clip."""
+    """Write the report on one clip; returns its text."""
     import numpy as np
     import soundfile as sf
 
@@ -389,7 +390,7 @@ def _write_page(clip, facts):
 
 
 def check_report(folder, content):
-    """What a clip says never becomes markup of the page, or its script."""
+    """Content of a clip never becomes markup or script of the page."""
     name, facts = content
     head, tail = _empty_page()
     page = taken(_write_page, folder / name, facts)
@@ -403,7 +404,7 @@ def check_report(folder, content):
 
 
 def _no_constant(name):
-    """A browser reads no NaN."""
+    """Refuse NaN, which a browser cannot read."""
     raise RuntimeError(f"{name} in the page's data")
 
 
@@ -421,7 +422,7 @@ def recording(number, channels):
 
 
 def make_audio(pick):
-    """A file with a changed header, changed anywhere, or cut off."""
+    """A sound file with changes in its header, or anywhere."""
     content = recording(pick.number(0, len(FORMATS) - 1), pick.number(1, 2))
     if pick.number(0, 1):
         return mutate(pick, content[:64]) + content[64:]
@@ -429,7 +430,7 @@ def make_audio(pick):
 
 
 def make_bundle(pick):
-    """A yaml, and a file of sums that mostly is that yaml's."""
+    """A yaml, and a file with its checksum, which may be changed."""
     import hashlib
 
     text = mutate(pick, YAML)
@@ -438,14 +439,14 @@ def make_bundle(pick):
 
 
 def make_json(pick, value):
-    """A file whose values are changed, or its bytes."""
+    """A JSON file with changed values, or changed bytes."""
     if pick.number(0, 3):
         return json.dumps(change(pick, value)).encode()
     return mutate(pick, json.dumps(value).encode())
 
 
 def make_report(pick):
-    """Name of a clip's folder, and what its file of facts holds."""
+    """Name of a clip's folder, and content of its explanation.json."""
     name = "".join(c for c in pick.text(16) if c.isprintable() and c != "/")
     name = name.lstrip(".")
     return name or "a", make_json(pick, FACTS)
@@ -469,7 +470,7 @@ TARGETS = {
 
 
 def load():
-    """Import what is hammered, so that no input pays for it."""
+    """Import the targets before the first input."""
     sys.path[:0] = [str(ROOT), str(ROOT / "recipes" / "ESC50")]
     import esc50_prepare  # noqa: F401
 
@@ -479,7 +480,7 @@ def load():
 
 
 class Choices:
-    """Choices out of the fuzzer's bytes."""
+    """Makes choices from the fuzzer's bytes."""
 
     def __init__(self, provider):
         self.provider = provider
@@ -489,11 +490,11 @@ class Choices:
         return self.provider.ConsumeIntInRange(low, high)
 
     def bytes(self, most):
-        """So many bytes or fewer."""
+        """At most this many bytes."""
         return self.provider.ConsumeBytes(self.number(0, most))
 
     def text(self, most):
-        """So many characters or fewer, any."""
+        """At most this many characters."""
         return self.provider.ConsumeUnicode(self.number(0, most))
 
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Run the commands behind the tables of docs/ again, and compare.
 
-    python tools/reproduce.py            # all for which there is data
+    python tools/reproduce.py            # all tables for which there is data
     python tools/reproduce.py scenes
-    python tools/reproduce.py --commit   # keep what was found as the new truth
+    python tools/reproduce.py --commit   # keep the results as the new reference
 
-Each table's summary is kept in `docs/tables`. A new mean agrees if it lies in
-the kept 95 % bootstrap interval, widened by a slack for rounding.
+The reference for each table is its summary in `docs/tables`. A new mean agrees
+if it lies in the reference's 95 % bootstrap interval, plus a tolerance for
+rounding.
 """
 
 import argparse
@@ -46,7 +47,7 @@ CLASSIFIER = (
     "--signal_length_s 5 --number_of_epochs 60 --mixup_alpha 0.4 "
     "--experiment_name esc10_classifier --seed "
 )
-# Table -> commands, in the recipe's folder, and the summary that they write.
+# Table to its commands, in the recipe's folder, and the summary they write.
 TABLES = {
     "scenes": (
         [
@@ -82,7 +83,7 @@ TABLES = {
         ],
         "results/esc10_eval/1234/summary.csv",
     ),
-    # These with the models of esc10.
+    # The next two use the models of esc10.
     "esc10_mixed": (
         [
             f"{JUDGED} "
@@ -126,12 +127,12 @@ def read_summary(path):
 
 
 def is_kept(row):
-    """Whether a row of a summary.csv is compared: not the single shares."""
+    """Whether a row of a summary.csv is compared; those for shares are not."""
     return row["subset"] == "all" and not row["keep"][0].isdigit()
 
 
 def keep(summary, kept):
-    """Copy what is compared, to six digits."""
+    """Copy the rows that are compared, rounded to six digits."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     with open(summary, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if is_kept(row)]
@@ -169,7 +170,7 @@ def differences(kept, found):
 
 
 def data_folder():
-    """Where the recordings are, or None."""
+    """Folder of the recordings, or None."""
     for place in (os.environ.get("LMAC_SB_DATA"), ROOT.parent / "shared/data"):
         if place and (Path(place) / "esc10").is_dir():
             return Path(place).resolve()
@@ -177,7 +178,7 @@ def data_folder():
 
 
 def run(commands, data):
-    """Run commands of the recipe's folder; stops at the first that fails."""
+    """Run commands in the recipe's folder; stop at the first that fails."""
     for command in commands:
         command = command.format(data=data)
         print(f"+ python {command}", flush=True)
@@ -187,23 +188,25 @@ def run(commands, data):
 
 
 def main(argv=None):
-    """Exit code: 0 if all agrees, 1 if not."""
+    """Run and compare the tables; returns 0 if all agree, else 1."""
     parser = argparse.ArgumentParser(
         description="Run the commands behind the tables of docs/, and compare."
     )
     parser.add_argument("tables", nargs="*", metavar="TABLE", default=[])
     parser.add_argument(
-        "--commit", action="store_true", help="keep what is found"
+        "--commit", action="store_true", help="keep the results"
     )
     options = parser.parse_args(argv)
     unknown = sorted(set(options.tables) - set(TABLES))
     if unknown:
-        parser.error(f"'{unknown[0]}' is none of {', '.join(TABLES)}")
+        parser.error(
+            f"found '{unknown[0]}', expected one of {', '.join(TABLES)}"
+        )
     data, bad = data_folder(), 0
     for name in options.tables or TABLES:
         commands, summary = TABLES[name]
         if data is None and any("{data}" in x for x in commands):
-            print(f"{name}: skipped, LMAC_SB_DATA names no folder with esc10/")
+            print(f"{name}: skipped, no folder esc10/ in LMAC_SB_DATA")
             continue
         run(commands, data)
         if options.commit:

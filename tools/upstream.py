@@ -3,8 +3,8 @@
 
     python tools/upstream.py 1 ../speechbrain
 
-What goes is declared in upstream.yaml. Everything is made and checked before
-the first file is written; a second run changes nothing.
+The file upstream.yaml lists what to copy. All files are prepared and checked
+before the first is written. A second run changes nothing.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def load(path=None):
     Arguments
     ---------
     path : Path
-        By default ``upstream.yaml`` beside this script.
+        By default ``upstream.yaml`` in this script's folder.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def load(path=None):
 
 
 def known_modules(declared, number):
-    """Where each module of a contribution and of those before it goes."""
+    """New name of each module of a contribution and of those before it."""
     target = declared["target"]
     return {
         f"{PACKAGE}.{name}": f"{target}.{name.rpartition('.')[2]}"
@@ -54,7 +54,7 @@ def known_modules(declared, number):
 
 
 def imported(tree):
-    """(module, line) of everything that a module imports of ours."""
+    """Name and line of each import from this package."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module]
@@ -70,7 +70,7 @@ def imported(tree):
 
 
 def with_authors(text, name):
-    """The module with SpeechBrain's footer in its docstring."""
+    """Add SpeechBrain's list of authors to the module's docstring."""
     tree = ast.parse(text)
     if ast.get_docstring(tree) is None:
         raise LMACError(f"{name}: expected a module docstring")
@@ -82,13 +82,13 @@ def with_authors(text, name):
 
 
 def drop(text, names, file):
-    """The source without some of its top-level functions."""
+    """Remove some top-level functions from the source."""
     nodes = {getattr(n, "name", None): n for n in ast.parse(text).body}
     lines = text.splitlines(keepends=True)
     for name in names:
         if name not in nodes:
             raise LMACError(
-                f"{file}: no {name}, which upstream.yaml leaves out"
+                f"{file}: has no {name}, which upstream.yaml leaves out"
             )
         node = nodes[name]
         first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
@@ -99,16 +99,16 @@ def drop(text, names, file):
 
 
 def rewrite(text, name, modules, outside):
-    """A module of ours with the names that it has in SpeechBrain.
+    """Rename the modules in a source file as in SpeechBrain.
 
     Arguments
     ---------
     text, name : str
-        The source and its file, for messages.
+        The source, and its file for messages.
     modules : dict
-        New name of each module that is copied.
+        Name to new name of each module that is copied.
     outside : list of str
-        Modules that may be used from `lmac-sb`.
+        Modules that may still be imported from `lmac-sb`.
 
     Returns
     -------
@@ -128,32 +128,32 @@ def rewrite(text, name, modules, outside):
             rf"\1{place} import {module}",
             text,
         )
-    # The error's public name: errors say where users import it from.
+    # The error's public name, which says from where users import it.
     errors = modules[f"{PACKAGE}.utils.errors"]
     text = text.replace(f"{PACKAGE}.LMACError", f"{errors}.LMACError")
     text = text.replace(f'"{PACKAGE}"\n', f'"{errors}"\n')
     left = [line for line in text.splitlines() if f"{PACKAGE}." in line]
     if left and not outside:
-        raise LMACError(f"{name}: still names {PACKAGE} in: {left[0].strip()}")
+        raise LMACError(f"{name}: {PACKAGE} remains in: {left[0].strip()}")
     return with_authors(text, name)
 
 
 def plan(number, declared=None, root=ROOT):
-    """What the checkout will hold.
+    """Files of a contribution.
 
     Arguments
     ---------
     number : int
-        Of the contribution.
+        Number of the contribution.
     declared : dict
-        By default what `load` gives.
+        By default the result of `load`.
     root : Path
-        This repository.
+        Root of this repository.
 
     Returns
     -------
     dict
-        Text of each file by its path in the checkout.
+        Path in the checkout to the text of each file.
     """
     declared = declared or load()
     if number not in declared["contributions"]:
@@ -177,7 +177,7 @@ def plan(number, declared=None, root=ROOT):
     for source, place in sources.items():
         path = root / source
         if not path.is_file():
-            raise LMACError(f"{source}: is listed in upstream.yaml, not found")
+            raise LMACError(f"{source}: listed in upstream.yaml, but not found")
         text = path.read_text(encoding="utf-8")
         left_out = part["left_out"].get(source.replace("tests/unit/", ""), [])
         text = drop(text, left_out, source)
@@ -192,9 +192,9 @@ def plan(number, declared=None, root=ROOT):
 
 
 def tidy(text, place, checkout):
-    """The source as the checkout's settings want it: imports, then format.
+    """Sort the imports and format the source by the checkout's settings.
 
-    What was left out and other names leave imports unused and lines broken.
+    This also removes imports that are unused without the removed functions.
     """
     for command in (["check", "--select", "I,F401", "--fix"], ["format"]):
         done = subprocess.run(
@@ -212,9 +212,9 @@ def tidy(text, place, checkout):
 
 
 def write(new, checkout):
-    """Write what differs and return the paths."""
+    """Write the files that differ, and return their paths."""
     if not (checkout / "speechbrain/version.txt").is_file():
-        raise LMACError(f"{checkout}: is not a checkout of SpeechBrain")
+        raise LMACError(f"{checkout}: not a checkout of SpeechBrain")
     new = {place: tidy(text, place, checkout) for place, text in new.items()}
     changed = []
     for place, text in new.items():
@@ -228,10 +228,12 @@ def write(new, checkout):
 
 @exit_on_user_error
 def main(argv=None):
-    """Run the command."""
+    """Copy the contribution that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("number", type=int, help="of the contribution")
-    parser.add_argument("checkout", type=Path, help="SpeechBrain, develop")
+    parser.add_argument("number", type=int, help="number of the contribution")
+    parser.add_argument(
+        "checkout", type=Path, help="SpeechBrain's branch develop"
+    )
     args = parser.parse_args(argv)
     changed = write(plan(args.number), args.checkout)
     print(f"{args.checkout}: {len(changed)} files changed")

@@ -1,4 +1,4 @@
-"""What the tests in a browser share.
+"""Fixtures of the tests in a browser.
 
 The fixture `browse` looks at the console and at the requests of each test.
 """
@@ -26,7 +26,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory):
-    """One Chromium for all tests, with nothing of a user's in it."""
+    """One Chromium for all tests, with an empty profile."""
     for path in (CHROMIUM, DRIVER):
         if not path.exists():
             pytest.skip(f"no {path}: apt install chromium chromium-driver")
@@ -47,7 +47,7 @@ def chromium(tmp_path_factory):
 
 
 def requests_of(driver):
-    """Addresses asked for since the last call, without the data of them."""
+    """Addresses requested since the last call, without data URIs."""
     messages = (
         json.loads(entry["message"])["message"]
         for entry in driver.get_log("performance")
@@ -61,7 +61,7 @@ def requests_of(driver):
 
 @pytest.fixture
 def browse(chromium):
-    """Open pages; at the end, none may have complained or asked outside."""
+    """Opens pages; none may log errors or send requests to the outside."""
 
     def open_page(path, width=1280, height=900, dark=False):
         chromium.execute_cdp_cmd(

@@ -1,4 +1,4 @@
-"""A page in a browser, by what a person sees and does."""
+"""A page in a browser, as a person sees and uses it."""
 
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import ActionChains
@@ -6,7 +6,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 
 class DrivenPage:
-    """Any page."""
+    """A page with the actions that all pages have in common."""
 
     def __init__(self, driver):
         self.driver = driver
@@ -16,26 +16,26 @@ class DrivenPage:
         return self.driver.find_elements("css selector", selector)
 
     def one(self, selector):
-        """The only such element."""
+        """The only matching element."""
         (element,) = self.all(selector)
         return element
 
     def js(self, code, *arguments):
-        """Value of an expression, with the arguments as a, b."""
+        """Value of a JavaScript expression, with the arguments as a, b."""
         return self.driver.execute_script(
             f"const [a, b] = arguments; return {code}", *arguments
         )
 
     def wait(self, condition, message=""):
-        """Wait till a function says something true, and return that."""
-        # An element that is drawn anew while it is looked at is not there yet.
+        """Wait until a function returns something true, and return it."""
+        # An element that is being redrawn may not exist yet.
         redrawn = [StaleElementReferenceException]
         return WebDriverWait(self.driver, 30, 0.05, redrawn).until(
             lambda _: condition(), message
         )
 
     def slide(self, control, value):
-        """Move a slider as a hand would, and let the page redraw."""
+        """Move a slider as by hand, and let the page redraw."""
         self.driver.execute_async_script(
             "const [e, v, done] = arguments; e.value = v;"
             "e.dispatchEvent(new Event('input', {bubbles: true}));"

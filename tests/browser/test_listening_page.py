@@ -40,12 +40,12 @@ def made(tmp_path_factory):
 
 
 class Test(DrivenPage):
-    """A page, by what a listener sees and does."""
+    """The page as a listener sees and uses it."""
 
     __test__ = False
 
     def begin(self, listener):
-        """Say who listens."""
+        """Enter the listener's name."""
         self.one("#listener").send_keys(listener)
         self.one("#who button").click()
 
@@ -59,11 +59,11 @@ class Test(DrivenPage):
         return self.all("#explanations input")
 
     def outputs(self):
-        """What stands at the sliders."""
+        """Text next to the sliders."""
         return [output.text for output in self.all("#explanations output")]
 
     def rate(self, values):
-        """Move the sliders as hands do."""
+        """Move the sliders as by hand."""
         for slider, value in zip(self.sliders(), values):
             self.driver.execute_script(
                 "arguments[0].value = arguments[1];"
@@ -73,23 +73,23 @@ class Test(DrivenPage):
             )
 
     def next(self):
-        """Go on."""
+        """Press the button to continue."""
         self.one("#next").click()
 
     def active(self):
-        """Id or text of what has the focus."""
+        """Id or text of the element with the focus."""
         return self.js(
             "document.activeElement.id || document.activeElement.ariaLabel"
         )
 
     def index(self):
-        """What the page says of the test."""
+        """The page's data about the test."""
         return self.js(
             "JSON.parse(document.getElementById('index').textContent)"
         )
 
     def codes(self):
-        """Code of each of the screen's explanations, as kept."""
+        """Code of each explanation on the screen, as stored."""
         return self.js(
             "JSON.parse(Object.entries(localStorage)"
             ".find(([key]) => key.endsWith(': ' + a))[1])",
@@ -99,7 +99,7 @@ class Test(DrivenPage):
 
 @pytest.fixture
 def page(browse, made):  # noqa: F811
-    """The page, nothing of an earlier test in it."""
+    """The page, without stored state of an earlier test."""
     test = Test(browse.open(made / "listening_test.html"))
     test.js("localStorage.clear()")
     test.driver.refresh()
@@ -109,7 +109,7 @@ def page(browse, made):  # noqa: F811
 
 @pytest.fixture
 def downloads(page, tmp_path):
-    """Where the browser puts files."""
+    """Folder for the browser's downloads."""
     page.driver.execute_cdp_cmd(
         "Browser.setDownloadBehavior",
         {"behavior": "allow", "downloadPath": str(tmp_path)},
@@ -118,7 +118,7 @@ def downloads(page, tmp_path):
 
 
 def saved(page, folder):
-    """The one file that was saved."""
+    """Content of the only saved file."""
     page.wait(lambda: page.title() == "Thank you")
     page.wait(lambda: [*folder.glob("*.json")], "no file")
     (path,) = folder.glob("*.json")
@@ -182,7 +182,7 @@ def test_nothing_is_left_out(page):
     page.rate([10, 20, 30, 40, 50])
     page.next()
     assert page.one("#missing").text.startswith("One slider of this sound")
-    # The middle is a rating, if one confirms it.
+    # The middle is a rating if the listener confirms it.
     page.press(" ")
     assert page.outputs()[-1] == "50"
     page.next()
@@ -213,7 +213,7 @@ def test_a_reload_loses_nothing(page, downloads):
         page.rate(range(11, 17))
         page.next()
     saved(page, downloads)
-    # Another listener starts anew, and takes nothing from the first.
+    # Another listener starts again, without the first one's ratings.
     page.one("#other").click()
     page.begin("ben")
     assert page.title() == "Sound 1 of 4"
@@ -271,7 +271,7 @@ def test_works_where_nothing_is_kept(page, made, downloads):
 
 def test_order_is_the_listeners(page, made, tmp_path):
     def orders(listener):
-        """Titles do not tell: read the sounds from what is saved."""
+        """Orders of the sounds, read from the saved file."""
         folder = tmp_path / f"{len([*tmp_path.iterdir()])}"
         folder.mkdir()
         page.driver.execute_cdp_cmd(
@@ -295,7 +295,7 @@ def test_order_is_the_listeners(page, made, tmp_path):
     others = [orders(f"p{i}") for i in range(4)]
     clips = {tuple(trial[0] for trial in order) for order in [ann, *others]}
     assert len(clips) > 2
-    # Methods change places too, from clip to clip and listener to listener.
+    # The order of methods differs between clips and between listeners.
     key = read_key(made / "key.json")["trials"]
     methods = {
         tuple(key[code]["sounds"][sound] for sound in sounds)
@@ -325,7 +325,7 @@ def test_keyboard_and_names(page):
         ),
         "next",
     ]
-    assert page.outputs() == ["not rated"] * 6  # to pass is not to rate
+    assert page.outputs() == ["not rated"] * 6  # no rating yet
     names = [slider.accessible_name for slider in page.sliders()]
     assert names == [
         f"Explanation {i} {question}"

@@ -22,7 +22,7 @@ from selenium.webdriver import ActionChains, Keys  # noqa: E402
 RATE, SECONDS, FRAMES, BINS = 8000, 3, 60, 32
 VEIL = [126, 136, 146]
 YELLOW, BLACK = [252, 253, 191], [0, 0, 4]  # loud and silent
-SECONDS_200 = 20  # to open 200 clips; a second or two on an idle machine
+SECONDS_200 = 20  # to open 200 clips; usually a second or two
 
 
 def make_clip(path, facts, seconds=SECONDS, frames=FRAMES, bins=BINS):
@@ -86,10 +86,10 @@ def page(clips):
 
 
 class Report(DrivenPage):
-    """The report, by what a person sees and does."""
+    """The report as a person sees and uses it."""
 
     def ids(self):
-        """Clips that are there to be seen, in order."""
+        """Ids of the visible clips, in order."""
         return [
             clip.find_element("css selector", ".origin").text.split(" · ")[0]
             for clip in self.all(".clip:not([hidden])")
@@ -117,7 +117,7 @@ class Report(DrivenPage):
         return states.index("true") + 1
 
     def audios(self):
-        """Name, time, and whether it plays, of all sounds that are loaded."""
+        """Name, time and playing state of all loaded sounds."""
         return self.js(
             "[...document.querySelectorAll('audio')]"
             ".map(x => [x.dataset.sound, x.currentTime, !x.paused])"
@@ -158,7 +158,7 @@ class Report(DrivenPage):
         )
 
     def drawn(self):
-        """For each clip whether its picture is held."""
+        """For each clip, whether its picture is drawn."""
         return self.js(
             "[...document.querySelectorAll('canvas')].map(c => c.width > 0)"
         )
@@ -251,7 +251,7 @@ def test_one_clip_plays_at_a_time(opened):
     assert len(opened.audios()) == 3
     assert opened.play_button("one").text == "Play"
     assert opened.play_button("two").text == "Pause"
-    # The first goes on from where it was.
+    # The first continues where it stopped.
     assert opened.playhead("one") > 0.05
 
 
@@ -288,7 +288,7 @@ def test_sliders_change_the_picture(opened):
 
 
 def mixed_yellow():
-    """Loud, under three quarters of the veil."""
+    """Colour of a loud bin under three quarters of the veil."""
     return [c + 0.75 * (v - c) for c, v in zip(YELLOW, VEIL)]
 
 
@@ -400,7 +400,7 @@ def test_sorting(opened):
     ]
     opened.select("#sort", "AD")
     assert opened.ids() == ["two", "two2", "one", "three"]
-    # A value that is not known comes last either way.
+    # An unknown value comes last in both orders.
     opened.select("#sort", "SPS")
     assert opened.ids() == ["two", "two2", "three", "one"]
     opened.select("#sort", "FF")
@@ -437,7 +437,7 @@ def test_keys_go_from_clip_to_clip(opened):
     assert "2px" in outline
     assert "solid" in outline
     opened.press("j", "j")
-    # Below the bar that stays, not under it.
+    # Below the fixed bar, not hidden by it.
     top, bar = opened.js(
         "[a.getBoundingClientRect().top, b.getBoundingClientRect().bottom]",
         opened.clip("two"),
@@ -489,7 +489,7 @@ def test_controls_keep_their_own_keys(opened):
 
 
 def brightness(report, selector="body"):
-    """Of the background, 0 to 255."""
+    """Brightness of the background, 0 to 255."""
     colour = report.js(
         "getComputedStyle(document.querySelector(a)).backgroundColor", selector
     )
@@ -512,7 +512,7 @@ def test_dark_and_light(browse, page):
 
 
 def contrast(report, selector):
-    """WCAG's ratio of the text's colour to the ground behind it."""
+    """WCAG contrast ratio of the text to its background."""
 
     def luminance(colour):
         channels = [float(c) / 255 for c in colour.strip("rgba()").split(",")]
@@ -687,7 +687,7 @@ def test_policy_stops_what_should_not_be_there(browse, page):
         "fetch('http://127.0.0.1:9/').catch(() => {});"
     )
     assert stopped == [["connect-src", "img-src", "script-src-elem"], None]
-    # What was stopped has been complained of; its requests were never sent.
+    # The browser logged what it blocked, and sent no request.
     assert len(browse.driver.get_log("browser")) >= 3
     browse.driver.get_log("performance")
 
@@ -697,7 +697,7 @@ def test_policy_stops_what_should_not_be_there(browse, page):
 
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory):
-    """A refined clip with the decoder's own mask, one without, and a plain."""
+    """Clips: refined with the decoder's own mask, without it, and unrefined."""
     folder = tmp_path_factory.mktemp("pairs")
     window = {"start": 0.0, "end": 3.0, "decision": "dog", "p": 0.75}
     pair = {"label": "dog", "file": "a.wav"}
@@ -733,13 +733,13 @@ def pairs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pair_page(pairs):
-    """The page of them."""
+    """The page of these clips."""
     return write_report(pairs)
 
 
 @pytest.fixture
 def compared(browse, pair_page):
-    """The page, its pictures drawn without the veil's mixing."""
+    """The page, with its pictures drawn without mixing in the veil."""
     found = Report(browse.open(pair_page))
     found.wait(lambda: all(found.drawn()))
     found.slide("#opacity", 100)
@@ -747,7 +747,7 @@ def compared(browse, pair_page):
 
 
 def switch(report, name="a"):
-    """The buttons of a clip's masks: text and whether it is the pressed one."""
+    """Buttons of a clip's masks: text, and whether it is pressed."""
     return {
         button.text: button.get_attribute("aria-pressed")
         for button in report.clip(name).find_elements(
@@ -758,7 +758,7 @@ def switch(report, name="a"):
 
 
 def wear(report, text, name="a"):
-    """Press one of them."""
+    """Press one of these buttons."""
     for button in report.clip(name).find_elements(
         "css selector", ".masks button"
     ):
@@ -767,7 +767,7 @@ def wear(report, text, name="a"):
 
 
 def facts(report, name="a"):
-    """Probabilities of the explained class, metrics, words for the picture."""
+    """Probabilities of the explained class, metrics, text for the picture."""
     clip = report.clip(name)
     row = clip.find_element("css selector", "tr.explained").text.split()
     metrics = clip.find_element("css selector", ".metrics").text.split("\n")
@@ -779,7 +779,7 @@ REFINED, DECODER = "Refined, 5 steps", "Decoder"
 
 
 def test_a_switch_between_two_masks(compared):
-    """Picture, figures and words change there and back, on one card."""
+    """Picture, numbers and text of one card change, and change back."""
     assert compared.ids() == ["a", "b", "c"]
     assert switch(compared) == {DECODER: "false", REFINED: "true"}
     assert switch(compared, "b") == switch(compared, "c") == {}
@@ -832,7 +832,7 @@ def test_windows_follow_the_switch(compared):
 
 
 def test_sounds_follow_the_switch(compared):
-    """What plays goes on with the other mask's sound, at the same place."""
+    """A playing sound continues with the other mask, at the same time."""
     compared.press("j", "2")
     compared.slide(".clip:first-child .position", 0.5)
     compared.press(" ")
@@ -861,14 +861,14 @@ def test_sounds_follow_the_switch(compared):
 
 
 def source(report):
-    """Address of the explanation's sound."""
+    """Address of the sound of the explanation."""
     return report.js(
         "document.querySelector('audio[data-sound=explanation]').src"
     )
 
 
 def test_keys_reach_the_switch(compared):
-    """By the key M, and by tabulator and space."""
+    """The switch reacts to the key M, and to tab and space."""
     compared.press("j", "m")
     assert switch(compared)[DECODER] == "true"
     compared.press("M")
@@ -902,7 +902,7 @@ def test_the_switch_has_a_name(compared):
 
 
 def test_filters_and_order_go_by_the_refined_mask(compared):
-    """Whichever is shown."""
+    """Filters and order use the refined mask, whichever is shown."""
     for text in (REFINED, DECODER):
         wear(compared, text)
         compared.select("#sort", "FF")
@@ -921,7 +921,7 @@ def test_filters_and_order_go_by_the_refined_mask(compared):
 
 
 def test_both_masks_beside_the_page(browse, pairs, tmp_path):
-    """The sounds of both are played from their own files."""
+    """The page plays the sounds of both masks from their files."""
     shutil.copytree(pairs / "a", tmp_path / "clips" / "a ü#?")
     page = write_report(tmp_path / "clips", embed=False)
     found = Report(browse.open(page))
@@ -963,7 +963,7 @@ def test_200_clips(browse, tmp_path, monkeypatch):
     make_clip(one, {}, seconds=5, frames=512, bins=256)
     for i in range(1, 200):
         shutil.copytree(one, one.with_name(f"clip{i}"))
-    # Equal sounds and pictures need not be packed 200 times.
+    # Equal sounds and pictures are encoded only once.
     kept = {}
     for name in ("_vorbis", "_png"):
         pack = getattr(report, name)
@@ -980,7 +980,7 @@ def test_200_clips(browse, tmp_path, monkeypatch):
     found.wait(lambda: found.drawn()[0])
     assert time.monotonic() - start < SECONDS_200
     assert len(found.all(".clip")) == 200
-    # Only what is near the screen is held.
+    # Only pictures near the screen are kept.
     assert 1 <= sum(found.drawn()) < 20
     found.js("scrollTo(0, document.body.scrollHeight)")
     found.wait(lambda: found.drawn()[-1] and not found.drawn()[0])

@@ -19,7 +19,7 @@ COLUMNS = (
     "Result_url,HF_repo,test_debug_flags,test_debug_checks,performance"
 ).split(",")
 
-# The planned hparams files and the script that each is for.
+# The yaml files and the script of each.
 SCRIPTS = {
     f"{RECIPE}/hparams/classifier_conv.yaml": f"{RECIPE}/train_classifier.py",
     f"{RECIPE}/hparams/classifier_cnn14.yaml": f"{RECIPE}/train_classifier.py",
@@ -50,7 +50,7 @@ SCRIPTS = {
     f"{RECIPE}/hparams/listening.yaml": f"{RECIPE}/make_listening_test.py",
 }
 
-# A yaml file tells its story in this order; what it lacks is passed over.
+# Order of the keys in a yaml file, which may lack some of them.
 KEY_ORDER = [
     "seed",
     "__set_seed",
@@ -78,7 +78,7 @@ YAML_FILES = sorted(
 )
 EVERY_YAML = sorted({*YAML_FILES, *SCRIPTS})
 
-# Options of the command line are no keys of a yaml file.
+# Options of the command line are not keys of a yaml file.
 RUN_OPTIONS = set(RunOptions().as_dict())
 
 
@@ -122,7 +122,7 @@ def unread_keys(text, script):
 
 
 def loose_booleans(text):
-    """Plain words that YAML 1.1 takes for a boolean, but True and False."""
+    """Words that YAML 1.1 reads as booleans, except True and False."""
     words = {"yes", "no", "on", "off", "true", "false"}
     return [
         token.value
@@ -135,7 +135,7 @@ def loose_booleans(text):
 
 
 def placeholders(text):
-    """Lines that the user must fill in, except for the data folder's."""
+    """Lines that the user must fill in, except for the data folder."""
     return [
         line
         for line in text.splitlines()
@@ -145,7 +145,7 @@ def placeholders(text):
 
 
 def order_faults(text):
-    """Where a yaml file leaves the order banner, seed, folders, ..."""
+    """Faults in the order of a yaml file: banner, seed, folders, ..."""
     faults = []
     if not text.startswith("# ####"):
         faults.append("the banner is not first")
@@ -224,7 +224,7 @@ def test_rules_pass_a_good_recipe():
             "fmax: !ref <late>\nlate: 1\nopt_class:",
             ["fmax", "late"],
         ),
-        # What another key only begins with.
+        # A key that is only the beginning of another.
         ("use_tensorboard:", "use_tensor: 1\nuse_tensorboard:", ["use_tensor"]),
         # In a comment.
         ("lr: !ref <lr>", "lr: 0.1 # not <lr>", ["lr"]),

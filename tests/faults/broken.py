@@ -25,7 +25,7 @@ from lmac_sb.training.brain import RecipeBrain
 
 
 def kill():
-    """As the system does it: nothing can be caught or tidied up."""
+    """Kill this process, so that nothing can be caught or cleaned up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -60,7 +60,7 @@ def kill_save(number):
 
 
 def kill_replace(name, number):
-    """Where a complete file of this name would get it for the n-th time."""
+    """Before a complete file gets this name for the n-th time."""
     before(
         os,
         "replace",
@@ -83,7 +83,7 @@ def kill_delete(number):
 
 
 def kill_decode(number):
-    """While the n-th clip is checked."""
+    """While the preparation checks the n-th clip."""
     before(esc50_prepare, "decode_audio", number, lambda *args: kill())
 
 
@@ -126,7 +126,7 @@ def full_disk(n_bytes):
 
 
 def poison(pattern, first=1):
-    """From the n-th on, clips whose name fits sound like NaN."""
+    """From the n-th read on, clips with matching names are NaN."""
     original, calls = Preprocessor.__call__, []
 
     def poisoned(self, path):
@@ -140,7 +140,7 @@ def poison(pattern, first=1):
 
 
 def pause():
-    """Tell that the training begins, and wait for a line to go on."""
+    """Announce the training, and wait for a line before it starts."""
 
     def wait(*args):
         print("PAUSED", flush=True)

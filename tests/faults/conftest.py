@@ -62,7 +62,7 @@ def start(recipe, command, broken):
 
 @pytest.fixture(scope="session")
 def resumed(recipe, whole, helpers):
-    """Give the same command again: it ends as if nothing had happened."""
+    """Run the same command again; it ends like an uninterrupted run."""
 
     def resumed(folder, **overrides):
         done = recipe.main(
@@ -77,7 +77,7 @@ def resumed(recipe, whole, helpers):
 
 
 def tidy(folder):
-    """Nothing is half-written, and no lock or temporary name is left."""
+    """There is no incomplete file, lock or temporary file."""
     ends = (".part", ".tmp", ".lock", ".former")
     names = [str(path) for path in Path(folder).rglob("*")]
     assert [name for name in names if name.endswith(ends)] == []

@@ -1,4 +1,4 @@
-"""Clips that no training expects: NaN, silence, one class, one clip."""
+"""Unexpected data: NaN, silence, one class, one clip."""
 
 import json
 import math
@@ -22,7 +22,7 @@ def data(scenes, tmp_path):
 
 
 def finite(folder):
-    """Weights and figures of a run are numbers."""
+    """Weights and results of a run are finite."""
     found = SafeCheckpointer(folder / "save").find_checkpoint()
     for value in torch.load(found.paramfiles["decoder"]).values():
         assert value.isfinite().all()
@@ -32,7 +32,7 @@ def finite(folder):
 
 
 def test_poisoned_clip(broken, noisy, scenes, tmp_path):
-    """Its steps are left out, and it is named."""
+    """The steps with this clip are skipped, and the log names it."""
     clip = sorted((scenes / "audio").glob("1-*.wav"))[3].stem
     done = broken(f"poison:{clip}", output_folder=tmp_path, **noisy)
     assert done.code == 0, done.err
@@ -42,7 +42,7 @@ def test_poisoned_clip(broken, noisy, scenes, tmp_path):
 
 
 def test_poison_everywhere(broken, resumed, noisy, tmp_path):
-    """Too much of it ends the run; the last checkpoint is intact."""
+    """Too many such clips end the run; the last checkpoint is intact."""
     # Epoch 1 takes 30 clips to train and 10 to validate.
     done = broken("poison:^[123]-:41", output_folder=tmp_path, **noisy)
     assert done.code == 1
@@ -61,7 +61,7 @@ def silence(path, n_samples):
 
 
 def test_silent_after_the_cut(recipe, tiny, data, tmp_path):
-    """Sound enough for the preparation, but none in what is used."""
+    """Clips with sound, but only after the part that is used."""
     for fold in (1, 4, 5):
         clip = sorted((data / "audio").glob(f"{fold}-*.wav"))[0]
         silence(clip, 8000)
@@ -91,7 +91,7 @@ def test_batch_of_one(recipe, tiny, tmp_path):
 
 
 def test_one_class(recipe, tiny, data, tmp_path):
-    """The decision is certain, and yet both scripts come to their end."""
+    """With one class the decision is certain, but both scripts finish."""
     table = data / "meta" / "esc50.csv"
     head, *rows = table.read_text().splitlines()
     rows = [row for row in rows if "trill" in row]

@@ -1,4 +1,4 @@
-"""A damaged checkpoint is named, and the one before it counts."""
+"""The log names a damaged checkpoint, and the one before it is used."""
 
 import shutil
 from pathlib import Path
@@ -37,7 +37,7 @@ def flip(path):
 def test_newest_damaged(
     recipe, noisy, whole, helpers, tmp_path, name, damage, fault
 ):
-    """What is wrong is told, and the epoch is trained again."""
+    """The log says what is wrong, and the epoch is trained again."""
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     newest = helpers.last(run)
@@ -51,7 +51,7 @@ def test_newest_damaged(
 
 
 def test_all_damaged(recipe, noisy, whole, helpers, tmp_path):
-    """Then it is a new run, which says so as well."""
+    """The run starts again, and the log says why."""
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     folders = list((run / "save").glob("CKPT*"))

@@ -1,4 +1,4 @@
-"""A full disk is told in one message, and costs nothing that was there."""
+"""A full disk gives one message, and no earlier file is lost."""
 
 import pytest
 
@@ -8,7 +8,7 @@ pytestmark = pytest.mark.faults
 
 
 def told(done, *parts):
-    """One message with these parts."""
+    """The only message has these parts."""
     assert done.code == 1, done.err
     assert done.err.count("error: ") == 1, done.err
     assert "Traceback" not in done.err + done.out
@@ -17,7 +17,7 @@ def told(done, *parts):
 
 
 def test_full_at_a_checkpoint(broken, resumed, noisy, tmp_path):
-    """The one before is kept, and half of the new one is not."""
+    """The earlier checkpoint is kept, and no incomplete one."""
     done = broken("full_save:3", output_folder=tmp_path, **noisy)
     told(done, tmp_path / "save", "a checkpoint cannot be written")
     (folder,) = (tmp_path / "save").glob("CKPT*")
@@ -27,7 +27,7 @@ def test_full_at_a_checkpoint(broken, resumed, noisy, tmp_path):
 
 
 def test_full_at_the_results(broken, resumed, noisy, tmp_path):
-    """The next time only the test is left to do."""
+    """The next run only has to repeat the test."""
     done = broken("full_results:1", output_folder=tmp_path, **noisy)
     told(done, "File too large", "free some space")
     assert not list(tmp_path.glob("results.*"))
@@ -36,7 +36,7 @@ def test_full_at_the_results(broken, resumed, noisy, tmp_path):
 
 
 def test_full_at_the_preparation(broken, resumed, noisy, tmp_path):
-    """No manifest, rather than half of one."""
+    """No incomplete manifest is left."""
     done = broken("full_disk:3000", output_folder=tmp_path, **noisy)
     told(done, tmp_path / "manifests", "cannot be written")
     assert not list((tmp_path / "manifests").iterdir())
@@ -44,7 +44,7 @@ def test_full_at_the_preparation(broken, resumed, noisy, tmp_path):
 
 
 def test_full_at_the_scenes(broken, tmp_path):
-    """No data, rather than sounds that are cut."""
+    """No truncated sounds are left."""
     folder = tmp_path / "scenes"
     done = broken(
         "full_disk:20000",

@@ -1,4 +1,4 @@
-"""Killed at whatever it was about, a run goes on with the same command."""
+"""A run that was killed at any moment resumes with the same command."""
 
 import signal
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.faults
         ("kill_save:3", {}),
         ("kill_save:4", {}),
         ("kill_replace:SHA256SUMS:2", {}),
-        # Between epochs none need be deleted: the best may be the first.
+        # Possibly no checkpoint is deleted, if the best is the first.
         ("kill_delete:1", {"ckpt_interval_steps": 1}),
         ("kill_picture:1", {"save_clips": 1}),
         ("kill_replace:results.json:1", {}),
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.faults
     ],
 )
 def test_killed_run(broken, resumed, noisy, tmp_path, fault, more):
-    """The metrics, the weights and the optimiser of an unbroken run."""
+    """Metrics, weights and optimiser are those of an uninterrupted run."""
     options = {**noisy, **more}
     done = broken(fault, output_folder=tmp_path, **options)
     assert done.code == -signal.SIGKILL, done.err
@@ -45,7 +45,7 @@ def test_killed_run(broken, resumed, noisy, tmp_path, fault, more):
 
 
 def test_killed_preparation(broken, resumed, noisy, tmp_path):
-    """Four times in a row, each time a little later."""
+    """The preparation is killed four times, each time a little later."""
     for fault in (
         "kill_decode:7",
         "kill_replace:valid.json:1",
@@ -59,7 +59,7 @@ def test_killed_preparation(broken, resumed, noisy, tmp_path):
 
 
 def test_killed_scenes(broken, scenes, helpers, tmp_path):
-    """Nothing is taken for the data, and nothing of it stays."""
+    """Incomplete scenes are not used, and are removed."""
     folder = tmp_path / "data" / "scenes"
     done = broken(
         "kill_sound:30",
@@ -77,7 +77,7 @@ def test_killed_scenes(broken, scenes, helpers, tmp_path):
 
 
 def test_killed_classifier(broken, recipe, scenes, helpers, tmp_path):
-    """Its folder is the former one or the new one, never half of one."""
+    """The folder holds the former classifier or the new one, complete."""
     options = {
         "data_folder": scenes,
         "number_of_epochs": 1,

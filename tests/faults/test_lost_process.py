@@ -9,7 +9,7 @@ pytestmark = pytest.mark.faults
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_lost_process(broken, recipe, helpers, halves, two, tmp_path, rank):
-    """The other one does not wait for it."""
+    """The other process does not wait for the lost one."""
     began = time.monotonic()
     done = broken(
         f"kill_step:6:{rank}",

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.faults
 
 
 def test_second_run(recipe, start, noisy, whole, helpers, tmp_path):
-    """Refused with one message, whatever its launcher; the first goes on."""
+    """The second run is refused with one message; the first continues."""
     with start("pause", output_folder=tmp_path, **noisy) as first:
         lines = iter(first.stdout.readline, "PAUSED\n")
         assert "Traceback" not in "".join(lines)
@@ -34,7 +34,7 @@ def test_second_run(recipe, start, noisy, whole, helpers, tmp_path):
     assert second.err.count("error: ") == 1, second.err
     assert f"output_folder: {tmp_path} is in use by another run" in second.err
     assert f"process {first.pid} on {socket.gethostname()}" in second.err
-    # Of the second process nothing is heard.
+    # The second process prints nothing.
     assert "broadcast" not in second.err
     assert "train_lmac.py" not in second.err.split("error: ")[0]
 
@@ -49,7 +49,7 @@ def test_second_run(recipe, start, noisy, whole, helpers, tmp_path):
     ],
 )
 def test_refused_run_changes_nothing(recipe, noisy, whole, helpers, more, what):
-    """Not a file of the folder's own experiment, its manifests included."""
+    """No file of the folder's experiment changes, nor its manifests."""
     before = helpers.digest(whole)
     times = {p: os.stat(p).st_mtime_ns for p in whole.rglob("*")}
     done = recipe.main(
@@ -62,7 +62,7 @@ def test_refused_run_changes_nothing(recipe, noisy, whole, helpers, more, what):
 
 
 def test_checkpoints_of_another_run(recipe, noisy, whole, tmp_path):
-    """Stage 1's counter is not recovered by way of its save folder."""
+    """A save folder of another run is refused, so its counter is not read."""
     done = recipe.main(
         "train_lmac",
         "lmac_ft.yaml",
@@ -76,7 +76,7 @@ def test_checkpoints_of_another_run(recipe, noisy, whole, tmp_path):
 
 
 def test_test_without_a_checkpoint(recipe, helpers, noisy, tmp_path):
-    """A decoder that has learnt nothing is not tested."""
+    """Without a checkpoint there is nothing to test."""
     script = recipe.script("train_lmac").__file__
     options = {**noisy, "output_folder": tmp_path}
     done = recipe.command(

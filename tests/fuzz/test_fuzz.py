@@ -1,4 +1,4 @@
-"""The fuzzer's targets under Hypothesis, and each input that once broke one."""
+"""The fuzzer's targets with Hypothesis, and inputs that once failed."""
 
 import importlib.util
 import json
@@ -13,8 +13,8 @@ import pytest
 import torch
 from speechbrain.utils.importutils import LazyModule
 
-# Hypothesis asks each module for its file. SpeechBrain's lazy ones would be
-# imported for the answer, also those that need packages that are not there.
+# Hypothesis asks each module for its file. This would import SpeechBrain's
+# lazy modules, also those that need packages that are not installed.
 LazyModule.__file__ = None
 
 from hypothesis import HealthCheck, given, settings  # noqa: E402
@@ -41,7 +41,7 @@ fuzz = load_tool()
 
 
 class Rolled:
-    """Choices out of a generator."""
+    """Makes choices with a random generator."""
 
     def __init__(self, rng):
         self.rng = rng
@@ -57,7 +57,7 @@ class Rolled:
 
 
 class Drawn:
-    """Choices out of Hypothesis."""
+    """Makes choices with Hypothesis."""
 
     def __init__(self, data):
         self.data = data
@@ -87,7 +87,7 @@ def test_what_is_changed_is_taken_or_refused(name):
         with tempfile.TemporaryDirectory() as folder:
             fuzz.TARGETS[name].check(Path(folder), content)
 
-    # What is imported on the way changes what Hypothesis draws: before it.
+    # Imports change what Hypothesis draws, so they come first.
     rng = random.Random(0)
     for _ in range(3):
         with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +117,7 @@ FACTS = json.dumps(fuzz.FACTS).encode()
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        # Python makes no number of so many digits.
+        # Python does not parse a number with so many digits.
         ("meta", HEADER + b"a.wav," + b"9" * 5000 + b",0,dog\n"),
         # Messages of several lines, and of a million characters.
         ("meta", HEADER + b'a.wav,1,0,"dog\ncat"\n'),
@@ -133,15 +133,15 @@ FACTS = json.dumps(fuzz.FACTS).encode()
         ("ratings", (fuzz.KEY.replace(b'"1-a"', b"[]"), fuzz.RATINGS)),
         ("ratings", (fuzz.KEY.replace(b'"l2i"', b"[]"), fuzz.RATINGS)),
         ("ratings", (fuzz.KEY, fuzz.RATINGS.replace(b'"t"', b'"t\\n"'))),
-        # No characters, though yaml's parser does not say so.
+        # Not characters, though yaml's parser accepts them.
         ("bundle", (b'a: "\\U11111111"', b"")),
         ("bundle", (b'a: "\\UFFFFFFFF"', b"")),
         ("bundle", (b"%YAML 1." + b"9" * 5000 + b"\n---\na: 1", b"")),
         ("bundle", (b'a: "<\\n"', b"")),
         ("bundle", (b"a: !new:x%0Ay {}", b"")),
-        # A name that no file can have.
+        # A name that is too long for a file.
         ("bundle", (b"a: 1", b"0  " + b"x" * 300 + b"\n")),
-        # Infinity, by way of a key that nobody checks.
+        # Infinity, in a key that is not checked.
         ("report", ("clip", FACTS.replace(b'"start"', b'"x": 1e999, "start"'))),
         # A whole number that no float can hold.
         ("report", facts(threshold=10**400)),
@@ -193,7 +193,7 @@ def test_shown_is_one_short_line(value):
 
 
 def test_a_check_can_fail(tmp_path, monkeypatch):
-    """Markup that is not escaped is noticed, and so is another exception."""
+    """The checks find unescaped markup and other exceptions."""
     from lmac_sb.pages import report
 
     def write(file, name, value):

@@ -1,10 +1,10 @@
-"""Runs with an audio cache have the figures of runs without."""
+"""Runs with an audio cache give the same results as runs without."""
 
 from lmac_sb.training.checkpoints import best_checkpoint
 
 
 def test_same_run_from_the_cache(recipe, tiny, lmac_run, helpers, tmp_path):
-    """Filled by one run, read by the next and by its workers."""
+    """One run fills the cache; the next run and its workers read it."""
     cache = tmp_path / "cache"
     options = {**tiny, "audio_cache": cache}
     for name, workers in (("filled", 0), ("read", 2)):

@@ -1,4 +1,4 @@
-"""A user's mistake: one message, no traceback, nothing half-written."""
+"""A user's mistake gives one message, no traceback and no partial file."""
 
 import json
 import shlex
@@ -26,7 +26,7 @@ def clip(data, split_fold=1):
 
 
 def refused(done, *parts):
-    """Exit code, one message with these parts, no traceback."""
+    """The script exits with one message with these parts, no traceback."""
     assert done.code not in (0, None)
     assert done.err.count("error: ") == 1, done.err
     assert "Traceback" not in done.err + done.out
@@ -54,7 +54,7 @@ def no_column(data):
 
 
 def no_csv(data):
-    """The csv is not there."""
+    """The csv is missing."""
     path = data / "meta" / "esc50.csv"
     path.unlink()
     return path, "not found"
@@ -68,19 +68,19 @@ def empty_csv(data):
 
 
 def no_audio(data):
-    """The folder of the clips is not there."""
+    """The folder of the clips is missing."""
     shutil.rmtree(data / "audio")
     return data / "audio", "no such folder"
 
 
 def missing_clip(data):
-    """A clip of the csv is not there."""
+    """A clip in the csv is missing."""
     clip(data).unlink()
     return clip(data, 1).parent.parent, "no such file"
 
 
 def unreadable_clip(data):
-    """A clip is no audio."""
+    """A clip is not audio."""
     clip(data).write_text("no audio")
     return clip(data), "cannot be read"
 
@@ -92,7 +92,7 @@ def zero_bytes(data):
 
 
 def no_samples(data):
-    """A clip has a header and nothing else."""
+    """A clip has only a header."""
     sf.write(clip(data), np.zeros(0), 16000)
     return clip(data), "no samples"
 
@@ -112,7 +112,7 @@ def nan_clip(data):
 
 
 def truncated_clip(data):
-    """A clip was cut."""
+    """A clip is truncated."""
     content = clip(data).read_bytes()
     clip(data).write_bytes(content[: len(content) // 2])
     return clip(data), "truncated"
@@ -141,7 +141,7 @@ SPOILT_CLIPS = [
     "spoil", SPOILT_TABLES + SPOILT_CLIPS, ids=lambda f: f.__name__
 )
 def test_spoilt_data(recipe, tiny, data, tmp_path, spoil):
-    """The file and what is wrong with it."""
+    """The message names the file and what is wrong with it."""
     parts = spoil(data)
     done = recipe.main(
         "train_lmac",
@@ -155,7 +155,7 @@ def test_spoilt_data(recipe, tiny, data, tmp_path, spoil):
 
 @pytest.mark.parametrize("make", [False, True], ids=["missing", "empty"])
 def test_no_data(recipe, tiny, tmp_path, make):
-    """The folder, and what it must hold."""
+    """The message names the folder and what it must hold."""
     data = tmp_path / "data"
     if make:
         data.mkdir()
@@ -228,7 +228,7 @@ def test_bad_clips_are_skipped_when_asked(recipe, tiny, data, tmp_path):
 
 
 def test_class_without_training_clips(recipe, tiny, data, tmp_path):
-    """A class that only the test has."""
+    """A class that only the test folds have is refused."""
     path = data / "meta" / "esc50.csv"
     lines = path.read_text().splitlines()
     lines = [
@@ -276,7 +276,7 @@ def test_classes_that_the_classifier_does_not_know(
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_other_classifier(recipe, tiny, classifier, tmp_path, changes, parts):
-    """Class count, mel size, front end or width of another one."""
+    """Another number of classes, front end or width is refused."""
     done = recipe.main(
         "train_lmac",
         "lmac.yaml",
@@ -288,7 +288,7 @@ def test_other_classifier(recipe, tiny, classifier, tmp_path, changes, parts):
 
 
 def test_damaged_classifier(recipe, tiny, classifier, tmp_path):
-    """A file of weights that was cut."""
+    """A truncated file of weights is refused."""
     shutil.copytree(classifier / "model", tmp_path / "model")
     path = tmp_path / "model" / "embedding_model.ckpt"
     path.write_bytes(path.read_bytes()[:5000])
@@ -302,7 +302,7 @@ def test_damaged_classifier(recipe, tiny, classifier, tmp_path):
 
 
 def test_decoder_of_another_width(recipe, tiny, lmac_run, tmp_path):
-    """The checkpoint, the first difference and both shapes."""
+    """The message names the checkpoint, the difference and both shapes."""
     done = recipe.main(
         "train_lmac",
         "lmac_ft.yaml",
@@ -317,7 +317,7 @@ def test_decoder_of_another_width(recipe, tiny, lmac_run, tmp_path):
 
 
 def test_decoder_file_that_is_none(recipe, tiny, tmp_path):
-    """A file of other content."""
+    """A file with other content is refused."""
     path = tmp_path / "decoder.ckpt"
     torch.save([1, 2], path)
     done = recipe.main(
@@ -332,7 +332,7 @@ def test_decoder_file_that_is_none(recipe, tiny, tmp_path):
 
 
 def test_no_noise(recipe, tiny, tmp_path):
-    """A noise folder without the split."""
+    """A noise folder without the split is refused."""
     (tmp_path / "noise" / "tr").mkdir(parents=True)
     done = recipe.main(
         "train_lmac",
@@ -345,7 +345,7 @@ def test_no_noise(recipe, tiny, tmp_path):
 
 
 def test_unknown_split(recipe, tiny, scenes, tmp_path):
-    """A misspelt split would silently be quiet."""
+    """A misspelt split is refused, since it would silently get no noise."""
     done = recipe.main(
         "train_lmac",
         "lmac.yaml",
@@ -364,7 +364,7 @@ def test_unknown_split(recipe, tiny, scenes, tmp_path):
 def test_folder_of_another_experiment(
     recipe, tiny, lmac_run, helpers, tmp_path, change, name
 ):
-    """Its checkpoints are not taken for this one's, and stay."""
+    """Checkpoints of another experiment are not used, and stay."""
     shutil.copytree(lmac_run, tmp_path / "run")
     before = helpers.digest(tmp_path / "run" / "save")
     done = recipe.main(
@@ -393,7 +393,7 @@ def test_folder_of_another_experiment(
 def test_failed_attempt_does_not_claim_its_folder(
     recipe, tiny, tmp_path, change
 ):
-    """After a mistake the mended command goes on in the same folder."""
+    """After a mistake, the corrected command uses the same folder."""
     options = {**tiny, "output_folder": tmp_path / "run"}
     done = recipe.main("train_lmac", "lmac.yaml", **{**options, **change})
     refused(done)
@@ -404,7 +404,7 @@ def test_failed_attempt_does_not_claim_its_folder(
 
 
 def test_subprocess(recipe, tiny, tmp_path):
-    """The same from outside: exit code, stderr, no traceback."""
+    """A subprocess has the same exit code and message, no traceback."""
     output = tmp_path / "run"
     done = recipe.process(
         "train_lmac", "lmac.yaml", output_folder=output, number_of_epoch=1
@@ -418,7 +418,7 @@ def test_subprocess(recipe, tiny, tmp_path):
 
 
 def test_no_data_in_a_subprocess(recipe, tmp_path):
-    """The classifier's script, whose data is missing."""
+    """The classifier's script reports missing data in the same way."""
     done = recipe.process(
         "train_classifier",
         "classifier_conv.yaml",
@@ -432,7 +432,7 @@ def test_no_data_in_a_subprocess(recipe, tmp_path):
 
 
 def test_command_that_trains_the_classifier(recipe, data, tmp_path):
-    """With data of the user's own and no classifier: the exact command."""
+    """With the user's own data, the message has the exact command."""
     # A space in a path must not break the command.
     own = tmp_path / "my data"
     data.rename(own)
@@ -452,7 +452,7 @@ def test_command_that_trains_the_classifier(recipe, data, tmp_path):
     nothing_left(tmp_path / "run")
     command = shlex.split(done.err.strip().split("first: ")[1])
     assert command[0] == "python"
-    # Shorter, as nothing but the way is tested.
+    # Shorter, since only the sequence of steps is tested.
     done = recipe.command([*command[1:], "--number_of_epochs=1"])
     assert done.code == 0, done.err
     done = recipe.main("train_lmac", "lmac.yaml", **options)

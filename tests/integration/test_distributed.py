@@ -1,4 +1,4 @@
-"""Two processes give the figures of one."""
+"""Two processes give the same results as one."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 
 from lmac_sb.training.checkpoints import best_checkpoint
 
-# Those in percent agree to 1e-4 of their range, the rest to 1e-4.
+# Tolerance: 1e-4 of the range for values in percent, else 1e-4.
 PERCENT = ("AI", "AD", "AG", "AD-2softmax")
 
 
@@ -25,7 +25,7 @@ def one(once, recipe, descent):
 
 
 def test_validation(two, one):
-    """Each figure of the best checkpoint, loss and terms included."""
+    """All statistics of the best checkpoint agree."""
     found, expected = (
         best_checkpoint(folder / "save", "loss").meta for folder in (two, one)
     )
@@ -39,13 +39,13 @@ def test_validation(two, one):
 
 
 def test_test_clips(two, one, helpers):
-    """Each clip once in one results file, with the same figures."""
+    """The results have each clip once, with the same values."""
     rows, expected = helpers.read_rows(two), helpers.read_rows(one)
     assert len(rows) == len(expected) == 60
     for found, row in zip(rows, expected):
         assert (found["id"], found["method"]) == (row["id"], row["method"])
         if row["method"] != "lmac":
-            # A bin at the edge of a threshold may fall to the other side.
+            # A bin near a threshold may be on the other side of it.
             continue
         for name in helpers.KNOWN:
             assert found[name] == pytest.approx(
@@ -70,7 +70,7 @@ def test_summary(two, one, helpers):
 
 
 def test_same_weights(two, one):
-    """The average of two processes' gradients is that of the whole batch."""
+    """The mean gradient of two processes is that of the whole batch."""
     found, expected = (
         torch.load(
             best_checkpoint(folder / "save", "loss").paramfiles["decoder"]
@@ -94,7 +94,7 @@ def test_one_line_an_epoch(two):
 
 
 def test_sounds(two, one):
-    """The same clips are written, once."""
+    """The same clips are written, each once."""
     found, expected = (
         sorted(
             str(path.relative_to(folder))
@@ -124,7 +124,7 @@ def test_checkpoint_serves_one_process(recipe, two, tiny, tmp_path):
     ids=["of the main process", "of all processes"],
 )
 def test_user_error(recipe, tiny, helpers, tmp_path, more, part):
-    """One message, and no process is left waiting for the other."""
+    """There is one message, and no process waits for the other."""
     done = recipe.process(
         "train_lmac",
         "lmac.yaml",
@@ -202,7 +202,7 @@ brain.fit(
 
 
 def test_repeated_clip_weighs_nothing(recipe, helpers, tmp_path):
-    """Eight clips for three processes: the last has none in the last step."""
+    """A process without a clip in the last step has no influence."""
     script = tmp_path / "line.py"
     script.write_text(LINE)
     states = []

@@ -79,7 +79,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder, recipe, scenes, tmp_path_factory):
-    """A finished run on it."""
+    """A finished run on this folder."""
     out = tmp_path_factory.mktemp("run") / "lmac"
     done = recipe.main(
         "train_lmac",
@@ -97,7 +97,7 @@ def run(folder, recipe, scenes, tmp_path_factory):
 
 
 def test_the_decision_is_the_classifiers_own(folder, run, scenes, helpers):
-    """Front end, adapter and weights give what EncoderClassifier gives."""
+    """The decisions equal those of EncoderClassifier."""
     theirs = EncoderClassifier.from_hparams(
         source=str(folder), savedir=str(folder / "cache")
     )
@@ -112,14 +112,14 @@ def test_the_decision_is_the_classifiers_own(folder, run, scenes, helpers):
 
 
 def test_it_is_explained(run):
-    """The run leaves what every run leaves."""
+    """The run writes the files of every run."""
     (clip,) = (run / "interpretations" / "test").iterdir()
     assert (clip / "interpretation.wav").is_file()
     assert (run / "results.json").is_file()
 
 
 def test_it_is_exported_and_explains(run, scenes, tmp_path):
-    """The run becomes a model folder that explains a file by itself."""
+    """The exported folder explains a file."""
     export_run(run, tmp_path / "model")
     model = LMACInterpreter.from_hparams(tmp_path / "model")
     (clip,) = (run / "interpretations" / "test").iterdir()

@@ -43,7 +43,7 @@ def evaluated(recipe, tiny, lmac_run, tmp_path_factory):
 
 
 def test_what_is_written(evaluated):
-    """One table in three forms, figures that name what they show."""
+    """The summary has three forms, and the figures have their names."""
     rows = [
         row
         for row in read(evaluated / "results.csv")
@@ -93,7 +93,7 @@ def test_rows(evaluated):
 
 
 def test_lmac_as_in_training(evaluated, lmac_run, helpers):
-    """The row that the training script wrote for the same clip."""
+    """The rows of lmac equal those of the training script."""
     before = {
         row["id"]: row
         for row in helpers.read_rows(lmac_run)
@@ -113,7 +113,7 @@ def test_lmac_as_in_training(evaluated, lmac_run, helpers):
 
 
 def test_again_writes_the_same(recipe, tiny, lmac_run, evaluated, tmp_path):
-    """From the kept rows, and from nothing."""
+    """A second run writes the same, with and without kept rows."""
     name = "results.csv"
     before = (evaluated / name).read_bytes()
     (evaluated / name).unlink()
@@ -145,7 +145,7 @@ def test_again_writes_the_same(recipe, tiny, lmac_run, evaluated, tmp_path):
 def test_another_grid_needs_another_folder(
     recipe, tiny, lmac_run, evaluated, helpers, change, told
 ):
-    """Names key, old and new value, and changes no file."""
+    """The message names key and values, and no file changes."""
     before = helpers.digest(evaluated)
     change = {
         k: str(v).replace("RUN", str(lmac_run)) for k, v in change.items()
@@ -162,8 +162,11 @@ def test_another_grid_needs_another_folder(
     [
         ({"methods": "[lmac, grad]"}, "methods: unknown 'grad'"),
         ({"settings": "[clan]"}, "clan"),
-        ({"split": "tests"}, "split is 'tests', one of train, valid, test"),
-        ({"n_clips": 0}, "n_clips is 0, a whole number of at least 1"),
+        (
+            {"split": "tests"},
+            "split is 'tests', expected one of train, valid, test",
+        ),
+        ({"n_clips": 0}, "n_clips is 0, expected a whole number of at least 1"),
         ({"interpreter": "/no/such"}, "/no/such"),
         ({"settings": "[noise 0 dB]"}, "wham_folder"),
     ],
@@ -177,7 +180,7 @@ def test_bad_settings(recipe, tiny, lmac_run, tmp_path, change, text):
 
 
 def test_another_classifier_is_refused(recipe, tiny, lmac_run, tmp_path):
-    """A copy of the run whose classifier has other weights."""
+    """A run whose classifier has other weights is refused."""
     import torch
 
     from lmac_sb.inference.export import export_run
@@ -204,7 +207,7 @@ def test_another_classifier_is_refused(recipe, tiny, lmac_run, tmp_path):
 
 
 def test_a_failing_method_fails_the_command(recipe, tiny, lmac_run, tmp_path):
-    """A run from before there was a refiner cannot take steps."""
+    """A run without a refiner cannot refine, which fails the command."""
     old = tmp_path / "old"
     shutil.copytree(lmac_run, old)
     path = old / "hyperparams.yaml"
@@ -249,8 +252,8 @@ def test_sanity_checks(recipe, tiny, lmac_run, tmp_path):
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     assert stages[0] == "classifier"
     assert len(rows) == 2 * 2 * len(stages)
-    # Other weights, other masks: also GradCAM, whose latents stay the same
-    # when only the last layer is drawn anew.
+    # Other weights give other masks, also for GradCAM, whose latents stay the
+    # same if only the last layer is drawn again.
     for stage in stages:
         for method in ("lmac", "gradcam"):
             found = [
@@ -275,7 +278,7 @@ def test_sanity_checks(recipe, tiny, lmac_run, tmp_path):
 def test_the_folder_of_another_experiment(
     recipe, tiny, lmac_run, tmp_path, script, yaml
 ):
-    """Is refused, and left as it is."""
+    """The folder of another experiment is refused, and stays as it is."""
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "experiment.json").write_text('{"seed": 1}')

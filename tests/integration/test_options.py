@@ -14,7 +14,7 @@ def run(recipe, tiny, folder, *flags, **overrides):
 
 
 def test_tensorboard(recipe, tiny, tmp_path):
-    """Switched on, the figures of each epoch are written for it."""
+    """If it is on, the statistics of each epoch are written for it."""
     pytest.importorskip("tensorboard")
     run(recipe, tiny, tmp_path / "run", use_tensorboard=True)
     events = list((tmp_path / "run" / "tensorboard").rglob("events.out*"))
@@ -23,7 +23,7 @@ def test_tensorboard(recipe, tiny, tmp_path):
 
 
 def test_half_precision(recipe, tiny, tmp_path, helpers):
-    """bfloat16 trains, and its figures stay near those of single precision."""
+    """Training with bfloat16 gives similar results as single precision."""
     lmac = {}
     for precision in ("fp32", "bf16"):
         folder = tmp_path / precision
@@ -38,7 +38,7 @@ def test_half_precision(recipe, tiny, tmp_path, helpers):
 
 
 def test_refinement(recipe, tiny, tmp_path, helpers):
-    """Refined masks are a row of their own, and the others stay the same."""
+    """Refined masks get their own rows, and the others stay the same."""
     for steps in (0, 2):
         run(recipe, tiny, tmp_path / str(steps), refine_steps=steps)
     rows = [helpers.read_rows(tmp_path / name) for name in "02"]
@@ -60,7 +60,7 @@ def test_refinement(recipe, tiny, tmp_path, helpers):
 
 
 def test_collapse_is_named(recipe, tiny, tmp_path):
-    """A mask that becomes all zeros is called that, in the log too."""
+    """A mask that becomes all zeros is reported, also in the log."""
     weights = {"reg_w_l1": 1000, "l_in_w": 0, "l_out_w": 0, "lr": 0.05}
     run(recipe, tiny, tmp_path, number_of_epochs=4, batch_size=4, **weights)
     log = (tmp_path / "log.txt").read_text(encoding="utf-8")
@@ -71,7 +71,7 @@ def test_collapse_is_named(recipe, tiny, tmp_path):
     ("area", "named"), [(0.96, "all ones"), (0.004, "all zeros"), (0.5, "")]
 )
 def test_what_counts_as_collapse(recipe, caplog, area, named):
-    """Both ends are named, what lies between is not."""
+    """Only masks that keep everything or nothing count as collapsed."""
     brain = recipe.script("train_lmac").LMACBrain
     brain.warn_of_collapse(brain, {"area": area})
     assert len(caplog.messages) == bool(named)

@@ -1,4 +1,4 @@
-"""L-MAC on other classifiers and other data than those of lmac.yaml."""
+"""L-MAC on classifiers and data other than those of lmac.yaml."""
 
 import json
 
@@ -10,7 +10,7 @@ from lmac_sb import LMACInterpreter
 from lmac_sb.inference.export import export_run
 
 SMALL = {"number_of_epochs": 1, "batch_size": 8}
-# What makes classifier and decoder of each pair of yaml files small.
+# Overrides that make classifier and decoder of each yaml file small.
 CASES = {
     "conv2d": (
         {"emb_dim": 8},
@@ -45,7 +45,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=CASES)
 def finished(request, recipe, scenes, digits, tmp_path_factory):
-    """Name, data and finished run of L-MAC on a classifier of its kind."""
+    """Name, data and finished run of L-MAC on each kind of classifier."""
     name = request.param
     model, decoder = CASES[name]
     data = digits if name == "fsdd" else scenes
@@ -93,7 +93,7 @@ def test_its_masks_are_judged(finished, helpers):
 
 
 def test_its_export_is_safe_and_explains_alike(finished, tmp_path):
-    """The folder loads as one of a stranger, and decides as the run did."""
+    """The untrusted folder loads, and decides as the run did."""
     name, data, run = finished
     export_run(run, tmp_path / "model")
     model = LMACInterpreter.from_hparams(tmp_path / "model")
@@ -109,7 +109,7 @@ def test_its_export_is_safe_and_explains_alike(finished, tmp_path):
 def test_a_missing_classifier_is_told_how_to_train(
     recipe, scenes, tmp_path, name
 ):
-    """The command names the yaml that goes with this one."""
+    """The command in the message names the matching yaml."""
     done = recipe.main(
         "train_lmac",
         f"lmac_{name}.yaml",

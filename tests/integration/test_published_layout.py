@@ -1,4 +1,4 @@
-"""Files of SpeechBrain's former recipe, in our interface: the same mask."""
+"""Files of SpeechBrain's former recipe give the same mask here."""
 
 import gc
 import shutil
@@ -53,7 +53,7 @@ def published(tmp_path_factory):
     torch.manual_seed(3)
     folder = tmp_path_factory.mktemp("published")
     wavs = torch.randn(1, 5 * RATE)
-    # The old recipe divides by the greatest sample, ours by the peak.
+    # The old recipe divides by the largest sample, this one by the peak.
     wavs = (wavs * torch.linspace(0, 1, 5 * RATE) / 8).clamp(-1, 1)
     wavs[:, 12345] = 1
     parts = {
@@ -65,7 +65,7 @@ def published(tmp_path_factory):
         randomize(module.eval())
     with torch.no_grad():
         logits = public_mask(wavs, *parts.values())[0].logit()
-        # A new decoder says one half everywhere, which would hide mistakes.
+        # A new decoder gives 0.5 everywhere, which would hide mistakes.
         last = parts["psi_model"].convt9
         last.weight.mul_(2 / logits.std())
         last.bias.sub_(logits.mean()).mul_(2 / logits.std())
@@ -102,7 +102,7 @@ def test_same_mask_on_the_frames_of_the_old_recipe(published):
 
 
 def test_checksums_by_the_usual_command(tmp_path):
-    """What the template tells to type is what `write_sums` writes."""
+    """The command in the template writes the same as `write_sums`."""
     sha256sum = shutil.which("sha256sum")
     if not sha256sum:
         pytest.skip("no sha256sum on this machine")

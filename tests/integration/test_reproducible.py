@@ -11,7 +11,7 @@ from lmac_sb.training.identity import data_identity
 
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_same_seed(recipe, noisy, whole, helpers, tmp_path, n_workers):
-    """In a process of its own, with and without workers."""
+    """Separate processes with and without workers give the same weights."""
     done = recipe.process(
         "train_lmac",
         "lmac.yaml",
@@ -32,7 +32,7 @@ def test_same_seed(recipe, noisy, whole, helpers, tmp_path, n_workers):
 
 
 def test_provenance(whole, helpers):
-    """Beside the results stands all that made them."""
+    """The results include everything needed to reproduce them."""
     results = json.loads((whole / "results.json").read_text())
     found = results["provenance"]
     assert found["hyperparams"] == (whole / "hyperparams.yaml").read_text()

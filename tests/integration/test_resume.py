@@ -13,11 +13,11 @@ STEPS = 4  # 30 clips in batches of 8
 
 
 class Killed(BaseException):
-    """Nothing in the scripts catches it."""
+    """An exception that no script catches."""
 
 
 def test_noise_is_heard(whole, lmac_run, helpers):
-    """Else these tests would show less than they say."""
+    """The runs use noise; without it these tests would show less."""
     assert helpers.last(whole).meta["AD"] != helpers.last(lmac_run).meta["AD"]
 
 
@@ -57,7 +57,7 @@ def interrupt(recipe, monkeypatch, n_steps, options):
 def test_resumed_run(
     recipe, noisy, whole, helpers, monkeypatch, tmp_path, n_steps, more
 ):
-    """The same command again ends as if nothing had happened (41)."""
+    """Running the same command again ends like an uninterrupted run."""
     options = {**noisy, **more, "output_folder": tmp_path}
     interrupt(recipe, monkeypatch, n_steps, options)
     brain = recipe.script("train_lmac").LMACBrain
@@ -71,7 +71,7 @@ def test_resumed_run(
         patch.setattr(brain, "fit_batch", counted)
         done = recipe.main("train_lmac", "lmac.yaml", **options)
     assert done.code == 0, done.err
-    # It went on from the last checkpoint, and did not start anew.
+    # It resumed from the last checkpoint, and did not start again.
     interval = more.get("ckpt_interval_steps", STEPS)
     n_saved = n_steps - n_steps % STEPS % interval
     assert len(count) == N_EPOCHS * STEPS - n_saved
@@ -81,7 +81,7 @@ def test_resumed_run(
 def test_two_interruptions(
     recipe, noisy, whole, helpers, monkeypatch, tmp_path
 ):
-    """One after the other, both within an epoch."""
+    """Two interruptions within an epoch change nothing."""
     options = {
         **noisy,
         "ckpt_interval_steps": 1,
@@ -108,7 +108,7 @@ def test_resumed_after_damage(recipe, noisy, whole, helpers, tmp_path):
 
 
 def test_workers_change_nothing(recipe, noisy, whole, helpers, tmp_path):
-    """The noise does not depend on who draws it."""
+    """The noise does not depend on the process that draws it."""
     done = recipe.main(
         "train_lmac",
         "lmac.yaml",
@@ -121,7 +121,7 @@ def test_workers_change_nothing(recipe, noisy, whole, helpers, tmp_path):
 
 
 def test_killed_process(recipe, noisy, whole, helpers, tmp_path):
-    """Killed as the system does it, at whatever it was about."""
+    """A process that the system kills at any moment can be resumed."""
     arguments = helpers.arguments(
         "lmac.yaml", {**noisy, "output_folder": tmp_path}
     )

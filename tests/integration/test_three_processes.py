@@ -1,4 +1,4 @@
-"""Three processes, with an uneven last batch, judge each clip as one does."""
+"""Three processes with an uneven last batch give the results of one."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from lmac_sb.metrics.registry import METRICS
 
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3")
 
-# Those in percent agree to 1e-4 of their range, the rest to 1e-4.
+# Tolerance: 1e-4 of the range for values in percent, else 1e-4.
 PERCENT = ("AI", "AD", "AG")
 
 
@@ -28,7 +28,7 @@ def three(once, recipe, tiny, lmac_run, helpers):
             LAUNCHER,
             distributed_backend="gloo",
             output_folder=folder,
-            # Ten clips, three at a time: at last two processes have none.
+            # Ten clips, three at a time: at the end two processes have none.
             **{**tiny, "batch_size": 1, "save_clips": 0},
         )
         assert done.code == 0, done.err[-3000:]
@@ -38,7 +38,7 @@ def three(once, recipe, tiny, lmac_run, helpers):
 
 
 def test_each_clip_once_with_its_figures(three, lmac_run, helpers):
-    """All methods but those whose masks are cut at a threshold."""
+    """Values agree, except for masks that are cut at a threshold."""
     rows, expected = (helpers.read_rows(run) for run in (three, lmac_run))
     assert [(row["id"], row["method"]) for row in rows] == [
         (row["id"], row["method"]) for row in expected
@@ -59,7 +59,7 @@ def test_each_clip_once_with_its_figures(three, lmac_run, helpers):
 
 
 def test_means_count_each_clip_once(three, lmac_run):
-    """Means and intervals of the summary."""
+    """Means and intervals of the summary count each clip once."""
     found, expected = (
         json.loads((run / "results.json").read_text("utf-8"))["summary"]
         for run in (three, lmac_run)
@@ -74,7 +74,7 @@ def test_means_count_each_clip_once(three, lmac_run):
 
 
 def test_training_is_not_touched(three, lmac_run):
-    """No epoch was trained again, one line was added to the log."""
+    """No epoch is trained again, and the log gets one line."""
     log, before = (
         (run / "train_log.txt").read_text("utf-8").splitlines()
         for run in (three, lmac_run)

@@ -13,7 +13,7 @@ from lmac_sb.models.encoders import ConvEmbedding
 
 
 def test_model_folder(classifier, tmp_path):
-    """Holds all that L-MAC loads, and nothing else."""
+    """The folder holds exactly the files that L-MAC loads."""
     folder = classifier / "model"
     assert sorted(os.listdir(folder)) == [
         "classifier.ckpt",
@@ -32,7 +32,7 @@ def test_model_folder(classifier, tmp_path):
     assert config["frontend"]["sample_rate"] == 16000
     results = config["results"]
     assert results["test_folds"] == [5]
-    # It has learnt something of ten classes.
+    # It has learnt something about ten classes.
     assert results["test"]["accuracy"] >= 0.3
     assert results["valid"]["accuracy"] >= 0.3
 
@@ -57,7 +57,7 @@ def test_best_epoch_is_written(classifier):
 
 
 def test_console_is_short(classifier):
-    """A line an epoch, one for the test, one for the folder."""
+    """The console has a line for each epoch, the test and the folder."""
     lines = (classifier / "console.txt").read_text().splitlines()
     assert len(lines) == 12 + 2
     assert [line.split(" | ")[0] for line in lines[:12]] == [
@@ -70,7 +70,7 @@ def test_console_is_short(classifier):
 def test_the_former_model_stays_when_training_fails(
     recipe, scenes, classifier, helpers, tmp_path
 ):
-    """Only a whole run replaces the model folder."""
+    """Only a finished run replaces the model folder."""
     before = helpers.digest(classifier / "model")
     done = recipe.main(
         "train_classifier",
@@ -88,7 +88,7 @@ def test_the_former_model_stays_when_training_fails(
 
 @pytest.mark.parametrize("n_classes", [9, 50])
 def test_other_number_of_classes(recipe, scenes, tmp_path, n_classes):
-    """The message names both and what to give."""
+    """The message names both numbers and the option to use."""
     done = recipe.main(
         "train_classifier",
         "classifier_conv.yaml",
@@ -97,6 +97,6 @@ def test_other_number_of_classes(recipe, scenes, tmp_path, n_classes):
         n_classes=n_classes,
     )
     assert done.code == 1
-    assert done.err.startswith(f"error: n_classes: {n_classes}, but the data")
+    assert done.err.startswith(f"error: n_classes: found {n_classes}, ")
     assert "10 classes" in done.err and "--n_classes 10" in done.err
     assert not (tmp_path / "model").exists()

@@ -19,7 +19,7 @@ METHODS = ["l2i", "l2i_binary", *TRIVIAL_MASKS]
 
 @pytest.fixture(scope="module")
 def small(tiny):
-    """Overrides for a small dictionary that is learnt in no time."""
+    """Overrides for a small dictionary that is learnt quickly."""
     return {
         **tiny,
         "n_components": 20,
@@ -50,12 +50,12 @@ def logged(folder, name):
 
 
 def saved_dictionary(folder):
-    """What the run learnt before the training."""
+    """The dictionary that the run learnt before the training."""
     return torch.load(folder / "save" / "dictionary.ckpt")["W"]
 
 
 def test_results_by_clip(l2i_run, helpers):
-    """The files of an L-MAC run: each clip, method and metric."""
+    """The results have each clip, method and metric, as with L-MAC."""
     rows = helpers.read_rows(l2i_run)
     manifest = json.loads((l2i_run / "manifests" / "test.json").read_text())
     assert [(row["id"], row["method"]) for row in rows] == [
@@ -82,7 +82,7 @@ def test_trivial_masks_have_the_same_area(l2i_run, helpers):
 
 
 def test_it_learns(l2i_run):
-    """The sound is rebuilt better, and each figure is logged."""
+    """The reconstruction improves, and all statistics are logged."""
     for stage in ("train", "valid"):
         errors = logged(l2i_run, f"{stage} reconstruction")
         assert len(errors) == 2
@@ -96,7 +96,7 @@ def test_it_learns(l2i_run):
 
 
 def test_dictionary_is_kept(l2i_run):
-    """Training leaves it alone, and the checkpoint holds it."""
+    """Training does not change the dictionary, and checkpoints hold it."""
     W = saved_dictionary(l2i_run)
     assert W.shape == (513, 20) and (W >= 0).all()
     best = best_checkpoint(l2i_run / "save", "loss")
@@ -106,16 +106,16 @@ def test_dictionary_is_kept(l2i_run):
 
 
 def test_the_same_again(recipe, small, l2i_run, helpers, tmp_path):
-    """In another folder and in one go: dictionary and figures agree."""
+    """A run in another folder gives the same dictionary and results."""
     done = recipe.main("train_l2i", "l2i.yaml", output_folder=tmp_path, **small)
     assert done.code == 0, done.err
     assert torch.equal(saved_dictionary(tmp_path), saved_dictionary(l2i_run))
-    # As texts: NaN, of a mask of zeros, is not equal to itself.
+    # As text, since NaN, for a mask of zeros, is not equal to itself.
     assert str(helpers.read_rows(tmp_path)) == str(helpers.read_rows(l2i_run))
 
 
 def test_resume(recipe, small, l2i_run, helpers, tmp_path):
-    """A finished run is tested again; its dictionary is not learnt anew."""
+    """A finished run is tested again; its dictionary is not relearnt."""
     folder = tmp_path / "run"
     shutil.copytree(l2i_run, folder)
     before = (folder / "save" / "dictionary.ckpt").stat().st_mtime_ns
@@ -130,7 +130,7 @@ def test_resume(recipe, small, l2i_run, helpers, tmp_path):
 def test_a_kill_while_the_dictionary_is_written(
     recipe, small, l2i_run, monkeypatch, tmp_path
 ):
-    """Leaves nothing that a later run takes for a dictionary."""
+    """A kill leaves no file that a later run would use as dictionary."""
     replace = os.replace
 
     def kill(part, path):
@@ -155,7 +155,7 @@ def test_a_kill_while_the_dictionary_is_written(
 
 
 def test_exported_folder_explains_any_class(l2i_run, scenes, tmp_path):
-    """Loaded untrusted: same dictionary, masks that depend on the class."""
+    """The untrusted folder has the same dictionary and masks by class."""
     folder = export_run(l2i_run, tmp_path / "model")
     interpreter = LMACInterpreter.from_hparams(folder)
     decoder = interpreter.explainer.decoder
@@ -173,7 +173,7 @@ def test_exported_folder_explains_any_class(l2i_run, scenes, tmp_path):
 
 
 def test_another_dictionary_in_the_same_folder(recipe, small, l2i_run, helpers):
-    """Refused, and nothing of the run is touched but its log."""
+    """Another dictionary is refused, and only the run's log changes."""
     before = helpers.digest(l2i_run / "save")
     done = recipe.main(
         "train_l2i",
@@ -203,7 +203,7 @@ def test_another_dictionary_in_the_same_folder(recipe, small, l2i_run, helpers):
     ],
 )
 def test_bad_settings(recipe, small, tmp_path, change, message):
-    """One line that names the key, and the folder stays free."""
+    """The message names the key, and the folder stays free."""
     done = recipe.main(
         "train_l2i",
         "l2i.yaml",

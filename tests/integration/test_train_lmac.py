@@ -33,7 +33,7 @@ def logged(folder, name):
 
 
 def test_results_by_clip(lmac_run, helpers):
-    """Each test clip with each method, all metrics, in range."""
+    """The results have each test clip and method, with values in range."""
     rows = helpers.read_rows(lmac_run)
     manifest = json.loads((lmac_run / "manifests" / "test.json").read_text())
     assert [(row["id"], row["method"]) for row in rows] == [
@@ -65,7 +65,7 @@ def test_ones_explain_nothing(lmac_run, helpers):
 
 
 def test_trivial_masks_have_the_same_area(lmac_run, helpers):
-    """So that their figures compare, but for a rounded bin."""
+    """Trivial masks have the area of L-MAC's, except for rounding."""
     table = {(r["id"], r["method"]): r for r in helpers.read_rows(lmac_run)}
     for (clip, method), row in table.items():
         if method in ("random", "loudest"):
@@ -74,7 +74,7 @@ def test_trivial_masks_have_the_same_area(lmac_run, helpers):
 
 
 def test_summary(lmac_run, helpers):
-    """results.json holds the means of results.csv, and where from."""
+    """results.json holds the means of results.csv and their provenance."""
     rows = helpers.read_rows(lmac_run)
     results = json.loads((lmac_run / "results.json").read_text())
     assert list(results["summary"]) == METHODS
@@ -111,7 +111,7 @@ def test_log_has_all_figures(lmac_run, helpers):
 
 
 def test_console_is_short(lmac_run):
-    """A line an epoch, the test's, the table and where to look."""
+    """The console has a line for each epoch and the test, and the table."""
     lines = (lmac_run / "console.txt").read_text().splitlines()
     lines = [line for line in lines if "mask has collapsed" not in line]
     assert len(lines) == 2 + 1 + (2 + len(METHODS)) + 2
@@ -135,7 +135,7 @@ def test_interpretations(lmac_run, part):
         assert rate == 16000
         assert sounds[name].shape == (16000,)
     assert (folders[0] / "spectra.png").read_bytes()[:4] == b"\x89PNG"
-    # mask_domain is linear: both parts add up, but for 16-bit rounding.
+    # With linear masks both parts add up, except for 16-bit rounding.
     np.testing.assert_allclose(
         sounds["interpretation"] + sounds["residual"],
         sounds["original"],
@@ -175,7 +175,7 @@ def test_finetuning_trains(finetuned):
 
 
 def test_finetuning_starts_from_the_best_decoder(finetuned, lmac_run):
-    """Steps of 1e-9 leave the weights where stage 1 had its best."""
+    """With steps of 1e-9 the weights stay those of the best checkpoint."""
     start, found = (
         torch.load(best_checkpoint(run / "save", "loss").paramfiles["decoder"])
         for run in (lmac_run, finetuned)
@@ -188,7 +188,7 @@ def test_finetuning_starts_from_the_best_decoder(finetuned, lmac_run):
 
 
 def test_share_of_gated_clips_is_logged(finetuned):
-    """Training and validation; here the gate passes right decisions."""
+    """The log has the share of gated clips in training and validation."""
     for stage in ("train", "valid"):
         (gated,) = logged(finetuned, f"{stage} gated")
         (accuracy,) = logged(finetuned, f"{stage} accuracy")
@@ -236,7 +236,7 @@ def test_finetuning_from_another_decoder(
 
 
 def test_finetuning_without_a_decoder(recipe, tiny, tmp_path):
-    """The message shows how to give one."""
+    """The message shows how to name a decoder."""
     done = recipe.main(
         "train_lmac", "lmac_ft.yaml", output_folder=tmp_path, **tiny
     )
@@ -245,7 +245,7 @@ def test_finetuning_without_a_decoder(recipe, tiny, tmp_path):
 
 
 def test_finetuning_from_a_folder_without_a_run(recipe, tiny, tmp_path):
-    """The folder and what it lacks."""
+    """The message names the folder and what it lacks."""
     done = recipe.main(
         "train_lmac",
         "lmac_ft.yaml",
@@ -260,7 +260,7 @@ def test_finetuning_from_a_folder_without_a_run(recipe, tiny, tmp_path):
 def test_classifier_stays_as_it_was(
     recipe, tiny, classifier, helpers, monkeypatch, tmp_path
 ):
-    """Bit-identical through fit, buffers too; the decision is explained."""
+    """Training changes no bit of the classifier, not even its buffers."""
     script = recipe.script("train_lmac")
     before, seen = {}, []
     fit, objectives = script.LMACBrain.fit, script.LMACBrain.compute_objectives
@@ -341,7 +341,7 @@ def test_read_only_data_folder(
             path.chmod(0o755 if path.is_dir() else 0o644)
     assert done.code == 0, done.err
     assert helpers.digest(data) == before
-    # Even root, who may write everywhere, changed nothing.
+    # Even if the test runs as root, nothing has changed.
     assert {p: p.stat().st_mtime_ns for p in [data, *data.rglob("*")]} == times
     assert (tmp_path / "run" / "manifests" / "train.json").is_file()
     assert not (tmp_path / "run" / "interpretations").exists()
@@ -359,7 +359,7 @@ FORMATS = [
 
 @pytest.fixture(scope="module")
 def mixed_data(tmp_path_factory):
-    """Two classes in clips of all lengths, rates, formats and channels."""
+    """Two classes of clips with various lengths, rates and formats."""
     folder = tmp_path_factory.mktemp("mixed")
     (folder / "audio").mkdir()
     (folder / "meta").mkdir()
@@ -410,7 +410,7 @@ def test_clips_of_any_length(recipe, tiny, mixed_data, tmp_path, helpers):
     assert len(rows) == 6 * len(METHODS)
     for row in rows:
         assert not any(math.isnan(row[name]) for name in METRICS if name in row)
-    # No scenes, so no event is known.
+    # These are not scenes, so no event is known.
     assert "event_auc" not in rows[0]
     for place, (_, _, _, seconds) in enumerate(FORMATS):
         folder = tmp_path / "run" / "interpretations" / "test"
@@ -423,7 +423,7 @@ def test_clips_of_any_length(recipe, tiny, mixed_data, tmp_path, helpers):
 def test_explanation_does_not_depend_on_batch_mates(
     recipe, tiny, lmac_run, helpers, tmp_path
 ):
-    """Tested again with batches of one, each clip has the same figures."""
+    """A test with batches of one clip gives the same values."""
     shutil.copytree(lmac_run, tmp_path / "run")
     helpers.pretend(tmp_path / "run", batch_size=1)
     done = recipe.main(
@@ -443,7 +443,7 @@ def test_explanation_does_not_depend_on_batch_mates(
 
 
 def test_collapsed_mask_is_named(recipe, tiny, tmp_path):
-    """A weight that leaves nothing of the mask."""
+    """A mask that becomes empty is reported."""
     done = recipe.main(
         "train_lmac",
         "lmac.yaml",
@@ -462,7 +462,7 @@ def test_collapsed_mask_is_named(recipe, tiny, tmp_path):
 
 
 def test_tensorboard(recipe, tiny, tmp_path):
-    """Written when it is switched on."""
+    """Files for TensorBoard are written if it is on."""
     pytest.importorskip("tensorboard")
     done = recipe.main(
         "train_lmac",
@@ -478,7 +478,7 @@ def test_tensorboard(recipe, tiny, tmp_path):
 def test_missing_classifier_is_trained_first(
     recipe, tiny, scenes, helpers, monkeypatch, tmp_path
 ):
-    """In the same process, which then goes on as if it had been there."""
+    """It is trained in the same process, which then continues."""
     steps = recipe.script("training_steps")
     monkeypatch.setattr(
         steps, "SHARED", (*steps.SHARED, "number_of_epochs", "batch_size")
@@ -514,7 +514,7 @@ def test_missing_classifier_is_trained_first(
 def test_wrong_number_of_classes_is_told_before_any_training(
     recipe, tiny, scenes, monkeypatch, tmp_path
 ):
-    """Of a missing classifier, too."""
+    """The wrong number of classes is an error before any training."""
     monkeypatch.setattr(
         recipe.script("preparation"),
         "make_scenes",
@@ -533,5 +533,7 @@ def test_wrong_number_of_classes_is_told_before_any_training(
         },
     )
     assert done.code == 1
-    assert "n_classes: 50, but the data has 10 classes" in done.err
+    assert (
+        "n_classes: found 50, expected the 10 classes of the data" in done.err
+    )
     assert "epoch 1" not in done.out

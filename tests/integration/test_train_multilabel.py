@@ -87,7 +87,7 @@ def test_classifier_says_what_it_decides(sigmoid):
 def test_one_row_for_each_class_that_is_decided(
     recipe, pairs, sigmoid, run, helpers
 ):
-    """Those that the classifier itself decides, found afresh."""
+    """The rows are for the classes that the classifier decides for."""
     from hyperpyyaml import load_hyperpyyaml
 
     text = (run / "hyperparams.yaml").read_text("utf-8")
@@ -111,7 +111,7 @@ def test_one_row_for_each_class_that_is_decided(
 
 
 def test_events_of_a_clip_change_places(run, helpers):
-    """What is its own for one class is another's for the other class."""
+    """The event of one class is among the others for the other class."""
     ones = [row for row in helpers.read_rows(run) if row["method"] == "ones"]
     pairs = {}
     for row in ones:
@@ -127,7 +127,7 @@ def test_events_of_a_clip_change_places(run, helpers):
 
 
 def test_table_by_class(run, helpers):
-    """Means over the explanations of each class, and of all."""
+    """The table has means for each class, and for all classes."""
     rows = [r for r in helpers.read_rows(run) if r["method"] == "lmac"]
     found = {
         (row["class"], row["figure"]): row
@@ -152,11 +152,11 @@ def test_table_by_class(run, helpers):
     assert table in console
     explained = {row["id"].rsplit("-", 1)[0] for row in rows}
     n_silent = 10 - len(explained)
-    assert f"{n_silent} of 10 clips: no class decided" in console
+    assert f"{n_silent} of 10 clips have no decision" in console
 
 
 def test_sounds_are_those_of_a_class(run, helpers):
-    """A folder an explained class, with its sigmoid as probability."""
+    """Each explained class gets a folder, with its sigmoid as probability."""
     folders = sorted((run / "interpretations" / "test").iterdir())
     assert folders
     rows = {r["id"]: r for r in helpers.read_rows(run) if r["method"] == "lmac"}
@@ -170,7 +170,7 @@ def test_sounds_are_those_of_a_class(run, helpers):
 
 
 def test_the_same_again(recipe, small, run, helpers, tmp_path):
-    """The classes that training draws depend on the seed alone."""
+    """The classes that training draws depend only on the seed."""
     done = recipe.main(
         "train_multilabel",
         "lmac_multilabel.yaml",
@@ -178,7 +178,7 @@ def test_the_same_again(recipe, small, run, helpers, tmp_path):
         **small,
     )
     assert done.code == 0, done.err
-    # As text: NaN, of a class that is not there, equals nothing.
+    # As text, since NaN, for a class without rows, equals nothing.
     found, expected = (
         (folder / "results.csv").read_bytes() for folder in (tmp_path, run)
     )
@@ -195,7 +195,7 @@ def test_the_same_again(recipe, small, run, helpers, tmp_path):
 def test_the_wrong_kind_of_classifier(
     recipe, pairs, sigmoid, small, classifier, tmp_path
 ):
-    """Softmax for sigmoid or the reverse is refused, not explained."""
+    """A softmax classifier is refused for sigmoids, and the reverse."""
     for script, yaml, model, kind in (
         ("train_lmac", "lmac.yaml", sigmoid, "one class among all"),
         (
@@ -220,7 +220,7 @@ def test_the_wrong_kind_of_classifier(
 def test_a_classifier_that_decides_nothing(
     recipe, sigmoid, small, tmp_path_factory, tmp_path
 ):
-    """Leaves nothing to explain: an error, no empty table."""
+    """Without a decision there is an error, not an empty table."""
     model = tmp_path / "model"
     model.mkdir()
     for path in (sigmoid / "model").iterdir():

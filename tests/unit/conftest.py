@@ -1,4 +1,4 @@
-"""A finished tiny run, and the folder that is exported from it."""
+"""Fixtures: a finished tiny run, and the folder exported from it."""
 
 import io
 import json
@@ -110,7 +110,7 @@ def example_sounds():
 
 
 def teach(hparams):
-    """Make the classifier tell the three example sounds apart."""
+    """Train the classifier to distinguish the three example sounds."""
     features, head = hparams["features"], hparams["classifier"]
     mel = features.mel(features.magnitude(features.stft(example_sounds())))
     with torch.no_grad():
@@ -135,14 +135,14 @@ def make_run():
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory):
-    """A finished run; only read it."""
+    """A finished run, which tests must not change."""
     torch.set_num_threads(1)
     return write_run(tmp_path_factory.mktemp("runs") / "run")
 
 
 @pytest.fixture(scope="session")
 def bundle(run_folder):
-    """The exported folder; only read it."""
+    """The exported folder, which tests must not change."""
     from lmac_sb.inference.export import export_run
 
     return export_run(run_folder, run_folder.parent / "bundle")

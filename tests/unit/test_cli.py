@@ -47,7 +47,7 @@ def run(*arguments):
 
 
 def write(path, wav):
-    """Half a second of sound, also in folders that are not there yet."""
+    """Write half a second of sound; creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = "FLAC" if path.suffix == ".flac" else "WAV"
     sf.write(path, np.asarray(wav)[: RATE // 2], RATE, format=kind)
@@ -99,12 +99,12 @@ def test_options(explain, sounds, tmp_path):
 
 
 def content_of(folder):
-    """The figures that a call has written."""
+    """Content of the explanation.json that a call has written."""
     return json.loads((folder / "explanation.json").read_text("utf-8"))
 
 
 def test_refine(explain, sounds, tmp_path, capsys):
-    """The refined explanation, the decoder's own in it; both in the page."""
+    """Both explanations are written, and the page shows both."""
     file = write(tmp_path / "x.wav", sounds[0])
     folder = tmp_path / "out" / "x"
     code, out, err = explain(file, "--refine", "3", "--json")
@@ -125,7 +125,7 @@ def test_refine(explain, sounds, tmp_path, capsys):
     assert result["p_inside"] == refined["p_in"][c]
     assert run("report", tmp_path / "out") == 0
     assert "clip-0-unrefined" in (tmp_path / "out/report.html").read_text()
-    # The same file again, without: its pair is not this call's.
+    # The same file again without refinement: the earlier pair is gone.
     assert explain(file, "--refine", "0")[0] == 0
     assert not (folder / "unrefined").exists()
     assert content_of(folder) == plain
@@ -144,7 +144,7 @@ def test_refine_a_target_with_a_threshold(explain, sounds, tmp_path):
 
 @pytest.mark.parametrize("steps", ["-1", "2.5", "x", ""])
 def test_refine_by_no_number(explain, sounds, tmp_path, steps, monkeypatch):
-    """Refused before anything is done, even before the model is loaded."""
+    """An invalid number is refused before the model is loaded."""
     monkeypatch.setattr(
         "lmac_sb.inference.interpreter.LMACInterpreter.from_hparams", None
     )
@@ -161,7 +161,7 @@ def test_refine_by_no_number(explain, sounds, tmp_path, steps, monkeypatch):
 
 
 def test_refine_without_a_refiner(explain, bundle, sounds, tmp_path):
-    """One message, not one a file; such as of an older model."""
+    """There is one message, not one for each file."""
     model = tmp_path / "model"
     shutil.copytree(bundle, model)
     path = model / "hyperparams.yaml"
@@ -180,7 +180,7 @@ def test_refine_without_a_refiner(explain, bundle, sounds, tmp_path):
 
 
 def test_steps_of_the_model(explain, bundle, sounds, tmp_path):
-    """What its yaml says, unless the command says otherwise."""
+    """The yaml sets the steps, unless the command does."""
     model = tmp_path / "model"
     shutil.copytree(bundle, model)
     path = model / "hyperparams.yaml"
@@ -222,7 +222,7 @@ def test_one_bad_file_does_not_stop_the_others(explain, sounds, tmp_path):
 
 
 def test_names_stay_in_the_output_folder(explain, sounds, tmp_path):
-    """Whatever a file is called, it gets a folder of its own in there."""
+    """Every file gets its own folder in there, whatever its name."""
     names = [
         "with space.wav",
         'it\'s "q".wav',
@@ -271,7 +271,7 @@ def test_a_second_call_replaces_its_own(explain, sounds, tmp_path):
 
 
 def test_mistakes(explain, sounds, tmp_path):
-    """One line, exit code 1, and nothing done."""
+    """A mistake gives one line and exit code 1."""
     file = write(tmp_path / "x.wav", sounds[0])
     for arguments, more, message in [
         (["--threshold", "2"], {}, "--threshold: 2.0 is not in (0, 1]"),
@@ -319,7 +319,7 @@ def test_report(explain, sounds, tmp_path, capsys):
 
 
 def test_export(run_folder, tmp_path, capsys, monkeypatch):
-    """Exported, and pushed if asked to."""
+    """A run is exported, and uploaded on request."""
     pushed = []
 
     def push(folder, repository):
@@ -409,7 +409,7 @@ def test_help(command, capsys):
             "--refine K",
         ):
             assert option in out
-        # What it costs, wherever the lines are broken.
+        # The cost, wherever lines are broken.
         assert "4 K + 2 passes of the classifier" in " ".join(out.split())
 
 

@@ -12,7 +12,7 @@
 
   // ---------------------------------------------------------------- order
 
-  // Numbers in [0, 1) that a text decides: its FNV-1a hash starts xorshift.
+  // Random numbers in [0, 1), from xorshift seeded with a text's FNV-1a hash.
   const numbers = (text) => {
     let state = 0x811c9dc5;
     for (const byte of new TextEncoder().encode(text)) {
@@ -25,7 +25,7 @@
       state ^= state << 5;
       return (state >>> 0) / 2 ** 32;
     };
-    // Similar texts start similarly.
+    // The first numbers of similar texts are similar, so skip some.
     for (let i = 0; i < 32; i++) next();
     return next;
   };
@@ -40,10 +40,10 @@
 
   // ------------------------------------------------- what the browser keeps
 
-  const OPEN = `listening test ${index.test}`; // who listens at present
+  const OPEN = `listening test ${index.test}`; // key of the current listener
   const box = (listener) => `${OPEN}: ${listener}`;
   let keeps = true;
-  // A browser may refuse to keep anything, above all for a page from disk.
+  // A browser may refuse to store anything, especially for a page from disk.
   const keep = (key, value) => {
     try {
       if (value === null) localStorage.removeItem(key);
@@ -67,7 +67,7 @@
   const isRating = (value) =>
     Number.isInteger(value) && value >= 1 && value <= 100;
 
-  // The order is the listener's; the ratings come from an earlier visit.
+  // Each listener has a fixed order; stored ratings of an earlier visit count.
   const open = (listener) => {
     const next = numbers(`${index.test} ${listener}`);
     session = { listener, place: 0, started: new Date().toISOString() };
@@ -84,7 +84,7 @@
     try {
       kept = JSON.parse(recall(box(listener)));
     } catch {
-      // What is not ours is written anew.
+      // Stored data that cannot be read is replaced.
     }
     for (const trial of session.trials) {
       for (const rating of trial.ratings) {
@@ -158,7 +158,7 @@
         other.currentTime = 0;
       }
       audio.play().catch((error) => {
-        // Paused before it could begin: no failure.
+        // Paused before it could start, which is not a failure.
         if (error.name !== "AbortError") failed();
       });
     });
@@ -209,7 +209,7 @@
       store();
     };
     slider.addEventListener("input", rate);
-    // The middle is a rating too, if one stays there on purpose.
+    // The middle is a rating too, if the listener confirms it.
     slider.addEventListener("pointerup", (event) => {
       if (event.button === 0) rate();
     });
@@ -267,7 +267,7 @@
     $("#next").textContent = place === n - 1 ? "Save ratings" : "Next";
   };
 
-  // Whether all of the shown trial is rated; if not, say and show what is not.
+  // Whether the shown trial is fully rated; if not, point out what is missing.
   const check = () => {
     const { ratings } = session.trials[session.place];
     const cards = all("#explanations .question").filter(

@@ -70,7 +70,7 @@
     const { width, height, values } = card.level;
     const opacity = $("#opacity").value / 100;
     const threshold = $("#threshold").value / 100;
-    // All pixels come from here: the picture need not live on the GPU.
+    // Pixels are set one by one, so the picture need not be on the GPU.
     const context = card.canvas.getContext("2d", { willReadFrequently: true });
     const picture = context.createImageData(width, height);
     const pixels = picture.data;
@@ -86,14 +86,14 @@
     context.putImageData(picture, 0, 0);
   };
 
-  // Pixels are held only near the screen: 200 clips would fill the memory.
+  // Only pictures near the screen are kept: 200 would fill the memory.
   const show = async (card) => {
     card.near = true;
     if (card.level) return;
     const { key } = card;
     const { level, mask } = data(key);
     const pictures = await Promise.all([decode(level), decode(mask)]);
-    // Meanwhile it may have left the screen, or got its other mask.
+    // By now it may have left the screen, or show its other mask.
     if (!card.near || card.key !== key) return;
     [card.level, card.mask] = pictures;
     card.canvas.width = card.level.width;
@@ -176,7 +176,7 @@
     load(card);
     const audio = card.audios[card.sound];
     audio.currentTime = card.seconds < card.clip.seconds ? card.seconds : 0;
-    // A refusal is told by the error event, or was a pause meant by the user.
+    // The error event reports a failure; otherwise the user has paused.
     audio.play().catch(() => {});
   };
 
@@ -242,7 +242,7 @@
     }
   };
 
-  // A long clip has hundreds: they are made when they are asked for.
+  // A long clip has hundreds of windows, which are made only on request.
   const fillWindows = (card) => {
     card.windows.replaceChildren();
     for (const window of card.view.windows) {
@@ -278,7 +278,7 @@
     list.hidden = !list.children.length;
   };
 
-  // All that depends on the mask, but its picture and sounds.
+  // Everything that depends on the mask, except picture and sounds.
   const fillCard = (card) => {
     const { element: article, view } = card;
     card.canvas.setAttribute("aria-label", describe(view));
@@ -309,12 +309,12 @@
     const article = $("#card").content.firstElementChild.cloneNode(true);
     const part = (selector) => $(selector, article);
     const card = {
-      clip, // what filters and order go by
+      clip, // used by filters and order
       views: [
         [clip.unrefined, `clip-${i}-unrefined`],
         [clip, `clip-${i}`],
       ],
-      worn: 1, // which of them is shown
+      worn: 1, // index of the mask that is shown
       view: clip,
       key: `clip-${i}`,
       place: i,
@@ -537,7 +537,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { tagName, type } = event.target;
-    // The controls keep the keys that they need themselves.
+    // Controls keep the keys that they use themselves.
     if (tagName === "SELECT" || type === "number") return;
     if (type === "range" && event.key.startsWith("Arrow")) return;
     if ((type === "button" || tagName === "SUMMARY") && event.key === " ") return;

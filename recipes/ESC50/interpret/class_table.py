@@ -1,11 +1,11 @@
-"""The table by class of explanations of multi-label decisions."""
+"""Table of the explanations of multi-label decisions, by class."""
 
 from pathlib import Path
 
 from lmac_sb.metrics.summary import markdown_table, summarize
 from lmac_sb.utils.io import write_csv, write_in_one_step
 
-# Of the table by class; "ones" is the mask that keeps everything.
+# Columns of the table; "ones" is the mask that keeps everything.
 COLUMNS = (
     "right",
     "event_mass",
@@ -21,19 +21,19 @@ COLUMNS = (
 
 
 def tabulate(rows, method):
-    """Figures by class: does the explanation find its event and no other?
+    """Metrics by class: does the explanation find its event and no other?
 
     Arguments
     ---------
     rows : list of dict
-        Of each explanation and method.
+        A row for each explanation and method.
     method : str
-        The one to show.
+        The method to show.
 
     Returns
     -------
     dict
-        Class, then all classes, to the figures of `COLUMNS`.
+        Each class, and all classes together, to the metrics in `COLUMNS`.
     """
     ones = {row["id"]: row for row in rows if row["method"] == "ones"}
     own = [
@@ -50,7 +50,7 @@ def tabulate(rows, method):
 
 
 def write_classes(hparams, brain, n_clips):
-    """The table by class, as csv and Markdown."""
+    """Write the table by class, as csv and Markdown."""
     folder = Path(hparams["output_folder"])
     summary = tabulate(brain.test_rows, brain.method)
     explained = {row["id"].rsplit("-", 1)[0] for row in brain.test_rows}
@@ -58,13 +58,13 @@ def write_classes(hparams, brain, n_clips):
         folder / "classes.csv",
         [
             {"class": name, "figure": column, **values}
-            for name, figures in summary.items()
-            for column, values in figures.items()
+            for name, metrics in summary.items()
+            for column, values in metrics.items()
         ],
     )
     shown = {
-        f"{name} ({figures['right']['n']})": figures
-        for name, figures in summary.items()
+        f"{name} ({metrics['right']['n']})": metrics
+        for name, metrics in summary.items()
     }
     found = [c for c in COLUMNS if c in summary["all classes"]]
     table = markdown_table(shown, found, by="class (explanations)")
@@ -72,4 +72,4 @@ def write_classes(hparams, brain, n_clips):
         folder / "classes.md", lambda file: print(table, file=file)
     )
     print(table)
-    print(f"{n_clips - len(explained)} of {n_clips} clips: no class decided")
+    print(f"{n_clips - len(explained)} of {n_clips} clips have no decision")

@@ -9,7 +9,7 @@ from lmac_sb.training.brain import RecipeBrain
 
 
 class ClassifierBrain(RecipeBrain):
-    """Cross entropy on log-mel features, with mixup and masked blocks."""
+    """Trains by cross entropy, with mixup and masked blocks."""
 
     multilabel = False
 
@@ -20,7 +20,7 @@ class ClassifierBrain(RecipeBrain):
         self.min_frames = min_frames
 
     def compute_forward(self, batch, stage):
-        """Logits [batch, classes], and soft targets of the same shape."""
+        """Logits and soft targets, [batch, classes] each."""
         batch = batch.to(self.device)
         features = self.modules.features
         with torch.no_grad():
@@ -73,6 +73,6 @@ class ClassifierBrain(RecipeBrain):
         return mel
 
     def pad(self, mel):
-        """At least as many frames as the model can pool."""
+        """Pad short clips to the fewest frames that the model can pool."""
         missing = self.min_frames - mel.shape[1]
         return F.pad(mel, (0, 0, 0, missing)) if missing > 0 else mel

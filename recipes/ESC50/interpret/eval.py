@@ -36,7 +36,7 @@ from lmac_sb.utils.provenance import provenance
 
 
 def load_second(hparams, classes, device):
-    """The second classifier that judges, or None, and what it is."""
+    """The second classifier as a judge, or None, and its identity."""
     folder = hparams["judge_folder"]
     modules = {
         "embedding_model": hparams["judge_embedding_model"],
@@ -57,7 +57,7 @@ def load_second(hparams, classes, device):
 
 
 def prepare(claim, hparams, interpreter):
-    """Data set, settings, and clips whose active regions are known."""
+    """Data set, settings, and known active regions of clips."""
     data_folder = prepare_clips(claim, hparams, **hparams["clips"])
     split = hparams["split"]
     dataset = load_clips(
@@ -81,7 +81,7 @@ def prepare(claim, hparams, interpreter):
 
 @exit_on_user_error
 def main(argv=None):
-    """Evaluate."""
+    """Evaluate, and write tables and figures."""
     hparams = load_hparams(argv, __file__)
     device = hparams.run_opts["device"] or "cpu"
     output_folder = Path(hparams["output_folder"])

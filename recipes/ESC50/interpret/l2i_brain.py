@@ -16,7 +16,7 @@ class L2IBrain(LMACBrain):
         self.l2i_loss = l2i_loss
 
     def compute_forward(self, batch, stage):
-        """Analysis and decomposition of the sound, and its explanation."""
+        """Analyse and decompose the sounds; explain them unless training."""
         batch = batch.to(self.device)
         explainer = self.explainer
         analysis = explainer.analyze(batch.sig.data)
@@ -28,7 +28,7 @@ class L2IBrain(LMACBrain):
         return analysis, log_magnitude, parts, explanation
 
     def compute_objectives(self, predictions, batch, stage):
-        """Mean loss; records the terms, and the metrics when not training."""
+        """Mean loss; records its terms and, unless training, the metrics."""
         analysis, log_magnitude, parts, explanation = predictions
         labels = batch.class_string_encoded.data[:, 0].to(self.device)
         decision = analysis.logits.argmax(1)

@@ -22,8 +22,8 @@ logger = get_logger(__name__)
 class LMACBrain(RecipeBrain):
     """Trains the decoder through the frozen classifier."""
 
-    # Name of the method in the tables, and what to do about a mask that
-    # keeps everything or nothing.
+    # Name of the method in tables, and the remedies for a mask that keeps
+    # everything or nothing.
     method = "lmac"
     levers = ("raise reg_w_l1", "lower reg_w_l1")
 
@@ -38,7 +38,7 @@ class LMACBrain(RecipeBrain):
         self.test_rows = []
 
     def compute_forward(self, batch, stage):
-        """Analysis of the sound, and its explanation."""
+        """Analyse the sounds, and explain their decisions."""
         batch = batch.to(self.device)
         analysis = self.explainer.analyze(batch.sig.data)
         return analysis, self.explain(analysis, batch, stage)
@@ -56,7 +56,7 @@ class LMACBrain(RecipeBrain):
         )
 
     def compute_objectives(self, predictions, batch, stage):
-        """Mean loss; records the terms, and the metrics when not training."""
+        """Mean loss; records its terms and, unless training, the metrics."""
         analysis, explanation = predictions
         labels = batch.class_string_encoded.data[:, 0].to(self.device)
         right = explanation.decision == labels
@@ -121,7 +121,7 @@ class LMACBrain(RecipeBrain):
         ]
 
     def guidance(self, analysis, explanation, batch, right):
-        """What the guided loss needs: the clean clip within the mixture."""
+        """Arguments for the guided loss, from the clean part of the mixture."""
         features = self.hparams.features
         with torch.no_grad():
             clean = features.magnitude(
@@ -133,12 +133,12 @@ class LMACBrain(RecipeBrain):
             ),
             "log_whole": torch.log1p(analysis.magnitude),
             "log_clean": torch.log1p(clean),
-            # The clean clip explains the decision only if it is its class.
+            # The clean clip explains the decision only if that is its class.
             "eligible": right.float(),
         }
 
     def chosen(self, batch, stage):
-        """Places in the batch of the clips to write, if it is time to."""
+        """Positions in the batch of the clips to write in this epoch."""
         epoch = self.hparams.epoch_counter.current
         if stage == sb.Stage.VALID and epoch % self.interpret_period:
             return []
@@ -150,7 +150,7 @@ class LMACBrain(RecipeBrain):
         return batch.id
 
     def sound_folder(self, stage):
-        """Where the clips of this stage go."""
+        """Folder for the clips of this stage."""
         epoch = self.hparams.epoch_counter.current
         name = "test" if stage == sb.Stage.TEST else f"epoch_{epoch:03d}"
         return Path(self.hparams.output_folder) / "interpretations" / name
@@ -168,7 +168,7 @@ class LMACBrain(RecipeBrain):
             save_clip(folder, clip, batch.class_string[place])
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Warn of a mask that says nothing; collect the rows of the test."""
+        """Warn of a collapsed mask; gather the rows of the test."""
         super().on_stage_end(stage, stage_loss, epoch)
         if stage == sb.Stage.VALID:
             self.warn_of_collapse(self.stats)
@@ -176,7 +176,7 @@ class LMACBrain(RecipeBrain):
             self.test_rows = gather_rows(self.test_rows)
 
     def warn_of_collapse(self, stats):
-        """Say so when the mask keeps everything or nothing."""
+        """Warn if the mask keeps everything or nothing."""
         area = stats["area"]
         more, less = self.levers
         for gone, what, lever in (

@@ -8,8 +8,8 @@ On the embedded scenes, and on ESC-50:
     python make_listening_test.py hparams/listening.yaml \
         --interpreter results/esc50_lmac/1234 --data_folder /path/to/ESC-50
 
-Give listening_test.html to the listeners and keep key.json;
-score_listening_test.py reads what they hand back.
+Give listening_test.html to the listeners and keep key.json for yourself;
+score_listening_test.py reads the files that the listeners return.
 """
 
 from itertools import product
@@ -34,7 +34,7 @@ from lmac_sb.utils.errors import exit_on_user_error
 
 
 def prepare(claim, hparams, interpreter):
-    """The chosen clips, and what is mixed into them."""
+    """Data set of the chosen clips, and the settings."""
     prepare_clips(claim, hparams, **hparams["clips"])
     manifest_folder = Path(hparams["manifest_folder"])
     dataset = load_clips(
@@ -56,7 +56,7 @@ def prepare(claim, hparams, interpreter):
 
 @exit_on_user_error
 def main(argv=None):
-    """Explain some clips by each method; write page and key."""
+    """Explain some clips by each method, and write page and key."""
     hparams = load_hparams(argv, __file__)
     device = hparams.run_opts["device"] or "cpu"
     sources = {"lmac": hparams["interpreter"], **hparams["interpreters"]}

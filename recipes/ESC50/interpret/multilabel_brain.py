@@ -1,4 +1,4 @@
-"""The Brains for clips of several classes: each one is decided for itself."""
+"""The Brains for clips of several classes, each decided on its own."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class MultilabelClassifierBrain(ClassifierBrain):
         return labels
 
     def compute_objectives(self, predictions, batch, stage):
-        """Mean loss; records how many clips and classes are right."""
+        """Mean loss; records the accuracy and the F1 score of each clip."""
         logits, targets = predictions
         losses = F.binary_cross_entropy_with_logits(
             logits, targets, reduction="none"
@@ -35,7 +35,7 @@ class MultilabelClassifierBrain(ClassifierBrain):
         hits = (decided & labels).sum(1)
         self.record(
             batch.id,
-            # Of the clips: those of which each class is right.
+            # A clip counts as right if all its classes are right.
             accuracy=(decided == labels).all(1),
             F1=2 * hits / (decided.sum(1) + labels.sum(1)),
         )
@@ -59,14 +59,14 @@ class ExplainedClasses:
 
 
 class MultilabelBrain(LMACBrain):
-    """Explains each class that is decided on its own.
+    """Explains each decided class on its own.
 
-    In training, one of a clip's classes is drawn in each step. Else each one
-    counts as a clip of its own, whose id ends in the number of the class.
+    In training, each step draws one of a clip's classes. Otherwise each class
+    counts as a separate clip, whose id ends in the number of the class.
     """
 
     def compute_forward(self, batch, stage):
-        """The explained classes with their clips, and the explanations."""
+        """The chosen clips and classes, their analysis and explanations."""
         batch = batch.to(self.device)
         rows, target = self.choose(batch, stage)
         if len(target) == 0:
@@ -75,7 +75,7 @@ class MultilabelBrain(LMACBrain):
         return rows, analysis, self.explain(analysis, rows, stage, target)
 
     def choose(self, batch, stage):
-        """Which classes of which clips are explained, and these clips."""
+        """Choose the classes to explain; returns their clips and numbers."""
         wavs = batch.sig.data
         with torch.no_grad():
             features = self.hparams.features
@@ -83,9 +83,9 @@ class MultilabelBrain(LMACBrain):
             logits = self.explainer.classify(magnitude)
         decided = logits >= 0
         if stage == sb.Stage.TRAIN:
-            # Each step needs each clip: one of which no class is decided
-            # explains one of the likelier ones. Not by sigmoids: all of them
-            # may be zero.
+            # Each step needs every clip. If a clip has no decided class, one
+            # of the more probable classes is drawn, by a softmax, since all
+            # sigmoids may be zero.
             p = torch.where(
                 decided.any(1, keepdim=True),
                 decided.float(),
@@ -115,7 +115,7 @@ class MultilabelBrain(LMACBrain):
         return rows, target
 
     def compute_objectives(self, predictions, batch, stage):
-        """Mean loss; records the terms, and the metrics when not training."""
+        """Mean loss; records its terms and, unless training, the metrics."""
         rows, analysis, explanation = predictions
         if explanation is None:
             return torch.zeros(())
@@ -132,7 +132,7 @@ class MultilabelBrain(LMACBrain):
         return self.mean_loss(losses, rows.id)
 
     def locate(self, batch, stft):
-        """Ideal masks of the explained class's event, and of the others."""
+        """Ideal masks for the explained class's event, and for the others."""
         features = self.hparams.features
         own, others = torch.zeros(2, *stft.shape[:-1], device=stft.device)
         for c in range(batch.event.data.shape[1]):
@@ -155,7 +155,7 @@ class MultilabelBrain(LMACBrain):
         return batch.clips
 
     def write_sounds(self, explanation, batch, stage):
-        """Write the chosen clips, once for each class that is explained."""
+        """Write the chosen clips, once for each explained class."""
         question = self.explainer.question(explanation)
         names = self.hparams.label_encoder.ind2lab
         for place in self.chosen(batch, stage):
@@ -170,7 +170,7 @@ class MultilabelBrain(LMACBrain):
             save_clip(folder, clip, batch.class_string[place])
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Refuse a classifier that leaves nothing to explain."""
+        """Refuse a classifier that decides for no class at all."""
         if stage != sb.Stage.TRAIN and not self.gathered_records():
             raise LMACError(
                 f"classifier_folder: {self.hparams.classifier_folder} decides "

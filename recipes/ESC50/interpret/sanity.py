@@ -36,21 +36,21 @@ from lmac_sb.utils.provenance import provenance
 
 
 def write(output_folder, name, rows, lines, draw):
-    """Rows of a check, and their means on the console and as a figure."""
+    """Write the rows of a check, print their means and draw them."""
     write_csv(output_folder / f"{name}.csv", rows)
     over = {"roar": "share", "randomisation": "down to"}[name]
     for method, points in lines.items():
-        for x, figures in points:
+        for x, values in points:
             cells = [
-                f"{name} {f['mean']:.3f} [{f['low']:.3f}, {f['high']:.3f}]"
-                for name, f in figures.items()
+                f"{name} {v['mean']:.3f} [{v['low']:.3f}, {v['high']:.3f}]"
+                for name, v in values.items()
             ]
             print(f"{method}, {over} {x}: {', '.join(cells)}")
     draw(output_folder / name, lines)
 
 
 def run_checks(hparams, explainer, methods, datasets):
-    """Run the checks that are asked for, and write what they found."""
+    """Run the requested checks, and write their results."""
     output_folder = Path(hparams["output_folder"])
     if "roar" in methods:
         rows = check_roar(

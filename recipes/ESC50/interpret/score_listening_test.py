@@ -4,7 +4,7 @@
     python score_listening_test.py ratings/ \
         --key results/listening/1234/key.json
 
-Writes ratings.csv, scores.csv and scores.md beside the key.
+Writes ratings.csv, scores.csv and scores.md to the key's folder.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from lmac_sb.utils.errors import exit_on_user_error
 
 @exit_on_user_error
 def main(argv=None):
-    """Read the ratings; write and print the scores."""
+    """Read the ratings, and write and print the scores."""
     parser = argparse.ArgumentParser(
         description="Mean opinion scores of a listening test, with 95 %% "
         "intervals, written as scores.csv and scores.md."
@@ -35,7 +35,7 @@ def main(argv=None):
         "--key", required=True, help="key.json, written with the page"
     )
     parser.add_argument(
-        "--output_folder", help="where to write (default: beside the key)"
+        "--output_folder", help="folder for the scores (default: the key's)"
     )
     options = parser.parse_args(argv)
     key = read_key(options.key)

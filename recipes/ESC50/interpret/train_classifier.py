@@ -7,8 +7,8 @@ On the embedded scenes, and on ESC-50:
     python train_classifier.py hparams/classifier_conv.yaml \
         --data_folder /path/to/ESC-50 --n_classes 50
 
-The best weights, the class names and the front end's settings end up in
-`model_folder`, which `train_lmac.py` takes as `classifier_folder`.
+The best weights, the class names and the front end's settings are written to
+`model_folder`, which is the `classifier_folder` of `train_lmac.py`.
 """
 
 import speechbrain as sb

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Train L2I, the method that L-MAC is compared with, on the same classifier.
 
-On the embedded scenes (a classifier is trained first if there is none), and
-on ESC-50:
+On the embedded scenes (if there is no classifier, it is trained first), and on
+ESC-50:
 
     python train_l2i.py hparams/l2i.yaml
     python train_l2i.py hparams/l2i.yaml --data_folder /path/to/ESC-50 \
@@ -30,7 +30,7 @@ from lmac_sb.utils.io import write_in_one_step
 
 
 def write_dictionary(path, dataset, learner, features):
-    """Learn the dictionary from the training clips, if it is not there."""
+    """Learn the dictionary from the training clips, unless it exists."""
     if path.is_file():
         return
 

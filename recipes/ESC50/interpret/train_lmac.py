@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Train L-MAC to explain an audio classifier, and fine-tune it.
 
-On the embedded scenes (a classifier is trained first if there is none), and
-on ESC-50:
+On the embedded scenes (if there is no classifier, it is trained first), and on
+ESC-50:
 
     python train_lmac.py hparams/lmac.yaml
     python train_lmac.py hparams/lmac.yaml --data_folder /path/to/ESC-50 \
@@ -35,7 +35,7 @@ def main(argv=None):
     """Train or fine-tune, test, and write results and sounds."""
     hparams = load_hparams(argv, __file__)
     if hparams["finetuning"]:
-        # First of all, so that a mistake touches no folder.
+        # Before anything else, so that a mistake changes no folder.
         start = find_interpreter(hparams, hparams["pretrained_interpreter"])
     with open_run(hparams) as claim:
         datasets = prepare_explained(

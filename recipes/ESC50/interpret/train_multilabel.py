@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Train a classifier of clips of several classes, and L-MAC to explain it.
 
-Each class is decided for itself, and explained for itself. On the embedded
-scenes of two or three events (the classifier is trained first if there is
-none):
+Each class is decided and explained on its own. On the embedded scenes of two
+or three events (if there is no classifier, it is trained first):
 
     python train_multilabel.py hparams/lmac_multilabel.yaml
 
@@ -94,7 +93,7 @@ def explain(hparams, claim):
 
 @exit_on_user_error
 def main(argv=None):
-    """Train the classifier, or L-MAC if the yaml has a decoder; test it."""
+    """Train and test the classifier, or L-MAC if the yaml has a decoder."""
     hparams = load_hparams(argv, __file__)
     with open_run(hparams) as claim:
         (explain if "decoder" in hparams else train)(hparams, claim)

@@ -1,4 +1,4 @@
-"""What the training scripts share: data, classifier, training, results."""
+"""Steps that the training scripts share: data, classifier, results."""
 
 import os
 import random
@@ -40,7 +40,7 @@ from lmac_sb.utils.io import restore_folder, write_csv, write_json
 from lmac_sb.utils.provenance import provenance
 
 FOLDS = ("train_fold_nums", "valid_fold_nums", "test_fold_nums")
-# Keys of a classifier that the run which explains it has as well.
+# Keys that a classifier and the run that explains it have in common.
 SHARED = (
     *FRONTEND,
     *FOLDS,
@@ -58,7 +58,7 @@ SHARED = (
 
 
 def prepare_classes(claim, hparams, clips, sounds):
-    """Name the classes; returns the data sets.
+    """Prepare the data and name the classes; returns the data sets.
 
     `clips` are options of `prepare_clips`.
     """
@@ -70,7 +70,7 @@ def prepare_classes(claim, hparams, clips, sounds):
         hparams["seed"],
     )
     label_encoder = sounds.label_encoder
-    # Sorted names, so that a class has one index whatever the folds are.
+    # Sorted, so that the index of a class does not depend on the folds.
     with datasets["train"].output_keys_as(["class_string"]):
         found = sorted({item["class_string"] for item in datasets["train"]})
     label_encoder.update_from_iterable(found)
@@ -78,9 +78,9 @@ def prepare_classes(claim, hparams, clips, sounds):
     classes = list(label_encoder.lab2ind)
     if len(classes) != hparams["n_classes"]:
         raise LMACError(
-            f"n_classes: {hparams['n_classes']}, but the data has "
-            f"{len(classes)} classes ({', '.join(classes[:5])}, …): "
-            f"give --n_classes {len(classes)}"
+            f"n_classes: found {hparams['n_classes']}, expected the "
+            f"{len(classes)} classes of the data "
+            f"({', '.join(classes[:5])}, …): use --n_classes {len(classes)}"
         )
     return datasets
 
@@ -122,7 +122,7 @@ def fit_and_test(brain, hparams, datasets, loader_options):
 
 
 def origin(hparams, brain, **more):
-    """Where the results of a tested run came from."""
+    """Provenance of the results of a tested run."""
     folder = Path(hparams["output_folder"])
     return provenance(
         test_folds=hparams["test_fold_nums"],
@@ -137,7 +137,7 @@ def origin(hparams, brain, **more):
 def find_classifier(hparams, source, recipe, script="train_classifier.py"):
     """Train the default classifier on the embedded scenes, if there is none.
 
-    Of data of the user's own the error says the command to run instead.
+    For the user's own data, raise an error that names the command to run.
     """
     if source is None:
         raise LMACError("classifier_folder: null, expected a classifier")
@@ -173,16 +173,16 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
         print(f"no classifier in {folder}, training one first", flush=True)
         print("+", shlex.join(command), flush=True)
     if distributed.is_initialized():
-        # On CPUs batch norm cannot be trained by several processes.
+        # On CPUs, several processes cannot train batch normalisation.
         run_on_main(train_alone, args=[command])
         return
     with keep_random_state():
-        # Not its errors' exit: this script has one.
+        # Without the decorator that exits on errors: this script has its own.
         import_module(script.stem).main.__wrapped__(command[2:])
 
 
 def train_alone(command):
-    """Train in one process, whatever launcher this one runs under."""
+    """Train in one process, even if this one runs under a launcher."""
     lone = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
     environment = {k: v for k, v in os.environ.items() if k not in lone}
     done = subprocess.run([sys.executable, *command[1:]], env=environment)
@@ -191,9 +191,10 @@ def train_alone(command):
 
 
 def classifier_options(hparams, recipe, own_data):
-    """What a classifier must have in common with the run that explains it.
+    """Options for a classifier that must match the run that explains it.
 
-    On scenes that is what the command line changes, on other data all.
+    On scenes these are the keys changed on the command line, and on other
+    data all keys.
     """
     asked = yaml.load(hparams.overrides or "{}", Loader=yaml.BaseLoader)
     known = yaml.load(recipe.read_text("utf-8"), Loader=yaml.BaseLoader)
@@ -214,7 +215,7 @@ def classifier_options(hparams, recipe, own_data):
 
 @contextmanager
 def keep_random_state():
-    """What is drawn in between changes nothing of what is drawn after."""
+    """Restore the state of all random generators at the end."""
     state = np.random.get_state(), random.getstate()
     try:
         with torch.random.fork_rng():
@@ -225,7 +226,7 @@ def keep_random_state():
 
 
 def spread(ids, n_clips):
-    """Some of the clips, evenly spread over their order."""
+    """Ids of some of the clips, evenly spread over their order."""
     n_clips = min(n_clips, len(ids))
     return {ids[len(ids) * i // n_clips] for i in range(n_clips)}
 
@@ -241,7 +242,7 @@ def find_interpreter(hparams, source):
     if source.resolve() == Path(hparams["output_folder"]).resolve():
         raise LMACError(
             f"output_folder: {source} is the run that fine-tuning starts "
-            "from; it needs a folder of its own"
+            "from, expected another folder"
         )
     if source.is_file():
         return source
@@ -257,7 +258,7 @@ def find_interpreter(hparams, source):
 
 
 def prepare_explained(claim, hparams, classifier, clips, sounds):
-    """Load the classifier with its classes; returns the data sets.
+    """Load the classifier and prepare the data; returns the data sets.
 
     `classifier` are options of `find_classifier`, `clips` of `prepare_clips`.
     """
@@ -286,8 +287,8 @@ def prepare_explained(claim, hparams, classifier, clips, sounds):
 
 
 def starting_decoder(hparams, source=None):
-    """The decoder before its training, as a part of what the run is."""
-    # Random without a source, and so part of the seed.
+    """The decoder before its training, as part of the run's identity."""
+    # Without a source it is random, so it depends on the seed.
     what = source or f"drawn with seed {hparams['seed']}"
     return {"starting_decoder": weights_identity(what, hparams["decoder"])}
 
@@ -306,7 +307,7 @@ def train_explainer(brain, hparams, datasets, loader_options, save_clips):
 
 
 def write_results(hparams, brain):
-    """Results by clip, their summary, and where they came from."""
+    """Write the results by clip, their summary and their provenance."""
     folder = Path(hparams["output_folder"]).resolve()
     columns = [*METRICS, *(f"heard {name}" for name in METRICS)]
     summary = summarize(
@@ -325,5 +326,5 @@ def write_results(hparams, brain):
         },
     )
     print(markdown_table(summary))
-    print(f"figures: {folder / 'results.json'} and results.csv")
+    print(f"results: {folder / 'results.json'} and results.csv")
     print(f"sounds and pictures: {folder / 'interpretations' / 'test'}")

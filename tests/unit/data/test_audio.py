@@ -67,7 +67,7 @@ def test_long_file_is_read_whole(tmp_path):
 
 
 def test_missing_and_folder(tmp_path):
-    """What is no file is named."""
+    """The message names a path that is not a file."""
     with pytest.raises(LMACError, match="x.wav: no such audio file"):
         read_audio(tmp_path / "x.wav", RATE)
     with pytest.raises(LMACError, match=f"{tmp_path}: is a folder"):
@@ -76,7 +76,7 @@ def test_missing_and_folder(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"no audio at all" * 99])
 def test_not_audio(tmp_path, content):
-    """A file that is not audio is named."""
+    """The message names a file that is not audio."""
     path = tmp_path / "x.wav"
     path.write_bytes(content)
     with pytest.raises(LMACError, match="x.wav: cannot be read as audio"):
@@ -86,7 +86,7 @@ def test_not_audio(tmp_path, content):
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
 def test_truncated(tmp_path, suffix, share):
-    """A cut file is refused; libsndfile alone reads it without a word."""
+    """A truncated file is refused, which libsndfile alone would accept."""
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, RATE)
     path = write(tmp_path / f"x.{suffix}", noise)
     assert read_audio(path, RATE).shape == (RATE,)
@@ -97,7 +97,7 @@ def test_truncated(tmp_path, suffix, share):
 
 
 def test_wav_with_trailing_chunk_and_streamed_size(tmp_path):
-    """Other chunks, and the size that a stream's writer puts, are fine."""
+    """Other chunks and the size of a streamed file are accepted."""
     path = write(tmp_path / "x.wav", tone(0.2))
     content = bytearray(path.read_bytes())
     path.write_bytes(content + b"LIST" + (4).to_bytes(4, "little") + b"abcd")
@@ -220,7 +220,7 @@ def test_peak_is_taken_after_the_cut():
 
 
 def test_shortest_clip(tmp_path):
-    """A tenth of a second passes, less is named with its length."""
+    """A tenth of a second is enough; a shorter clip is refused."""
     preprocess = Preprocessor(RATE)
     path = write(tmp_path / "x.wav", tone(0.1, 44100), 44100)
     assert preprocess(path)[0].shape == (1600,)
@@ -231,7 +231,7 @@ def test_shortest_clip(tmp_path):
 
 @pytest.mark.parametrize("rate", [0, -1, 16000.5, "16000", None, True])
 def test_bad_rate(rate):
-    """A rate that is none is an error, for the object and the signal."""
+    """An invalid rate is an error for the object and the signal."""
     with pytest.raises(LMACError, match="sample_rate"):
         Preprocessor(rate)
     with pytest.raises(LMACError, match="sample_rate"):
@@ -240,7 +240,7 @@ def test_bad_rate(rate):
 
 @pytest.mark.parametrize("length_s", [0, 0.05, -1, float("nan"), "5", True])
 def test_bad_length(length_s):
-    """A length that is none, or too short, is an error."""
+    """An invalid or too short length is an error."""
     with pytest.raises(LMACError, match="signal_length_s"):
         Preprocessor(RATE, length_s)
 
@@ -363,7 +363,7 @@ def test_samples_are_those_of_the_version(tmp_path, case):
 
 
 def test_pickle():
-    """Workers of a data loader get the same object."""
+    """The object can be pickled for workers of a data loader."""
     wav = torch.rand(44100)
     preprocess = Preprocessor(RATE, 0.5)
     copy = pickle.loads(pickle.dumps(preprocess))

@@ -65,7 +65,7 @@ def files_of(folder):
 
 @pytest.mark.parametrize("seconds", [None, 0.3, 1.3])
 def test_same_samples_decoded_once(clips, tmp_path, seconds):
-    """To the last bit, by this object and by the next."""
+    """The cache gives the same bits, in this object and in the next."""
     expected = [Preprocessor(RATE, seconds)(path) for path in clips]
     preprocess = Counting(RATE, seconds)
     for _ in range(2):
@@ -84,7 +84,7 @@ def test_same_samples_decoded_once(clips, tmp_path, seconds):
 
 
 def test_changed_content_is_decoded(clips, tmp_path):
-    """Even where size and time stamp stay as they were."""
+    """Changed content is decoded even with the same size and time stamp."""
     kept = AudioCache(tmp_path / "cache", Preprocessor(RATE))
     path, before = clips[0], os.stat(clips[0])
     first = kept(path)
@@ -98,7 +98,7 @@ def test_changed_content_is_decoded(clips, tmp_path):
 
 
 def test_moved_content_is_found(clips, tmp_path):
-    """Data that was moved or copied is not decoded again."""
+    """Moved or copied data is not decoded again."""
     preprocess = Counting(RATE)
     kept = AudioCache(tmp_path / "cache", preprocess)
     first = kept(clips[0])
@@ -118,7 +118,7 @@ def test_moved_content_is_found(clips, tmp_path):
     ],
 )
 def test_other_settings_are_other_files(clips, tmp_path, monkeypatch, change):
-    """Nothing that was made with other settings is read."""
+    """Files that were made with other settings are not read."""
     AudioCache(tmp_path / "cache", Preprocessor(RATE))(clips[1])
     preprocess = change(monkeypatch) or Counting(RATE)
     found = AudioCache(tmp_path / "cache", preprocess)(clips[1])
@@ -137,7 +137,7 @@ def test_files_are_numpys(clips, tmp_path):
 
 
 def flip(place):
-    """Turn over one bit of a byte."""
+    """Flip one bit of a byte."""
 
     def spoil(content, other):
         content[place] ^= 4
@@ -172,7 +172,7 @@ SPOILT = {
 
 @pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT.keys())
 def test_damaged_file_is_made_again(clips, tmp_path, caplog, spoil):
-    """It is named in the log, never read, and whole afterwards."""
+    """The log names a damaged file, and it is replaced."""
     preprocess = Counting(RATE)
     kept = AudioCache(tmp_path / "cache", preprocess)
     expected = Preprocessor(RATE)(clips[1])
@@ -181,7 +181,7 @@ def test_damaged_file_is_made_again(clips, tmp_path, caplog, spoil):
     whole = path.read_bytes()
     kept(clips[3])
     (other,) = set(files_of(tmp_path / "cache")) - {path}
-    # In a new file, as the first is still mapped.
+    # In a new file, since the first is still mapped.
     path.unlink()
     path.write_bytes(spoil(bytearray(whole), other.read_bytes()))
     assert same(kept(clips[1]), expected)
@@ -206,7 +206,7 @@ def test_no_bit_of_the_header_counts_for_nothing(clips, tmp_path):
 
 
 def test_unreadable_file_is_made_again(clips, tmp_path, caplog):
-    """Here a folder stands where the file should."""
+    """A folder in the place of a file is replaced."""
     kept = AudioCache(tmp_path / "cache", Preprocessor(RATE))
     expected = Preprocessor(RATE)(clips[0])
     kept(clips[0])
@@ -240,7 +240,7 @@ def test_full_disk(clips, tmp_path, caplog, small_disk, size):
 
 
 def test_a_caller_may_change_what_it_gets(clips, tmp_path):
-    """The file keeps what was decoded."""
+    """Changing the returned samples does not change the cache."""
     kept = AudioCache(tmp_path / "cache", Preprocessor(RATE))
     expected = Preprocessor(RATE)(clips[0])
     kept(clips[0])
@@ -253,7 +253,7 @@ def test_a_caller_may_change_what_it_gets(clips, tmp_path):
     [("nowhere.wav", "no such audio file"), ("", "is a folder")],
 )
 def test_errors_are_those_without_a_cache(tmp_path, name, message):
-    """The file is named, and nothing is kept."""
+    """The message names the file, and nothing is cached."""
     kept = AudioCache(tmp_path / "cache", Preprocessor(RATE))
     with pytest.raises(LMACError, match=message):
         kept(tmp_path / name)
@@ -404,7 +404,7 @@ def in_child(function, *args):
     """Process that runs a function, as a worker of a data loader does."""
 
     def run():
-        # Threads do not survive the fork.
+        # Threads do not survive a fork.
         torch.set_num_threads(1)
         function(*args)
 
@@ -452,7 +452,7 @@ def killed_within_the_write(folder, clips):
     ],
 )
 def test_killed_while_it_writes(clips, tmp_path, caplog, killed, by):
-    """What it left has no name, so it is never read."""
+    """A killed process leaves no file with a final name."""
     process = in_child(killed, tmp_path / "cache", clips)
     process.join(60)
     assert process.exitcode == -by
@@ -485,7 +485,7 @@ def test_killed_at_any_moment(clips, tmp_path, caplog, wait):
 
 
 def test_three_processes_at_once(clips, tmp_path, caplog):
-    """All fill one folder, from which nothing is read wrong."""
+    """Three processes fill one folder, and all reads are right."""
     for number in range(20):
         path = tmp_path / "audio" / f"{number}.wav"
         sf.write(path, np.linspace(-0.5, number / 20, 4000), 8000)
@@ -501,7 +501,7 @@ def test_three_processes_at_once(clips, tmp_path, caplog):
 
 
 def test_data_sets_read_it(clips, tmp_path):
-    """With a folder named, and with the same items as without."""
+    """Data sets give the same items with and without a cache."""
     for split in ("train", "valid", "test"):
         entries = {
             path.name: {
@@ -534,5 +534,5 @@ def test_data_sets_read_it(clips, tmp_path):
             for key in ("sig", "clean"):
                 assert torch.equal(one[key], two[key])
                 assert torch.equal(one[key], three[key])
-    # Without: in each split. With: once for all splits and both data sets.
+    # Without a cache: in each split. With it: once for all.
     assert preprocess.n_calls == (3 + 1) * len(clips)

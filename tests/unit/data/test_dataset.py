@@ -20,7 +20,7 @@ RATE = 16000
 
 
 def lengths(n_clips):
-    """Three lengths, mixed."""
+    """Clips of three lengths, in mixed order."""
     return [(5, 9, 7)[(i * i) % 3] for i in range(n_clips)]
 
 
@@ -68,7 +68,7 @@ def test_order_of_epoch():
 
 
 def test_order_does_not_depend_on_epochs_before():
-    """A resumed run, that never saw epoch 1, has the same epoch 2."""
+    """A resumed run without epoch 1 has the same epoch 2."""
     through = EqualLengthBatches(lengths(30), 4, True, 1)
     through.set_epoch(1)
     list(through)
@@ -115,7 +115,7 @@ def test_processes_share_batches(n_clips, world_size, shuffle):
 
 
 def test_process_without_a_share_repeats():
-    """It must take part in each step, so it gets some clip."""
+    """Each process takes part in each step, so it gets some clip."""
     shares = [
         list(EqualLengthBatches([5], 2, rank=rank, world_size=3))
         for rank in range(3)
@@ -125,7 +125,7 @@ def test_process_without_a_share_repeats():
 
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_batch_size_is_checked(batch_size):
-    """A batch needs a clip."""
+    """A batch must have at least one clip."""
     with pytest.raises(LMACError, match=f"batch_size: {batch_size}"):
         EqualLengthBatches([5], batch_size)
 
@@ -139,7 +139,7 @@ def encoder(*classes):
 
 
 def manifest_of(folder, clips, name="train"):
-    """Manifest of clips: id to dict with wav and maybe more."""
+    """Write a manifest from ids and entries with at least `wav`."""
     entries = {}
     for clip_id, entry in clips.items():
         info = sf.info(entry["wav"])
@@ -274,7 +274,7 @@ def scene_manifest(scenes, folder, stems=True):
 
 @pytest.mark.parametrize("signal_length_s", [None, 0.8, 1.5])
 def test_event_within_the_scene(scenes, tmp_path, signal_length_s):
-    """Signal less event is the scene's rest, as the files say."""
+    """Signal minus event is the rest of the scene, as in the files."""
     manifest = scene_manifest(scenes, tmp_path)
     dataset = make_dataset(
         manifest,
@@ -408,7 +408,7 @@ def test_unknown_class(tmp_path, split):
 
 
 def test_known_classes(tmp_path):
-    """Data with a part of the classes is fine."""
+    """Data with only some of the classes is accepted."""
     write_manifests(tmp_path)
     check_labels(tmp_path, encoder("dog", "rain"), "my/model")
 
@@ -423,7 +423,7 @@ def test_many_classes_in_one_short_line(tmp_path):
 
 
 def test_shift(recordings):
-    """A rotation that depends on seed, clip and epoch alone."""
+    """The rotation depends only on seed, clip and epoch."""
     now = 1
 
     def dataset(shift_seed=3):
@@ -436,7 +436,7 @@ def test_shift(recordings):
         )
 
     def shift_of(item, still):
-        """By how much the clip was rotated."""
+        """Samples by which the clip was rotated."""
         n_samples = len(still)
         place = int(item["sig"].abs().argmax())
         shift = (place - int(still.abs().argmax())) % n_samples

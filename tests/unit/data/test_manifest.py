@@ -44,7 +44,7 @@ TEXTS = {
 
 
 def write(tmp_path, text):
-    """A manifest's path."""
+    """Write a manifest, and return its path."""
     path = tmp_path / "train.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
@@ -53,7 +53,7 @@ def write(tmp_path, text):
 @pytest.mark.parametrize("chunk", [1, 2, 7, 61, 1 << 18])
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 def test_as_json_reads_it(tmp_path, monkeypatch, text, chunk):
-    """Wherever the chunks begin."""
+    """Entries equal those of json, for any size of chunks."""
     monkeypatch.setattr(manifests, "_CHUNK", chunk)
     path = write(tmp_path, text)
     expected = json.loads(text)
@@ -69,7 +69,7 @@ def test_as_json_reads_it(tmp_path, monkeypatch, text, chunk):
 
 
 def test_ids_are_a_sequence(tmp_path):
-    """As the list that SpeechBrain has in their place."""
+    """Ids behave like the list that SpeechBrain uses."""
     manifest = Manifest(write(tmp_path, TEXTS["plain"]))
     ids = list(ENTRIES)
     assert manifest.ids[-1] == "last"
@@ -81,7 +81,7 @@ def test_ids_are_a_sequence(tmp_path):
 
 
 def test_unknown_id(tmp_path):
-    """As a dict."""
+    """An unknown id raises KeyError, as in a dict."""
     manifest = Manifest(write(tmp_path, TEXTS["plain"]))
     assert "1-1" in manifest and "1-2" not in manifest
     with pytest.raises(KeyError, match="1-2"):
@@ -89,7 +89,7 @@ def test_unknown_id(tmp_path):
 
 
 def test_ids_with_one_number(tmp_path, monkeypatch):
-    """Ids are told apart even if all had one checksum."""
+    """Ids are distinguished even if they share a checksum."""
     monkeypatch.setattr(manifests, "_number", lambda clip_id: 7)
     manifest = Manifest(write(tmp_path, TEXTS["plain"]))
     assert dict(manifest) == ENTRIES
@@ -97,7 +97,7 @@ def test_ids_with_one_number(tmp_path, monkeypatch):
 
 
 def test_sent_to_another_process(tmp_path):
-    """Without the file's content."""
+    """A pickled manifest does not hold the file's content."""
     manifest = Manifest(write(tmp_path, TEXTS["plain"]))
     sent = pickle.dumps(manifest)
     assert len(sent) < 2000
@@ -131,7 +131,7 @@ def test_sent_to_another_process(tmp_path):
 )
 @pytest.mark.parametrize("read", [Manifest, lambda p: list(read_entries(p))])
 def test_no_manifest(tmp_path, text, read):
-    """What json refuses is refused, and the file is named."""
+    """What json refuses is refused, with the name of the file."""
     path = write(tmp_path, text)
     with pytest.raises(LMACError, match="train.json: not JSON"):
         read(path)
@@ -139,27 +139,27 @@ def test_no_manifest(tmp_path, text, read):
 
 @pytest.mark.parametrize("value", ["1", "null", '"x"', "[{}]"])
 def test_entry_that_is_no_object(tmp_path, value):
-    """The clip is named."""
+    """The message names the clip."""
     path = write(tmp_path, f'{{"a": {{}}, "b": {value}}}')
     with pytest.raises(LMACError, match="clip 'b' is .*, an object is needed"):
         Manifest(path)
 
 
 def test_id_that_stands_twice(tmp_path):
-    """The second would replace the first without a word."""
+    """A repeated id is refused: the second would replace the first."""
     path = write(tmp_path, '{"a": {"x": 1}, "b": {}, "a": {"x": 2}}')
     with pytest.raises(LMACError, match="clip 'a' stands there twice"):
         Manifest(path)
 
 
 def test_missing_file(tmp_path):
-    """Named."""
+    """The message names the missing file."""
     with pytest.raises(LMACError, match="nowhere.json: cannot be read"):
         Manifest(tmp_path / "nowhere.json")
 
 
 def test_changed_file(tmp_path):
-    """Places in the old file mean nothing in the new one."""
+    """A changed file is refused, since stored offsets would be wrong."""
     path = write(tmp_path, TEXTS["plain"])
     manifest = Manifest(path)
     write(tmp_path, TEXTS["plain"].replace('"fold": 1', '"fold": 2'))
@@ -196,13 +196,13 @@ def corpus(tmp_path):
 
 
 class FirstEpoch:
-    """What the epoch counter tells."""
+    """Stands for the epoch counter."""
 
     current = 1
 
 
 def use(corpus):
-    """All that a run does with its manifests."""
+    """Do everything that a run does with its manifests."""
     labels = CategoricalEncoder()
     labels.update_from_iterable(f"class {i}" for i in range(50))
     labels.expect_len(50)
@@ -220,13 +220,13 @@ def use(corpus):
 
 
 def parse(corpus):
-    """What SpeechBrain does with a manifest."""
+    """Read a manifest as SpeechBrain does."""
     DynamicItemDataset.from_json(corpus / "train.json")
 
 
 def run_limited(function, corpus):
-    """Calls it in 20 MB more than this process has."""
-    torch.set_num_threads(1)  # a thread's stack counts as data
+    """Call a function with 20 MB of additional memory."""
+    torch.set_num_threads(1)  # the stack of a thread counts as data
     status = Path("/proc/self/status").read_text().split("VmData:")[1]
     used = int(status.split()[0]) * 1024
     resource.setrlimit(resource.RLIMIT_DATA, (used + 20 * 2**20, -1))
@@ -234,7 +234,7 @@ def run_limited(function, corpus):
 
 
 def with_little_memory(function, corpus):
-    """Exit code of a fresh process: a fork has what earlier tests freed."""
+    """Exit code of a new process; a fork would have freed memory."""
     process = multiprocessing.get_context("spawn").Process(
         target=run_limited, args=(function, corpus)
     )
@@ -247,11 +247,11 @@ def with_little_memory(function, corpus):
     not Path("/proc/self/status").exists(), reason="Linux tells the memory"
 )
 def test_large_corpus(corpus, capfd):
-    """A run starts in 20 MB, with a shuffled epoch and all checks."""
+    """A run with a shuffled epoch and all checks starts in 20 MB."""
     start = time.perf_counter()
     assert with_little_memory(use, corpus) == 0
-    # Two seconds, and the imports, where nothing else runs.
+    # Takes two seconds and the imports, if nothing else runs.
     assert time.perf_counter() - start < 100
-    # So that the limit limits: the same file at once does not fit.
+    # The limit matters: the whole file at once does not fit.
     assert with_little_memory(parse, corpus) == 1
     assert "MemoryError" in capfd.readouterr().err

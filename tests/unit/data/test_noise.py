@@ -27,7 +27,7 @@ def write(folder, name, wav, rate=RATE, subtype="FLOAT"):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three files a split, of different length."""
+    """Three noise files of different length for each split."""
     rng = np.random.default_rng(0)
     for split in ("tr", "cv", "tt"):
         for index, seconds in enumerate((2.0, 3.0, 4.0)):
@@ -43,7 +43,7 @@ def clip():
 
 
 def measured_snr(mixture, clean):
-    """The ratio in dB, by plain sums."""
+    """The ratio in dB, computed from sums."""
     signal = sum(float(x) ** 2 for x in clean)
     noise = sum((float(m) - float(c)) ** 2 for m, c in zip(mixture, clean))
     return 10 * math.log10(signal / noise)
@@ -52,7 +52,7 @@ def measured_snr(mixture, clean):
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 20])
 @pytest.mark.parametrize("gain", [1.0, 0.001])
 def test_ratio(folder, snr_db, gain):
-    """The stated ratio is met, whatever the clip's level."""
+    """The mixture has the stated ratio, for any level of the clip."""
     mixer = NoiseMixer(folder, "tr", RATE, snr_db)
     mixture, clean, _ = mixer(gain * clip(), "a")
     assert measured_snr(mixture, clean) == pytest.approx(snr_db, abs=0.01)
@@ -66,7 +66,7 @@ def test_clean_has_the_gain_that_it_has_in_the_mixture(folder):
     assert gain == pytest.approx(float(clean.abs().max() / wav.abs().max()))
     assert gain < 0.95  # so that a clean target at gain 1 would show
     assert torch.allclose(clean, gain * wav, atol=1e-6)
-    # The noise is a stretch of one of the files, up to its gain.
+    # The noise is an excerpt of one of the files, up to its gain.
     noise = (mixture - clean).double()
     noise /= noise.norm()
     best = 0.0
@@ -146,7 +146,7 @@ def test_all_of_a_file_is_used(tmp_path):
     for epoch in range(300):
         mixture, clean, _ = mixer(wav, "a", epoch)
         noise = mixture - clean
-        # On the ramp, the quotient of the ends tells the place.
+        # On the ramp, the ratio of the ends gives the place.
         first = 1.0 / (noise[-1] / noise[0] - 1) * 0.8 * (RATE - 1)
         starts.append((first.item() / (2 * RATE - 1) - 0.1) / 0.8 * 2)
     assert min(starts) < 0.05 and max(starts) > 0.95
@@ -186,7 +186,7 @@ def test_silent_excerpts_are_drawn_again(tmp_path):
 
 
 def test_all_silent(tmp_path):
-    """Noise of silence alone is refused by name."""
+    """Noise files that are all silent are refused, by name."""
     write(tmp_path, "tr/n.wav", np.full(2 * RATE, 1e-6))
     with pytest.raises(LMACError, match="n.wav: .*all silent"):
         NoiseMixer(tmp_path, "tr", RATE)(clip(), "a")
@@ -209,7 +209,7 @@ def test_silent_clip(folder):
 
 
 def test_missing_folder_and_split(tmp_path):
-    """The message names what was sought and what is there."""
+    """The message names the missing folder and the existing ones."""
     with pytest.raises(LMACError, match="nowhere: no such noise folder"):
         NoiseMixer(tmp_path / "nowhere", "tr", RATE)
     (tmp_path / "wham_tr").mkdir()
@@ -222,14 +222,14 @@ def test_missing_folder_and_split(tmp_path):
 
 
 def test_unknown_split(folder):
-    """Only the splits of WHAM! are known."""
+    """Splits other than those of WHAM! are refused."""
     with pytest.raises(LMACError, match="'test', needed one of tr, cv, tt"):
         NoiseMixer(folder, "test", RATE)
 
 
 @pytest.mark.parametrize("snr_db", [float("nan"), float("inf"), "0", None])
 def test_bad_ratio(folder, snr_db):
-    """A ratio that is no number is refused."""
+    """A ratio that is not a number is refused."""
     with pytest.raises(LMACError, match="snr_db"):
         NoiseMixer(folder, "tr", RATE, snr_db)
 
@@ -242,7 +242,7 @@ def test_bad_clip(folder, shape):
 
 
 def test_bad_noise_file(tmp_path):
-    """Noise that cannot be read is named: not audio, no samples, NaN."""
+    """Unusable noise files are named: not audio, empty, NaN."""
     (tmp_path / "tr").mkdir()
     path = tmp_path / "tr" / "n.wav"
     path.write_bytes(b"no audio")

@@ -49,7 +49,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Per class, 60 clips: mixture, stem and what the distractors were."""
+    """60 clips of each class: mixture, stem and distractors."""
     kept, out = [], {}
     make = scenes._distractors
 
@@ -158,7 +158,7 @@ def test_stem_is_one_event_and_the_rest_is_everywhere(drawn):
 
 
 def test_distractors_explain_nothing(drawn):
-    """Rate, level and place of all but the event are those of any class."""
+    """Distractors have the same statistics in every class."""
     rates, levels = [], []
     for clips in drawn.values():
         rates.append(np.mean([x.any() for _, _, x, _, _ in clips]))
@@ -169,7 +169,7 @@ def test_distractors_explain_nothing(drawn):
             within = (runs >= onset) & (runs < onset + length)
             if len(runs):
                 assert within.mean() <= 0.51
-    # 3/4 of the clips have a beep or a knock; 4.5 standard errors
+    # 3/4 of the clips have a beep or a knock, within 4.5 standard errors
     assert np.abs(np.array(rates) - 0.75).max() < 4.5 * np.sqrt(3 / 16 / 60)
     levels = np.array(levels)
     error = levels.std() / np.sqrt(60)
@@ -205,7 +205,7 @@ def test_bands_hold_their_energy(drawn, name, low, high):
 
 
 def test_click_distances(monkeypatch):
-    """Equal in a click train, ever shorter in a bounce, at least 4 clicks."""
+    """Distances are equal in a click train, and shrink in a bounce."""
     kept = []
     clicks = scenes._clicks
 
@@ -390,7 +390,7 @@ def test_bad_arguments(tmp_path, key, value):
 
 
 def slow_ideal_mask(stem, mixture):
-    """Second writing, bin by bin, with complex numbers."""
+    """Second implementation, bin by bin, with complex numbers."""
     out = np.zeros(stem.shape[:-1])
     for clip in range(len(stem)):
         a = stem[clip, ..., 0] + 1j * stem[clip, ..., 1]
@@ -430,7 +430,7 @@ def test_ideal_mask_of_event_alone_and_of_silence():
 
 
 def test_ideal_mask_on_scenes(data):
-    """It keeps the event's energy, drops the rest's and is empty elsewhere."""
+    """The mask keeps the energy of the event and drops the rest."""
     stft = STFT(RATE, n_fft=1024, hop_length=11.625, win_length=23.25)
     names = sorted(path.name for path in (data / "audio").iterdir())[::3]
     parts = []

@@ -13,7 +13,7 @@ from lmac_sb.utils.errors import LMACError
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Blocks so small that a short file has many."""
+    """Make blocks so small that a short file has many."""
     monkeypatch.setattr(streams, "_BLOCK", 1000)
 
 
@@ -36,7 +36,7 @@ def test_blocks_equal_the_whole(rate, channels, small_blocks, tmp_path):
 
 
 def test_rates_without_a_common_block(small_blocks, tmp_path):
-    """One second of either rate before both meet again."""
+    """Rates whose blocks only align after a whole second."""
     path = write(tmp_path / "x.wav", 1001, 1, seconds=3.3)
     assert torch.allclose(
         read_signal(path, 1000), read_audio(path, 1000), atol=2e-6
@@ -50,7 +50,7 @@ def test_short_files_are_read_as_in_training(tmp_path, monkeypatch):
 
 
 def test_faults_in_a_late_block(small_blocks, tmp_path):
-    """NaN, and an end before the promised one."""
+    """NaN and an early end are found in a late block."""
     sound = np.zeros(5000, np.float32)
     sound[4500] = np.nan
     sf.write(tmp_path / "nan.wav", sound, 16000, subtype="FLOAT")

@@ -63,7 +63,7 @@ def make_data(folder):
     for index, seconds in enumerate((2.0, 0.5)):
         wav = rng.normal(0, 0.1, int(seconds * RATE))
         write(folder / "noise" / "tt" / f"n{index}.wav", wav)
-    # Resampled, and of lengths at which the threads show.
+    # Resampled, and of lengths at which the number of threads matters.
     for index, seconds in enumerate((3.0, 0.4, 1.5)):
         wav = rng.normal(0, 0.1, int(seconds * 11025))
         write(folder / "LJ" / "wavs" / f"LJ{index}.flac.wav", wav, 11025)
@@ -119,7 +119,7 @@ def clip(n_samples=RATE):
 
 
 def measured_snr(mixture, clean):
-    """The ratio in dB, by plain sums."""
+    """The ratio in dB, computed from sums."""
     mixture, clean = mixture.tolist(), clean.tolist()
     signal = sum(x**2 for x in clean)
     noise = sum((m - c) ** 2 for m, c in zip(mixture, clean))
@@ -143,7 +143,7 @@ def test_ratio_peak_and_clean_part(data, kind, snr_db):
     assert measured_snr(mixture, clean) == pytest.approx(snr_db, abs=0.01)
     assert gain == pytest.approx(clean.abs().max().item(), abs=1e-6)
     assert torch.allclose(clean, gain * wav, atol=1e-6)
-    # So that a clean part at gain one would show.
+    # So that a clean part with gain one would be noticed.
     assert gain < 0.999 or snr_db > 0
 
 
@@ -158,7 +158,7 @@ def test_ratio_peak_and_clean_part(data, kind, snr_db):
     ],
 )
 def test_paper_form(data, kind, weights):
-    """The weights of the paper on unit norms, written out again."""
+    """Mixtures equal the paper's formula, written out here."""
     paper, at_0_db = settings_of(data, [f"{kind} paper", f"{kind} 0 dB"])
     wav = clip()
     mixture, clean, _ = at_0_db(wav, "4-0101-A-0")
@@ -218,7 +218,7 @@ def test_bad_clip(data, spec, wav, found):
 
 
 def test_clean():
-    """The clip is given bit by bit."""
+    """The clip is unchanged, bit by bit."""
     wav = clip()
     mixture, clean, gain = Clean()(wav, "a")
     assert torch.equal(mixture, wav) and torch.equal(clean, wav)
@@ -248,7 +248,7 @@ def test_visits_process_and_threads_play_no_part(data):
             *(sys.executable, "-c", code, str(folder)),
             *(str(ROOT), str(Path(__file__).parent)),
         ],
-        # The order of the manifest plays no part either.
+        # The order of the manifest does not matter either.
         input=json.dumps(dict(reversed(list(entries.items())))),
         env={**os.environ, "PYTHONHASHSEED": "123"},
         capture_output=True,
@@ -259,7 +259,7 @@ def test_visits_process_and_threads_play_no_part(data):
 
 
 class Mixed(torch.utils.data.Dataset):
-    """One setting on the same clip under several ids."""
+    """Data set of one setting on the same clip with several ids."""
 
     def __init__(self, setting, ids, wav):
         self.setting, self.ids, self.wav = setting, ids, wav
@@ -273,7 +273,7 @@ class Mixed(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("spec", ["noise 0 dB", "speech 0 dB", "mixture 0 dB"])
 def test_workers_and_batch_size_play_no_part(data, spec):
-    """A loader's workers give the same audio to the bit."""
+    """Workers of a loader give the same bits."""
     (setting,) = settings_of(data, [spec])
     mixed = Mixed(setting, sorted(data[1]), clip())
     loaders = [
@@ -286,7 +286,7 @@ def test_workers_and_batch_size_play_no_part(data, spec):
 
 @pytest.mark.parametrize("spec", [spec for spec in SPECS if spec != "clean"])
 def test_seed_and_id_choose_the_second_sound(data, spec):
-    """Other seeds and other clips give other draws; a copy the same."""
+    """Draws depend on the seed and the clip's id; a copy gives the same."""
     (setting,) = settings_of(data, [spec])
     (other,) = settings_of(data, [spec], seed=1)
     wav = clip()
@@ -363,11 +363,11 @@ def test_second_clip(data, classes):
             drawn.add(found)
     wanted = {"other": {False}, "same": {True}, "any": {True, False}}
     assert kept == wanted[classes]
-    assert drawn == set(entries)  # each of them has its turn
+    assert drawn == set(entries)  # each of them is drawn at some point
 
 
 def test_other_names_are_recordings_of_their_own(data):
-    """Only names as in ESC-50 tell takes of one recording."""
+    """Only names as in ESC-50 mark takes of one recording."""
     wav = next(iter(data[1].values()))["wav"]
     entries = {
         name: {"wav": wav, "class_string": "x"} for name in ("a-1-b", "a-1-c")
@@ -377,7 +377,7 @@ def test_other_names_are_recordings_of_their_own(data):
 
 
 def ramp_places(tmp_path, seconds):
-    """Noises of many clips of one second, from one file of a ramp."""
+    """Places of excerpts for many clips, from one file with a ramp."""
     n_samples = int(seconds * RATE)
     write(tmp_path / "s.wav", np.linspace(0.1, 0.9, n_samples))
     setting = Speech(tmp_path, RATE, snr_db=0.0)
@@ -390,7 +390,7 @@ def test_long_sounds_are_cut_at_a_drawn_place(tmp_path):
     """Excerpts may start anywhere and reach the last sample."""
     starts = []
     for noise in ramp_places(tmp_path, 2.0):
-        # On the ramp, the quotient of the ends tells the place.
+        # On the ramp, the ratio of the ends gives the place.
         first = 0.8 * (RATE - 1) / (noise[-1] / noise[0] - 1)
         starts.append((first.item() / (2 * RATE - 1) - 0.1) / 0.8 * 2)
     assert -0.01 < min(starts) < 0.05 and 0.95 < max(starts) < 1.01
@@ -398,7 +398,7 @@ def test_long_sounds_are_cut_at_a_drawn_place(tmp_path):
 
 
 def test_short_sounds_lie_in_silence(tmp_path):
-    """A short sound is whole, once, at a drawn place."""
+    """A short sound appears once, complete, at a random place."""
     starts = []
     for noise in ramp_places(tmp_path, 0.25):
         loud = torch.nonzero(noise.abs() > 1e-3 * noise.abs().max())
@@ -419,7 +419,7 @@ def test_rates_and_channels(tmp_path, rate):
 
 
 def test_speech_folder_is_searched_in_a_fixed_order(tmp_path, monkeypatch):
-    """wav, flac and Ogg at any depth; the file system's order is not used."""
+    """wav, flac and Ogg files at any depth are used in sorted order."""
     wav = np.random.default_rng(0).normal(0, 0.1, RATE)
     names = ["b.WAV", "a/z.flac", "a/b/c.ogg", "a.wav"]
     for name in names:
@@ -477,7 +477,7 @@ def test_useless_recordings(tmp_path, spec, content, message):
     "snr_db", [float("nan"), float("inf"), 101, -1e4, "0", True]
 )
 def test_bad_ratio(data, snr_db):
-    """A ratio that is no number, or leaves nothing of one part."""
+    """A ratio that is not a number or too extreme is refused."""
     for make in (
         lambda: WhiteNoise(snr_db=snr_db),
         lambda: Noise(data[0] / "noise", "tt", RATE, snr_db),
@@ -488,13 +488,13 @@ def test_bad_ratio(data, snr_db):
 
 @pytest.mark.parametrize("level", [{}, {"snr_db": 0, "paper": True}])
 def test_exactly_one_level_is_accepted(level):
-    """Neither none nor both."""
+    """Both levels, and none, are refused."""
     with pytest.raises(LMACError, match="white: .*either an SNR"):
         WhiteNoise(**level)
 
 
 def test_bad_mixtures(data):
-    """What mixtures cannot be made of is told before the first clip."""
+    """Unusable entries are refused before the first clip."""
     entries = data[1]
     message = "'none', expected one of other, same, any"
     with pytest.raises(LMACError, match=message):
@@ -509,7 +509,7 @@ def test_bad_mixtures(data):
 
 
 def test_class_without_a_second_clip(data):
-    """The clip is named; another take of its recording is none."""
+    """The message names the clip; another take does not count."""
     entries = {
         clip_id: entry
         for clip_id, entry in data[1].items()
@@ -531,7 +531,7 @@ def test_class_without_a_second_clip(data):
 
 
 def test_names(data):
-    """The names are those of the tables, in the order of the yaml."""
+    """Settings have the names in tables, in the order of the yaml."""
     assert [setting.name for setting in settings_of(data)] == SPECS
     loose = [" Clean", "Noise  +5dB", "white 2.50 dB", "mixture -0 dB"]
     assert [setting.name for setting in settings_of(data, loose)] == [
@@ -563,19 +563,19 @@ def test_unknown_name(data, spec):
 
 @pytest.mark.parametrize("specs", [[], None, {"noise": 0}, 5])
 def test_no_list_of_names(data, specs):
-    """Nothing to evaluate is a mistake."""
+    """An empty or missing list is refused."""
     with pytest.raises(LMACError, match="settings: found .* list of clean"):
         settings_of(data, specs)
 
 
 def test_twice(data):
-    """Two rows of one name could not be told apart."""
+    """A setting that is given twice is refused."""
     with pytest.raises(LMACError, match="found 'white 0 dB' twice"):
         settings_of(data, ["white 0 dB", "clean", "white -0.0 dB"])
 
 
 def test_level_out_of_range(data):
-    """Of a name as well."""
+    """A level out of range in a name is refused too."""
     with pytest.raises(LMACError, match="snr_db: found 200.0"):
         settings_of(data, ["mixture 200 dB"])
 
@@ -596,7 +596,7 @@ def test_missing_folder(data, tmp_path, key, spec, content):
 
 
 def test_empty_folders(data, tmp_path):
-    """A folder without sounds is named."""
+    """The message names a folder without sounds."""
     with pytest.raises(LMACError, match="no speech found, expected .*.wav"):
         settings_of(data, ["speech 0 dB"], folders={"speech_folder": tmp_path})
     with pytest.raises(LMACError, match="no such noise split"):
@@ -609,7 +609,7 @@ def test_empty_folders(data, tmp_path):
 
 
 def test_real_data(real_data):
-    """Real clips in every setting: level, peak and finite, twice the same."""
+    """Real clips in every setting have the right level and peak."""
     with open(real_data / "esc10/meta/esc50.csv", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["fold"] == "4"]
     entries = {

@@ -32,7 +32,7 @@ def lines(places, metrics, names=("a", "b"), seed=0):
 
 
 LAYERS = ["none", "classifier", "blocks.2"]
-# What draws each figure, as a function of the files' name.
+# Functions that draw each figure, by the path of the files.
 DRAWN = {
     "curves": lambda stem: figures.draw_curves(stem, grid()),
     "snr": lambda stem: figures.draw_snr(stem, grid()),
@@ -50,7 +50,7 @@ DRAWN = {
 
 @pytest.fixture
 def panels(monkeypatch):
-    """What the next figure shows: its panels, drawn or not."""
+    """Panels of the next figure."""
     seen = {}
     save = figures._save
 
@@ -78,8 +78,8 @@ def panels(monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(DRAWN))
 def test_files(tmp_path, name):
-    """A PNG and an SVG, and nothing else, not even of a failed write."""
-    # A dot in the name begins no suffix.
+    """A figure is a PNG and an SVG, and nothing else is left."""
+    # A dot in the name does not begin a suffix.
     paths = DRAWN[name](tmp_path / "a.b")
     assert paths == [tmp_path / "a.b.png", tmp_path / "a.b.svg"]
     assert sorted(tmp_path.iterdir()) == paths
@@ -92,7 +92,7 @@ def test_files(tmp_path, name):
 
 @pytest.mark.parametrize("name", sorted(DRAWN))
 def test_same_bytes(tmp_path, name):
-    """Another time, as another file: no date and no random name in them."""
+    """The files hold no date and no random name."""
     first, again = (
         [path.read_bytes() for path in DRAWN[name](tmp_path / stem)]
         for stem in ("x", "y")
@@ -115,7 +115,7 @@ def test_same_bytes_from_shuffled_rows(tmp_path):
 
 
 def test_curves(tmp_path, panels):
-    """The mean over the clips at each share, and at both ends."""
+    """A curve is the mean over the clips at each share and both ends."""
     rows = failing(grid())
     figures.draw_curves(tmp_path / "x", rows)
     drawn = panels()
@@ -149,7 +149,7 @@ def test_curves(tmp_path, panels):
 
 
 def test_snr(tmp_path, panels):
-    """Settings by their SNR as a number, by kind; others are not there."""
+    """Settings are sorted by SNR and kind; those without are left out."""
     rows = []
     for name in ("clean", "white paper", "noise 10 dB", "noise -5 dB"):
         rows += [{**row, "setting": name} for row in grid()[: 6 * 3 * 5]]
@@ -160,7 +160,7 @@ def test_snr(tmp_path, panels):
     for row in rows:
         if row["setting"] == "noise -5 dB":
             row["AD"] = 3.0
-        # Only the masks as published count.
+        # Only masks as published count.
         if row["keep"] != "own":
             row["AD"] = 1000.0
     figures.draw_snr(tmp_path / "x", rows)
@@ -197,7 +197,7 @@ def test_snr(tmp_path, panels):
     ],
 )
 def test_snr_in_a_name(setting, parts):
-    """Read where it is one."""
+    """An SNR is read only from names that have one."""
     kind, snr = figures._kind_and_snr(setting)
     assert (snr is None) if parts is None else ((kind, snr) == parts)
 
@@ -212,7 +212,7 @@ def test_nothing_to_draw_from_rows(tmp_path):
 
 
 def test_passes(tmp_path, panels):
-    """A panel for each metric asked for, over a logarithmic axis."""
+    """Each requested metric has a panel, over a logarithmic axis."""
     given = lines([1, 20, 600], ["AI", "AD", "FF"])
     del given["b"][0], given["b"][0]
     figures.draw_passes(tmp_path / "x", given, ["AD", "AI"])
@@ -231,14 +231,14 @@ def test_passes(tmp_path, panels):
 
 @pytest.mark.parametrize("passes", [0, -1, math.nan])
 def test_no_pass_is_refused(tmp_path, passes):
-    """A logarithmic axis would leave the point out."""
+    """Zero passes are refused: a logarithmic axis cannot show them."""
     with pytest.raises(LMACError, match=f"{passes} passes of 'a'"):
         figures.draw_passes(tmp_path / "x", lines([1, passes], ["AI"]), ["AI"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_intervals(tmp_path, panels):
-    """Each point has its own, in the line's colour."""
+    """Each point has its interval, in the colour of the line."""
     given = lines([0, 0.1, 0.5], ["accuracy"])
     figures.draw_roar(tmp_path / "x", given)
     assert panels()["accuracy"]["b"][1][0] == 0.1
@@ -259,7 +259,7 @@ def test_intervals(tmp_path, panels):
 
 
 def test_layers_keep_their_order(tmp_path, panels):
-    """From the top layer on, by name."""
+    """Layers keep their order, from the top on."""
     figures.draw_randomisation(
         tmp_path / "x", lines(LAYERS, ["correlation", "SSIM"])
     )
@@ -270,7 +270,7 @@ def test_layers_keep_their_order(tmp_path, panels):
 
 
 def test_lines_are_told_apart(tmp_path, panels):
-    """Colour, marker or dashes differ, in all panels alike; none is hidden."""
+    """Lines differ in colour, marker or dashes, the same in all panels."""
     figures.draw_passes(
         tmp_path / "x", lines([1, 2], ["AI", "AD"], METHODS), ["AI", "AD"]
     )
@@ -287,14 +287,14 @@ def test_lines_are_told_apart(tmp_path, panels):
     assert len(set(first)) == len(METHODS)
     figure = panels.seen["figure"]
     box = figure.legends[0].get_window_extent()
-    # Beside the panels and within the figure.
+    # To the right of the panels and within the figure.
     assert box.x0 > max(axis.bbox.x1 for axis in figure.axes)
     assert 0 <= box.y0 and box.y1 <= figure.bbox.y1
     assert box.x1 <= figure.bbox.x1
 
 
 def test_a_line_keeps_its_look_where_another_is_missing(tmp_path, panels):
-    """One that has no such metric does not change the others."""
+    """A method without a metric does not change the other lines."""
     given = lines([1, 2], ["AI", "AD"], "abc")
     for _, found in given["a"]:
         del found["AD"]
@@ -305,7 +305,7 @@ def test_a_line_keeps_its_look_where_another_is_missing(tmp_path, panels):
 
 
 def test_names_are_no_formulas(tmp_path):
-    """Nor do they stop the figure."""
+    """Dollar signs in names are not read as formulas."""
     figures.draw_roar(
         tmp_path / "x", lines([0, 1], ["accuracy"], ["$\\frac$", "a_$b"])
     )
@@ -327,7 +327,7 @@ def test_nothing_to_draw(tmp_path):
 
 
 def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    """The old figure stays, and no part of the new one."""
+    """A failed write leaves the old figure, and no part of the new one."""
     from matplotlib.figure import Figure
 
     DRAWN["roar"](tmp_path / "x")
@@ -344,7 +344,7 @@ def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_global_state_is_left_alone(tmp_path):
-    """Neither a figure of pyplot's nor a setting stays behind."""
+    """Drawing leaves no pyplot figure and no setting behind."""
     import matplotlib
     from matplotlib import pyplot
 

@@ -20,7 +20,7 @@ NAMES = ["lmac", "saliency", "loudest", "ones"]
 
 
 class Clips:
-    """What the grid needs of a data set."""
+    """A data set with what the grid needs."""
 
     def __init__(self, sounds, classes):
         self.data_ids = [f"clip{i}" for i in range(len(sounds))]
@@ -104,7 +104,7 @@ def test_one_row_for_each_cell(rows):
 
 
 def test_rows_agree_with_the_explainer(rows, interpreter, sounds):
-    """Written again, clip by clip, from the explainer's own call."""
+    """The rows equal values computed clip by clip with the explainer."""
     explainer = interpreter.explainer
     for i in range(3):
         found = explainer(sounds[i : i + 1])
@@ -173,7 +173,7 @@ def test_mixtures_tell_the_quality_of_the_sound(rows):
     for row in find(
         rows, setting="white 5 dB", method="ones", keep="own"
     ).values():
-        # All of the mixture: as good as its SNR.
+        # All of the mixture has the SI-SDR of its SNR.
         assert row["SI-SDR"] == pytest.approx(5, abs=0.3)
 
 
@@ -205,7 +205,7 @@ def test_goes_on_where_it_stopped(make_grid, clips, tmp_path):
     assert len(list((tmp_path / "part").glob("*.json"))) == 2
     assert list((tmp_path / "part").glob("*.part")) == []
     again, _ = broken.run(clips, 1)
-    assert len(calls) == 4  # only the third clip anew
+    assert len(calls) == 4  # only the third clip is computed again
     for a, b in zip(whole, again):
         same(a, b)
 
@@ -242,7 +242,7 @@ def test_a_method_that_fails_on_a_clip(make_grid, clips, tmp_path, sounds):
     }
     kept = find(rows, method="picky", keep="own")
     assert "AD" not in kept["clip1"] and "AD" in kept["clip0"]
-    # A mask that is the same everywhere is told.
+    # A constant mask is reported.
     assert find(rows, method="nan", keep="own")["clip0"]["warning"]
 
 
@@ -277,19 +277,19 @@ def test_events_follow_the_gain_of_the_mixture(
     rows, _ = make_grid(tmp_path, methods, settings).run(clips, 3)
     for row in find(rows, method="ideal", keep="own").values():
         assert row["event_mass"] == pytest.approx(1)
-        if row["id"] != "clip2":  # where noise is all there is, no rest is left
+        if row["id"] != "clip2":  # if there is only noise, no rest is left
             assert row["event_auc"] == pytest.approx(1)
     for clip in ("clip0", "clip1", "clip2"):
         clean, mixed = (
             find(rows, setting=s, method="ideal")[clip]["area"]
             for s in ("clean", "white 60 dB")
         )
-        # Where the clip is louder than noise at -60 dB.
+        # Bins in which the clip is louder than noise at -60 dB.
         assert 0 < mixed <= clean + 1e-6
 
 
 def test_a_second_opinion(make_grid, interpreter, clips, tmp_path):
-    """One that answers as the first makes the same of the sounds."""
+    """A second judge that equals the first gives the same values."""
     features = interpreter.explainer.features
 
     def other(wavs):

@@ -48,7 +48,7 @@ def changed_parts(classifier, before):
 
 
 def test_more_and_more_is_random(classifier):
-    # Statistics as after a training, so that a reset shows.
+    # Statistics as after training, so that a reset is noticed.
     for module in classifier.modules():
         if hasattr(module, "running_mean"):
             module.running_mean.add_(1)
@@ -168,7 +168,7 @@ def test_remove_silences_the_top_share(interpreter, sounds):
     for name in methods:
         assert torch.equal(inputs[name, 0.0], features.mel(magnitude))
         assert (inputs[name, 1.0] == 0).all()
-    # By hand for the loudest: what reaches the threshold is gone.
+    # By hand for the loudest: bins at the threshold are removed.
     n_cut = round(0.1 * magnitude[0].numel())
     for i in range(len(sounds)):
         order = magnitude[i].flatten().argsort(descending=True)

@@ -127,7 +127,7 @@ HEAD = "id,setting,method,keep,right,AI\n"
     ],
 )
 def test_bad_file(tmp_path, text, message):
-    """One message that names the file, the line and the matter."""
+    """The message names the file, the line and the problem."""
     path = tmp_path / "results.csv"
     path.write_text(text)
     with pytest.raises(LMACError, match=message) as error:
@@ -137,7 +137,7 @@ def test_bad_file(tmp_path, text, message):
 
 
 def test_no_file(tmp_path):
-    """Neither a missing file, nor a folder, nor one that is no text."""
+    """A missing file, a folder and a binary file are refused."""
     path = tmp_path / "results.csv"
     with pytest.raises(LMACError, match="results.csv: cannot be read .*such"):
         read_results(path)
@@ -152,7 +152,7 @@ def test_no_file(tmp_path):
 
 
 def slow_area(shares, values, n=20000):
-    """Mean height at many places of the polygon."""
+    """Area as the mean height at many places of the curve."""
     total = 0
     for step in range(n):
         x = shares[0] + (step + 0.5) / n * (shares[-1] - shares[0])
@@ -164,7 +164,7 @@ def slow_area(shares, values, n=20000):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_area_slowly(seed):
-    """Agrees with the mean of many heights, whatever the width."""
+    """The area agrees with the mean of many heights."""
     generator = random.Random(seed)
     shares = sorted(generator.uniform(-1, 3) for _ in range(6))
     values = [generator.random() for _ in shares]
@@ -177,18 +177,18 @@ def test_area_slowly(seed):
     [([0, 1], [1]), ([0], [1]), ([0, 0.5, 0.5, 1], [1] * 4), ([1, 0], [1, 1])],
 )
 def test_bad_shares(shares, values):
-    """Shares that do not rise have no area."""
+    """Shares that do not increase are refused."""
     with pytest.raises(LMACError, match="that rise"):
         area_under(shares, values)
 
 
 def test_area_of_nan_is_nan():
-    """A NaN probability is no height of zero."""
+    """A NaN probability gives a NaN area, not a smaller one."""
     assert math.isnan(area_under([0, 0.5, 1], [0, NAN, 1]))
 
 
 def test_curve_by_hand():
-    """Silence and the whole clip are the ends, wherever the rows stand."""
+    """A curve starts at silence and ends at the whole clip."""
     common = {"id": "a", "setting": "clean", "method": "m", "right": 1}
     common.update(p=0.9, p_silence=0.1)
     rows = [
@@ -215,7 +215,7 @@ def test_curve_by_hand():
 
 
 def test_curves_of_each_clip():
-    """One a clip, setting and method, none of the masks without shares."""
+    """There is a curve for each clip, setting and method with shares."""
     rows = [
         row for row in grid() if row["method"] != "ones" or row["keep"] == "own"
     ]
@@ -230,7 +230,7 @@ def test_curves_of_each_clip():
 
 
 def test_missing_share_is_refused():
-    """A hole would give another area, not a smaller table."""
+    """A missing share is refused: it would change the area."""
     rows = grid()
     gone = next(i for i, row in enumerate(rows) if row["keep"] == "0.2")
     row = rows.pop(gone)
@@ -240,7 +240,7 @@ def test_missing_share_is_refused():
 
 
 def test_missing_probability_is_refused():
-    """The message says which."""
+    """The message names the missing probability."""
     rows = grid()
     del rows[-1]["p_in"], rows[-1]["p_silence"]
     with pytest.raises(LMACError, match="keep 0.5: no p_in, p_silence"):
@@ -248,7 +248,7 @@ def test_missing_probability_is_refused():
 
 
 def failing(rows, clip="clip1", method="lmac"):
-    """The rows as they are if a method fails on a clip, in one setting."""
+    """Rows of an evaluation in which a method fails on a clip."""
     kept = []
     for row in rows:
         name = (row["setting"], row["id"], row["method"])
@@ -261,7 +261,7 @@ def failing(rows, clip="clip1", method="lmac"):
 
 
 def test_error_is_a_curve_with_an_error():
-    """A clip that failed is counted, and has no area."""
+    """A failed clip has a curve with an error, and no area."""
     made = {
         (row["setting"], row["method"], row["id"]): row
         for row in curve_rows(failing(grid()))
@@ -274,7 +274,7 @@ def test_error_is_a_curve_with_an_error():
 
 
 def test_method_that_always_fails_has_no_curve():
-    """It has rows with errors elsewhere."""
+    """Its rows hold only errors, so there is nothing to draw."""
     rows = grid()
     for clip in range(6):
         rows = failing(rows, f"clip{clip}")
@@ -287,7 +287,7 @@ def test_method_that_always_fails_has_no_curve():
 
 
 def test_summary_slowly():
-    """Each figure is the bootstrap of the values that it says it is of."""
+    """Each entry is the bootstrap of the right values."""
     rows = grid()
     summary = summarize_grid(rows)
     subsets = {"all": (0, 1), "right": (1,), "wrong": (0,)}
@@ -313,7 +313,7 @@ def test_summary_slowly():
 
 
 def test_summary_has_the_areas_under_the_curves():
-    """As a keep of its own, split by right and wrong too."""
+    """Areas are a separate keep, also split by right and wrong."""
     rows = grid()
     made = [row for row in curve_rows(rows) if row["setting"] == "clean"]
     summary = summarize_grid(rows)
@@ -329,7 +329,7 @@ def test_summary_has_the_areas_under_the_curves():
 
 
 def test_order():
-    """Settings and methods by name, published first, rising shares last."""
+    """Rows are sorted: published masks first, increasing shares last."""
     rows = grid(2, ("ones", "lmac+20", "lmac+5", "lmac"))
     for row in rows[: len(rows) // 2]:
         row["setting"] = "noise 5 dB"
@@ -354,7 +354,7 @@ def test_order():
     ],
 )
 def test_natural(names):
-    """Numbers count as numbers, and no two names are the same."""
+    """Names are sorted with numbers as numbers."""
     shuffled = list(names)
     for seed in range(5):
         random.Random(seed).shuffle(shuffled)
@@ -377,7 +377,7 @@ def test_same_files_from_shuffled_rows(tmp_path):
 
 
 def test_errors_and_warnings_are_counted():
-    """By method; a clip with an error is one of the n of errors alone."""
+    """Errors and warnings are counted for each method."""
     rows = failing(grid())
     for row in rows:
         if row["keep"] == "own" and row["method"] == "ones":
@@ -394,7 +394,7 @@ def test_errors_and_warnings_are_counted():
 
 
 def test_two_rows_of_a_clip_are_refused():
-    """The message names all that the two have in common."""
+    """The message names the keys that both rows share."""
     rows = grid()
     rows.append({**rows[7], "AI": 3.0})
     row = rows[7]
@@ -417,7 +417,7 @@ def test_two_rows_of_a_clip_are_refused():
     ],
 )
 def test_values_without_a_mean_are_refused(key, value, message):
-    """They would be missed in silence."""
+    """Values without a mean are refused, not silently ignored."""
     rows = grid()
     rows[2][key] = value
     with pytest.raises(LMACError, match=f"clip 'clip0': {message}"):
@@ -431,7 +431,7 @@ def test_no_rows():
 
 
 def test_clips_of_which_nothing_is_known():
-    """Without `right` there is only the table of all."""
+    """Without `right`, there is only the table for all clips."""
     rows = [
         {"id": "a", "setting": "clean", "method": "m", "keep": "own", "AI": 1.0}
     ]
@@ -442,7 +442,7 @@ def test_clips_of_which_nothing_is_known():
 
 
 def test_long_csv(tmp_path):
-    """Each figure of the summary, and nothing else, in plain text."""
+    """The csv has each entry of the summary, as plain text."""
     summary = write_summary(tmp_path, grid())
     with open(tmp_path / "summary.csv", encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -509,7 +509,7 @@ def test_columns_of_a_complete_table(tmp_path):
 
 
 def balanced(text):
-    """Whether LaTeX's braces, environments and columns fit."""
+    """Whether LaTeX's braces, environments and columns match."""
     text = re.sub(r"(?m)^%.*\n", "", text)
     open_ones = []
     for kind, name in re.findall(r"\\(begin|end){(.*?)}", text):
@@ -552,7 +552,7 @@ def test_latex(tmp_path):
 
 
 def test_latex_of_nothing(tmp_path):
-    """A figure that is not there, and one that is no number."""
+    """A missing entry is a dash, and NaN is shown as nan."""
     common = {"id": "a", "setting": "clean", "keep": "own"}
     write_summary(
         tmp_path,
@@ -567,7 +567,7 @@ def test_latex_of_nothing(tmp_path):
 
 
 def test_failed_write_leaves_the_old_files(tmp_path):
-    """Bad rows touch nothing."""
+    """Bad rows do not change the files."""
     write_summary(tmp_path, grid())
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(LMACError):
@@ -576,7 +576,7 @@ def test_failed_write_leaves_the_old_files(tmp_path):
 
 
 def test_many_cells_are_fast(tmp_path):
-    """A thirtieth of a large evaluation in a thirtieth of its minute."""
+    """A thirtieth of a large evaluation takes less than four seconds."""
     names = [*METRICS, *(f"{g} {name}" for g in GUARDS for name in GUARDED)]
     generator = random.Random(0)
     rows = [

@@ -23,7 +23,7 @@ TENSORS = [f.name for f in fields(Explanation) if f.name != "unrefined"]
 
 
 class Constant(torch.nn.Module):
-    """Decoder that says the same for each bin."""
+    """Decoder that gives the same logit for each bin."""
 
     def __init__(self, logit):
         super().__init__()
@@ -126,7 +126,7 @@ def test_short_clips_are_classified_with_silence_behind(explainer):
 
 
 def test_logits_are_the_classifiers(explainer):
-    """On the whole, and on what the mask lets through; by hand."""
+    """The logits equal the classifier's, computed step by step."""
     wavs = clips()
     explanation = explainer(wavs)
     features, classifier = explainer.features, explainer.classifier
@@ -158,7 +158,7 @@ def test_mask_of_ones_changes_nothing(domain, n_samples):
 
 @pytest.mark.parametrize("domain", ["log1p", "linear"])
 def test_mask_of_zeros_is_silence(domain):
-    """And the rest is the input."""
+    """With a mask of zeros, the rest is the input."""
     explainer = make(Constant(-1000.0), domain)
     wavs = clips()
     explanation = explainer(wavs)
@@ -179,7 +179,7 @@ def test_any_mask_can_be_completed(explainer):
 
 
 def test_in_and_out_add_up_in_the_linear_domain():
-    """The two sounds are the input, for a mask of any values."""
+    """The two sounds add up to the input, for any mask."""
     explainer = make(mask_domain="linear")
     wavs = clips(2, 12345)
     explanation = explainer(wavs)
@@ -189,7 +189,7 @@ def test_in_and_out_add_up_in_the_linear_domain():
 
 
 def test_unknown_mask_domain():
-    """The message lists those there are."""
+    """The message lists the known domains."""
     with pytest.raises(LMACError, match="'log' is none of .*log1p.*linear"):
         make(mask_domain="log")
 
@@ -223,7 +223,7 @@ def test_padded_clips_get_what_they_get_alone(explainer, threshold, sounds):
 
 
 def test_padding_is_never_read(explainer):
-    """Whatever stands behind a clip's end."""
+    """Samples after the end of a clip do not matter."""
     lengths = torch.tensor([0.5, 1.0])
     quiet = clips()
     quiet[0, 4000:] = 0
@@ -284,7 +284,7 @@ def test_target_of_padded_clips(explainer):
 
 
 def test_threshold_makes_the_mask_binary(explainer):
-    """One where the continuous mask reaches it."""
+    """The mask is 1 where the continuous one reaches the threshold."""
     wavs = clips()
     soft = explainer(wavs).mask.detach()
     threshold = float(soft.median())
@@ -296,7 +296,7 @@ def test_threshold_makes_the_mask_binary(explainer):
 
 
 def test_gradient_reaches_the_decoder_and_nothing_else():
-    """Through the second classification, to the decoder's weights."""
+    """The gradient reaches the decoder's weights and nothing else."""
     explainer = make()
     analysis = explainer.analyze(clips().requires_grad_())
     assert not analysis.logits.requires_grad
@@ -315,14 +315,14 @@ def test_gradient_reaches_the_decoder_and_nothing_else():
 
 
 def test_sounds_carry_no_graph(explainer):
-    """They are for ears."""
+    """Sounds are detached from the graph."""
     explanation = explainer(clips())
     assert not explanation.waveform.requires_grad
     assert not explanation.residual.requires_grad
 
 
 class PerClass(torch.nn.Module):
-    """Decoder that asks for the class, and says only which it was."""
+    """Decoder that wants the class, and outputs its number."""
 
     wants_target = True
 
@@ -332,14 +332,14 @@ class PerClass(torch.nn.Module):
 
 
 def classes_told(explanation, n_frames=None):
-    """Which class each clip's mask says, read from its first frames."""
+    """Class that each clip's mask shows, read from its first frames."""
     values = explanation.mask[:, :n_frames].flatten(1)
     assert torch.equal(values.amin(1), values.amax(1))
     return torch.logit(values[:, 0]).round().long()
 
 
 def test_decoder_that_wants_the_class_gets_it():
-    """The decision by default, else the target; each clip its own."""
+    """The decoder gets the decision by default, else the target."""
     explainer = make(PerClass())
     wavs = clips(3)
     default = explainer(wavs)
@@ -387,7 +387,7 @@ def test_no_pass_is_wasted(sounds, threshold):
     ],
 )
 def test_wrong_shapes(explainer, wavs, message):
-    """One message that names what was found and what is needed."""
+    """The message names what was found and what is expected."""
     with pytest.raises(LMACError, match=message):
         explainer(wavs)
 
@@ -405,7 +405,7 @@ def test_bad_samples(explainer, bad):
     "lengths", [[0.0, 1.0], [0.5, 1.1], [1.0], [float("nan"), 1.0]]
 )
 def test_bad_lengths(explainer, lengths):
-    """Numbers out of range, or not one a clip."""
+    """Lengths out of range, or of another number, are refused."""
     with pytest.raises(LMACError, match=r"lengths: \[.* each of 2 clips"):
         explainer(clips(), torch.tensor(lengths))
 
@@ -438,7 +438,7 @@ def test_gradient_in_autocast():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_other_precisions_are_converted(explainer, dtype):
-    """What files hold is taken as it comes."""
+    """Inputs of other precisions are converted."""
     wavs = clips().to(dtype)
     explanation, expected = explainer(wavs), explainer(wavs.float())
     for name in TENSORS:
@@ -447,7 +447,7 @@ def test_other_precisions_are_converted(explainer, dtype):
 
 
 def test_no_gradient_mode_gives_the_same(explainer):
-    """Inference and training explain alike."""
+    """Explanations are the same with and without gradients."""
     wavs = clips()
     expected = explainer(wavs)
     for mode in (torch.no_grad, torch.inference_mode):
@@ -461,13 +461,13 @@ def test_no_gradient_mode_gives_the_same(explainer):
 
 
 def test_speechbrains_decoder_is_adapted():
-    """It is put behind its adapter."""
+    """SpeechBrain's decoder is wrapped in its adapter."""
     explainer = make(CNN14PSI_stft(dim=32))
     assert isinstance(explainer.decoder, PSIAdapter)
 
 
 def test_without_check_one_pass_is_enough(explainer):
-    """The same sounds and mask, but both sides are not classified."""
+    """Without the check, sounds and mask stay the same."""
     wavs = clips()
     passes = []
     hook = explainer.classifier.classifier.register_forward_hook(
@@ -488,7 +488,7 @@ def test_without_check_one_pass_is_enough(explainer):
 
 
 def test_unrefined_is_kept_when_asked_for(monkeypatch):
-    """As if no step had been taken, of the same analysis."""
+    """The unrefined explanation equals one without any step."""
     explainer = make_refined()
     wavs, lengths = torch.rand(3, 8000) - 0.5, torch.tensor([1.0, 0.5, 1.0])
     plain = explainer(wavs, lengths)
@@ -509,12 +509,12 @@ def test_unrefined_is_kept_when_asked_for(monkeypatch):
 
 @pytest.fixture(scope="module")
 def refining():
-    """Explainer that can refine, and does not unless asked to."""
+    """Explainer that refines only on request."""
     return make_refined()
 
 
 def objective(explainer, explanation):
-    """What the refiner descends, [batch]."""
+    """The objective that the refiner minimises, [batch]."""
     return explainer.refiner.loss(
         explanation.mask,
         explanation.logits_in,
@@ -525,7 +525,7 @@ def objective(explainer, explanation):
 
 @pytest.mark.parametrize("domain", ["log1p", "linear"])
 def test_refined_masks_are_better(refining, domain):
-    """Under the objective of the training; more so with more steps."""
+    """More steps give masks with a better objective."""
     explainer = make(mask_domain=domain, refiner=refining.refiner)
     wavs = clips(3)
     found = [explainer(wavs, refine_steps=k) for k in (0, 1, 5)]
@@ -543,7 +543,7 @@ def test_refined_masks_are_better(refining, domain):
 
 
 def test_steps_of_the_constructor(refining):
-    """The default of calls, which may say otherwise."""
+    """The constructor sets the default number of steps of a call."""
     explainer = make_refined(refine_steps=2)
     wavs = clips()
     two = refining(wavs, refine_steps=2)
@@ -555,7 +555,7 @@ def test_steps_of_the_constructor(refining):
 
 
 def test_refining_starts_at_the_mask(refining):
-    """No step: that mask itself; one to no avail: nearly so."""
+    """Without a step the mask stays; a step without effect keeps it."""
     analysis = refining.analyze(clips())
     mask = torch.rand_like(analysis.magnitude)
     mask[:, 0], mask[:, 1] = 0, 1
@@ -567,7 +567,7 @@ def test_refining_starts_at_the_mask(refining):
 
 
 def test_refining_keeps_the_order_of_small_values(refining):
-    """Two thirds of a trained decoder's bins are below a millionth."""
+    """Refining keeps the order of very small values of a mask."""
     analysis = refining.analyze(clips())
     mask = torch.logspace(-11, -1, analysis.magnitude.numel())
     explainer = make(refiner=Refiner(LMACLoss(0, 0, reg_w_l1=0)))
@@ -578,7 +578,7 @@ def test_refining_keeps_the_order_of_small_values(refining):
 
 
 def test_refined_padded_clips_get_what_they_get_alone(refining):
-    """Lengths, and a batch of which not all are done at once."""
+    """Padded clips are refined as they are alone."""
     samples = [3000, 8000, 1600, 8000]
     wavs = clips(4)
     wavs[3] = 0
@@ -591,8 +591,8 @@ def test_refined_padded_clips_get_what_they_get_alone(refining):
 
 
 def test_refining_for_a_target():
-    """The class that is explained, not the decision; also of padded clips."""
-    loss = LMACLoss(1, 0, reg_w_l1=0)  # wants nothing but the class
+    """Refining is for the target, not the decision."""
+    loss = LMACLoss(1, 0, reg_w_l1=0)  # depends only on the class
     explainer = make(refiner=Refiner(loss))
     wavs, lengths = clips(3), torch.tensor([1.0, 0.5, 1.0])
     target = (explainer(wavs, lengths).decision + 1) % N_CLASSES
@@ -612,7 +612,7 @@ def test_a_refined_mask_is_made_binary_at_last(refining):
 
 
 def test_refining_leaves_no_graph_and_no_gradient():
-    """Neither in the explanation nor in decoder and classifier."""
+    """Refining leaves no graph and no gradient anywhere."""
     explainer = make_refined()
     explanation = explainer(clips(), refine_steps=2)
     for name in TENSORS:
@@ -620,7 +620,7 @@ def test_refining_leaves_no_graph_and_no_gradient():
     for module in (explainer.classifier, explainer.decoder):
         assert all(p.grad is None for p in module.parameters())
     assert not any(p.requires_grad for p in explainer.classifier.parameters())
-    # One that goes on training still can.
+    # A decoder in training can still be trained.
     explainer(clips(), sounds=False).logits_in.sum().backward()
     assert explainer.decoder.coefficients.weight.grad.abs().sum() > 0
 
@@ -655,10 +655,10 @@ def test_passes_of_five_steps():
 
 
 def test_a_classifier_without_gradients():
-    """Its own words, not the silent erasing of the mask."""
+    """A classifier without gradients gives a clear error."""
 
     class Detached(ConvEmbedding):
-        """As wrappers of frozen encoders do."""
+        """Encoder whose output is detached, as in some wrappers."""
 
         def forward(self, features):
             """Embeddings without a graph."""
@@ -695,7 +695,7 @@ def test_no_number_of_steps(refining, steps):
 
 
 def test_without_a_refiner(explainer):
-    """Said at once, also by the constructor."""
+    """Refining without a refiner is an error, also in the constructor."""
     message = "refine_steps: 2, but this model has no refiner; its yaml needs"
     with pytest.raises(LMACError, match=message):
         explainer(clips(), refine_steps=2)

@@ -16,12 +16,12 @@ TIME, FREQ, CLASSES = 6, 5, 4
 
 
 def inputs(seed=0, clips=4):
-    """Random arguments of the whole loss, with guidance."""
+    """Random arguments for the whole loss, with guidance."""
     torch.manual_seed(seed)
     clean = torch.randn(clips, TIME, FREQ).abs().pow(3)
     noise = torch.randn(clips, TIME, FREQ).abs()
     whole = clean + noise
-    # Every other clip is nearer to the clean one than the mixture is.
+    # Every other clip is closer to the clean one than the mixture.
     left = torch.tensor([0.3, 3.0]).repeat(clips)[:clips, None, None]
     return {
         "mask": torch.rand(clips, TIME, FREQ) * 0.9 + 0.05,
@@ -35,7 +35,7 @@ def inputs(seed=0, clips=4):
 
 
 def rows(arguments, *places):
-    """Only some clips of the arguments."""
+    """The arguments for some of the clips."""
     return {name: x[list(places)] for name, x in arguments.items()}
 
 
@@ -45,7 +45,7 @@ def cells(x):
 
 
 def mixture(kind="white", clips=2, snr_db=0.0):
-    """Magnitudes of harmonic sounds in noise, and without it, at 8 kHz."""
+    """Magnitudes of harmonic sounds with and without noise, at 8 kHz."""
     features = SpectralFeatures(
         sample_rate=8000, n_fft=256, win_length=32, hop_length=16, n_mels=20
     )
@@ -68,18 +68,18 @@ def mixture(kind="white", clips=2, snr_db=0.0):
     ]
 
 
-# The second writing: one clip, plain Python.
+# Second implementation: one clip, plain Python.
 
 
 def slow_in(logits, c):
-    """Minus the log of the softmax."""
+    """Cross entropy of one clip."""
     logits = logits.tolist()
     total = sum(math.exp(x) for x in logits)
     return -math.log(math.exp(logits[c]) / total)
 
 
 def slow_tv(mask):
-    """Steps down and to the right."""
+    """Total variation of one clip."""
     total = 0.0
     for t in range(len(mask)):
         for f in range(len(mask[0])):
@@ -98,7 +98,7 @@ def slow_correlation(a, b):
 
 
 def slow_pearson(a, b):
-    """The same after taking the means away."""
+    """Pearson's correlation: cosine after subtracting the means."""
     a, b = cells(a), cells(b)
     a = [x - sum(a) / len(a) for x in a]
     b = [x - sum(b) / len(b) for x in b]
@@ -175,7 +175,7 @@ WHOLE = [
 
 
 def arguments_of(term, seed=0):
-    """Random arguments of a term, in its order."""
+    """Random arguments for a term, in order."""
     drawn = inputs(seed)
     return [drawn[name] for name in TERMS[term][2].split()]
 
@@ -183,7 +183,7 @@ def arguments_of(term, seed=0):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("term", list(TERMS))
 def test_terms_slowly(term, seed):
-    """Agrees with loops."""
+    """The values agree with plain loops."""
     fast, slow, _ = TERMS[term]
     arguments = arguments_of(term, seed)
     expected = [slow(*clip) for clip in zip(*arguments)]
@@ -193,14 +193,14 @@ def test_terms_slowly(term, seed):
 
 
 def test_slow_terms_cover_all():
-    """No offered term is left out above."""
+    """Every term has a slow version above."""
     offered = set(losses.__all__) - {"LMACLoss"}
     assert offered | {"probability"} == set(TERMS)
 
 
 @pytest.mark.parametrize("term", list(TERMS))
 def test_term_does_not_know_the_batch(term):
-    """Value and gradient of a clip are those that it has alone."""
+    """Value and gradient of a clip do not depend on the batch."""
     fast = TERMS[term][0]
 
     def run(*places):
@@ -220,7 +220,7 @@ def test_term_does_not_know_the_batch(term):
 
 @pytest.mark.parametrize("options", WHOLE)
 def test_loss_does_not_know_the_batch(options):
-    """The same of the weighted sum, the gate included."""
+    """The weighted sum, with its gate, does not depend on the batch."""
     loss = LMACLoss(**options)
     drawn = inputs()
 
@@ -243,7 +243,7 @@ def test_loss_does_not_know_the_batch(options):
 
 @pytest.mark.parametrize("options", WHOLE)
 def test_weighted_sum_slowly(options):
-    """Each clip's total, written out, with its own gate."""
+    """The total equals a sum that is written out for each clip."""
     drawn = inputs()
     loss = LMACLoss(**options)
     totals, terms = loss(**drawn)
@@ -277,18 +277,18 @@ def test_weighted_sum_slowly(options):
         assert totals[i].item() == pytest.approx(total, rel=1e-4)
     if "g_w" in options:
         assert terms["gated"].tolist() == gates
-        # Otherwise one of both sides would not be tested.
+        # Otherwise one of the two cases would not be tested.
         assert 0 < sum(gates) < 4
     else:
         assert "gated" not in terms
 
 
 def half_open():
-    """Two clips: the first one's gate is open, the second one's shut."""
+    """Two clips: the gate is open for the first only."""
     drawn = rows(inputs(), 0, 1)
     log_masked = drawn["log_masked"].clone()
     log_masked[0] = drawn["log_clean"][0]
-    # Sound only where the clean clip is quietest.
+    # Energy only where the clean clip is quietest.
     flat = drawn["log_clean"][1].flatten()
     log_masked[1] = F.one_hot(flat.argmin(), TIME * FREQ).view(TIME, FREQ)
     return {**drawn, "log_masked": log_masked}
@@ -307,7 +307,7 @@ def mask_gradients(drawn, **options):
 @pytest.mark.parametrize("crosscortype", ["dotp", "gain"])
 @pytest.mark.parametrize("swap", [False, True])
 def test_gate_is_per_clip(crosscortype, swap):
-    """Regulariser and guide never act on one clip at once."""
+    """The regulariser and the guide never act on the same clip."""
     drawn = rows(half_open(), 1, 0) if swap else half_open()
     opened, shut = (1, 0) if swap else (0, 1)
     options = {"reg_w_l1": 0.4, "reg_w_tv": 0.3}
@@ -334,10 +334,10 @@ def test_what_the_guidance_lacks_is_named(name):
 
 
 def test_regulariser_alone_is_off_behind_an_open_gate():
-    """L1's gradient is 0 for the guided clip and whole for the other one."""
+    """The L1 term has no gradient for a guided clip."""
     drawn = half_open()
     mask = drawn["mask"].clone().requires_grad_()
-    # A guide that does not act through the mask leaves the regulariser's.
+    # If the guide does not depend on the mask, only the regulariser acts.
     totals, _ = LMACLoss(
         l_in_w=0, l_out_w=0, reg_w_l1=0.4, g_w=2, guidelosstype="mse"
     )(**{**drawn, "mask": mask})
@@ -348,7 +348,7 @@ def test_regulariser_alone_is_off_behind_an_open_gate():
 
 
 def test_gate_has_no_gradient():
-    """The correlation only chooses; it is not what is optimised."""
+    """The correlation opens the gate, but is not optimised."""
     drawn = inputs()
     log_masked = drawn["log_masked"].requires_grad_()
     totals, _ = LMACLoss(g_w=2, crosscor_th=-1)(**drawn)
@@ -407,7 +407,7 @@ def test_constant_mask_passes_only_the_plain_gate(kind, value):
 
 @pytest.mark.parametrize("kind", ["white", "pink"])
 def test_gain_tells_masks_apart(kind):
-    """Ideal above random and constant, inverted ideal below."""
+    """The ideal mask has the highest gain, its inverse the lowest."""
     whole, clean = mixture(kind)
     ideal = (clean > (whole - clean).abs()).float()
     log_whole, log_clean = torch.log1p(whole), torch.log1p(clean)
@@ -418,7 +418,7 @@ def test_gain_tells_masks_apart(kind):
     assert (gain(ideal) >= 0.6).all()
     assert (gain(1 - ideal) < 0).all()
     assert (gain(torch.rand_like(whole)) < 0).all()
-    # Linear masks of one value are not quite without effect on log1p.
+    # Constant linear masks have a small effect on log1p.
     linear = losses.correlation_gain(
         torch.log1p(0.5 * whole), log_whole, log_clean
     )
@@ -427,7 +427,7 @@ def test_gain_tells_masks_apart(kind):
 
 @pytest.mark.parametrize("value", [0.1, 0.37, 0.9, 0.999])
 def test_constant_mask_on_a_clean_clip(value):
-    """Nothing is missing there, and rounding must not supply it."""
+    """On a clean clip a constant mask gains nothing."""
     _, clean = mixture()
     log_clean = torch.log1p(clean)
     for noise in (0, 1e-6):
@@ -437,7 +437,7 @@ def test_constant_mask_on_a_clean_clip(value):
 
 
 def test_silence_has_no_correlation():
-    """Zero, not NaN, on either side."""
+    """Silence has a correlation of zero, not NaN."""
     x, zeros = torch.rand(2, TIME, FREQ), torch.zeros(2, TIME, FREQ)
     for pair in ((x, zeros), (zeros, x), (zeros, zeros)):
         assert losses.cross_correlation(*pair).tolist() == [0, 0]
@@ -463,7 +463,7 @@ def test_binary_guidance_by_hand():
 
 
 def test_silent_clean_clip_asks_for_an_empty_mask():
-    """Exact zeros, and the features' own silence, have no loud bin."""
+    """A silent clean clip has no loud bin."""
     features = SpectralFeatures()
     silence = features.magnitude(features.stft(torch.zeros(1, 1600)))
     assert silence.min() > 0
@@ -475,7 +475,7 @@ def test_silent_clean_clip_asks_for_an_empty_mask():
 
 @pytest.mark.parametrize("crosscortype", ["dotp", "gain"])
 def test_silent_clean_clip_guides_nothing(crosscortype):
-    """The floor of the features is flat, and a mask of noise resembles it."""
+    """A silent clean clip guides nothing, even if masks resemble it."""
     features = SpectralFeatures()
     silence = features.magnitude(features.stft(torch.zeros(1, 1600)))
     noise = features.magnitude(features.stft(torch.randn(1, 1600)))
@@ -504,13 +504,13 @@ def test_bad_weights(key, weight):
 
 @pytest.mark.parametrize("key", ["l_out_type", "crosscortype", "guidelosstype"])
 def test_unknown_types(key):
-    """The key, what was found and what is known are named."""
+    """The message names the key, what was found and what is known."""
     with pytest.raises(LMACError, match=f"{key}: 'conv' is none of .*'"):
         LMACLoss(**{key: "conv"})
 
 
 def test_unknown_form():
-    """The term by itself refuses, too."""
+    """The term itself refuses an unknown form too."""
     with pytest.raises(LMACError, match="l_out_type: 'conv'"):
         losses.masked_out(torch.zeros(1, 2), torch.tensor([0]), "conv")
 
@@ -564,7 +564,7 @@ def test_scale_does_not_grow_with_the_grid(term):
 
 @pytest.mark.parametrize("options", WHOLE)
 def test_autocast(options):
-    """Half precision changes the loss by its rounding only."""
+    """Half precision changes the loss only by rounding."""
     drawn = inputs()
     expected, _ = LMACLoss(**options)(**drawn)
     drawn["mask"].requires_grad_()

@@ -18,7 +18,7 @@ SEEDS = [0, 1, 2]
 
 
 def magnitudes(seed=0):
-    """From silence's floor to loud."""
+    """Magnitudes from the floor of silence to loud."""
     torch.manual_seed(seed)
     return 10 ** (torch.rand(3, 7, 5) * 10 - 7)
 
@@ -26,7 +26,7 @@ def magnitudes(seed=0):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("domain", MASK_DOMAINS)
 def test_slowly(domain, seed):
-    """Agrees with loops."""
+    """The values agree with plain loops."""
     magnitude = magnitudes(seed)
     mask = torch.rand(3, 7, 5)
     found = apply_mask(magnitude, mask, domain)
@@ -53,7 +53,7 @@ def test_ones_and_zeros(domain):
 
 
 def test_default_domain():
-    """The paper's code masks log1p."""
+    """The default domain is log1p, as in the paper's code."""
     magnitude, mask = magnitudes(), torch.rand(3, 7, 5)
     default = apply_mask(magnitude, mask)
     assert torch.equal(default, apply_mask(magnitude, mask, "log1p"))
@@ -61,7 +61,7 @@ def test_default_domain():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_parts_add_up_in_their_domain(seed):
-    """Masked-in and masked-out make the whole, each in its domain only."""
+    """The two parts add up only in the domain of the mask."""
     magnitude = magnitudes(seed)
     mask = torch.rand(3, 7, 5)
     inside, outside = (apply_mask(magnitude, m) for m in (mask, 1 - mask))
@@ -76,7 +76,7 @@ def test_parts_add_up_in_their_domain(seed):
 
 
 def test_binary_masks_mean_the_same():
-    """The domains differ for values between 0 and 1 only."""
+    """The domains differ only for values between 0 and 1."""
     magnitude = magnitudes()
     mask = (torch.rand(3, 7, 5) > 0.5).float()
     log, linear = (apply_mask(magnitude, mask, d) for d in MASK_DOMAINS)
@@ -84,7 +84,7 @@ def test_binary_masks_mean_the_same():
 
 
 def test_half_is_level_dependent_in_log1p_only():
-    """The module's text: about 6 dB from quiet bins, more from loud ones."""
+    """A mask of 0.5 removes 6 dB from quiet bins, more from loud ones."""
     magnitude = torch.tensor([[[1e-3, 1e3]]])
     half = torch.full_like(magnitude, 0.5)
 
@@ -100,7 +100,7 @@ def test_half_is_level_dependent_in_log1p_only():
 
 @pytest.mark.parametrize("domain", MASK_DOMAINS)
 def test_gradient(domain):
-    """Finite for masks at both ends and at silence."""
+    """The gradient is finite for masks of 0 and 1, and at silence."""
     magnitude = magnitudes()
     magnitude[0] = 0
     for fill in (0.0, 0.5, 1.0):
@@ -120,14 +120,14 @@ def test_shapes_refused(shape):
 
 
 def test_unknown_domain():
-    """What was found and what is known are named."""
+    """The message names what was found and what is known."""
     with pytest.raises(LMACError, match="'power' is none of .*log1p.*linear"):
         apply_mask(magnitudes(), magnitudes(), "power")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_binarize(dtype):
-    """The threshold itself is in; the type is kept."""
+    """Values at the threshold become 1, and the type is kept."""
     mask = torch.tensor([[0.0, 0.25, 0.5, 0.75, 1.0]], dtype=dtype)
     for threshold, kept in ((0.5, 3), (0.51, 2), (1, 1), (1e-6, 4)):
         found = binarize(mask, threshold)
@@ -157,7 +157,7 @@ def slow_top(clip, keep):
 @pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.77, 1.0])
 def test_top_share(seed, ties, share):
-    """Exactly the highest bins, and exactly that many also with ties."""
+    """Exactly the highest bins are kept, even with ties."""
     torch.manual_seed(seed)
     scores = torch.randn(3, 7, 5)
     if ties:
@@ -179,7 +179,7 @@ def test_equal_scores(fill):
 
 
 def test_each_clip_has_its_share():
-    """One share a clip, and no clip's mask depends on its mates."""
+    """Each clip has its share, whatever the rest of the batch."""
     scores = torch.rand(4, 10, 10)
     shares = torch.tensor([0.0, 0.07, 0.5, 1.0])
     found = top_share(scores, shares)
@@ -197,7 +197,7 @@ def test_at_least_one_bin():
 
 @pytest.mark.parametrize("share", [-0.1, 20, torch.tensor([0.5, 1.5])], ids=str)
 def test_share_refused(share):
-    """Percents, for example."""
+    """A share out of range, such as a percentage, is refused."""
     with pytest.raises(LMACError, match=r"share: \[.*expected .* \[0, 1\]"):
         top_share(torch.rand(2, 3, 4), share)
 

@@ -1,4 +1,4 @@
-"""Tests of clips of several classes, each decided and explained for itself."""
+"""Tests of clips of several classes, each decided on its own."""
 
 import json
 
@@ -36,7 +36,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(scenes):
-    """Their csv."""
+    """Rows of the csv of the scenes."""
     return pd.read_csv(scenes / "meta" / "esc50.csv", dtype=str)
 
 
@@ -56,7 +56,7 @@ def test_scenes_have_two_or_three_events(scenes, table):
         # Each event sounds, and nothing is clipped.
         assert (np.abs(stems).max(0) > 0.2).all()
         assert np.abs(audio).max() < 0.97
-        # What is left are the background and the distractors.
+        # The rest is the background and the distractors.
         rest = audio - stems.sum(1)
         assert (rest**2).sum() < (audio**2).sum()
     assert counts == {2, 3}
@@ -75,11 +75,11 @@ def test_no_event_is_heard_twice(scenes, table):
 
 
 def test_scenes_of_one_event_are_what_they_were(tmp_path):
-    """The sounds of version 1, which had no `n_events`."""
+    """Scenes of one event are those of version 1."""
     folder = make_scenes(tmp_path / "one", clips_per_class=2, n_folds=1)
     info = json.loads((folder / "scenes.json").read_text())
     assert info["sha256"].startswith("9d88a6816c4cbb58f1d493503de985ee")
-    # A folder of an older release does not name the number of events.
+    # A folder of an older release lacks the number of events.
     del info["settings"]["n_events"]
     (folder / "scenes.json").write_text(json.dumps(info))
     make_scenes(folder, clips_per_class=2, n_folds=1)
@@ -99,7 +99,7 @@ def test_bad_numbers_of_events(tmp_path, bad):
 
 
 def write_clip(folder, channels):
-    """A clip of one second, whose stem has so many channels."""
+    """Write a clip of one second, and its stem with some channels."""
     rng = np.random.default_rng(0)
     stems = 0.2 * rng.standard_normal((16000, channels))
     sf.write(folder / "a.wav", stems.sum(1), 16000, subtype="FLOAT")
@@ -181,7 +181,7 @@ def make_explainer(multilabel=True, refiner=None):
 
 
 def test_question():
-    """Two answers, of which the class has its sigmoid."""
+    """The two answers are the class, with its sigmoid, and its absence."""
     classifier = make_explainer().classifier
     logits = torch.tensor([[2.0, -1.0, 0.0], [0.5, 3.0, -4.0]])
     target = torch.tensor([1, 0])
@@ -196,7 +196,7 @@ def test_question():
 
 
 def test_losses_are_those_of_the_one_class():
-    """Binary cross entropy inside, the sigmoid outside."""
+    """The terms are the binary cross entropy and the sigmoid."""
     logits = torch.randn(6, 5) * 3
     target = torch.randint(5, (6,))
     own = logits.gather(1, target[:, None])[:, 0]
@@ -212,7 +212,7 @@ def test_losses_are_those_of_the_one_class():
 
 
 def test_evidence_is_for_the_logit_of_the_class():
-    """The other classes have no part in it."""
+    """The evidence does not depend on other classes."""
     classifier = make_explainer().classifier
     mel = torch.rand(2, 20, 40)
     target = torch.tensor([2, 0])
@@ -232,7 +232,7 @@ def test_evidence_is_for_the_logit_of_the_class():
 
 
 def test_metrics_are_those_of_the_one_class():
-    """By the sigmoid of the class, written out."""
+    """The metrics use the sigmoid of the class."""
     explainer = make_explainer()
     target = torch.tensor([2, 0, 1])
     with torch.no_grad():
@@ -259,7 +259,7 @@ def test_metrics_are_those_of_the_one_class():
 
 
 def test_even_odds_are_a_decision():
-    """A logit of zero counts as decided, whole and inside."""
+    """A logit of zero counts as decided."""
     explainer = make_explainer()
     with torch.no_grad():
         explainer.classifier.classifier.weight.zero_()
@@ -287,7 +287,7 @@ def test_refinement_is_on_the_objective_of_the_one_class():
         mask = explainer.mask(analysis, target)
 
     def objective(mask):
-        """Written out by sigmoids."""
+        """The objective, computed with sigmoids."""
         sides = []
         for part in (mask, 1 - mask):
             inside = explainer.masked_in(analysis.magnitude, part)

@@ -16,7 +16,7 @@ from lmac_sb.explain.refine import Refiner, check_steps
 from lmac_sb.utils.errors import LMACError
 
 N_CLASSES = 3
-FRAMES, BINS = 11, 9  # no multiple of the default resolution
+FRAMES, BINS = 11, 9  # not a multiple of the default resolution
 LOSS = {"l_in_w": 3, "l_out_w": 2, "l_out_type": "probability", "reg_w_l1": 1}
 
 
@@ -34,7 +34,7 @@ class Judge:
         self.passes, self.calls = 0, []
 
     def __call__(self, mask, rows):
-        """Logits on both sides."""
+        """Logits of the masked-in and masked-out input."""
         self.calls.append(rows.tolist())
         sides = (self.classify(x * self.clips[rows]) for x in (mask, 1 - mask))
         return tuple(sides)
@@ -47,11 +47,11 @@ class Judge:
         return torch.tanh(spectrogram.flatten(1) @ self.weight)
 
     def count(self, spectrogram):
-        """One pass of so many clips."""
+        """Count a pass of this many clips."""
         self.passes += len(spectrogram)
 
     def alone(self, row):
-        """The same judge of one clip."""
+        """The same judge for one clip."""
         other = Judge(0, self.clips.shape[1:])
         other.clips = self.clips[row : row + 1]
         other.weight = self.weight
@@ -66,13 +66,13 @@ def start_of(n_clips, shape=(FRAMES, BINS), seed=1):
 
 
 def objective(refiner, judge, mask, target):
-    """What is descended, without the smoothness, [batch]."""
+    """The objective without the smoothness, [batch]."""
     logits_in, logits_out = judge(mask, torch.arange(len(mask)))
     return refiner.loss(mask, logits_in, logits_out, target)[0]
 
 
 def by_torch(refiner, logits, judge, target, steps):
-    """All masks on the way of one clip, by torch's Adam; and the best."""
+    """All masks of one clip under torch's Adam, and the best."""
     size = refiner.resolution
     cells = [-(-n // size) for n in logits.shape[1:]]
     correction = torch.zeros(1, 1, *cells, requires_grad=True)
@@ -116,7 +116,7 @@ def by_torch(refiner, logits, judge, target, steps):
     ],
 )
 def test_the_steps_are_adams(options, shape):
-    """Against torch's optimiser on one clip after the other."""
+    """The steps equal those of torch's optimiser for each clip."""
     refiner = Refiner(LMACLoss(**LOSS), tolerance=0, **options)
     judge = Judge(3, shape)
     logits, target = start_of(3, shape)
@@ -129,7 +129,7 @@ def test_the_steps_are_adams(options, shape):
         )
         assert torch.allclose(found[one], best, atol=1e-5)
         moved += losses.index(min(losses)) > 0
-        # Far enough apart to tell one step from the next.
+        # Far enough apart to distinguish one step from the next.
         steps = [float((a - b).abs().max()) for a, b in zip(masks, masks[1:])]
         assert min(steps) > 1e-4
     assert moved >= 2
@@ -137,7 +137,7 @@ def test_the_steps_are_adams(options, shape):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_never_worse_than_the_start(seed):
-    """However wild the steps are, and always a mask."""
+    """With any step size, the result is a mask and no worse."""
     rng = random.Random(seed)
     lr = 10 ** rng.uniform(-3, 2)
     resolution, steps = rng.randint(1, 12), rng.randint(0, 6)
@@ -169,7 +169,7 @@ def test_more_steps_are_never_worse():
 
 
 def test_an_overshoot_is_given_back():
-    """Where no step helps, the start stays, to the bit."""
+    """If no step helps, the mask stays the same, to the bit."""
     refiner = Refiner(LMACLoss(l_in_w=0, l_out_w=1, l_out_type="probability"))
     centre = torch.rand(1, FRAMES, BINS)
 
@@ -186,12 +186,12 @@ def test_an_overshoot_is_given_back():
 
 
 def test_a_clip_does_not_depend_on_its_batch():
-    """Nor on a clip that is done after the first step."""
+    """A clip is refined as it is alone."""
     refiner = Refiner(LMACLoss(**LOSS))
     judge = Judge(4)
     logits, target = start_of(4)
     logits[1] = 40.0  # saturated: nothing moves
-    judge.clips[2] *= 30  # other gradients by far
+    judge.clips[2] *= 30  # much larger gradients
     found = refiner(logits, judge, target, 5)
     assert judge.calls[:3] == [[0, 1, 2, 3]] * 2 + [[0, 2, 3]]
     for row in range(4):
@@ -208,7 +208,7 @@ def test_a_clip_does_not_depend_on_its_batch():
 
 
 def test_deterministic():
-    """No matter what else draws random numbers, which it does not either."""
+    """Refining neither uses nor changes random numbers."""
     refiner = Refiner(LMACLoss(**LOSS))
     logits, target = start_of(3)
     masks, states = [], []
@@ -222,7 +222,7 @@ def test_deterministic():
 
 
 def test_what_it_costs():
-    """K = 5: 20 passes for the steps, and 2 to see where the last one led."""
+    """K = 5 takes 20 passes for the steps, and 2 for the result."""
     refiner = Refiner(LMACLoss(**LOSS), tolerance=0)
     logits, target = start_of(1)
     for steps, passes in ((0, 0), (1, 6), (5, 22)):
@@ -254,7 +254,7 @@ def test_what_no_longer_moves_is_left_alone(tolerance, n_calls):
 
 
 def test_area_alone_counts_as_moving():
-    """The probability is 1 all along, the mask still shrinks."""
+    """A shrinking mask goes on even if the probability stays 1."""
     refiner = Refiner(LMACLoss(l_in_w=1, l_out_w=0, reg_w_l1=1))
     calls = []
 
@@ -268,7 +268,7 @@ def test_area_alone_counts_as_moving():
 
 
 class Broken(Judge):
-    """Gives clip 1 wrong logits, or a wrong gradient, from a call on."""
+    """Judge that gives clip 1 wrong values from a certain call on."""
 
     def __init__(self, n_clips, call, value, gradient_alone=False):
         super().__init__(n_clips)
@@ -276,7 +276,7 @@ class Broken(Judge):
         self.gradient_alone = gradient_alone
 
     def __call__(self, mask, rows):
-        """Logits on both sides."""
+        """Logits of the masked-in and masked-out input."""
         if len(self.calls) < self.call:
             return super().__call__(mask, rows)
         wrong = rows == 1
@@ -294,7 +294,7 @@ class Broken(Judge):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("call", [0, 1, 3, 5])
 def test_an_objective_that_is_no_number(caplog, value, call):
-    """The decoder's mask, or the best before; the other clips go on."""
+    """A clip whose objective is NaN keeps its best mask so far."""
     refiner = Refiner(LMACLoss(**LOSS), tolerance=0)
     judge = Broken(3, call, value)
     logits, target = start_of(3)
@@ -314,7 +314,7 @@ def test_an_objective_that_is_no_number(caplog, value, call):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_gradient_that_is_no_number(caplog, value):
-    """Though the objective is one."""
+    """A NaN gradient is handled like a NaN objective."""
     refiner = Refiner(LMACLoss(**LOSS), tolerance=0)
     judge = Broken(3, 0, value, gradient_alone=True)
     logits, target = start_of(3)
@@ -338,7 +338,7 @@ def steps_of(judge, steps=3):
 
 
 class Hard(torch.autograd.Function):
-    """An operation that knows no way back."""
+    """An operation without a backward pass."""
 
     @staticmethod
     def forward(context, x):
@@ -355,7 +355,7 @@ class Hard(torch.autograd.Function):
     ],
 )
 def test_a_classifier_that_is_not_differentiable(spoil, message):
-    """Not even where the sparsity still has a gradient."""
+    """A classifier that cannot be differentiated is refused."""
     judge = Judge(2)
 
     def spoilt(mask, rows):
@@ -372,7 +372,7 @@ def test_a_classifier_that_is_not_differentiable(spoil, message):
 
 def test_too_little_memory_is_not_the_classifiers_fault():
     class Large(torch.autograd.Function):
-        """An operation whose gradient does not fit."""
+        """An operation whose backward pass runs out of memory."""
 
         @staticmethod
         def forward(context, x):
@@ -381,7 +381,7 @@ def test_too_little_memory_is_not_the_classifiers_fault():
 
         @staticmethod
         def backward(context, gradient):
-            """What CUDA raises."""
+            """Raise the error that CUDA raises."""
             raise torch.OutOfMemoryError("out of memory")
 
     judge = Judge(2)
@@ -428,7 +428,7 @@ def test_settings_out_of_range(key, value, needed):
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_where_gradients_are_off(mode):
-    """The same mask, and the mode is as before."""
+    """With gradients off, the mask is the same and the mode stays."""
     refiner = Refiner(LMACLoss(**LOSS))
     logits, target = start_of(2)
     judge = Judge(2)
@@ -443,7 +443,7 @@ def test_where_gradients_are_off(mode):
 
 
 def test_no_graph_and_no_gradient_is_left():
-    """Of a decoder in training, and of the judge's weights."""
+    """No graph and no gradient is left in decoder and judge."""
     logits, target = start_of(2)
     logits.requires_grad_()
     judge = Judge(2)
@@ -471,7 +471,7 @@ def roughness(mask, logits):
 
 
 def test_smoothness():
-    """The more weight it has, the less neighbours differ."""
+    """More smoothness makes neighbours differ less."""
     logits, target = start_of(2)
     found = []
     for smooth_w in (0.0, 0.03, 0.3, 3.0):

@@ -34,7 +34,7 @@ lmac_sb.models.psi.PSIAdapter
 
 @pytest.mark.parametrize("name", [*OTHERS, *OURS])
 def test_allowed_classes_exist(name):
-    """A misspelt name would refuse what is meant to be allowed."""
+    """All allowed classes exist under their names."""
     text = safe_yaml(f"a: !new:{name} {{}}", "x.yaml")
     assert f"!new:{name}" in text
     module, _, attribute = name.rpartition(".")
@@ -103,7 +103,7 @@ def test_a_derived_class_speaks_for_itself(monkeypatch):
             "a: !new:subprocess.Popen [[touch, OWNED]]",
             "'!new:subprocess.Popen'",
         ),
-        # What lies below an allowed module is not allowed for that.
+        # Names below an allowed module are not allowed.
         (
             "a: !new:lmac_sb.data.audio.os.system [x]",
             "'!new:lmac_sb.data.audio.os.",
@@ -118,7 +118,7 @@ def test_a_derived_class_speaks_for_itself(monkeypatch):
         ),
         ("a: !!python/name:os.system ''", "python/name:os.system'"),
         ("%TAG !e! tag:yaml.org,2002:python/\n---\na: !e!name:os.x ''", "name"),
-        # hyperpyyaml gives (...) to a loader that makes any object.
+        # hyperpyyaml passes (...) to a loader that makes any object.
         (
             "a: (!!python/object/apply:os.system ['touch OWNED'],)",
             'the value "(!!python',
@@ -126,7 +126,7 @@ def test_a_derived_class_speaks_for_itself(monkeypatch):
         ('a: "(!!python/object/apply:os.system [x],)"', "the value"),
         ("a: {b: [1, {c: !apply:os.getcwd []}]}", "'!apply:os.getcwd'"),
         ("!apply:os.getcwd []: 1", "'!apply:os.getcwd'"),
-        # References get attributes and compute.
+        # References can read attributes and compute.
         ("b: 1\na: !ref <b.__class__>", "'<b.__class__>'"),
         ("b: 9\na: !ref <b> ** <b> ** <b>", "the reference"),
         ("b: x\na: !ref <<b>>", "the reference"),
@@ -136,7 +136,7 @@ def test_a_derived_class_speaks_for_itself(monkeypatch):
     ],
 )
 def test_what_could_run_is_refused(text, found, tmp_path, monkeypatch):
-    """By name and line, before hyperpyyaml sees it."""
+    """Dangerous yaml is refused, by name and line."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LMACError, match="hyperparams.yaml") as caught:
         safe_yaml(text, "hyperparams.yaml")
@@ -147,7 +147,7 @@ def test_what_could_run_is_refused(text, found, tmp_path, monkeypatch):
 
 
 def test_the_bracket_hole_is_real(tmp_path, monkeypatch):
-    """Why values in brackets are refused: this is what they can do."""
+    """A value in brackets can run code, so it is refused."""
     monkeypatch.chdir(tmp_path)
     text = "a: (!!python/object/apply:os.mkdir ['owned'],)"
     load_hyperpyyaml(io.StringIO(text))
@@ -216,7 +216,7 @@ def test_sums_must_vouch_for_the_yaml(folder):
     "source", [Path("no/where"), "./no/where", "/no/where", "nowhere"]
 )
 def test_no_such_folder(source, monkeypatch):
-    """A Path is never taken for a hub id, nor what looks like a path."""
+    """A path is never treated as a hub id."""
     import huggingface_hub
 
     monkeypatch.setattr(
@@ -227,7 +227,7 @@ def test_no_such_folder(source, monkeypatch):
 
 
 def test_hub(folder, monkeypatch):
-    """An id is fetched; what the hub says is told."""
+    """An id is downloaded, and errors of the hub are shown."""
     import huggingface_hub
 
     asked = []
@@ -246,7 +246,7 @@ def test_hub(folder, monkeypatch):
 
 
 def test_savedir_gets_a_copy(folder, tmp_path):
-    """Files, not links; the source may go away."""
+    """The copy has files, not links to the source."""
     savedir = tmp_path / "deep" / "saved"
     assert find_bundle(folder, savedir) == savedir
     shutil.rmtree(folder)
@@ -256,7 +256,7 @@ def test_savedir_gets_a_copy(folder, tmp_path):
 
 
 def test_savedir_is_one_models(folder, tmp_path):
-    """SpeechBrain would silently use the first model's files."""
+    """A savedir of another model is refused."""
     savedir = tmp_path / "saved"
     find_bundle(folder, savedir)
     assert find_bundle(folder, savedir) == savedir
@@ -272,7 +272,7 @@ def test_savedir_is_one_models(folder, tmp_path):
 
 
 def test_savedir_with_other_things(folder, tmp_path):
-    """Nothing in it is touched."""
+    """A savedir with other files is refused, and stays as it is."""
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "mine").write_text("keep")
     with pytest.raises(LMACError, match="does not hold the model"):
@@ -281,7 +281,7 @@ def test_savedir_with_other_things(folder, tmp_path):
 
 
 def test_sums_are_checked_once(bundle, monkeypatch):
-    """Of a large model that takes longer than to load it."""
+    """Checksums are computed once, since that takes long."""
     checked = []
 
     def counted(path):

@@ -66,7 +66,7 @@ def save(
 
 
 def read(folder):
-    """The three sounds, and that their format is as promised."""
+    """Read the three sounds, and check their format."""
     sounds = {}
     for name in ("original", "interpretation", "residual"):
         info = sf.info(folder / f"{name}.wav")
@@ -124,7 +124,7 @@ def test_one_gain_for_all_and_nothing_clips(features, peak, tmp_path):
 
 
 def test_quiet_clips_keep_their_level(features, tmp_path):
-    """Nothing is amplified."""
+    """Quiet clips are not amplified."""
     wavs, explanation = explain(features)
     for sound in (wavs, explanation.waveform, explanation.residual):
         sound *= 0.01
@@ -140,7 +140,7 @@ def picture(path):
 
 
 def test_picture(features, tmp_path):
-    """A PNG of sane size that shows something, another for another clip."""
+    """The picture has a sensible size and depends on the clip."""
     wavs, explanation = explain(features)
     images = []
     for index in (0, 1):
@@ -162,7 +162,7 @@ def test_picture(features, tmp_path):
 )
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_any_name_of_a_class(features, name, tmp_path):
-    """Names are shown as they are, never parsed; folders may have any."""
+    """Any name of a class is shown as it is."""
     wavs, explanation = explain(features)
     folder = tmp_path / "Vögel im Käfig"
     save(folder, wavs[0], explanation, 0, features, [name, "b"], name)
@@ -171,7 +171,7 @@ def test_any_name_of_a_class(features, name, tmp_path):
 
 
 def test_from_a_training_step(features, tmp_path):
-    """Sounds, masks and logits with a graph, in half precision, are taken."""
+    """Half-precision tensors with a graph can be written."""
     wavs, explanation = explain(features)
     weight = torch.ones(1, requires_grad=True)
     explanation.mask = (explanation.mask * weight).bfloat16()
@@ -182,7 +182,7 @@ def test_from_a_training_step(features, tmp_path):
 
 
 def test_silence(features, tmp_path):
-    """A dead clip has a picture as well."""
+    """A silent clip has a picture too."""
     wavs, explanation = explain(features)
     for sound in (wavs, explanation.waveform, explanation.residual):
         sound.zero_()
@@ -192,7 +192,7 @@ def test_silence(features, tmp_path):
 
 
 def test_written_over(features, tmp_path):
-    """A second call replaces the first one's files."""
+    """A second call replaces the files of the first."""
     wavs, explanation = explain(features)
     for index in (0, 1):
         save(tmp_path, wavs[index], explanation, index, features, CLASSES)
@@ -201,7 +201,7 @@ def test_written_over(features, tmp_path):
 
 
 def read_content(folder):
-    """The figures; a NaN would be no JSON."""
+    """Content of explanation.json, without NaN."""
 
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")
@@ -211,7 +211,7 @@ def read_content(folder):
 
 
 def test_figures(features, tmp_path):
-    """What the report reads, of this clip of the batch."""
+    """explanation.json holds the values of this clip."""
     wavs, explanation = explain(features)
     folder = save(
         tmp_path / "Käfer 1",
@@ -249,7 +249,7 @@ def test_steps_of_refinement(features, more, steps, tmp_path):
 
 
 def test_an_earlier_unrefined_explanation_goes(features, tmp_path):
-    """It is no pair with the new one; a folder of the user's stays."""
+    """An earlier `unrefined` is deleted; other folders stay."""
     wavs, explanation = explain(features)
     arguments = (wavs[0], explanation, 0, features, CLASSES)
     save(tmp_path, *arguments, refine_steps=5)
@@ -263,7 +263,7 @@ def test_an_earlier_unrefined_explanation_goes(features, tmp_path):
 
 
 def test_unknown_things_are_null(features, tmp_path):
-    """No truth, no file, and a metric that is not defined."""
+    """Unknown values are null in the JSON."""
     wavs, explanation = explain(features)
     explanation.logits[0, 0] = torch.nan
     save(tmp_path, wavs[0], explanation, 0, features, CLASSES)
@@ -274,7 +274,7 @@ def test_unknown_things_are_null(features, tmp_path):
 
 
 def test_given_figures(features, tmp_path):
-    """Those of a long clip are known already."""
+    """Metrics that are passed in are written."""
     wavs, explanation = explain(features)
     more = {"metrics": {"AI": 7.0}, "windows": [{"start": 0.0}, {"start": 1.0}]}
     save(tmp_path, wavs[0], explanation, 0, features, CLASSES, **more)
@@ -283,7 +283,7 @@ def test_given_figures(features, tmp_path):
 
 
 def test_a_name_that_is_no_text(features, tmp_path):
-    """Bytes of a file's name that are no UTF-8."""
+    """A file name that is not UTF-8 can be written."""
     wavs, explanation = explain(features)
     save(
         tmp_path, wavs[0], explanation, 0, features, CLASSES, file="\udcff.wav"
@@ -292,7 +292,7 @@ def test_a_name_that_is_no_text(features, tmp_path):
 
 
 def test_maps(features, tmp_path):
-    """Bytes of mask and level, of this clip's frames."""
+    """maps.npz holds mask and level of this clip's frames."""
     wavs, explanation = explain(features)
     explanation.mask = explanation.mask.clone()
     explanation.mask[1, :, :7] = 1
@@ -320,7 +320,7 @@ def test_level_of_silence(features, tmp_path):
 
 @pytest.mark.parametrize("block", [1 << 18, 500])
 def test_maps_of_long_clips_are_pooled(features, block, tmp_path, monkeypatch):
-    """Of neighbouring frames the mean mask and the loudest level."""
+    """Long maps hold mean masks and maximum levels of frames."""
     wavs, explanation = explain(features)
     n_frames = explanation.mask.shape[1]
     explanation.mask = torch.rand(explanation.mask.shape)
@@ -344,7 +344,7 @@ def test_maps_of_long_clips_are_pooled(features, block, tmp_path, monkeypatch):
 
 
 def test_flac(features, tmp_path):
-    """The same samples; no sound of the other format stays."""
+    """FLAC has the same samples, and replaces wav files."""
     wavs, explanation = explain(features)
     save(tmp_path, wavs[0], explanation, 0, features, CLASSES)
     before = sf.read(tmp_path / "residual.wav", dtype="int16")[0]

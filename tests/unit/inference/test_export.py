@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def run_copy(run_folder, tmp_path):
-    """A run that a test may spoil; its classifier stays where it is."""
+    """A copy of a run that a test may change."""
     folder = tmp_path / "runs" / "run"
     shutil.copytree(run_folder, folder)
     return folder
@@ -52,7 +52,7 @@ def test_round_trip(run_folder, interpreter, sounds):
 
 
 def test_refining_works_in_the_exported_folder(run_folder, bundle, sounds):
-    """As in the run: the same weights of the objective, the same steps."""
+    """An exported model refines as in the run."""
     hparams = load_hyperpyyaml(
         (run_folder / "hyperparams.yaml").read_text(encoding="utf-8")
     )
@@ -137,7 +137,7 @@ def test_config(bundle, results):
 
 
 def test_model_card(bundle, results):
-    """Its figures are the run's, pulled from results.json."""
+    """The card has the results of the run."""
     card = (bundle / "README.md").read_text(encoding="utf-8")
     front, body = re.fullmatch(r"---\n(.*?)---\n(.*)", card, re.S).groups()
     assert yaml.safe_load(front)["license"] == "apache-2.0"
@@ -179,7 +179,7 @@ def test_an_encoder_classifier(make_run, sounds, tmp_path):
 
 
 def test_other_classes(run_copy, tmp_path):
-    """A class that is not on the list needs trust, and the card says so."""
+    """A class that is not allowed needs trust, as the card says."""
     path = run_copy / "hyperparams.yaml"
     text = path.read_text(encoding="utf-8")
     text = text.replace("!new:torch.nn.Linear", "!new:torch.nn.modules.Linear")
@@ -192,7 +192,7 @@ def test_other_classes(run_copy, tmp_path):
 
 
 def test_relative_classifier(run_copy, run_folder, tmp_path):
-    """Found from the run's place, whatever the working folder is."""
+    """A relative classifier is found from any working folder."""
     path = run_copy / "hyperparams.yaml"
     text = path.read_text(encoding="utf-8")
     text = text.replace(str(run_folder), "runs/run")
@@ -207,21 +207,21 @@ def test_relative_classifier(run_copy, run_folder, tmp_path):
 
 
 def spoil_classifier(run):
-    """Another classifier than the one explained."""
+    """Replace the classifier that the run explained."""
     write_json(
         run / "experiment.json", {"classifier_folder": {"sha256": "0" * 64}}
     )
 
 
 def spoil_epoch(run):
-    """Figures of another checkpoint."""
+    """Make the results those of another checkpoint."""
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     results["provenance"]["epoch"] = 1.0
     write_json(run / "results.json", results)
 
 
 def spoil_key(run):
-    """A run of another recipe."""
+    """Rename a key, as in a run of another recipe."""
     path = run / "hyperparams.yaml"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("frozen_classifier:", "frozen:"), "utf-8")
@@ -248,7 +248,7 @@ def spoil_key(run):
     ],
 )
 def test_a_run_that_cannot_be_exported(run_copy, spoil, message, tmp_path):
-    """The fault is named, and nothing is left behind."""
+    """The message names the fault, and nothing is left behind."""
     spoil(run_copy)
     with pytest.raises(LMACError, match=message):
         export_run(run_copy, tmp_path / "out")
@@ -265,7 +265,7 @@ def test_an_existing_folder_is_not_touched(run_folder, tmp_path):
 
 
 def test_no_example(run_copy, tmp_path):
-    """A run that kept no sounds."""
+    """A run without sounds can be exported."""
     shutil.rmtree(run_copy / "interpretations")
     out = export_run(run_copy, tmp_path / "out")
     assert not (out / "example").exists()
@@ -273,7 +273,7 @@ def test_no_example(run_copy, tmp_path):
 
 
 def test_the_command(run_folder, tmp_path):
-    """`lmac export RUN OUT`."""
+    """The command `lmac export` exports and uploads."""
     done = subprocess.run(
         [
             sys.executable,
@@ -297,13 +297,13 @@ class FakeHub:
     calls = []
 
     def create_repo(self, repo_id, exist_ok=False):
-        """Keep what was asked."""
+        """Record the call."""
         if repo_id == "me/forbidden":
             raise OSError("401")
         self.calls.append(("create_repo", repo_id, exist_ok))
 
     def upload_folder(self, repo_id, folder_path, commit_message):
-        """Keep what was asked."""
+        """Record the call."""
         names = sorted(path.name for path in Path(folder_path).iterdir())
         self.calls.append(("upload_folder", repo_id, names))
         return f"https://hub.invalid/{repo_id}"

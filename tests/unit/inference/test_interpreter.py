@@ -25,7 +25,7 @@ STEP = 1 / 32768  # of 16 bits
 
 @pytest.fixture
 def copy(bundle, tmp_path):
-    """A copy of the exported folder that a test may spoil."""
+    """A copy of the exported folder that a test may change."""
     folder = tmp_path / "copy"
     shutil.copytree(bundle, folder)
     return folder
@@ -66,7 +66,7 @@ def test_it_is_speechbrains_interface(interpreter, bundle):
 
 
 def test_loading_leaves_the_folder_alone(bundle, tmp_path, monkeypatch):
-    """No link, no cache, neither there nor in the working folder."""
+    """Loading writes nothing to the folder or the working folder."""
     monkeypatch.chdir(tmp_path)
     before = sorted(bundle.rglob("*"))
     LMACInterpreter.from_hparams(str(bundle))
@@ -75,7 +75,7 @@ def test_loading_leaves_the_folder_alone(bundle, tmp_path, monkeypatch):
 
 
 def test_savedir(copy, sounds, tmp_path, interpreter):
-    """The copy stands on its own, and belongs to one model."""
+    """The copy is independent, and belongs to one model."""
     savedir = tmp_path / "saved"
     LMACInterpreter.from_hparams(copy, savedir)
     edit_weights(copy, lambda s: s[next(iter(s))].mul_(2))
@@ -100,7 +100,7 @@ def test_hub_ids_are_not_trusted(copy, monkeypatch):
 
 @pytest.mark.parametrize("key", ["preprocess", "explainer", "label_encoder"])
 def test_what_is_missing_is_listed(bundle, key):
-    """SpeechBrain's MODULES_NEEDED is never enforced there."""
+    """Missing modules and keys are listed in the message."""
     with open(bundle / "hyperparams.yaml", encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file)
     modules = hparams["modules"]
@@ -114,7 +114,7 @@ def test_what_is_missing_is_listed(bundle, key):
     "fault", ["renamed", "missing", "extra", "shape", "nan"]
 )
 def test_weights_load_strictly(copy, name, fault):
-    """SpeechBrain only warns of keys that do not fit."""
+    """Weights that do not fit are an error, not a warning."""
 
     def change(state):
         key = "weight" if name == "classifier" else sorted(state)[0]
@@ -139,7 +139,7 @@ def test_weights_load_strictly(copy, name, fault):
     ["decoder.safetensors", "label_encoder.txt", "hyperparams.yaml"],
 )
 def test_a_missing_file(copy, name):
-    """The source is named, and no link is left dangling."""
+    """The message names the missing file, and no link is left."""
     (copy / name).unlink()
     with pytest.raises(
         LMACError,
@@ -163,7 +163,7 @@ def test_a_missing_file(copy, name):
     ],
 )
 def test_label_encoder(copy, text, message):
-    """SpeechBrain loads an empty one without a word."""
+    """An empty label encoder is refused."""
     end = "================\n'starting_index' => 0\n"
     (copy / "label_encoder.txt").write_text(text + end)
     write_sums(copy)
@@ -173,7 +173,7 @@ def test_label_encoder(copy, text, message):
 
 @pytest.mark.parametrize("name", ["device", "precision", "compile", "debug"])
 def test_names_of_run_options(copy, name):
-    """SpeechBrain would take them from the yaml."""
+    """Names of run options in the yaml are refused."""
     edit(copy, "preprocess:", f"{name}: 1\npreprocess:")
     with pytest.raises(LMACError, match=f"'{name}' is the name of a run opt"):
         LMACInterpreter.from_hparams(copy)
@@ -216,7 +216,7 @@ class Hostile:
     """A pickle that makes a folder when it is read."""
 
     def __reduce__(self):
-        """What the pickle does."""
+        """Make a folder when it is unpickled."""
         import os
 
         return os.mkdir, ("OWNED",)
@@ -224,7 +224,7 @@ class Hostile:
 
 @pytest.mark.parametrize("trusted", [False, True])
 def test_a_pickle_with_code(copy, trusted, tmp_path, monkeypatch):
-    """Only tensors are read, trusted or not."""
+    """A pickle with code is refused, trusted or not."""
     monkeypatch.chdir(tmp_path)
     (copy / "decoder.safetensors").unlink()
     (copy / "decoder.ckpt").write_bytes(pickle.dumps(Hostile()))
@@ -239,7 +239,7 @@ def test_a_pickle_with_code(copy, trusted, tmp_path, monkeypatch):
 
 
 def test_pickles_of_tensors_load(copy, interpreter, sounds):
-    """The contract's names: one <key>.ckpt for each entry."""
+    """Pickles of tensors load, one <key>.ckpt for each entry."""
     for name in ("decoder", "classifier", "embedding_model"):
         path = copy / f"{name}.safetensors"
         state = safetensors.torch.load_file(path)
@@ -252,7 +252,7 @@ def test_pickles_of_tensors_load(copy, interpreter, sounds):
 
 
 def test_a_yaml_with_code(copy, tmp_path, monkeypatch):
-    """It runs if the user trusts it, and not before."""
+    """Code in a yaml runs only if the user trusts the folder."""
     monkeypatch.chdir(tmp_path)
     edit(copy, "preprocess:", "x: !apply:os.mkdir [OWNED]\npreprocess:")
     with pytest.raises(LMACError, match="line 4: '!apply:os.mkdir'"):
@@ -263,7 +263,7 @@ def test_a_yaml_with_code(copy, tmp_path, monkeypatch):
 
 
 def test_a_changed_file_is_refused(copy):
-    """Before anything is made of the folder."""
+    """A changed file is refused before anything is loaded."""
     for path in sorted(copy.rglob("*")):
         if not path.is_file() or path.name == "SHA256SUMS":
             continue
@@ -277,7 +277,7 @@ def test_a_changed_file_is_refused(copy):
 
 
 def test_it_stays_in_evaluation_mode(copy, sounds):
-    """Batch norm would learn from what it is to explain."""
+    """The model stays in evaluation mode."""
     interpreter = LMACInterpreter.from_hparams(copy)
     interpreter.explainer.decoder.add_module("x", torch.nn.BatchNorm1d(2))
     before = interpreter.explain_batch(sounds)
@@ -301,7 +301,7 @@ def test_gradients_reach_the_input(interpreter, sounds):
 
 
 def test_a_file_as_in_training(interpreter, sounds, tmp_path):
-    """Preprocessor and explainer of the training, then the file's level."""
+    """A file is explained as in training, at its own level."""
     path = write(tmp_path / "x.wav", 0.25 * sounds[1])
     found = interpreter.explain_file(path)
     ready = interpreter.preprocess(path)[0][None]
@@ -317,7 +317,7 @@ def test_a_file_as_in_training(interpreter, sounds, tmp_path):
 
 
 def test_what_it_says(interpreter, sounds):
-    """Labels, probabilities and the fidelity of this explanation."""
+    """The explanation has labels, probabilities and fidelity."""
     found = interpreter.explain_batch(sounds)
     assert found.labels == ["cat", "dog", "Käfer"]
     for i in range(3):
@@ -369,7 +369,7 @@ def test_no_clip_depends_on_another(interpreter, sounds):
 
 @pytest.mark.parametrize("target", ["Käfer", 2, ["Käfer"], torch.tensor([2])])
 def test_another_class(interpreter, sounds, target):
-    """The class is explained that is asked for."""
+    """The requested class is explained."""
     found = interpreter.explain_batch(sounds[:1], target=target)
     assert found.labels == ["Käfer"]
     assert found.top(1)[0][0][0] == "cat"
@@ -457,7 +457,7 @@ def test_any_name(interpreter, sounds, name, tmp_path):
 
 
 def test_files_that_cannot_be_used(interpreter, tmp_path):
-    """Each says what is wrong and names the file."""
+    """The message names the file and what is wrong."""
     (tmp_path / "text.wav").write_text("hello")
     (tmp_path / "empty.wav").touch()
     write(tmp_path / "none.wav", np.zeros(0))
@@ -500,7 +500,7 @@ def one_second(bundle, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def long_wav(sounds):
-    """Each class for about two seconds, at levels of their own."""
+    """Each class for about two seconds, at different levels."""
     parts = [
         level * sounds[i].repeat(2)
         for i, level in ((0, 0.8), (2, 0.1), (1, 0.5))
@@ -509,7 +509,7 @@ def long_wav(sounds):
 
 
 def windows_of(interpreter, wav):
-    """Start and explanation of each window, each as a clip of its own."""
+    """Start and explanation of each window as a separate clip."""
     stride = interpreter.window - interpreter.overlap
     start, found = 0, []
     while True:
@@ -521,7 +521,7 @@ def windows_of(interpreter, wav):
 
 
 def test_short_of_the_training_length(one_second, interpreter, sounds):
-    """Padded as in training, results of the input's length."""
+    """A short file is padded; the results have its length."""
     found = one_second.explain_batch(sounds[:, :7000])
     assert found.waveform.shape == (3, 7000)
     assert found.mask.shape[1] == 7000 // 186 + 1
@@ -534,7 +534,7 @@ def test_short_of_the_training_length(one_second, interpreter, sounds):
 
 
 def test_windows_are_clips(one_second, long_wav):
-    """One decision a window, the one of that piece as a clip of its own."""
+    """Each window has the decision that it has as a clip."""
     found = one_second.explain_batch(long_wav[None])
     expected = windows_of(one_second, long_wav)
     assert len(found.windows[0]) == len(expected) == 8
@@ -554,7 +554,7 @@ def test_windows_are_clips(one_second, long_wav):
 
 
 def test_cross_fade(one_second, long_wav):
-    """Slow second writing: neighbours are mixed by where a sample lies."""
+    """Windows are cross-faded as in a slow implementation."""
     found = one_second.explain_batch(long_wav[None])
     expected = torch.zeros(len(long_wav))
     residual = torch.zeros(len(long_wav))
@@ -592,7 +592,7 @@ def test_cross_fade(one_second, long_wav):
     assert torch.allclose(found.residual[0], residual, atol=1e-5)
     assert torch.allclose(found.mask[0].float(), mask, atol=2e-3)
     assert sum(shares) == pytest.approx(1)
-    # The summary: means weighted by duration.
+    # The summary holds means weighted by duration.
     for name in ("logits", "logits_in", "logits_out"):
         p = sum(
             share * getattr(clip, name)[0].softmax(0)
@@ -609,7 +609,7 @@ def test_cross_fade(one_second, long_wav):
 
 
 def test_nothing_is_lost(one_second, long_wav):
-    """The mask acts on magnitudes: both parts add up, across windows too."""
+    """Both parts add up to the input, across windows too."""
     found = one_second.explain_batch(long_wav[None])
     assert torch.allclose(
         found.waveform[0] + found.residual[0], long_wav, atol=1e-4
@@ -635,7 +635,7 @@ def test_target_and_threshold_in_windows(one_second, long_wav):
     )
     assert found.labels == ["dog"]
     assert {w["decision"] for w in found.windows[0]} == {"dog"}
-    # Binary but where two windows are cross-faded.
+    # Binary, except where two windows are cross-faded.
     share = ((found.mask == 0) | (found.mask == 1)).float().mean()
     assert share > 0.6
 
@@ -656,7 +656,7 @@ def test_long_and_short_in_one_batch(one_second, long_wav):
 
 
 def test_save(interpreter, sounds, tmp_path):
-    """One clip into the folder, several below it."""
+    """One clip is saved in the folder, several in sub-folders."""
     path = write(tmp_path / "x.wav", sounds[0])
     found = interpreter.explain_file(path, threshold=0.5)
     assert found.save(tmp_path / "one", "flac") == [tmp_path / "one"]
@@ -706,7 +706,7 @@ def test_parts_of_a_very_quiet_clip(interpreter, sounds, peak):
 
 
 def test_refined_files_and_batches(interpreter, sounds, tmp_path):
-    """As the explainer alone does it, at the level of the file."""
+    """Files and batches are refined as by the explainer."""
     path = write(tmp_path / "x.wav", sounds[1])
     found = interpreter.explain_file(path, refine_steps=2)
     ready = interpreter.preprocess(path)[0][None]
@@ -719,7 +719,7 @@ def test_refined_files_and_batches(interpreter, sounds, tmp_path):
     assert plain.unrefined is None
     assert (found.mask - plain.mask).abs().max() > 0.1
     assert torch.equal(found.logits, plain.logits)
-    # Clips of several lengths and classes; each as it is alone.
+    # Clips of several lengths and classes; each is explained as alone.
     lengths = torch.tensor([1.0, 0.5, 1.0])
     batch = interpreter.explain_batch(
         sounds, lengths, ["dog", "cat", "dog"], refine_steps=2
@@ -752,7 +752,7 @@ def test_refined_windows(one_second, long_wav):
 
 
 def test_both_masks_of_long_files(one_second, long_wav):
-    """The decoder's own beside the refined one, from one pass."""
+    """Long files keep both masks, from one pass."""
     plain = one_second.explain_batch(long_wav[None])
     refined = one_second.explain_batch(long_wav[None], refine_steps=2)
     both = one_second.explain_batch(
@@ -770,7 +770,7 @@ def test_both_masks_of_long_files(one_second, long_wav):
 
 @pytest.mark.parametrize("steps", [-1, 1.5, True, "2"])
 def test_no_number_of_steps(interpreter, sounds, steps, tmp_path, monkeypatch):
-    """Said before the work starts."""
+    """An invalid number of steps is refused at once."""
     path = write(tmp_path / "x.wav", sounds[0])
     monkeypatch.setattr(interpreter, "_explain", None)
     for explain in (
@@ -796,7 +796,7 @@ def test_a_model_without_refiner(copy, sounds):
 
 
 def test_steps_of_the_model(copy, sounds, interpreter):
-    """Those of its yaml, which loading does not take."""
+    """The yaml of a model sets its number of steps."""
     edit(copy, "refine_steps: 0", "refine_steps: 1")
     refining = LMACInterpreter.from_hparams(copy)
     found = refining.explain_batch(sounds)
@@ -807,7 +807,7 @@ def test_steps_of_the_model(copy, sounds, interpreter):
 
 
 def test_save_both_masks(interpreter, sounds, tmp_path):
-    """One folder in the other, of each clip; a later call takes it back."""
+    """Both masks are saved; a later call removes the second."""
     found = interpreter.explain_batch(sounds[:2], refine_steps=1)
     found.unrefined = interpreter.explain_batch(sounds[:2])
     folders = found.save(tmp_path, "flac", ["cat", "dog"])
@@ -840,7 +840,7 @@ def test_plot(interpreter, sounds, tmp_path):
 
 
 def test_notebook(interpreter, sounds):
-    """A picture and three players a clip; names are text."""
+    """A notebook shows a picture and three players for each clip."""
     found = interpreter.explain_batch(sounds[:2])
     found.classes = ["<script>x</script>", 'a"b', "c"]
     page = found._repr_html_()
@@ -888,7 +888,7 @@ print(peaks[1] - peaks[0], len(explanation.windows[0]))
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_bounded_memory(bundle, sounds, tmp_path):
-    """Ten minutes need hardly more than one."""
+    """Ten minutes take hardly more memory than one."""
     rate = 8000
     rng = np.random.default_rng(0)
     for name, seconds in (("short", 60), ("long", 600)):

@@ -36,7 +36,7 @@ MIN_FRAMES = 16
 
 
 class Toy:
-    """Stands for an explainer: a network on log1p magnitudes [n, t, f]."""
+    """Explainer of a network on log1p magnitudes [n, t, f]."""
 
     def __init__(self, network):
         self.network = network
@@ -47,7 +47,7 @@ class Toy:
 
 
 def analysis_of(x):
-    """What the methods read, of log1p magnitudes."""
+    """Analysis of log1p magnitudes, for the methods."""
     return Analysis(None, torch.expm1(x), None, None, 0)
 
 
@@ -71,7 +71,7 @@ def conv_explainer():
 
 
 def clips(n_samples=8000):
-    """Two clips: noise, with a tone of its own each."""
+    """Two clips of noise with different tones."""
     time = torch.arange(n_samples) / 16000
     hertz = torch.tensor([[300.0], [600.0]])
     tones = torch.sin(2 * torch.pi * hertz * time)
@@ -185,7 +185,7 @@ def test_works_where_gradients_are_off(explainer, found, name, context):
 
 
 class TwoBands(torch.nn.Module):
-    """Two channels: what is below the middle mel band, and what is above."""
+    """Two channels: the lower and the upper half of the mel bands."""
 
     def __init__(self):
         super().__init__()
@@ -202,7 +202,7 @@ class TwoBands(torch.nn.Module):
 @pytest.mark.parametrize("target", [0, 1])
 @pytest.mark.parametrize("name", NAMES)
 def test_relevance_lands_on_what_counts(name, target):
-    """A classifier that hears one half of the bands explains that half."""
+    """Relevance lies on the half of the bands that counts."""
     features = SpectralFeatures(n_fft=512, n_mels=40)
     frozen = FrozenClassifier(TwoBands(), torch.nn.Identity(), ["latent"])
     explainer = Explainer(features, frozen, torch.nn.Identity())
@@ -267,7 +267,7 @@ def test_gradients_by_hand(relu):
     for name, expected in {
         "saliency": [1.0, 5.0],
         "input_x_gradient": [-3.0, -5.0],
-        # Unit 2 would send a negative gradient: only 2 (1, -2) is left.
+        # Unit 2 would pass a negative gradient, so only 2 (1, -2) is left.
         "guided_backprop": [2.0, -4.0],
     }.items():
         scores = attribute(name, network, POINT)
@@ -287,7 +287,7 @@ def test_hooks_would_not_guide():
 
 
 class Rewritten(torch.nn.Module):
-    """The small classifier once more, its ReLUs as modules."""
+    """The small classifier with its ReLUs as modules."""
 
     def __init__(self, explainer):
         super().__init__()
@@ -313,7 +313,7 @@ class Rewritten(torch.nn.Module):
 
 @pytest.mark.filterwarnings("ignore:Setting backward hooks")
 def test_guided_backprop_guides_cnn14(explainer, found):
-    """As captum does on the same network with modules."""
+    """Guided backpropagation of CNN14 equals captum's with modules."""
     analysis, target, scores = found
     x = torch.log1p(analysis.magnitude).requires_grad_()
     network = Rewritten(explainer)
@@ -330,7 +330,7 @@ def test_guided_backprop_guides_cnn14(explainer, found):
 
 
 def test_guided_backprop_needs_a_relu():
-    """Without one it would be the plain gradient under another name."""
+    """Guided backpropagation without a ReLU is refused."""
     with pytest.raises(LMACError, match="guided_backprop: .* no ReLU"):
         attribute("guided_backprop", Functional(torch.tanh), POINT)
 
@@ -339,7 +339,7 @@ def test_guided_backprop_needs_a_relu():
 
 
 def test_integrated_gradients_are_complete(explainer, found):
-    """They add up to the logit's rise from silence, to 5 %."""
+    """The scores add up to the rise of the logit, to 5 %."""
     analysis, target, scores = found
     x = torch.log1p(analysis.magnitude)
     for i in range(2):
@@ -351,7 +351,7 @@ def test_integrated_gradients_are_complete(explainer, found):
 
 
 def test_integrated_gradients_are_the_integral():
-    """A slow loop over 500 points in the middle of as many steps."""
+    """The scores equal a slow sum over 500 points."""
     first, second = torch.randn(12, 9), torch.randn(9, 2)
 
     def network(x):
@@ -390,7 +390,7 @@ def test_integrated_gradients_take_more_steps_where_needed():
 
 
 def noisy(x):
-    """Rewritten: noise of 15 % of the range, of a generator of its own."""
+    """Noisy versions: noise of 15 % of the range, with its own seed."""
     draws = torch.Generator().manual_seed(0)
     scale = 0.15 * (x.max() - x.min())
     noise = torch.randn(24, *x.shape, generator=draws)
@@ -398,7 +398,7 @@ def noisy(x):
 
 
 def test_smoothgrad_is_the_mean_gradient(explainer, found):
-    """A slow loop over the noisy versions."""
+    """SmoothGrad equals a slow mean over noisy versions."""
     analysis, target, scores = found
     x = torch.log1p(analysis.magnitude[1])
     versions = noisy(x)
@@ -411,7 +411,7 @@ def test_smoothgrad_is_the_mean_gradient(explainer, found):
 
 
 def test_gradient_shap_is_the_expected_gradient():
-    """Of a linear logit w x it is w x, of w x² it is w x² in expectation."""
+    """For a logit w x the expectation is w x, and for w x² it is w x²."""
     x = 3 + 2 * torch.rand(1, 4, 5)
     weight = torch.randn(4, 5)
     ends = torch.stack(noisy(x[0]))
@@ -460,7 +460,7 @@ def to_bins(bands, bank):
 
 
 def test_gradcam_is_that_of_captum(explainer, found):
-    """Its map at the deepest layer, stretched and carried to bins slowly."""
+    """GradCAM equals captum's map, slowly stretched to bins."""
     analysis, target, scores = found
     layer = explainer.classifier.embedding_model.blocks[4]
     method = captum.LayerGradCam(explainer.classify, layer)
@@ -477,7 +477,7 @@ def test_gradcam_is_that_of_captum(explainer, found):
 
 
 def test_gradcam_of_a_short_clip(explainer):
-    """Frames that the classifier was padded with are cut off again."""
+    """Frames of padding are cut off again."""
     analysis = explainer.analyze(clips(1600)[:1])
     assert analysis.magnitude.shape[1] == 9 < MIN_FRAMES
     target = analysis.logits.argmax(1)
@@ -493,7 +493,7 @@ def test_gradcam_of_a_short_clip(explainer):
 
 
 class Steps(torch.nn.Module):
-    """A layer of two channels over time, in any layout, changed after it."""
+    """A layer of two channels over time, in any layout."""
 
     def __init__(self, layout):
         super().__init__()
@@ -511,7 +511,7 @@ class Steps(torch.nn.Module):
             kept = self.latent(maps)
         else:
             kept = self.latent(maps[..., None])[..., 0]
-        # In place, which must not reach the layer's own output.
+        # In place, which must not change the layer's own output.
         return kept.mul_(2).mean(2)
 
 
@@ -545,7 +545,7 @@ def test_gradcam_of_any_layout(layout):
 
 
 def test_gradcam_needs_a_time_axis():
-    """An embedding has none."""
+    """A layer without a time axis is refused."""
     frozen = FrozenClassifier(
         torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(80, 4)),
         torch.nn.Identity(),
@@ -559,7 +559,7 @@ def test_gradcam_needs_a_time_axis():
 
 
 def test_guided_gradcam_is_the_product(found):
-    """Of two methods that have their own tests."""
+    """Guided GradCAM is the product of the two methods."""
     scores = found[2]
     expected = scores["guided_backprop"] * scores["gradcam"]
     assert torch.allclose(scores["guided_gradcam"], expected, atol=0)
@@ -587,7 +587,7 @@ def test_deeplift_by_hand():
 
 @pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
 def test_deeplift_is_that_of_captum():
-    """Where captum can: each non-linearity a module of its own."""
+    """DeepLIFT equals captum's if non-linearities are modules."""
     network = torch.nn.Sequential(
         torch.nn.Flatten(),
         torch.nn.Linear(12, 9),
@@ -607,7 +607,7 @@ def test_deeplift_is_that_of_captum():
 
 
 def test_deeplift_is_complete(explainer, found):
-    """On CNN14's functional ReLUs, where captum's hooks are not."""
+    """DeepLIFT is complete for functional ReLUs, unlike captum's."""
     analysis, target, scores = found
     x = torch.log1p(analysis.magnitude)
     for i in range(2):
@@ -669,7 +669,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_deeplift_knows(function):
-    """Each function it lists, twice in a row."""
+    """DeepLIFT handles each listed function, also repeated."""
     first, second = torch.randn(12, 6), torch.randn(6, 1)
 
     def network(x):
@@ -686,7 +686,7 @@ def test_deeplift_knows(function):
     [
         lambda x: 9 * (x.flatten(1) ** 2).sum(1, keepdim=True).sin(),
         lambda x: x.flatten(1).prod(1, keepdim=True) * 9,
-        # Clip and silence are not the halves of the first axis any more.
+        # Clip and silence are no longer the halves of the first axis.
         lambda x: 9 * F.relu(x.flatten(1).T[:3] - 0.5).T.sum(1, keepdim=True),
         lambda x: (
             9
@@ -698,7 +698,7 @@ def test_deeplift_knows(function):
     ids=["unknown function", "product", "other axes", "other axes, max"],
 )
 def test_deeplift_refuses_what_it_does_not_know(network):
-    """The scores would not add up; the message says so."""
+    """DeepLIFT refuses unknown functions."""
     x = torch.linspace(0.8, 1.2, 6).view(1, 2, 3)
     message = r"deeplift_shap: .* add up to .* does not allow it; .* relu, "
     with pytest.raises(LMACError, match=message):
@@ -709,7 +709,7 @@ def test_deeplift_refuses_what_it_does_not_know(network):
 
 
 def test_occlusion_is_the_fall_of_the_logit(explainer, found):
-    """A slow loop over patches: a tenth of the time, an eighth of the bins."""
+    """Occlusion equals a slow loop over patches."""
     analysis, target, scores = found
     magnitude = analysis.magnitude[0]
     n_frames, n_bins = magnitude.shape
@@ -741,7 +741,7 @@ def test_occlusion_is_the_fall_of_the_logit(explainer, found):
 
 @pytest.mark.parametrize("shape", [(1, 9), (2, 65), (501, 20), (43, 513)])
 def test_occlusion_has_a_bounded_cost(shape):
-    """Whatever the clip's length; and never more at once than `PASS`."""
+    """The number of passes of occlusion is bounded."""
     sizes = []
 
     def network(x):
@@ -772,12 +772,12 @@ def test_occlusion_needs_no_gradient():
     "name", [name for name in NAMES if name != "occlusion"]
 )
 def test_a_classifier_without_a_gradient_is_refused(explainer, found, name):
-    """By a message that names the method."""
+    """The message names the method."""
     analysis, target, _ = found
 
     class Broken(Explainer):
         def classify(self, magnitude):
-            """No way back."""
+            """Logits without a gradient."""
             return super().classify(magnitude.detach())
 
     broken = Broken(explainer.features, explainer.classifier, explainer.decoder)
@@ -792,7 +792,7 @@ def test_nan_is_an_error(explainer, found, name):
 
     class Broken(Explainer):
         def classify(self, magnitude):
-            """Logits of loud clips are lost."""
+            """Logits that are NaN for loud clips."""
             logits = super().classify(magnitude)
             return logits * torch.where(
                 magnitude.amax((1, 2)) > 1e6, math.nan, 1.0
@@ -807,7 +807,7 @@ def test_nan_is_an_error(explainer, found, name):
 
 
 def test_infinite_gradient_names_the_clip():
-    """The square root's gradient at zero."""
+    """An infinite gradient is an error that names the clip."""
     x = torch.tensor([[[1.0, 2.0]], [[0.0, 2.0]]])
     network = lambda v: v.sqrt().sum((1, 2))[:, None]  # noqa: E731
     with pytest.raises(LMACError, match=r"^saliency: NaN .* clips \[1\]"):
@@ -816,7 +816,7 @@ def test_infinite_gradient_names_the_clip():
 
 @pytest.mark.parametrize("name", [*OF_CAPTUM, "occlusion"])
 def test_captum_is_missing(monkeypatch, name):
-    """The message says how to get it; nothing else needs it."""
+    """Without captum, the message says how to install it."""
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     network = Functional(F.relu)
     with pytest.raises(LMACError, match='^captum: .* pip install "captum>='):

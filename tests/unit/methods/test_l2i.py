@@ -18,7 +18,7 @@ CHANNELS = [16, 8]
 
 
 class Fixed(torch.nn.Module):
-    """Stands for the network: always the same activations."""
+    """Network that always gives the same activations."""
 
     def __init__(self, activations):
         super().__init__()
@@ -38,7 +38,7 @@ def make(n_components=6, n_classes=3, n_fft=32, relevance_th=0.2):
 
 
 def latents(n_clips=3, n_frames=40):
-    """Two latents of clips that differ, as a CNN would leave them."""
+    """Two latents of different clips, like those of a CNN."""
     torch.manual_seed(6)
     return [
         torch.rand(n_clips, 16, n_frames // 8, 3),
@@ -50,7 +50,7 @@ def latents(n_clips=3, n_frames=40):
 
 
 def test_planted_patterns_are_found():
-    """Frames that are sums of a few patterns give these patterns back."""
+    """The learner finds the patterns that frames were made of."""
     torch.manual_seed(0)
     patterns = torch.zeros(4, 20)
     for k in range(4):
@@ -117,7 +117,7 @@ def test_updates_agree_with_loops():
 
 
 def test_dictionary_is_of_unit_patterns_and_of_its_seed():
-    """Whatever the global random state is."""
+    """The dictionary depends only on its seed."""
     frames = torch.rand(50, 12)
     learner = DictionaryLearner(5, n_iterations=10, seed=1)
     W = learner.learn(frames)
@@ -164,7 +164,7 @@ def test_bad_learner(change, message):
 
 
 def test_frames_come_from_all_clips():
-    """As many of each, none twice; the draw is the seed's."""
+    """Each clip gives the same number of frames, drawn by the seed."""
     clips = [torch.rand(30, 4) for _ in range(5)]
     frames = DictionaryLearner(n_frames=50, seed=3).sample(clips.__getitem__, 5)
     assert frames.shape == (50, 4)
@@ -206,7 +206,7 @@ def test_no_clips():
 
 
 def test_mask_by_hand():
-    """Relevance, choice and share, bin by bin."""
+    """The mask equals one that is computed bin by bin."""
     decoder = make(n_components=4, n_classes=2, n_fft=6)
     torch.manual_seed(1)
     H = torch.rand(2, 4, 5)
@@ -240,7 +240,7 @@ def test_mask_by_hand():
 
 
 def test_pooling_is_a_mean_over_time():
-    """Constant activations are their own mean, whatever the attention."""
+    """Pooling constant activations gives the same activations."""
     decoder = make()
     levels = torch.rand(2, 6, 1)
     decoder.activate = Fixed(levels.expand(2, 6, 9))
@@ -251,7 +251,7 @@ def test_pooling_is_a_mean_over_time():
 
 
 def test_relevance():
-    """Over the largest by magnitude; zero without any activation."""
+    """Relevance is relative to the largest absolute product."""
     decoder = make(n_components=3, n_classes=1)
     with torch.no_grad():
         decoder.theta.weight.copy_(torch.tensor([[1.0, -4.0, 0.5]]))
@@ -293,7 +293,7 @@ def test_independent_of_batch_mates():
 
 
 def test_classes_have_masks_of_their_own():
-    """Which part is relevant depends on the class that is explained."""
+    """The mask depends on the explained class."""
     decoder, inputs = make(), latents(1)
     masks = [
         decoder(inputs, torch.zeros(1, 40, 17), torch.tensor([c])).sigmoid()
@@ -304,7 +304,7 @@ def test_classes_have_masks_of_their_own():
 
 
 def test_no_activation_is_no_mask():
-    """Silence: finite logits, an empty mask."""
+    """Without activations the mask is empty, and its logits finite."""
     decoder = make()
     decoder.activate = Fixed(torch.zeros(1, 6, 5))
     logits = decoder([], torch.zeros(1, 5, 17), torch.tensor([0]))
@@ -325,7 +325,7 @@ def test_all_relevant_is_everything():
 @pytest.mark.parametrize("n_frames", [32, 44, 63, 95, 127, 173, 431])
 @pytest.mark.parametrize("size", [1, 4, 32])
 def test_cells_lie_over_their_frames(n_frames, size):
-    """Centre on centre; what halving dropped repeats the last cell."""
+    """Cells lie over the frames that they came from."""
     n_cells = n_frames // size
     cells = torch.arange(float(n_cells)).view(1, 1, -1)
     found = _over_frames(cells, n_frames)[0, 0]
@@ -357,7 +357,7 @@ def test_training_reaches_all_but_the_dictionary():
 
 
 def test_state_holds_everything():
-    """Loaded into another decoder, dictionary and all, it masks the same."""
+    """The state includes the dictionary."""
     decoder, other = make(), make(relevance_th=0.2)
     with torch.no_grad():
         for parameter in other.parameters():

@@ -1,4 +1,4 @@
-"""Methods by name: what each makes of a case, and what it costs."""
+"""Tests of the registry of methods: masks and costs."""
 
 from dataclasses import replace
 
@@ -66,7 +66,7 @@ def test_lmac_is_the_decoders_mask(explainer, case):
 
 
 def test_another_model_sees_the_sounds_itself(explainer, case):
-    """Its decoder may read other latents than the first model's."""
+    """Each model analyses the sounds itself."""
 
     class Other:
         mask_domain = case.explainer.mask_domain
@@ -101,7 +101,7 @@ def test_default_steps_of_optimised(explainer):
 
 
 def test_passes_are_those_made(explainer, case):
-    """Counted at the classifier: batch entries forward, and back."""
+    """The stated passes equal those counted at the classifier."""
     counts = {"forward": 0, "backward": 0}
     head = explainer.classifier.classifier
 
@@ -122,7 +122,7 @@ def test_passes_are_those_made(explainer, case):
                 counts["forward"] = len(case.wavs)  # the analysis
             method.function(case)
             made = sum(counts.values()) / len(case.wavs)
-            # Clips that are done early cost less.
+            # Clips that finish early cost less.
             assert 0 < made <= passes(method), name
             if name == "optimised+3":
                 assert made == passes(method)

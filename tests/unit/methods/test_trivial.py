@@ -16,7 +16,7 @@ def magnitudes():
 
 
 def test_names():
-    """Those that each table shows."""
+    """The trivial masks are those in the tables."""
     names = ["ones", "random", "loudest", "loudest_frames"]
     assert list(TRIVIAL_MASKS) == names
 
@@ -66,11 +66,11 @@ def test_random_is_seeded():
 
 
 def test_random_ignores_the_sound():
-    """It is as dense in the loud half as in the quiet one."""
+    """A random mask is equally dense in loud and quiet parts."""
     magnitude = torch.ones(1, 100, 100)
     magnitude[:, :50] = 100
     mask = TRIVIAL_MASKS["random"](magnitude, torch.tensor([0.3]))
-    # 5000 bins a half: the standard deviation is 0.005.
+    # With 5000 bins in each half, the standard deviation is 0.005.
     assert mask[:, :50].mean().item() == pytest.approx(0.3, abs=0.02)
     assert mask[:, :, :50].mean().item() == pytest.approx(0.3, abs=0.02)
 
@@ -86,9 +86,9 @@ def test_loudest_is_loudest():
 
 
 def test_loudest_frames_are_whole_and_loudest():
-    """By energy, as many frames as the area says, rounded."""
+    """Whole frames are kept by energy, as many as the area gives."""
     magnitude = magnitudes()
-    # One bin outweighs a frame of many: energy, not the sum of magnitudes.
+    # By energy, one loud bin outweighs a frame of many.
     magnitude[2] = 0.3
     magnitude[2, 7] = torch.eye(10)[4] * 2
     mask = TRIVIAL_MASKS["loudest_frames"](magnitude, AREAS)

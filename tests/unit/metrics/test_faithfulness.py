@@ -1,4 +1,4 @@
-"""Tests of the metrics, each against a second writing with plain loops."""
+"""Tests of the metrics, each against a version with plain loops."""
 
 import math
 import warnings
@@ -23,7 +23,7 @@ from lmac_sb.utils.errors import LMACError
 
 SEEDS = [0, 1, 2]
 PAIRED = ["AI", "AD", "AG", "FF", "Fid-In", "AD-2softmax"]
-# Of masks alone; those of masks and events are in test_localisation.py.
+# Metrics of masks; those of masks and events are in test_localisation.py.
 SHAPES = ["SPS", "COMP", "area"]
 
 
@@ -53,7 +53,7 @@ def cells(mask):
     return [float(v) for row in mask for v in row]
 
 
-# The second writing: one clip, plain Python.
+# Second implementation: one clip, plain Python.
 
 
 def slow_ai(p, q, c):
@@ -170,7 +170,7 @@ def test_probabilities_slowly(name, seed):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", SHAPES)
 def test_masks_slowly(name, seed):
-    """Agrees with loops."""
+    """The values agree with plain loops."""
     (values,) = batch(name, seed)
     expected = [SLOW[name](mask) for mask in values]
     found = METRICS[name].function(values)
@@ -193,7 +193,7 @@ def test_drop_by_hand(before, inside, drop):
 @pytest.mark.parametrize(
     "before, inside, classes, drop",
     [
-        # From certain to certain of another: 1 - 1/e, whatever the classes.
+        # From certain to certain of another class: 1 - 1/e, for any number.
         ([1], [0, 1], 50, 63.2121),
         ([1], [0, 1], 2, 63.2121),
         # To nothing, with the rest spread evenly.
@@ -228,7 +228,7 @@ def test_second_softmax_turns_a_ranking_round():
 
 
 def test_logit_does_not_saturate():
-    """Where the probability sees next to nothing, the logit sees the half."""
+    """The logit shows a drop that the probability hardly shows."""
     logits = tensor([40, 0])
     half, none = tensor([20, 0]), tensor([0, 0])
     found = [
@@ -243,7 +243,7 @@ def test_logit_does_not_saturate():
     "before, inside, gain", [(0.6, 0.8, 50), (0.5, 1.0, 100), (0.8, 0.6, 0)]
 )
 def test_gain_by_hand(before, inside, gain):
-    """Share of what was missing."""
+    """The gain is a share of the missing probability."""
     p = tensor([before, 1 - before])
     q = tensor([inside, 1 - inside])
     found = metrics.average_gain(p, q)
@@ -333,7 +333,7 @@ def test_logits_refused(name):
 
 @pytest.mark.parametrize("name", [*PAIRED, "FF-logit"])
 def test_shapes_refused(name):
-    """The message has both shapes."""
+    """The message names both shapes."""
     p = torch.full((4, 5), 0.2)
     for other in (torch.full((4, 6), 0.1), torch.full((1, 5), 0.2)):
         with pytest.raises(LMACError) as error:
@@ -367,7 +367,7 @@ def test_batch_mates_do_not_matter(name):
 
 
 def test_saturated_batch_mates_do_not_matter():
-    """Neither do mates that are all ones or all zeros."""
+    """All-ones or all-zeros masks in the batch do not matter."""
     values = masks(0, 3)
     mates = torch.stack((torch.ones(6, 5), torch.zeros(6, 5), values[0]))
     for function in (metrics.sparseness, metrics.complexity):
@@ -412,7 +412,7 @@ def test_quantus(name):
     # Quantus has no entropy for an empty mask.
     if name == "Sparseness":
         values[3] = 0
-    # It works in place, so each clip is handed over as a copy.
+    # Quantus works in place, so it gets a copy of each clip.
     expected = [
         float(oracle.evaluate_batch(x_batch=None, a_batch=clip.numpy())[0])
         for clip in values.double()[:, None]
@@ -422,7 +422,7 @@ def test_quantus(name):
 
 
 def test_directions():
-    """By the table's signs, the better explanation wins."""
+    """The better explanation wins by the signs in the table."""
     p = tensor([0.7, 0.3])
     found, lost = tensor([0.9, 0.1]), tensor([0.2, 0.8])
     event = torch.zeros(1, 3, 4)
@@ -451,7 +451,7 @@ def test_directions():
 
 
 def test_directions_of_columns():
-    """Guards have the direction of their metric; what is unknown has none."""
+    """Variants have the direction of their metric; unknown columns none."""
     for name, metric in METRICS.items():
         assert direction(name) == metric.direction
         assert direction(f"noisy {name}") == metric.direction
@@ -476,7 +476,7 @@ def explanation(**changed):
 
 @pytest.mark.parametrize("known", ["nothing", "event", "frames", "both"])
 def test_evaluate(known):
-    """The same as the single functions, on one softmax of the logits."""
+    """`evaluate` equals the single functions."""
     given = explanation()
     mask, decision = given.mask.detach(), given.decision
     event = (torch.rand(8, 6, 5) < 0.3).float() * (torch.rand(8, 6, 1) < 0.5)
@@ -520,7 +520,7 @@ def test_evaluate(known):
 
 
 def test_evaluate_without_a_mask():
-    """What the classifier says is judged, a mask that is not there is not."""
+    """Without a mask, only metrics of probabilities are computed."""
     values = evaluate(explanation(mask=None), torch.ones(8, 6, 5))
     assert list(values) == [
         name
@@ -614,14 +614,14 @@ def test_si_sdr_at_its_limits():
     found = si_sdr(estimate, reference).tolist()
     assert found[:4] == [100, -100, -100, -100]
     assert math.isnan(found[4])
-    # Neither a silent sound nor a NaN reaches its mates.
+    # Neither silence nor NaN affects other clips in the batch.
     estimate[1, 2] = math.nan
     found = si_sdr(estimate, reference)
     assert found.isnan().tolist() == [False, True, False, False, True]
 
 
 def test_si_sdr_shapes_refused():
-    """One reference for a whole batch would be stretched over it."""
+    """Shapes that differ are refused, not broadcast."""
     for shape in ((1, 9), (4, 8), (9,)):
         with pytest.raises(LMACError) as error:
             si_sdr(torch.rand(4, 9), torch.rand(shape))

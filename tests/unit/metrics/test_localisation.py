@@ -21,7 +21,7 @@ def batch(name, seed=0):
     mask = torch.rand(8, 6, 5)
     mask[mask < 0.3] = 0
     mask[mask > 0.8] = 1
-    # Two frames that are the same, for ties in time.
+    # Two equal frames, for ties in time.
     mask[:, 3] = mask[:, 2].flip(-1)
     if name in FRAMES:
         active = torch.rand(8, 6) < 0.4
@@ -88,7 +88,7 @@ def clip_pairs(name, mask, event):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", BINS + FRAMES)
 def test_slowly(name, seed):
-    """Agrees with loops."""
+    """The values agree with plain loops."""
     inputs = batch(name, seed)
     expected = [SLOW[name](clip_pairs(name, *clip)) for clip in zip(*inputs)]
     found = call(name, *inputs)
@@ -174,7 +174,7 @@ def test_by_hand():
     auc = localisation.event_auc
     assert auc(mask, ideal).item() == pytest.approx(3.5 / 4)
     assert auc(1 - mask, ideal).item() == pytest.approx(0.5 / 4)
-    # .6 is one hit of two, and one of the two .2 is the other.
+    # .6 is one of two hits; one of the two .2 is the other.
     assert localisation.event_topk(mask, ideal).item() == 0.75
     # Frames .8 and .2; the event is all of the first.
     active = torch.tensor([[True, False]])
@@ -185,7 +185,7 @@ def test_by_hand():
 
 @pytest.mark.parametrize("value", [0.1, 0.3, 1.0])
 def test_a_constant_mask_knows_nothing(value):
-    """It has what chance has, however its bins lie in memory."""
+    """A constant mask has the value of chance."""
     ideal = torch.zeros(1, 20, 513)
     ideal[0, :5, :100] = 1
     mask = torch.full_like(ideal, value)
@@ -202,11 +202,11 @@ def test_a_constant_mask_knows_nothing(value):
 
 @pytest.mark.parametrize("name", BINS + FRAMES)
 def test_perfect_and_inverted(name):
-    """The event itself has 1, all but the event 0."""
+    """The ideal mask has 1, and its inverse 0."""
     _, event = batch(name)
     ideal = event if name in BINS else event[..., None].expand(8, 6, 5).float()
     assert call(name, ideal, event).tolist() == [1] * 8
-    # Of a rest that is smaller than the event, the highest bins are not all.
+    # If the rest is smaller than the event, not all highest bins are in it.
     few = event.flatten(1).float().mean(1) < 0.5
     assert few.sum() > 3
     assert call(name, 1 - ideal, event)[few].eq(0).all()
@@ -214,7 +214,7 @@ def test_perfect_and_inverted(name):
 
 @pytest.mark.parametrize("name", BINS + FRAMES)
 def test_only_the_time_counts(name):
-    """In time the frequency does not matter, in bins it does."""
+    """Metrics in time ignore the frequency; those in bins do not."""
     mask, event = batch(name)
     torch.manual_seed(1)
     moved = mask[:, :, torch.randperm(5)]
@@ -224,7 +224,7 @@ def test_only_the_time_counts(name):
 
 @pytest.mark.parametrize("name", BINS + FRAMES)
 def test_no_event_is_nan(name):
-    """Without an event there is nothing to find, and mates are untouched."""
+    """Without an event the value is NaN, for this clip only."""
     mask, event = batch(name)
     clean = call(name, mask, event)
     event[2] = 0
@@ -257,7 +257,7 @@ def test_batch_mates_do_not_matter(name):
 
 
 def test_nothing_to_compare_is_nan():
-    """No mass without a mask, no curve without a rest."""
+    """Without a mask or a rest the value is NaN."""
     ones, zeros = torch.ones(1, 2, 2), torch.zeros(1, 2, 2)
     all_frames = torch.ones(1, 2, dtype=torch.bool)
     assert localisation.event_mass(zeros, ones).isnan().all()
@@ -268,7 +268,7 @@ def test_nothing_to_compare_is_nan():
 
 @pytest.mark.parametrize("name", BINS + FRAMES)
 def test_shapes_refused(name):
-    """One event for a whole batch would be compared with its first clip."""
+    """One event for a whole batch is refused."""
     shapes = [(1, 3, 2), (4, 3)] if name in BINS else [(1, 3), (4, 3, 2)]
     for shape in shapes:
         with pytest.raises(LMACError) as error:
@@ -280,6 +280,6 @@ def test_shapes_refused(name):
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_frames_need_a_mask_with_frequency(name):
-    """A mask in time alone would be summed over time."""
+    """A mask without a frequency axis is refused."""
     with pytest.raises(LMACError, match=r"\(4, 3\).*\[batch, time, freq\]"):
         call(name, torch.rand(4, 3), torch.ones(4, 3))

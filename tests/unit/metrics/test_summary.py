@@ -183,7 +183,7 @@ def test_shuffled_rows():
 
 
 def test_nan_pairs_are_counted():
-    """A clip without a value on either side is no pair."""
+    """A clip with a NaN on either side is not a pair."""
     rows = table()
     rows[0]["AD"] = NAN
     rows[-1]["AD"] = NAN
@@ -224,7 +224,7 @@ def test_nan_of_one_metric_leaves_the_others():
 
 
 def test_two_rows_of_a_clip_are_refused():
-    """They are no larger sample, and neither is left out in silence."""
+    """Two rows of a clip and method are refused."""
     rows = [*table(), {**table()[3], "AI": 7.0}]
     with pytest.raises(LMACError, match="id 'clip3', method 'lmac'"):
         summarize(rows)
@@ -232,14 +232,14 @@ def test_two_rows_of_a_clip_are_refused():
 
 
 def test_a_row_without_a_name_is_refused():
-    """The message says which and what."""
+    """The message names the row and the missing key."""
     rows = [{"id": "a", "method": "m"}, {"id": "b"}]
     with pytest.raises(LMACError, match="row 2 has no method; .* id, method"):
         check_unique(rows, ["id", "method"])
 
 
 def test_columns_of_ones_own():
-    """Any column can be asked for, and only those asked for are there."""
+    """The result has exactly the requested columns."""
     rows = [{"id": "a", "method": "m", "AI": 1.0, "seconds": 2.0}]
     summary = summarize(rows, columns=["seconds", "heard AI"])
     assert list(summary["m"]) == ["seconds"]
@@ -266,7 +266,7 @@ def test_markdown():
         "| area | event_mass ↑ | event_auc ↑ |"
     )
     assert rule == "|---" * 11 + "|"
-    # Those that are not for short tables are not there.
+    # Metrics that are not for short tables are absent.
     assert len(METRICS) > 10
     three = " | 12.346 ± 2.000"
     lmac = "| lmac | 12.3 ± 2.0 | 12.35 ± 2.00 | 12.3 ± 2.0" + three * 7 + " |"
@@ -293,7 +293,7 @@ def figures(**means):
     [("AI", ["c"]), ("AD", ["a", "b"]), ("area", []), ("heard AI", ["c"])],
 )
 def test_best_is_marked(column, marked):
-    """In the arrow's direction; what looks the same is as good."""
+    """The best value is marked; equal ones are marked too."""
     summary = {
         method: {column: {"mean": mean, "low": 0, "high": 1}}
         for method, mean in zip("abcd", [1.0001, 1.0004, 3, NAN])
@@ -305,7 +305,7 @@ def test_best_is_marked(column, marked):
 
 
 def test_bold_in_markdown():
-    """Only where it was asked for, mean and interval."""
+    """Bold is used only on request."""
     summary = figures(a=1.0, b=2.0)
     assert "**" not in markdown_table(summary)
     body = markdown_table(summary, mark=True).splitlines()[2:]
@@ -313,7 +313,7 @@ def test_bold_in_markdown():
 
 
 def test_markdown_of_other_columns():
-    """Those asked for, in that order, with the decimals of their metric."""
+    """The table has the requested columns, in order."""
     rows = [{"id": "a", "method": "m|n", "heard AD": 0.5, "AI": 1, "x": -0.0}]
     names = ["x", "heard AD"]
     text = markdown_table(summarize(rows, columns=names), columns=names)

@@ -1,4 +1,4 @@
-"""Tests of classifiers that are no CNN14: attention, Conv2dEncoder_v2."""
+"""Tests of other classifiers: attention, Conv2dEncoder_v2."""
 
 import math
 
@@ -19,7 +19,7 @@ PATCH = (4, 8)
 
 
 def with_statistics(embedding):
-    """The model with weights and statistics that are not the neutral ones."""
+    """Give a model weights and statistics that are not neutral."""
     embedding.train()
     with torch.no_grad():
         for parameter in embedding.parameters():
@@ -40,7 +40,7 @@ def conv2d():
     return with_statistics(Conv2dEncoder_v2(dim=DIM))
 
 
-# Model, layers for the decoder, shortest input, and the size of each layer's
+# Model, layers for the decoder, shortest input, and size of each layer's
 # map for 37 frames: patches are filled, strides drop the remainder.
 MODELS = {
     "attention": (attention, {"blocks.1": (10, 2), "blocks.0": (10, 2)}, 1),
@@ -62,7 +62,7 @@ def case(request):
 
 
 def slow_attention(model, features):
-    """The Transformer written out for one clip, a token and a head a time."""
+    """The Transformer for one clip, token by token and head by head."""
     norm = model.norm
     x = (features - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
     x = x * norm.weight + norm.bias
@@ -115,7 +115,7 @@ def test_attention_against_a_slow_writing():
 
 
 def test_attention_of_any_length():
-    """From one frame on; what lacks to a whole patch is silence."""
+    """Any length works; the last patch is padded with silence."""
     model = attention()
     with torch.no_grad():
         for n_frames in [*range(1, 14), 87, 3001]:
@@ -153,7 +153,7 @@ def test_attention_relates_far_cells():
 
 
 def test_every_weight_can_be_made_random():
-    """The parts that the sanity check takes one by one hold them all."""
+    """The stages of the sanity check cover every weight."""
     for make, sizes, _ in MODELS.values():
         frozen = FrozenClassifier(make(), torch.nn.Linear(DIM, 3), list(sizes))
         reached = {
@@ -189,7 +189,7 @@ def test_attention_of_wrong_sizes(settings, message):
 
 
 def test_shortest_input(case):
-    """`min_frames` is enough, and for strides one less is not."""
+    """`min_frames` is the shortest input that works."""
     model, _, frozen, _ = case
     shortest = torch.rand(1, frozen.min_frames, MELS)
     assert frozen(shortest)[0].isfinite().all()
@@ -226,7 +226,7 @@ def test_logits_latents_and_gradient_of_the_bare_model(case):
     logits[:, 1].sum().backward()
     assert torch.equal(logits, expected)
     assert torch.equal(features.grad, alone.grad)
-    # Frames that a stride drops have none.
+    # Frames that a stride drops have no gradient.
     assert (features.grad[:, :32].abs().amax((1, 2)) > 0).all()
     assert [tuple(h.shape) for h in latents] == [
         (2, DIM, *size) for size in sizes
@@ -237,7 +237,7 @@ def test_logits_latents_and_gradient_of_the_bare_model(case):
 
 
 def test_same_bits_with_and_without_gradient(case):
-    """Faster code for one of the two would round otherwise."""
+    """Outputs with and without gradients have the same bits."""
     frozen = case[2]
     features = torch.rand(2, 37, MELS)
     with_graph, latents = frozen(features.clone().requires_grad_())
@@ -252,7 +252,7 @@ def test_same_bits_with_and_without_gradient(case):
 
 
 def test_evidence(case):
-    """Deepest map times its gradient of the log-odds, times its cells."""
+    """Evidence is map times gradient times number of cells."""
     model, linear, frozen, sizes = case
     features = 3 * torch.rand(2, 37, MELS)
     target = torch.tensor([2, 0])
@@ -283,7 +283,7 @@ def test_a_clip_gets_alone_what_it_gets_in_a_batch(case):
 
 @pytest.mark.parametrize("n_frames", [37, 40, 87])
 def test_decoder_reads_the_latents(case, n_frames):
-    """A mask of the spectrogram's size, on which every latent has a say."""
+    """The mask has the right size, and every latent matters."""
     frozen = case[2]
     features = torch.rand(2, n_frames, MELS)
     latents = [h.requires_grad_() for h in frozen.trace(features)[1]]
@@ -302,7 +302,7 @@ def test_a_folder_that_nobody_vouches_for_may_hold_it(model):
 
 
 def test_decoder_learns_from_latents_in_any_memory_order():
-    """Channels last, as of a Transformer: same gradients, and no crash."""
+    """Channels-last latents give the same gradients."""
     gradients = []
     decoder = MaskDecoder([DIM, DIM], n_mels=40, n_fft=256, width=4)
     maps = [torch.rand(8, DIM, 11, 5), torch.rand(8, DIM, 11, 5)]

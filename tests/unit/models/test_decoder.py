@@ -21,7 +21,7 @@ RATE = 16000
 
 
 def pooled(n_cells, n_times, ceil=False):
-    """Number of cells after halving so many times."""
+    """Number of cells after halving this many times."""
     for _ in range(n_times):
         n_cells = (n_cells + ceil) // 2
     return n_cells
@@ -51,7 +51,7 @@ def small():
 
 
 def local(decoder):
-    """Take out the norms, whose statistics carry a change everywhere."""
+    """Remove the norms, which spread a change everywhere."""
     for module in list(decoder.modules()):
         for name, child in module.named_children():
             if isinstance(child, torch.nn.GroupNorm):
@@ -108,13 +108,13 @@ def test_any_number_of_bands_and_bins(n_mels, n_fft):
 )
 @torch.no_grad()
 def test_any_list_of_latents(sizes):
-    """Sizes that no halving explains, growing or not, are taken as well."""
+    """Latents of any sizes work."""
     channels = list(range(3, 3 + len(sizes)))
     decoder = MaskDecoder(channels, 40, 256, width=4)
     latents = [torch.randn(2, c, *s) for c, s in zip(channels, sizes)]
     mask = decoder(latents, torch.rand(2, 58, 129))
     assert mask.shape == (2, 58, 129)
-    # Each of the latents counts.
+    # Each of the latents matters.
     for index in range(len(latents)):
         changed = [h.clone() for h in latents]
         changed[index] = torch.randn_like(changed[index])
@@ -125,7 +125,7 @@ def test_any_list_of_latents(sizes):
 
 @torch.no_grad()
 def test_from_a_real_classifier():
-    """Latents and evidence of `trace` fit, in the order that it gives."""
+    """The decoder accepts latents and evidence of `trace`."""
     frozen = FrozenClassifier(
         ConvEmbedding(40, [4, 8, 16]),
         torch.nn.Linear(16, 3),
@@ -155,7 +155,7 @@ def test_independent_of_batch_mates(small):
 
 @pytest.mark.parametrize("spectrogram", [True, False])
 def test_gradient_reaches_all_parameters(spectrogram):
-    """No layer is without use."""
+    """Every parameter gets a gradient."""
     decoder = MaskDecoder([8, 6, 4], 40, 256, width=8, spectrogram=spectrogram)
     sizes = [(8, 5, 5), (6, 11, 10), (4, 22, 20)]
     latents = [torch.randn(2, *size) for size in sizes]
@@ -201,7 +201,7 @@ def test_cost_in_the_setting_of_the_paper():
     assert mask.shape == spectrogram.shape
     assert sum(p.numel() for p in decoder.parameters()) <= 3e6
     flops = classifier_work.get_total_flops()
-    assert flops > 20e9  # 20.5 GFLOP, so that the count counts
+    assert flops > 20e9  # 20.5 GFLOP, to check the counter itself
     assert decoder_work.get_total_flops() <= 0.15 * flops
 
 
@@ -214,7 +214,7 @@ def test_constant_input_gives_a_mask_without_pattern(spectrogram):
         decoder = MaskDecoder(
             [8, 8, 6, 4], 40, 512, width=16, spectrogram=spectrogram
         )
-        # One number a channel, over all cells.
+        # One number for each channel, over all cells.
         latents = [
             h[:, :, :1, :1].expand_as(h)
             for h in cnn_latents([8, 6, 4], 172, 40, batch=1)
@@ -225,7 +225,7 @@ def test_constant_input_gives_a_mask_without_pattern(spectrogram):
             inner.shape[0] // PATCH, PATCH, inner.shape[1] // PATCH, PATCH
         )
         pattern = cells.mean((0, 2)).std()
-        # To compare with: what the mask says about a varied input.
+        # For comparison: the mask of a varied input.
         latents = [torch.randn_like(h) for h in latents]
         varied = decoder(latents, torch.rand(1, 172, 257)).std()
         assert pattern < 0.01 * varied
@@ -261,7 +261,7 @@ def test_bands_to_bins(n_mels, n_bins):
             wanted += band_of(hertz, n_mels) / 4
         read = float(matrix[:, patch].double() @ bands)
         assert read == pytest.approx(wanted, abs=1e-3)
-    # No band is left out where patches are finer than bands.
+    # No band is left out if patches are finer than bands.
     if (n_mels, n_bins) in ((40, 513), (40, 1025), (80, 1025)):
         assert (matrix.sum(1) > 0).all()
 
@@ -292,7 +292,7 @@ def test_a_cell_acts_on_its_own_frames_and_bins(layer, place):
     decoder = local(MaskDecoder([4, 4, 4, 4], n_mels, 1024, width=8, n_mix=1))
     # With as many cells a clip as blocks: 43 x 10, 43 x 10, 43 x 10, 86 x 20.
     latents = cnn_latents([4, 4, 4], n_frames, n_mels, batch=1)
-    # Constant, as the level of each bin weighs the change there.
+    # Constant, since the level of each bin weights the change there.
     spectrogram = torch.ones(1, n_frames, n_bins)
     before = decoder(latents, spectrogram)
     n_times, n_bands = latents[layer].shape[2:]
@@ -328,7 +328,7 @@ def test_each_cell_has_an_effect():
     mask = local(decoder)(latents, spectrogram)
     mask.backward(torch.randn_like(mask))
     for latent in latents:
-        # 22 frames, 2 to a cell of the deepest: all are of use.
+        # 22 frames, 2 in each cell of the deepest latent: all matter.
         effect = latent.grad[0].abs().sum(0)
         assert effect.min() > 1e-3 * effect.median()
     assert spectrogram.grad[0].abs().min() > 0
@@ -339,7 +339,7 @@ def test_each_cell_has_an_effect():
 @pytest.mark.parametrize("dim", [2, 3])
 @torch.no_grad()
 def test_growing_keeps_places(n_in, ratio, dim):
-    """A ramp stays a ramp: also for strides that are no powers of two."""
+    """A ramp stays a ramp for any ratio."""
     n_out = int(n_in * ratio)
     ramp = torch.arange(n_in) + 0.5
     if dim == 2:
@@ -364,7 +364,7 @@ def test_growing_undoes_halving_exactly(times):
         for _ in range(times):
             cells = torch.nn.functional.avg_pool2d(cells, (2, 1))
         grown = _Grow(1)(cells, (n_frames, 1))[0, 0, :, 0]
-        # Between the first and the last cell's centre a line stays one.
+        # Between the centres of the first and last cells, a line stays a line.
         first, last = float(cells.min()), float(cells.max())
         between = (frames >= first + 2**times) & (frames <= last - 2**times)
         assert torch.allclose(grown[between], frames[between], atol=1e-4)
@@ -403,7 +403,7 @@ def psi_latents(n_frames):
 
 @torch.no_grad()
 def test_psi_adapter_gives_the_published_mask(psi):
-    """Where the model runs by itself, the adapter changes no frame of it."""
+    """The adapter gives the mask of the model alone."""
     latents = psi_latents(431)
     own = psi(latents)[:, 0]
     assert own.shape[1] < 431  # the model alone drops the last frames

@@ -58,7 +58,7 @@ def test_n_frames(features, length):
 
 
 def test_stft_is_of_its_own_clip(features):
-    """A clip alone has the spectrogram that it has in a batch."""
+    """The spectrogram of a clip does not depend on the batch."""
     wavs = torch.rand(4, 5000)
     together = features.stft(wavs)
     alone = features.stft(wavs[2:3])
@@ -123,7 +123,7 @@ def test_tones_are_seen(rate, place):
 
 
 def test_window_longer_than_fft():
-    """Refused, with the numbers."""
+    """A window longer than the FFT is refused."""
     with pytest.raises(LMACError, match="372 samples at 16000 Hz.*= 256"):
         SpectralFeatures(n_fft=256)
     SpectralFeatures(n_fft=372, n_mels=20)
@@ -151,7 +151,7 @@ def test_magnitude(features):
 
 
 def test_moves():
-    """The filterbank moves with the module."""
+    """The filterbank moves to a device with the module."""
     features = SpectralFeatures()
     magnitude = torch.rand(1, 3, features.n_bins)
     single = features.mel(magnitude)

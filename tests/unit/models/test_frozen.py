@@ -34,7 +34,7 @@ def frozen():
 
 @pytest.fixture(scope="module")
 def cnn14():
-    """SpeechBrain's model, as narrow as it can be had."""
+    """SpeechBrain's CNN14 with the fewest channels."""
     torch.manual_seed(0)
     return Cnn14(mel_bins=MELS, emb_dim=16).eval()
 
@@ -74,7 +74,7 @@ class Double(torch.nn.Module):
 
 
 def keep_outputs(model, names):
-    """Outputs of named layers, collected by hooks of the test's own."""
+    """Outputs of named layers, collected by separate hooks."""
     outputs = {}
     for name, module in model.named_modules():
         if name in names:
@@ -140,7 +140,7 @@ def test_wraps_modules_in_training_mode():
 
 
 def test_training_steps_change_nothing(frozen):
-    """Weights and batch-norm statistics are the same bits, input moves."""
+    """Training steps change the input, but no bit of the classifier."""
     before = {k: v.clone() for k, v in frozen.state_dict().items()}
     modules = torch.nn.ModuleDict({"classifier": frozen})
     features = torch.rand(2, 13, MELS, requires_grad=True)
@@ -163,7 +163,7 @@ def test_training_steps_change_nothing(frozen):
 
 
 def test_same_logits_latents_and_gradient_as_bare_modules():
-    """The adapter adds nothing to what it wraps."""
+    """The adapter gives the results of the bare modules."""
     embedding, linear = bare()
     kept = keep_outputs(embedding, LAYERS)
     alone = torch.rand(2, 13, MELS, requires_grad=True)
@@ -267,7 +267,7 @@ def test_empty_list_of_layers():
 
 @pytest.mark.parametrize("call", ["forward", "trace"])
 def test_nothing_is_kept_after_a_call(frozen, call):
-    """All that a call made is freed with its results."""
+    """A call keeps nothing after its results are freed."""
     features = torch.rand(2, 13, MELS, requires_grad=call == "forward")
     logits, latents = getattr(frozen, call)(features)
     made = [weakref.ref(x) for x in (logits, *latents, features)]
@@ -293,7 +293,7 @@ def test_trace_gives_what_forward_gives(frozen):
 
 
 def test_trace_without_evidence():
-    """Switched off, the latents are all there is."""
+    """Without evidence, `trace` gives only the latents."""
     embedding, linear = bare()
     frozen = FrozenClassifier(embedding, linear, LAYERS, evidence=False)
     features = torch.rand(2, 13, MELS, requires_grad=True)
@@ -319,7 +319,7 @@ def test_evidence_against_a_slow_writing(frozen, target):
 
 
 def test_evidence_depends_on_the_target(frozen):
-    """For another class other cells speak; the decision is the default."""
+    """Evidence depends on the target; the decision is the default."""
     features = torch.rand(1, 13, MELS)
     logits, by_default = frozen.trace(features)
     chosen = logits.argmax(1)
@@ -362,7 +362,7 @@ def test_evidence_adds_up_to_the_log_odds():
 
 
 def test_trace_of_what_changes_in_place():
-    """Layers that overwrite the deepest one's output do no harm."""
+    """In-place layers after the deepest one are handled."""
     encoder = torch.nn.Sequential(torch.nn.Linear(4, 3))
     frozen = FrozenClassifier(encoder, Double(), ["0"])
     features = torch.rand(2, 4)
@@ -439,7 +439,7 @@ def test_save_and_load(frozen, tmp_path):
     "copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
 )
 def test_copies_stand_for_themselves(frozen, copied):
-    """Also those that are sent to another process."""
+    """Copies, also pickled ones, are independent."""
     features = torch.randn(2, 20, MELS)
     logits, latents = frozen.trace(features)
     other = copied(frozen)

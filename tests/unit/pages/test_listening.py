@@ -71,7 +71,7 @@ def trials(interpreter, methods, items):
 
 @pytest.fixture
 def written(trials, tmp_path):
-    """Page's text, its blocks of data, and the key."""
+    """Text of the page, its blocks of data, and the key."""
     page = write_test(tmp_path, trials, 16000, {"seed": 1})
     text = page.read_text("utf-8")
     found = re.findall(
@@ -134,7 +134,7 @@ def test_sounds_are_those_of_the_masks(trials, interpreter, methods, items):
 
 
 def test_the_known_event_is_heard_at_its_gain(trials):
-    # Half of the clip is "event": not louder than the rest, nothing is kept.
+    # Half of the clip is "event", but no louder than the rest.
     assert rms(trials[0]["sounds"]["ideal"]) < rms(trials[0]["original"])
 
 
@@ -225,14 +225,14 @@ def test_page_gives_no_method_away(written):
         code for about in key["trials"].values() for code in about["sounds"]
     ]
     assert len(set(codes)) == len(codes) == 6 * len(NAMES)
-    # Sounds aside: anything may stand in base64 by chance.
+    # Without sounds, whose base64 may hold anything by chance.
     bare = re.sub(r"base64,[\w+/=]+", "", text)
     assert all(code in bare for code in codes)
     words = set(re.findall(r"[\w+]+", bare.lower()))
     secrets = [*ATTRIBUTIONS, *TRIVIAL_MASKS, "lmac", "ideal", "optimised"]
     assert words.isdisjoint(secrets)
     assert "secret" not in bare  # nor a clip's name
-    # Neither does the order.
+    # The order does not reveal it either.
     for trial in blocks["index"]["trials"]:
         assert trial["codes"] == sorted(trial["codes"])
         block = list(blocks[f"trial-{trial['trial']}"])
@@ -354,7 +354,7 @@ def test_scripts(recipe, bundle, data_folder, tmp_path, capsys):
         for setting in ("all", "clean", "mixture paper")
         for method in SHIPPED
     ]
-    # A folder must hold nothing but ratings, and the key.
+    # A folder must hold only ratings and the key.
     with pytest.raises(SystemExit):
         score([str(tmp_path / "out"), "--key", str(key_file)])
     error = capsys.readouterr().err

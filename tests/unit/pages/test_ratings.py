@@ -1,4 +1,4 @@
-"""Ratings of a listening test: bad files, and the scores."""
+"""Tests of the ratings of a listening test, and of the scores."""
 
 import copy
 import csv
@@ -245,7 +245,7 @@ def test_intervals_against_a_slow_bootstrap():
     low, high = np.percentile(means, [2.5, 97.5])
     assert found["fit low"] == pytest.approx(low, abs=1)
     assert found["fit high"] == pytest.approx(high, abs=1)
-    # The other question is the mirror image.
+    # The other question has mirrored values.
     assert found["quality"] == pytest.approx(101 - values.mean())
     assert found["quality low"] == pytest.approx(101 - found["fit high"])
     assert (found["listeners"], found["clips"]) == (5, 7)

@@ -30,7 +30,7 @@ HOSTILE = "</script><script>alert(1)</script><!--\u2028'\"&amp;"
 
 
 def write_clip(folder, name="a", mask=None, ending="wav", **changes):
-    """A clip in the format that the report reads, by another hand."""
+    """Write a clip in the report's format, independently."""
     path = folder / name
     path.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -65,7 +65,7 @@ def write_clip(folder, name="a", mask=None, ending="wav", **changes):
 
 
 class Page(HTMLParser):
-    """What a browser makes of a page: its elements and blocks of data."""
+    """The elements and blocks of data of a page."""
 
     def __init__(self, path):
         super().__init__()
@@ -153,7 +153,7 @@ def test_what_the_page_says_of_a_clip(tmp_path):
     assert (clip["decision"], clip["explained"]) == ("dog", "dog")
     assert clip["label"] == "cow"
     assert clip["probabilities"] == [0.6, 0.7, 0.1]
-    # Three likely ones, the label, and the one that is left outside.
+    # Three probable classes, the label, and the most probable one outside.
     assert [bar[0] for bar in clip["bars"]] == "dog cat hen cow pig".split()
     assert clip["bars"][4] == ["pig", 0.04, 0.05, 0.6]
     assert clip["metrics"] == {"FF": 0.5, "AI": 100.0, "own": None}
@@ -299,7 +299,7 @@ def test_names_stay_data(tmp_path):
     assert (clip["id"], clip["label"]) == (HOSTILE, HOSTILE)
     assert clip["bars"][0][0] == HOSTILE
     assert clip["bars"][1][0] == "{{script}}"
-    # No character that could end the block, nor one beyond ASCII.
+    # No character that could end the block, and only ASCII.
     assert not re.search("[<>&]|[^ -~]", pages[1].inline["index"])
 
 
@@ -330,7 +330,7 @@ def test_page_elsewhere_is_readable_like_any_file(tmp_path):
 
 
 def write_pair(folder, name="a", **changes):
-    """A refined clip, and within it that of the decoder's own mask."""
+    """Write a refined clip that holds its unrefined one."""
     path = write_clip(folder, name, refine_steps=5)
     beside = {
         "id": "unrefined",
@@ -348,7 +348,7 @@ def write_pair(folder, name="a", **changes):
 
 
 def test_two_masks_of_a_clip(tmp_path):
-    """One entry with the other inside, and pictures and sounds of both."""
+    """A clip of two masks has pictures and sounds of both."""
     write_pair(tmp_path, "a")
     write_clip(tmp_path, "b", refine_steps=5)
     write_clip(tmp_path, "c")
@@ -384,7 +384,7 @@ def test_sounds_of_both_masks_beside_the_page(tmp_path):
 
 
 def test_folders_of_an_earlier_version(tmp_path):
-    """Without the number of steps they are as they were."""
+    """Folders without a number of steps are still read."""
     path = write_clip(tmp_path)
     assert "refine_steps" not in (path / "explanation.json").read_text()
     (clip,) = Page(write_report(tmp_path)).data("index")["clips"]
@@ -418,7 +418,7 @@ def test_a_mask_without_steps_is_no_pair(tmp_path):
 
 
 def test_an_unrefined_folder_that_is_broken(tmp_path):
-    """As of any clip, nothing is left out silently."""
+    """A broken unrefined folder is an error."""
     path = write_pair(tmp_path)
     (path / "unrefined" / "maps.npz").unlink()
     with pytest.raises(LMACError, match=r"unrefined.maps\.npz: no such file"):

@@ -66,7 +66,7 @@ def write_table(folder, lines):
 
 
 def read_table(folder):
-    """The csv's lines."""
+    """Lines of the csv."""
     return (folder / "meta" / "esc50.csv").read_text().splitlines()
 
 
@@ -135,7 +135,7 @@ def test_manifests(data, out):
 
 @pytest.mark.parametrize("suffix", ["ogg", "flac"])
 def test_other_suffix_than_the_csv_says(tmp_path, out, suffix):
-    """The released csv names wav files; Ogg and FLAC of them are used."""
+    """Ogg and FLAC files are found for names in wav."""
     data = make_data(tmp_path / "data", suffix)
     write_table(
         data, [line.replace(suffix, "wav") for line in read_table(data)]
@@ -145,7 +145,7 @@ def test_other_suffix_than_the_csv_says(tmp_path, out, suffix):
 
 
 def test_stems(data, out):
-    """An event of the same name travels with its clip, the others without."""
+    """A clip's entry has its stem, if there is one."""
     (data / "stems").mkdir()
     sf.write(data / "stems" / "4-dog.wav", noise(), RATE)
     found = load(prep.prepare_esc50(data, out))["valid"]
@@ -218,7 +218,7 @@ def test_manifests_in_the_data_folder(data):
 
 
 def test_manifest_folder_that_is_a_file(data, out):
-    """A folder that cannot be made is named."""
+    """The message names a folder that cannot be made."""
     out.write_text("a file")
     with pytest.raises(LMACError, match=f"manifest_folder {out}: cannot"):
         prep.prepare_esc50(data, out)
@@ -239,7 +239,7 @@ def decoded(monkeypatch):
 
 
 def test_nothing_is_decoded_twice(data, out, decoded):
-    """The second call trusts the first, down to the files' times."""
+    """A second call decodes nothing."""
     prep.prepare_esc50(data, out)
     assert len(decoded) == len(set(decoded)) == 10
     times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -290,7 +290,7 @@ def test_changes_are_seen(data, out, tmp_path, decoded, change):
 
 
 def test_moved_data(data, out, tmp_path):
-    """A data folder at another place is another one."""
+    """Moved data is prepared again."""
     prep.prepare_esc50(data, out)
     moved = tmp_path / "moved"
     os.rename(data, moved)
@@ -318,7 +318,7 @@ def test_moved_data(data, out, tmp_path):
     ],
 )
 def test_bad_table(data, out, lines, message):
-    """The csv's faults are named with their column or line."""
+    """The message names the column or line of the fault."""
     write_table(data, lines)
     with pytest.raises(LMACError, match=message):
         prep.prepare_esc50(data, out)
@@ -326,14 +326,14 @@ def test_bad_table(data, out, lines, message):
 
 
 def test_table_that_is_no_text(data, out):
-    """A binary file is no csv."""
+    """A binary file is refused."""
     (data / "meta" / "esc50.csv").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(LMACError, match="esc50.csv: is not a csv file"):
         prep.prepare_esc50(data, out)
 
 
 def test_table_with_byte_order_mark(data, out):
-    """A csv that a spreadsheet saved is fine."""
+    """A csv with a byte order mark is accepted."""
     table = data / "meta" / "esc50.csv"
     table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
     assert len(load(prep.prepare_esc50(data, out))["train"]) == 6
@@ -516,7 +516,7 @@ def archive(members=None, folder="ESC-50-master/", links=()):
 
 
 class Server:
-    """A server on 127.0.0.1 with the faults that a test asks for.
+    """A server on 127.0.0.1 with faults that a test chooses.
 
     Arguments
     ---------
@@ -594,7 +594,7 @@ def no_pause(monkeypatch):
 @pytest.mark.parametrize("folder", ["ESC-50-master/", ""])
 @pytest.mark.parametrize("sized", [True, False])
 def test_download(tmp_path, out, monkeypatch, folder, sized):
-    """Asked for, the data are downloaded, moved in place and prepared."""
+    """On request, the data is downloaded and prepared."""
     target = tmp_path / "new" / "ESC-50"
     server = Server(archive(folder=folder), sized=sized)
     with serve(server) as url:
@@ -607,7 +607,7 @@ def test_download(tmp_path, out, monkeypatch, folder, sized):
 
 
 def test_download_into_an_empty_folder(tmp_path):
-    """A folder that was made before is filled."""
+    """An existing empty folder is filled."""
     (tmp_path / "data").mkdir()
     with serve(Server(archive())) as url:
         prep.download_esc50(tmp_path / "data", url)
@@ -699,7 +699,7 @@ def test_archive_bomb(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("status", "attempts"), [(404, 1), (503, 5)])
 def test_status(tmp_path, status, attempts):
-    """What cannot get better is not tried again; nothing is left."""
+    """Permanent errors are not retried, and nothing is left."""
     server = Server(b"", status=status)
     with serve(server) as url:
         with pytest.raises(LMACError, match=f"HTTP status {status}"):
@@ -709,7 +709,7 @@ def test_status(tmp_path, status, attempts):
 
 
 def test_no_server(tmp_path):
-    """A refused connection is told with address and target."""
+    """The message names address and target."""
     with serve(Server(b"")) as url:
         pass
     with pytest.raises(LMACError, match=f"{url}: could not be down") as error:

@@ -20,7 +20,7 @@ from fsdd_prepare import digits_table  # noqa: E402
 
 
 def make_digits(folder, counts=range(15), suffix="wav"):
-    """Two digits of one speaker, as the release lays them out."""
+    """Two digits of one speaker, in the layout of the release."""
     (folder / "recordings").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for digit in (0, 7):
@@ -69,7 +69,7 @@ def test_hidden_files_are_passed_over(tmp_path):
     "name", ["7_jackson.wav", "10_jackson_1.wav", "notes.txt", "7_a_b.wav"]
 )
 def test_another_name_is_an_error(tmp_path, name):
-    """It is named; nothing is left out silently."""
+    """The message names a file with another name."""
     make_digits(tmp_path, [0])
     (tmp_path / "recordings" / name).touch()
     with pytest.raises(LMACError, match=f"{name}: is no recording of a digit"):
@@ -105,7 +105,7 @@ def test_preparation(tmp_path, suffix):
 
 
 def test_preparation_sees_new_recordings(tmp_path):
-    """The folder is the table, so one more file is another table."""
+    """A new recording is noticed."""
     data = make_digits(tmp_path / "data")
     prepare_esc50(data, tmp_path / "manifests")
     sf.write(data / "recordings" / "7_lucas_2.wav", np.ones(1600) / 2, 8000)

@@ -21,7 +21,7 @@ def load(monkeypatch):
 
 @pytest.fixture
 def here(load, monkeypatch):
-    """Measure in this process, which is faster and enough to see it run."""
+    """Measure in this process, which is faster."""
     for name in ("scaling", "cost"):
         monkeypatch.setattr(
             load(name),
@@ -39,9 +39,9 @@ def test_slope(load):
 
 
 def test_peak_memory():
-    """What was held in between counts, in MB."""
-    # A process of its own: that of the tests is so large that one look at
-    # its memory can take longer than the block is held.
+    """The peak counts memory that was freed again, in MB."""
+    # A new process: the one of the tests is so large that reading its
+    # memory size can take longer than the block exists.
     code = (
         "import time, numpy, measure\n"
         "with measure.PeakMemory() as memory:\n"

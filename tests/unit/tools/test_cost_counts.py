@@ -1,4 +1,4 @@
-"""What an explanation costs, in counts that hold on every machine."""
+"""Tests of the cost of an explanation, in counts of operations."""
 
 import copy
 from collections import defaultdict
@@ -18,7 +18,7 @@ from lmac_sb.models.frozen import FrozenClassifier
 
 RECIPE = Path(__file__).resolve().parents[3] / "recipes/ESC50/interpret"
 
-# Masks that the test compares: L-MAC's, that cut at 0.5, and trivial ones.
+# Masks in the test: L-MAC's, the same cut at 0.5, and trivial ones.
 N_MASKS = 2 + len(TRIVIAL_MASKS)
 
 
@@ -33,7 +33,7 @@ def cnn14():
 
 
 def flops(function, *args):
-    """Floating point operations of a call, and what it returns."""
+    """Floating point operations of a call, and its result."""
     with FlopCounterMode(display=False) as counter:
         result = function(*args)
     return counter.get_total_flops(), result
@@ -72,17 +72,17 @@ def test_the_classifier_is_counted(work):
 
 
 def test_decoder_against_the_classifier(work):
-    """SpeechBrain's takes 9.4 times the classifier's."""
+    """The decoder's work; SpeechBrain's takes 9.4 times the classifier's."""
     assert 0.05 < work["decoder"] / work["classifier"] <= 0.15
 
 
 def test_training_step_against_the_classifier(work):
-    """Decision, inside, outside, and both back to the input; the decoder."""
+    """A step's work: three classifications, two gradients, the decoder."""
     assert 5 < work["step"] / work["classifier"] <= 6
 
 
 def test_decoder_is_small(cnn14, tmp_path):
-    """SpeechBrain's has 236.7 M parameters, in 947 MB."""
+    """The decoder's size; SpeechBrain's has 236.7 M parameters."""
     decoder = cnn14["decoder"]
     assert sum(p.numel() for p in decoder.parameters()) <= 3e6
     torch.save(decoder.state_dict(), tmp_path / "decoder.ckpt")
@@ -130,7 +130,7 @@ def run(recipe, tiny, tmp_path_factory):
 
 
 def test_training_passes(run):
-    """Two passes a step: the batch, then both its sides as one batch."""
+    """A step makes two passes: the batch, then both sides together."""
     train = run["TRAIN"]
     batches = train["stft"]
     assert sorted(batches) == [6, 8, 8, 8]  # 30 clips
@@ -139,7 +139,7 @@ def test_training_passes(run):
 
 
 def test_validation_passes(run):
-    """The same, and one STFT for the known event; metrics cost nothing."""
+    """Validation adds one STFT for the known event."""
     valid = run["VALID"]
     assert valid["forward"] == [8, 16, 2, 4]
     assert valid["stft"] == [8, 8, 2, 2]
@@ -179,7 +179,7 @@ def kept_bytes(classifier, mel):
 
 
 def test_frozen_classifier_keeps_little():
-    """Half of what its modules keep when they are called as they are."""
+    """The adapter keeps half the memory of its modules."""
     embedding = Cnn14(80, 2048).eval()
     linear = torch.nn.Linear(2048, 50)
     layers = ["conv_block6", "conv_block5"]
@@ -195,7 +195,7 @@ def test_frozen_classifier_keeps_little():
 
 
 def test_copy_of_a_frozen_model():
-    """It computes with its own statistics, and can be trained."""
+    """A copy uses its own statistics, and can be trained."""
     embedding = ConvEmbedding(40, [4, 8], dropout=0)
     plain = copy.deepcopy(embedding)
     FrozenClassifier(embedding, torch.nn.Linear(8, 2), ["blocks.1"])

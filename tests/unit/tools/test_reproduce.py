@@ -1,4 +1,4 @@
-"""The tool that runs the README's commands again."""
+"""Tests of the tool that reproduces the tables."""
 
 import importlib.util
 import shlex

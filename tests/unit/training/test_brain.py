@@ -1,4 +1,4 @@
-"""Tests of what the recipes' Brains share, on a model of two weights."""
+"""Tests of the recipes' base Brain, on a model of two weights."""
 
 import logging
 import math
@@ -24,7 +24,7 @@ from lmac_sb.utils.errors import LMACError
 @pytest.mark.parametrize("lr", [0.003, 1.0])
 @pytest.mark.parametrize("warmup", [0.0, 0.15, 0.5])
 def test_one_cycle(lr, warmup):
-    """Against the formula, step by step."""
+    """The schedule equals the formula, step by step."""
     schedule = OneCycle(lr, warmup)
     for percent in range(0, 101):
         done = percent / 100
@@ -36,7 +36,7 @@ def test_one_cycle(lr, warmup):
         assert schedule.at(done) == pytest.approx(expected, abs=1e-12)
     assert schedule.at(warmup) == pytest.approx(lr)
     assert schedule.at(1) == pytest.approx(0, abs=1e-12)
-    # One step beyond the end does not rise again.
+    # One step after the end, the rate does not rise again.
     assert schedule.at(1.01) == pytest.approx(0, abs=1e-12)
 
 
@@ -61,7 +61,7 @@ class Line(torch.nn.Module):
 
 
 class LineBrain(RecipeBrain):
-    """Squared error of a line; notes what happens to it."""
+    """Squared error of a line; records its steps."""
 
     def compute_forward(self, batch, stage):
         """y of x."""
@@ -77,7 +77,7 @@ class LineBrain(RecipeBrain):
         return self.mean_loss(losses, batch.id)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """As the recipes do."""
+        """End the stage as the recipes do."""
         stats = self.averages()
         if stage == Stage.TRAIN:
             self.train_stats = stats
@@ -189,7 +189,7 @@ def test_schedule_is_followed(tmp_path):
 
 
 def test_one_line_an_epoch(tmp_path, capsys):
-    """The console shows a line of metrics an epoch and nothing else."""
+    """The console shows only a line of metrics for each epoch."""
     brain = brain_of(tmp_path, n_epochs=3)
     fit(brain, dataset_of(4))
     lines = capsys.readouterr().out.splitlines()
@@ -222,7 +222,7 @@ def test_nan_loss_leaves_the_step_out(tmp_path, caplog):
         assert (before == after) == ("clip3" in ids), ids
     warnings = [r.getMessage() for r in caplog.records if "not finite" in r.msg]
     assert len(warnings) == 2
-    # Only the bad clip, not its batch mate.
+    # Only the bad clip, not the other one in its batch.
     assert all(text.endswith("clips: clip3") for text in warnings)
     assert brain.optimizer_step == 4
     assert weight(brain) > 0
@@ -232,7 +232,7 @@ def test_nan_loss_leaves_the_step_out(tmp_path, caplog):
 
 
 def test_gradients_of_a_left_out_step_do_not_leak(tmp_path):
-    """The step after a bad one is the step that it would have been."""
+    """A skipped step does not change the next one."""
     brain = brain_of(tmp_path, n_epochs=1)
     fit(brain, dataset_of(4, nan_clips=[1]), batch_size=1)
     alone = brain_of(tmp_path / "b", n_epochs=1)
@@ -261,14 +261,14 @@ def test_too_many_in_a_row(tmp_path):
 
 
 def test_patience_counts_steps_in_a_row(tmp_path):
-    """As many bad clips apart are no reason to stop."""
+    """Bad steps that are not in a row do not stop the run."""
     brain = brain_of(tmp_path, n_epochs=4, run_opts={"nonfinite_patience": 1})
     fit(brain, dataset_of(6, nan_clips=[0]), batch_size=1)
     assert brain.optimizer_step == 4 * 5
 
 
 def test_nan_in_validation(tmp_path):
-    """A NaN clip there changes neither weights nor the other clips' mean."""
+    """A NaN clip in validation changes no weights and no other mean."""
     brain = brain_of(tmp_path, n_epochs=2)
     fit(brain, dataset_of(4), valid=dataset_of(3, nan_clips=[1]))
     checkpoint = SafeCheckpointer(tmp_path / "save").find_checkpoint()
@@ -292,7 +292,7 @@ def test_nan_metric_keeps_the_newest(tmp_path):
 
 @pytest.mark.parametrize("largest", [False, True])
 def test_nan_is_never_the_best(tmp_path, largest):
-    """Neither the smallest nor the largest."""
+    """NaN is never the best value."""
     brain = brain_of(
         tmp_path,
         planned={"score": [math.nan, 5.0, math.nan]},
@@ -360,7 +360,7 @@ def test_evaluate_without_checkpoint(tmp_path):
 
 
 def test_evaluate_without_the_key(tmp_path):
-    """A checkpoint that lacks the key is none."""
+    """A checkpoint without the key does not count."""
     fit(brain_of(tmp_path), dataset_of(4))
     brain = brain_of(tmp_path, select_key="AI")
     with pytest.raises(LMACError, match="'AI'"):
@@ -378,7 +378,7 @@ def test_mean_over_clips(tmp_path, n_clips, batch_size):
 
 
 def bare(records):
-    """A Brain that has seen nothing but these records."""
+    """A Brain with only these records."""
     brain = SimpleNamespace(records=records)
     brain.gathered_records = lambda: RecipeBrain.gathered_records(brain)
     return RecipeBrain.averages(brain)
@@ -413,7 +413,7 @@ def test_records_once_a_clip():
 
 
 def test_gather_rows():
-    """Each clip and method once, by clip, methods in their order."""
+    """Each clip and method appears once, sorted by clip."""
     rows = [
         {"id": "b", "method": "z", "AI": 1},
         {"id": "b", "method": "a", "AI": 2},
@@ -502,7 +502,7 @@ def test_gradient_that_is_not_finite(tmp_path, caplog):
     forward = brain.compute_forward
 
     def root(batch, stage):
-        # Its slope at zero is infinite, its value is not.
+        # Its gradient at zero is infinite, but its value is not.
         found = forward(batch, stage)
         return found - found + (brain.modules.line.a * 0).sqrt()
 
@@ -527,7 +527,7 @@ def test_skipped_step_keeps_processes_in_step(tmp_path):
 
 
 def memory_errors():
-    """What too large a batch raises on different devices."""
+    """Errors that too large a batch raises on different devices."""
     yield MemoryError()
     yield torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
@@ -553,7 +553,7 @@ def test_batch_too_large(tmp_path, stage, error):
 
 
 def test_other_errors_stay_as_they_are(tmp_path):
-    """A bug is no lack of memory."""
+    """An error that is not about memory keeps its type and message."""
     brain = brain_of(tmp_path, n_epochs=1)
 
     def wrong(batch, stage):
@@ -581,17 +581,17 @@ def spoilt_dataset(spoil):
 
 
 def unreadable():
-    """As a reader fails that knows no name."""
+    """Fail like a reader that does not know the file's name."""
     raise OSError("bad sector")
 
 
 def refused():
-    """As the audio reader fails."""
+    """Fail like the audio reader."""
     raise LMACError("a.wav: truncated")
 
 
 def killed():
-    """As the system does when the memory is short."""
+    """Kill the process, as the system does without memory."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -610,7 +610,7 @@ def killed():
     ],
 )
 def test_clip_that_ends_a_worker(tmp_path, spoil, n_workers, message):
-    """One line that names it, and no traceback of a worker."""
+    """The message names the clip, without a worker's traceback."""
     brain = brain_of(tmp_path, n_epochs=1)
     options = {"batch_size": 1, "num_workers": n_workers}
     with pytest.raises(LMACError) as caught:

@@ -1,4 +1,4 @@
-"""Tests of checkpoints that survive a kill, and of strict loading."""
+"""Tests of checkpoints, and of strict loading."""
 
 import errno
 import json
@@ -74,7 +74,7 @@ def flip(path):
 
 
 def test_newest_is_recovered(two):
-    """Without damage the newest counts."""
+    """Without damage, the newest checkpoint is used."""
     checkpointer, modules = checkpointer_of(two)
     checkpointer.recover_if_possible()
     assert modules["m"].weight.eq(2).all()
@@ -100,14 +100,14 @@ def test_damaged_checkpoint_is_passed_over(two, name, damage, caplog):
 
 @pytest.mark.parametrize("key", [{}, {"min_key": "loss"}])
 def test_damaged_checkpoint_is_not_the_best(two, key):
-    """The newer one would be the best by its loss too."""
+    """A damaged checkpoint is not used, even with the best loss."""
     truncate(two / "CKPT+newer" / "m.ckpt")
     found = checkpointer_of(two)[0].find_checkpoint(**key)
     assert found.meta["loss"] == 2.0
 
 
 def test_damage_after_the_first_look(two):
-    """A checkpoint is looked at again when a file has changed."""
+    """A checkpoint is checked again if a file has changed."""
     checkpointer, _ = checkpointer_of(two)
     assert checkpointer.find_checkpoint().path.name == "CKPT+newer"
     truncate(two / "CKPT+newer" / "n.ckpt")
@@ -115,7 +115,7 @@ def test_damage_after_the_first_look(two):
 
 
 def test_all_damaged(two):
-    """Then there is no checkpoint, as in a new run."""
+    """If all are damaged, there is no checkpoint."""
     for name in ("older", "newer"):
         truncate(two / f"CKPT+{name}" / "m.ckpt")
     assert checkpointer_of(two)[0].recover_if_possible() is None
@@ -144,7 +144,7 @@ def test_kill_before_the_first_file(two):
 
 
 def test_other_folders_are_left_alone(two):
-    """The save folder also holds what came from a hub."""
+    """Other folders in the save folder stay."""
     (two / "classifier").mkdir()
     checkpointer, _ = checkpointer_of(two)
     checkpointer.save_and_keep_only({"loss": 0.0})
@@ -152,7 +152,7 @@ def test_other_folders_are_left_alone(two):
 
 
 def test_kill_while_saving(two, monkeypatch):
-    """Whatever file a kill cuts, the checkpoint before is recovered."""
+    """After a kill at any file, the earlier checkpoint is used."""
 
     def killed(module, path):
         Path(path).write_bytes(b"half")
@@ -198,7 +198,7 @@ def test_save_without_meta(tmp_path):
 
 
 def test_best_checkpoint(tmp_path):
-    """Smallest or largest, among those with the key, and intact."""
+    """The best intact checkpoint with the key is found."""
     checkpointer, _ = checkpointer_of(tmp_path)
     for name, loss in (("a", 2.0), ("b", 1.0), ("c", 3.0)):
         checkpointer.save_checkpoint({"loss": loss}, name=name)
@@ -242,13 +242,13 @@ def fails(module, path, *parts):
 
 @pytest.fixture
 def module():
-    """Takes the weights."""
+    """Module that receives the weights."""
     return torch.nn.Linear(3, 2)
 
 
 @pytest.fixture
 def path(tmp_path):
-    """Where the weights are."""
+    """Path of the weights."""
     return tmp_path / "w.ckpt"
 
 
@@ -262,12 +262,12 @@ def test_load_strict(module, path):
 
 
 def test_load_missing(module, path):
-    """The file, and what it is for."""
+    """The message names the missing file."""
     fails(module, path, "no such file", "expected weights")
 
 
 def test_load_folder(module, tmp_path):
-    """A folder is no file."""
+    """A folder is refused."""
     fails(module, tmp_path, "no such file")
 
 
@@ -319,32 +319,32 @@ def test_load_code(module, path, tmp_path):
     [[1, 2], {"weight": 1.0}, {"weight": {"a": torch.ones(1)}}],
 )
 def test_load_no_state_dict(module, path, content):
-    """Other content than tensors by name."""
+    """A file that is not a state dict is refused."""
     torch.save(content, path)
     fails(module, path, "not a state dict of tensors")
 
 
 def test_load_other_shape(module, path):
-    """Name and both shapes."""
+    """The message has the name and both shapes."""
     torch.save(torch.nn.Linear(4, 2).state_dict(), path)
     fails(module, path, "'weight'", "[2, 4]", "expected [2, 3]")
 
 
 def test_load_missing_key(module, path):
-    """Nothing keeps its random start."""
+    """A missing key is refused, since it would stay random."""
     torch.save(torch.nn.Linear(3, 2, bias=False).state_dict(), path)
     fails(module, path, "holds no 'bias'", "Linear")
 
 
 def test_load_extra_key(module, path):
-    """Nothing is dropped."""
+    """An extra key is refused."""
     torch.save({**module.state_dict(), "scale": torch.ones(1)}, path)
     fails(module, path, "'scale'", "Linear", "does not have")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_load_not_finite(module, path, value):
-    """A model destroyed in training is named."""
+    """Weights that are not finite are refused."""
     state = module.state_dict()
     state["bias"] = torch.tensor([0.0, value])
     torch.save(state, path)
@@ -360,7 +360,7 @@ def encoder(*classes):
 
 
 def classifier_modules():
-    """As the recipe names them."""
+    """Modules under the names in the recipe."""
     return {
         "embedding_model": torch.nn.BatchNorm1d(3),
         "classifier": torch.nn.Linear(3, 2),
@@ -424,7 +424,7 @@ def test_classifier_is_written_in_one_step(saved, monkeypatch, number):
         save_classifier(folder, modules, encoder("cat"), {})
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     monkeypatch.undo()
-    # What the kill left does not disturb the next time.
+    # What the kill left does not disturb the next call.
     save_classifier(folder, modules, encoder("cat"), {})
     assert json.loads((folder / "config.json").read_text()) == {}
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
@@ -521,7 +521,7 @@ def test_classifier_with_broken_config(saved, tmp_path):
 
 @pytest.mark.parametrize("source", ["nowhere", "./a", "/a/b", "a/b/c", "~/a"])
 def test_classifier_folder_does_not_exist(tmp_path, monkeypatch, source):
-    """A path is no hub id: nothing is fetched."""
+    """A path is not treated as a hub id."""
     monkeypatch.setattr(classifier_folder, "fetch", None)
     monkeypatch.chdir(tmp_path)
     refused(source, tmp_path, f"classifier_folder: {source} does not exist")
@@ -530,7 +530,7 @@ def test_classifier_folder_does_not_exist(tmp_path, monkeypatch, source):
 def test_classifier_from_a_hub(saved, tmp_path, monkeypatch):
     """A hub id goes through fetch, with a folder for each source."""
     folder, modules = saved
-    # Published repositories name it so.
+    # Published repositories use this name.
     (folder / "label_encoder.txt").rename(folder / "label_encoder.ckpt")
     asked = []
 
@@ -575,7 +575,7 @@ def test_hub_cannot_be_reached(tmp_path, monkeypatch):
 
 
 def test_plain():
-    """Tensors become numbers, NaN goes."""
+    """Tensors become numbers, and NaN is removed."""
     found = plain(
         {
             "a": torch.tensor(1.5),
@@ -590,7 +590,7 @@ def test_plain():
 
 
 def names(folder):
-    """Checkpoints of a folder, by their ends."""
+    """Checkpoints in a folder, by the end of their names."""
     return sorted(path.name.split("+")[-1] for path in folder.glob("CKPT+*"))
 
 
@@ -599,7 +599,7 @@ def names(folder):
     [(0, ["a", "d", "e"]), (2, ["c", "d", "e"]), (4, ["d", "e"])],
 )
 def test_newest_two_stay(tmp_path, best, kept):
-    """Should the newest be the best and be damaged, there is another."""
+    """The newest two checkpoints are always kept."""
     checkpointer, _ = checkpointer_of(tmp_path)
     for place, name in enumerate("abcde"):
         checkpointer.save_and_keep_only(
@@ -611,7 +611,7 @@ def test_newest_two_stay(tmp_path, best, kept):
 
 
 def test_kill_while_deleting(tmp_path, monkeypatch):
-    """What is left of it is no checkpoint with a gap."""
+    """A kill while deleting leaves no valid checkpoint."""
     checkpointer, _ = checkpointer_of(tmp_path)
     for place, name in enumerate("ab"):
         checkpointer.save_checkpoint({"unixtime": place}, name=name)
@@ -637,7 +637,7 @@ def test_kill_while_deleting(tmp_path, monkeypatch):
     ],
 )
 def test_disk_is_full(two, error):
-    """One message; nothing of the new one stays, all of the old ones does."""
+    """A full disk leaves the old checkpoints and no new one."""
 
     def full(module, path):
         Path(path).write_bytes(b"half")
@@ -652,7 +652,7 @@ def test_disk_is_full(two, error):
 
 
 def test_other_errors_of_saving_stay_as_they_are(two):
-    """Such as a process that is lost meanwhile."""
+    """Other errors, such as a lost process, stay as they are."""
 
     def lost(module, path):
         raise RuntimeError("Connection closed by peer")
@@ -680,7 +680,7 @@ def test_unreadable_checkpoint(two, monkeypatch, caplog):
 
 
 def test_classifier_on_a_full_disk(saved, monkeypatch):
-    """The former one stays as it was."""
+    """The former classifier stays as it was."""
     folder, modules = saved
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
 

@@ -1,4 +1,4 @@
-"""What a run's data and classifier must be like."""
+"""Tests of the checks of a run's data and classifier."""
 
 from pathlib import Path
 
@@ -20,12 +20,12 @@ HPARAMS = RECIPE / "hparams"
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Objects of the yaml may make folders."""
+    """Work in another folder, since objects may make folders."""
     monkeypatch.chdir(tmp_path)
 
 
 def test_frontend():
-    """All that changes a classifier's input, and nothing else."""
+    """The front end has all settings of a classifier's input."""
     hparams = load_hparams([str(HPARAMS / "lmac.yaml"), "--n_mels=64"])
     found = frontend(hparams)
     assert found == {
@@ -50,7 +50,7 @@ def test_frontend():
     ],
 )
 def test_other_frontend(key, value):
-    """The setting and both values are named."""
+    """The message names the setting and both values."""
     hparams = Hparams(
         {
             "sample_rate": 16000,
@@ -83,7 +83,7 @@ def test_paper_settings(tmp_path):
         hparams[f"{split}_fold_nums"] for split in ("train", "valid", "test")
     ] == [[1, 2, 3], [4], [5]]
     assert hparams["snr_db"] == 0
-    # The public code sums over its batch of 16, here all are means.
+    # The public code sums over its batch of 16; here all terms are means.
     loss = hparams["lmac_loss"]
     assert (loss.l_in_w, loss.l_out_w, loss.l_out_type) == (4, 0.2, "ce")
     assert loss.reg_w_l1 == pytest.approx(0.4 * 16)

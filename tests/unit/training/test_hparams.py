@@ -1,4 +1,4 @@
-"""From a command line to hyperparameters, and what is refused on the way."""
+"""Tests of reading and checking a command line."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ FILES = sorted(
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Objects of the yaml may make folders."""
+    """Work in another folder, since objects may make folders."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -27,7 +27,7 @@ def load(file, *overrides):
 
 
 def refused(file, *overrides):
-    """The one message of a refused command line."""
+    """The message of a refused command line."""
     with pytest.raises(LMACError) as caught:
         load(file, *overrides)
     return str(caught.value)
@@ -43,7 +43,7 @@ def user_yaml(tmp_path, old="", new="", name="lmac.yaml"):
 
 
 def test_overrides(tmp_path):
-    """They replace values, also within others, and reach the objects."""
+    """Overrides replace values, also in references and objects."""
     hparams = load(
         HPARAMS / "lmac.yaml",
         "--seed=7",
@@ -56,7 +56,7 @@ def test_overrides(tmp_path):
     assert hparams["seed"] == 7
     assert hparams["lr_annealing"].lr == 0.5
     assert hparams["output_folder"].endswith("/7")
-    # What an override does not name stays.
+    # Keys that are not overridden stay.
     assert hparams["dataloader_options"] == {
         "batch_size": hparams["batch_size"],
         "num_workers": 1,
@@ -85,21 +85,21 @@ def test_object_as_override():
     ],
 )
 def test_unknown_key_on_the_command_line(file, key, near):
-    """Misspelt keys are told, with the one that was meant."""
+    """The message names the misspelt key and the right one."""
     assert refused(HPARAMS / file, f"--{key}=3") == (
         f"command line: unknown key '{key}'; did you mean '{near}'?"
     )
 
 
 def test_unknown_key_like_no_other():
-    """Then there is nothing to propose."""
+    """Without a similar key there is no suggestion."""
     message = refused(HPARAMS / "lmac.yaml", "--qqqq=3")
     assert message == "command line: unknown key 'qqqq'"
 
 
 @pytest.mark.parametrize("key", ["reg_w_l2", "reg-w-l1"])
 def test_unknown_key_in_a_yaml(tmp_path, key):
-    """A user's file is read as strictly."""
+    """Unknown keys in a user's file are refused too."""
     path = user_yaml(tmp_path, "\nreg_w_l1:", f"\n{key}: 1\nreg_w_l1:")
     message = refused(path)
     assert message.startswith(f"{path}: unknown key '{key}'; did you mean")
@@ -107,7 +107,7 @@ def test_unknown_key_in_a_yaml(tmp_path, key):
 
 
 def test_own_key_that_is_used(tmp_path):
-    """A key of the user's own is fine where something refers to it."""
+    """A user's own key is accepted if something refers to it."""
     path = user_yaml(
         tmp_path,
         "\nexperiment_name: lmac",
@@ -117,7 +117,7 @@ def test_own_key_that_is_used(tmp_path):
 
 
 def test_missing_yaml(tmp_path):
-    """The file and what it is; where one of its name lies below, that one."""
+    """The message names the file, and one of that name in a sub-folder."""
     path = tmp_path / "nowhere.yaml"
     assert refused(path) == f"{path}: no such file, expected a yaml file"
     assert refused(HPARAMS / "lmac_psi.yaml").endswith(
@@ -155,12 +155,12 @@ def test_broken_yaml(tmp_path, text):
 
 @pytest.mark.parametrize("override", ["--lr=[1, 2", "--lr={a", "--lr='x"])
 def test_broken_override(override):
-    """No yaml on the command line."""
+    """An override that is not yaml is refused."""
     assert refused(HPARAMS / "lmac.yaml", override).startswith("command line")
 
 
 def test_placeholder():
-    """A value that must be given is named."""
+    """The message names a value that must be given."""
     message = refused(HPARAMS / "lmac_cnn14.yaml")
     assert message.startswith(f"{HPARAMS / 'lmac_cnn14.yaml'}: ")
     assert "data_folder" in message and "PLACEHOLDER" in message
@@ -227,7 +227,7 @@ def test_numbers_are_read_as_the_objects_get_them():
     ],
 )
 def test_bad_command_line(arguments, told, capsys):
-    """One line, and nothing of argparse's own."""
+    """The message is one line, without argparse's own output."""
     file = [HPARAMS / "lmac.yaml"] if arguments else []
     with pytest.raises(LMACError) as caught:
         load_hparams([*map(str, file), *arguments])
@@ -237,7 +237,7 @@ def test_bad_command_line(arguments, told, capsys):
 
 
 def test_help(capsys):
-    """Is printed."""
+    """The help text is printed."""
     with pytest.raises(SystemExit) as stop:
         load_hparams(["--help"])
     assert not stop.value.code
@@ -253,14 +253,14 @@ def test_help(capsys):
     ],
 )
 def test_device_that_is_not_there(option, told, monkeypatch):
-    """Before anything is made."""
+    """A missing device is refused before any object is made."""
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     assert told in refused(HPARAMS / "lmac.yaml", f"--{option}")
 
 
 @pytest.mark.parametrize("key", ["precision", "eval_precision"])
 def test_half_precision_of_a_gpu(key):
-    """A CPU does not have it."""
+    """Half precision of a GPU is refused on a CPU."""
     message = refused(HPARAMS / "lmac.yaml", "--device=cpu", f"--{key}=fp16")
     assert message.startswith(f"{key}: fp16 needs a GPU")
     message = refused(HPARAMS / "lmac.yaml", "--device=cpu", "--auto_mix_prec")
@@ -269,7 +269,7 @@ def test_half_precision_of_a_gpu(key):
 
 @pytest.mark.parametrize("file", FILES)
 def test_yaml_of_another_script(file, tmp_path):
-    """Each shipped file is taken by its own script alone."""
+    """Each shipped file is accepted only by its own script."""
     options = [str(HPARAMS / file), f"--data_folder={tmp_path}"]
     taken = []
     for script in sorted(set(SCRIPTS.values())):
@@ -290,7 +290,7 @@ def test_yaml_of_another_script(file, tmp_path):
 
 
 def test_yaml_of_no_script(tmp_path):
-    """What the script needs is named."""
+    """The message names the key that the script needs."""
     path = tmp_path / "mine.yaml"
     path.write_text("seed: 1\n", encoding="utf-8")
     with pytest.raises(LMACError) as caught:
@@ -301,7 +301,7 @@ def test_yaml_of_no_script(tmp_path):
 
 
 def test_every_shipped_key_is_declared():
-    """With a meaning; and none is declared that no file has."""
+    """Declared keys and keys of shipped files are the same."""
     shipped = {
         line.split(":")[0]
         for path in HPARAMS.rglob("*.yaml")
@@ -313,7 +313,7 @@ def test_every_shipped_key_is_declared():
 
 
 def test_missing_key(tmp_path):
-    """Told when it is needed, with the file."""
+    """A missing key is an error that names the file."""
     path = user_yaml(tmp_path, "\nsave_clips: 8", "\n#")
     hparams = load(path)
     with pytest.raises(LMACError) as caught:

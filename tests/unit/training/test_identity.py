@@ -1,4 +1,4 @@
-"""What a run is: which changes are refused, and in which words."""
+"""Tests of the identity of a run, and of messages about changes."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,7 @@ def run(tmp_path):
 
 
 def refused(other, **parts):
-    """Why another run is refused."""
+    """Message with which another run is refused."""
     before = other.path.read_bytes()
     with pytest.raises(LMACError) as caught:
         other.check(**parts)
@@ -81,7 +81,7 @@ def refused(other, **parts):
     ],
 )
 def test_what_changes_a_result(run, options, told):
-    """Is refused with the key, the old value and the new one."""
+    """The message names the key, the old value and the new one."""
     found = refused(claim(run, *options))
     assert told is None or told in found
 
@@ -106,12 +106,12 @@ def test_what_changes_a_result(run, options, told):
     ],
 )
 def test_what_changes_no_result(run, option):
-    """Goes on."""
+    """A change that affects no result is accepted."""
     claim(run, f"--{option}").check()
 
 
 def test_every_key_either_counts_or_is_neutral(tmp_path):
-    """A key that the identity forgets would be claimed without a run."""
+    """Every key is either compared or declared neutral."""
     for file in sorted(RECIPE.glob("hparams/**/*.yaml")):
         hparams = load_hparams([str(file), f"--data_folder={tmp_path}"])
         counted = Claim(hparams).identity
@@ -125,7 +125,7 @@ def test_every_key_either_counts_or_is_neutral(tmp_path):
 
 
 def test_many_differences(run):
-    """A message of one line, such as for a run of before there were keys."""
+    """The message names only some of many differences."""
     write_json(run / "experiment.json", {"seed": 1})
     told = refused(claim(run))
     assert told.startswith(f"lmac_sb null, now it is {lmac_sb.__version__}, ")
@@ -133,21 +133,21 @@ def test_many_differences(run):
 
 
 def test_fewer_epochs(run):
-    """Cannot be had of a run that went further."""
+    """Fewer epochs are refused if the run has gone further."""
     assert refused(claim(run, "--number_of_epochs=3")) == (
         "number_of_epochs 15, now it is 3, and only more can continue it"
     )
 
 
 def test_another_version(run, monkeypatch):
-    """Results may depend on it."""
+    """Another version is refused, since results may depend on it."""
     old = lmac_sb.__version__
     monkeypatch.setattr(lmac_sb, "__version__", "99.0")
     assert refused(claim(run)) == f"lmac_sb {old}, now it is 99.0"
 
 
 def test_parts(tmp_path):
-    """What the settings only point to counts by its content."""
+    """Data and weights are compared by content."""
     run = tmp_path
     mine = claim(run)
     mine.take(data={"sha256": "a", "what": "3 train clips of x"})
@@ -161,7 +161,7 @@ def test_parts(tmp_path):
     assert refused(claim(run), data=changed) == (
         "another data: 3 train clips of x has changed since"
     )
-    # A run of before, in which it was not known.
+    # An earlier run, in which it was not known.
     assert "another judge_folder (unknown), now it is m" in refused(
         claim(run), judge_folder={"sha256": "c", "what": "m"}
     )
@@ -170,7 +170,7 @@ def test_parts(tmp_path):
 
 
 def test_first_attempt_that_failed_claims_nothing(tmp_path):
-    """As long as nothing is kept, the next one may be another run."""
+    """Without results, the next run may have other settings."""
     claim(tmp_path).take()
     other = claim(tmp_path, "--lr=1")
     other.take()
@@ -183,7 +183,7 @@ def test_first_attempt_that_failed_claims_nothing(tmp_path):
     "kept", ["save/dictionary.ckpt", "rows/a.jsonl", "roar.csv", "key.json"]
 )
 def test_what_makes_a_folder_taken(tmp_path, kept):
-    """All that another run would go on from, or overwrite."""
+    """Results and checkpoints make a folder taken."""
     claim(tmp_path).take()
     (tmp_path / kept).parent.mkdir(exist_ok=True)
     (tmp_path / kept).write_text("")
@@ -191,7 +191,7 @@ def test_what_makes_a_folder_taken(tmp_path, kept):
 
 
 def test_checkpoints_of_nobody(tmp_path):
-    """Are not taken for this run's."""
+    """Checkpoints of another run are refused."""
     save = tmp_path / "other"
     (save / "CKPT+1").mkdir(parents=True)
     mine = claim(tmp_path / "run", f"--save_folder={save}")
@@ -200,7 +200,7 @@ def test_checkpoints_of_nobody(tmp_path):
 
 
 def test_keys_of_one_script(tmp_path):
-    """What cannot change the results of that script alone."""
+    """A script may declare more keys neutral."""
     mine = claim(tmp_path, neutral=["batch_size"])
     mine.take()
     (tmp_path / "results.csv").write_text("")
@@ -210,7 +210,7 @@ def test_keys_of_one_script(tmp_path):
 
 
 def test_data():
-    """Order and place do not count; class, length, rate and split do."""
+    """Class, length, rate and split count; order and place do not."""
     clip = {"num_samples": 5, "sample_rate": 8, "class_string": "dog"}
     one = {"train": {"a": clip, "b": clip}, "test": {"c": clip}}
     found = data_identity(one, "x")
@@ -229,7 +229,7 @@ def test_data():
 
 
 def test_recordings(tmp_path):
-    """Names and sizes, below whatever folder; only sounds."""
+    """Names and sizes of sounds count, in any folder."""
     for base in ("a", "b"):
         (tmp_path / base / "tr").mkdir(parents=True)
         (tmp_path / base / "tr" / "1.WAV").write_bytes(b"123")
@@ -243,7 +243,7 @@ def test_recordings(tmp_path):
 
 
 def test_weights():
-    """All modules count, in their order."""
+    """All modules count, in order."""
     first, second = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
     found = weights_identity("m", first, second)
     assert found["what"] == "m"

@@ -26,7 +26,7 @@ NAN = float("nan")
 
 
 def test_csv_round_trip(tmp_path):
-    """What was written is read, with the values that need quotes."""
+    """A csv is read as it was written, with quotes."""
     path = tmp_path / "results.csv"
     rows = [{"id": 'a,"b"', "AI": 100.0}, {"id": "ü", "AI": NAN}]
     write_csv(path, rows)
@@ -39,7 +39,7 @@ def test_csv_round_trip(tmp_path):
 
 
 def test_json_round_trip(tmp_path):
-    """What was written is read, by a name as a string too."""
+    """JSON is read as it was written."""
     content = {"summary": {"lmac": {"AI": [0.1, 2]}}, "command": "ü x.py"}
     path = tmp_path / "results.json"
     write_json(str(path), content)

@@ -37,7 +37,7 @@ def holder(tmp_path):
 
 
 def test_held_folder(holder, tmp_path):
-    """Folder and holder are named; nothing is touched."""
+    """The message names folder and holder; nothing changes."""
     path = tmp_path / "run.lock"
     before = path.read_text()
     for _ in range(2):
@@ -56,7 +56,7 @@ def test_held_folder(holder, tmp_path):
 
 
 def test_killed_holder(holder, tmp_path):
-    """The file it leaves is no lock."""
+    """The lock file of a killed process does not count."""
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     assert (tmp_path / "run.lock").exists()
@@ -76,7 +76,7 @@ def test_released_by_an_error(tmp_path):
 
 
 def test_file_removed_meanwhile(tmp_path, monkeypatch):
-    """A file that its holder removes as it is opened locks nothing."""
+    """A lock file that is removed while it is opened is handled."""
     path = tmp_path / "run.lock"
     original, seen = lock._is_same, []
 
@@ -108,7 +108,7 @@ def test_file_system_without_locks(tmp_path, monkeypatch, caplog, code):
 
 
 def test_only_the_main_process_locks(holder, tmp_path, monkeypatch):
-    """The others of its run come through."""
+    """Other processes of the same run may pass."""
     monkeypatch.setattr(lock, "if_main_process", lambda: False)
     with lock_folder(tmp_path):
         pass

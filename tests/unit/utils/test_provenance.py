@@ -1,4 +1,4 @@
-"""Tests of where a result came from."""
+"""Tests of the provenance of results."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from lmac_sb.utils.provenance import provenance
 
 
 def test_provenance(monkeypatch):
-    """All that a result needs, and what the script adds."""
+    """Provenance has versions, command and the script's values."""
     monkeypatch.setattr(provenance_module.sys, "argv", ["train.py", "x.yaml"])
     found = provenance(seed=7, fold=[4])
     assert set(found) == {
