@@ -142,11 +142,13 @@ def test_model_card(bundle, results):
     front, body = re.fullmatch(r"---\n(.*?)---\n(.*)", card, re.S).groups()
     assert yaml.safe_load(front)["license"] == "apache-2.0"
     assert markdown_table(results["summary"]) in body
-    assert results["provenance"]["command"] in body
+    command = results["provenance"]["command"]
+    assert command in body
     assert "ESC-10: 2 train, 2 valid, 2 test clips. Test folds: [5]" in body
     assert "Accuracy of the classifier: 87.5 %" in body
     assert "cat, dog, Käfer" in body
-    assert "/data" not in body
+    # The command is that of the tests, which may name lmac_sb/data.
+    assert "/data" not in body.replace(command, "")
     assert 'from_hparams("bundle")' in body
     assert "{" not in body
 
