@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lmac_sb import LMACInterpreter
+from lmac_sb.data.manifest import read_entries
 from lmac_sb.inference.export import export_run
 from lmac_sb.methods.trivial import TRIVIAL_MASKS
 from lmac_sb.metrics.registry import METRICS
@@ -58,7 +59,7 @@ def saved_dictionary(folder):
 def test_results_by_clip(l2i_run, helpers):
     """The files of an L-MAC run: each clip, method and metric."""
     rows = helpers.read_rows(l2i_run)
-    manifest = json.loads((l2i_run / "manifests" / "test.json").read_text())
+    manifest = dict(read_entries(l2i_run / "manifests" / "test.jsonl"))
     assert [(row["id"], row["method"]) for row in rows] == [
         (clip, method) for clip in sorted(manifest) for method in METHODS
     ]
