@@ -11,7 +11,6 @@ alone, since otherwise training would keep the workers' cores busy.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 from lmac_sb.data.audio import Preprocessor
 from lmac_sb.data.cache import AudioCache
 from lmac_sb.data.dataset import EqualLengthBatches, make_dataset
+from lmac_sb.data.manifest import to_lines
 from lmac_sb.models.encoders import ConvEmbedding
 from lmac_sb.models.features import SpectralFeatures
 
@@ -55,7 +55,7 @@ def write_manifest(path, clips):
             "num_samples": info.frames,
             "sample_rate": info.samplerate,
         }
-    path.write_text(json.dumps(entries), encoding="utf-8")
+    path.write_text(to_lines(entries), encoding="utf-8")
 
 
 def rate(dataset, workers):
@@ -125,11 +125,11 @@ def measure(folder, clips, runs):
     labels = CategoricalEncoder()
     labels.update_from_iterable(["any"])
     labels.expect_len(1)
-    write_manifest(folder / "train.json", clips)
+    write_manifest(folder / "train.jsonl", clips)
     plain = Preprocessor(RATE, SECONDS)
     cached = AudioCache(folder / "cache", plain)
     datasets = {
-        name: make_dataset(folder / "train.json", preprocess, labels)
+        name: make_dataset(folder / "train.jsonl", preprocess, labels)
         for name, preprocess in (("no", plain), ("yes", cached))
     }
     # The first pass fills the cache.

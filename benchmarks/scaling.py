@@ -114,7 +114,7 @@ def open_and_shuffle(folder, n_clips):
         start = time.perf_counter()
         next(iter(open_corpus(folder, Preprocessor(RATE), shuffle=True)))
         taken = time.perf_counter() - start
-    size = (folder / "train.json").stat().st_size
+    size = (folder / "train.jsonl").stat().st_size
     return taken, memory.peak - memory.before, size
 
 
@@ -135,9 +135,10 @@ def write_corpus(folder, n_clips):
     for index in range(n_files):
         wav = 0.1 * rng.standard_normal(round(CLIP_S * RATE))
         sf.write(folder / f"{index}.wav", wav, RATE)
-    with open(folder / "train.json", "w", encoding="utf-8") as file:
+    with open(folder / "train.jsonl", "w", encoding="utf-8") as file:
         for index in range(n_clips):
             entry = {
+                "id": f"clip-{index}",
                 "wav": str(folder / f"{index % n_files}.wav"),
                 "class_string": "any",
                 "fold": 1,
@@ -145,9 +146,7 @@ def write_corpus(folder, n_clips):
                 "num_samples": round(CLIP_S * RATE),
                 "sample_rate": RATE,
             }
-            file.write(",\n" if index else "{\n")
-            file.write(f'"clip-{index}": {json.dumps(entry)}')
-        file.write("\n}\n")
+            file.write(json.dumps(entry) + "\n")
 
 
 def open_corpus(folder, preprocess, shuffle=False):
@@ -155,7 +154,7 @@ def open_corpus(folder, preprocess, shuffle=False):
     labels = CategoricalEncoder()
     labels.update_from_iterable(["any"])
     labels.expect_len(1)
-    dataset = make_dataset(folder / "train.json", preprocess, labels)
+    dataset = make_dataset(folder / "train.jsonl", preprocess, labels)
     batches = EqualLengthBatches(dataset.n_samples, 16, shuffle)
     return make_dataloader(dataset, batch_sampler=batches)
 

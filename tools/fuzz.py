@@ -38,10 +38,9 @@ META = b"""filename,fold,target,category,esc10,src_file,take
 2-100038-A-14.wav,2,14,"bird, small",False,100038,A
 3-100210-A-36.wav,3,36,dog+cat,False,100210,A
 """
-MANIFEST = """{
-  "1-a": {"wav": "/data/1-a.wav", "class_string": "dög", "duration": 5.0},
-  "2-b": {"wav": "/data/2-b.wav", "fold": 2, "stem": null, "list": [1, {}]}
-}
+MANIFEST = """\
+{"id": "1-a", "wav": "/data/1-a.wav", "class_string": "dög", "duration": 5.0}
+{"id": "2-b", "wav": "/data/2-b.wav", "fold": 2, "stem": null, "list": [1, {}]}
 """.encode()
 RESULTS = b"""id,setting,method,keep,right,label,decision,AI,p,warning
 1-a,clean,lmac,own,1,dog,dog,100.0,0.9,
@@ -280,7 +279,7 @@ def check_manifest(folder, content):
     """A manifest gives the same clips in all ways of reading it."""
     from lmac_sb.data.manifest import Manifest, read_entries
 
-    path = folder / "train.json"
+    path = folder / "train.jsonl"
     path.write_bytes(content)
     entries = taken(lambda: list(read_entries(path)))
     manifest = taken(Manifest, path)

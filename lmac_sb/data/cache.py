@@ -316,21 +316,19 @@ def prune_cache(folder):
     """
     count_cache(folder)  # refuses it as a whole
     files, sizes, folders = Counter(), Counter(), set()
+    used, top = cache_version(), Path(folder)
     try:
         for version, path, size in _files(folder):
-            if version == UNFINISHED:
-                if not _is_old(path):
-                    continue
-            elif version == cache_version():
+            if version == used or version == UNFINISHED and not _is_old(path):
                 continue
-            else:
-                folders |= {path.parent, path.parent.parent} - {Path(folder)}
             path.unlink(missing_ok=True)
             files[version] += 1
             sizes[version] += size
+            folders |= {path.parent, path.parent.parent}
     except OSError as error:
         raise LMACError(f"{folder}: cannot be pruned ({error})") from error
-    for empty in sorted(folders, key=lambda x: -len(x.parts)):
+    # The deepest first.
+    for empty in sorted(folders - {top, top / "parts"}, reverse=True):
         try:
             empty.rmdir()
         except OSError:

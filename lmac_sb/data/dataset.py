@@ -75,7 +75,7 @@ def make_dataset(
     Arguments
     ---------
     manifest : str or Path
-        JSON written by the data preparation.
+        File of JSON Lines, as the data preparation writes it.
     preprocess : Preprocessor or AudioCache
         From a file to a waveform and its gain.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
@@ -214,8 +214,8 @@ def check_labels(manifest_folder, label_encoder, source):
     >>> encoder.update_from_iterable(["cat", "dog"])
     >>> folder = getfixture("tmp_path")
     >>> for split in ("train", "valid", "test"):
-    ...     _ = (folder / f"{split}.json").write_text(
-    ...         '{"a": {"class_string": "cow"}}'
+    ...     _ = (folder / f"{split}.jsonl").write_text(
+    ...         '{"id": "a", "class_string": "cow"}'
     ...     )
     >>> check_labels(folder, encoder, "model")
     Traceback (most recent call last):
@@ -224,7 +224,7 @@ def check_labels(manifest_folder, label_encoder, source):
     """
     found = set()
     for split in ("train", "valid", "test"):
-        entries = read_entries(Path(manifest_folder) / f"{split}.json")
+        entries = read_entries(Path(manifest_folder) / f"{split}.jsonl")
         found.update(entry["class_string"] for _, entry in entries)
     if isinstance(label_encoder, MultilabelEncoder):
         found = {label for clip in found for label in labels_of(clip)}

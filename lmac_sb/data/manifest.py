@@ -1,8 +1,9 @@
 """Manifests that stay on disk: a million clips in a few bytes each.
 
-A manifest is one JSON object, clip id to entry, as SpeechBrain's. Parsed at
-once, each clip takes about 700 bytes of every process; here a file is read
-clip by clip, and only the place of each clip is kept.
+A manifest is a file of JSON Lines: one object a line, with the clip's `id`
+and whatever else there is to say of it. Parsed at once, each clip would take
+about 700 bytes of every process; here a file is read line by line, and only
+the place of each line is kept.
 """
 
 import hashlib
@@ -16,35 +17,34 @@ import numpy as np
 
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["Manifest", "labels_of", "read_entries"]
+__all__ = ["Manifest", "labels_of", "read_entries", "to_lines"]
 
-_CHUNK = 1 << 18  # bytes read at a time
-_SPACE = " \t\r\n"
-_DECODER = json.JSONDecoder()
+_NEEDED = "a manifest has one JSON object a line, with the clip's 'id'"
 
 
 class Manifest(Mapping):
     """A manifest by clip id, whose entries are read when asked for.
 
-    Costs 24 bytes of memory a clip. Can be sent to other processes; a file
+    Costs 20 bytes of memory a clip. Can be sent to other processes; a file
     that changes meanwhile is refused.
 
     Arguments
     ---------
     path : str or Path
-        JSON file: an object of objects.
+        File of JSON Lines.
     visit : callable
         Called with each id and entry on the one pass through the file.
 
     Raises
     ------
     LMACError
-        If the file is missing, no such JSON, or holds an id twice.
+        If the file is missing, a line is no such object, or an id is there
+        twice.
 
     Example
     -------
-    >>> path = getfixture("tmp_path") / "train.json"
-    >>> _ = path.write_text('{"a": {"fold": 1}, "b": {"fold": 2}}')
+    >>> path = getfixture("tmp_path") / "train.jsonl"
+    >>> _ = path.write_text(to_lines({"a": {"fold": 1}, "b": {"fold": 2}}))
     >>> manifest = Manifest(path)
     >>> manifest["b"], manifest.ids[0], len(manifest)
     ({'fold': 2}, 'a', 2)
@@ -52,18 +52,18 @@ class Manifest(Mapping):
 
     def __init__(self, path, visit=None):
         self.path = Path(path)
-        starts, ends, keys = array("q"), array("q"), array("Q")
-        for clip_id, entry, start, end in _scan(self.path):
-            starts.append(start)
-            ends.append(end)
-            keys.append(_number(clip_id))
-            if visit is not None:
-                visit(clip_id, entry)
-        self._state = _state_of(os.stat(self.path))
+        starts, keys = array("q"), array("Q")
+        start = 0
+        with _open(self.path) as file:
+            self._state = _state_of(file)
+            for number, line in enumerate(file, 1):
+                clip_id, entry = _parse(self.path, number, line)
+                starts.append(start)
+                start += len(line)
+                keys.append(_number(clip_id))
+                if visit is not None:
+                    visit(clip_id, entry)
         self._starts = np.frombuffer(starts, np.int64)
-        self._lengths = (np.frombuffer(ends, np.int64) - starts).astype(
-            np.uint32
-        )
         numbers = np.frombuffer(keys, np.uint64)
         self._order = numbers.argsort(kind="stable").astype(np.uint32)
         self._sorted = numbers[self._order]
@@ -85,20 +85,13 @@ class Manifest(Mapping):
 
     def at(self, place):
         """Id and entry of the clip at a place in the file's order."""
-        start, length = self._starts[place], self._lengths[place]
-        try:
-            with open(self.path, "rb") as file:
-                same = _state_of(os.fstat(file.fileno())) == self._state
-                file.seek(start)
-                text = file.read(length)
-        except OSError as error:
-            raise LMACError(f"{self.path}: cannot be read ({error})") from error
-        if not same:
-            raise LMACError(
-                f"{self.path}: was changed while it was in use; start again"
-            )
-        ((clip_id, entry),) = json.loads(b"{" + text + b"}").items()
-        return clip_id, entry
+        with _open(self.path) as file:
+            if _state_of(file) != self._state:
+                raise LMACError(
+                    f"{self.path}: was changed while it was in use; start again"
+                )
+            file.seek(self._starts[place])
+            return _parse(self.path, place + 1, file.readline())
 
     def _places(self, number):
         """Places of the ids with this number: as good as always one."""
@@ -111,12 +104,15 @@ class Manifest(Mapping):
         """An id that stands twice would be counted as one clip."""
         equal = self._sorted[1:] == self._sorted[:-1]
         for number in np.unique(self._sorted[1:][equal]):
-            ids = [self.ids[place] for place in self._places(number)]
-            for clip_id in ids:
-                if ids.count(clip_id) > 1:
+            lines = {}
+            for place in self._places(number):
+                clip_id, line = self.ids[place], place + 1
+                if clip_id in lines:
                     raise LMACError(
-                        f"{self.path}: clip {shown(clip_id)} stands there twice"
+                        f"{self.path}: clip {shown(clip_id)} stands there "
+                        f"twice, in lines {lines[clip_id]} and {line}"
                     )
+                lines[clip_id] = line
 
 
 class _Ids(Sequence):
@@ -156,13 +152,36 @@ def labels_of(class_string):
     return class_string.split("+")
 
 
+def to_lines(entries):
+    """What a manifest of these clips has in its file.
+
+    Arguments
+    ---------
+    entries : dict
+        Clip id to a dict of what there is to say of it.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> to_lines({"a": {"fold": 1}})
+    '{"id": "a", "fold": 1}\\n'
+    """
+    return "".join(
+        json.dumps({"id": clip_id, **entry}) + "\n"
+        for clip_id, entry in entries.items()
+    )
+
+
 def read_entries(path):
     """Read a manifest clip by clip, without an index.
 
     Arguments
     ---------
     path : str or Path
-        JSON file: an object of objects.
+        File of JSON Lines.
 
     Yields
     ------
@@ -178,125 +197,46 @@ def read_entries(path):
     Raises
     ------
     LMACError
-        If the file is missing or is no such JSON.
+        If the file is missing or a line is no such object.
 
     Example
     -------
-    >>> path = getfixture("tmp_path") / "train.json"
-    >>> _ = path.write_text('{"a": {"fold": 1}, "b": 2}')
+    >>> path = getfixture("tmp_path") / "train.jsonl"
+    >>> _ = path.write_text('{"id": "a", "fold": 1}\\n{"fold": 2}\\n')
     >>> list(read_entries(path))
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: .../train.json: clip 'b' is 2, an object is needed
+    lmac_sb.LMACError: .../train.jsonl: line 2: found {'fold': 2}; a ...
     """
-    for clip_id, entry, _, _ in _scan(path):
-        yield clip_id, entry
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            yield _parse(path, number, line)
 
 
-def _scan(path):
-    """Id, entry, and first and last byte of each clip of a manifest."""
+def _open(path):
+    """The open file, or an error that names it."""
     try:
-        with open(path, "rb") as file:
-            yield from _Scanner(path, file)
+        return open(path, "rb")
     except OSError as error:
-        raise LMACError(f"{path}: cannot be read ({error})") from error
+        old = Path(path).with_suffix(".json")
+        hint = ""
+        if old.is_file():
+            hint = f"; {old.name} there is of an older release, now {_NEEDED}"
+        raise LMACError(f"{path}: cannot be read ({error}){hint}") from error
 
 
-class _Scanner:
-    """Walks through an open manifest, a chunk in memory at a time."""
-
-    def __init__(self, path, file):
-        self.path = path
-        self.file = file
-        # Latin-1: a character a byte, so that places in the text are places
-        # in the file. All of JSON's signs are ASCII.
-        self.text = ""
-        self.base = 0  # byte of the file at which the text starts
-        self.place = 0  # character of the text that is next
-        self.ended = False
-
-    def __iter__(self):
-        """Id, entry, and first and last byte of each clip."""
-        self._whole(lambda: self._sign("{"))
-        if self._whole(lambda: self._sign("}", '"')) == "}":
-            yield from self._end()
-            return
-        self.place -= 1
-        sign = ","
-        while sign == ",":
-            clip_id, entry, start, end, sign = self._whole(self._entry)
-            if not isinstance(entry, dict):
-                raise LMACError(
-                    f"{self.path}: clip {shown(clip_id)} is {shown(entry)}, "
-                    "an object is needed"
-                )
-            yield clip_id, entry, start, end
-        yield from self._end()
-
-    def _entry(self):
-        """One ``"id": entry``, and the sign after it."""
-        self._space()
-        start = self.place
-        clip_id = self._value()
-        if not isinstance(clip_id, str):
-            raise ValueError("an id in quotes is needed")
-        self._sign(":")
-        self._space()
-        entry = self._value()
-        end = self.place
-        if not self.text[start:end].isascii():
-            text = "{" + self.text[start:end] + "}"
-            ((clip_id, entry),) = json.loads(text.encode("latin-1")).items()
-        sign = self._sign(",", "}")
-        return clip_id, entry, self.base + start, self.base + end, sign
-
-    def _whole(self, read):
-        """What `read` gives, with as much of the file as it takes."""
-        while True:
-            start = self.place
-            try:
-                return read()
-            except (ValueError, RecursionError) as error:
-                self.place = start
-                if self.ended:
-                    raise LMACError(
-                        f"{self.path}: not JSON, an object of objects is "
-                        f"needed; from byte {self.base + start} on: {error}"
-                    ) from error
-            # At least doubled, so that a long entry is not begun too often.
-            chunk = self.file.read(max(_CHUNK, len(self.text)))
-            self.ended = not chunk
-            self.text = self.text[start:] + chunk.decode("latin-1")
-            self.base += start
-            self.place = 0
-
-    def _value(self):
-        """A JSON value."""
-        value, self.place = _DECODER.raw_decode(self.text, self.place)
-        return value
-
-    def _space(self):
-        """Pass over white space."""
-        while self.text[self.place : self.place + 1] in _SPACE:
-            if self.place >= len(self.text):
-                raise ValueError("the file ends")
-            self.place += 1
-
-    def _sign(self, *wanted):
-        """One of these signs, after white space."""
-        self._space()
-        sign = self.text[self.place]
-        if sign not in wanted:
-            raise ValueError(f"found {sign!r}, needed {' or '.join(wanted)}")
-        self.place += 1
-        return sign
-
-    def _end(self):
-        """Nothing but white space may follow; yields nothing."""
-        rest = self.text[self.place :] + self.file.read().decode("latin-1")
-        if rest.strip(_SPACE):
-            raise LMACError(f"{self.path}: not JSON, more follows its end")
-        return iter(())
+def _parse(path, number, line):
+    """Id and entry of a line; its number is for the message."""
+    try:
+        entry = json.loads(str(line, "utf-8"))
+    except (ValueError, RecursionError) as error:
+        # Without its place, which names a line as well.
+        problem = f"not JSON ({getattr(error, 'msg', error)})"
+    else:
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+            return entry.pop("id"), entry
+        problem = f"found {shown(entry)}"
+    raise LMACError(f"{path}: line {number}: {problem}; {_NEEDED}")
 
 
 def _number(clip_id):
@@ -305,6 +245,7 @@ def _number(clip_id):
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
 
 
-def _state_of(info):
-    """What changes when a file is written."""
+def _state_of(file):
+    """What is another when a file was written."""
+    info = os.fstat(file.fileno())
     return info.st_size, info.st_mtime_ns, info.st_ino

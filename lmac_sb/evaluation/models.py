@@ -131,7 +131,7 @@ def load_clips(manifest_folder, split, interpreter, source):
     label_encoder = interpreter.hparams.label_encoder
     check_labels(manifest_folder, label_encoder, source)
     return make_dataset(
-        Path(manifest_folder) / f"{split}.json",
+        Path(manifest_folder) / f"{split}.jsonl",
         interpreter.preprocess,
         label_encoder,
         events=True,

@@ -9,6 +9,7 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml
 
 import lmac_sb
+from lmac_sb.data.manifest import read_entries
 from lmac_sb.inference.bundle import HPARAMS
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.yaml_safety import safe_yaml
@@ -437,8 +438,8 @@ def _card(title, config, run, trusted, example):
         )
     sizes = []
     for split in ("train", "valid", "test"):
-        manifest = run / "manifests" / f"{split}.json"
-        sizes.append(f"{len(_read_json(manifest))} {split}")
+        clips = read_entries(run / "manifests" / f"{split}.jsonl")
+        sizes.append(f"{sum(1 for _ in clips)} {split}")
     data = f"{Path(made['data_folder']).name}: {', '.join(sizes)} clips."
     return CARD.format(
         title=title,

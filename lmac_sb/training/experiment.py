@@ -129,7 +129,7 @@ def make_datasets(manifest_folder, sounds, epoch_counter, seed, events=False):
                 seed,
             )
         train = split == "train"
-        manifest = Path(manifest_folder) / f"{split}.json"
+        manifest = Path(manifest_folder) / f"{split}.jsonl"
         datasets[split] = make_dataset(
             manifest,
             preprocess,

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from fsdd_prepare import RECORDINGS, digits_table
 
 from lmac_sb.data.audio import MIN_LENGTH_S, decode_audio
-from lmac_sb.data.manifest import labels_of
+from lmac_sb.data.manifest import labels_of, to_lines
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import part_folder, remove_leftovers
 
@@ -80,7 +80,8 @@ def prepare_esc50(
     Returns
     -------
     dict
-        Path of the JSON manifest of "train", "valid" and "test".
+        Path of the manifest of "train", "valid" and "test", see
+        `lmac_sb.data.manifest`.
 
     Raises
     ------
@@ -107,10 +108,10 @@ def prepare_esc50(
     clips = _locate(rows, folds, audio)
     content_hash = _content_hash(csv_bytes, folds, skip_bad_clips, clips)
     state = {"content_hash": content_hash, "folds": folds}
-    paths = {split: manifest_folder / f"{split}.json" for split in folds}
+    paths = {split: manifest_folder / f"{split}.jsonl" for split in folds}
     paths["skipped"] = manifest_folder / "skipped.json"
     summary = manifest_folder / "prepared.json"
-    remove_leftovers(manifest_folder, r".+\.json\.(\d+)\.tmp")
+    remove_leftovers(manifest_folder, r".+\.jsonl?\.(\d+)\.tmp")
     if _up_to_date(summary, state, paths):
         skipped = json.loads(paths["skipped"].read_text(encoding="utf-8"))
     else:
@@ -452,20 +453,26 @@ def _write_all(paths, contents, summary, state):
     """Write the manifests, then the summary that vouches for them."""
     try:
         summary.parent.mkdir(parents=True, exist_ok=True)
-        sha256 = {
-            name: _write_json(path, contents[name])
-            for name, path in paths.items()
-        }
-        _write_json(summary, {**state, "sha256": sha256})
+        sha256 = {}
+        for name, path in paths.items():
+            is_manifest = name != "skipped"
+            to_text = to_lines if is_manifest else _to_json
+            sha256[name] = _write(path, to_text(contents[name]))
+        _write(summary, _to_json({**state, "sha256": sha256}))
     except OSError as error:
         raise LMACError(
             f"manifest_folder {summary.parent}: cannot be written ({error})"
         ) from error
 
 
-def _write_json(path, content):
-    """Write a file in one step; return its SHA-256."""
-    data = (json.dumps(content, indent=2) + "\n").encode()
+def _to_json(content):
+    """JSON for people, too."""
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _write(path, text):
+    """Write in one step; return the SHA-256 of what was written."""
+    data = text.encode()
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)

@@ -48,7 +48,7 @@ def test_killed_preparation(broken, resumed, noisy, tmp_path):
     """The preparation is killed four times, each time a little later."""
     for fault in (
         "kill_decode:7",
-        "kill_replace:valid.json:1",
+        "kill_replace:valid.jsonl:1",
         "kill_replace:prepared.json:1",
         "kill_replace:experiment.json:1",
     ):

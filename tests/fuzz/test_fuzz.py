@@ -124,7 +124,7 @@ FACTS = json.dumps(fuzz.FACTS).encode()
         ("meta", b'"a\nb",fold\n'),
         ("meta", HEADER + b"." + b"x" * 100_000 + b",1,0,dog\n"),
         ("manifest", b'{"a\\nb": 1}'),
-        ("manifest", b'{"a\\nb": {}, "a\\nb": {}}'),
+        ("manifest", 2 * b'{"id": "a\\nb"}\n'),
         ("manifest", b'{"a": "' + b"x" * 100_000 + b'"}'),
         ("results", KEYS + b',"x\ny"\na,b,c,d,z\n'),
         ("results", KEYS + b',AI\na,b,c,d,"high\n"\n'),

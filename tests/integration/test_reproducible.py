@@ -38,7 +38,7 @@ def test_provenance(whole, helpers):
     assert found["hyperparams"] == (whole / "hyperparams.yaml").read_text()
     assert "snr_db: 3.0" in found["hyperparams"]
     splits = ("train", "valid", "test")
-    manifests = {s: whole / "manifests" / f"{s}.json" for s in splits}
+    manifests = {s: whole / "manifests" / f"{s}.jsonl" for s in splits}
     assert found["data_sha256"] == data_identity(manifests, "")["sha256"]
     assert found["seed"] == 1234
     best = best_checkpoint(whole / "save", "loss")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lmac_sb import LMACInterpreter
+from lmac_sb.data.manifest import read_entries
 from lmac_sb.inference.export import export_run
 from lmac_sb.methods.trivial import TRIVIAL_MASKS
 from lmac_sb.training.checkpoints import best_checkpoint
@@ -57,7 +58,7 @@ def saved_dictionary(folder):
 def test_results_by_clip(l2i_run, helpers):
     """The results have each clip, method and metric, as with L-MAC."""
     rows = helpers.read_rows(l2i_run)
-    manifest = json.loads((l2i_run / "manifests" / "test.json").read_text())
+    manifest = dict(read_entries(l2i_run / "manifests" / "test.jsonl"))
     assert [(row["id"], row["method"]) for row in rows] == [
         (clip, method) for clip in sorted(manifest) for method in METHODS
     ]

@@ -9,6 +9,7 @@ import pytest
 import soundfile as sf
 import torch
 
+from lmac_sb.data.manifest import read_entries
 from lmac_sb.data.scenes import CLASSES
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.training.checkpoints import best_checkpoint
@@ -35,7 +36,7 @@ def logged(folder, name):
 def test_results_by_clip(lmac_run, helpers):
     """The results have each test clip and method, with values in range."""
     rows = helpers.read_rows(lmac_run)
-    manifest = json.loads((lmac_run / "manifests" / "test.json").read_text())
+    manifest = dict(read_entries(lmac_run / "manifests" / "test.jsonl"))
     assert [(row["id"], row["method"]) for row in rows] == [
         (clip, method) for clip in sorted(manifest) for method in METHODS
     ]
@@ -343,7 +344,7 @@ def test_read_only_data_folder(
     assert helpers.digest(data) == before
     # Even if the test runs as root, nothing has changed.
     assert {p: p.stat().st_mtime_ns for p in [data, *data.rglob("*")]} == times
-    assert (tmp_path / "run" / "manifests" / "train.json").is_file()
+    assert (tmp_path / "run" / "manifests" / "train.jsonl").is_file()
     assert not (tmp_path / "run" / "interpretations").exists()
 
 

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from lmac_sb.data.manifest import read_entries
 from lmac_sb.data.scenes import CLASSES, make_scenes
 from lmac_sb.training.checkpoints import best_checkpoint
 
@@ -95,7 +96,7 @@ def test_one_row_for_each_class_that_is_decided(
     for name in ("embedding_model", "classifier"):
         weights = torch.load(sigmoid / "model" / f"{name}.ckpt")
         hparams[name].load_state_dict(weights)
-    manifest = json.loads((run / "manifests" / "test.json").read_text())
+    manifest = dict(read_entries(run / "manifests" / "test.jsonl"))
     names = sorted(CLASSES)
     expected = set()
     for clip, entry in manifest.items():

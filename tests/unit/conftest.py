@@ -8,6 +8,7 @@ import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
+from lmac_sb.data.manifest import to_lines
 from lmac_sb.inference.clip_folder import save_clip
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.metrics.registry import evaluate
@@ -72,7 +73,8 @@ def write_run(folder, recipe="lmac.yaml", **more):
     )
     (folder / "manifests").mkdir()
     for split in ("train", "valid", "test"):
-        write_json(folder / "manifests" / f"{split}.json", {"a": {}, "b": {}})
+        path = folder / "manifests" / f"{split}.jsonl"
+        path.write_text(to_lines({"a": {}, "b": {}}), encoding="utf-8")
     explainer = hparams["explainer"]
     wavs = torch.randn(2, 16000) / 4
     with torch.no_grad():

@@ -64,7 +64,7 @@ def prepare(claim, hparams, interpreter):
         hparams["manifest_folder"], split, interpreter, hparams["interpreter"]
     )
     thin_out(dataset, hparams["n_clips"])
-    manifest = Path(hparams["manifest_folder"]) / f"{split}.json"
+    manifest = Path(hparams["manifest_folder"]) / f"{split}.jsonl"
     settings = make_settings(
         hparams["settings"],
         dict(read_entries(manifest)),

@@ -43,7 +43,7 @@ def prepare(claim, hparams, interpreter):
     thin_out(dataset, hparams["n_clips"])
     settings = make_settings(
         hparams["settings"],
-        dict(read_entries(manifest_folder / "test.json")),
+        dict(read_entries(manifest_folder / "test.jsonl")),
         interpreter.sample_rate,
         hparams["seed"],
         {

@@ -1,6 +1,5 @@
 """Tests of the cache of preprocessed audio."""
 
-import json
 import multiprocessing
 import os
 import resource
@@ -22,6 +21,7 @@ from lmac_sb.data.cache import (
     count_cache,
     prune_cache,
 )
+from lmac_sb.data.manifest import to_lines
 from lmac_sb.training.experiment import Sounds, make_datasets
 from lmac_sb.utils.errors import LMACError
 
@@ -512,8 +512,8 @@ def test_data_sets_read_it(clips, tmp_path):
             }
             for path in clips
         }
-        text = json.dumps(entries)
-        (tmp_path / f"{split}.json").write_text(text, encoding="utf-8")
+        text = to_lines(entries)
+        (tmp_path / f"{split}.jsonl").write_text(text, encoding="utf-8")
     labels = CategoricalEncoder()
     labels.update_from_iterable(["dog"])
     labels.expect_len(1)

@@ -1,7 +1,5 @@
 """Tests of the data sets and of the batches of equal length."""
 
-import json
-
 import numpy as np
 import pytest
 import soundfile as sf
@@ -12,6 +10,7 @@ from lmac_sb.data import audio
 from lmac_sb.data.audio import Preprocessor, read_audio
 from lmac_sb.data.cache import AudioCache
 from lmac_sb.data.dataset import EqualLengthBatches, check_labels, make_dataset
+from lmac_sb.data.manifest import to_lines
 from lmac_sb.data.noise import NoiseMixer
 from lmac_sb.data.scenes import make_scenes
 from lmac_sb.utils.errors import LMACError
@@ -149,8 +148,8 @@ def manifest_of(folder, clips, name="train"):
             "sample_rate": info.samplerate,
             **{key: str(value) for key, value in entry.items()},
         }
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(entries), encoding="utf-8")
+    path = folder / f"{name}.jsonl"
+    path.write_text(to_lines(entries), encoding="utf-8")
     return path
 
 
@@ -391,8 +390,8 @@ def write_manifests(folder, **classes):
             f"{split}{i}": {"class_string": name}
             for i, name in enumerate(classes.get(split, ["dog"]))
         }
-        text = json.dumps(entries)
-        (folder / f"{split}.json").write_text(text, encoding="utf-8")
+        text = to_lines(entries)
+        (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import pickle
+import re
 import resource
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 from lmac_sb.data import manifest as manifests
 from lmac_sb.data.audio import Preprocessor
 from lmac_sb.data.dataset import EqualLengthBatches, check_labels
-from lmac_sb.data.manifest import Manifest, read_entries
+from lmac_sb.data.manifest import Manifest, read_entries, to_lines
 from lmac_sb.training.experiment import Sounds, make_datasets
 from lmac_sb.training.identity import data_identity
 from lmac_sb.utils.errors import LMACError
@@ -33,30 +34,32 @@ ENTRIES = {
     "last": {"fold": 5},
 }
 
+LINES = [json.dumps({"id": name, **entry}) for name, entry in ENTRIES.items()]
 TEXTS = {
-    "plain": json.dumps(ENTRIES),
-    "indented": json.dumps(ENTRIES, indent=2) + "\n",
-    "tight": json.dumps(ENTRIES, separators=(",", ":")),
-    "utf-8": json.dumps(ENTRIES, ensure_ascii=False),
-    "spaced": " \r\n\t" + json.dumps(ENTRIES, separators=(" ,\n", " :\t")),
-    "empty": " { } ",
+    "written here": to_lines(ENTRIES),
+    "no end of the last line": "\n".join(LINES),
+    "of another system": "\r\n".join(LINES),
+    "spaced": "".join(f" \t{line}  \n" for line in LINES),
+    "utf-8": "\n".join(
+        json.dumps({**entry, "id": name}, ensure_ascii=False)
+        for name, entry in ENTRIES.items()
+    ),
+    "empty": "",
 }
 
 
 def write(tmp_path, text):
-    """Write a manifest, and return its path."""
-    path = tmp_path / "train.json"
+    """A manifest's path."""
+    path = tmp_path / "train.jsonl"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 7, 61, 1 << 18])
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
-def test_as_json_reads_it(tmp_path, monkeypatch, text, chunk):
-    """Entries equal those of json, for any size of chunks."""
-    monkeypatch.setattr(manifests, "_CHUNK", chunk)
+def test_entries_and_their_places(tmp_path, text):
+    """Whoever wrote it, all ways to read it give the same."""
     path = write(tmp_path, text)
-    expected = json.loads(text)
+    expected = ENTRIES if text else {}
     assert list(read_entries(path)) == list(expected.items())
     visited = {}
     manifest = Manifest(path, visited.__setitem__)
@@ -69,8 +72,8 @@ def test_as_json_reads_it(tmp_path, monkeypatch, text, chunk):
 
 
 def test_ids_are_a_sequence(tmp_path):
-    """Ids behave like the list that SpeechBrain uses."""
-    manifest = Manifest(write(tmp_path, TEXTS["plain"]))
+    """As the list that SpeechBrain has in their place."""
+    manifest = Manifest(write(tmp_path, TEXTS["written here"]))
     ids = list(ENTRIES)
     assert manifest.ids[-1] == "last"
     assert manifest.ids[1:6:2] == ids[1:6:2]
@@ -81,8 +84,8 @@ def test_ids_are_a_sequence(tmp_path):
 
 
 def test_unknown_id(tmp_path):
-    """An unknown id raises KeyError, as in a dict."""
-    manifest = Manifest(write(tmp_path, TEXTS["plain"]))
+    """As a dict."""
+    manifest = Manifest(write(tmp_path, TEXTS["written here"]))
     assert "1-1" in manifest and "1-2" not in manifest
     with pytest.raises(KeyError, match="1-2"):
         manifest["1-2"]
@@ -91,78 +94,105 @@ def test_unknown_id(tmp_path):
 def test_ids_with_one_number(tmp_path, monkeypatch):
     """Ids are distinguished even if they share a checksum."""
     monkeypatch.setattr(manifests, "_number", lambda clip_id: 7)
-    manifest = Manifest(write(tmp_path, TEXTS["plain"]))
+    manifest = Manifest(write(tmp_path, TEXTS["written here"]))
     assert dict(manifest) == ENTRIES
     assert "other" not in manifest
 
 
 def test_sent_to_another_process(tmp_path):
-    """A pickled manifest does not hold the file's content."""
-    manifest = Manifest(write(tmp_path, TEXTS["plain"]))
+    """Without the file's content."""
+    manifest = Manifest(write(tmp_path, TEXTS["written here"]))
     sent = pickle.dumps(manifest)
     assert len(sent) < 2000
     assert dict(pickle.loads(sent)) == ENTRIES
 
 
+GOOD = '{"id": "a", "fold": 1}'
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("line", "problem"),
     [
-        "",
-        "  ",
-        "[]",
-        '"a"',
-        "{",
-        '{"a": {}',
-        '{"a": {},',
-        '{"a": {},}',
-        '{"a" {}}',
-        '{"a": {} "b": {}}',
-        "{a: {}}",
-        "{1: {}}",
-        '{"a": {"b": 1,}}',
-        '{"a": {}} {"b": {}}',
-        '{"a": {}}}',
-        '{"a": [}]}',
-        b'{"a": {"b": "\xff"}}',
-        b'\xef\xbb\xbf{"a": {}}',
-        b"\x00" * 50,
-        '{"a": ' + '{"a":' * 100_000,
+        ("", "not JSON"),
+        ("  ", "not JSON"),
+        ("{", "not JSON"),
+        (GOOD[:-1], "not JSON"),
+        (GOOD[:-4], "not JSON"),
+        (GOOD + GOOD, "not JSON"),
+        (GOOD + ",", "not JSON"),
+        ('{"id": "b", "fold": 1,}', "not JSON"),
+        ("{id: 1}", "not JSON"),
+        (b'{"id": "\xff"}', "not JSON"),
+        (b'\xef\xbb\xbf{"id": "b"}', "not JSON"),
+        ('{"id": "b"}'.encode("utf-16-le"), "not JSON"),
+        (b"\x00" * 50, "not JSON"),
+        ('{"a":' * 100_000, "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", r"found \[\]"),
+        ('"id"', "found 'id'"),
+        ("null", "found None"),
+        ("{}", "found {}"),
+        ('{"fold": 1}', "found {'fold': 1}"),
+        ('{"id": 1}', "found {'id': 1}"),
+        ('{"id": null}', "found {'id': None}"),
+        ('{"b": {"fold": 1}}', "found {'b': {'fold': 1}}"),
     ],
 )
 @pytest.mark.parametrize("read", [Manifest, lambda p: list(read_entries(p))])
-def test_no_manifest(tmp_path, text, read):
-    """What json refuses is refused, with the name of the file."""
-    path = write(tmp_path, text)
-    with pytest.raises(LMACError, match="train.json: not JSON"):
-        read(path)
+def test_broken_line(tmp_path, line, problem, read):
+    """File and line are named in one line, wherever it stands."""
+    line = line if isinstance(line, bytes) else line.encode()
+    for place in (0, 2):
+        lines = [GOOD.replace("a", f"a{i}").encode() for i in range(4)]
+        lines[place] = line
+        path = write(tmp_path, b"\n".join(lines) + b"\n")
+        with pytest.raises(LMACError) as caught:
+            read(path)
+        message = str(caught.value)
+        start = f"train.jsonl: line {place + 1}: {problem}"
+        assert re.search(f"{start}.*; a manifest has one JSON object", message)
+        assert "\n" not in message
 
 
-@pytest.mark.parametrize("value", ["1", "null", '"x"', "[{}]"])
-def test_entry_that_is_no_object(tmp_path, value):
-    """The message names the clip."""
-    path = write(tmp_path, f'{{"a": {{}}, "b": {value}}}')
-    with pytest.raises(LMACError, match="clip 'b' is .*, an object is needed"):
-        Manifest(path)
+OLD = {"a": {"fold": 1}, "b": {"fold": 2}}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_manifest_of_an_older_release(tmp_path, indent):
+    """One JSON object in all: by its own name, and by the new one."""
+    old = tmp_path / "train.json"
+    old.write_text(json.dumps(OLD, indent=indent))
+    with pytest.raises(LMACError, match=r"train.json: line 1: .*one JSON obj"):
+        Manifest(old)
+    with pytest.raises(LMACError) as caught:
+        Manifest(tmp_path / "train.jsonl")
+    assert "train.jsonl: cannot be read" in str(caught.value)
+    assert "train.json there is of an older release" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_id_that_stands_twice(tmp_path):
-    """A repeated id is refused: the second would replace the first."""
-    path = write(tmp_path, '{"a": {"x": 1}, "b": {}, "a": {"x": 2}}')
-    with pytest.raises(LMACError, match="clip 'a' stands there twice"):
+    """The second would replace the first without a word."""
+    lines = [{"id": "a", "x": 1}, {"id": "b"}, {"id": "a", "x": 2}]
+    path = write(tmp_path, "\n".join(map(json.dumps, lines)))
+    match = "clip 'a' appears twice, in lines 1 and 3"
+    with pytest.raises(LMACError, match=match):
         Manifest(path)
 
 
 def test_missing_file(tmp_path):
-    """The message names the missing file."""
-    with pytest.raises(LMACError, match="nowhere.json: cannot be read"):
-        Manifest(tmp_path / "nowhere.json")
+    """Named, as is a folder."""
+    with pytest.raises(LMACError, match=f"{tmp_path.name}: cannot be read"):
+        list(read_entries(tmp_path))
+    with pytest.raises(LMACError, match="nowhere.jsonl: cannot be read"):
+        Manifest(tmp_path / "nowhere.jsonl")
 
 
 def test_changed_file(tmp_path):
-    """A changed file is refused, since stored offsets would be wrong."""
-    path = write(tmp_path, TEXTS["plain"])
+    """Places in the old file mean nothing in the new one."""
+    path = write(tmp_path, TEXTS["written here"])
     manifest = Manifest(path)
-    write(tmp_path, TEXTS["plain"].replace('"fold": 1', '"fold": 2'))
+    write(tmp_path, TEXTS["written here"].replace('"fold": 1', '"fold": 2'))
     with pytest.raises(LMACError, match="was changed while it was in use"):
         manifest["1-1"]
     path.unlink()
@@ -179,7 +209,7 @@ def corpus(tmp_path):
     wav = tmp_path / "x.wav"
     sf.write(wav, np.linspace(-0.5, 0.5, 1600), 16000)
     for split, n_clips in {"train": N_CLIPS, "valid": 2, "test": 2}.items():
-        with open(tmp_path / f"{split}.json", "w", encoding="utf-8") as file:
+        with open(tmp_path / f"{split}.jsonl", "w", encoding="utf-8") as file:
             for i in range(n_clips):
                 entry = {
                     "wav": str(wav),
@@ -189,9 +219,7 @@ def corpus(tmp_path):
                     "num_samples": 1600,
                     "sample_rate": 16000,
                 }
-                start = ",\n" if i else "{\n"
-                file.write(f'{start}"{split}-{i}": {json.dumps(entry)}')
-            file.write("}\n")
+                file.write(to_lines({f"{split}-{i}": entry}))
     return tmp_path
 
 
@@ -210,7 +238,7 @@ def use(corpus):
     sounds = Sounds(Preprocessor(16000), labels)
     datasets = make_datasets(corpus, sounds, FirstEpoch, seed=0)
     splits = ("train", "valid", "test")
-    data_identity({s: corpus / f"{s}.json" for s in splits}, corpus)
+    data_identity({s: corpus / f"{s}.jsonl" for s in splits}, corpus)
     train = datasets["train"]
     batches = EqualLengthBatches(train.n_samples, 16, shuffle=True, seed=1)
     loader = make_dataloader(train, batch_sampler=batches)
@@ -220,8 +248,8 @@ def use(corpus):
 
 
 def parse(corpus):
-    """Read a manifest as SpeechBrain does."""
-    DynamicItemDataset.from_json(corpus / "train.json")
+    """What SpeechBrain needs: all entries at once."""
+    DynamicItemDataset(dict(read_entries(corpus / "train.jsonl")))
 
 
 def run_limited(function, corpus):

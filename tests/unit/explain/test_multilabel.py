@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lmac_sb import LMACInterpreter
 from lmac_sb.data.audio import Preprocessor
 from lmac_sb.data.dataset import MultilabelEncoder, check_labels, make_dataset
+from lmac_sb.data.manifest import to_lines
 from lmac_sb.data.scenes import CLASSES, make_scenes
 from lmac_sb.explain.explainer import Explainer
 from lmac_sb.explain.losses import LMACLoss, masked_in, masked_out
@@ -112,7 +113,7 @@ def write_clip(folder, channels):
         "sample_rate": 16000,
     }
     for split in ("train", "valid", "test"):
-        (folder / f"{split}.json").write_text(json.dumps({"a": entry}))
+        (folder / f"{split}.jsonl").write_text(to_lines({"a": entry}))
     return stems
 
 
@@ -129,7 +130,7 @@ def test_labels_and_events_by_class(tmp_path, encoder):
     assert encoder.ind2lab == {0: "cat", 1: "cow", 2: "dog"}
     stems = write_clip(tmp_path, 2)
     dataset = make_dataset(
-        tmp_path / "test.json", Preprocessor(16000), encoder, events=True
+        tmp_path / "test.jsonl", Preprocessor(16000), encoder, events=True
     )
     item = dataset[0]
     assert item["class_string_encoded"].tolist() == [1, 0, 1]
@@ -144,7 +145,7 @@ def test_labels_and_events_by_class(tmp_path, encoder):
 def test_a_stem_without_a_channel_for_each_class(tmp_path, encoder):
     write_clip(tmp_path, 3)
     dataset = make_dataset(
-        tmp_path / "test.json", Preprocessor(16000), encoder, events=True
+        tmp_path / "test.jsonl", Preprocessor(16000), encoder, events=True
     )
     with pytest.raises(LMACError, match="3 channels, expected 2, one for"):
         dataset[0]

@@ -246,7 +246,7 @@ def spoil_key(run):
         (lambda run: (run / "results.json").write_text("{}"), "provenance"),
         (spoil_classifier, ": not the classifier that"),
         (spoil_epoch, "epoch 1, but the best checkpoint is of epoch 2"),
-        (lambda run: (run / "manifests" / "test.json").unlink(), "test.json"),
+        (lambda run: (run / "manifests" / "test.jsonl").unlink(), "test.jsonl"),
     ],
 )
 def test_a_run_that_cannot_be_exported(run_copy, spoil, message, tmp_path):

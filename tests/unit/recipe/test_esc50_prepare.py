@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from lmac_sb.data.manifest import read_entries
 from lmac_sb.utils.errors import LMACError
 
 RECIPE = Path(__file__).resolve().parents[3] / "recipes/ESC50/interpret"
@@ -98,10 +99,7 @@ def splits(train, valid, test):
 
 def load(paths):
     """The manifests' contents."""
-    return {
-        split: json.loads(open(path, encoding="utf-8").read())
-        for split, path in paths.items()
-    }
+    return {split: dict(read_entries(path)) for split, path in paths.items()}
 
 
 def test_manifests(data, out):
@@ -127,9 +125,9 @@ def test_manifests(data, out):
     assert sorted(os.listdir(out)) == [
         "prepared.json",
         "skipped.json",
-        "test.json",
-        "train.json",
-        "valid.json",
+        "test.jsonl",
+        "train.jsonl",
+        "valid.jsonl",
     ]
 
 
@@ -224,6 +222,21 @@ def test_manifest_folder_that_is_a_file(data, out):
         prep.prepare_esc50(data, out)
 
 
+def test_folder_of_an_older_release(data, out):
+    """Its manifests were one JSON object each; new ones come beside them."""
+    paths = prep.prepare_esc50(data, out)
+    found = load(paths)
+    summary = json.loads((out / "prepared.json").read_text())
+    for split, path in paths.items():
+        text = json.dumps(found[split], indent=2) + "\n"
+        os.unlink(path)
+        (out / f"{split}.json").write_text(text)
+        summary["sha256"][split] = hashlib.sha256(text.encode()).hexdigest()
+    (out / "prepared.json").write_text(json.dumps(summary))
+    assert load(prep.prepare_esc50(data, out)) == found
+    assert (out / "train.json").exists()
+
+
 @pytest.fixture
 def decoded(monkeypatch):
     """Names of the files that are decoded from now on."""
@@ -261,13 +274,13 @@ def change_csv(data, out):
 
 def change_manifest(data, out):
     """A manifest that somebody edited."""
-    path = out / "valid.json"
+    path = out / "valid.jsonl"
     path.write_text(path.read_text().replace("rain", "sea"))
 
 
 def remove_manifest(data, out):
     """A manifest that is gone."""
-    (out / "test.json").unlink()
+    (out / "test.jsonl").unlink()
 
 
 def break_summary(data, out):

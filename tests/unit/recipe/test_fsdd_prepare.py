@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from lmac_sb.data.manifest import read_entries
 from lmac_sb.utils.errors import LMACError
 
 RECIPE = Path(__file__).resolve().parents[3] / "recipes/ESC50/interpret"
@@ -81,10 +81,7 @@ def test_preparation(tmp_path, suffix):
     """The manifests of the default folds; a second call finds them done."""
     data = make_digits(tmp_path / "data", suffix=suffix)
     paths = prepare_esc50(data, tmp_path / "manifests")
-    clips = {
-        split: json.loads(Path(path).read_text("utf-8"))
-        for split, path in paths.items()
-    }
+    clips = {split: dict(read_entries(path)) for split, path in paths.items()}
     assert {split: len(found) for split, found in clips.items()} == {
         "train": 10,
         "valid": 10,
@@ -110,7 +107,7 @@ def test_preparation_sees_new_recordings(tmp_path):
     prepare_esc50(data, tmp_path / "manifests")
     sf.write(data / "recordings" / "7_lucas_2.wav", np.ones(1600) / 2, 8000)
     paths = prepare_esc50(data, tmp_path / "manifests")
-    assert "7_lucas_2" in json.loads(Path(paths["test"]).read_text("utf-8"))
+    assert "7_lucas_2" in dict(read_entries(paths["test"]))
 
 
 def test_a_bad_fold_names_the_recordings(tmp_path):
