@@ -153,7 +153,7 @@ def labels_of(class_string):
 
 
 def to_lines(entries):
-    """What a manifest of these clips has in its file.
+    r"""What a manifest of these clips has in its file.
 
     Arguments
     ---------
@@ -167,7 +167,7 @@ def to_lines(entries):
     Example
     -------
     >>> to_lines({"a": {"fold": 1}})
-    '{"id": "a", "fold": 1}\\n'
+    '{"id": "a", "fold": 1}\n'
     """
     return "".join(
         json.dumps({"id": clip_id, **entry}) + "\n"
@@ -176,7 +176,7 @@ def to_lines(entries):
 
 
 def read_entries(path):
-    """Read a manifest clip by clip, without an index.
+    r"""Read a manifest clip by clip, without an index.
 
     Arguments
     ---------
@@ -202,7 +202,7 @@ def read_entries(path):
     Example
     -------
     >>> path = getfixture("tmp_path") / "train.jsonl"
-    >>> _ = path.write_text('{"id": "a", "fold": 1}\\n{"fold": 2}\\n')
+    >>> _ = path.write_text('{"id": "a", "fold": 1}\n{"fold": 2}\n')
     >>> list(read_entries(path))
     Traceback (most recent call last):
     ...

@@ -150,7 +150,7 @@ def make_methods(names, interpreters, optimised_steps=150, seed=0):
     for name in [names] if isinstance(names, str) else names:
         base, steps = re.fullmatch(r"(.*?)(?:\+(\d+))?", str(name)).groups()
         if name in methods:
-            raise LMACError(f"methods: '{name}' stands there twice")
+            raise LMACError(f"methods: '{name}' is given twice")
         if name in known:
             methods[name] = known[name]
         elif base in stepping:

@@ -42,7 +42,7 @@ def test_a_single_name_may_stand_alone():
         (["salience"], "unknown 'salience'; did you mean 'saliency'"),
         (["lmac"], "unknown 'lmac'"),  # none was given
         (["saliency+2"], "unknown 'saliency\\+2'"),
-        (["ones", "ones"], "'ones' stands there twice"),
+        (["ones", "ones"], "'ones' is given twice"),
         ([], "none given"),
     ],
 )
