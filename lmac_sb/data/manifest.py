@@ -101,7 +101,7 @@ class Manifest(Mapping):
         return self._order[low:high]
 
     def _refuse_repeated(self):
-        """An id that stands twice would be counted as one clip."""
+        """A repeated id would be counted as one clip."""
         equal = self._sorted[1:] == self._sorted[:-1]
         for number in np.unique(self._sorted[1:][equal]):
             lines = {}
@@ -109,7 +109,7 @@ class Manifest(Mapping):
                 clip_id, line = self.ids[place], place + 1
                 if clip_id in lines:
                     raise LMACError(
-                        f"{self.path}: clip {shown(clip_id)} stands there "
+                        f"{self.path}: clip {shown(clip_id)} appears "
                         f"twice, in lines {lines[clip_id]} and {line}"
                     )
                 lines[clip_id] = line

@@ -570,7 +570,7 @@ def test_hub_cannot_be_reached(tmp_path, monkeypatch):
     monkeypatch.setattr(classifier_folder, "fetch", fetch)
     monkeypatch.chdir(tmp_path)
     refused(
-        "someone/model", tmp_path, "someone/model", "no local folder", "hub"
+        "someone/model", tmp_path, "someone/model", "not a local folder", "hub"
     )
 
 
