@@ -80,7 +80,9 @@ FACTS = {
     "metrics": {"FF": 0.5, "AI": None},
     "sample_rate": 8000,
     "n_samples": 400,
+    "hop_samples": 100,
     "n_bins": 5,
+    "gain": 1.0,
     "threshold": None,
     "windows": [
         {

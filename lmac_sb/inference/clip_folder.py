@@ -1,4 +1,4 @@
-"""Write the sounds, maps and pictures of an explanation to a folder.
+"""Write and read the folder of an explained clip.
 
 A folder holds the sounds ``original``, ``interpretation`` and ``residual``,
 the picture ``spectra.png``, and ``maps.npz`` and ``explanation.json`` for the
@@ -10,35 +10,44 @@ import json
 import math
 import os
 import shutil
+import zipfile
+import zlib
 from pathlib import Path
+from typing import NamedTuple
 
-import matplotlib
+import numpy as np
+import soundfile as sf
 
-matplotlib.use("Agg")
-
-import numpy as np  # noqa: E402
-import soundfile as sf  # noqa: E402
-import torch  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
-from lmac_sb.utils.errors import LMACError  # noqa: E402
-from lmac_sb.utils.io import part_folder  # noqa: E402
+from lmac_sb.data.audio import decode_audio
+from lmac_sb.inference.spectra import (
+    FLOOR,
+    RANGE_DB,
+    SOUNDS,
+    draw_clip,
+    levels_of,
+    probabilities_of,
+    sounds_of,
+)
+from lmac_sb.training.kinds import Kind, number, optional, whole
+from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.io import part_folder
 
 __all__ = [
     "AUDIO_FORMATS",
+    "INFO",
+    "PROBABILITIES",
     "UNREFINED",
+    "WINDOW",
+    "ClipFiles",
     "check_format",
     "common_gain",
-    "draw_clip",
+    "read_clip",
     "save_clip",
 ]
 
 AUDIO_FORMATS = {"wav": "PCM_16", "flac": "PCM_16"}  # ending to samples
-SOUNDS = ("original", "interpretation", "residual")
-UNREFINED = "unrefined"  # sub-folder
-RANGE_DB = 80  # range of levels in pictures, below a clip's maximum
-MAX_FRAMES = 3000  # in a stored map; longer clips are pooled in time
-_FLOOR = 1e-7  # smallest magnitude of a spectrogram
+UNREFINED = "unrefined"  # sub-folder, for the decoder's own mask
+PROBABILITIES = ("p", "p_in", "p_out")
 _BLOCK = 1 << 18  # samples that are processed at a time
 
 
@@ -67,6 +76,65 @@ def check_format(audio_format):
             f"format: found '{audio_format}', expected one of "
             f"{', '.join(AUDIO_FORMATS)}"
         )
+
+
+_text = Kind("a text", lambda value: isinstance(value, str))
+_probabilities = Kind(
+    "a list of probabilities or null",
+    lambda value: (
+        isinstance(value, list)
+        and all(map(optional(number(-1e-4, 1 + 1e-4)).holds, value))
+    ),
+)
+
+# What is known of each window of a long clip.
+WINDOW = {
+    "start": number(),
+    "end": number(),
+    "decision": _text,
+    **dict.fromkeys(PROBABILITIES, optional(number())),
+}
+
+# Keys of `explanation.json`, and what each may be.
+INFO = {
+    "id": _text,
+    "file": optional(_text),
+    "label": optional(_text),
+    "decision": _text,
+    "classes": Kind(
+        "a list of names",
+        lambda value: (
+            isinstance(value, list) and value and all(map(_text.holds, value))
+        ),
+    ),
+    **dict.fromkeys(PROBABILITIES, _probabilities),
+    "metrics": Kind(
+        "names with numbers or null",
+        lambda value: (
+            isinstance(value, dict)
+            and all(map(optional(number()).holds, value.values()))
+        ),
+    ),
+    "sample_rate": whole(1),
+    "n_samples": whole(1),
+    "hop_samples": whole(1),
+    "n_bins": whole(1),
+    "gain": number(above=0),
+    "threshold": optional(number()),
+    "refine_steps": whole(0),
+    # Of long clips only.
+    "windows": Kind(
+        f"a list of {', '.join(WINDOW)}",
+        lambda value: (
+            isinstance(value, list)
+            and all(
+                isinstance(window, dict)
+                and all(kind.holds(window.get(k)) for k, kind in WINDOW.items())
+                for window in value
+            )
+        ),
+    ),
+}
 
 
 def save_clip(folder, clip, truth=None, audio_format="wav"):
@@ -104,9 +172,9 @@ def save_clip(folder, clip, truth=None, audio_format="wav"):
     check_format(audio_format)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    sounds = _sounds(clip)
+    sounds = sounds_of(clip)
     gain = common_gain(sounds.values())
-    maps, hop_samples = _maps(sounds, clip)
+    maps, hop_samples = levels_of(clip)
     content = _facts(clip)
     content.update(
         id=folder.resolve().name,
@@ -138,7 +206,7 @@ def _facts(clip):
         "file": clip.files[0],
         "decision": clip.labels[0],
         "classes": clip.classes,
-        **_probabilities(clip),
+        **probabilities_of(clip),
         "metrics": clip.metrics[0],
         "sample_rate": clip.sample_rate,
         "n_samples": clip.n_samples[0],
@@ -189,132 +257,6 @@ def common_gain(sounds):
     return 1 / peak
 
 
-def draw_clip(clip, truth=None, levels=None):
-    """Spectrograms and mask of one clip.
-
-    Arguments
-    ---------
-    clip : lmac_sb.inference.explanation.AudioExplanation
-        Of one clip.
-    truth : str
-        The clip's label, if it is known.
-    levels : dict
-        Spectrograms in dB and the mask, if they have been computed.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    if levels is None:
-        levels, _ = _maps(_sounds(clip), clip)
-    top = max(float(levels[name].max()) for name in SOUNDS)
-    pictures = {
-        name: {"vmin": top - RANGE_DB, "vmax": top, "cmap": "magma"}
-        for name in SOUNDS
-    }
-    pictures["mask"] = {"vmin": 0, "vmax": 1, "cmap": "viridis"}
-    places = {
-        "original": (0, 0),
-        "mask": (0, 1),
-        "interpretation": (1, 0),
-        "residual": (1, 1),
-    }
-    c = int(clip.decision[0])
-    p = {k: x[c] for k, x in _probabilities(clip).items()}
-    titles = {
-        "original": f"input, p = {p['p']:.3f}",
-        "interpretation": f"interpretation, p = {p['p_in']:.3f}",
-        "residual": f"residual, p = {p['p_out']:.3f}",
-        "mask": f"mask, area {float(levels['mask'].mean()):.3f}",
-    }
-    seconds = clip.n_samples[0] / clip.sample_rate
-    extent = (0, seconds, 0, clip.sample_rate / 2000)
-
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    label = "" if truth is None else f" (label: {truth})"
-    # Names may hold dollar signs, which are no formulas.
-    figure.suptitle(f"decision: {clip.labels[0]}{label}", parse_math=False)
-    axes = figure.subplots(2, 2, sharex=True, sharey=True)
-    for name, look in pictures.items():
-        axis = axes[places[name]]
-        image = axis.imshow(
-            levels[name].T.numpy(),
-            origin="lower",
-            aspect="auto",
-            extent=extent,
-            **look,
-        )
-        axis.set_title(titles[name])
-        unit = {} if name == "mask" else {"label": "dB"}
-        figure.colorbar(image, ax=axis, **unit)
-    for axis in axes[1]:
-        axis.set_xlabel("time in s")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("frequency in kHz")
-    return figure
-
-
-def _sounds(clip):
-    """The three sounds of a clip, [samples] each."""
-    sounds = (clip.wavs, clip.waveform, clip.residual)
-    # A batch is padded to its longest clip.
-    return {
-        name: sound[0, : clip.n_samples[0]]
-        for name, sound in zip(SOUNDS, sounds)
-    }
-
-
-def _maps(sounds, clip):
-    """Level of each sound in dB and the mask, [time, freq], and their hop."""
-    features = clip.features
-    n_frames = features.n_frames(clip.n_samples[0])
-    pool = -(-n_frames // MAX_FRAMES)
-    maps = {
-        name: _level(sound, features, pool) for name, sound in sounds.items()
-    }
-    mask = clip.mask[0, :n_frames]
-    if pool == 1:
-        maps["mask"] = mask.float()
-    else:
-        parts = [part.float().mean(0) for part in mask.split(pool)]
-        maps["mask"] = torch.stack(parts)
-    return maps, features.hop_samples * pool
-
-
-def _level(sound, features, pool):
-    """Level of each bin in dB, [time, freq], the maximum of `pool` frames."""
-    hop = features.hop_samples
-    # A frame extends half an FFT to either side.
-    margin = -(-(features.n_bins - 1) // hop)
-    n_frames = features.n_frames(len(sound))
-    block = max(pool, _BLOCK // hop // pool * pool)
-    parts = []
-    for first in range(0, n_frames, block):
-        last = min(first + block, n_frames)
-        start = max(0, first - margin)
-        piece = sound[start * hop : (last + margin) * hop]
-        stft = features.stft(piece[None].to(features.fbank_matrix.device))
-        magnitude = features.magnitude(stft)[0].cpu()
-        magnitude = magnitude[first - start : last - start]
-        if pool > 1:
-            pooled = [part.amax(0) for part in magnitude.split(pool)]
-            magnitude = torch.stack(pooled)
-        parts.append(20 * torch.log10(magnitude.clamp(min=_FLOOR)))
-    return torch.cat(parts)
-
-
-def _probabilities(clip):
-    """Softmax of the logits on the whole, masked-in and masked-out input."""
-    return {
-        name: logits[0].float().softmax(0).tolist()
-        for name, logits in (
-            ("p", clip.logits),
-            ("p_in", clip.logits_in),
-            ("p_out", clip.logits_out),
-        )
-    }
-
-
 def _write_sound(path, sound, gain, sample_rate):
     """Mono file, written in blocks."""
     subtype = AUDIO_FORMATS[path.suffix[1:]]
@@ -331,7 +273,7 @@ def _bytes(values):
 def _level_bytes(level):
     """Level as uint8: 255 is the maximum, 0 is `RANGE_DB` below it or less."""
     top = level.max()
-    if top <= 20 * math.log10(_FLOOR) + 1e-3:
+    if top <= 20 * math.log10(FLOOR) + 1e-3:
         return np.zeros(tuple(level.shape), np.uint8)
     return _bytes(1 + (level - top) / RANGE_DB)
 
@@ -348,3 +290,153 @@ def _plain(value):
         # The name of a file may hold bytes that are not valid text.
         return value.encode("utf-8", "replace").decode()
     return value
+
+
+class ClipFiles(NamedTuple):
+    """What a folder of `save_clip` holds, checked.
+
+    Arguments
+    ---------
+    info : dict
+        See `INFO`.
+    mask : numpy.ndarray
+        [time, freq], uint8; 255 is a mask of one.
+    level : numpy.ndarray
+        [time, freq], uint8; 255 is the loudest bin, 0 is 80 dB below it.
+    sounds : dict
+        Name of each sound to its file and its samples, a torch.Tensor.
+
+    Example
+    -------
+    >>> (folder,) = interpreter.explain_file(path).save(getfixture("tmp_path"))
+    >>> clip = read_clip(folder)
+    >>> clip.info["decision"] in interpreter.classes, clip.mask.dtype
+    (True, dtype('uint8'))
+    """
+
+    info: dict
+    mask: np.ndarray
+    level: np.ndarray
+    sounds: dict
+
+
+def read_clip(folder):
+    """Read and check the folder of an explained clip.
+
+    Arguments
+    ---------
+    folder : str or Path
+        As `save_clip` writes it.
+
+    Returns
+    -------
+    ClipFiles
+
+    Raises
+    ------
+    LMACError
+        If a file is missing, or holds something else; names it, what was
+        found and what is expected.
+
+    Example
+    -------
+    >>> read_clip("nowhere")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: nowhere/explanation.json: no such file, a clip needs it
+    """
+    folder = Path(folder)
+    info = _read_info(folder / "explanation.json")
+    mask, level = _read_maps(folder / "maps.npz", info["n_bins"])
+    sounds = {name: _read_sound(folder / name, info) for name in SOUNDS}
+    return ClipFiles(info, mask, level, sounds)
+
+
+def _read_info(path):
+    """Content of ``explanation.json``, each value of the expected kind."""
+    try:
+        info = json.loads(path.read_text("utf-8"), parse_constant=_no_constant)
+    except FileNotFoundError as error:
+        raise LMACError(f"{path}: no such file, a clip needs it") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise LMACError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(info, dict):
+        raise LMACError(f"{path}: holds no JSON object, expected one")
+    for key, kind in INFO.items():
+        if key not in info:
+            if key == "windows":
+                continue
+            raise LMACError(f"{path}: the key {key!r} is missing")
+        if not kind.holds(info[key]):
+            raise LMACError(
+                f"{path}: {key}: found {shown(info[key])}, expected {kind.name}"
+            )
+    for key in PROBABILITIES:
+        if len(info[key]) != len(info["classes"]):
+            raise LMACError(
+                f"{path}: {key}: found {len(info[key])} values for "
+                f"{len(info['classes'])} classes"
+            )
+    if info["decision"] not in info["classes"]:
+        raise LMACError(
+            f"{path}: decision: found {shown(info['decision'])}, which is "
+            "not among the classes"
+        )
+    return info
+
+
+def _no_constant(name):
+    """Refuse NaN and the like, which Python reads but JSON lacks."""
+    raise ValueError(f"{name} is no JSON, expected null")
+
+
+def _read_maps(path, n_bins):
+    """Mask and level of a clip, [time, freq] each, as uint8."""
+    try:
+        with np.load(path, allow_pickle=False) as maps:
+            mask, level = maps["mask"], maps["level"]
+    except FileNotFoundError as error:
+        raise LMACError(f"{path}: no such file, a clip needs it") from error
+    except KeyError as error:
+        raise LMACError(f"{path}: {error}, expected mask and level") from error
+    # EOFError: an empty file. TypeError, AttributeError: a single array.
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise LMACError(f"{path}: cannot be read as maps ({error})") from error
+    for name, values in (("mask", mask), ("level", level)):
+        shape = (len(mask) if mask.ndim else 0, n_bins)
+        if values.dtype != np.uint8 or values.shape != shape or not shape[0]:
+            raise LMACError(
+                f"{path}: {name}: found {values.dtype} of shape "
+                f"{values.shape}, expected uint8 of [time, {shown(n_bins)}], "
+                "the same time for both"
+            )
+    return mask, level
+
+
+def _read_sound(stem, info):
+    """File and samples of a sound, whatever its format."""
+    names = [f"{stem.name}.{ending}" for ending in AUDIO_FORMATS]
+    files = [stem.with_name(name) for name in names]
+    files = [file for file in files if file.exists()]
+    if len(files) != 1:
+        found = " and ".join(file.name for file in files) or "none"
+        raise LMACError(
+            f"{stem.parent}: found {found}, expected one of "
+            f"{' or '.join(names)}"
+        )
+    wav, rate = decode_audio(files[0])
+    if (len(wav), rate) != (info["n_samples"], info["sample_rate"]):
+        raise LMACError(
+            f"{files[0]}: found {len(wav)} samples at {rate} Hz, expected "
+            f"{shown(info['n_samples'])} at {shown(info['sample_rate'])} Hz as "
+            "in explanation.json"
+        )
+    return files[0], wav

@@ -10,12 +10,8 @@ import soundfile as sf
 import torch
 
 from lmac_sb.explain.explainer import Explanation
-from lmac_sb.inference.clip_folder import (
-    UNREFINED,
-    common_gain,
-    draw_clip,
-    save_clip,
-)
+from lmac_sb.inference.clip_folder import UNREFINED, common_gain, save_clip
+from lmac_sb.inference.spectra import draw_clip
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.models.features import SpectralFeatures
 

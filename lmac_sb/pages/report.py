@@ -5,12 +5,8 @@ See `lmac_sb.pages.page` on how names of classes and files stay data.
 
 import base64
 import io
-import json
 import os
 import re
-import sys
-import zipfile
-import zlib
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,7 +14,12 @@ import numpy as np
 import soundfile as sf
 from PIL import Image
 
-from lmac_sb.data.audio import decode_audio
+from lmac_sb.inference.clip_folder import (
+    PROBABILITIES,
+    UNREFINED,
+    WINDOW,
+    read_clip,
+)
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.pages.page import write_block, write_page
 from lmac_sb.utils.errors import LMACError, shown
@@ -26,10 +27,6 @@ from lmac_sb.utils.io import write_in_one_step
 
 __all__ = ["write_report"]
 
-SOUNDS = ("original", "interpretation", "residual")
-FORMATS = ("wav", "flac")
-UNREFINED = "unrefined"  # sub-folder of a clip, for the decoder's own mask
-PROBABILITIES = ("p", "p_in", "p_out")
 # Size of the largest picture; a screen would not show more of it.
 MAX_FRAMES, MAX_BINS = 512, 256
 N_BARS = 3  # most probable classes with bars; more may be added
@@ -169,9 +166,11 @@ def _check_pair(path, refined, unrefined):
 
 def _read_clip(folder, path, embed):
     """Entry of a clip in the page's list, and its pictures and sounds."""
-    info = _read_json(path / "explanation.json")
-    mask, level = _read_maps(path / "maps.npz", info["n_bins"])
-    sounds = [_read_sound(folder, path / name, info, embed) for name in SOUNDS]
+    info, mask, level, sounds = read_clip(path)
+    addresses = [
+        _address(folder, file, wav, info["sample_rate"], embed)
+        for file, wav in sounds.values()
+    ]
     seconds = info["n_samples"] / info["sample_rate"]
     columns = [info[name] for name in PROBABILITIES]
     explained = info["classes"].index(info["decision"])
@@ -190,10 +189,10 @@ def _read_clip(folder, path, embed):
         ],
         "metrics": info["metrics"],
         "threshold": info["threshold"],
-        "refine_steps": info.get("refine_steps", 0),
+        "refine_steps": info["refine_steps"],
         # Only checked keys of a window go into the page.
         "windows": [
-            {key: window.get(key) for key in _WINDOW}
+            {key: window.get(key) for key in WINDOW}
             for window in info.get("windows", [])
         ],
         "seconds": seconds,
@@ -203,7 +202,7 @@ def _read_clip(folder, path, embed):
     }
     pictures = [_png(_coarsen(_shrink(x))) for x in (level, mask)]
     level, mask = (base64.b64encode(x).decode("ascii") for x in pictures)
-    return entry, {"level": level, "mask": mask, "sounds": sounds}
+    return entry, {"level": level, "mask": mask, "sounds": addresses}
 
 
 def _shown_classes(info, columns, by_p, explained):
@@ -217,187 +216,14 @@ def _shown_classes(info, columns, by_p, explained):
     return [c for c in by_p if c in shown]
 
 
-def _is_text(value):
-    """Whether a value is a string."""
-    return isinstance(value, str)
-
-
-def _is_count(value):
-    """Whether a value is a positive whole number."""
-    return type(value) is int and value > 0
-
-
-def _is_steps(value):
-    """Whether a value is a whole number of at least 0."""
-    return type(value) is int and value >= 0
-
-
-def _is_number(value):
-    """Whether a value is a finite number."""
-    # Compared, since a whole number in JSON may be too large for a float.
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
-
-
-def _is_text_or_null(value):
-    """Whether a value is a string or null."""
-    return value is None or _is_text(value)
-
-
-def _is_number_or_null(value):
-    """Whether a value is a finite number or null."""
-    return value is None or _is_number(value)
-
-
-def _is_classes(value):
-    """Whether a value is a non-empty list of strings."""
-    return isinstance(value, list) and value and all(map(_is_text, value))
-
-
-def _is_metrics(value):
-    """Whether a value maps names to numbers or null."""
-    return isinstance(value, dict) and all(
-        map(_is_number_or_null, value.values())
-    )
-
-
-def _is_probabilities(value):
-    """Whether a value is a list of probabilities."""
-    return isinstance(value, list) and all(
-        p is None or (_is_number(p) and -1e-4 <= p <= 1 + 1e-4) for p in value
-    )
-
-
-def _is_windows(value):
-    """Whether a value is a list of decisions, each on a part of the clip."""
-    return isinstance(value, list) and all(
-        isinstance(window, dict)
-        and all(is_good(window.get(key)) for key, is_good in _WINDOW.items())
-        for window in value
-    )
-
-
-_WINDOW = {
-    "start": _is_number,
-    "end": _is_number,
-    "decision": _is_text,
-    **dict.fromkeys(PROBABILITIES, _is_number_or_null),
-}
-
-
-_KEYS = {
-    "id": (_is_text, "a text"),
-    "file": (_is_text_or_null, "a text or null"),
-    "label": (_is_text_or_null, "a text or null"),
-    "decision": (_is_text, "a text"),
-    "classes": (_is_classes, "a list of names"),
-    "p": (_is_probabilities, "a list of probabilities"),
-    "p_in": (_is_probabilities, "a list of probabilities"),
-    "p_out": (_is_probabilities, "a list of probabilities"),
-    "metrics": (_is_metrics, "names with numbers or null"),
-    "sample_rate": (_is_count, "a whole number of Hz"),
-    "n_samples": (_is_count, "a positive whole number"),
-    "n_bins": (_is_count, "a positive whole number"),
-    "threshold": (_is_number_or_null, "a number or null"),
-    "windows": (_is_windows, "a list of start, end, decision, p, p_in, p_out"),
-    "refine_steps": (_is_steps, "a whole number from 0"),
-}
-# Only long clips have windows; folders of an earlier version lack the steps.
-_OPTIONAL = {"windows", "refine_steps"}
-
-
-def _read_json(path):
-    """Content of ``explanation.json``, each value of the expected kind."""
-    try:
-        info = json.loads(path.read_text("utf-8"), parse_constant=_no_constant)
-    except FileNotFoundError as error:
-        raise LMACError(f"{path}: no such file, a clip needs it") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise LMACError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(info, dict):
-        raise LMACError(f"{path}: holds no JSON object, expected one")
-    for key, (is_good, expected) in _KEYS.items():
-        if key in _OPTIONAL and key not in info:
-            continue
-        if key not in info:
-            raise LMACError(f"{path}: the key {key!r} is missing")
-        if not is_good(info[key]):
-            raise LMACError(
-                f"{path}: {key}: found {shown(info[key])}, expected {expected}"
-            )
-    for key in PROBABILITIES:
-        if len(info[key]) != len(info["classes"]):
-            raise LMACError(
-                f"{path}: {key}: found {len(info[key])} values for "
-                f"{len(info['classes'])} classes"
-            )
-    if info["decision"] not in info["classes"]:
-        raise LMACError(
-            f"{path}: decision: found {shown(info['decision'])}, which is "
-            "not among the classes"
-        )
-    return info
-
-
-def _no_constant(name):
-    """Refuse NaN and the like, which Python reads but JSON lacks."""
-    raise ValueError(f"{name} is no JSON, expected null")
-
-
-def _read_maps(path, n_bins):
-    """Mask and level of a clip, [time, freq] each, as uint8."""
-    try:
-        with np.load(path, allow_pickle=False) as maps:
-            mask, level = maps["mask"], maps["level"]
-    except FileNotFoundError as error:
-        raise LMACError(f"{path}: no such file, a clip needs it") from error
-    except KeyError as error:
-        raise LMACError(f"{path}: {error}, expected mask and level") from error
-    # EOFError: an empty file. TypeError, AttributeError: a single array.
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise LMACError(f"{path}: cannot be read as maps ({error})") from error
-    for name, values in (("mask", mask), ("level", level)):
-        shape = (len(mask) if mask.ndim else 0, n_bins)
-        if values.dtype != np.uint8 or values.shape != shape or not shape[0]:
-            raise LMACError(
-                f"{path}: {name}: found {values.dtype} of shape "
-                f"{values.shape}, expected uint8 of [time, {shown(n_bins)}], "
-                "the same time for both"
-            )
-    return mask, level
-
-
-def _read_sound(folder, stem, info, embed):
-    """Address of a checked sound: a data URI, or a path for the page."""
-    names = [f"{stem.name}.{ending}" for ending in FORMATS]
-    files = [stem.with_name(name) for name in names]
-    files = [file for file in files if file.exists()]
-    if len(files) != 1:
-        found = " and ".join(file.name for file in files) or "none"
-        raise LMACError(
-            f"{stem.parent}: found {found}, expected one of "
-            f"{' or '.join(names)}"
-        )
-    wav, rate = decode_audio(files[0])
-    if (len(wav), rate) != (info["n_samples"], info["sample_rate"]):
-        raise LMACError(
-            f"{files[0]}: found {len(wav)} samples at {rate} Hz, expected "
-            f"{shown(info['n_samples'])} at {shown(info['sample_rate'])} Hz as "
-            "in explanation.json"
-        )
+def _address(folder, file, wav, sample_rate, embed):
+    """Address of a sound: a data URI, or a path for the page."""
     if not embed:
         # Bytes, since a name may not be UTF-8; ./, since it may hold a colon.
-        place = files[0].relative_to(folder).as_posix()
+        place = file.relative_to(folder).as_posix()
         return f"./{quote(os.fsencode(place))}"
-    encoded = base64.b64encode(_vorbis(wav.numpy(), rate)).decode("ascii")
-    return f"data:audio/ogg;base64,{encoded}"
+    encoded = base64.b64encode(_vorbis(wav.numpy(), sample_rate))
+    return f"data:audio/ogg;base64,{encoded.decode('ascii')}"
 
 
 def _vorbis(wav, rate):

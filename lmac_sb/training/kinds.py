@@ -1,6 +1,6 @@
 """Kinds of values that a key may have, each with a name for messages."""
 
-import math
+import sys
 from typing import Callable, NamedTuple
 
 __all__ = [
@@ -63,8 +63,9 @@ def number(low=None, high=None, above=None, whole=False):
         kinds = int if whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
             return False
+        # NaN compares as false; a whole number may be too large for a float.
         return (
-            math.isfinite(value)
+            abs(value) <= sys.float_info.max
             and (low is None or value >= low)
             and (high is None or value <= high)
             and (above is None or value > above)

@@ -54,6 +54,7 @@ def make_clip(path, facts, seconds=SECONDS, frames=FRAMES, bins=BINS):
         "n_bins": bins,
         "gain": 1.0,
         "threshold": None,
+        "refine_steps": 0,
         **facts,
     }
     text = json.dumps(facts)

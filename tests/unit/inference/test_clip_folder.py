@@ -9,7 +9,7 @@ import soundfile as sf
 import torch
 
 from lmac_sb.explain.explainer import Explanation
-from lmac_sb.inference import clip_folder as artifacts
+from lmac_sb.inference import clip_folder, spectra
 from lmac_sb.inference.clip_folder import save_clip
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.models.features import SpectralFeatures
@@ -325,8 +325,8 @@ def test_maps_of_long_clips_are_pooled(features, block, tmp_path, monkeypatch):
     n_frames = explanation.mask.shape[1]
     explanation.mask = torch.rand(explanation.mask.shape)
     save(tmp_path / "a", wavs[1], explanation, 1, features, CLASSES)
-    monkeypatch.setattr(artifacts, "MAX_FRAMES", 9)
-    monkeypatch.setattr(artifacts, "_BLOCK", block)
+    monkeypatch.setattr(spectra, "MAX_FRAMES", 9)
+    monkeypatch.setattr(spectra, "_BLOCK", block)
     save(tmp_path / "b", wavs[1], explanation, 1, features, CLASSES)
     whole, pooled = (np.load(tmp_path / x / "maps.npz") for x in "ab")
     pool = read_content(tmp_path / "b")["hop_samples"] // features.hop_samples
@@ -381,7 +381,7 @@ def test_nothing_half_written(features, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(artifacts.np, "savez_compressed", fail)
+    monkeypatch.setattr(clip_folder.np, "savez_compressed", fail)
     with pytest.raises(OSError, match="disk full"):
         save(tmp_path, wavs[1], explanation, 1, features, CLASSES)
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -57,6 +57,7 @@ def write_clip(folder, name="a", mask=None, ending="wav", **changes):
         "n_bins": mask.shape[1],
         "gain": 1.0,
         "threshold": None,
+        "refine_steps": 0,
         **changes,
     }
     text = json.dumps(facts)
@@ -381,15 +382,6 @@ def test_sounds_of_both_masks_beside_the_page(tmp_path):
         assert page.data(block)["sounds"] == [
             f"./a%20%C3%BC/{place}{sound}.wav" for sound in SOUNDS
         ]
-
-
-def test_folders_of_an_earlier_version(tmp_path):
-    """Folders without a number of steps are still read."""
-    path = write_clip(tmp_path)
-    assert "refine_steps" not in (path / "explanation.json").read_text()
-    (clip,) = Page(write_report(tmp_path)).data("index")["clips"]
-    assert clip["refine_steps"] == 0
-    assert "unrefined" not in clip
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,187 @@
+"""Spectrograms of an explained clip, and a picture of them."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import torch  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+__all__ = [
+    "FLOOR",
+    "RANGE_DB",
+    "SOUNDS",
+    "draw_clip",
+    "levels_of",
+    "probabilities_of",
+    "sounds_of",
+]
+
+SOUNDS = ("original", "interpretation", "residual")
+RANGE_DB = 80  # range of levels in pictures, below a clip's maximum
+MAX_FRAMES = 3000  # in a stored map; longer clips are pooled in time
+FLOOR = 1e-7  # smallest magnitude of a spectrogram
+_BLOCK = 1 << 18  # samples that are processed at a time
+
+
+def draw_clip(clip, truth=None, levels=None):
+    """Spectrograms and mask of one clip.
+
+    Arguments
+    ---------
+    clip : lmac_sb.inference.explanation.AudioExplanation
+        Of one clip.
+    truth : str
+        The clip's label, if it is known.
+    levels : dict
+        Spectrograms in dB and the mask, if they have been computed.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    if levels is None:
+        levels, _ = levels_of(clip)
+    top = max(float(levels[name].max()) for name in SOUNDS)
+    pictures = {
+        name: {"vmin": top - RANGE_DB, "vmax": top, "cmap": "magma"}
+        for name in SOUNDS
+    }
+    pictures["mask"] = {"vmin": 0, "vmax": 1, "cmap": "viridis"}
+    places = {
+        "original": (0, 0),
+        "mask": (0, 1),
+        "interpretation": (1, 0),
+        "residual": (1, 1),
+    }
+    c = int(clip.decision[0])
+    p = {k: x[c] for k, x in probabilities_of(clip).items()}
+    titles = {
+        "original": f"input, p = {p['p']:.3f}",
+        "interpretation": f"interpretation, p = {p['p_in']:.3f}",
+        "residual": f"residual, p = {p['p_out']:.3f}",
+        "mask": f"mask, area {float(levels['mask'].mean()):.3f}",
+    }
+    seconds = clip.n_samples[0] / clip.sample_rate
+    extent = (0, seconds, 0, clip.sample_rate / 2000)
+
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    label = "" if truth is None else f" (label: {truth})"
+    # Names may hold dollar signs, which are no formulas.
+    figure.suptitle(f"decision: {clip.labels[0]}{label}", parse_math=False)
+    axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    for name, look in pictures.items():
+        axis = axes[places[name]]
+        image = axis.imshow(
+            levels[name].T.numpy(),
+            origin="lower",
+            aspect="auto",
+            extent=extent,
+            **look,
+        )
+        axis.set_title(titles[name])
+        unit = {} if name == "mask" else {"label": "dB"}
+        figure.colorbar(image, ax=axis, **unit)
+    for axis in axes[1]:
+        axis.set_xlabel("time in s")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("frequency in kHz")
+    return figure
+
+
+def sounds_of(clip):
+    """The three sounds of a clip.
+
+    Arguments
+    ---------
+    clip : lmac_sb.inference.explanation.AudioExplanation
+        Of one clip.
+
+    Returns
+    -------
+    dict
+        Name in `SOUNDS` to torch.Tensor [samples].
+    """
+    sounds = (clip.wavs, clip.waveform, clip.residual)
+    # A batch is padded to its longest clip.
+    return {
+        name: sound[0, : clip.n_samples[0]]
+        for name, sound in zip(SOUNDS, sounds)
+    }
+
+
+def levels_of(clip):
+    """Spectrograms of a clip's sounds, and its mask, pooled to a bounded size.
+
+    Arguments
+    ---------
+    clip : lmac_sb.inference.explanation.AudioExplanation
+        Of one clip.
+
+    Returns
+    -------
+    levels : dict
+        Name in `SOUNDS` to its level in dB, and ``mask``, [time, freq] each.
+    hop_samples : int
+        From one of their frames to the next.
+    """
+    sounds = sounds_of(clip)
+    features = clip.features
+    n_frames = features.n_frames(clip.n_samples[0])
+    pool = -(-n_frames // MAX_FRAMES)
+    maps = {
+        name: _level(sound, features, pool) for name, sound in sounds.items()
+    }
+    mask = clip.mask[0, :n_frames]
+    if pool == 1:
+        maps["mask"] = mask.float()
+    else:
+        parts = [part.float().mean(0) for part in mask.split(pool)]
+        maps["mask"] = torch.stack(parts)
+    return maps, features.hop_samples * pool
+
+
+def _level(sound, features, pool):
+    """Level of each bin in dB, [time, freq], the maximum of `pool` frames."""
+    hop = features.hop_samples
+    # A frame extends half an FFT to either side.
+    margin = -(-(features.n_bins - 1) // hop)
+    n_frames = features.n_frames(len(sound))
+    block = max(pool, _BLOCK // hop // pool * pool)
+    parts = []
+    for first in range(0, n_frames, block):
+        last = min(first + block, n_frames)
+        start = max(0, first - margin)
+        piece = sound[start * hop : (last + margin) * hop]
+        stft = features.stft(piece[None].to(features.fbank_matrix.device))
+        magnitude = features.magnitude(stft)[0].cpu()
+        magnitude = magnitude[first - start : last - start]
+        if pool > 1:
+            pooled = [part.amax(0) for part in magnitude.split(pool)]
+            magnitude = torch.stack(pooled)
+        parts.append(20 * torch.log10(magnitude.clamp(min=FLOOR)))
+    return torch.cat(parts)
+
+
+def probabilities_of(clip):
+    """Probabilities of all classes.
+
+    Arguments
+    ---------
+    clip : lmac_sb.inference.explanation.AudioExplanation
+        Of one clip.
+
+    Returns
+    -------
+    dict
+        ``p``, ``p_in`` and ``p_out``, on the whole, the masked-in and the
+        masked-out input, to a list of float.
+    """
+    return {
+        name: logits[0].float().softmax(0).tolist()
+        for name, logits in (
+            ("p", clip.logits),
+            ("p_in", clip.logits_in),
+            ("p_out", clip.logits_out),
+        )
+    }
