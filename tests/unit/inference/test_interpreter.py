@@ -79,7 +79,7 @@ def test_savedir(copy, sounds, tmp_path, interpreter):
     savedir = tmp_path / "saved"
     LMACInterpreter.from_hparams(copy, savedir)
     edit_weights(copy, lambda s: s[next(iter(s))].mul_(2))
-    with pytest.raises(LMACError, match="holds something else"):
+    with pytest.raises(LMACError, match="does not hold the model"):
         LMACInterpreter.from_hparams(copy, savedir)
     shutil.rmtree(copy)
     found = LMACInterpreter.from_hparams(savedir).explain_batch(sounds)
