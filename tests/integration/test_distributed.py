@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 
+from lmac_sb.metrics.registry import METRICS
 from lmac_sb.training.checkpoints import best_checkpoint
 
 # Tolerance: 1e-4 of the range for values in percent, else 1e-4.
-PERCENT = ("AI", "AD", "AG", "AD-2softmax")
+PERCENT = [name for name, metric in METRICS.items() if metric.unit == "%"]
 
 
 @pytest.fixture(scope="module")

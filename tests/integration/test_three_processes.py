@@ -10,7 +10,7 @@ from lmac_sb.metrics.registry import METRICS
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3")
 
 # Tolerance: 1e-4 of the range for values in percent, else 1e-4.
-PERCENT = ("AI", "AD", "AG")
+PERCENT = [name for name, metric in METRICS.items() if metric.unit == "%"]
 
 
 @pytest.fixture(scope="module")

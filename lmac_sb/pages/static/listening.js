@@ -12,7 +12,7 @@
 
   // ---------------------------------------------------------------- order
 
-  // Pseudorandom numbers in [0, 1), from xorshift seeded with a text's FNV-1a hash.
+  // Numbers in [0, 1) from xorshift, seeded with a text's FNV-1a hash.
   const numbers = (text) => {
     let state = 0x811c9dc5;
     for (const byte of new TextEncoder().encode(text)) {
