@@ -4,6 +4,7 @@ import random
 from array import array
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import soundfile as sf
 import torch
@@ -16,6 +17,7 @@ from lmac_sb.data.manifest import Manifest, labels_of, read_entries
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
+    "Changes",
     "EqualLengthBatches",
     "MultilabelEncoder",
     "check_labels",
@@ -54,13 +56,35 @@ class MultilabelEncoder(CategoricalEncoder):
         return sounds
 
 
+class Changes(NamedTuple):
+    """What is done to each clip of a data set.
+
+    Arguments
+    ---------
+    noise : lmac_sb.data.noise.NoiseMixer
+        Mixed into each clip; None leaves it alone.
+    shift_seed : int
+        Seed of a random rotation of each clip in time; None for no rotation.
+    epoch : callable
+        Returns the current epoch, for noise and shifts that change with it;
+        None fixes those of each clip.
+
+    Example
+    -------
+    >>> Changes(shift_seed=1).noise is None
+    True
+    """
+
+    noise: object = None
+    shift_seed: int | None = None
+    epoch: object = None
+
+
 def make_dataset(
     manifest,
     preprocess,
     label_encoder,
-    noise=None,
-    epoch=None,
-    shift_seed=None,
+    changes=None,
     events=False,
 ):
     """Data set of one split.
@@ -80,13 +104,8 @@ def make_dataset(
         From a file to a waveform and its gain.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
         Names of the classes to indices.
-    noise : lmac_sb.data.noise.NoiseMixer
-        Mixed into each clip; None leaves it alone.
-    epoch : callable
-        Returns the current epoch, for noise and shifts that change with it;
-        None fixes those of each clip.
-    shift_seed : int
-        Seed of a random rotation of each clip in time; None for no rotation.
+    changes : Changes
+        What is done to each clip; None leaves it as it is.
     events : bool
         Whether to give the events, where the manifest has them.
 
@@ -102,20 +121,21 @@ def make_dataset(
     LMACError
         If the manifest cannot be read, is empty, or an entry lacks a key.
     """
+    changes = Changes() if changes is None else changes
 
     @takes("wav", "id")
     @provides("sig", "clean", "gain")
     def audio_pipeline(wav, clip_id):
         """Waveform, the clip within it, and the gain that this has there."""
-        now = None if epoch is None else epoch()
+        now = None if changes.epoch is None else changes.epoch()
         clean, gain = preprocess(wav)
-        if shift_seed is not None:
+        if changes.shift_seed is not None:
             # Its own generator, so that neither order nor worker matters.
-            rng = random.Random(f"{shift_seed} {clip_id} {now}")
+            rng = random.Random(f"{changes.shift_seed} {clip_id} {now}")
             clean = clean.roll(rng.randrange(len(clean)))
         sig = clean
-        if noise is not None:
-            sig, clean, mixed = noise(clean, clip_id, epoch=now)
+        if changes.noise is not None:
+            sig, clean, mixed = changes.noise(clean, clip_id, epoch=now)
             gain *= mixed
         yield sig
         yield clean

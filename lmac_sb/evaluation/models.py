@@ -138,21 +138,19 @@ def load_clips(manifest_folder, split, interpreter, source):
     )
 
 
-def load_judge(
-    folder, features, frontend, modules, classes, cache_folder, device="cpu"
-):
+def load_judge(folder, modules, frontend, classes, cache_folder, device="cpu"):
     """A second classifier as a function of waveforms.
 
     Arguments
     ---------
     folder : str or Path
         What train_classifier.py wrote as model_folder.
-    features : lmac_sb.models.features.SpectralFeatures
-        Its front end.
-    frontend : dict
-        The settings of that, see `lmac_sb.training.experiment.frontend`.
     modules : dict
-        ``embedding_model`` and ``classifier``; their weights are loaded.
+        ``features``, and ``embedding_model`` and ``classifier``, whose weights
+        are loaded.
+    frontend : dict
+        The settings of the features, see
+        `lmac_sb.training.experiment.frontend`.
     classes : list of str
         Classes of the explained classifier.
     cache_folder : str or Path
@@ -172,7 +170,8 @@ def load_judge(
         other classes.
     """
     encoder = CategoricalEncoder()
-    config = load_classifier(folder, modules, encoder, cache_folder)
+    parts = {k: v for k, v in modules.items() if k != "features"}
+    config = load_classifier(folder, parts, encoder, cache_folder)
     check_frontend(config.get("frontend", {}), frontend, folder)
     check_multilabel(config, False, folder)
     names = [encoder.ind2lab[c] for c in range(len(encoder))]
@@ -181,12 +180,13 @@ def load_judge(
             f"judge_folder: {folder} knows the classes {', '.join(names)}, the "
             f"explained classifier {', '.join(classes)}"
         )
-    for module in (features, *modules.values()):
+    for module in modules.values():
         module.to(device).requires_grad_(False).eval()
 
     @torch.no_grad()
     def judge(wavs):
         """Logits of waveforms."""
+        features = modules["features"]
         mel = features.mel(features.magnitude(features.stft(wavs)))
         return modules["classifier"](embed(modules["embedding_model"], mel))
 

@@ -10,7 +10,7 @@ import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from lmac_sb.data.cache import AudioCache
-from lmac_sb.data.dataset import make_dataset
+from lmac_sb.data.dataset import Changes, make_dataset
 from lmac_sb.data.noise import NoiseMixer
 from lmac_sb.training.brain import LOG_CONFIG
 from lmac_sb.training.identity import Claim
@@ -134,9 +134,11 @@ def make_datasets(manifest_folder, sounds, epoch_counter, seed, events=False):
             manifest,
             preprocess,
             sounds.label_encoder,
-            noise,
-            epoch=(lambda: epoch_counter.current) if train else None,
-            shift_seed=seed if train else None,
+            Changes(
+                noise,
+                shift_seed=seed if train else None,
+                epoch=(lambda: epoch_counter.current) if train else None,
+            ),
             events=events and not train,
         )
         _warn_of_lengths(manifest, datasets[split].n_samples)

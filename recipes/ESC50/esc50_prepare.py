@@ -24,7 +24,11 @@ from fsdd_prepare import RECORDINGS, digits_table
 from lmac_sb.data.audio import MIN_LENGTH_S, decode_audio
 from lmac_sb.data.manifest import labels_of, to_lines
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import part_folder, remove_leftovers
+from lmac_sb.utils.io import (
+    part_folder,
+    remove_leftovers,
+    write_in_one_step,
+)
 
 __all__ = ["ESC50_URL", "download_esc50", "prepare_esc50"]
 
@@ -472,14 +476,8 @@ def _to_json(content):
 
 def _write(path, text):
     """Write in one step; return the SHA-256 of what was written."""
-    data = text.encode()
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return hashlib.sha256(data).hexdigest()
+    write_in_one_step(path, lambda file: file.write(text))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _fetch(url, folder):

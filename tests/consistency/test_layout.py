@@ -133,6 +133,35 @@ def test_no_function_is_long():
     assert found == set()
 
 
+def many_parameters(source, most=6):
+    """Functions with more parameters than a reader keeps in mind.
+
+    Constructors do not count: yaml files fill them, key by key.
+    """
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef) or node.name == "__init__":
+            continue
+        names = [x.arg for x in (*node.args.args, *node.args.kwonlyargs)]
+        if len(set(names) - {"self", "cls"}) > most:
+            found.append(node.name)
+    return found
+
+
+def test_few_parameters():
+    """Two calls of the method have more, all optional but the first few."""
+    folders = ("lmac_sb", "recipes", "tools", "benchmarks")
+    found = {
+        f"{relative(path)}: {name}"
+        for path in python_files(*folders)
+        for name in many_parameters(path.read_text("utf-8"))
+    }
+    assert found == {
+        "lmac_sb/explain/explainer.py: forward",
+        "lmac_sb/explain/losses.py: __call__",
+    }
+
+
 # ---------------------------------------------------------------- docstrings
 
 

@@ -56,10 +56,12 @@ def test_results_by_clip(lmac_run, helpers):
 
 
 def test_ones_explain_nothing(lmac_run, helpers):
-    """A mask of ones keeps the logits exactly."""
+    """A mask of ones keeps the logits, up to the order of the sums."""
     for row in helpers.read_rows(lmac_run):
         if row["method"] == "ones":
-            assert (row["AI"], row["AD"], row["AG"]) == (0, 0, 0)
+            assert row["AI"] == 0
+            assert row["AD"] == pytest.approx(0, abs=1e-3)
+            assert row["AG"] == pytest.approx(0, abs=1e-3)
             assert row["Fid-In"] == 1
             assert row["area"] == 1
             assert row["SPS"] == pytest.approx(0, abs=1e-9)

@@ -39,6 +39,7 @@ def load_second(hparams, classes, device):
     """The second classifier as a judge, or None, and its identity."""
     folder = hparams["judge_folder"]
     modules = {
+        "features": hparams["judge_features"],
         "embedding_model": hparams["judge_embedding_model"],
         "classifier": hparams["judge_classifier"],
     }
@@ -46,14 +47,14 @@ def load_second(hparams, classes, device):
         return None, {"sha256": None, "what": "none"}
     judge = load_judge(
         folder,
-        hparams["judge_features"],
-        frontend(hparams),
         modules,
+        frontend(hparams),
         classes,
         Path(hparams["output_folder"]) / "judge",
         device,
     )
-    return judge, weights_identity(folder, *modules.values())
+    _, *learnt = modules.values()
+    return judge, weights_identity(folder, *learnt)
 
 
 def prepare(claim, hparams, interpreter):

@@ -9,7 +9,12 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 from lmac_sb.data import audio
 from lmac_sb.data.audio import Preprocessor, read_audio
 from lmac_sb.data.cache import AudioCache
-from lmac_sb.data.dataset import EqualLengthBatches, check_labels, make_dataset
+from lmac_sb.data.dataset import (
+    Changes,
+    EqualLengthBatches,
+    check_labels,
+    make_dataset,
+)
 from lmac_sb.data.manifest import to_lines
 from lmac_sb.data.noise import NoiseMixer
 from lmac_sb.data.scenes import make_scenes
@@ -208,7 +213,10 @@ def noisy(manifest, noise_folder, epoch):
     """Data set with noise at 3 dB."""
     mixer = NoiseMixer(noise_folder, "tr", RATE, snr_db=3.0, seed=5)
     return make_dataset(
-        manifest, Preprocessor(RATE), encoder("dog"), mixer, epoch
+        manifest,
+        Preprocessor(RATE),
+        encoder("dog"),
+        Changes(mixer, epoch=epoch),
     )
 
 
@@ -305,7 +313,7 @@ def test_event_within_a_noisy_scene(scenes, noise_folder, tmp_path):
         scene_manifest(scenes, tmp_path),
         Preprocessor(RATE),
         encoder("dog"),
-        mixer,
+        Changes(mixer),
         events=True,
     )
     item = dataset[3]
@@ -324,7 +332,7 @@ def test_events_have_the_level_that_peaks_tell(scenes, noise_folder, tmp_path):
             scene_manifest(scenes, tmp_path),
             Preprocessor(RATE),
             encoder("dog"),
-            noise,
+            Changes(noise),
             events=True,
         )
         dataset.set_output_keys(["id", "clean", "gain", "event"])
@@ -430,8 +438,7 @@ def test_shift(recordings):
             recordings,
             Preprocessor(RATE),
             encoder("dog"),
-            epoch=lambda: now,
-            shift_seed=shift_seed,
+            Changes(epoch=lambda: now, shift_seed=shift_seed),
         )
 
     def shift_of(item, still):
