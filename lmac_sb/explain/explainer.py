@@ -50,7 +50,7 @@ class Analysis:
     latents: list
     n_samples: int
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: slice | list[int] | Tensor) -> "Analysis":
         """Some of the clips: those of a slice, a list or a tensor."""
         return Analysis(
             self.stft[rows],
@@ -102,28 +102,28 @@ class Explanation:
     tensor([True])
     """
 
-    waveform: torch.Tensor
-    residual: torch.Tensor
-    mask: torch.Tensor
-    logits: torch.Tensor
-    logits_in: torch.Tensor
-    logits_out: torch.Tensor
-    decision: torch.Tensor
-    magnitude: torch.Tensor
-    unrefined: object = field(default=None, kw_only=True)
+    waveform: Tensor | None
+    residual: Tensor | None
+    mask: Tensor | None
+    logits: Tensor
+    logits_in: Tensor | None
+    logits_out: Tensor | None
+    decision: Tensor
+    magnitude: Tensor | None
+    unrefined: "Self | None" = field(default=None, kw_only=True)
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Number of clips."""
         return len(self.decision)
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: int | slice | list[int] | Tensor) -> "Self":
         """Some of the clips: one (an int, still a batch), or several."""
         if isinstance(rows, int):
             place = range(len(self))[rows]  # raises IndexError
             rows = slice(place, place + 1)
         return self._each(lambda name, value: value[rows])
 
-    def fit(self, n_samples, n_frames):
+    def fit(self, n_samples: int, n_frames: int) -> "Self":
         """Cut the end, or add silence to it.
 
         Arguments
@@ -143,7 +143,7 @@ class Explanation:
         }
         return self._each(lambda name, value: _fit(value, sizes.get(name)))
 
-    def scale(self, gain):
+    def scale(self, gain: Tensor) -> "Self":
         """At another level.
 
         Arguments
@@ -165,7 +165,7 @@ class Explanation:
 
         return self._each(multiply)
 
-    def cpu(self):
+    def cpu(self) -> "Self":
         """The same on the CPU, without gradients, in single precision."""
 
         def move(name, value):
@@ -176,7 +176,7 @@ class Explanation:
         return self._each(move)
 
     @classmethod
-    def join(cls, parts):
+    def join(cls, parts: list["Self"]) -> "Self":
         """One batch out of several; shorter ones end in silence.
 
         Arguments
