@@ -4,14 +4,25 @@ The only place that knows the order of the steps; training, evaluation and
 inference call it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from lmac_sb.explain.masking import MASK_DOMAINS, apply_mask, binarize
-from lmac_sb.explain.refine import check_steps
+from lmac_sb.explain.refine import Refiner, check_steps
 from lmac_sb.models.psi import as_mask_decoder
 from lmac_sb.utils.errors import LMACError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from lmac_sb.models.features import SpectralFeatures
+    from lmac_sb.models.frozen import FrozenClassifier
 
 __all__ = ["Analysis", "Explainer", "Explanation", "check_batch"]
 
@@ -44,13 +55,13 @@ class Analysis:
     True
     """
 
-    stft: torch.Tensor
-    magnitude: torch.Tensor
-    logits: torch.Tensor
-    latents: list
+    stft: Tensor
+    magnitude: Tensor
+    logits: Tensor
+    latents: list[Tensor]
     n_samples: int
 
-    def __getitem__(self, rows: slice | list[int] | Tensor) -> "Analysis":
+    def __getitem__(self, rows: slice | list[int] | Tensor) -> Analysis:
         """Some of the clips: those of a slice, a list or a tensor."""
         return Analysis(
             self.stft[rows],
@@ -110,20 +121,20 @@ class Explanation:
     logits_out: Tensor | None
     decision: Tensor
     magnitude: Tensor | None
-    unrefined: "Self | None" = field(default=None, kw_only=True)
+    unrefined: Self | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         """Number of clips."""
         return len(self.decision)
 
-    def __getitem__(self, rows: int | slice | list[int] | Tensor) -> "Self":
+    def __getitem__(self, rows: int | slice | list[int] | Tensor) -> Self:
         """Some of the clips: one (an int, still a batch), or several."""
         if isinstance(rows, int):
             place = range(len(self))[rows]  # raises IndexError
             rows = slice(place, place + 1)
         return self._each(lambda name, value: value[rows])
 
-    def fit(self, n_samples: int, n_frames: int) -> "Self":
+    def fit(self, n_samples: int, n_frames: int) -> Self:
         """Cut the end, or add silence to it.
 
         Arguments
@@ -143,7 +154,7 @@ class Explanation:
         }
         return self._each(lambda name, value: _fit(value, sizes.get(name)))
 
-    def scale(self, gain: Tensor) -> "Self":
+    def scale(self, gain: Tensor) -> Self:
         """At another level.
 
         Arguments
@@ -157,7 +168,7 @@ class Explanation:
         Explanation
         """
 
-        def multiply(name, value):
+        def multiply(name: str, value: Tensor) -> Tensor:
             """One tensor."""
             if name not in ("waveform", "residual", "magnitude"):
                 return value
@@ -165,10 +176,10 @@ class Explanation:
 
         return self._each(multiply)
 
-    def cpu(self) -> "Self":
+    def cpu(self) -> Self:
         """The same on the CPU, without gradients, in single precision."""
 
-        def move(name, value):
+        def move(name: str, value: Tensor) -> Tensor:
             """One tensor."""
             value = value.detach().cpu()
             return value.float() if value.is_floating_point() else value
@@ -176,7 +187,7 @@ class Explanation:
         return self._each(move)
 
     @classmethod
-    def join(cls, parts: list["Self"]) -> "Self":
+    def join(cls, parts: list[Self]) -> Self:
         """One batch out of several; shorter ones end in silence.
 
         Arguments
@@ -197,7 +208,7 @@ class Explanation:
         return cls(**joined)
 
     @classmethod
-    def _join(cls, name, values):
+    def _join(cls, name: str, values: list[Any]) -> Any:
         """One field of several parts."""
         if any(value is None for value in values):
             return None
@@ -208,9 +219,9 @@ class Explanation:
             values = [_fit(value, longest) for value in values]
         return torch.cat(values)
 
-    def _each(self, function):
+    def _each(self, function: Callable[[str, Tensor], Tensor]) -> Self:
         """Another explanation, of each tensor that `function` returns."""
-        changed = {}
+        changed: dict[str, Any] = {}
         for name, value in vars(self).items():
             if isinstance(value, torch.Tensor):
                 changed[name] = function(name, value)
@@ -265,13 +276,13 @@ class Explainer(torch.nn.Module):
 
     def __init__(
         self,
-        features,
-        classifier,
-        decoder,
-        mask_domain="log1p",
-        refiner=None,
-        refine_steps=0,
-    ):
+        features: SpectralFeatures,
+        classifier: FrozenClassifier,
+        decoder: torch.nn.Module,
+        mask_domain: str = "log1p",
+        refiner: Refiner | None = None,
+        refine_steps: int = 0,
+    ) -> None:
         if mask_domain not in MASK_DOMAINS:
             raise LMACError(
                 f"mask_domain: '{mask_domain}' is none of {MASK_DOMAINS}"
@@ -287,16 +298,16 @@ class Explainer(torch.nn.Module):
 
     def forward(
         self,
-        wavs=None,
-        lengths=None,
-        target=None,
-        threshold=None,
-        sounds=True,
-        check=True,
-        refine_steps=None,
-        unrefined=False,
-        analysis=None,
-    ):
+        wavs: Tensor | None = None,
+        lengths: Tensor | None = None,
+        target: Tensor | None = None,
+        threshold: float | None = None,
+        sounds: bool = True,
+        check: bool = True,
+        refine_steps: int | None = None,
+        unrefined: bool = False,
+        analysis: Analysis | None = None,
+    ) -> Explanation:
         """Explain a batch of waveforms.
 
         Arguments
@@ -337,7 +348,7 @@ class Explainer(torch.nn.Module):
         if refine_steps is None:
             refine_steps = self.refine_steps
         self.check_refinement(refine_steps)
-        options = {
+        options: dict[str, Any] = {
             "threshold": threshold,
             "sounds": sounds,
             "check": check,
@@ -346,6 +357,8 @@ class Explainer(torch.nn.Module):
         }
         if analysis is not None:
             return self._explain(analysis, target, **options)
+        if wavs is None:
+            raise LMACError("wavs: None, expected waveforms or an analysis")
         check_batch(wavs, lengths)
         if not wavs.isfinite().all():
             bad = (~wavs.isfinite()).any(1).nonzero()[:, 0].tolist()
@@ -366,7 +379,14 @@ class Explainer(torch.nn.Module):
             places.append(rows)
         return Explanation.join(parts)[torch.cat(places).argsort()]
 
-    def _explain(self, analysis, target, refine_steps, unrefined, **options):
+    def _explain(
+        self,
+        analysis: Analysis,
+        target: Tensor | None,
+        refine_steps: int,
+        unrefined: bool,
+        **options: Any,
+    ) -> Explanation:
         """Explain clips of one length."""
         mask = self.mask(analysis, target)
         if not refine_steps:
@@ -379,13 +399,20 @@ class Explainer(torch.nn.Module):
             )
         return explanation
 
-    def _finish(self, analysis, mask, target, threshold, sounds, check):
+    def _finish(
+        self,
+        analysis: Analysis,
+        mask: Tensor,
+        target: Tensor | None,
+        threshold: float | None,
+        **options: bool,
+    ) -> Explanation:
         """Make a mask binary if asked to, and classify both sides."""
         if threshold is not None:
             mask = binarize(mask, threshold)
-        return self.complete(analysis, mask, target, sounds, check)
+        return self.complete(analysis, mask, target, **options)
 
-    def analyze(self, wavs, target=None):
+    def analyze(self, wavs: Tensor, target: Tensor | None = None) -> Analysis:
         """Features, decision and latents; no gradient is kept.
 
         Arguments
@@ -407,7 +434,7 @@ class Explainer(torch.nn.Module):
             logits, latents = self.classifier.trace(mel, target)
         return Analysis(stft, magnitude, logits, latents, wavs.shape[1])
 
-    def mask(self, analysis, target=None):
+    def mask(self, analysis: Analysis, target: Tensor | None = None) -> Tensor:
         """The decoder's mask.
 
         Arguments
@@ -435,7 +462,13 @@ class Explainer(torch.nn.Module):
         # Half precision would round the mask to steps of 1/256 or more.
         return torch.sigmoid(logits[:, :n_frames].float())
 
-    def refine(self, analysis, mask, steps, target=None):
+    def refine(
+        self,
+        analysis: Analysis,
+        mask: Tensor,
+        steps: int,
+        target: Tensor | None = None,
+    ) -> Tensor:
         """Better masks for these clips, see `lmac_sb.explain.refine`.
 
         Arguments
@@ -465,7 +498,7 @@ class Explainer(torch.nn.Module):
         target = analysis.logits.argmax(1) if target is None else target
         question = self.classifier.question
 
-        def judge(part, rows):
+        def judge(part: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
             """Logits for what the mask lets through, and for the rest."""
             magnitude = analysis.magnitude[rows].clone()
             sides = (
@@ -477,9 +510,10 @@ class Explainer(torch.nn.Module):
         # Most bins are all but 0, and their order tells a detector something.
         start = torch.logit(mask.double(), eps=1e-12).to(mask)
         answer = question(analysis.logits, target)[1]
-        return self.refiner(start, judge, answer, steps)
+        refiner: Any = self.refiner  # there, as was checked above
+        return refiner(start, judge, answer, steps)
 
-    def check_refinement(self, steps):
+    def check_refinement(self, steps: int) -> None:
         """Refuse a number of steps that cannot be made.
 
         Arguments
@@ -500,7 +534,14 @@ class Explainer(torch.nn.Module):
                 "hparams/lmac.yaml"
             )
 
-    def complete(self, analysis, mask, target=None, sounds=True, check=True):
+    def complete(
+        self,
+        analysis: Analysis,
+        mask: Tensor,
+        target: Tensor | None = None,
+        sounds: bool = True,
+        check: bool = True,
+    ) -> Explanation:
         """Classify both sides of any mask.
 
         Masked-in and masked-out go through the classifier as one batch.
@@ -546,7 +587,7 @@ class Explainer(torch.nn.Module):
             magnitude=magnitude,
         )
 
-    def question(self, explanation):
+    def question(self, explanation: Explanation) -> Explanation:
         """The same explanation, as losses and metrics take it.
 
         Arguments
@@ -571,7 +612,7 @@ class Explainer(torch.nn.Module):
             decision=answer,
         )
 
-    def classify(self, magnitude):
+    def classify(self, magnitude: Tensor) -> Tensor:
         """Logits of any magnitude, with a gradient to it.
 
         Arguments
@@ -586,23 +627,23 @@ class Explainer(torch.nn.Module):
         """
         return self.classifier(self._mel(magnitude))[0]
 
-    def masked_in(self, magnitude, mask):
+    def masked_in(self, magnitude: Tensor, mask: Tensor) -> Tensor:
         """What a mask lets through, see `apply_mask`."""
         return apply_mask(magnitude, mask, self.mask_domain)
 
     @torch.no_grad()
-    def _resynthesise(self, analysis, magnitude):
+    def _resynthesise(self, analysis: Analysis, magnitude: Tensor) -> Tensor:
         """Waveform of another magnitude with the input's phase."""
         gain = magnitude / analysis.magnitude
         return self.features.istft(
             analysis.stft * gain[..., None], analysis.n_samples
         )
 
-    def _mel(self, magnitude):
+    def _mel(self, magnitude: Tensor) -> Tensor:
         """Classifier's input, padded with silence to its shortest."""
         return self.features.mel(self.pad(magnitude))
 
-    def pad(self, frames):
+    def pad(self, frames: Tensor) -> Tensor:
         """At least as many frames [batch, time, *] as can be classified."""
         missing = self.classifier.min_frames - frames.shape[1]
         if missing <= 0:
@@ -610,7 +651,7 @@ class Explainer(torch.nn.Module):
         return torch.nn.functional.pad(frames, (0, 0, 0, missing))
 
 
-def check_batch(wavs, lengths):
+def check_batch(wavs: Tensor, lengths: Tensor | None) -> None:
     """Refuse what is no batch of waveforms.
 
     Arguments
@@ -647,7 +688,7 @@ def check_batch(wavs, lengths):
         )
 
 
-def _fit(values, size):
+def _fit(values: Tensor, size: int | None) -> Tensor:
     """Values [batch, time, ...] cut or padded with zeros to a length."""
     if size is None or values.shape[1] == size:
         return values

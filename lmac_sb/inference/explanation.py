@@ -1,19 +1,28 @@
 """Explained sounds, with names and figures, for people."""
 
+from __future__ import annotations
+
 import base64
 import html
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import soundfile as sf
 import torch
+from torch import Tensor
 
 from lmac_sb.explain.explainer import Explanation
 from lmac_sb.inference.clip_folder import UNREFINED, common_gain, save_clip
 from lmac_sb.inference.spectra import draw_clip
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.models.features import SpectralFeatures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from typing_extensions import Self
 
 __all__ = ["AudioExplanation", "numbers", "window"]
 
@@ -72,18 +81,30 @@ class AudioExplanation(Explanation):
     ['interpretation.wav', 'original.wav', 'residual.wav']
     """
 
-    wavs: torch.Tensor = field(kw_only=True)
-    n_samples: list = field(kw_only=True)
-    classes: list = field(kw_only=True)
+    waveform: Tensor
+    residual: Tensor
+    mask: Tensor
+    logits_in: Tensor
+    logits_out: Tensor
+    wavs: Tensor = field(kw_only=True)
+    n_samples: list[int] = field(kw_only=True)
+    classes: list[str] = field(kw_only=True)
     features: SpectralFeatures = field(kw_only=True)
-    files: list = field(kw_only=True)
+    files: list[str | None] = field(kw_only=True)
     threshold: float | None = field(default=None, kw_only=True)
     refine_steps: int = field(default=0, kw_only=True)
-    windows: list = field(kw_only=True)
-    metrics: list = field(kw_only=True)
+    windows: list[list[dict[str, Any]]] = field(kw_only=True)
+    metrics: list[dict[str, float]] = field(kw_only=True)
 
     @classmethod
-    def of(cls, explanation, wavs, features, classes, **more):
+    def of(
+        cls,
+        explanation: Explanation,
+        wavs: Tensor,
+        features: SpectralFeatures,
+        classes: Mapping[int, str] | Sequence[str],
+        **more: Any,
+    ) -> AudioExplanation:
         """Add to an explanation what people want to know of it.
 
         Arguments
@@ -133,10 +154,10 @@ class AudioExplanation(Explanation):
             )
         return named
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: int | slice | list[int] | Tensor) -> Self:
         """Some of the clips, see `lmac_sb.Explanation`."""
         places = torch.arange(len(self))[rows].reshape(-1).tolist()
-        lists = {
+        lists: dict[str, Any] = {
             name: [getattr(self, name)[place] for place in places]
             for name in _LISTS
         }
@@ -145,7 +166,7 @@ class AudioExplanation(Explanation):
         return replace(super().__getitem__(rows), **lists)
 
     @classmethod
-    def _join(cls, name, values):
+    def _join(cls, name: str, values: list[Any]) -> Any:
         """One attribute of several parts."""
         if name in _LISTS:
             return [item for value in values for item in value]
@@ -153,7 +174,7 @@ class AudioExplanation(Explanation):
             return values[0]
         return super()._join(name, values)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         """One line a clip."""
         return "\n".join(
             f"AudioExplanation({label!r}: p = {p:.3f}, inside {p_in:.3f}, "
@@ -164,40 +185,40 @@ class AudioExplanation(Explanation):
         )
 
     @property
-    def sample_rate(self):
+    def sample_rate(self) -> int:
         """Sampling rate of the sounds in Hz."""
         return self.features.sample_rate
 
     @property
-    def labels(self):
+    def labels(self) -> list[str]:
         """Name of the explained class of each clip."""
         return [self.classes[c] for c in self.decision.tolist()]
 
     @property
-    def probabilities(self):
+    def probabilities(self) -> Tensor:
         """Probabilities of all classes on the input, [batch, classes]."""
         return self.logits.softmax(1)
 
     @property
-    def p_before(self):
+    def p_before(self) -> Tensor:
         """Probability of the explained class on the input, [batch]."""
         return self._explained(self.logits)
 
     @property
-    def p_inside(self):
+    def p_inside(self) -> Tensor:
         """The same on the masked-in part."""
         return self._explained(self.logits_in)
 
     @property
-    def p_outside(self):
+    def p_outside(self) -> Tensor:
         """The same on the masked-out part."""
         return self._explained(self.logits_out)
 
-    def _explained(self, logits):
+    def _explained(self, logits: Tensor) -> Tensor:
         """Probability of the explained class, [batch]."""
         return logits.softmax(1).gather(1, self.decision[:, None])[:, 0]
 
-    def top(self, k=5):
+    def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
         """The most probable classes of each clip.
 
         Arguments
@@ -216,7 +237,12 @@ class AudioExplanation(Explanation):
             for ps, cs in zip(found.values.tolist(), found.indices.tolist())
         ]
 
-    def save(self, folder, audio_format="wav", truth=None):
+    def save(
+        self,
+        folder: str | Path,
+        audio_format: str = "wav",
+        truth: Sequence[str] | None = None,
+    ) -> list[Path]:
         """Write sounds, picture, maps and figures.
 
         Arguments
@@ -247,7 +273,7 @@ class AudioExplanation(Explanation):
                 save_clip(path, self.unrefined[i], label, audio_format)
         return folders
 
-    def plot(self, index=0):
+    def plot(self, index: int = 0) -> Figure:
         """Spectrograms and mask of one clip.
 
         Arguments
@@ -261,15 +287,15 @@ class AudioExplanation(Explanation):
         """
         return draw_clip(self[index])
 
-    def _sound(self, sounds, index):
+    def _sound(self, sounds: Tensor, index: int) -> Tensor:
         """One clip's sound at its own length."""
         return sounds[index, : self.n_samples[index]]
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         """Picture, probabilities and players, for a notebook."""
         return "\n".join(self._clip_html(i) for i in range(len(self)))
 
-    def _clip_html(self, index):
+    def _clip_html(self, index: int) -> str:
         """One clip for a notebook."""
         label = html.escape(self.labels[index])
         picture = io.BytesIO()
@@ -306,12 +332,12 @@ class AudioExplanation(Explanation):
         return "\n".join(parts)
 
 
-def _base64(data):
+def _base64(data: bytes) -> str:
     """Bytes as text."""
     return base64.b64encode(data).decode("ascii")
 
 
-def numbers(explanation):
+def numbers(explanation: Explanation) -> dict[str, float]:
     """Metrics of one clip.
 
     Arguments
@@ -332,7 +358,9 @@ def numbers(explanation):
     return {name: float(value) for name, value in evaluate(explanation).items()}
 
 
-def window(explanation, classes, start, end):
+def window(
+    explanation: Explanation, classes: Sequence[str], start: float, end: float
+) -> dict[str, Any]:
     """What was decided in one window of a clip.
 
     Arguments
@@ -357,7 +385,7 @@ def window(explanation, classes, start, end):
     ['start', 'end', 'decision', 'p', 'p_in', 'p_out']
     """
     c = int(explanation.decision[0])
-    sides = {
+    sides: dict[str, Any] = {
         "p": explanation.logits,
         "p_in": explanation.logits_in,
         "p_out": explanation.logits_out,

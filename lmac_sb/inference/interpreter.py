@@ -1,11 +1,17 @@
 """SpeechBrain's interface of a trained model: from a file to an explanation."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.run_opts import RunOptions
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
@@ -17,6 +23,9 @@ from lmac_sb.metrics.registry import METRICS
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["LMACInterpreter"]
+
+# A class, by name or number.
+Target = str | int
 
 WINDOW_S = 10.0  # of models that were trained on clips of any length
 
@@ -51,8 +60,14 @@ class LMACInterpreter(Pretrained):
     MODULES_NEEDED = ["explainer"]
     HPARAMS_NEEDED = ["preprocess", "label_encoder"]
 
-    def __init__(self, modules=None, hparams=None, **kwargs):
-        self._check_parts(modules or {}, hparams or {})
+    def __init__(
+        self,
+        modules: dict[str, Any] | None = None,
+        hparams: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        modules, hparams = modules or {}, hparams or {}
+        self._check_parts(modules, hparams)
         super().__init__(modules, hparams, **kwargs)
         self.explainer = modules["explainer"]
         if self.explainer.classifier.multilabel:
@@ -76,7 +91,13 @@ class LMACInterpreter(Pretrained):
         self.overlap = self.window // hop // 4 * hop
 
     @classmethod
-    def from_hparams(cls, source, savedir=None, trusted=False, **kwargs):
+    def from_hparams(
+        cls,
+        source: str | Path,
+        savedir: str | Path | None = None,
+        trusted: bool = False,
+        **kwargs: Any,
+    ) -> LMACInterpreter:
         """Load a model folder that `lmac export` wrote.
 
         Arguments
@@ -116,7 +137,9 @@ class LMACInterpreter(Pretrained):
             raise LMACError(f"{folder}: {error}") from error
 
     @classmethod
-    def _check_parts(cls, modules, hparams):
+    def _check_parts(
+        cls, modules: dict[str, Any], hparams: dict[str, Any]
+    ) -> None:
         """Refuse what is missing, or is something else than its name says."""
         for kind, needed, found in (
             ("modules", cls.MODULES_NEEDED, modules),
@@ -146,7 +169,7 @@ class LMACInterpreter(Pretrained):
                     f"{kind.__name__}"
                 )
 
-    def _check_classes(self, label_encoder):
+    def _check_classes(self, label_encoder: CategoricalEncoder) -> list[str]:
         """Names of the classes, as many as the classifier has outputs."""
         names = label_encoder.ind2lab
         n_samples = round(MIN_LENGTH_S * self.sample_rate)
@@ -166,15 +189,17 @@ class LMACInterpreter(Pretrained):
             )
         return [str(names[c]) for c in range(n_classes)]
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> LMACInterpreter:
         """Stay in evaluation mode, batch norm and dropout included."""
         return super().train(False)
 
-    def forward(self, wavs, wav_lens=None):
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor | None = None
+    ) -> AudioExplanation:
         """Explain a batch, see `explain_batch`."""
         return self.explain_batch(wavs, wav_lens)
 
-    def load_audio(self, path):
+    def load_audio(self, path: str | Path) -> Tensor:
         """Read a file as the model's front end wants it.
 
         Arguments
@@ -189,7 +214,7 @@ class LMACInterpreter(Pretrained):
         """
         return read_signal(path, self.sample_rate)
 
-    def interpret_file(self, path):
+    def interpret_file(self, path: str | Path) -> tuple[Tensor, str, int]:
         """Decision and what it rests on, as SpeechBrain's PIQ returns them.
 
         Arguments
@@ -211,12 +236,12 @@ class LMACInterpreter(Pretrained):
 
     def explain_file(
         self,
-        path,
-        target=None,
-        threshold=None,
-        refine_steps=None,
-        unrefined=False,
-    ):
+        path: str | Path,
+        target: str | int | None = None,
+        threshold: float | None = None,
+        refine_steps: int | None = None,
+        unrefined: bool = False,
+    ) -> AudioExplanation:
         """Explain the decision on a file of any length.
 
         A file longer than a window (the length of the training clips, or 10 s
@@ -252,13 +277,13 @@ class LMACInterpreter(Pretrained):
 
     def explain_batch(
         self,
-        wavs,
-        lengths=None,
-        target=None,
-        threshold=None,
-        refine_steps=None,
-        unrefined=False,
-    ):
+        wavs: Tensor,
+        lengths: Tensor | None = None,
+        target: Target | Sequence[Target] | Tensor | None = None,
+        threshold: float | None = None,
+        refine_steps: int | None = None,
+        unrefined: bool = False,
+    ) -> AudioExplanation:
         """Explain waveforms in memory.
 
         Arguments
@@ -301,7 +326,9 @@ class LMACInterpreter(Pretrained):
         how = self._how(threshold, refine_steps, unrefined)
         return self._explain(clips, targets, how, [None] * len(clips))
 
-    def _how(self, threshold, refine_steps, unrefined):
+    def _how(
+        self, threshold: float | None, refine_steps: int | None, unrefined: bool
+    ) -> dict[str, Any]:
         """What the explainer is asked for, checked before the work starts."""
         if refine_steps is None:
             refine_steps = self.explainer.refine_steps
@@ -312,22 +339,28 @@ class LMACInterpreter(Pretrained):
             "unrefined": unrefined,
         }
 
-    def _targets(self, target, n_clips):
+    def _targets(
+        self,
+        target: Target | Sequence[Target] | Tensor | None,
+        n_clips: int,
+    ) -> list[int] | None:
         """Class numbers, one a clip, or None."""
         if target is None:
             return None
-        if isinstance(target, torch.Tensor):
+        if isinstance(target, Tensor):
             target = target.tolist()
-        targets = target if isinstance(target, (list, tuple)) else [target]
+        targets: list[Any] = (
+            list(target) if isinstance(target, (list, tuple)) else [target]
+        )
         if len(targets) == 1:
-            targets = list(targets) * n_clips
+            targets = targets * n_clips
         if len(targets) != n_clips:
             raise LMACError(
                 f"target: {len(targets)} classes for {n_clips} clips"
             )
         return [self.class_number(name) for name in targets]
 
-    def class_number(self, name):
+    def class_number(self, name: Target) -> int:
         """Number of a class that is given by name or number.
 
         Arguments
@@ -348,11 +381,17 @@ class LMACInterpreter(Pretrained):
             f"{', '.join(self.classes)} (0 to {len(self.classes) - 1})"
         )
 
-    def _explain(self, clips, targets, how, files):
+    def _explain(
+        self,
+        clips: list[Tensor],
+        targets: list[int] | None,
+        how: dict[str, Any],
+        files: list[str | None],
+    ) -> AudioExplanation:
         """Explain clips of any length."""
         longest = max(self.window, self.preprocess.n_samples or 0)
         short = [i for i, clip in enumerate(clips) if len(clip) <= longest]
-        parts = [None] * len(clips)
+        parts: list[Any] = [None] * len(clips)
         if short:
             chosen = None if targets is None else [targets[i] for i in short]
             batch = [clips[i] for i in short]
@@ -371,7 +410,12 @@ class LMACInterpreter(Pretrained):
         return whole
 
     @torch.no_grad()
-    def _explain_short(self, clips, targets, how):
+    def _explain_short(
+        self,
+        clips: list[Tensor],
+        targets: list[int] | None,
+        how: dict[str, Any],
+    ) -> list[Explanation]:
         """Explain clips of at most a window; one explanation a clip."""
         shortest = round(MIN_LENGTH_S * self.sample_rate)
         ready, gains = [], []
@@ -382,10 +426,11 @@ class LMACInterpreter(Pretrained):
             gains.append(gain)
         wavs = pad_sequence(ready, batch_first=True)
         lengths = torch.tensor([len(wav) for wav in ready]) / wavs.shape[1]
+        target = None
         if targets is not None:
-            targets = torch.tensor(targets, device=self.device)
+            target = torch.tensor(targets, device=self.device)
         found = self.explainer(
-            wavs.to(self.device), lengths.to(self.device), targets, **how
+            wavs.to(self.device), lengths.to(self.device), target, **how
         )
         # Back to the input's level, which preprocessing has taken away.
         found = found.cpu().scale(1 / torch.tensor(gains))
@@ -395,7 +440,9 @@ class LMACInterpreter(Pretrained):
             for i, clip in enumerate(clips)
         ]
 
-    def _explain_long(self, wav, target, how):
+    def _explain_long(
+        self, wav: Tensor, target: list[int] | None, how: dict[str, Any]
+    ) -> AudioExplanation:
         """Explain overlapping windows of one clip and cross-fade them."""
         n_samples = len(wav)
         stride = self.window - self.overlap
@@ -415,7 +462,9 @@ class LMACInterpreter(Pretrained):
             explained.unrefined = unrefined.finish(wav, target)
         return explained
 
-    def _named(self, part, wav, **more):
+    def _named(
+        self, part: Explanation, wav: Tensor, **more: Any
+    ) -> AudioExplanation:
         """An explanation of one clip, with what people want to know of it."""
         return AudioExplanation.of(
             part,
@@ -425,7 +474,7 @@ class LMACInterpreter(Pretrained):
             **more,
         )
 
-    def fade(self, places, fades_in, fades_out):
+    def fade(self, places: Tensor, fades_in: bool, fades_out: bool) -> Tensor:
         """Weight of a window of a long clip.
 
         Arguments
@@ -453,7 +502,7 @@ class LMACInterpreter(Pretrained):
 class _Whole:
     """A long clip, put together of its windows; its sounds lie on disk."""
 
-    def __init__(self, interpreter, n_samples):
+    def __init__(self, interpreter: LMACInterpreter, n_samples: int) -> None:
         self.interpreter = interpreter
         self.n_samples = n_samples
         features = interpreter.explainer.features
@@ -462,10 +511,19 @@ class _Whole:
         self.waveform = mapped((1, n_samples))
         self.residual = mapped((1, n_samples))
         self.mask = mapped(shape, torch.half)
-        self.shares, self.metrics, self.windows = [], [], []
-        self.sums = dict.fromkeys(("logits", "logits_in", "logits_out"), 0)
+        self.shares: list[float] = []
+        self.metrics: list[dict[str, float]] = []
+        self.windows: list[dict[str, Any]] = []
+        names = ("logits", "logits_in", "logits_out")
+        self.sums: dict[str, Any] = dict.fromkeys(names, 0)
 
-    def add(self, part, start, stop, edges):
+    def add(
+        self,
+        part: Any,
+        start: int,
+        stop: int,
+        edges: tuple[bool, bool],
+    ) -> None:
         """Add a window, faded where others overlap with it."""
         fade = self.interpreter.fade(torch.arange(stop - start), *edges)
         self.waveform[0, start:stop] += fade * part.waveform[0]
@@ -484,7 +542,7 @@ class _Whole:
         rate, classes = self.interpreter.sample_rate, self.interpreter.classes
         self.windows.append(window(part, classes, start / rate, stop / rate))
 
-    def finish(self, wav, target):
+    def finish(self, wav: Tensor, target: list[int] | None) -> AudioExplanation:
         """The explanation, with the windows' mean probabilities."""
         logits = {
             name: total.clamp_min(1e-30).log().float()

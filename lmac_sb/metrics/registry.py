@@ -1,6 +1,12 @@
 """All metrics by name: direction, what they need, where they are shown."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from lmac_sb.metrics.faithfulness import (
     average_drop,
@@ -20,6 +26,10 @@ from lmac_sb.metrics.localisation import (
 )
 from lmac_sb.metrics.shape import complexity, mask_area, sparseness
 from lmac_sb.metrics.sound import si_sdr
+
+if TYPE_CHECKING:
+    # Only its name: this room comes before that of the method.
+    from lmac_sb.explain.explainer import Explanation
 
 __all__ = [
     "GUARDS",
@@ -69,15 +79,15 @@ class Metric:
     (1, '%', True)
     """
 
-    function: object
+    function: Callable[..., Tensor] | None
     needs: str | None
     direction: int
     digits: int = 3
     unit: str = ""
-    shown: tuple = ()
+    shown: tuple[str, ...] = ()
     repeated: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.repeated and self.needs not in ("in", "out", "logits"):
             raise ValueError(
                 f"repeated: found a metric that needs {self.needs!r}, "
@@ -120,7 +130,7 @@ METRICS = {
 GUARDS = ("heard", "noisy", "shifted", "other")
 
 
-def shown_in(place):
+def shown_in(place: str) -> list[str]:
     """Names of the metrics that are shown in a place.
 
     Arguments
@@ -140,7 +150,7 @@ def shown_in(place):
     return [name for name, metric in METRICS.items() if place in metric.shown]
 
 
-def unguarded(column):
+def unguarded(column: str) -> str:
     """Name of the metric in a column, which may be one of the guards.
 
     Arguments
@@ -161,7 +171,7 @@ def unguarded(column):
     return rest if first in GUARDS else column
 
 
-def direction(column):
+def direction(column: str) -> int:
     """Better direction of any column of a table.
 
     Arguments
@@ -183,7 +193,13 @@ def direction(column):
     return metric.direction if metric else 0
 
 
-def evaluate(explanation, event=None, frames=None, clean=None, others=None):
+def evaluate(
+    explanation: Explanation,
+    event: Tensor | None = None,
+    frames: Tensor | None = None,
+    clean: Tensor | None = None,
+    others: Tensor | None = None,
+) -> dict[str, Tensor]:
     """All metrics of an explained batch.
 
     Arguments
@@ -213,19 +229,17 @@ def evaluate(explanation, event=None, frames=None, clean=None, others=None):
     >>> found["area"].shape, "event_mass" in found
     (torch.Size([2]), False)
     """
-    logits, logits_in, logits_out = (
-        logits.detach().float()
-        for logits in (
-            explanation.logits,
-            explanation.logits_in,
-            explanation.logits_out,
-        )
+    sides: tuple[Any, ...] = (
+        explanation.logits,
+        explanation.logits_in,
+        explanation.logits_out,
     )
+    logits, logits_in, logits_out = (x.detach().float() for x in sides)
     p, p_in, p_out = (x.softmax(1) for x in (logits, logits_in, logits_out))
     if event is not None and frames is None:
         frames = (event > 0).any(-1)
     mask, decision = explanation.mask, explanation.decision
-    inputs = {
+    inputs: dict[str | None, tuple[Any, ...]] = {
         "in": (p, p_in, decision),
         "out": (p, p_out, decision),
         "logits": (logits, logits_out, decision),

@@ -1,7 +1,11 @@
 """Tables of results: one row a clip, and their means with intervals."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +22,17 @@ __all__ = [
     "summarize",
 ]
 
+# A row of a table, the means of each method, and what a cell shows.
+Row = dict[str, Any]
+Summary = dict[str, dict[str, Any]]
+Cell = tuple[str, str, bool] | None
+
 N_DRAWS = 2000  # resamplings of a bootstrap interval
 
 
-def bootstrap(values, n_draws=N_DRAWS, seed=0):
+def bootstrap(
+    values: Sequence[float], n_draws: int = N_DRAWS, seed: int = 0
+) -> dict[str, Any]:
     """Mean and its 95 % bootstrap interval.
 
     Arguments
@@ -47,7 +58,9 @@ def bootstrap(values, n_draws=N_DRAWS, seed=0):
     return _bootstrap(column, n_draws, seed)[0]
 
 
-def _bootstrap(values, n_draws=N_DRAWS, seed=0):
+def _bootstrap(
+    values: np.ndarray, n_draws: int = N_DRAWS, seed: int = 0
+) -> list[dict[str, Any]]:
     """Result of `bootstrap` for each column of an array [clips, columns]."""
     # Sorted, so that the order of the rows does not matter; NaN come last.
     values = np.sort(values, axis=0)
@@ -77,7 +90,7 @@ def _bootstrap(values, n_draws=N_DRAWS, seed=0):
 
 
 @lru_cache(maxsize=8)
-def _draws(n, n_draws, seed):
+def _draws(n: int, n_draws: int, seed: int) -> np.ndarray:
     """How often each of n values is in each resampling, [n_draws, n]."""
     rng = np.random.default_rng(seed)
     draws = rng.integers(n, size=(n_draws, n))
@@ -86,7 +99,7 @@ def _draws(n, n_draws, seed):
     return counts.reshape(n_draws, n).astype(np.float64)
 
 
-def check_unique(rows, keys):
+def check_unique(rows: Sequence[Row], keys: Sequence[str]) -> None:
     """Refuse rows that say the same thing twice.
 
     Arguments
@@ -123,7 +136,12 @@ def check_unique(rows, keys):
         seen.add(name)
 
 
-def summarize(rows, by="method", reference=None, columns=None):
+def summarize(
+    rows: Sequence[Row],
+    by: str = "method",
+    reference: str | None = None,
+    columns: Sequence[str] | None = None,
+) -> Summary:
     """Mean and interval of each metric for each method.
 
     Arguments
@@ -158,7 +176,7 @@ def summarize(rows, by="method", reference=None, columns=None):
     """
     check_unique(rows, ["id", by])
     columns = list(METRICS) if columns is None else columns
-    table = {}
+    table: dict[str, dict[str, Row]] = {}
     for row in rows:
         table.setdefault(row[by], {})[row["id"]] = row
     summary = {}
@@ -175,13 +193,13 @@ def summarize(rows, by="method", reference=None, columns=None):
     return summary
 
 
-def _values(rows, names):
+def _values(rows: Iterable[Row], names: Sequence[str]) -> np.ndarray:
     """Values of the rows, [rows, names], NaN where there is none."""
     values = [[row.get(name, math.nan) for name in names] for row in rows]
     return np.array(values, dtype=np.float64).reshape(-1, len(names))
 
 
-def header(column):
+def header(column: str) -> str:
     """Name of a column with an arrow for the better direction.
 
     Arguments
@@ -201,7 +219,9 @@ def header(column):
     return column + {1: " ↑", -1: " ↓", 0: ""}[direction(column)]
 
 
-def marked_cells(summary, columns):
+def marked_cells(
+    summary: Summary, columns: Sequence[str]
+) -> dict[str, list[Cell]]:
     """Mean and half width of the interval of each method, as shown.
 
     Arguments
@@ -225,7 +245,7 @@ def marked_cells(summary, columns):
     >>> marked_cells(summarize(rows), ["AI"])
     {'k': [('1.0', '0.0', False)], 'l': [('2.0', '0.0', True)]}
     """
-    cells = {method: [] for method in summary}
+    cells: dict[str, list[Cell]] = {method: [] for method in summary}
     for column in columns:
         metric = METRICS.get(unguarded(column))
         digits = metric.digits if metric else 3
@@ -243,14 +263,20 @@ def marked_cells(summary, columns):
         scores = [sign * float(mean) for mean, _ in shown.values()]
         best = max((x for x in scores if not math.isnan(x)), default=math.nan)
         for method in summary:
-            cell = shown.get(method)
-            if cell is not None:
-                cell = (*cell, sign != 0 and sign * float(cell[0]) == best)
+            cell: Cell = None
+            if method in shown:
+                mean, half = shown[method]
+                cell = mean, half, sign != 0 and sign * float(mean) == best
             cells[method].append(cell)
     return cells
 
 
-def markdown_table(summary, columns=None, mark=False, by="method"):
+def markdown_table(
+    summary: Summary,
+    columns: Sequence[str] | None = None,
+    mark: bool = False,
+    by: str = "method",
+) -> str:
     """A summary as a Markdown table, with arrows for the better direction.
 
     Arguments
@@ -292,7 +318,7 @@ def markdown_table(summary, columns=None, mark=False, by="method"):
     return "\n".join(lines)
 
 
-def _markdown_cell(cell, mark):
+def _markdown_cell(cell: Cell, mark: bool) -> str:
     """Text of one of the `marked_cells`."""
     if cell is None:
         return "–"
@@ -300,7 +326,9 @@ def _markdown_cell(cell, mark):
     return f"**{mean} ± {half}**" if mark and best else f"{mean} ± {half}"
 
 
-def means_over(rows, over, columns):
+def means_over(
+    rows: Sequence[Row], over: str, columns: Sequence[str]
+) -> dict[str, list[tuple[Any, dict[str, Any]]]]:
     """Means of columns along another one, for a figure with lines.
 
     Arguments
@@ -325,7 +353,7 @@ def means_over(rows, over, columns):
     >>> share, found["AI"]["mean"]
     (0.1, 50.0)
     """
-    groups = {}
+    groups: dict[str, dict[Any, list[Row]]] = {}
     for row in rows:
         points = groups.setdefault(row["method"], {})
         points.setdefault(row[over], []).append(row)
