@@ -247,6 +247,7 @@ def common_gain(sounds):
 
     Example
     -------
+    >>> import torch
     >>> common_gain([torch.tensor([0.5]), torch.tensor([1.0, -4.0])])
     0.25
     """
