@@ -17,7 +17,7 @@ from lmac_sb.utils.errors import LMACError
 __all__ = [
     "load_clips",
     "load_interpreters",
-    "load_judge",
+    "load_second_classifier",
     "models_identity",
 ]
 
@@ -138,7 +138,9 @@ def load_clips(manifest_folder, split, interpreter, source):
     )
 
 
-def load_judge(folder, modules, frontend, classes, cache_folder, device="cpu"):
+def load_second_classifier(
+    folder, modules, frontend, classes, cache_folder, device="cpu"
+):
     """A second classifier as a function of waveforms.
 
     Arguments
@@ -184,10 +186,10 @@ def load_judge(folder, modules, frontend, classes, cache_folder, device="cpu"):
         module.to(device).requires_grad_(False).eval()
 
     @torch.no_grad()
-    def judge(wavs):
+    def classify(wavs):
         """Logits of waveforms."""
         features = modules["features"]
         mel = features.mel(features.magnitude(features.stft(wavs)))
         return modules["classifier"](embed(modules["embedding_model"], mel))
 
-    return judge
+    return classify

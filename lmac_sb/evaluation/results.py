@@ -1,7 +1,7 @@
 """What an evaluation leaves in its folder: rows, tables and figures."""
 
 from lmac_sb.evaluation.comparison import OWN
-from lmac_sb.evaluation.figures import draw_curves, draw_passes, draw_snr
+from lmac_sb.evaluation.plots import draw_curves, draw_passes, draw_snr
 from lmac_sb.evaluation.tables import write_summary
 from lmac_sb.methods.registry import passes
 from lmac_sb.metrics.registry import shown_in

@@ -498,11 +498,11 @@ class Explainer(torch.nn.Module):
         target = analysis.logits.argmax(1) if target is None else target
         question = self.classifier.question
 
-        def judge(part: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        def classify(part: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
             """Logits for what the mask lets through, and for the rest."""
             magnitude = analysis.magnitude[rows].clone()
             sides = (
-                self.masked_in(magnitude, side) for side in (part, 1 - part)
+                self.let_through(magnitude, side) for side in (part, 1 - part)
             )
             logits = self.classify(torch.cat(tuple(sides)))
             return question(logits, target[rows].repeat(2))[0].chunk(2)
@@ -511,7 +511,7 @@ class Explainer(torch.nn.Module):
         start = torch.logit(mask.double(), eps=1e-12).to(mask)
         answer = question(analysis.logits, target)[1]
         refiner: Any = self.refiner  # there, as was checked above
-        return refiner(start, judge, answer, steps)
+        return refiner(start, classify, answer, steps)
 
     def check_refinement(self, steps: int) -> None:
         """Refuse a number of steps that cannot be made.
@@ -564,8 +564,8 @@ class Explainer(torch.nn.Module):
         Explanation
         """
         magnitude = analysis.magnitude
-        inside = self.masked_in(magnitude, mask)
-        outside = self.masked_in(magnitude, 1 - mask)
+        inside = self.let_through(magnitude, mask)
+        outside = self.let_through(magnitude, 1 - mask)
         logits_in = logits_out = None
         if check:
             sides = torch.cat((inside, outside))
@@ -627,7 +627,7 @@ class Explainer(torch.nn.Module):
         """
         return self.classifier(self._mel(magnitude))[0]
 
-    def masked_in(self, magnitude: Tensor, mask: Tensor) -> Tensor:
+    def let_through(self, magnitude: Tensor, mask: Tensor) -> Tensor:
         """What a mask lets through, see `apply_mask`."""
         return apply_mask(magnitude, mask, self.mask_domain)
 

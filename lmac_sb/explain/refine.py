@@ -59,11 +59,11 @@ class Refiner:
     -------
     >>> from lmac_sb.explain.losses import LMACLoss
     >>> refiner = Refiner(LMACLoss(l_in_w=1, l_out_w=0, reg_w_l1=1))
-    >>> def judge(mask, rows):  # hears the first four frames alone
+    >>> def classify(mask, rows):  # hears the first four frames alone
     ...     sides = (x[:, :4].mean((1, 2)) for x in (mask, 1 - mask))
     ...     return [torch.stack((9 * x, 9 - 9 * x), dim=1) for x in sides]
     >>> start = torch.zeros(1, 12, 8)
-    >>> mask = refiner(start, judge, torch.tensor([0]), steps=5)
+    >>> mask = refiner(start, classify, torch.tensor([0]), steps=5)
     >>> bool((mask[:, :4] > 0.7).all()), bool((mask[:, 8:] < 0.1).all())
     (True, True)
     """
@@ -92,14 +92,14 @@ class Refiner:
         self.smooth_w = smooth_w
         self.tolerance = tolerance
 
-    def __call__(self, logits, judge, target, steps):
+    def __call__(self, logits, classify, target, steps):
         """Refine masks.
 
         Arguments
         ---------
         logits : torch.Tensor
             Where to start, [batch, time, freq].
-        judge : callable
+        classify : callable
             Of a mask [clips, time, freq] and the numbers of these clips in
             the batch, to the classifier's logits on what is masked in and
             out, [clips, classes] each.
@@ -128,10 +128,10 @@ class Refiner:
         with torch.inference_mode(False), torch.enable_grad():
             # Copies: what was made in inference mode takes no gradient.
             return self._descend(
-                logits.detach().clone(), judge, target.clone(), steps
+                logits.detach().clone(), classify, target.clone(), steps
             )
 
-    def _descend(self, logits, judge, target, steps):
+    def _descend(self, logits, classify, target, steps):
         """The steps; leaves each clip out once it is done."""
         masks = torch.sigmoid(logits)
         if steps == 0:
@@ -150,7 +150,7 @@ class Refiner:
             with torch.set_grad_enabled(goes_on):
                 mask = torch.sigmoid(logits[rows] + self._spread(part, logits))
                 losses, state = self._objective(
-                    mask, part, judge, target[rows], rows
+                    mask, part, classify, target[rows], rows
                 )
             # After a gradient that is no number, the next round's is none.
             valid = losses.isfinite()
@@ -188,9 +188,9 @@ class Refiner:
         )
         return whole[:, 0, :n_frames, :n_bins]
 
-    def _objective(self, mask, correction, judge, target, rows):
+    def _objective(self, mask, correction, classify, target, rows):
         """Losses [clips], and what tells whether a clip still moves."""
-        logits_in, logits_out = judge(mask, rows)
+        logits_in, logits_out = classify(mask, rows)
         if mask.requires_grad and not logits_in.requires_grad:
             # The sparsity has a gradient nonetheless: it would only erase.
             raise LMACError(f"{_NO_GRADIENT}, its logits hold none")

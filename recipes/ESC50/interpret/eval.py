@@ -22,7 +22,7 @@ from lmac_sb.evaluation.judge import Judge
 from lmac_sb.evaluation.models import (
     load_clips,
     load_interpreters,
-    load_judge,
+    load_second_classifier,
     models_identity,
 )
 from lmac_sb.evaluation.results import write_results
@@ -36,7 +36,7 @@ from lmac_sb.utils.provenance import provenance
 
 
 def load_second(hparams, classes, device):
-    """The second classifier as a judge, or None, and its identity."""
+    """The second classifier, or None, and its identity."""
     folder = hparams["judge_folder"]
     modules = {
         "features": hparams["judge_features"],
@@ -45,7 +45,7 @@ def load_second(hparams, classes, device):
     }
     if folder is None:
         return None, {"sha256": None, "what": "none"}
-    judge = load_judge(
+    classify = load_second_classifier(
         folder,
         modules,
         frontend(hparams),
@@ -54,7 +54,7 @@ def load_second(hparams, classes, device):
         device,
     )
     _, *learnt = modules.values()
-    return judge, weights_identity(folder, *learnt)
+    return classify, weights_identity(folder, *learnt)
 
 
 def prepare(claim, hparams, interpreter):
@@ -95,10 +95,10 @@ def main(argv=None):
         hparams["optimised_steps"],
         hparams["seed"],
     )
-    other, judge = load_second(hparams, interpreter.classes, device)
+    other, identity = load_second(hparams, interpreter.classes, device)
     with open_run(hparams, neutral=["batch_size"]) as claim:
         models = models_identity(loaded, sources)
-        claim.check(interpreters=models, judge_folder=judge)
+        claim.check(interpreters=models, judge_folder=identity)
         dataset, settings, regions = prepare(claim, hparams, interpreter)
         claim.take()
         sb.create_experiment_directory(**hparams.directory)

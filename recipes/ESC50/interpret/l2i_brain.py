@@ -41,5 +41,5 @@ class L2IBrain(LMACBrain):
             **terms,
         )
         if stage != sb.Stage.TRAIN:
-            self.judge(analysis, explanation, batch, stage)
+            self.assess(analysis, explanation, batch, stage)
         return self.mean_loss(losses, batch.id)

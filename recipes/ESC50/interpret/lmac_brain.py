@@ -72,10 +72,10 @@ class LMACBrain(RecipeBrain):
         )
         self.record(batch.id, accuracy=right, **terms)
         if stage != sb.Stage.TRAIN:
-            self.judge(analysis, explanation, batch, stage)
+            self.assess(analysis, explanation, batch, stage)
         return self.mean_loss(losses, batch.id)
 
-    def judge(self, analysis, explanation, batch, stage):
+    def assess(self, analysis, explanation, batch, stage):
         """Metrics and sounds of explained clips that are not trained on."""
         event = others = None
         if hasattr(batch, "event"):
@@ -129,7 +129,7 @@ class LMACBrain(RecipeBrain):
             )
         return {
             "log_masked": torch.log1p(
-                self.explainer.masked_in(analysis.magnitude, explanation.mask)
+                self.explainer.let_through(analysis.magnitude, explanation.mask)
             ),
             "log_whole": torch.log1p(analysis.magnitude),
             "log_clean": torch.log1p(clean),

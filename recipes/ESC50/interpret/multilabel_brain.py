@@ -128,7 +128,7 @@ class MultilabelBrain(LMACBrain):
         )
         self.record(rows.id, accuracy=rows.right, **terms)
         if stage != sb.Stage.TRAIN:
-            self.judge(analysis, explanation, rows, stage)
+            self.assess(analysis, explanation, rows, stage)
         return self.mean_loss(losses, rows.id)
 
     def locate(self, batch, stft):

@@ -15,12 +15,12 @@ import torch
 from preparation import prepare_clips
 
 from lmac_sb.data.dataset import thin_out
-from lmac_sb.evaluation.figures import draw_randomisation, draw_roar
 from lmac_sb.evaluation.models import (
     load_clips,
     load_interpreters,
     models_identity,
 )
+from lmac_sb.evaluation.plots import draw_randomisation, draw_roar
 from lmac_sb.evaluation.sanity import (
     check_randomisation,
     check_roar,

@@ -291,7 +291,7 @@ def test_refinement_is_on_the_objective_of_the_one_class():
         """The objective, computed with sigmoids."""
         sides = []
         for part in (mask, 1 - mask):
-            inside = explainer.masked_in(analysis.magnitude, part)
+            inside = explainer.let_through(analysis.magnitude, part)
             logits = explainer.classify(inside)
             sides.append(logits.gather(1, target[:, None])[:, 0])
         total = 12 * F.softplus(-sides[0]) + 8 * sides[1].sigmoid()

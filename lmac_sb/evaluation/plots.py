@@ -1,4 +1,4 @@
-"""Figures of an evaluation, each as PNG and SVG.
+"""Plots of an evaluation, each as PNG and SVG.
 
 The input is the rows of an evaluation, or lines: a dict from name to points
 (x, values). The values are a dict from metric to ``mean``, ``low`` and

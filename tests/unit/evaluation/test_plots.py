@@ -8,7 +8,6 @@ import struct
 import pytest
 from test_tables import failing, grid
 
-from lmac_sb.evaluation import figures
 from lmac_sb.utils.errors import LMACError
 
 METHODS = [f"method {i}" for i in range(25)]
@@ -34,15 +33,15 @@ def lines(places, metrics, names=("a", "b"), seed=0):
 LAYERS = ["none", "classifier", "blocks.2"]
 # Functions that draw each figure, by the path of the files.
 DRAWN = {
-    "curves": lambda stem: figures.draw_curves(stem, grid()),
-    "snr": lambda stem: figures.draw_snr(stem, grid()),
-    "passes": lambda stem: figures.draw_passes(
+    "curves": lambda stem: plots.draw_curves(stem, grid()),
+    "snr": lambda stem: plots.draw_snr(stem, grid()),
+    "passes": lambda stem: plots.draw_passes(
         stem, lines([1, 20, 600], ["AI", "AD", "FF"]), ["AI", "AD"]
     ),
-    "randomisation": lambda stem: figures.draw_randomisation(
+    "randomisation": lambda stem: plots.draw_randomisation(
         stem, lines(LAYERS, ["correlation", "SSIM"])
     ),
-    "roar": lambda stem: figures.draw_roar(
+    "roar": lambda stem: plots.draw_roar(
         stem, lines([0, 0.1, 0.5], ["accuracy"])
     ),
 }
@@ -52,13 +51,13 @@ DRAWN = {
 def panels(monkeypatch):
     """Panels of the next figure."""
     seen = {}
-    save = figures._save
+    save = plots._save
 
     def watched(figure, path, suffix):
         seen["figure"] = figure
         return save(figure, path, suffix)
 
-    monkeypatch.setattr(figures, "_save", watched)
+    monkeypatch.setattr(plots, "_save", watched)
 
     def read():
         (legend,) = seen["figure"].legends
@@ -106,7 +105,7 @@ def test_same_bytes_from_shuffled_rows(tmp_path):
     rows = failing(grid())
     shuffled = list(rows)
     random.Random(0).shuffle(shuffled)
-    for draw in (figures.draw_curves, figures.draw_snr):
+    for draw in (plots.draw_curves, plots.draw_snr):
         first, again = (
             [path.read_bytes() for path in draw(tmp_path / "x", given)]
             for given in (rows, shuffled)
@@ -117,7 +116,7 @@ def test_same_bytes_from_shuffled_rows(tmp_path):
 def test_curves(tmp_path, panels):
     """A curve is the mean over the clips at each share and both ends."""
     rows = failing(grid())
-    figures.draw_curves(tmp_path / "x", rows)
+    plots.draw_curves(tmp_path / "x", rows)
     drawn = panels()
     assert list(drawn) == [
         f"{setting}: {side}"
@@ -163,7 +162,7 @@ def test_snr(tmp_path, panels):
         # Only masks as published count.
         if row["keep"] != "own":
             row["AD"] = 1000.0
-    figures.draw_snr(tmp_path / "x", rows)
+    plots.draw_snr(tmp_path / "x", rows)
     drawn = panels()
     assert list(drawn) == [
         f"{kind}: {metric}"
@@ -198,7 +197,7 @@ def test_snr(tmp_path, panels):
 )
 def test_snr_in_a_name(setting, parts):
     """An SNR is read only from names that have one."""
-    kind, snr = figures._kind_and_snr(setting)
+    kind, snr = plots._kind_and_snr(setting)
     assert (snr is None) if parts is None else ((kind, snr) == parts)
 
 
@@ -206,8 +205,8 @@ def test_nothing_to_draw_from_rows(tmp_path):
     """An evaluation without shares or SNRs has no such figure."""
     rows = [row for row in grid() if row["keep"] == "own"]
     rows = [row for row in rows if row["setting"] == "clean"]
-    assert figures.draw_curves(tmp_path / "x", rows) == []
-    assert figures.draw_snr(tmp_path / "x", rows) == []
+    assert plots.draw_curves(tmp_path / "x", rows) == []
+    assert plots.draw_snr(tmp_path / "x", rows) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -215,7 +214,7 @@ def test_passes(tmp_path, panels):
     """Each requested metric has a panel, over a logarithmic axis."""
     given = lines([1, 20, 600], ["AI", "AD", "FF"])
     del given["b"][0], given["b"][0]
-    figures.draw_passes(tmp_path / "x", given, ["AD", "AI"])
+    plots.draw_passes(tmp_path / "x", given, ["AD", "AI"])
     drawn = panels()
     assert list(drawn) == ["AD ↓", "AI ↑"]
     for title, panel in drawn.items():
@@ -233,14 +232,14 @@ def test_passes(tmp_path, panels):
 def test_no_pass_is_refused(tmp_path, passes):
     """Zero passes are refused: a logarithmic axis cannot show them."""
     with pytest.raises(LMACError, match=f"{passes} passes of 'a'"):
-        figures.draw_passes(tmp_path / "x", lines([1, passes], ["AI"]), ["AI"])
+        plots.draw_passes(tmp_path / "x", lines([1, passes], ["AI"]), ["AI"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_intervals(tmp_path, panels):
     """Each point has its interval, in the colour of the line."""
     given = lines([0, 0.1, 0.5], ["accuracy"])
-    figures.draw_roar(tmp_path / "x", given)
+    plots.draw_roar(tmp_path / "x", given)
     assert panels()["accuracy"]["b"][1][0] == 0.1
     (axis,) = panels.seen["figure"].axes
     assert len(axis.collections) == 2
@@ -260,7 +259,7 @@ def test_intervals(tmp_path, panels):
 
 def test_layers_keep_their_order(tmp_path, panels):
     """Layers keep their order, from the top on."""
-    figures.draw_randomisation(
+    plots.draw_randomisation(
         tmp_path / "x", lines(LAYERS, ["correlation", "SSIM"])
     )
     assert list(panels()) == ["correlation", "SSIM"]
@@ -271,7 +270,7 @@ def test_layers_keep_their_order(tmp_path, panels):
 
 def test_lines_are_told_apart(tmp_path, panels):
     """Lines differ in colour, marker or dashes, the same in all panels."""
-    figures.draw_passes(
+    plots.draw_passes(
         tmp_path / "x", lines([1, 2], ["AI", "AD"], METHODS), ["AI", "AD"]
     )
     panels()
@@ -298,7 +297,7 @@ def test_a_line_keeps_its_look_where_another_is_missing(tmp_path, panels):
     given = lines([1, 2], ["AI", "AD"], "abc")
     for _, found in given["a"]:
         del found["AD"]
-    figures.draw_passes(tmp_path / "x", given, ["AI", "AD"])
+    plots.draw_passes(tmp_path / "x", given, ["AI", "AD"])
     panels()
     first, second = (axis.get_lines() for axis in panels.seen["figure"].axes)
     assert [x.get_color() for x in first[1:]] == [x.get_color() for x in second]
@@ -306,20 +305,20 @@ def test_a_line_keeps_its_look_where_another_is_missing(tmp_path, panels):
 
 def test_names_are_no_formulas(tmp_path):
     """Dollar signs in names are not read as formulas."""
-    figures.draw_roar(
+    plots.draw_roar(
         tmp_path / "x", lines([0, 1], ["accuracy"], ["$\\frac$", "a_$b"])
     )
     rows = [{**row, "setting": "$\\x$ 3 dB"} for row in grid()[:90]]
-    figures.draw_curves(tmp_path / "y", rows)
-    assert len(figures.draw_snr(tmp_path / "z", rows)) == 2
+    plots.draw_curves(tmp_path / "y", rows)
+    assert len(plots.draw_snr(tmp_path / "z", rows)) == 2
 
 
 def test_nothing_to_draw(tmp_path):
     """The message names the figure."""
     for draw in (
-        lambda stem: figures.draw_roar(stem, {}),
-        lambda stem: figures.draw_randomisation(stem, {"a": []}),
-        lambda stem: figures.draw_passes(stem, lines([1], ["AI"]), ["FF"]),
+        lambda stem: plots.draw_roar(stem, {}),
+        lambda stem: plots.draw_randomisation(stem, {"a": []}),
+        lambda stem: plots.draw_passes(stem, lines([1], ["AI"]), ["FF"]),
     ):
         with pytest.raises(LMACError, match="figure .*x: no values to draw"):
             draw(tmp_path / "x")
@@ -352,7 +351,7 @@ def test_global_state_is_left_alone(tmp_path):
     DRAWN["roar"](tmp_path / "x")
     assert pyplot.get_fignums() == []
     assert dict(matplotlib.rcParams) == before
-    assert "matplotlib" not in vars(figures)
+    assert "matplotlib" not in vars(plots)
 
 
 def test_text_is_large_enough(tmp_path):
