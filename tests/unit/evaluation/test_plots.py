@@ -8,6 +8,7 @@ import struct
 import pytest
 from test_tables import failing, grid
 
+from lmac_sb.evaluation import plots
 from lmac_sb.utils.errors import LMACError
 
 METHODS = [f"method {i}" for i in range(25)]
