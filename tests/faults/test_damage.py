@@ -31,7 +31,7 @@ def flip(path):
             "/SHA256SUMS: names 'optimizer.ckpt', which does not exist",
         ),
         ("counter.ckpt", flip, "/counter.ckpt: truncated or changed"),
-        ("SHA256SUMS", Path.unlink, ": half-written"),
+        ("SHA256SUMS", Path.unlink, ": incomplete"),
     ],
 )
 def test_newest_damaged(
