@@ -9,7 +9,7 @@ from lmac_sb.metrics.summary import summarize
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import write_csv, write_json
 
-__all__ = ["complete_rows", "write_results"]
+__all__ = ["complete_rows", "report_failures", "write_results"]
 
 
 def write_results(output_folder, rows, seconds, methods, origin):
@@ -51,12 +51,40 @@ def write_results(output_folder, rows, seconds, methods, origin):
     summary = output_folder / "summary.md"
     print(summary.read_text(encoding="utf-8"))
     print(f"all rows, tables and figures: {output_folder}")
+    report_failures(rows, output_folder)
+    return summary
+
+
+def report_failures(rows, folder):
+    """Print the rows that failed, and fail if there are any.
+
+    Arguments
+    ---------
+    rows : list of dict
+        From `lmac_sb.evaluation.comparison.Comparison`.
+    folder : str or Path
+        Where they have been written, for the message.
+
+    Raises
+    ------
+    LMACError
+        If a row failed.
+
+    Example
+    -------
+    >>> row = {"setting": "clean", "method": "m", "id": "a", "error": "no"}
+    >>> report_failures([row], "results")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: 1 of 1 rows failed, see results
+    """
     failed = [row for row in rows if row.get("error")]
     for row in failed:
         print(f"{row['setting']}, {row['method']}, {row['id']}: {row['error']}")
     if failed:
-        raise LMACError(f"{len(failed)} rows failed, see {output_folder}")
-    return summary
+        raise LMACError(
+            f"{len(failed)} of {len(rows)} rows failed, see {folder}"
+        )
 
 
 def complete_rows(rows):

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Analysis", "Explainer", "Explanation", "check_batch"]
 
+# Sounds of an explanation, [batch, samples], and maps, [batch, time, freq].
+_SOUNDS = ("waveform", "residual", "wavs")
+_MAPS = ("mask", "magnitude")
+
 
 @dataclass
 class Analysis:
@@ -149,8 +153,8 @@ class Explanation:
         Explanation
         """
         sizes = {
-            **dict.fromkeys(("waveform", "residual"), n_samples),
-            **dict.fromkeys(("mask", "magnitude"), n_frames),
+            **dict.fromkeys(_SOUNDS, n_samples),
+            **dict.fromkeys(_MAPS, n_frames),
         }
         return self._each(lambda name, value: _fit(value, sizes.get(name)))
 
@@ -170,7 +174,7 @@ class Explanation:
 
         def multiply(name: str, value: Tensor) -> Tensor:
             """One tensor."""
-            if name not in ("waveform", "residual", "magnitude"):
+            if name not in (*_SOUNDS, "magnitude"):
                 return value
             return value * gain.view(-1, *[1] * (value.dim() - 1))
 

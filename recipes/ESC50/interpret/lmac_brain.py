@@ -36,6 +36,8 @@ class LMACBrain(RecipeBrain):
         """Forget the rows of the stage before."""
         super().on_stage_start(stage, epoch)
         self.test_rows = []
+        if stage == sb.Stage.TEST:
+            self.comparison = self.make_comparison()
 
     def compute_forward(self, batch, stage):
         """Analyse the sounds, and explain their decisions."""
@@ -92,7 +94,8 @@ class LMACBrain(RecipeBrain):
                 event,
                 others,
             )
-            self.test_rows += self.comparison()(case, self.items(batch))[0]
+            rows, _ = self.comparison(case, self.items(batch))
+            self.test_rows += rows
         self.write_sounds(explanation, batch, stage)
 
     def locate(self, batch, stft):
@@ -100,7 +103,7 @@ class LMACBrain(RecipeBrain):
         stem = self.hparams.features.stft(batch.event.data.to(self.device))
         return ideal_mask(stem, stft), None
 
-    def comparison(self):
+    def make_comparison(self):
         """The method, its variants and trivial masks, as an evaluation has."""
         explainer, steps = self.explainer, self.explainer.refine_steps
         names = [self.method, f"{self.method}_binary", *TRIVIAL_MASKS]

@@ -18,7 +18,7 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch import distributed
 
 from lmac_sb.data.dataset import check_labels
-from lmac_sb.evaluation.results import complete_rows
+from lmac_sb.evaluation.results import complete_rows, report_failures
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.summary import markdown_table, summarize
 from lmac_sb.models.classifier_folder import (
@@ -328,3 +328,4 @@ def write_results(hparams, brain):
     print(markdown_table(summary))
     print(f"results: {folder / 'results.json'} and results.csv")
     print(f"sounds and pictures: {folder / 'interpretations' / 'test'}")
+    report_failures(brain.test_rows, folder)
