@@ -31,7 +31,7 @@ __all__ = [
 
 # Of the samples and gains that a `Preprocessor` makes. Raise it with every
 # change here that changes one of them, by however little: audio caches then
-# make their clips anew. `test_samples_are_those_of_the_version` notices.
+# make their clips again. `test_samples_are_those_of_the_version` notices.
 VERSION = 1
 MIN_LENGTH_S = 0.1  # shorter clips have too few frames to explain
 _BLOCK = 1 << 20  # values decoded at a time
@@ -84,7 +84,7 @@ def decode_audio(path):
 
 
 def decode_blocks(path):
-    """Decode a file block by block; what is wrong with it is told at its end.
+    """Decode a file block by block; faults are reported at its end.
 
     Arguments
     ---------
@@ -109,7 +109,7 @@ def decode_blocks(path):
     """
     path = os.fspath(path)
     if os.path.isdir(path):
-        raise LMACError(f"{path}: is a folder, an audio file is needed")
+        raise LMACError(f"{path}: is a folder, expected an audio file")
     if not os.path.isfile(path):
         raise LMACError(f"{path}: no such audio file")
     n_samples, finite = 0, True
@@ -213,7 +213,7 @@ def resample(wav, found_rate, sample_rate, name="signal"):
     if taps > _MOST_TAPS or sample_rate > _MOST_UP * found_rate:
         raise LMACError(
             f"{name}: cannot be brought from {found_rate} Hz to {sample_rate} "
-            "Hz; a usual rate is needed, such as 16000, 44100 or 48000 Hz"
+            "Hz; expected a usual rate, such as 16000, 44100 or 48000 Hz"
         )
     return _resampler(found_rate, sample_rate, str(wav.device))(wav)
 
@@ -314,7 +314,7 @@ class Preprocessor:
             and MIN_LENGTH_S <= signal_length_s < float("inf")
         ):
             raise LMACError(
-                f"signal_length_s: found {signal_length_s!r}, needed null or "
+                f"signal_length_s: found {signal_length_s!r}, expected null or "
                 f"a number of seconds, at least {MIN_LENGTH_S}"
             )
         self.signal_length_s = signal_length_s
@@ -364,7 +364,7 @@ class Preprocessor:
         """
         if wav.dim() not in (1, 2) or wav.numel() == 0:
             raise LMACError(
-                f"signal: found shape {list(wav.shape)}, needed [samples] or "
+                f"signal: found shape {list(wav.shape)}, expected [samples] or "
                 "[channels, samples], not empty"
             )
         wav = wav.float()
@@ -379,8 +379,8 @@ class Preprocessor:
         seconds = len(wav) / found_rate
         if seconds < MIN_LENGTH_S:
             raise LMACError(
-                f"{name}: {seconds:.4f} s long, at least {MIN_LENGTH_S} s "
-                "are needed"
+                f"{name}: {seconds:.4f} s long, expected at least "
+                f"{MIN_LENGTH_S} s"
             )
         wav = resample(wav, found_rate, self.sample_rate, name)
         if not torch.isfinite(wav).all():
@@ -409,7 +409,7 @@ def _check_rate(sample_rate):
         or sample_rate < 1
     ):
         raise LMACError(
-            f"sample_rate: found {sample_rate!r}, needed a whole number of Hz"
+            f"sample_rate: found {sample_rate!r}, expected a whole number of Hz"
         )
     return int(sample_rate)
 

@@ -7,7 +7,7 @@ found again. Files appear complete or not at all, and each is checked when it
 is read: any number of processes may fill and read one folder, without a lock.
 
 A file holds one record: gain, checksum and samples. The checksum, a CRC-32
-as numpy's format has none, stands beside what it vouches for: a file of its
+since numpy's format has none, is in the same file as the samples: a file of its
 own would be a second one to write, and two cannot appear at once.
 """
 
@@ -87,8 +87,8 @@ class AudioCache:
             self._sweep()
         except OSError as error:
             raise LMACError(
-                f"audio_cache: {folder} cannot be used ({error}); another "
-                "folder, or null, is needed"
+                f"audio_cache: {folder} cannot be used ({error}); expected "
+                "another folder, or null"
             ) from error
 
     @property
@@ -263,7 +263,7 @@ def count_cache(folder):
     Raises
     ------
     LMACError
-        If it is no audio cache, or holds anything else.
+        If it is not an audio cache, or holds anything else.
 
     Example
     -------
@@ -271,7 +271,7 @@ def count_cache(folder):
     >>> count_cache(folder)
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: ...: is no audio cache, it has no folder 'parts'
+    lmac_sb.LMACError: ...: is not an audio cache: it has no folder 'parts'
     >>> _ = AudioCache(folder, audio.Preprocessor(16000))
     >>> count_cache(folder)
     {}
@@ -341,7 +341,7 @@ def _files(folder):
     folder = Path(folder)
     if not (folder / "parts").is_dir():
         raise LMACError(
-            f"{folder}: is no audio cache, it has no folder 'parts'"
+            f"{folder}: is not an audio cache: it has no folder 'parts'"
         )
     for root, _, names in os.walk(folder):
         for name in names:

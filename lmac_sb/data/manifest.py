@@ -94,7 +94,7 @@ class Manifest(Mapping):
             return _parse(self.path, place + 1, file.readline())
 
     def _places(self, number):
-        """Places of the ids with this number: as good as always one."""
+        """Places of the ids with this number: nearly always one."""
         number = np.uint64(number)
         low = np.searchsorted(self._sorted, number)
         high = np.searchsorted(self._sorted, number, side="right")

@@ -67,7 +67,7 @@ class NoiseMixer:
     def __init__(self, folder, split, sample_rate, snr_db=0.0, seed=0):
         if split not in SPLITS:
             raise LMACError(
-                f"noise split: found {split!r}, needed one of "
+                f"noise split: found {split!r}, expected one of "
                 f"{', '.join(SPLITS)}"
             )
         if (
@@ -76,7 +76,7 @@ class NoiseMixer:
             or not math.isfinite(snr_db)
         ):
             raise LMACError(
-                f"snr_db: found {snr_db!r}, needed a finite number of dB"
+                f"snr_db: found {snr_db!r}, expected a finite number of dB"
             )
         self.split = split
         self.sample_rate = sample_rate
@@ -113,7 +113,7 @@ class NoiseMixer:
         """
         if wav.dim() != 1 or len(wav) == 0:
             raise LMACError(
-                f"clip {clip_id}: found shape {list(wav.shape)}, needed "
+                f"clip {clip_id}: found shape {list(wav.shape)}, expected "
                 "[samples], not empty"
             )
         power = wav.double().square().mean()
@@ -141,8 +141,8 @@ class NoiseMixer:
             drawn.add(path)
         raise LMACError(
             f"{', '.join(sorted(drawn))}: {MAX_DRAWS} excerpts drawn for clip "
-            f"{clip_id} and all silent, noise above an RMS of "
-            f"{MIN_NOISE_RMS} is needed"
+            f"{clip_id} and all silent, expected noise above an "
+            f"RMS of {MIN_NOISE_RMS}"
         )
 
     def _excerpt(self, path, n_samples, rng):
@@ -199,6 +199,6 @@ def _list_noise(folder, split):
     )
     if not names:
         raise LMACError(
-            f"{path}: no noise files, needed {', '.join(SUFFIXES)} files"
+            f"{path}: no noise files, expected {', '.join(SUFFIXES)} files"
         )
     return [os.path.join(path, name) for name in names]

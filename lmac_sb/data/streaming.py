@@ -1,6 +1,6 @@
 """Sounds of any length in bounded memory.
 
-What is too long for the memory lies in temporary files that are mapped into
+What is too long for the memory is kept in temporary files that are mapped into
 it; the operating system keeps there what is in use. The files are gone once
 nobody holds the tensors.
 """
@@ -84,8 +84,8 @@ def read_signal(path, sample_rate):
         wav = _stream(path, sample_rate)
     if len(wav) < MIN_LENGTH_S * sample_rate:
         raise LMACError(
-            f"{path}: {len(wav) / sample_rate:.4f} s long, at least "
-            f"{MIN_LENGTH_S} s are needed"
+            f"{path}: {len(wav) / sample_rate:.4f} s long, expected "
+            f"at least {MIN_LENGTH_S} s"
         )
     return wav
 

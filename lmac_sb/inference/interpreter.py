@@ -318,7 +318,7 @@ class LMACInterpreter(Pretrained):
             if len(clip) < MIN_LENGTH_S * self.sample_rate:
                 raise LMACError(
                     f"wavs: clip {i} is {len(clip) / self.sample_rate:.4f} s "
-                    f"long, at least {MIN_LENGTH_S} s are needed"
+                    f"long, expected at least {MIN_LENGTH_S} s"
                 )
             if not clip.isfinite().all():
                 raise LMACError(f"wavs: NaN or infinite samples in clip {i}")

@@ -19,7 +19,7 @@ _SHORT.maxstring = _SHORT.maxother = 100
 
 
 class LMACError(ValueError):
-    """Bad input, told in one message.
+    """Bad input, described in one message.
 
     The message names the file or the key, says what was found and what is
     needed. Scripts print it without a traceback (see `exit_on_user_error`).

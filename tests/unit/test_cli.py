@@ -387,7 +387,7 @@ def test_cache_that_is_none(tmp_path, capsys):
     write(tmp_path / "x.wav", np.zeros(RATE))
     for more in ([], ["--prune"]):
         assert run("cache", tmp_path, *more) == 1
-        assert "is no audio cache" in capsys.readouterr().err
+        assert "is not an audio cache" in capsys.readouterr().err
     (tmp_path / "parts").mkdir()
     assert run("cache", tmp_path, "--prune") == 1
     assert "holds 'x.wav', expected" in capsys.readouterr().err

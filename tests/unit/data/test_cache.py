@@ -384,7 +384,7 @@ def test_folder_that_is_no_cache(tmp_path, use, name):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     write_old(tmp_path / "results" / "results.csv", 2)
-    with pytest.raises(LMACError, match=f"{name}: is no audio cache"):
+    with pytest.raises(LMACError, match=f"{name}: is not an audio cache"):
         use(tmp_path / name)
     assert files_of(tmp_path / "results") != []
 

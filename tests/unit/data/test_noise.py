@@ -223,7 +223,7 @@ def test_missing_folder_and_split(tmp_path):
 
 def test_unknown_split(folder):
     """Splits other than those of WHAM! are refused."""
-    with pytest.raises(LMACError, match="'test', needed one of tr, cv, tt"):
+    with pytest.raises(LMACError, match="'test', expected one of tr, cv, tt"):
         NoiseMixer(folder, "test", RATE)
 
 

@@ -907,3 +907,31 @@ def test_bounded_memory(bundle, sounds, tmp_path):
     assert n_windows == 80
     # Mask and spectrogram alone would be 2 x 100 MB, the sounds 3 x 37 MB.
     assert growth < 100
+
+
+# ---------------------------------------------------------- batches of clips
+
+
+def test_clips_of_a_batch(interpreter, sounds):
+    """Names, windows and metrics go with their clip, whatever is picked."""
+    lengths = torch.tensor([1.0, 0.6, 0.8])
+    batch = interpreter.explain_batch(sounds[:3], lengths, refine_steps=0)
+    picked = batch[[2, 0]]
+    assert picked.n_samples == [batch.n_samples[2], batch.n_samples[0]]
+    assert picked.labels == [batch.labels[2], batch.labels[0]]
+    assert picked.windows == [batch.windows[2], batch.windows[0]]
+    assert picked.metrics == [batch.metrics[2], batch.metrics[0]]
+    assert torch.equal(picked.wavs, batch.wavs[[2, 0]])
+    again = type(batch).join([batch[i] for i in range(3)])
+    assert again.metrics == batch.metrics
+    assert again.n_samples == batch.n_samples
+    assert torch.equal(again.mask, batch.mask)
+    assert torch.equal(again.wavs, batch.wavs)
+
+
+def test_both_masks_of_a_clip_of_a_batch(interpreter, sounds):
+    both = interpreter.explain_batch(sounds[:2], refine_steps=1, unrefined=True)
+    one = both[1]
+    assert one.unrefined.labels == both.unrefined.labels[1:]
+    assert one.unrefined.metrics == both.unrefined.metrics[1:]
+    assert (one.refine_steps, one.unrefined.refine_steps) == (1, 0)
