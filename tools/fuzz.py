@@ -363,12 +363,12 @@ def check_bundle(folder, content):
 @functools.lru_cache(maxsize=None)
 def _empty_page():
     """Start and end of a report's page, which do not depend on the clips."""
-    import lmac_sb.pages.report
+    import lmac_sb.inference.spectra
 
     with tempfile.TemporaryDirectory() as folder:
         page = _write_page(Path(folder) / "a", json.dumps(FACTS).encode())
     found = list(BLOCK.finditer(page))
-    if len(found) != 2 or not lmac_sb.pages.report.SOUNDS == SOUNDS:
+    if len(found) != 2 or not lmac_sb.inference.spectra.SOUNDS == SOUNDS:
         raise RuntimeError("the report has changed, and this check must too")
     return page[: found[0].start()], page[found[-1].end() :]
 
