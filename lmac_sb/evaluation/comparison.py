@@ -1,4 +1,4 @@
-"""Masks of several methods for a batch of clips, judged alike."""
+"""Masks of several methods for a batch of clips, all scored in one way."""
 
 import time
 from itertools import product
@@ -111,7 +111,7 @@ class Comparison:
         return rows, seconds
 
     def _texts(self, case, items, setting):
-        """What all rows of a clip have in common."""
+        """Columns that all rows of a clip have in common."""
         silence = self.judge.silence(case).tolist()
         texts = {}
         for item, c, p in zip(items, case.target.tolist(), silence):
@@ -129,7 +129,7 @@ class Comparison:
         return texts
 
     def _make(self, method, case, area):
-        """A method's mask or scores; error texts, one a clip, if it fails."""
+        """A method's mask or scores; if it fails, an error for each clip."""
         try:
             made = self._call(method, case, area)
             if made.isfinite().all():
@@ -139,7 +139,7 @@ class Comparison:
                 return [" ".join(str(error).split()) or type(error).__name__]
         if len(case) == 1:
             return ["NaN in the mask"]
-        # Clip by clip, so that one does not cost the others their rows.
+        # Clip by clip, so that the others still get their rows.
         parts = [
             self._make(method, case[[i]], None if area is None else area[[i]])
             for i in range(len(case))

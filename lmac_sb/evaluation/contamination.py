@@ -411,7 +411,7 @@ class Mixture(_Contamination):
 
 @dataclass(frozen=True)
 class Sources:
-    """What settings are made of.
+    """Where settings take their second sounds from.
 
     Arguments
     ---------
@@ -439,7 +439,7 @@ class Sources:
     part: str
 
     def folder(self, key, content, spec):
-        """The folder of a key, or an error that says which setting needs it."""
+        """The folder of a key; the error says which setting needs it."""
         folder = self.folders.get(key)
         if folder is None or not os.path.isdir(folder):
             found = None if folder is None else f"no folder at {folder}"

@@ -1,4 +1,4 @@
-"""What a classifier says of a mask: columns of the table."""
+"""The columns of the table: how a classifier decides on a masked sound."""
 
 import hashlib
 from dataclasses import replace
@@ -14,7 +14,7 @@ NOISE_DB = 30.0  # of the guard "noisy", below the sound
 
 
 class Judge:
-    """What the classifier, and others, say of masks.
+    """Scores masks by the decisions of the classifier, and of others.
 
     Arguments
     ---------
@@ -51,8 +51,8 @@ class Judge:
         mask : torch.Tensor
             [batch, time, freq].
         full : bool
-            Whether to judge the mask's shape, place and sounds too; else
-            only what the classifier says of both sides.
+            Whether to score the mask's shape, place and sounds too; otherwise
+            only the classifier's decisions on both sides.
 
         Returns
         -------

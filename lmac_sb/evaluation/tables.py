@@ -37,16 +37,16 @@ __all__ = [
 KEYS = ["id", "setting", "method", "keep"]
 TEXTS = (*KEYS, "label", "decision", "warning", "error")
 PROBABILITIES = ("p", "p_in", "p_out", "p_silence")
-# Columns that the csv has and the tables tell otherwise or not at all.
+# Columns of the csv that the tables show in another way or not at all.
 UNSEEN = (*PROBABILITIES, "warnings", "errors")
-CURVE = "curve"  # `keep` of the rows that stand for all shares of a clip
+CURVE = "curve"  # `keep` of the rows that sum up all shares of a clip
 SUBSETS = {"all": (1, 0, None), "right": (1,), "wrong": (0,)}
 WIDEST = 10  # columns; the others of a table go below
 
 NOTE = (
     "Mean over clips ± half the width of its 95 % bootstrap interval; bold is "
     "the best of a column in the direction of its arrow. The full intervals, "
-    "and the split by right and wrong decisions, stand in summary.csv."
+    "and the split by right and wrong decisions, are in summary.csv."
 )
 
 
@@ -206,7 +206,7 @@ def curves(rows):
         if share is not None and 0 < share < 1:
             found.setdefault(name, {})[share] = row
     every = sorted({share for clip in found.values() for share in clip})
-    # A clip whose error stands in another row is still one of the method's.
+    # A clip counts for a method even if its error is in another row.
     drawn = {name[:2] for name in found}
     names = {*found, *(name for name in errors if name[:2] in drawn)}
     return [
@@ -338,16 +338,16 @@ def summarize_grid(rows):
 
 
 def _check_numbers(clip, numbers):
-    """Refuse what there is no mean of, which would be missed in silence."""
+    """Refuse values without a mean, which would be lost silently."""
     for key, value in numbers.items():
         if not isinstance(value, (int, float)):
-            needed = "a number"
+            expected = "a number"
         elif key == "right" and value not in (0, 1):
-            needed = "0 or 1"
+            expected = "0 or 1"
         else:
             continue
         raise LMACError(
-            f"results: clip '{clip}': {key} is {value!r}, expected {needed}"
+            f"results: clip '{clip}': {key} is {value!r}, expected {expected}"
         )
 
 
@@ -466,7 +466,7 @@ def _tables(summary):
 
 
 def _counts(methods):
-    """How many clips, warnings and errors a table stands for, in words."""
+    """Numbers of clips, warnings and errors behind a table, in words."""
     clips = sorted({row["errors"]["n"] for row in methods.values()})
     text = " to ".join(str(n) for n in dict.fromkeys((clips[0], clips[-1])))
     text += " clip" if clips == [1] else " clips"

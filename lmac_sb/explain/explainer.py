@@ -139,7 +139,7 @@ class Explanation:
         return self._each(lambda name, value: value[rows])
 
     def fit(self, n_samples: int, n_frames: int) -> Self:
-        """Cut the end, or add silence to it.
+        """Cut the end, or append silence.
 
         Arguments
         ---------
@@ -159,7 +159,7 @@ class Explanation:
         return self._each(lambda name, value: _fit(value, sizes.get(name)))
 
     def scale(self, gain: Tensor) -> Self:
-        """At another level.
+        """The same at another level.
 
         Arguments
         ---------
@@ -197,7 +197,8 @@ class Explanation:
         Arguments
         ---------
         parts : list of Explanation
-            At least one; what one of them lacks, the whole lacks.
+            At least one. A part that is None in one of them is None in the
+            result.
 
         Returns
         -------
@@ -337,7 +338,7 @@ class Explainer(torch.nn.Module):
             Whether to keep the explanation by the decoder's own mask as well,
             where steps are taken; it has the analysis and the mask in common.
         analysis : Analysis
-            In place of the waveforms, where it is there already.
+            In place of the waveforms, if it has been computed already.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Explained sounds, with names and figures, for people."""
+"""Explained sounds with names and numbers, for people."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class AudioExplanation(Explanation):
         classes: Mapping[int, str] | Sequence[str],
         **more: Any,
     ) -> AudioExplanation:
-        """Add to an explanation what people want to know of it.
+        """Add names, windows and metrics to an explanation.
 
         Arguments
         ---------
@@ -243,12 +243,12 @@ class AudioExplanation(Explanation):
         audio_format: str = "wav",
         truth: Sequence[str] | None = None,
     ) -> list[Path]:
-        """Write sounds, picture, maps and figures.
+        """Write sounds, picture, maps and numbers.
 
         Arguments
         ---------
         folder : str or Path
-            Made if need be. One clip is written into it, several into
+            Created if it does not exist. Holds one clip, or several in
             sub-folders ``clip_0``, ``clip_1``, ...
         audio_format : str
             ``wav`` or ``flac``.
@@ -361,7 +361,7 @@ def numbers(explanation: Explanation) -> dict[str, float]:
 def window(
     explanation: Explanation, classes: Sequence[str], start: float, end: float
 ) -> dict[str, Any]:
-    """What was decided in one window of a clip.
+    """The decision in one window of a clip.
 
     Arguments
     ---------

@@ -164,8 +164,8 @@ def make_methods(names, interpreters, optimised_steps=150, seed=0):
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise LMACError(
                 f"methods: unknown '{name}'; {hint}there are "
-                f"{', '.join(known)}, and, maybe with a number of gradient "
-                f"steps as in +5, {', '.join(stepping)}"
+                f"{', '.join(known)}, and {', '.join(stepping)}, which may end "
+                "in a number of gradient steps such as +5"
             )
     if not methods:
         raise LMACError("methods: none given")

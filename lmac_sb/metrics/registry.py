@@ -44,7 +44,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Metric:
-    """All that the package knows of a metric; a new one is one entry.
+    """All that the package knows about a metric; a new one is one entry.
 
     Arguments
     ---------
@@ -65,9 +65,9 @@ class Metric:
     unit : str
         ``%``, ``dB`` or nothing.
     shown : tuple of str
-        Where it is shown beside the full tables: ``table`` (short ones, as
-        after training), ``console`` (a line for each epoch), ``passes`` (the
-        plot over gradient steps).
+        Where it is shown, apart from the full tables: ``table`` (short ones,
+        such as after training), ``console`` (the line for each epoch),
+        ``passes`` (the plot over gradient steps).
     repeated : bool
         Whether it is computed once more for each of the `GUARDS`, and drawn
         over the signal-to-noise ratio. It needs the classifier's answers
@@ -125,8 +125,8 @@ METRICS = {
 }
 
 
-# Words before a metric's name that say how the mask was judged otherwise: by
-# the sounds, with noise on them, shifted, or by another classifier.
+# Words before a metric's name for other ways to compute it: from the sounds,
+# with noise added, shifted, or by another classifier.
 GUARDS = ("heard", "noisy", "shifted", "other")
 
 

@@ -601,7 +601,7 @@ def test_empty_folders(data, tmp_path):
         settings_of(data, ["speech 0 dB"], folders={"speech_folder": tmp_path})
     with pytest.raises(LMACError, match="no such noise split"):
         settings_of(data, ["noise 0 dB"], folders={"wham_folder": tmp_path})
-    with pytest.raises(LMACError, match="'test', needed one of tr, cv, tt"):
+    with pytest.raises(LMACError, match="'test', expected one of tr, cv, tt"):
         settings_of(data, ["noise 0 dB"], part="test")
 
 
