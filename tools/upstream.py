@@ -3,8 +3,11 @@
 
     python tools/upstream.py 1 ../speechbrain
 
-What goes is declared in upstream.yaml. Everything is made and checked before
-the first file is written; a second run changes nothing.
+What goes is declared in upstream.yaml: modules and tests of ours, under the
+names that they get there; files that are written for SpeechBrain, which lie in
+upstream/ beside this script; and a patch to files of SpeechBrain. Everything is
+made and checked before the first file is written; a second run changes
+nothing.
 """
 
 import argparse
@@ -22,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from lmac_sb.utils.errors import LMACError, exit_on_user_error  # noqa: E402
 
 PACKAGE = "lmac_sb"
+OWN = "tools/upstream"  # what is written for SpeechBrain alone
 TESTS = "tests/unittests/lmac"
 AUTHORS = "\n\nAuthors\n * The lmac-sb authors 2026\n"
 
@@ -39,18 +43,33 @@ def load(path=None):
     dict
     """
     path = path or Path(__file__).with_name("upstream.yaml")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    declared = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for part in declared["contributions"].values():
+        for key in ("files", "replaced", "left_out", "skipped", "words"):
+            part.setdefault(key, {})
+    return declared
 
 
-def known_modules(declared, number):
-    """Where each module of a contribution and of those before it goes."""
+def known_names(declared, number):
+    """New name of each module and public name, of all that is there by then."""
     target = declared["target"]
-    return {
-        f"{PACKAGE}.{name}": f"{target}.{name.rpartition('.')[2]}"
-        for i, part in declared["contributions"].items()
-        if i <= number
+    parts = [
+        part for i, part in declared["contributions"].items() if i <= number
+    ]
+    names = {
+        f"{PACKAGE}.{name}": declared["moved"].get(
+            name, f"{target}.{name.rpartition('.')[2]}"
+        )
+        for part in parts
         for name in part["modules"]
     }
+    for room, module in declared["rooms"].items():
+        if module in names.values():
+            names[f"{PACKAGE}.{room}"] = module
+    for old, module in declared["public"].items():
+        if module in names.values():
+            names[f"{PACKAGE}.{old}"] = f"{module}.{old}"
+    return names
 
 
 def imported(tree):
@@ -81,61 +100,104 @@ def with_authors(text, name):
     return head[:-3].rstrip() + AUTHORS + quotes + "\n" + "".join(lines[end:])
 
 
-def drop(text, names, file):
-    """The source without some of its top-level functions."""
+def top_level(text, names, file):
+    """The nodes of some names at a module's top level."""
     nodes = {getattr(n, "name", None): n for n in ast.parse(text).body}
-    lines = text.splitlines(keepends=True)
     for name in names:
         if name not in nodes:
-            raise LMACError(
-                f"{file}: no {name}, which upstream.yaml leaves out"
-            )
-        node = nodes[name]
+            raise LMACError(f"{file}: no {name}, which upstream.yaml names")
+    return [nodes[name] for name in names]
+
+
+def drop(text, names, file):
+    """The source without some of its top-level functions."""
+    lines = text.splitlines(keepends=True)
+    for node in top_level(text, names, file):
         first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
         lines[first - 1 : node.end_lineno] = [""] * (
             node.end_lineno - first + 1
         )
-    return "".join(lines).rstrip() + "\n"
+    text = "".join(lines).rstrip() + "\n"
+    exported = re.search(r"(?ms)^__all__ = \[.*?\]", text)
+    if exported:
+        kept = exported[0]
+        for name in names:
+            kept = re.sub(rf'\s*"{name}",?', "", kept)
+        text = text.replace(exported[0], kept)
+    return text
 
 
-def rewrite(text, name, modules, outside):
+def skip_examples(text, names, file):
+    """The source with the examples of some functions marked as not run.
+
+    They use names that the conftest.py of this repository gives them.
+    """
+    lines = text.splitlines(keepends=True)
+    for node in top_level(text, names, file):
+        for i in range(node.lineno, node.end_lineno):
+            if lines[i].lstrip().startswith(">>> "):
+                lines[i] = lines[i].rstrip() + "  # doctest: +SKIP\n"
+    return "".join(lines)
+
+
+def rename(text, names):
+    """A text with the names that modules have in SpeechBrain."""
+    for old in sorted(names, key=len, reverse=True):
+        new = names[old]
+        text = re.sub(rf"\b{re.escape(old)}\b(?!\.\w)", new, text)
+        room, name = old.rsplit(".", 1)
+        place, new_name = new.rsplit(".", 1)
+        text = re.sub(
+            rf"(?m)^(\s*(?:>>> )?from ){re.escape(room)} import {name}\b",
+            rf"\1{place} import {new_name}"
+            + ("" if new_name == name else f" as {name}"),
+            text,
+        )
+        # A class by its full name: the module, then the class.
+        text = re.sub(rf"\b{re.escape(old)}\.(?=[A-Z_a-z])", f"{new}.", text)
+    return text
+
+
+def rewrite(text, file, names):
     """A module of ours with the names that it has in SpeechBrain.
 
     Arguments
     ---------
-    text, name : str
+    text, file : str
         The source and its file, for messages.
-    modules : dict
-        New name of each module that is copied.
-    outside : list of str
-        Modules that may be used from `lmac-sb`.
+    names : dict
+        From `known_names`.
 
     Returns
     -------
     str
     """
-    for module, line in imported(ast.parse(text)):
-        if module not in modules and module not in outside:
+    for name, line in imported(ast.parse(text)):
+        if name not in names:
             raise LMACError(
-                f"{name}, line {line}: imports {module}, which is not copied"
+                f"{file}, line {line}: imports {name}, which is not copied"
             )
-    for old, new in modules.items():
-        text = re.sub(rf"\b{re.escape(old)}\b", new, text)
-        room, module = old.rsplit(".", 1)
-        place = new.rpartition(".")[0]
-        text = re.sub(
-            rf"(?m)^(\s*(?:>>> )?from ){re.escape(room)} import {module}\b",
-            rf"\1{place} import {module}",
-            text,
-        )
-    # The error's public name: errors say where users import it from.
-    errors = modules[f"{PACKAGE}.utils.errors"]
-    text = text.replace(f"{PACKAGE}.LMACError", f"{errors}.LMACError")
+    text = rename(text, names)
+    errors = names[f"{PACKAGE}.utils.errors"]
     text = text.replace(f'"{PACKAGE}"\n', f'"{errors}"\n')
-    left = [line for line in text.splitlines() if f"{PACKAGE}." in line]
-    if left and not outside:
-        raise LMACError(f"{name}: still names {PACKAGE} in: {left[0].strip()}")
-    return with_authors(text, name)
+    return with_authors(text, file)
+
+
+def sources(part, names):
+    """Where each file of ours goes that a contribution copies."""
+    found = {
+        f"{PACKAGE}/{name.replace('.', '/')}.py": names[
+            f"{PACKAGE}.{name}"
+        ].replace(".", "/")
+        + ".py"
+        for name in part["modules"]
+    }
+    for name in part["tests"]:
+        place = Path(name).name.replace("test_", "test_lmac_", 1)
+        found[f"tests/{name}"] = f"{TESTS}/{place}"
+    for place, source in part["files"].items():
+        found[source or f"{OWN}/{place}"] = place
+    return found
 
 
 def plan(number, declared=None, root=ROOT):
@@ -159,36 +221,60 @@ def plan(number, declared=None, root=ROOT):
     if number not in declared["contributions"]:
         raise LMACError(f"upstream.yaml: no contribution {number}")
     part = declared["contributions"][number]
-    modules = known_modules(declared, number)
-    folder = declared["target"].replace(".", "/")
-    sources = {
-        f"{PACKAGE}/{name.replace('.', '/')}.py": f"{folder}/"
-        f"{name.rpartition('.')[2]}.py"
-        for name in part["modules"]
-    }
+    names = known_names(declared, number)
+    new, unused = {}, set(part["words"])
     if number == 1:
+        folder = declared["target"].replace(".", "/")
         text = '"""Listenable maps for audio classifiers (L-MAC)."""\n'
-        new = {f"{folder}/__init__.py": with_authors(text, "__init__.py")}
-    else:
-        new = {}
-    for name in part["tests"]:
-        place = Path(name).name.replace("test_", "test_lmac_", 1)
-        sources[f"tests/unit/{name}"] = f"{TESTS}/{place}"
-    for source, place in sources.items():
+        new[f"{folder}/__init__.py"] = with_authors(text, "__init__.py")
+    for source, place in sources(part, names).items():
         path = root / source
         if not path.is_file():
             raise LMACError(f"{source}: is listed in upstream.yaml, not found")
         text = path.read_text(encoding="utf-8")
-        left_out = part["left_out"].get(source.replace("tests/unit/", ""), [])
-        text = drop(text, left_out, source)
-        new[place] = rewrite(text, source, modules, part["outside"])
-    count = sum(not place.startswith("tests/") for place in new)
+        if not source.startswith(OWN):
+            text = drop(text, part["left_out"].get(source, []), source)
+            text = skip_examples(text, part["skipped"].get(source, []), source)
+            unused -= {word for word in part["words"] if word in text}
+            for old, word in part["words"].items():
+                text = text.replace(old, word)
+            is_python = source.endswith(".py")
+            text = rewrite(text, source, names) if is_python else rename(
+                text, names
+            )
+        left = [line for line in text.splitlines() if PACKAGE in line]
+        if left:
+            raise LMACError(
+                f"{source}: still names {PACKAGE} in: {left[0].strip()}"
+            )
+        new[place] = text
+    if unused:
+        raise LMACError(f"upstream.yaml: no file has {sorted(unused)[0]!r}")
+    check_size(number, declared, new)
+    return new
+
+
+def patch_of(number, declared, root=ROOT):
+    """The patch of a contribution and the files that it edits, or none."""
+    name = declared["contributions"][number].get("patch")
+    if name is None:
+        return None, []
+    path = root / OWN / name
+    if not path.is_file():
+        raise LMACError(f"{OWN}/{name}: is listed in upstream.yaml, not found")
+    text = path.read_text(encoding="utf-8")
+    return path, re.findall(r"(?m)^\+\+\+ b/(.*)$", text)
+
+
+def check_size(number, declared, new):
+    """Refuse more files than a reviewer takes at once."""
+    places = [*new, *patch_of(number, declared)[1]]
+    count = sum(not place.startswith("tests/") for place in places)
     if count > declared["limit"]:
         raise LMACError(
             f"contribution {number}: {count} files, at most "
             f"{declared['limit']} are expected"
         )
-    return new
 
 
 def tidy(text, place, checkout):
@@ -211,11 +297,80 @@ def tidy(text, place, checkout):
     return text
 
 
-def write(new, checkout):
-    """Write what differs and return the paths."""
+def git(checkout, *arguments):
+    """Whether git says yes in the checkout, and what it says."""
+    done = subprocess.run(
+        ["git", *arguments], cwd=checkout, capture_output=True, text=True
+    )
+    return done.returncode == 0, (done.stdout + done.stderr).strip()
+
+
+def is_patched(patch, checkout):
+    """Whether a patch is in the checkout; an error if it does not fit."""
+    fits, _ = git(checkout, "apply", "--reverse", "--check", str(patch))
+    if fits:
+        return True
+    fits, said = git(checkout, "apply", "--check", str(patch))
+    if not fits:
+        raise LMACError(f"{checkout}: {patch.name} does not fit: {said}")
+    return False
+
+
+def check_replaced(number, declared, new, checkout):
+    """Refuse to write over a file that SpeechBrain has changed meanwhile."""
+    known = declared["contributions"][number]["replaced"]
+    for place in new:
+        path = checkout / place
+        if not path.is_file() or AUTHORS.split("\n")[-2] in path.read_text(
+            encoding="utf-8"
+        ):
+            continue
+        found = git(checkout, "hash-object", place)[1]
+        if found != known.get(place):
+            raise LMACError(
+                f"{path}: is {found}, upstream.yaml knows "
+                f"{known.get(place, 'no file here')}; merge what is new there"
+            )
+
+
+def check_checkout(number, declared, checkout):
+    """Refuse a folder that is none, or lacks what this one stands on."""
     if not (checkout / "speechbrain/version.txt").is_file():
         raise LMACError(f"{checkout}: is not a checkout of SpeechBrain")
-    new = {place: tidy(text, place, checkout) for place, text in new.items()}
+    for before in range(1, number):
+        for place in plan(before, declared):
+            if not (checkout / place).is_file():
+                raise LMACError(
+                    f"{checkout}: has no {place}; contribution {before} "
+                    "comes first"
+                )
+
+
+def write(new, checkout, patch=None):
+    """Write what differs, apply the patch, and return the paths.
+
+    Arguments
+    ---------
+    new : dict
+        From `plan`.
+    checkout : Path
+        Of SpeechBrain.
+    patch : Path
+        From `patch_of`, or None.
+
+    Returns
+    -------
+    list of str
+    """
+    new = {
+        place: tidy(text, place, checkout) if place.endswith(".py") else text
+        for place, text in new.items()
+    }
+    edited = []
+    if patch is not None and not is_patched(patch, checkout):
+        edited = re.findall(
+            r"(?m)^\+\+\+ b/(.*)$", patch.read_text(encoding="utf-8")
+        )
     changed = []
     for place, text in new.items():
         path = checkout / place
@@ -223,7 +378,9 @@ def write(new, checkout):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             changed.append(place)
-    return changed
+    if edited:
+        git(checkout, "apply", str(patch))
+    return changed + edited
 
 
 @exit_on_user_error
@@ -233,7 +390,12 @@ def main(argv=None):
     parser.add_argument("number", type=int, help="of the contribution")
     parser.add_argument("checkout", type=Path, help="SpeechBrain, develop")
     args = parser.parse_args(argv)
-    changed = write(plan(args.number), args.checkout)
+    declared = load()
+    new = plan(args.number, declared)
+    check_checkout(args.number, declared, args.checkout)
+    check_replaced(args.number, declared, new, args.checkout)
+    patch, _ = patch_of(args.number, declared)
+    changed = write(new, args.checkout, patch)
     print(f"{args.checkout}: {len(changed)} files changed")
 
 

@@ -13,17 +13,12 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import matplotlib
+import numpy as np
+import soundfile as sf
+import torch
 
-matplotlib.use("Agg")
-
-import numpy as np  # noqa: E402
-import soundfile as sf  # noqa: E402
-import torch  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
-from lmac_sb.metrics.registry import evaluate  # noqa: E402
-from lmac_sb.utils.errors import LMACError  # noqa: E402
+from lmac_sb.metrics.registry import evaluate
+from lmac_sb.utils.errors import LMACError
 
 __all__ = [
     "AUDIO_FORMATS",
@@ -217,6 +212,9 @@ def draw_clip(
     -------
     matplotlib.figure.Figure
     """
+    # Here, so that who draws nothing does without.
+    from matplotlib.figure import Figure
+
     if levels is None:
         sounds = _sounds(wav, explanation, index)
         levels, _ = _maps(sounds, explanation, index, features)
