@@ -170,7 +170,10 @@ class LMAC(sb.Brain):
 
     def save(self, folder, wavs, explanation, labels=None):
         """Write sounds, maps and a picture of the first clip."""
-        names = self.hparams.label_encoder.ind2lab
+        known = self.hparams.label_encoder.ind2lab
+        n_classes = explanation.logits.shape[1]
+        # A classifier may have outputs for classes that the data lacks.
+        names = [known.get(c, f"class {c}") for c in range(n_classes)]
         save_clip(
             folder,
             wavs[0],
