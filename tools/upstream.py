@@ -27,6 +27,15 @@ from lmac_sb.utils.errors import LMACError, exit_on_user_error  # noqa: E402
 PACKAGE = "lmac_sb"
 OWN = "tools/upstream"  # what is written for SpeechBrain alone
 TESTS = "tests/unittests/lmac"
+OPTIONAL = (
+    "moved",
+    "public",
+    "files",
+    "replaced",
+    "left_out",
+    "skipped",
+    "words",
+)
 AUTHORS = "\n\nAuthors\n * The lmac-sb authors 2026\n"
 
 
@@ -45,30 +54,23 @@ def load(path=None):
     path = path or Path(__file__).with_name("upstream.yaml")
     declared = yaml.safe_load(path.read_text(encoding="utf-8"))
     for part in declared["contributions"].values():
-        for key in ("files", "replaced", "left_out", "skipped", "words"):
+        for key in OPTIONAL:
             part.setdefault(key, {})
     return declared
 
 
 def known_names(declared, number):
     """New name of each module and public name, of all that is there by then."""
-    target = declared["target"]
-    parts = [
-        part for i, part in declared["contributions"].items() if i <= number
-    ]
-    names = {
-        f"{PACKAGE}.{name}": declared["moved"].get(
-            name, f"{target}.{name.rpartition('.')[2]}"
-        )
-        for part in parts
-        for name in part["modules"]
-    }
-    for room, module in declared["rooms"].items():
-        if module in names.values():
-            names[f"{PACKAGE}.{room}"] = module
-    for old, module in declared["public"].items():
-        if module in names.values():
-            names[f"{PACKAGE}.{old}"] = f"{module}.{old}"
+    names = {}
+    for i, part in declared["contributions"].items():
+        if i > number:
+            continue
+        for name in part["modules"]:
+            names[f"{PACKAGE}.{name}"] = part["moved"].get(
+                name, f"{declared['target']}.{name.rpartition('.')[2]}"
+            )
+        for name, new in part["public"].items():
+            names[f"{PACKAGE}.{name}"] = new
     return names
 
 
@@ -183,6 +185,17 @@ def rewrite(text, file, names):
     return with_authors(text, file)
 
 
+def adapt(text, source, part, names):
+    """A file of ours as a contribution declares it."""
+    is_python = source.endswith(".py")
+    if is_python:
+        text = drop(text, part["left_out"].get(source, []), source)
+        text = skip_examples(text, part["skipped"].get(source, []), source)
+    for old, new in part["words"].items():
+        text = text.replace(old, new)
+    return rewrite(text, source, names) if is_python else rename(text, names)
+
+
 def sources(part, names):
     """Where each file of ours goes that a contribution copies."""
     found = {
@@ -233,15 +246,8 @@ def plan(number, declared=None, root=ROOT):
             raise LMACError(f"{source}: is listed in upstream.yaml, not found")
         text = path.read_text(encoding="utf-8")
         if not source.startswith(OWN):
-            text = drop(text, part["left_out"].get(source, []), source)
-            text = skip_examples(text, part["skipped"].get(source, []), source)
             unused -= {word for word in part["words"] if word in text}
-            for old, word in part["words"].items():
-                text = text.replace(old, word)
-            is_python = source.endswith(".py")
-            text = rewrite(text, source, names) if is_python else rename(
-                text, names
-            )
+            text = adapt(text, source, part, names)
         left = [line for line in text.splitlines() if PACKAGE in line]
         if left:
             raise LMACError(

@@ -22,16 +22,15 @@ import math
 import sys
 from pathlib import Path
 
+import speechbrain as sb
 import torch
 from esc50_prepare import dataio_prep, prepare_esc50
 from hyperpyyaml import load_hyperpyyaml
-from wham_prepare import prepare_wham
-
-import speechbrain as sb
 from speechbrain.lobes.lmac.clip_folder import save_clip
 from speechbrain.lobes.lmac.registry import evaluate
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.distributed import if_main_process, run_on_main
+from wham_prepare import prepare_wham
 
 
 def add_noise(clips, noise):
@@ -112,7 +111,9 @@ class LMAC(sb.Brain):
         if stage == sb.Stage.TRAIN or not self.hparams.save_interpretations:
             return False
         epoch = self.hparams.epoch_counter.current
-        return stage == sb.Stage.TEST or epoch % self.hparams.interpret_period == 0
+        return (
+            stage == sb.Stage.TEST or epoch % self.hparams.interpret_period == 0
+        )
 
     def compute_forward(self, batch, stage):
         """Analysis of the sounds, and their explanation."""

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
-
 from speechbrain.lobes.models.Cnn14 import CNN14PSI_stft
 from speechbrain.utils.checkpoints import Checkpointer
 
