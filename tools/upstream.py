@@ -36,7 +36,8 @@ OPTIONAL = (
     "skipped",
     "words",
 )
-AUTHORS = "\n\nAuthors\n * The lmac-sb authors 2026\n"
+SIGNATURE = "The lmac-sb authors 2026"
+AUTHORS = f"\n\nAuthors\n * {SIGNATURE}\n"
 
 
 def load(path=None):
@@ -104,7 +105,11 @@ def with_authors(text, name):
 
 def top_level(text, names, file):
     """The nodes of some names at a module's top level."""
-    nodes = {getattr(n, "name", None): n for n in ast.parse(text).body}
+    nodes = {}
+    for node in ast.parse(text).body:
+        targets = getattr(node, "targets", [node])
+        for target in targets:
+            nodes[getattr(target, "id", getattr(target, "name", None))] = node
     for name in names:
         if name not in nodes:
             raise LMACError(f"{file}: no {name}, which upstream.yaml names")
@@ -112,10 +117,11 @@ def top_level(text, names, file):
 
 
 def drop(text, names, file):
-    """The source without some of its top-level functions."""
+    """The source without some of its functions and constants."""
     lines = text.splitlines(keepends=True)
     for node in top_level(text, names, file):
-        first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+        decorators = getattr(node, "decorator_list", [])
+        first = min([node.lineno, *(d.lineno for d in decorators)])
         lines[first - 1 : node.end_lineno] = [""] * (
             node.end_lineno - first + 1
         )
@@ -325,17 +331,16 @@ def is_patched(patch, checkout):
 def check_replaced(number, declared, new, checkout):
     """Refuse to write over a file that SpeechBrain has changed meanwhile."""
     known = declared["contributions"][number]["replaced"]
-    for place in new:
+    for place, text in new.items():
         path = checkout / place
-        if not path.is_file() or AUTHORS.split("\n")[-2] in path.read_text(
-            encoding="utf-8"
-        ):
+        found = path.read_text(encoding="utf-8") if path.is_file() else text
+        if found == text or SIGNATURE in found:
             continue
-        found = git(checkout, "hash-object", place)[1]
-        if found != known.get(place):
+        blob = git(checkout, "hash-object", place)[1]
+        if blob != known.get(place):
             raise LMACError(
-                f"{path}: is {found}, upstream.yaml knows "
-                f"{known.get(place, 'no file here')}; merge what is new there"
+                f"{path}: is not the file that upstream.yaml knows "
+                f"({known.get(place)}, found {blob}); see what is new in it"
             )
 
 
