@@ -82,7 +82,7 @@ def test_form(checkout, touched):
     for name in touched:
         content = (folder / name).read_bytes()
         lines = content.split(b"\n")
-        assert content.endswith(b"\n") or name.endswith(".txt"), name
+        assert content.endswith(b"\n"), name
         assert not any(line != line.rstrip() for line in lines), name
 
 
