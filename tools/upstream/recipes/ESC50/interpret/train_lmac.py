@@ -291,6 +291,8 @@ if __name__ == "__main__":
         checkpointer=hparams["checkpointer"],
     )
 
+    hparams["frozen_classifier"].to(Interpreter_brain.device)
+
     Interpreter_brain.fit(
         epoch_counter=hparams["epoch_counter"],
         train_set=datasets["train"],

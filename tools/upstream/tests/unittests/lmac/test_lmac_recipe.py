@@ -88,6 +88,10 @@ def test_published_weights(tmp_path):
     hparams = load("lmac_cnn14", tmp_path)
     hparams["psi_model"].train()
     assert set(hparams["checkpointer"].recoverables) == {"psi_model", "counter"}
+    # The optimiser's state of a former run fits as well.
+    modules = torch.nn.ModuleDict(hparams["modules"])
+    trained = [id(p) for p in modules.parameters()]
+    assert trained == [id(p) for p in hparams["psi_model"].parameters()]
     del hparams["checkpointer"].recoverables["counter"]
     assert hparams["checkpointer"].recover_if_possible(min_key="loss")
 
