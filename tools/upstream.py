@@ -274,8 +274,13 @@ def patch_of(number, declared, root=ROOT):
     path = root / OWN / name
     if not path.is_file():
         raise LMACError(f"{OWN}/{name}: is listed in upstream.yaml, not found")
-    text = path.read_text(encoding="utf-8")
-    return path, re.findall(r"(?m)^\+\+\+ b/(.*)$", text)
+    return path, edited_by(path)
+
+
+def edited_by(patch):
+    """The files that a patch edits."""
+    text = patch.read_text(encoding="utf-8")
+    return re.findall(r"(?m)^\+\+\+ b/(.*)$", text)
 
 
 def check_size(number, declared, new):
@@ -379,9 +384,7 @@ def write(new, checkout, patch=None):
     }
     edited = []
     if patch is not None and not is_patched(patch, checkout):
-        edited = re.findall(
-            r"(?m)^\+\+\+ b/(.*)$", patch.read_text(encoding="utf-8")
-        )
+        edited = edited_by(patch)
     changed = []
     for place, text in new.items():
         path = checkout / place
@@ -390,7 +393,9 @@ def write(new, checkout, patch=None):
             path.write_text(text, encoding="utf-8")
             changed.append(place)
     if edited:
-        git(checkout, "apply", str(patch))
+        done, said = git(checkout, "apply", str(patch))
+        if not done:
+            raise LMACError(f"{checkout}: {patch.name} failed: {said}")
     return changed + edited
 
 
