@@ -3,11 +3,11 @@
 
     python tools/upstream.py 1 ../speechbrain
 
-What goes is declared in upstream.yaml: modules and tests of ours, under the
-names that they get there; files that are written for SpeechBrain, which lie in
-upstream/ beside this script; and a patch to files of SpeechBrain. Everything is
-made and checked before the first file is written; a second run changes
-nothing.
+The file upstream.yaml lists what to copy: modules and tests of this package,
+which get the names that they have in SpeechBrain; files that were written for
+SpeechBrain, from the folder upstream; and a patch to existing files of
+SpeechBrain. All files are prepared and checked before the first is written. A
+second run changes nothing.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def load(path=None):
     Arguments
     ---------
     path : Path
-        By default ``upstream.yaml`` beside this script.
+        By default ``upstream.yaml`` in this script's folder.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def load(path=None):
 
 
 def known_names(declared, number):
-    """New name of each module and public name, of all that is there by then."""
+    """New names of a contribution and of those before it."""
     names = {}
     for i, part in declared["contributions"].items():
         if i > number:
@@ -76,7 +76,7 @@ def known_names(declared, number):
 
 
 def imported(tree):
-    """(module, line) of everything that a module imports of ours."""
+    """Name and line of each import from this package."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module]
@@ -92,10 +92,10 @@ def imported(tree):
 
 
 def with_authors(text, name):
-    """The module with SpeechBrain's footer in its docstring."""
+    """Add SpeechBrain's list of authors to the module's docstring."""
     tree = ast.parse(text)
     if ast.get_docstring(tree) is None:
-        raise LMACError(f"{name}: a module docstring is needed")
+        raise LMACError(f"{name}: expected a module docstring")
     lines = text.splitlines(keepends=True)
     end = tree.body[0].end_lineno
     head = "".join(lines[:end]).rstrip()
@@ -104,7 +104,7 @@ def with_authors(text, name):
 
 
 def top_level(text, names, file):
-    """The nodes of some names at a module's top level."""
+    """Find the definitions of some names at the top level of a module."""
     nodes = {}
     for node in ast.parse(text).body:
         targets = getattr(node, "targets", [node])
@@ -112,12 +112,12 @@ def top_level(text, names, file):
             nodes[getattr(target, "id", getattr(target, "name", None))] = node
     for name in names:
         if name not in nodes:
-            raise LMACError(f"{file}: no {name}, which upstream.yaml names")
+            raise LMACError(f"{file}: has no {name}, which upstream.yaml names")
     return [nodes[name] for name in names]
 
 
 def drop(text, names, file):
-    """The source without some of its functions and constants."""
+    """Remove some top-level definitions and the imports that only they used."""
     lines = text.splitlines(keepends=True)
     for node in top_level(text, names, file):
         decorators = getattr(node, "decorator_list", [])
@@ -125,7 +125,7 @@ def drop(text, names, file):
         lines[first - 1 : node.end_lineno] = [""] * (
             node.end_lineno - first + 1
         )
-    text = "".join(lines).rstrip() + "\n"
+    text = without_unused("".join(lines).rstrip() + "\n")
     exported = re.search(r"(?ms)^__all__ = \[.*?\]", text)
     if exported:
         kept = exported[0]
@@ -135,10 +135,28 @@ def drop(text, names, file):
     return text
 
 
-def skip_examples(text, names, file):
-    """The source with the examples of some functions marked as not run.
+def without_unused(text):
+    """Remove the imports from this package that nothing uses any more."""
+    tree = ast.parse(text)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    lines = text.splitlines(keepends=True)
+    for node in tree.body:
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        kept = [a for a in node.names if (a.asname or a.name) in used]
+        if node.module.split(".")[0] == PACKAGE and kept != node.names:
+            names = ast.ImportFrom(node.module, kept, node.level)
+            line = ast.unparse(names) + "\n" if kept else ""
+            lines[node.lineno - 1 : node.end_lineno] = [line] + [""] * (
+                node.end_lineno - node.lineno
+            )
+    return "".join(lines)
 
-    They use names that the conftest.py of this repository gives them.
+
+def skip_examples(text, names, file):
+    """Mark the examples of some functions as not to be run.
+
+    They use names that only the conftest.py of this repository provides.
     """
     lines = text.splitlines(keepends=True)
     for node in top_level(text, names, file):
@@ -149,7 +167,7 @@ def skip_examples(text, names, file):
 
 
 def rename(text, names):
-    """A text with the names that modules have in SpeechBrain."""
+    """Rename modules in a text as in SpeechBrain."""
     for old in sorted(names, key=len, reverse=True):
         new = names[old]
         text = re.sub(rf"\b{re.escape(old)}\b(?!\.\w)", new, text)
@@ -167,12 +185,12 @@ def rename(text, names):
 
 
 def rewrite(text, file, names):
-    """A module of ours with the names that it has in SpeechBrain.
+    """Rename the modules in a source file as in SpeechBrain.
 
     Arguments
     ---------
     text, file : str
-        The source and its file, for messages.
+        The source, and its file for messages.
     names : dict
         From `known_names`.
 
@@ -192,7 +210,7 @@ def rewrite(text, file, names):
 
 
 def adapt(text, source, part, names):
-    """A file of ours as a contribution declares it."""
+    """Change a file of this repository as a contribution declares it."""
     is_python = source.endswith(".py")
     if is_python:
         text = drop(text, part["left_out"].get(source, []), source)
@@ -203,7 +221,7 @@ def adapt(text, source, part, names):
 
 
 def sources(part, names):
-    """Where each file of ours goes that a contribution copies."""
+    """Path of each file to copy, and its path in the checkout."""
     found = {
         f"{PACKAGE}/{name.replace('.', '/')}.py": names[
             f"{PACKAGE}.{name}"
@@ -220,21 +238,21 @@ def sources(part, names):
 
 
 def plan(number, declared=None, root=ROOT):
-    """What the checkout will hold.
+    """Files of a contribution.
 
     Arguments
     ---------
     number : int
-        Of the contribution.
+        Number of the contribution.
     declared : dict
-        By default what `load` gives.
+        By default the result of `load`.
     root : Path
-        This repository.
+        Root of this repository.
 
     Returns
     -------
     dict
-        Text of each file by its path in the checkout.
+        Path in the checkout to the text of each file.
     """
     declared = declared or load()
     if number not in declared["contributions"]:
@@ -249,7 +267,7 @@ def plan(number, declared=None, root=ROOT):
     for source, place in sources(part, names).items():
         path = root / source
         if not path.is_file():
-            raise LMACError(f"{source}: is listed in upstream.yaml, not found")
+            raise LMACError(f"{source}: listed in upstream.yaml, but not found")
         text = path.read_text(encoding="utf-8")
         if not source.startswith(OWN):
             unused -= {word for word in part["words"] if word in text}
@@ -257,7 +275,7 @@ def plan(number, declared=None, root=ROOT):
         left = [line for line in text.splitlines() if PACKAGE in line]
         if left:
             raise LMACError(
-                f"{source}: still names {PACKAGE} in: {left[0].strip()}"
+                f"{source}: {PACKAGE} remains in: {left[0].strip()}"
             )
         new[place] = text
     if unused:
@@ -267,13 +285,15 @@ def plan(number, declared=None, root=ROOT):
 
 
 def patch_of(number, declared, root=ROOT):
-    """The patch of a contribution and the files that it edits, or none."""
+    """The patch of a contribution, or None, and the files that it edits."""
     name = declared["contributions"][number].get("patch")
     if name is None:
         return None, []
     path = root / OWN / name
     if not path.is_file():
-        raise LMACError(f"{OWN}/{name}: is listed in upstream.yaml, not found")
+        raise LMACError(
+            f"{OWN}/{name}: listed in upstream.yaml, but not found"
+        )
     return path, edited_by(path)
 
 
@@ -284,20 +304,20 @@ def edited_by(patch):
 
 
 def check_size(number, declared, new):
-    """Refuse more files than a reviewer takes at once."""
+    """Refuse a contribution with more files than can be reviewed at once."""
     places = [*new, *patch_of(number, declared)[1]]
     count = sum(not place.startswith("tests/") for place in places)
     if count > declared["limit"]:
         raise LMACError(
-            f"contribution {number}: {count} files, at most "
-            f"{declared['limit']} are expected"
+            f"contribution {number}: {count} files, expected at most "
+            f"{declared['limit']}"
         )
 
 
 def tidy(text, place, checkout):
-    """The source as the checkout's settings want it: imports, then format.
+    """Sort the imports and format the source by the checkout's settings.
 
-    What was left out and other names leave imports unused and lines broken.
+    This also removes imports that are unused without the removed functions.
     """
     for command in (["check", "--select", "I,F401", "--fix"], ["format"]):
         done = subprocess.run(
@@ -315,7 +335,7 @@ def tidy(text, place, checkout):
 
 
 def git(checkout, *arguments):
-    """Whether git says yes in the checkout, and what it says."""
+    """Whether a git command succeeds in the checkout, and its output."""
     done = subprocess.run(
         ["git", *arguments], cwd=checkout, capture_output=True, text=True
     )
@@ -323,7 +343,7 @@ def git(checkout, *arguments):
 
 
 def is_patched(patch, checkout):
-    """Whether a patch is in the checkout; an error if it does not fit."""
+    """Whether a patch has been applied; an error if it does not fit."""
     fits, _ = git(checkout, "apply", "--reverse", "--check", str(patch))
     if fits:
         return True
@@ -334,7 +354,7 @@ def is_patched(patch, checkout):
 
 
 def check_replaced(number, declared, new, checkout):
-    """Refuse to write over a file that SpeechBrain has changed meanwhile."""
+    """Refuse to replace a file that SpeechBrain has changed in the meantime."""
     known = declared["contributions"][number]["replaced"]
     for place, text in new.items():
         path = checkout / place
@@ -344,15 +364,15 @@ def check_replaced(number, declared, new, checkout):
         blob = git(checkout, "hash-object", place)[1]
         if blob != known.get(place):
             raise LMACError(
-                f"{path}: is not the file that upstream.yaml knows "
-                f"({known.get(place)}, found {blob}); see what is new in it"
+                f"{path}: expected version {known.get(place)} as in "
+                f"upstream.yaml, found {blob}; read what is new in it"
             )
 
 
 def check_checkout(number, declared, checkout):
-    """Refuse a folder that is none, or lacks what this one stands on."""
+    """Refuse a folder without SpeechBrain or an earlier contribution."""
     if not (checkout / "speechbrain/version.txt").is_file():
-        raise LMACError(f"{checkout}: is not a checkout of SpeechBrain")
+        raise LMACError(f"{checkout}: not a checkout of SpeechBrain")
     for before in range(1, number):
         for place in plan(before, declared):
             if not (checkout / place).is_file():
@@ -363,7 +383,7 @@ def check_checkout(number, declared, checkout):
 
 
 def write(new, checkout, patch=None):
-    """Write what differs, apply the patch, and return the paths.
+    """Write the files that differ, apply the patch, and return the paths.
 
     Arguments
     ---------
@@ -401,10 +421,12 @@ def write(new, checkout, patch=None):
 
 @exit_on_user_error
 def main(argv=None):
-    """Run the command."""
+    """Copy the contribution that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("number", type=int, help="of the contribution")
-    parser.add_argument("checkout", type=Path, help="SpeechBrain, develop")
+    parser.add_argument("number", type=int, help="number of the contribution")
+    parser.add_argument(
+        "checkout", type=Path, help="SpeechBrain's branch develop"
+    )
     args = parser.parse_args(argv)
     declared = load()
     new = plan(args.number, declared)

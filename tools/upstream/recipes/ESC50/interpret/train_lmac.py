@@ -27,6 +27,7 @@ import torch
 from esc50_prepare import dataio_prep, prepare_esc50
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.lobes.lmac.clip_folder import save_clip
+from speechbrain.lobes.lmac.explanation import AudioExplanation
 from speechbrain.lobes.lmac.registry import evaluate
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.distributed import if_main_process, run_on_main
@@ -99,12 +100,15 @@ class LMAC(sb.Brain):
     """Trains the decoder through the frozen classifier."""
 
     def on_stage_start(self, stage, epoch=None):
-        """Decode through the distributed wrapper, if any, in training only."""
-        decoder = self.modules.decoder
-        if stage != sb.Stage.TRAIN:
-            decoder = getattr(decoder, "module", decoder)
-        self.hparams.explainer.decoder = decoder
+        """Forget the values of the stage before."""
         self.values = {}
+
+    def init_optimizers(self):
+        """Optimize the decoder alone, as the classifier stays as it is."""
+        self.optimizer = self.opt_class(self.hparams.psi_model.parameters())
+        self.optimizers_dict = {"opt_class": self.optimizer}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
     def is_shown(self, stage):
         """Whether sounds and pictures of this stage are written."""
@@ -123,9 +127,10 @@ class LMAC(sb.Brain):
             wavs, clean = add_noise(wavs, iter(self.hparams.wham_dataset))
         explainer = self.hparams.explainer
         analysis = explainer.analyze(wavs)
-        mask = explainer.mask(analysis)
-        explanation = explainer.complete(
-            analysis, mask, sounds=self.is_shown(stage)
+        # Several processes train through a wrapper of the explainer.
+        train = stage == sb.Stage.TRAIN
+        explanation = (self.modules.explainer if train else explainer)(
+            analysis=analysis, sounds=self.is_shown(stage)
         )
         return wavs, clean, analysis, explanation
 
@@ -160,7 +165,7 @@ class LMAC(sb.Brain):
         features, explainer = self.hparams.features, self.hparams.explainer
         with torch.no_grad():
             clean = features.magnitude(features.stft(clean))
-        masked = explainer.masked_in(analysis.magnitude, explanation.mask)
+        masked = explainer.let_through(analysis.magnitude, explanation.mask)
         return {
             "log_masked": torch.log1p(masked),
             "log_whole": torch.log1p(analysis.magnitude),
@@ -175,15 +180,11 @@ class LMAC(sb.Brain):
         n_classes = explanation.logits.shape[1]
         # A classifier may have outputs for classes that the data lacks.
         names = [known.get(c, f"class {c}") for c in range(n_classes)]
-        save_clip(
-            folder,
-            wavs[0],
-            explanation,
-            0,
-            self.hparams.features,
-            names,
-            truth=None if labels is None else names[int(labels[0])],
+        clip = AudioExplanation.of(
+            explanation[0].cpu(), wavs[:1].cpu(), self.hparams.features, names
         )
+        truth = None if labels is None else names[int(labels[0])]
+        save_clip(folder, clip, truth)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log; after validation anneal, keep the last and best checkpoint."""
@@ -290,8 +291,6 @@ if __name__ == "__main__":
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
-
-    hparams["frozen_classifier"].to(Interpreter_brain.device)
 
     Interpreter_brain.fit(
         epoch_counter=hparams["epoch_counter"],
