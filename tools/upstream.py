@@ -117,11 +117,16 @@ def top_level(text, names, file):
 
 
 def drop(text, names, file):
-    """Remove some top-level definitions and the imports that only they used."""
+    """Remove some top-level definitions.
+
+    The comments above them go too, and the imports that only they used.
+    """
     lines = text.splitlines(keepends=True)
     for node in top_level(text, names, file):
         decorators = getattr(node, "decorator_list", [])
         first = min([node.lineno, *(d.lineno for d in decorators)])
+        while lines[first - 2].startswith("#"):
+            first -= 1
         lines[first - 1 : node.end_lineno] = [""] * (
             node.end_lineno - first + 1
         )

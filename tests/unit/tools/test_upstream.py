@@ -180,6 +180,7 @@ SOURCE = '''"""A module."""
 
 __all__ = ["LIMIT", "one", "two"]
 
+# How many.
 LIMIT = 3
 
 
@@ -201,7 +202,7 @@ def test_left_out():
     """With its decorators, and without a trace in the list of names."""
     text = upstream.drop(SOURCE, ["LIMIT", "one"], "a.py")
     assert "one" not in text and "cached" not in text
-    assert "LIMIT" not in text
+    assert "LIMIT" not in text and "many" not in text
     assert '__all__ = [ "two"]' in text
     assert "def two():" in text
 
