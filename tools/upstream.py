@@ -296,9 +296,7 @@ def patch_of(number, declared, root=ROOT):
         return None, []
     path = root / OWN / name
     if not path.is_file():
-        raise LMACError(
-            f"{OWN}/{name}: listed in upstream.yaml, but not found"
-        )
+        raise LMACError(f"{OWN}/{name}: listed in upstream.yaml, but not found")
     return path, edited_by(path)
 
 

@@ -172,7 +172,9 @@ def test_words_that_no_file_has():
 def test_a_function_that_is_gone(key):
     declared = upstream.load()
     declared["contributions"][2][key]["lmac_sb/utils/io.py"] = ["gone"]
-    with pytest.raises(LMACError, match="io.py: has no gone, which upstream.yaml"):
+    with pytest.raises(
+        LMACError, match="io.py: has no gone, which upstream.yaml"
+    ):
         upstream.plan(2, declared)
 
 
@@ -215,10 +217,10 @@ def test_imports_that_only_what_was_left_out_used():
         "def two():\n    return second\n"
     )
     text = upstream.drop(source, ["one"], "a.py")
-    assert text.split() == (
+    assert " ".join(text.split()) == (
         "from a import b from lmac_sb.utils.io import second "
         "def two(): return second"
-    ).split()
+    )
 
 
 def test_examples_that_are_not_run():
@@ -295,7 +297,9 @@ def test_the_one_before_comes_first(checkout):
 
 def test_a_file_that_speechbrain_has_changed(checkout):
     declared, new = upstream.load(), {"README.md": "ours\n"}
-    with pytest.raises(LMACError, match="README.md: expected version None as in"):
+    with pytest.raises(
+        LMACError, match="README.md: expected version None as in"
+    ):
         upstream.check_replaced(2, declared, new, checkout)
     known = upstream.git(checkout, "hash-object", "README.md")[1]
     declared["contributions"][2]["replaced"]["README.md"] = known

@@ -50,6 +50,7 @@ def test_noise(script):
 
 
 def test_where_fine_tuning_starts(script, tmp_path):
+    """From a file of weights, or the best checkpoint of a run."""
     run, decoder = tmp_path / "run", torch.nn.Linear(1, 1)
     checkpointer = Checkpointer(run / "save", {"psi_model": decoder})
     best, _ = (
@@ -71,6 +72,7 @@ def test_where_fine_tuning_starts(script, tmp_path):
     ],
 )
 def test_where_it_cannot_start(script, source, message, tmp_path):
+    """Without weights, or from the folder that it would write to."""
     hparams = {
         "output_folder": str(tmp_path / "run"),
         "pretrained_interpreter": source and str(tmp_path / source),
