@@ -1,11 +1,6 @@
 """Spectrograms of an explained clip, and a picture of them."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import torch  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+import torch
 
 __all__ = [
     "FLOOR",
@@ -40,6 +35,9 @@ def draw_clip(clip, truth=None, levels=None):
     -------
     matplotlib.figure.Figure
     """
+    # Here, so that who draws nothing does without.
+    from matplotlib.figure import Figure
+
     if levels is None:
         levels, _ = levels_of(clip)
     top = max(float(levels[name].max()) for name in SOUNDS)

@@ -14,11 +14,11 @@ import yaml
 
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["OTHERS", "ROOMS", "is_safe", "one_line", "safe_yaml"]
+__all__ = ["OTHERS", "is_safe", "one_line", "safe_yaml"]
 
-# Rooms whose classes may say that they are safe, by an attribute of their own:
-# `SAFE_IN_YAML = True`.
-ROOMS = ("data", "explain", "methods", "models")
+# Modules whose classes may say that they are safe, by an attribute of their
+# own: `SAFE_IN_YAML = True`.
+_OURS = re.compile(r"lmac_sb\.(data|explain|methods|models)\.[a-z0-9_]+")
 
 # Classes of others that the yaml of a folder which nobody vouches for may
 # make. Full names only: below a module or a class lies all that it imported.
@@ -62,7 +62,7 @@ def is_safe(name):
     if name in OTHERS:
         return True
     module, _, last = name.rpartition(".")
-    if not re.fullmatch(rf"lmac_sb\.({'|'.join(ROOMS)})\.[a-z0-9_]+", module):
+    if not _OURS.fullmatch(module):
         return False
     try:
         found = vars(import_module(module)).get(last)

@@ -258,7 +258,7 @@ class _FixedNorm(_NormBase):
         """The same is done for any number of axes."""
 
     def forward(self, x):
-        """Normalise [batch, channels, ...]."""
+        """Normalise [batch, channels] with any further axes."""
         # Whoever wrapped the classifier may train it later.
         if self.training or x.dtype != self.weight.dtype:
             return _BatchNorm.forward(self, x)

@@ -3,7 +3,6 @@
 import hashlib
 from pathlib import Path
 
-import safetensors.torch
 import torch
 
 from lmac_sb.utils.errors import LMACError
@@ -50,7 +49,10 @@ def _read_state(path):
         raise LMACError(f"{path}: no such file, expected weights")
     try:
         if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
+            # Here, so that other files load without that package.
+            from safetensors.torch import load_file
+
+            state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
