@@ -286,6 +286,11 @@ def _content(node):
 
 def _check_device(run_opts):
     """Refuse a device that does not exist, or a precision that it lacks."""
+    if run_opts["data_parallel_backend"]:
+        raise LMACError(
+            "data_parallel_backend: not supported, expected several processes: "
+            "torchrun --nproc_per_node 2 ..."
+        )
     name = run_opts["device"]
     try:
         device = torch.device(name or "cpu")

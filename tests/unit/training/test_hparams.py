@@ -267,6 +267,13 @@ def test_half_precision_of_a_gpu(key):
     assert message.startswith("auto_mix_prec: needs a GPU")
 
 
+def test_data_parallel_backend():
+    """It splits tensors alone; an explainer takes and gives more."""
+    message = refused(HPARAMS / "lmac.yaml", "--data_parallel_backend")
+    assert message.startswith("data_parallel_backend: not supported")
+    assert "torchrun" in message
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_yaml_of_another_script(file, tmp_path):
     """Each shipped file is accepted only by its own script."""
