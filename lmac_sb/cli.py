@@ -14,8 +14,9 @@ from lmac_sb.utils.errors import LMACError, exit_on_user_error
 
 __all__ = ["main"]
 
-# Each command imports the heavy modules that it needs, so that --help and
-# errors in the options appear at once.
+# A command is two functions: one adds its options to the parser, and one runs
+# it. A new one is added in `_parser`. Each imports the heavy modules that it
+# needs, so that --help and errors in the options appear at once.
 
 EXAMPLES = """\
 examples:
