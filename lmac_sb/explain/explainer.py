@@ -338,7 +338,8 @@ class Explainer(torch.nn.Module):
             Whether to keep the explanation by the decoder's own mask as well,
             where steps are taken; it has the analysis and the mask in common.
         analysis : Analysis
-            In place of the waveforms, if it has been computed already.
+            In place of the waveforms and their lengths, if it has been
+            computed already.
 
         Returns
         -------
@@ -361,6 +362,10 @@ class Explainer(torch.nn.Module):
             "unrefined": unrefined,
         }
         if analysis is not None:
+            if wavs is not None:
+                raise LMACError(
+                    "analysis: found wavs too, expected one of them"
+                )
             return self._explain(analysis, target, **options)
         if wavs is None:
             raise LMACError("wavs: None, expected waveforms or an analysis")

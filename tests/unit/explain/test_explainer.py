@@ -745,6 +745,15 @@ def test_an_analysis_in_place_of_waveforms(explainer):
         assert torch.equal(getattr(found, name), getattr(expected, name))
 
 
+def test_waveforms_or_an_analysis(explainer):
+    """One of them says what is explained."""
+    with pytest.raises(LMACError, match="wavs: None, expected"):
+        explainer()
+    wavs = clips()
+    with pytest.raises(LMACError, match="found wavs too, expected one"):
+        explainer(wavs, analysis=explainer.analyze(wavs))
+
+
 # --------------------------------------------------------- batches of clips
 
 
