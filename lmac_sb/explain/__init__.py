@@ -10,10 +10,8 @@ refinement.
 >>> import torch
 >>> from lmac_sb.explain.losses import LMACLoss
 >>> class Decided(LMACLoss):
-...     def __call__(self, mask, *logits_and_decision, **guidance):
-...         total, terms = super().__call__(
-...             mask, *logits_and_decision, **guidance
-...         )
+...     def __call__(self, mask, *others):
+...         total, terms = super().__call__(mask, *others)
 ...         terms["doubt"] = (mask * (1 - mask)).mean((1, 2))
 ...         return total + terms["doubt"], terms
 >>> found = explainer(wavs)

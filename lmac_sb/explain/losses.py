@@ -16,6 +16,8 @@ and nothing is summed over a batch, so that no weight depends on its size.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,6 +25,7 @@ from torch.nn import functional as F
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
+    "Guidance",
     "LMACLoss",
     "correlation_gain",
     "cross_correlation",
@@ -280,6 +283,35 @@ def guidance_squared(log_masked: Tensor, log_clean: Tensor) -> Tensor:
     return (log_masked - log_clean).pow(2).mean((-2, -1))
 
 
+class Guidance(NamedTuple):
+    """What the clean clip within a mixture tells the loss.
+
+    Arguments
+    ---------
+    log_masked, log_whole, log_clean : torch.Tensor
+        ``log1p`` magnitudes [batch, time, freq] of the masked-in part, the
+        input and the clean clip.
+    eligible : torch.Tensor
+        [batch], true where the clean clip may guide, such as where the
+        decision on the mixture is the clip's class. Default: all.
+
+    Example
+    -------
+    >>> x = torch.rand(1, 5, 3)
+    >>> _, terms = LMACLoss(g_w=1)(
+    ...     x, torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]),
+    ...     Guidance(x, x, x),
+    ... )
+    >>> terms["gated"]
+    tensor([1.])
+    """
+
+    log_masked: Tensor
+    log_whole: Tensor
+    log_clean: Tensor
+    eligible: Tensor | None = None
+
+
 class LMACLoss:
     """Weighted sum of the terms, per clip.
 
@@ -373,10 +405,7 @@ class LMACLoss:
         logits_in: Tensor,
         logits_out: Tensor,
         decision: Tensor,
-        log_masked: Tensor | None = None,
-        log_whole: Tensor | None = None,
-        log_clean: Tensor | None = None,
-        eligible: Tensor | None = None,
+        guidance: Guidance | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Total and terms.
 
@@ -388,12 +417,8 @@ class LMACLoss:
             [batch, classes].
         decision : torch.Tensor
             [batch].
-        log_masked, log_whole, log_clean : torch.Tensor
-            ``log1p`` magnitudes [batch, time, freq] of masked-in, input and
-            clean; with `log_clean` the guidance is on.
-        eligible : torch.Tensor
-            [batch], true where the clean clip may guide, such as where the
-            decision on the mixture is the clip's class. Default: all.
+        guidance : Guidance
+            The clean clip within the mixture; None without guidance.
 
         Returns
         -------
@@ -402,11 +427,6 @@ class LMACLoss:
         terms : dict
             Unweighted terms, each [batch]; with guidance also ``guide`` and
             ``gated``, 1 where the gate is open.
-
-        Raises
-        ------
-        LMACError
-            If a spectrogram is missing that the guidance needs.
         """
         terms = {
             "l_in": masked_in(logits_in, decision),
@@ -416,32 +436,27 @@ class LMACLoss:
         }
         total = self.l_in_w * terms["l_in"] + self.l_out_w * terms["l_out"]
         regular = self.reg_w_l1 * terms["l1"] + self.reg_w_tv * terms["tv"]
-        if log_clean is None or self.g_w == 0:
+        if guidance is None or self.g_w == 0:
             return total + regular, terms
-        if log_masked is None:
-            raise LMACError("log_masked: None, the guidance expects a tensor")
-        gated = self._gate(log_masked, log_whole, log_clean)
-        if eligible is not None:
-            gated = gated * eligible
+        gated = self._gate(guidance)
+        if guidance.eligible is not None:
+            gated = gated * guidance.eligible
         if self.guidelosstype == "binary":
-            guide = guidance_binary(mask, log_clean, self.bin_th)
+            guide = guidance_binary(mask, guidance.log_clean, self.bin_th)
         else:
-            guide = guidance_squared(log_masked, log_clean)
+            guide = guidance_squared(guidance.log_masked, guidance.log_clean)
         terms.update(guide=guide, gated=gated)
         total = total + gated * self.g_w * guide + (1 - gated) * regular
         return total, terms
 
     @torch.no_grad()
-    def _gate(
-        self, log_masked: Tensor, log_whole: Tensor | None, log_clean: Tensor
-    ) -> Tensor:
+    def _gate(self, guidance: Guidance) -> Tensor:
         """1 for the clips whose mask already finds the clean sound."""
+        log_masked, log_whole, log_clean, _ = guidance
         # Silence is flat, and so is an untrained decoder's mask: they match.
         audible = log_clean.amax((-2, -1)) > SILENCE
         if self.crosscortype == "dotp":
             score = cross_correlation(log_masked, log_clean)
-        elif log_whole is None:
-            raise LMACError("log_whole: None, 'gain' expects a tensor")
         else:
             score = correlation_gain(log_masked, log_whole, log_clean)
         return (audible & (score >= self.crosscor_th)).float()

@@ -149,17 +149,14 @@ def many_parameters(source, most=6):
 
 
 def test_few_parameters():
-    """Two calls of the method have more, all optional but the first few."""
+    """One call of the method has more, all optional but the first."""
     folders = ("lmac_sb", "recipes", "tools", "benchmarks")
     found = {
         f"{relative(path)}: {name}"
         for path in python_files(*folders)
         for name in many_parameters(path.read_text("utf-8"))
     }
-    assert found == {
-        "lmac_sb/explain/explainer.py: forward",
-        "lmac_sb/explain/losses.py: __call__",
-    }
+    assert found == {"lmac_sb/explain/explainer.py: forward"}
 
 
 # --------------------------------------------------------------------- rooms

@@ -8,6 +8,7 @@ from speechbrain.utils.logger import get_logger
 
 from lmac_sb.evaluation.comparison import Comparison
 from lmac_sb.evaluation.judge import Judge
+from lmac_sb.explain.losses import Guidance
 from lmac_sb.explain.masking import ideal_mask
 from lmac_sb.inference.clip_folder import save_clip
 from lmac_sb.inference.explanation import AudioExplanation
@@ -62,7 +63,7 @@ class LMACBrain(RecipeBrain):
         analysis, explanation = predictions
         labels = batch.class_string_encoded.data[:, 0].to(self.device)
         right = explanation.decision == labels
-        guidance = {}
+        guidance = None
         if self.hparams.finetuning:
             guidance = self.guidance(analysis, explanation, batch, right)
         losses, terms = self.hparams.lmac_loss(
@@ -70,7 +71,7 @@ class LMACBrain(RecipeBrain):
             explanation.logits_in,
             explanation.logits_out,
             explanation.decision,
-            **guidance,
+            guidance,
         )
         self.record(batch.id, accuracy=right, **terms)
         if stage != sb.Stage.TRAIN:
@@ -124,21 +125,22 @@ class LMACBrain(RecipeBrain):
         ]
 
     def guidance(self, analysis, explanation, batch, right):
-        """Arguments for the guided loss, from the clean part of the mixture."""
+        """What the clean part of the mixture tells the loss."""
         features = self.hparams.features
         with torch.no_grad():
             clean = features.magnitude(
                 features.stft(batch.clean.data.to(self.device))
             )
-        return {
-            "log_masked": torch.log1p(
-                self.explainer.let_through(analysis.magnitude, explanation.mask)
-            ),
-            "log_whole": torch.log1p(analysis.magnitude),
-            "log_clean": torch.log1p(clean),
+        masked = self.explainer.let_through(
+            analysis.magnitude, explanation.mask
+        )
+        return Guidance(
+            torch.log1p(masked),
+            torch.log1p(analysis.magnitude),
+            torch.log1p(clean),
             # The clean clip explains the decision only if that is its class.
-            "eligible": right.float(),
-        }
+            eligible=right.float(),
+        )
 
     def chosen(self, batch, stage):
         """Positions in the batch of the clips to write in this epoch."""

@@ -474,7 +474,7 @@ def test_files_that_cannot_be_used(interpreter, tmp_path):
         ("text.wav", "cannot be read as audio"),
         ("empty.wav", "cannot be read as audio"),
         ("none.wav", "holds no samples"),
-        ("short.wav", "0.0100 s long, at least 0.1 s"),
+        ("short.wav", "0.0100 s long, expected at least 0.1 s"),
         ("nan.wav", "holds NaN or infinite"),
         ("inf.wav", "holds NaN or infinite"),
         ("cut.wav", "truncated"),

@@ -28,6 +28,7 @@ from esc50_prepare import dataio_prep, prepare_esc50
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.lobes.lmac.clip_folder import save_clip
 from speechbrain.lobes.lmac.explanation import AudioExplanation
+from speechbrain.lobes.lmac.losses import Guidance
 from speechbrain.lobes.lmac.registry import evaluate
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.distributed import if_main_process, run_on_main
@@ -139,7 +140,7 @@ class LMAC(sb.Brain):
         wavs, clean, analysis, explanation = predictions
         labels = batch.class_string_encoded.data[:, 0].to(self.device)
         right = explanation.decision == labels
-        guidance = {}
+        guidance = None
         if self.hparams.finetuning:
             guidance = self.guidance(clean, analysis, explanation, right)
         losses, terms = self.hparams.lmac_loss(
@@ -147,7 +148,7 @@ class LMAC(sb.Brain):
             explanation.logits_in,
             explanation.logits_out,
             explanation.decision,
-            **guidance,
+            guidance,
         )
         values = {"loss": losses, "acc": right, **terms}
         if stage != sb.Stage.TRAIN:
@@ -166,13 +167,13 @@ class LMAC(sb.Brain):
         with torch.no_grad():
             clean = features.magnitude(features.stft(clean))
         masked = explainer.let_through(analysis.magnitude, explanation.mask)
-        return {
-            "log_masked": torch.log1p(masked),
-            "log_whole": torch.log1p(analysis.magnitude),
-            "log_clean": torch.log1p(clean),
+        return Guidance(
+            torch.log1p(masked),
+            torch.log1p(analysis.magnitude),
+            torch.log1p(clean),
             # The clean clip explains the decision only if it is its class.
-            "eligible": right.float(),
-        }
+            eligible=right.float(),
+        )
 
     def save(self, folder, wavs, explanation, labels=None):
         """Write sounds, maps and a picture of the first clip."""
