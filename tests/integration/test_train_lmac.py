@@ -288,9 +288,9 @@ def test_classifier_stays_as_it_was(
         calls = []
         loss = brain.hparams.lmac_loss
 
-        def watched_loss(mask, logits_in, logits_out, decision, **more):
+        def watched_loss(mask, logits_in, logits_out, decision, *more):
             calls.append(decision)
-            return loss(mask, logits_in, logits_out, decision, **more)
+            return loss(mask, logits_in, logits_out, decision, *more)
 
         brain.hparams.lmac_loss = watched_loss
         try:
