@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import difflib
+import gc
 import io
 import logging
 import re
@@ -333,6 +334,8 @@ def _join_group(run_opts):
 def _leave_group():
     """Disconnect the processes of a distributed run, if there are several."""
     if torch.distributed.is_initialized():
+        # A wrapped module that is still there keeps the group's threads alive.
+        gc.collect()
         torch.distributed.destroy_process_group()
 
 
