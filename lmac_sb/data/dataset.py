@@ -121,39 +121,6 @@ def make_dataset(
     LMACError
         If the manifest cannot be read, is empty, or an entry lacks a key.
     """
-    changes = Changes() if changes is None else changes
-
-    @takes("wav", "id")
-    @provides("sig", "clean", "gain")
-    def audio_pipeline(wav, clip_id):
-        """Waveform, the clip within it, and the gain that this has there."""
-        now = None if changes.epoch is None else changes.epoch()
-        clean, gain = preprocess(wav)
-        if changes.shift_seed is not None:
-            # Its own generator, so that neither order nor worker matters.
-            rng = random.Random(f"{changes.shift_seed} {clip_id} {now}")
-            clean = clean.roll(rng.randrange(len(clean)))
-        sig = clean
-        if changes.noise is not None:
-            sig, clean, mixed = changes.noise(clean, clip_id, epoch=now)
-            gain *= mixed
-        yield sig
-        yield clean
-        yield gain
-
-    multilabel = isinstance(label_encoder, MultilabelEncoder)
-
-    @takes("stem", "clean", "gain", "class_string")
-    @provides("event")
-    def event_pipeline(stem, clean, gain, class_string):
-        """The event at the gain that the clip has in the waveform."""
-        rate, n_samples = preprocess.sample_rate, len(clean)
-        if multilabel:
-            stems = _read_stems(stem, rate, n_samples, class_string)
-            event = label_encoder.by_class(stems, class_string)
-        else:
-            event = fit_length(read_audio(stem, rate), n_samples)
-        return event * gain
 
     @takes("class_string")
     @provides("class_string_encoded")
@@ -175,16 +142,59 @@ def make_dataset(
     entries = Manifest(manifest, visit)
     if not entries:
         raise LMACError(f"{manifest}: holds no clips")
-    items = [audio_pipeline, label_pipeline]
+    items = [_audio_pipeline(preprocess, changes or Changes()), label_pipeline]
     keys = ["id", "sig", "clean", "class_string", "class_string_encoded"]
     if events and n_stems == len(entries):
-        items.append(event_pipeline)
+        items.append(_event_pipeline(preprocess, label_encoder))
         keys.append("event")
     # It would make a list of all ids: it sees the first, then gets the rest.
     dataset = DynamicItemDataset(dict([entries.at(0)]), items, keys)
     dataset.data, dataset.data_ids = entries, entries.ids
     dataset.n_samples = lengths
     return dataset
+
+
+def _audio_pipeline(preprocess, changes):
+    """Reads and changes a clip, for `make_dataset`."""
+
+    @takes("wav", "id")
+    @provides("sig", "clean", "gain")
+    def audio_pipeline(wav, clip_id):
+        """Waveform, the clip within it, and the gain that this has there."""
+        now = None if changes.epoch is None else changes.epoch()
+        clean, gain = preprocess(wav)
+        if changes.shift_seed is not None:
+            # Its own generator, so that neither order nor worker matters.
+            rng = random.Random(f"{changes.shift_seed} {clip_id} {now}")
+            clean = clean.roll(rng.randrange(len(clean)))
+        sig = clean
+        if changes.noise is not None:
+            sig, clean, mixed = changes.noise(clean, clip_id, epoch=now)
+            gain *= mixed
+        yield sig
+        yield clean
+        yield gain
+
+    return audio_pipeline
+
+
+def _event_pipeline(preprocess, label_encoder):
+    """Reads the event of a clip, for `make_dataset`."""
+    multilabel = isinstance(label_encoder, MultilabelEncoder)
+
+    @takes("stem", "clean", "gain", "class_string")
+    @provides("event")
+    def event_pipeline(stem, clean, gain, class_string):
+        """The event at the gain that the clip has in the waveform."""
+        rate, n_samples = preprocess.sample_rate, len(clean)
+        if multilabel:
+            stems = _read_stems(stem, rate, n_samples, class_string)
+            event = label_encoder.by_class(stems, class_string)
+        else:
+            event = fit_length(read_audio(stem, rate), n_samples)
+        return event * gain
+
+    return event_pipeline
 
 
 def _read_stems(path, sample_rate, n_samples, class_string):
