@@ -64,7 +64,11 @@ class Judge:
             case.analysis, mask, case.target, sounds=full
         )
         asked = explainer.question(found)
-        columns = _probabilities(asked)
+        columns = {
+            "p": asked.p_before,
+            "p_in": asked.p_inside,
+            "p_out": asked.p_outside,
+        }
         if not full:
             values = evaluate(replace(asked, mask=None))
             return {**values, "area": mask_area(mask), **columns}
@@ -116,26 +120,9 @@ class Judge:
         """Probability of the class on silence of the clip's length, [batch]."""
         silence = torch.zeros_like(case.analysis.magnitude[:1])
         logits = self.explainer.classify(silence).expand(len(case), -1)
-        return _probability(
-            *self.explainer.classifier.question(logits, case.target)
-        )
-
-
-def _probabilities(found):
-    """Of the explained class: on the whole, inside, outside; [batch] each."""
-    return {
-        name: _probability(logits, found.decision)
-        for name, logits in (
-            ("p", found.logits),
-            ("p_in", found.logits_in),
-            ("p_out", found.logits_out),
-        )
-    }
-
-
-def _probability(logits, target):
-    """Of one class, [batch]."""
-    return logits.softmax(1).gather(1, target[:, None])[:, 0]
+        question = self.explainer.classifier.question
+        logits, target = question(logits, case.target)
+        return logits.softmax(1).gather(1, target[:, None])[:, 0]
 
 
 def _noise(sounds, ids):

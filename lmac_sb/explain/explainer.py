@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from lmac_sb.models.frozen import FrozenClassifier
 
 __all__ = ["Analysis", "Explainer", "Explanation", "check_batch"]
-
-# Sounds of an explanation, [batch, samples], and maps, [batch, time, freq].
-_SOUNDS = ("waveform", "residual", "wavs")
-_MAPS = ("mask", "magnitude")
 
 
 @dataclass
@@ -127,6 +123,9 @@ class Explanation:
     magnitude: Tensor | None
     unrefined: Self | None = field(default=None, kw_only=True)
 
+    # Fields of shape [batch, samples].
+    SOUNDS: ClassVar[tuple[str, ...]] = ("waveform", "residual")
+
     def __len__(self) -> int:
         """Number of clips."""
         return len(self.decision)
@@ -137,6 +136,25 @@ class Explanation:
             place = range(len(self))[rows]  # raises IndexError
             rows = slice(place, place + 1)
         return self._each(lambda name, value: value[rows])
+
+    @property
+    def p_before(self) -> Tensor:
+        """Probability of the explained class on the input, [batch]."""
+        return self._explained(self.logits)
+
+    @property
+    def p_inside(self) -> Tensor:
+        """The same on the masked-in part."""
+        return self._explained(self.logits_in)
+
+    @property
+    def p_outside(self) -> Tensor:
+        """The same on the masked-out part."""
+        return self._explained(self.logits_out)
+
+    def _explained(self, logits: Any) -> Tensor:
+        """Probability of the explained class, [batch]."""
+        return logits.softmax(1).gather(1, self.decision[:, None])[:, 0]
 
     def fit(self, n_samples: int, n_frames: int) -> Self:
         """Cut the end, or append silence.
@@ -153,8 +171,8 @@ class Explanation:
         Explanation
         """
         sizes = {
-            **dict.fromkeys(_SOUNDS, n_samples),
-            **dict.fromkeys(_MAPS, n_frames),
+            **dict.fromkeys(self.SOUNDS, n_samples),
+            **dict.fromkeys(("mask", "magnitude"), n_frames),
         }
         return self._each(lambda name, value: _fit(value, sizes.get(name)))
 
@@ -174,7 +192,7 @@ class Explanation:
 
         def multiply(name: str, value: Tensor) -> Tensor:
             """One tensor."""
-            if name not in (*_SOUNDS, "magnitude"):
+            if name not in (*self.SOUNDS, "magnitude"):
                 return value
             return value * gain.view(-1, *[1] * (value.dim() - 1))
 

@@ -8,7 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import soundfile as sf
 import torch
@@ -154,6 +154,13 @@ class AudioExplanation(Explanation):
             )
         return named
 
+    SOUNDS: ClassVar[tuple[str, ...]] = (*Explanation.SOUNDS, "wavs")
+
+    def fit(self, n_samples: int, n_frames: int) -> Self:
+        """Cut the end, or append silence, see `lmac_sb.Explanation`."""
+        lengths = [min(length, n_samples) for length in self.n_samples]
+        return replace(super().fit(n_samples, n_frames), n_samples=lengths)
+
     def __getitem__(self, rows: int | slice | list[int] | Tensor) -> Self:
         """Some of the clips, see `lmac_sb.Explanation`."""
         places = torch.arange(len(self))[rows].reshape(-1).tolist()
@@ -198,25 +205,6 @@ class AudioExplanation(Explanation):
     def probabilities(self) -> Tensor:
         """Probabilities of all classes on the input, [batch, classes]."""
         return self.logits.softmax(1)
-
-    @property
-    def p_before(self) -> Tensor:
-        """Probability of the explained class on the input, [batch]."""
-        return self._explained(self.logits)
-
-    @property
-    def p_inside(self) -> Tensor:
-        """The same on the masked-in part."""
-        return self._explained(self.logits_in)
-
-    @property
-    def p_outside(self) -> Tensor:
-        """The same on the masked-out part."""
-        return self._explained(self.logits_out)
-
-    def _explained(self, logits: Tensor) -> Tensor:
-        """Probability of the explained class, [batch]."""
-        return logits.softmax(1).gather(1, self.decision[:, None])[:, 0]
 
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
         """The most probable classes of each clip.
@@ -384,15 +372,11 @@ def window(
     >>> list(found)
     ['start', 'end', 'decision', 'p', 'p_in', 'p_out']
     """
-    c = int(explanation.decision[0])
-    sides: dict[str, Any] = {
-        "p": explanation.logits,
-        "p_in": explanation.logits_in,
-        "p_out": explanation.logits_out,
-    }
     return {
         "start": start,
         "end": end,
-        "decision": classes[c],
-        **{key: float(x[0].softmax(0)[c]) for key, x in sides.items()},
+        "decision": classes[int(explanation.decision[0])],
+        "p": float(explanation.p_before[0]),
+        "p_in": float(explanation.p_inside[0]),
+        "p_out": float(explanation.p_outside[0]),
     }

@@ -52,12 +52,10 @@ def draw_clip(clip, truth=None, levels=None):
         "interpretation": (1, 0),
         "residual": (1, 1),
     }
-    c = int(clip.decision[0])
-    p = {k: x[c] for k, x in probabilities_of(clip).items()}
     titles = {
-        "original": f"input, p = {p['p']:.3f}",
-        "interpretation": f"interpretation, p = {p['p_in']:.3f}",
-        "residual": f"residual, p = {p['p_out']:.3f}",
+        "original": f"input, p = {float(clip.p_before[0]):.3f}",
+        "interpretation": f"interpretation, p = {float(clip.p_inside[0]):.3f}",
+        "residual": f"residual, p = {float(clip.p_outside[0]):.3f}",
         "mask": f"mask, area {float(levels['mask'].mean()):.3f}",
     }
     seconds = clip.n_samples[0] / clip.sample_rate

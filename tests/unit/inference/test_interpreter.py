@@ -935,3 +935,16 @@ def test_both_masks_of_a_clip_of_a_batch(interpreter, sounds):
     assert one.unrefined.labels == both.unrefined.labels[1:]
     assert one.unrefined.metrics == both.unrefined.metrics[1:]
     assert (one.refine_steps, one.unrefined.refine_steps) == (1, 0)
+
+
+def test_the_input_is_cut_and_scaled_too(interpreter, sounds):
+    """It is one of the sounds."""
+    whole = interpreter.explain_batch(sounds[:2])
+    n_samples = whole.n_samples[0] // 2
+    short = whole.fit(n_samples, 40)
+    assert short.n_samples == [n_samples] * 2
+    assert torch.equal(short.wavs, whole.wavs[:, :n_samples])
+    assert torch.equal(short.residual, whole.residual[:, :n_samples])
+    loud = whole.scale(torch.tensor([2.0, 1.0]))
+    assert torch.equal(loud.wavs[0], 2 * whole.wavs[0])
+    assert torch.equal(loud.waveform[0], 2 * whole.waveform[0])
