@@ -162,15 +162,20 @@ class LMACBrain(RecipeBrain):
 
     def write_sounds(self, explanation, batch, stage):
         """Write the chosen clips of this batch."""
+        question = self.explainer.question(explanation)
         for place in self.chosen(batch, stage):
             clip = AudioExplanation.of(
-                explanation[place].cpu(),
+                question[place].cpu(),
                 batch.sig.data[place : place + 1].cpu(),
                 self.hparams.features,
-                self.hparams.label_encoder.ind2lab,
+                self.answers(batch, place),
             )
             folder = self.sound_folder(stage) / batch.id[place]
             save_clip(folder, clip, batch.class_string[place])
+
+    def answers(self, batch, place):
+        """Names of the answers among which the classifier decides."""
+        return self.hparams.label_encoder.ind2lab
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Warn of a collapsed mask; gather the rows of the test."""

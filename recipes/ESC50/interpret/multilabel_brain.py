@@ -10,8 +10,6 @@ from speechbrain.dataio.batch import PaddedData
 from torch.nn import functional as F
 
 from lmac_sb.explain.masking import ideal_mask
-from lmac_sb.inference.clip_folder import save_clip
-from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.utils.errors import LMACError
 
 
@@ -154,20 +152,10 @@ class MultilabelBrain(LMACBrain):
         """The clip of each explanation: a chosen one is written as a whole."""
         return batch.clips
 
-    def write_sounds(self, explanation, batch, stage):
-        """Write the chosen clips, once for each explained class."""
-        question = self.explainer.question(explanation)
-        names = self.hparams.label_encoder.ind2lab
-        for place in self.chosen(batch, stage):
-            name = names[int(batch.target[place])]
-            clip = AudioExplanation.of(
-                question[place].cpu(),
-                batch.sig.data[place : place + 1].cpu(),
-                self.hparams.features,
-                [name, f"no {name}"],
-            )
-            folder = self.sound_folder(stage) / batch.id[place]
-            save_clip(folder, clip, batch.class_string[place])
+    def answers(self, batch, place):
+        """The explained class, and its absence."""
+        name = self.hparams.label_encoder.ind2lab[int(batch.target[place])]
+        return [name, f"no {name}"]
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Refuse a classifier that decides for no class at all."""
