@@ -24,11 +24,7 @@ from fsdd_prepare import RECORDINGS, digits_table
 from lmac_sb.data.audio import MIN_LENGTH_S, decode_audio
 from lmac_sb.data.manifest import labels_of, to_lines
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import (
-    part_folder,
-    remove_leftovers,
-    write_in_one_step,
-)
+from lmac_sb.utils.io import part_folder, write_in_one_step
 
 __all__ = ["ESC50_URL", "download_esc50", "prepare_esc50"]
 
@@ -115,7 +111,6 @@ def prepare_esc50(
     paths = {split: manifest_folder / f"{split}.jsonl" for split in folds}
     paths["skipped"] = manifest_folder / "skipped.json"
     summary = manifest_folder / "prepared.json"
-    remove_leftovers(manifest_folder, r".+\.jsonl?\.(\d+)\.tmp")
     if _up_to_date(summary, state, paths):
         skipped = json.loads(paths["skipped"].read_text(encoding="utf-8"))
     else:
