@@ -25,12 +25,12 @@ decoder: !new:lmac_sb.models.decoder.MaskDecoder
     latent_channels: [16, 16, 8]
     n_mels: 40
     width: 8
-refiner: !new:lmac_sb.explain.refine.Refiner
-    loss: !new:lmac_sb.explain.losses.LMACLoss
+refiner: !new:lmac_sb.lmac.refine.Refiner
+    loss: !new:lmac_sb.lmac.losses.LMACLoss
         l_in_w: 12
         l_out_w: 8
         reg_w_l1: 4
-explainer: !new:lmac_sb.explain.explainer.Explainer
+explainer: !new:lmac_sb.lmac.explainer.Explainer
     features: !ref <features>
     classifier: !ref <frozen_classifier>
     decoder: !ref <decoder>

@@ -22,8 +22,8 @@ from measure import (
 from speechbrain.lobes.models.Cnn14 import Cnn14, CNN14PSI_stft
 from torch.utils.flop_counter import FlopCounterMode
 
-from lmac_sb.explain.explainer import Explainer
-from lmac_sb.explain.losses import LMACLoss
+from lmac_sb.lmac.explainer import Explainer
+from lmac_sb.lmac.losses import LMACLoss
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.models.decoder import MaskDecoder
 from lmac_sb.models.encoders import ConvEmbedding

@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmac_sb.explain.explainer import Explainer, Explanation
     from lmac_sb.inference.interpreter import LMACInterpreter
+    from lmac_sb.lmac.explainer import Explainer, Explanation
     from lmac_sb.utils.errors import LMACError
 
 __version__ = "0.1.0"
@@ -19,8 +19,8 @@ __version__ = "0.1.0"
 __all__ = ["Explainer", "Explanation", "LMACError", "LMACInterpreter"]
 
 _HOME = {
-    "Explainer": "lmac_sb.explain.explainer",
-    "Explanation": "lmac_sb.explain.explainer",
+    "Explainer": "lmac_sb.lmac.explainer",
+    "Explanation": "lmac_sb.lmac.explainer",
     "LMACError": "lmac_sb.utils.errors",
     "LMACInterpreter": "lmac_sb.inference.interpreter",
 }

@@ -429,7 +429,7 @@ def _check_explainer():
     """Explain noise with an untrained model; its parts must add up to it."""
     import torch
 
-    from lmac_sb.explain.explainer import Explainer
+    from lmac_sb.lmac.explainer import Explainer
     from lmac_sb.models.decoder import MaskDecoder
     from lmac_sb.models.encoders import ConvEmbedding
     from lmac_sb.models.features import SpectralFeatures

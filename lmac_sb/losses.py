@@ -1,3 +1,3 @@
-"""The losses of `lmac_sb.explain.losses`, under the name that users import."""
+"""The losses of `lmac_sb.lmac.losses`, under the name that users import."""
 
-from lmac_sb.explain.losses import *  # noqa: F403
+from lmac_sb.lmac.losses import *  # noqa: F403

@@ -5,7 +5,7 @@ from itertools import product
 
 import torch
 
-from lmac_sb.explain.masking import cut_ranks, ranks
+from lmac_sb.lmac.masking import cut_ranks, ranks
 from lmac_sb.methods.registry import min_max
 from lmac_sb.metrics.shape import mask_area
 from lmac_sb.utils.errors import LMACError

@@ -18,7 +18,7 @@ class Judge:
 
     Arguments
     ---------
-    explainer : lmac_sb.explain.explainer.Explainer
+    explainer : lmac_sb.lmac.explainer.Explainer
         Of the explained classifier.
     other : callable
         A second classifier: waveforms [batch, samples] to logits; or None.

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from lmac_sb.data.dataset import EqualLengthBatches
-from lmac_sb.explain.masking import apply_mask, cut_ranks, ranks
+from lmac_sb.lmac.masking import apply_mask, cut_ranks, ranks
 from lmac_sb.methods.registry import Case, min_max
 from lmac_sb.utils.errors import LMACError
 
@@ -201,7 +201,7 @@ def remove(explainer, methods, shares, wavs):
 
     Arguments
     ---------
-    explainer : lmac_sb.explain.explainer.Explainer
+    explainer : lmac_sb.lmac.explainer.Explainer
         Explainer of the classifier.
     methods : dict
         From `lmac_sb.methods.registry.make_methods`.
@@ -321,7 +321,7 @@ def check_randomisation(explainer, methods, dataset, batch_size, seed=0):
 
     Arguments
     ---------
-    explainer : lmac_sb.explain.explainer.Explainer
+    explainer : lmac_sb.lmac.explainer.Explainer
         Explainer of the classifier.
     methods : dict
         From `lmac_sb.methods.registry.make_methods`.
@@ -394,7 +394,7 @@ def check_roar(explainer, methods, datasets, shares, make_model, options):
 
     Arguments
     ---------
-    explainer : lmac_sb.explain.explainer.Explainer
+    explainer : lmac_sb.lmac.explainer.Explainer
         Explainer of the classifier.
     methods : dict
         From `lmac_sb.methods.registry.make_methods`.

@@ -14,9 +14,9 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
-from lmac_sb.explain.explainer import Explanation
 from lmac_sb.inference.clip_folder import UNREFINED, common_gain, save_clip
 from lmac_sb.inference.spectra import draw_clip
+from lmac_sb.lmac.explainer import Explanation
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.models.features import SpectralFeatures
 
@@ -109,7 +109,7 @@ class AudioExplanation(Explanation):
 
         Arguments
         ---------
-        explanation : lmac_sb.explain.explainer.Explanation
+        explanation : lmac_sb.lmac.explainer.Explanation
             On the CPU, with sounds, and both sides classified.
         wavs : torch.Tensor
             What was explained, at the level of the sounds, [batch, samples].
@@ -330,7 +330,7 @@ def numbers(explanation: Explanation) -> dict[str, float]:
 
     Arguments
     ---------
-    explanation : lmac_sb.explain.explainer.Explanation
+    explanation : lmac_sb.lmac.explainer.Explanation
         Of one clip.
 
     Returns
@@ -353,7 +353,7 @@ def window(
 
     Arguments
     ---------
-    explanation : lmac_sb.explain.explainer.Explanation
+    explanation : lmac_sb.lmac.explainer.Explanation
         Of the window.
     classes : list of str
         Names of the classes.

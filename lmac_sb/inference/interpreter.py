@@ -16,9 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
 from lmac_sb.data.streaming import mapped, read_signal
-from lmac_sb.explain.explainer import Explainer, Explanation, check_batch
 from lmac_sb.inference.bundle import find_bundle, load_weights, read_hparams
 from lmac_sb.inference.explanation import AudioExplanation, numbers, window
+from lmac_sb.lmac.explainer import Explainer, Explanation, check_batch
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.utils.errors import LMACError
 

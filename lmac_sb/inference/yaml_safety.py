@@ -18,7 +18,7 @@ __all__ = ["OTHERS", "is_safe", "one_line", "safe_yaml"]
 
 # Modules whose classes may say that they are safe, by an attribute of their
 # own: `SAFE_IN_YAML = True`.
-_OURS = re.compile(r"lmac_sb\.(data|explain|methods|models)\.[a-z0-9_]+")
+_OURS = re.compile(r"lmac_sb\.(data|lmac|methods|models)\.[a-z0-9_]+")
 
 # Classes of others that the yaml of a folder which nobody vouches for may
 # make. Full names only: below a module or a class lies all that it imported.

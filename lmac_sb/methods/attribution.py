@@ -183,9 +183,9 @@ def attribute(name, one, explainer, analysis, target):
         The method's name, for messages.
     one : callable
         Scores [1, time, freq] of a `_Clip`.
-    explainer : lmac_sb.explain.explainer.Explainer
+    explainer : lmac_sb.lmac.explainer.Explainer
         Its `classify` is explained.
-    analysis : lmac_sb.explain.explainer.Analysis
+    analysis : lmac_sb.lmac.explainer.Analysis
         Of the clips.
     target : torch.Tensor
         Class to explain, [batch].

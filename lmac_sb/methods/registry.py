@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from lmac_sb.explain.masking import binarize, convert_mask, ideal_mask
+from lmac_sb.lmac.masking import binarize, convert_mask, ideal_mask
 from lmac_sb.methods.gradients import ATTRIBUTIONS
 from lmac_sb.methods.trivial import TRIVIAL_MASKS
 from lmac_sb.utils.errors import LMACError
@@ -38,11 +38,11 @@ class Case:
 
     Arguments
     ---------
-    explainer : lmac_sb.explain.explainer.Explainer
+    explainer : lmac_sb.lmac.explainer.Explainer
         Holds the classifier.
     wavs : torch.Tensor
         What it hears, [batch, samples].
-    analysis : lmac_sb.explain.explainer.Analysis
+    analysis : lmac_sb.lmac.explainer.Analysis
         Its view of them.
     target : torch.Tensor
         Class to explain, [batch].
@@ -103,7 +103,7 @@ def make_methods(names, interpreters, optimised_steps=150, seed=0):
         ``lmac_binary``, the mask of ``lmac`` cut at one half;
         ``ideal``, the mask of a known event.
     interpreters : dict
-        Name to `lmac_sb.explain.explainer.Explainer`.
+        Name to `lmac_sb.lmac.explainer.Explainer`.
     optimised_steps : int
         Steps of ``optimised`` where its name tells none.
     seed : int
@@ -202,7 +202,7 @@ def make_case(explainer, wavs, gains, items):
 
     Arguments
     ---------
-    explainer : lmac_sb.explain.explainer.Explainer
+    explainer : lmac_sb.lmac.explainer.Explainer
         Of the explained classifier.
     wavs : torch.Tensor
         What it hears, [batch, samples].

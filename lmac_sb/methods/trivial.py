@@ -6,7 +6,7 @@ says nothing about the method.
 
 import torch
 
-from lmac_sb.explain.masking import top_share
+from lmac_sb.lmac.masking import top_share
 
 __all__ = ["TRIVIAL_MASKS"]
 

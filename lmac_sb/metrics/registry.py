@@ -29,7 +29,7 @@ from lmac_sb.metrics.sound import si_sdr
 
 if TYPE_CHECKING:
     # Only its name: this room comes before that of the method.
-    from lmac_sb.explain.explainer import Explanation
+    from lmac_sb.lmac.explainer import Explanation
 
 __all__ = [
     "GUARDS",
@@ -204,7 +204,7 @@ def evaluate(
 
     Arguments
     ---------
-    explanation : lmac_sb.explain.explainer.Explanation
+    explanation : lmac_sb.lmac.explainer.Explanation
         With both sides classified. Without a mask (None), the metrics of the
         logits alone.
     event : torch.Tensor

@@ -24,7 +24,7 @@ from pathlib import Path
 import soundfile as sf
 import torch
 
-from lmac_sb.explain.masking import top_share
+from lmac_sb.lmac.masking import top_share
 from lmac_sb.methods.registry import make_case, make_methods, min_max
 from lmac_sb.metrics.shape import mask_area
 from lmac_sb.pages.page import write_block, write_page
@@ -55,7 +55,7 @@ def choose_methods(names, interpreters, seed=0):
         keeps its highest-scored bins, as many as the first method does. Other
         methods use their masks as published.
     interpreters : dict
-        Name to `lmac_sb.explain.explainer.Explainer`.
+        Name to `lmac_sb.lmac.explainer.Explainer`.
     seed : int
         Seed of the random mask.
 
@@ -99,7 +99,7 @@ def make_trial(explainer, methods, setting, item, classes, device="cpu"):
 
     Arguments
     ---------
-    explainer : lmac_sb.explain.explainer.Explainer
+    explainer : lmac_sb.lmac.explainer.Explainer
         Explainer of the classifier.
     methods : dict
         From `choose_methods`.

@@ -153,7 +153,7 @@ def many_parameters(source, most=6):
 
 def test_few_parameters():
     """One call of the method has more, all optional but the first."""
-    expected = {"lmac_sb/explain/explainer.py: forward"}
+    expected = {"lmac_sb/lmac/explainer.py: forward"}
     assert functions_with(many_parameters) == expected
 
 

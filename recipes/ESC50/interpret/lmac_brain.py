@@ -8,10 +8,10 @@ from speechbrain.utils.logger import get_logger
 
 from lmac_sb.evaluation.comparison import Comparison
 from lmac_sb.evaluation.judge import Judge
-from lmac_sb.explain.losses import Guidance
-from lmac_sb.explain.masking import ideal_mask
 from lmac_sb.inference.clip_folder import save_clip
 from lmac_sb.inference.explanation import AudioExplanation
+from lmac_sb.lmac.losses import Guidance
+from lmac_sb.lmac.masking import ideal_mask
 from lmac_sb.methods.registry import Case, make_methods
 from lmac_sb.methods.trivial import TRIVIAL_MASKS
 from lmac_sb.metrics.registry import evaluate

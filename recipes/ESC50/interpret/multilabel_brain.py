@@ -9,7 +9,7 @@ from lmac_brain import LMACBrain
 from speechbrain.dataio.batch import PaddedData
 from torch.nn import functional as F
 
-from lmac_sb.explain.masking import ideal_mask
+from lmac_sb.lmac.masking import ideal_mask
 from lmac_sb.utils.errors import LMACError
 
 

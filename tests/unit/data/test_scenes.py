@@ -15,7 +15,7 @@ from speechbrain.processing.features import STFT
 
 from lmac_sb.data import scenes
 from lmac_sb.data.scenes import CLASSES, NOISE_SPLITS, make_scenes
-from lmac_sb.explain.masking import ideal_mask
+from lmac_sb.lmac.masking import ideal_mask
 from lmac_sb.utils.errors import LMACError
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -10,7 +10,7 @@ from lmac_sb.evaluation.comparison import Comparison
 from lmac_sb.evaluation.contamination import Clean, WhiteNoise
 from lmac_sb.evaluation.judge import NOISE_DB, Judge
 from lmac_sb.evaluation.runner import Grid
-from lmac_sb.explain.masking import top_share
+from lmac_sb.lmac.masking import top_share
 from lmac_sb.methods.registry import Case, Method, make_methods, min_max
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.metrics.summary import check_unique

@@ -10,17 +10,17 @@ from hyperpyyaml import load_hyperpyyaml
 
 import lmac_sb
 from lmac_sb import LMACInterpreter
-from lmac_sb.explain import refine
 from lmac_sb.inference.bundle import find_bundle
 from lmac_sb.inference.yaml_safety import OTHERS, is_safe, safe_yaml
+from lmac_sb.lmac import refine
 from lmac_sb.utils.checksums import check_sums, file_sha256, write_sums
 from lmac_sb.utils.errors import LMACError
 
 OURS = """\
 lmac_sb.data.audio.Preprocessor
-lmac_sb.explain.explainer.Explainer
-lmac_sb.explain.losses.LMACLoss
-lmac_sb.explain.refine.Refiner
+lmac_sb.lmac.explainer.Explainer
+lmac_sb.lmac.losses.LMACLoss
+lmac_sb.lmac.refine.Refiner
 lmac_sb.methods.l2i.L2IDecoder
 lmac_sb.models.decoder.MaskDecoder
 lmac_sb.models.encoders.AttentionEmbedding
@@ -59,11 +59,11 @@ def test_these_classes_of_ours_are_allowed():
     [
         # Imported there, but another's.
         "lmac_sb.models.psi.CNN14PSI_stft",
-        "lmac_sb.explain.explainer.MaskDecoder",
+        "lmac_sb.lmac.explainer.MaskDecoder",
         # Says nothing of itself, or is no class.
         "lmac_sb.models.classifier_folder.save_classifier",
         "lmac_sb.methods.l2i.DictionaryLearner",
-        "lmac_sb.explain.refine.Other",
+        "lmac_sb.lmac.refine.Other",
         # In no such room or module.
         "lmac_sb.training.brain.OneCycle",
         "lmac_sb.models.nothing.MaskDecoder",
@@ -85,9 +85,9 @@ def test_a_derived_class_speaks_for_itself(monkeypatch):
 
     Derived.__module__ = refine.__name__
     monkeypatch.setattr(refine, "Derived", Derived, raising=False)
-    assert not is_safe("lmac_sb.explain.refine.Derived")
+    assert not is_safe("lmac_sb.lmac.refine.Derived")
     Derived.SAFE_IN_YAML = True
-    assert is_safe("lmac_sb.explain.refine.Derived")
+    assert is_safe("lmac_sb.lmac.refine.Derived")
 
 
 @pytest.mark.parametrize(

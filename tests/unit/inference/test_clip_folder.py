@@ -8,10 +8,10 @@ import pytest
 import soundfile as sf
 import torch
 
-from lmac_sb.explain.explainer import Explanation
 from lmac_sb.inference import clip_folder, spectra
 from lmac_sb.inference.clip_folder import save_clip
 from lmac_sb.inference.explanation import AudioExplanation
+from lmac_sb.lmac.explainer import Explanation
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.utils.errors import LMACError
 

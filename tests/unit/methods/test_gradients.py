@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lmac_sb.explain.explainer import Analysis, Explainer
+from lmac_sb.lmac.explainer import Analysis, Explainer
 from lmac_sb.methods.attribution import PASS
 from lmac_sb.methods.gradients import ATTRIBUTIONS
 from lmac_sb.models.encoders import ConvEmbedding

@@ -13,7 +13,7 @@ import soundfile as sf
 import torch
 
 from lmac_sb.evaluation.contamination import Clean, WhiteNoise
-from lmac_sb.explain.masking import top_share
+from lmac_sb.lmac.masking import top_share
 from lmac_sb.methods.gradients import ATTRIBUTIONS
 from lmac_sb.methods.registry import min_max
 from lmac_sb.methods.trivial import TRIVIAL_MASKS

@@ -16,9 +16,9 @@ import soundfile as sf
 import torch
 from PIL import Image
 
-from lmac_sb.explain.explainer import Explanation
 from lmac_sb.inference.clip_folder import save_clip
 from lmac_sb.inference.explanation import AudioExplanation
+from lmac_sb.lmac.explainer import Explanation
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.pages import report
 from lmac_sb.pages.report import write_report

@@ -135,15 +135,15 @@ def test_a_model_folder_is_that_of_the_recipe(name):
 
 def test_a_listed_file_that_is_missing():
     declared = upstream.load()
-    declared["contributions"][1]["modules"].append("explain.nothing")
-    with pytest.raises(LMACError, match="explain/nothing.py: listed"):
+    declared["contributions"][1]["modules"].append("lmac.nothing")
+    with pytest.raises(LMACError, match="lmac/nothing.py: listed"):
         upstream.plan(1, declared)
 
 
 def test_an_import_of_what_is_not_copied():
     declared = upstream.load()
-    declared["contributions"][1]["modules"].remove("explain.refine")
-    with pytest.raises(LMACError, match="imports lmac_sb.explain.refine"):
+    declared["contributions"][1]["modules"].remove("lmac.refine")
+    with pytest.raises(LMACError, match="imports lmac_sb.lmac.refine"):
         upstream.plan(1, declared)
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from speechbrain.lobes.models.Cnn14 import CNN14PSI_stft
 
-from lmac_sb.explain.explainer import Explainer, Explanation
-from lmac_sb.explain.losses import LMACLoss
-from lmac_sb.explain.refine import Refiner
+from lmac_sb.lmac.explainer import Explainer, Explanation
+from lmac_sb.lmac.losses import LMACLoss
+from lmac_sb.lmac.refine import Refiner
 from lmac_sb.models.decoder import MaskDecoder
 from lmac_sb.models.encoders import ConvEmbedding
 from lmac_sb.models.features import SpectralFeatures

@@ -37,7 +37,7 @@ class Refiner:
 
     Arguments
     ---------
-    loss : lmac_sb.explain.losses.LMACLoss
+    loss : lmac_sb.lmac.losses.LMACLoss
         The objective.
     lr : float
         Step size, in logits.
@@ -57,7 +57,7 @@ class Refiner:
 
     Example
     -------
-    >>> from lmac_sb.explain.losses import LMACLoss
+    >>> from lmac_sb.lmac.losses import LMACLoss
     >>> refiner = Refiner(LMACLoss(l_in_w=1, l_out_w=0, reg_w_l1=1))
     >>> def classify(mask, rows):  # hears the first four frames alone
     ...     sides = (x[:, :4].mean((1, 2)) for x in (mask, 1 - mask))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lmac_sb.explain import losses
-from lmac_sb.explain.losses import Guidance, LMACLoss
+from lmac_sb.lmac import losses
+from lmac_sb.lmac.losses import Guidance, LMACLoss
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.utils.errors import LMACError
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from lmac_sb.explain.masking import MASK_DOMAINS, apply_mask, binarize
-from lmac_sb.explain.refine import Refiner, check_steps
+from lmac_sb.lmac.masking import MASK_DOMAINS, apply_mask, binarize
+from lmac_sb.lmac.refine import Refiner, check_steps
 from lmac_sb.models.psi import as_mask_decoder
 from lmac_sb.utils.errors import LMACError
 
@@ -268,8 +268,8 @@ class Explainer(torch.nn.Module):
         with a true attribute ``wants_target`` gets the explained class
         [batch] after them.
     mask_domain : str
-        Where the mask acts, see `lmac_sb.explain.masking`.
-    refiner : lmac_sb.explain.refine.Refiner
+        Where the mask acts, see `lmac_sb.lmac.masking`.
+    refiner : lmac_sb.lmac.refine.Refiner
         Improves the decoder's masks where steps are asked for.
     refine_steps : int
         Steps of the refiner, where a call does not say otherwise.
@@ -497,7 +497,7 @@ class Explainer(torch.nn.Module):
         steps: int,
         target: Tensor | None = None,
     ) -> Tensor:
-        """Better masks for these clips, see `lmac_sb.explain.refine`.
+        """Better masks for these clips, see `lmac_sb.lmac.refine`.
 
         Arguments
         ---------

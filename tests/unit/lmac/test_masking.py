@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lmac_sb.explain.masking import (
+from lmac_sb.lmac.masking import (
     MASK_DOMAINS,
     apply_mask,
     binarize,

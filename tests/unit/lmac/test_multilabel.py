@@ -14,10 +14,10 @@ from lmac_sb.data.audio import Preprocessor
 from lmac_sb.data.dataset import MultilabelEncoder, check_labels, make_dataset
 from lmac_sb.data.manifest import to_lines
 from lmac_sb.data.scenes import CLASSES, make_scenes
-from lmac_sb.explain.explainer import Explainer
-from lmac_sb.explain.losses import LMACLoss, masked_in, masked_out
-from lmac_sb.explain.refine import Refiner
 from lmac_sb.inference.export import export_run
+from lmac_sb.lmac.explainer import Explainer
+from lmac_sb.lmac.losses import LMACLoss, masked_in, masked_out
+from lmac_sb.lmac.refine import Refiner
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.models.decoder import MaskDecoder
 from lmac_sb.models.encoders import ConvEmbedding

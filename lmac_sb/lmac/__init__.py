@@ -8,7 +8,7 @@ of each clip; the yaml file names it as ``lmac_loss``, for training and for
 refinement.
 
 >>> import torch
->>> from lmac_sb.explain.losses import LMACLoss
+>>> from lmac_sb.lmac.losses import LMACLoss
 >>> class Decided(LMACLoss):
 ...     def __call__(self, mask, *others):
 ...         total, terms = super().__call__(mask, *others)

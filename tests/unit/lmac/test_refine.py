@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lmac_sb.explain.losses import LMACLoss
-from lmac_sb.explain.refine import Refiner, check_steps
+from lmac_sb.lmac.losses import LMACLoss
+from lmac_sb.lmac.refine import Refiner, check_steps
 from lmac_sb.utils.errors import LMACError
 
 N_CLASSES = 3
