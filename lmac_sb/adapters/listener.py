@@ -1,12 +1,69 @@
 """Any classifier of sounds, called in one way."""
 
+import collections.abc
+import contextlib
+import dataclasses
+import logging
+
 import torch
 
-__all__ = ["Listener"]
+from lmac_sb.adapters.calling import (
+    FORMS,
+    Form,
+    as_needed,
+    modules_of,
+    place_of,
+)
+from lmac_sb.adapters.outputs import by_frames, class_axis_of, find_output
+from lmac_sb.adapters.pooling import POOLS, frames_at, pool_frames
+from lmac_sb.adapters.scales import LastActivation, guess_scale, to_logits
+from lmac_sb.adapters.windows import Windows
+from lmac_sb.utils.errors import LMACError, shown
+
+__all__ = ["Found", "Listener"]
+
+logger = logging.getLogger(__name__)
+
+SCALES = ("logits", "probabilities", "log_probabilities")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a dry run found out about a classifier.
+
+    Arguments
+    ---------
+    form : Form
+        The shape in which it takes sounds.
+    n_outputs : int
+        Classes in its outputs.
+    class_axis : int
+        Axis of the classes in outputs of three axes.
+    one_class : bool
+        Whether outputs of two axes are frames of one class.
+    scale : str
+        What its scores are, see `lmac_sb.adapters.scales.to_logits`.
+    activations : int
+        Number of its sigmoids and softmaxes, if the last is left out.
+    """
+
+    form: Form = Form()
+    n_outputs: int = None
+    class_axis: int = None
+    one_class: bool = False
+    scale: str = "logits"
+    activations: int = None
 
 
 class Listener(torch.nn.Module):
     """A classifier from waveforms to logits, whatever it is inside.
+
+    The first call, or `settle`, finds out by dry runs how the classifier is
+    called and what it returns: the axes of its input, whether clips of a
+    batch change each other (then it gets them one by one), the place of its
+    scores and their axes, whether they are probabilities. Options say what
+    cannot be found. The classifier runs in evaluation mode, without gradients
+    of its weights, and is left as it was. Gradients reach the waveforms.
 
     Arguments
     ---------
@@ -15,18 +72,54 @@ class Listener(torch.nn.Module):
     sample_rate : int
         Rate in Hz of the waveforms that it hears.
     labels : list of str
-        Names of its classes; by default their numbers.
+        Names of its classes; by default their numbers. Two names for a
+        single output are those of its absence and presence.
     multilabel : bool
-        Whether each class is decided on its own, by a sigmoid.
+        Whether each class is decided on its own, by a sigmoid. A single
+        output, or probabilities that do not sum to one, are so in any case.
     front_end : torch.nn.Module or callable
         From waveforms [batch, samples] to the model's input; by default the
         model gets the waveforms.
+    output : str or int or callable
+        Which part of what the model returns holds its scores: a name, an
+        index or a function that gets all and gives them; see
+        `lmac_sb.adapters.outputs.find_output`.
+    scale : str
+        ``"logits"``, ``"probabilities"`` or ``"log_probabilities"``; by
+        default the answers to several sounds tell it.
+    class_axis : int
+        2 if outputs of three axes are [batch, time, classes], 1 if [batch,
+        classes, time]; by default the number of labels or the length of the
+        sound tells it.
+    pool : str or callable
+        How frames or windows become a clip: ``"mean"`` of probabilities,
+        ``"max"``, ``"mean_logits"`` or a function; see
+        `lmac_sb.adapters.pooling.pool_frames`.
+    at : float or tuple of float
+        Only these frames or windows: a time in seconds or a range (start,
+        end), over which they are pooled. Frames are spread evenly over the
+        clip. It may be changed at any time.
+    windows : Windows
+        How a clip is cut into windows that the model gets in the batch axis.
+    one_by_one : bool
+        Whether the model gets each clip alone; by default a dry run tells.
+
+    Raises
+    ------
+    LMACError
+        If an option is not one of these; in a call, if the classifier cannot
+        be called or its outputs cannot be read.
 
     Example
     -------
-    >>> listener = Listener(torch.nn.Linear(8, 3), sample_rate=16000)
-    >>> listener(torch.rand(2, 8)).shape
+    >>> net = torch.nn.Sequential(
+    ...     torch.nn.Conv1d(1, 3, 400, 160), torch.nn.Sigmoid()
+    ... )
+    >>> listener = Listener(net, 16000, labels=["cat", "cow", "dog"], at=0.5)
+    >>> listener(torch.rand(2, 16000)).shape
     torch.Size([2, 3])
+    >>> listener.found.class_axis, listener.found.scale, listener.multilabel
+    (1, 'sigmoid', True)
     """
 
     def __init__(
@@ -36,15 +129,591 @@ class Listener(torch.nn.Module):
         labels=None,
         multilabel=False,
         front_end=None,
+        *,
+        output=None,
+        scale=None,
+        class_axis=None,
+        pool="mean",
+        at=None,
+        windows=None,
+        one_by_one=None,
     ):
         super().__init__()
         self.model = model
         self.sample_rate = sample_rate
-        self.labels = labels
+        self.labels = _names(labels)
         self.multilabel = multilabel
         self.front_end = front_end
+        self.output = output
+        self.scale = scale
+        self.class_axis = class_axis
+        self.pool = pool
+        self.at = at
+        self.windows = windows
+        self.one_by_one = one_by_one
+        self.found = None
+        self._said = set()
+        self._check_options()
+
+    def _check_options(self):
+        """Refuse what no call could use."""
+        _check_callable("model", self.model)
+        if self.front_end is not None:
+            _check_callable("front_end", self.front_end)
+        rate = self.sample_rate
+        if isinstance(rate, bool) or not isinstance(rate, int) or rate < 1:
+            raise LMACError(
+                f"sample_rate: found {shown(rate)}, expected a whole number "
+                "of Hz"
+            )
+        for name, allowed in (
+            ("scale", (None, *SCALES)),
+            ("class_axis", (None, 1, 2)),
+            ("one_by_one", (None, True, False)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise LMACError(
+                    f"{name}: found {shown(getattr(self, name))}, expected "
+                    f"one of {', '.join(map(repr, allowed))}"
+                )
+        if not callable(self.pool) and self.pool not in POOLS:
+            raise LMACError(
+                f"pool: found {shown(self.pool)}, expected one of "
+                f"{', '.join(map(repr, POOLS))} or a function from logits "
+                "[batch, frames, classes] to [batch, classes]"
+            )
+        if self.windows is not None and not isinstance(self.windows, Windows):
+            raise LMACError(
+                f"windows: found {shown(self.windows)}, expected "
+                "Windows(size, hop)"
+            )
+
+    def train(self, mode=True):
+        """Leave the classifier alone: each call puts it in evaluation mode."""
+        return self
 
     def forward(self, wavs):
-        """Logits [batch, classes] of waveforms [batch, samples]."""
-        inputs = wavs if self.front_end is None else self.front_end(wavs)
-        return self.model(inputs)
+        """Logits of a clip.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, [batch, samples].
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, classes], at least of single precision.
+        """
+        self.settle(wavs)
+        rows = wavs if self.windows is None else self.windows.cut(wavs)
+        logits = self._logits(rows, self._scores, self.found)
+        return self._clips(logits, *wavs.shape).to(wavs.device)
+
+    def features(self, wavs):
+        """What the model is called with: the front end's output.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, [batch, samples].
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, ...], or [batch * windows, ...].
+        """
+        self.settle(wavs)
+        rows = wavs if self.windows is None else self.windows.cut(wavs)
+        form = self.found.form
+        with as_needed(self.called(), wavs):
+            if not form.one_by_one:
+                return self._front(rows, form)
+            parts = [self._front(row[None], form) for row in rows]
+        return torch.stack(parts) if form.flat else torch.cat(parts)
+
+    def classify(self, features, n_samples):
+        """Logits of a clip from what the model is called with.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            As from `features`, [batch, ...] or [batch * windows, ...].
+        n_samples : int
+            Length of the clips that they were computed from.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, classes], as from `forward`.
+
+        Raises
+        ------
+        LMACError
+            If no sound was heard before, from which `settle` learns.
+        """
+        if self.found is None:
+            raise LMACError(
+                "classify: called before settle, expected a sound first"
+            )
+        count = self.windows.count(n_samples) if self.windows else 1
+        logits = self._logits(features, self._scores_of_features, self.found)
+        batch = len(features) // count
+        return self._clips(logits, batch, n_samples).to(features.device)
+
+    def settle(self, wavs):
+        """Find out by dry runs how the classifier is called, once.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, [batch, samples]; the first clip is used, so it should
+            be as long as those to come.
+
+        Raises
+        ------
+        LMACError
+            If the classifier cannot be called, is random, or its outputs
+            cannot be read.
+        """
+        if not isinstance(wavs, torch.Tensor) or wavs.dim() != 2:
+            found = list(wavs.shape) if hasattr(wavs, "shape") else wavs
+            raise LMACError(
+                f"wavs: found {shown(found)}, expected a tensor [batch, "
+                "samples]"
+            )
+        if not wavs.is_floating_point() or not wavs.numel():
+            raise LMACError(
+                f"wavs: found {wavs.dtype} of shape {list(wavs.shape)}, "
+                "expected floating-point samples"
+            )
+        if self.found is not None:
+            return
+        for part in self.called():
+            if any(m.training for m in part.modules()):
+                self._say(
+                    "model: in training mode; it is explained in evaluation "
+                    "mode, and left as it was"
+                )
+        with torch.inference_mode(False), torch.no_grad():
+            self.found = _DryRun(self, wavs).found()
+
+    def called(self):
+        """Modules that a call runs, as far as they can be seen."""
+        return modules_of(self.front_end) + modules_of(self.model)
+
+    def _say(self, text):
+        """Log a warning, once."""
+        if text not in self._said:
+            self._said.add(text)
+            logger.warning(text)
+
+    def _front(self, rows, form):
+        """The model's input from waveforms [rows, samples]."""
+        # A clone: what a model changes in place is not the user's sound.
+        waves = form.waves(rows.clone())
+        front = modules_of(self.front_end) or modules_of(self.model)
+        waves = waves.to(**place_of(front))
+        if self.front_end is None:
+            return waves
+        return form.features(self.front_end(waves))
+
+    def _model(self, features):
+        """What the model returns for its input."""
+        if isinstance(features, torch.Tensor):
+            features = features.to(**place_of(modules_of(self.model)))
+        return self.model(features)
+
+    def _read(self, returned, n_clips, found):
+        """Scores [clips, frames, classes] in what the model returned."""
+        n_labels = len(self.labels) if self.labels else None
+        scores = find_output(returned, self.output, n_labels)
+        if found.form.flat and scores.dim() > 1:
+            scores = scores[None]
+        return by_frames(scores, n_clips, found.class_axis, found.one_class)
+
+    def _scores(self, rows, found):
+        """Scores [rows, frames, classes] of waveforms."""
+        if not found.form.one_by_one:
+            features = self._front(rows, found.form)
+            return self._read(self._model(features), len(rows), found)
+        parts = [self._front(row[None], found.form) for row in rows]
+        return torch.cat([self._read(self._model(p), 1, found) for p in parts])
+
+    def _scores_of_features(self, features, found):
+        """Scores [rows, frames, classes] of what `features` gave."""
+        if not found.form.one_by_one:
+            # A clone, as of waveforms.
+            returned = self._model(features.clone())
+            return self._read(returned, len(features), found)
+        parts = features if found.form.flat else features.split(1)
+        parts = [self._model(part.clone()) for part in parts]
+        return torch.cat([self._read(part, 1, found) for part in parts])
+
+    def _logits(self, rows, scores_of, found):
+        """Logits [rows, frames, classes] by one of the two above."""
+        with as_needed(self.called(), rows), contextlib.ExitStack() as stack:
+            if found.activations:
+                last = found.activations - 1
+                counter = stack.enter_context(LastActivation(skip=last))
+            scores = scores_of(rows, found)
+            stack.close()
+            if found.activations and counter.count != found.activations:
+                # Not the one that the dry run found to be the last step.
+                scores = scores_of(rows, found)
+            elif found.activations:
+                return _at_least_single(scores)
+        return to_logits(_at_least_single(scores), found.scale)
+
+    def _clips(self, logits, batch, n_samples):
+        """Logits [batch, classes] of those of windows and frames."""
+        n_frames = logits.shape[1]
+        logits = logits.reshape(batch, -1, logits.shape[2])
+        if self.at is not None:
+            starts, ends = self._times(n_samples, n_frames)
+            duration = n_samples / self.sample_rate
+            chosen = frames_at(self.at, starts, ends, duration)
+            logits = logits[:, chosen.to(logits.device)]
+        pooled = pool_frames(logits, self.pool, self.multilabel)
+        if self.labels and len(self.labels) == 2 and pooled.shape[1] == 1:
+            pooled = torch.cat((torch.zeros_like(pooled), pooled), 1)
+        return pooled
+
+    def _times(self, n_samples, n_frames):
+        """Starts and ends in seconds of all frames, or of all windows'."""
+        starts, size = torch.zeros(1), n_samples
+        if self.windows is not None:
+            starts, size = self.windows.starts(n_samples), self.windows.size
+        starts = starts.double()[:, None]
+        steps = torch.arange(n_frames + 1).double() * size / n_frames
+        first = (starts + steps[:-1]).flatten() / self.sample_rate
+        last = (starts + steps[1:]).flatten() / self.sample_rate
+        return first, last
+
+
+class _DryRun:
+    """Calls of a classifier from which its `Found` is learnt.
+
+    Two sounds are made of the clip: a quiet one that ends in silence, and a
+    loud one. Whatever is taken over a batch differs between them, such as the
+    loudest bin, below which decibels are cut.
+    """
+
+    def __init__(self, listener, wavs):
+        self.listener = listener
+        clip = wavs[:1].detach().float()
+        peak = clip.abs().amax()
+        noise = torch.rand(clip.shape, generator=_seeded()).to(clip) - 0.5
+        clip = clip / peak if 0 < peak < float("inf") else 2 * noise
+        quiet = 0.1 * clip
+        quiet[:, 3 * clip.shape[1] // 4 :] = 0
+        clips = torch.cat((quiet, clip)).to(wavs.dtype)
+        others = torch.cat((noise, 0 * noise)).to(wavs.dtype)
+        if listener.windows is not None:
+            windows = listener.windows
+            # The first window of each, and one with silence.
+            count = windows.count(clip.shape[1])
+            clips = windows.cut(clips)[[0, count]]
+            clips[0, 3 * clips.shape[1] // 4 :] = 0
+            others = windows.cut(others)[[0, count]]
+        self.clips, self.others = clips, others
+        self.n_labels = len(listener.labels) if listener.labels else None
+
+    def found(self):
+        """What the dry runs tell."""
+        form, scores = self._form()
+        found = self._axes(Found(form=form), scores)
+        found = self._classes(found, scores)
+        return self._scale(found)
+
+    def _raw(self, rows, form):
+        """The tensor of scores for rows, with all of its axes."""
+        listener = self.listener
+        with as_needed(listener.called(), rows):
+            features = listener._front(rows, form)
+            returned = listener._model(features)
+        scores = find_output(returned, listener.output, self.n_labels)
+        return _at_least_single(scores[None] if form.flat else scores)
+
+    def _form(self):
+        """First form that works, and scores of the first clip."""
+        failures = []
+        for form in self._forms():
+            try:
+                alone = self._raw(self.clips[:1], form)
+                again = self._raw(self.clips[:1], form)
+                second = self.clips[1:] if form.one_by_one else self.clips
+                second = self._raw(second, form)
+            except LMACError:
+                raise
+            except Exception as error:  # whatever a model raises
+                failures.append((form, error))
+                continue
+            self._check_random(alone, again)
+            if form.one_by_one or self._agree(alone, second):
+                return form, alone if form.one_by_one else second
+        raise self._cannot_call(failures)
+
+    def _forms(self):
+        """Forms to try."""
+        alone = self.listener.one_by_one
+        for form in FORMS:
+            if alone in (None, form.one_by_one):
+                yield form
+                if self.listener.front_end is not None and not form.flat:
+                    yield form._replace(feature_axis=True)
+
+    def _check_random(self, alone, again):
+        """Refuse a model that answers twice to one sound differently."""
+        if alone.shape == again.shape and _near(alone, again):
+            return
+        change = "in shape"
+        if alone.shape == again.shape:
+            change = f"by {(alone - again).abs().max():.3g}"
+        raise LMACError(
+            f"model: two calls on the same sound differ {change}, expected "
+            "the same outputs; switch off dropout, noise and random crops, "
+            "and reset states that are kept between calls"
+        )
+
+    def _agree(self, alone, both):
+        """Whether a batch of two gives the first clip's scores, and others'."""
+        if alone.dim() == both.dim() - 1:  # squeezed for a single clip
+            alone = alone[None]
+        if both.dim() == 0 or both.shape[0] != 2 * max(len(alone), 1):
+            return False
+        if alone.shape[1:] != both.shape[1:]:
+            return False
+        if self.listener.one_by_one is False:
+            return True
+        return _near(alone, both[: len(alone)])
+
+    def _cannot_call(self, failures):
+        """The error if no form works."""
+        if not failures:
+            return LMACError(
+                "one_by_one: found False, but clips of a batch change each "
+                "other's outputs, or are not returned one for each"
+            )
+        form, error = failures[0]
+        tried = ", ".join(str(form) for form, _ in failures)
+        text = " ".join(str(error).split())[:300]
+        return LMACError(
+            f"model: cannot be called with {self.clips.shape[1]} samples as "
+            f"{form}: {type(error).__name__}: {text} (tried: {tried})"
+        )
+
+    def _axes(self, found, scores):
+        """Which axes of the scores are classes and frames."""
+        shape = scores.shape
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        if len(shape) == 2 and self.n_labels is None and shape[1] > 1:
+            shorter = self._shorter(found.form)
+            one = shorter is not None and shorter[1:] != shape[1:]
+            return dataclasses.replace(found, one_class=one)
+        if len(shape) == 2:
+            one = self.n_labels == 1 and shape[1] > 1
+            return dataclasses.replace(found, one_class=one)
+        if len(shape) != 3:
+            return found
+        axis = self.listener.class_axis
+        if axis is None and self.n_labels is not None:
+            axis = class_axis_of(shape, self.n_labels)
+            if axis is None and self.n_labels == 2:
+                axis = class_axis_of(shape, 1)
+        if axis is None and self.n_labels in (None, *shape[1:]):
+            axis = self._axis_by_length(found.form, shape)
+        if axis is None and self.n_labels in (None, *shape[1:]):
+            raise LMACError(
+                f"class_axis: outputs have shape {list(shape)}, expected to "
+                "know which axis are the classes: 2 for [batch, time, "
+                "classes], 1 for [batch, classes, time]"
+            )
+        # Labels of another number than both axes are reported next.
+        return dataclasses.replace(found, class_axis=axis or 2)
+
+    def _axis_by_length(self, form, shape):
+        """Axis of the classes: the one that a shorter sound does not change."""
+        shorter = self._shorter(form)
+        if shorter is not None and len(shorter) >= 3:
+            same = [a for a in (1, 2) if shorter[a] == shape[a]]
+            if len(same) == 1:
+                return same[0]
+        # One frame; not one class, which is rare.
+        return {(True, False): 2, (False, True): 1}.get(
+            (shape[1] == 1, shape[2] == 1)
+        )
+
+    def _shorter(self, form):
+        """Shape of the scores of half a clip; None if it cannot be heard."""
+        rows = self.clips[:1] if form.one_by_one else self.clips
+        try:
+            return self._raw(rows[:, : rows.shape[1] // 2], form).shape
+        except Exception:  # such as a fixed input length
+            return None
+
+    def _classes(self, found, scores):
+        """Number of outputs, which has to be that of the labels."""
+        n_clips = 1 if found.form.one_by_one else 2
+        frames = by_frames(scores, n_clips, found.class_axis, found.one_class)
+        n_outputs = frames.shape[2]
+        listener = self.listener
+        if self.n_labels not in (None, n_outputs) and not (
+            n_outputs == 1 and self.n_labels == 2
+        ):
+            raise LMACError(
+                f"labels: found {self.n_labels}, but the model gives "
+                f"{n_outputs} outputs, in shape {list(scores.shape)}; expected "
+                "one label for each"
+            )
+        if n_outputs == 1 and self.n_labels != 2:
+            listener.multilabel = True
+        if listener.labels is None:
+            listener.labels = [str(number) for number in range(n_outputs)]
+        return dataclasses.replace(found, n_outputs=n_outputs)
+
+    def _scale(self, found):
+        """Whether scores are probabilities, and of what kind."""
+        listener = self.listener
+        scale = listener.scale
+        each = listener.multilabel or found.n_outputs == 1
+        if scale == "logits" or (scale == "log_probabilities" and not each):
+            return found
+        if scale == "log_probabilities":
+            return dataclasses.replace(found, scale="log_sigmoid")
+        if scale == "probabilities":
+            kind = "sigmoid" if each else "softmax"
+        else:
+            kind = self._guess(found)
+        if kind == "logits":
+            return found
+        if kind == "sigmoid" and not each:
+            listener.multilabel = True
+        return self._before_activation(dataclasses.replace(found, scale=kind))
+
+    def _guess(self, found):
+        """Scale by the answers to four sounds."""
+        listener = self.listener
+        each = listener.multilabel or found.n_outputs == 1
+        rows = torch.cat((self.clips, self.others))
+        with as_needed(listener.called(), rows):
+            scores = listener._scores(rows, found).flatten(0, 1)
+            kind = guess_scale(scores, each)
+            if kind != "sigmoid":
+                return kind
+            with torch.enable_grad():
+                rows = self.clips.clone().requires_grad_()
+                try:
+                    graph = listener._scores(rows, found).flatten(0, 1)
+                except RuntimeError:  # no gradient: reported by the checks
+                    return kind
+        return guess_scale(graph, each)
+
+    def _before_activation(self, found):
+        """Leave out the last sigmoid or softmax, if that gives the logits."""
+        listener, rows = self.listener, self.clips
+        with as_needed(listener.called(), rows):
+            with LastActivation() as counter:
+                scores = listener._scores(rows, found)
+            inputs = None
+            if counter.count:
+                # Without it a later step may fail.
+                with contextlib.suppress(Exception):
+                    with LastActivation(skip=counter.count - 1):
+                        inputs = listener._scores(rows, found)
+        if inputs is not None and inputs.shape == scores.shape:
+            if found.scale == "sigmoid":
+                activated = inputs.sigmoid()
+            else:
+                activated = inputs.softmax(2)
+            if not _near(inputs, scores) and _near(activated, scores):
+                found = dataclasses.replace(found, activations=counter.count)
+        sums = "" if found.scale == "softmax" else " that do not sum to one"
+        how = (
+            "their logarithms are taken, which have no gradient where a "
+            "probability rounds to 0 or 1; a model that returns logits is "
+            "explained better"
+        )
+        if found.activations:
+            how = f"its last {found.scale} is left out"
+        listener._say(
+            f"model: returns probabilities{sums} instead of logits; {how}"
+        )
+        return found
+
+
+def _near(one, two):
+    """Whether scores are the same but for rounding."""
+    if not one.numel():
+        return True
+    finite = one.isfinite() & two.isfinite()
+    if not torch.equal(one.isfinite(), two.isfinite()):
+        return False
+    one, two = one[finite], two[finite]
+    if not one.numel():
+        return True
+    error = 1e-2 if one.dtype.itemsize < 4 else 1e-4
+    return bool((one - two).abs().max() <= error * (1e-3 + one.abs().max()))
+
+
+def _at_least_single(scores):
+    """Scores in single precision, if they come in half."""
+    return scores.float() if scores.dtype.itemsize < 4 else scores
+
+
+def _seeded():
+    """Noise that is the same in each run, and leaves others' alone."""
+    return torch.Generator().manual_seed(0)
+
+
+def _names(labels):
+    """Labels as a list, from a list or a dict of index to name."""
+    if labels is None:
+        return None
+    if isinstance(labels, collections.abc.Mapping):
+        try:
+            numbers = sorted(labels, key=int)
+        except (TypeError, ValueError):
+            numbers = None
+        if numbers is None or [int(n) for n in numbers] != list(
+            range(len(numbers))
+        ):
+            raise LMACError(
+                f"labels: found {shown(labels)}, expected names by the "
+                "numbers from 0"
+            )
+        labels = [labels[number] for number in numbers]
+    if isinstance(labels, str) or not isinstance(
+        labels, collections.abc.Iterable
+    ):
+        raise LMACError(
+            f"labels: found {shown(labels)}, expected a list of names"
+        )
+    labels = [str(label) for label in labels]
+    if not labels:
+        raise LMACError("labels: found none, expected one for each output")
+    return labels
+
+
+def _check_callable(name, value):
+    """Refuse what is no model, saying what to do with it."""
+    if callable(value) and not isinstance(value, type):
+        return
+    hint = "a torch.nn.Module or a function of waveforms"
+    if isinstance(value, type):
+        hint = f"an object of it: {value.__name__}(...)"
+    elif isinstance(value, collections.abc.Mapping):
+        hint = "a module: build it, then load_state_dict these weights"
+    elif hasattr(value, "run") and hasattr(value, "get_inputs"):
+        hint = "a PyTorch module: an ONNX session gives no gradient"
+    raise LMACError(f"{name}: found {_kind(value)}, expected {hint}")
+
+
+def _kind(value):
+    """A value that is no model, in a few words."""
+    if isinstance(value, (str, bytes)):
+        return shown(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"a {type(value).__name__}"
