@@ -3,7 +3,6 @@
 import math
 import numbers
 
-import torch
 from torch.nn.functional import logsigmoid
 
 from lmac_sb.utils.errors import LMACError, shown
