@@ -7,7 +7,7 @@ import torch
 from lmac_sb.adapters.calling import as_needed, modules_of
 from lmac_sb.adapters.dry_run import at_least_single
 from lmac_sb.adapters.outputs import by_frames, find_output
-from lmac_sb.adapters.scales import guess_scale
+from lmac_sb.adapters.scales import guess_scale, to_logits
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["check_listener", "compare", "find_sample_rate", "where_they_part"]
@@ -104,9 +104,8 @@ def _rates(model):
             holders = [part, getattr(part, "config", None)]
             values = [getattr(h, key, None) for h in holders for key in RATES]
             found += [(name, int(v)) for v in values if _is_rate(v)]
-            old, new = (
-                getattr(part, f"{k}_freq", None) for k in ("orig", "new")
-            )
+            old = getattr(part, "orig_freq", None)
+            new = getattr(part, "new_freq", None)
             if _is_rate(old) and _is_rate(new) and old != new:
                 resampled.append((name, int(old)))
     return resampled or found
@@ -281,8 +280,11 @@ def _own_logits(listener, own, wavs):
     scores = by_frames(scores, len(wavs), found.class_axis, found.one_class)
     if scores.shape[1] == 1:
         return scores[:, 0].to(wavs.device)
-    # Frames, which are pooled here as the model's are.
-    logits = listener.logits_of(scores)
+    # Frames or windows, which are pooled here as the model's are.
+    logits = to_logits(scores, found.scale)
+    if listener.windows is not None:
+        count = len(wavs) * listener.windows.count(wavs.shape[1])
+        logits = logits.reshape(count, -1, logits.shape[2])
     return listener.pooled(logits, *wavs.shape).to(wavs.device)
 
 

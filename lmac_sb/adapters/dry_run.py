@@ -26,6 +26,8 @@ class Found:
     ---------
     form : Form
         The shape in which it takes sounds.
+    n_samples : int
+        Length of the clip that it was found with.
     n_outputs : int
         Classes in its outputs.
     class_axis : int
@@ -39,6 +41,7 @@ class Found:
     """
 
     form: Form = Form()
+    n_samples: int = None
     n_outputs: int = None
     class_axis: int = None
     one_class: bool = False
@@ -56,6 +59,7 @@ class DryRun:
 
     def __init__(self, listener, wavs):
         self.listener = listener
+        self.n_samples = wavs.shape[1]
         clip = wavs[:1].detach().float()
         peak = clip.abs().amax()
         noise = torch.rand(clip.shape, generator=_seeded()).to(clip) - 0.5
@@ -79,7 +83,8 @@ class DryRun:
     def found(self):
         """What the dry runs tell."""
         form, scores = self._form()
-        found = self._axes(Found(form=form), scores)
+        found = Found(form=form, n_samples=self.n_samples)
+        found = self._axes(found, scores)
         found = self._classes(found, scores)
         return self._scale(found, scores)
 
@@ -94,7 +99,7 @@ class DryRun:
 
     def _form(self):
         """First form that works, and scores of the first clip."""
-        failures = []
+        failures, differs = [], False
         for form in self._forms():
             try:
                 alone = self._raw(self.clips[:1], form)
@@ -109,6 +114,12 @@ class DryRun:
             self._check_random(alone, again)
             if form.one_by_one or self._agree(alone, second):
                 return form, alone if form.one_by_one else second
+            differs = True
+        if differs:
+            raise LMACError(
+                "one_by_one: found False, but clips of a batch change each "
+                "other's outputs, or are not returned one for each"
+            )
         raise self._cannot_call(failures)
 
     def _forms(self):
@@ -147,59 +158,54 @@ class DryRun:
 
     def _cannot_call(self, failures):
         """The error if no form works."""
-        if not failures:
-            return LMACError(
-                "one_by_one: found False, but clips of a batch change each "
-                "other's outputs, or are not returned one for each"
-            )
+        n_samples, rate = self.clips.shape[1], self.listener.sample_rate
         form, error = failures[0]
-        n_samples = self.clips.shape[1]
-        tried = ", ".join(str(form) for form, _ in failures)
+        length, works = self._fitting_length([form for form, _ in failures])
+        error = dict(failures).get(works, error)
         text = " ".join(str(error).split())[:300]
         text = f"{type(error).__name__}: {text}"
-        fitting = self._fitting_length([form for form, _ in failures])
-        if fitting is None:
+        if length is None:
+            tried = ", ".join(str(form) for form, _ in failures)
             return LMACError(
                 f"model: cannot be called with {n_samples} samples as "
                 f"{form}: {text} (tried: {tried})"
             )
-        fitting, works = fitting
-        seconds = fitting / self.listener.sample_rate
         return LMACError(
             f"model: found a clip of {n_samples} samples, expected a length "
-            f"that it takes, such as {fitting}: signal_length_s={seconds:g} "
-            f"pads and cuts sounds to it, windows=Windows({fitting}) cuts "
-            f"them into windows of it; with {n_samples} it fails: "
-            f"{dict((f, e) for f, e in failures)[works]}"[:600]
+            f"that it takes, such as {length}: signal_length_s="
+            f"{length / rate:g} pads and cuts sounds to it, windows=Windows("
+            f"{length}) cuts them into windows; now it fails with {text}"
         )
 
     def _fitting_length(self, forms):
         """A length near the clip's that can be called, and its form."""
         n_samples, rate = self.clips.shape[1], self.listener.sample_rate
         if self.listener.windows is not None:
-            return None
+            return None, None
         lengths = {round(seconds * rate) for seconds in SECONDS} | LENGTHS
         # Longer ones first: a clip may just be too short.
-        order = sorted(
+        lengths = sorted(
             lengths, key=lambda n: (n < n_samples, abs(n - n_samples))
         )
-        for form in forms[:2] + [f for f in forms if f.flat]:
-            for length in order:
+        for form in forms[:2] + [form for form in forms if form.flat]:
+            count = 1 if form.one_by_one else 2
+            for length in lengths:
+                noise = torch.rand(count, length, generator=_seeded()) - 0.5
                 with contextlib.suppress(Exception):
-                    noise = torch.rand(2, length, generator=_seeded()) - 0.5
-                    rows = noise.to(self.clips)[: 1 if form.one_by_one else 2]
-                    self._raw(rows, form)
+                    self._raw(noise.to(self.clips), form)
                     return length, form
-        return None
+        return None, None
 
     def _axes(self, found, scores):
         """Which axes of the scores are classes and frames."""
         shape = scores.shape
+        if len(shape) == 1 and found.form.one_by_one:
+            shape = (1, *shape)
         while len(shape) > 3 and shape[-1] == 1:
             shape = shape[:-1]
         if len(shape) == 2 and self.n_labels is None and shape[1] > 1:
             shorter = self._shorter(found.form)
-            one = shorter is not None and shorter[1:] != shape[1:]
+            one = shorter is not None and shorter[-1] != shape[1]
             return dataclasses.replace(found, one_class=one)
         if len(shape) == 2:
             one = self.n_labels == 1 and shape[1] > 1
@@ -258,6 +264,12 @@ class DryRun:
             )
         if n_outputs == 1 and self.n_labels != 2:
             listener.multilabel = True
+        elif n_outputs == 1:
+            listener._say(
+                "labels: 2 for a single output, which is taken as that of "
+                f"'{listener.labels[1]}', its absence as "
+                f"'{listener.labels[0]}'"
+            )
         if listener.labels is None:
             listener.labels = [str(number) for number in range(n_outputs)]
         return dataclasses.replace(found, n_outputs=n_outputs)

@@ -176,8 +176,21 @@ class Listener(torch.nn.Module):
             wavs = wavs.clone()
             wavs.register_hook(self._finite)
         rows = wavs if self.windows is None else self.windows.cut(wavs)
-        logits = self._logits(rows, self._scores, self.found)
-        return self._clips(logits, *wavs.shape).to(wavs.device)
+        try:
+            logits = self._logits(rows, self._scores, self.found)
+        except RuntimeError as error:
+            heard = self.found.n_samples
+            if wavs.shape[1] == heard or isinstance(
+                error, torch.cuda.OutOfMemoryError
+            ):
+                raise
+            raise LMACError(
+                f"model: found a clip of {wavs.shape[1]} samples, expected "
+                f"{heard}, which it took before; signal_length_s="
+                f"{heard / self.sample_rate:g} pads and cuts sounds to it: "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from error
+        return self.pooled(logits, *wavs.shape).to(wavs.device)
 
     def features(self, wavs):
         """What the model is called with: the front end's output.
@@ -228,7 +241,36 @@ class Listener(torch.nn.Module):
         count = self.windows.count(n_samples) if self.windows else 1
         logits = self._logits(features, self._scores_of_features, self.found)
         batch = len(features) // count
-        return self._clips(logits, batch, n_samples).to(features.device)
+        return self.pooled(logits, batch, n_samples).to(features.device)
+
+    def pooled(self, logits, batch, n_samples):
+        """Logits of clips from those of their windows and frames.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            [batch * windows, frames, classes].
+        batch : int
+            Number of clips.
+        n_samples : int
+            Their length.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, classes], by `pool` over the frames of `at`.
+        """
+        n_frames = logits.shape[1]
+        logits = logits.reshape(batch, -1, logits.shape[2])
+        if self.at is not None:
+            starts, ends = self._times(n_samples, n_frames)
+            duration = n_samples / self.sample_rate
+            chosen = frames_at(self.at, starts, ends, duration)
+            logits = logits[:, chosen.to(logits.device)]
+        pooled = pool_frames(logits, self.pool, self.multilabel)
+        if self.labels and len(self.labels) == 2 and pooled.shape[1] == 1:
+            pooled = torch.cat((torch.zeros_like(pooled), pooled), 1)
+        return pooled
 
     def settle(self, wavs):
         """Find out by dry runs how the classifier is called, once.
@@ -308,7 +350,7 @@ class Listener(torch.nn.Module):
         """Scores [clips, frames, classes] in what the model returned."""
         n_labels = len(self.labels) if self.labels else None
         scores = find_output(returned, self.output, n_labels)
-        if found.form.flat and scores.dim() > 1:
+        if found.form.flat:
             scores = scores[None]
         return by_frames(scores, n_clips, found.class_axis, found.one_class)
 
@@ -344,20 +386,6 @@ class Listener(torch.nn.Module):
             elif found.activations:
                 return at_least_single(scores)
         return to_logits(at_least_single(scores), found.scale)
-
-    def _clips(self, logits, batch, n_samples):
-        """Logits [batch, classes] of those of windows and frames."""
-        n_frames = logits.shape[1]
-        logits = logits.reshape(batch, -1, logits.shape[2])
-        if self.at is not None:
-            starts, ends = self._times(n_samples, n_frames)
-            duration = n_samples / self.sample_rate
-            chosen = frames_at(self.at, starts, ends, duration)
-            logits = logits[:, chosen.to(logits.device)]
-        pooled = pool_frames(logits, self.pool, self.multilabel)
-        if self.labels and len(self.labels) == 2 and pooled.shape[1] == 1:
-            pooled = torch.cat((torch.zeros_like(pooled), pooled), 1)
-        return pooled
 
     def _times(self, n_samples, n_frames):
         """Starts and ends in seconds of all frames, or of all windows'."""

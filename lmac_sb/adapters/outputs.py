@@ -158,7 +158,8 @@ def by_frames(scores, n_clips, class_axis=None, one_class=False):
     class_axis : int
         Axis of the classes in scores of three axes, 1 or 2.
     one_class : bool
-        Whether scores of two axes are [batch, time] of one class.
+        Whether scores of two axes are [batch, time] of one class, and those
+        of one axis its [time].
 
     Returns
     -------
@@ -181,8 +182,9 @@ def by_frames(scores, n_clips, class_axis=None, one_class=False):
     while scores.dim() > 3 and scores.shape[-1] == 1:
         scores = scores.squeeze(-1)
     if scores.dim() < 2:
-        # One row for each clip, or the classes of one clip.
-        scores = scores.reshape(n_clips, 1, -1)
+        # One row for each clip, or the classes or frames of one clip.
+        shape = (n_clips, -1, 1) if one_class else (n_clips, 1, -1)
+        scores = scores.reshape(shape)
     elif scores.dim() == 2:
         axis = 2 if one_class else 1
         scores = scores.unsqueeze(axis)

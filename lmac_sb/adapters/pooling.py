@@ -38,6 +38,7 @@ def pool_frames(logits, pool, multilabel):
 
     Example
     -------
+    >>> import torch
     >>> frames = torch.tensor([[[0.0], [100.0]]])
     >>> pool_frames(frames, "mean", multilabel=True).sigmoid()
     tensor([[0.7500]])
@@ -102,6 +103,7 @@ def frames_at(at, starts, ends, duration):
 
     Example
     -------
+    >>> import torch
     >>> starts = torch.tensor([0.0, 0.5, 1.0, 1.5])
     >>> frames_at(1.2, starts, starts + 0.5, 2.0)
     tensor([2])
