@@ -1,5 +1,4 @@
-"""What every room may use: the error for users, files, checksums, the lock,
-yamls of unknown origin.
+"""What every room may use: errors, files, checksums, safe yaml, the lock.
 
 Imports nothing of the package. What belongs to one room alone goes there.
 """
