@@ -93,7 +93,7 @@ class ExtractorFrontEnd(torch.nn.Module):
                 "alone; cut longer sounds into windows of that length",
                 stacklevel=2,
             )
-        return self.inputs(wavs)
+        return self.inputs(wavs.float())
 
     def _pad(self, x, size):
         """Pad the second axis of [batch, length, ...] as the extractor."""
@@ -215,7 +215,7 @@ class AstFrontEnd(ExtractorFrontEnd):
         else:
             size, hop = 400, 160
             filters = torch.as_tensor(np.asarray(filters))
-        window = torch.hann_window(size, periodic=False)
+        window = torch.hann_window(size, periodic=False, dtype=dtype)
         self.bands = _LogFilterbank(window, hop, filters, dtype=dtype)
         self.min_samples = size
         self.n_samples = size + hop * (self.max_length - 1)
@@ -395,7 +395,7 @@ def front_end_of(extractor):
     )
 
 
-def compare_inputs(front_end, extractor):
+def compare_inputs(front_end, extractor, device="cpu"):
     """Check that a front end gives what a feature extractor gives.
 
     Arguments
@@ -404,6 +404,8 @@ def compare_inputs(front_end, extractor):
         From waveforms [batch, samples] to a tensor or a dict of them.
     extractor : transformers.FeatureExtractionMixin
         Gets a second of noise, or as much as `front_end` takes.
+    device : torch.device or str
+        Where `front_end` is.
 
     Raises
     ------
@@ -419,7 +421,7 @@ def compare_inputs(front_end, extractor):
         wavs[0].numpy(), sampling_rate=rate, return_tensors="pt"
     )
     with torch.no_grad():
-        found = front_end(wavs)
+        found = front_end(wavs.to(device))
     if isinstance(found, torch.Tensor):
         found = {extractor.model_input_names[0]: found}
     for name, right in expected.items():

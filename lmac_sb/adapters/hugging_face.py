@@ -18,7 +18,7 @@ __all__ = [
     "own_call",
 ]
 
-_LONGEST_START = 1 << 19  # samples; no model needs more to say anything
+_LONGEST_START = 1 << 17  # samples; no model needs more to say anything
 
 
 def load_hugging_face(source, revision=None, trusted=False, **options):
@@ -105,13 +105,14 @@ def from_hugging_face(
         feature_extractor, "feature_extractor", feature_extractor
     )
     _check_kind(model, extractor)
-    if any(getattr(m, "gradient_checkpointing", 0) for m in model.modules()):
-        model.gradient_checkpointing_disable()
-    if features is None:
-        front_end = front_end_of(extractor)
-    else:
-        front_end = features
-        compare_inputs(front_end, extractor)
+    for module in model.modules():
+        if hasattr(module, "gradient_checkpointing"):
+            module.gradient_checkpointing = False
+    front_end = front_end_of(extractor) if features is None else features
+    if isinstance(front_end, torch.nn.Module):
+        front_end.to(model.device)
+    if features is not None:
+        compare_inputs(front_end, extractor, model.device)
     rate = int(extractor.sampling_rate)
     problem = getattr(model.config, "problem_type", None)
     if multilabel is None:
@@ -198,6 +199,10 @@ def own_call(model, extractor, wav, sample_rate):
         return _Logits(model)(dict(inputs))
 
 
+class _NoLogits(LMACError):
+    """A model of another kind: a longer sound does not help."""
+
+
 class _Logits(torch.nn.Module):
     """A model of transformers, from its inputs to its logits alone."""
 
@@ -218,7 +223,7 @@ class _Logits(torch.nn.Module):
         }
         output = self.model(**inputs, return_dict=True)
         if self.output not in output:
-            raise LMACError(
+            raise _NoLogits(
                 f"{type(self.model).__name__}: found no '{self.output}' in "
                 f"its output ({', '.join(output)}), expected an audio "
                 "classifier"
@@ -251,8 +256,10 @@ def _try(listener):
         try:
             n_outputs = _n_outputs(listener, size)
             works = size
+        except _NoLogits:
+            raise
         except Exception as error:
-            if size == longest or isinstance(error, LMACError):
+            if size == longest:
                 raise LMACError(
                     f"{type(listener.model.model).__name__}: fails on the "
                     "output of its feature extractor "
@@ -274,7 +281,7 @@ def _n_outputs(listener, n_samples):
     generator = torch.Generator().manual_seed(0)
     noise = 0.1 * torch.randn(1, n_samples, generator=generator)
     with torch.no_grad():
-        logits = listener(noise)
+        logits = listener(noise.to(listener.model.model.device))
     if not (logits.numel() and torch.isfinite(logits).all()):
         raise ValueError("its outputs are NaN, infinite or none")
     return logits.shape[-1]

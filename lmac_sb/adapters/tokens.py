@@ -37,7 +37,8 @@ def token_maps(listener):
     length = max(listener.min_samples, listener.sample_rate)
     try:
         with torch.no_grad():
-            listener(torch.zeros(1, min(length, listener.n_samples or length)))
+            length = min(length, listener.n_samples or length)
+            listener(torch.zeros(1, length, device=listener.model.model.device))
     finally:
         for hook in hooks:
             hook.remove()
