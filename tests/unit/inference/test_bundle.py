@@ -26,6 +26,7 @@ lmac_sb.models.decoder.MaskDecoder
 lmac_sb.models.encoders.AttentionEmbedding
 lmac_sb.models.encoders.ConvEmbedding
 lmac_sb.models.features.FbankFeatures
+lmac_sb.models.features.LogForm
 lmac_sb.models.features.SpectralFeatures
 lmac_sb.models.frozen.FrozenClassifier
 lmac_sb.models.psi.PSIAdapter
