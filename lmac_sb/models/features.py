@@ -102,9 +102,9 @@ class LogForm:
                 f"log: found {self.kind} without offset or floor, expected "
                 "one above zero (the logarithm of silence is infinite)"
             )
-        if self.top_db is not None and not self.top_db > 0:
+        if self.top_db is not None and not self.top_db >= 0:
             raise LMACError(
-                f"log: found top_db {self.top_db}, expected one above zero"
+                f"log: found top_db {self.top_db}, expected none below zero"
             )
 
     @property
@@ -148,8 +148,8 @@ class SpectralFeatures(torch.nn.Module):
     The defaults are those of the L-MAC paper (arXiv 2403.13086, section 3),
     with SpeechBrain's STFT, Filterbank and ISTFT. The filterbank extends to
     half the sampling rate, so the classifier sees the whole spectrum at any
-    rate. The other settings are those of other people's front ends:
-    ``lmac_sb.adapters.front_ends.fast_path`` reads them from theirs.
+    rate. The other settings are those of other people's front ends, such as
+    torchaudio's.
 
     The inverse STFT gives the waveform back, sample by sample, wherever
     frames cover it. Without `center` the first and last samples lie under the
