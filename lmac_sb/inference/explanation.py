@@ -463,19 +463,26 @@ def verdict(explanation: Explanation, wav: Tensor | None = None) -> str:
     'silent'
     """
     kept, rest = explanation.waveform, explanation.residual
-    if kept is None or rest is None:
-        raise LMACError("explanation: found no sounds, expected sounds=True")
-    if explanation.mask is None or explanation.magnitude is None:
-        raise LMACError("explanation: found no mask or magnitude")
-    sides = (explanation.logits, explanation.logits_in, explanation.logits_out)
-    top = [logits.argmax(1) == explanation.decision for logits in sides]
+    mask, magnitude = explanation.mask, explanation.magnitude
+    if kept is None or rest is None or mask is None or magnitude is None:
+        raise LMACError(
+            "explanation: found no sounds, mask or magnitude, expected all "
+            "for a verdict"
+        )
+
+    def top(logits: Any) -> Tensor:
+        """Whether the explained class is the most probable one, [batch]."""
+        return logits.argmax(1) == explanation.decision
+
     evidence = Evidence(
-        explanation.p_before,
-        explanation.p_inside,
-        explanation.p_outside,
-        *top,
+        p_before=explanation.p_before,
+        p_inside=explanation.p_inside,
+        p_outside=explanation.p_outside,
+        top_before=top(explanation.logits),
+        top_inside=top(explanation.logits_in),
+        top_outside=top(explanation.logits_out),
         level=level_db(kept + rest if wav is None else wav[None]),
-        area=heard_area(explanation.mask, explanation.magnitude),
+        area=heard_area(mask, magnitude),
         energy=energy_share(kept, rest),
     )
     return verdicts(Evidence(*(value.cpu() for value in evidence)))[0]
