@@ -88,8 +88,7 @@ class AudioExplanation(Explanation):
         `lmac_sb.metrics.verdict.VERDICTS`.
     agreement : list of dict
         For each clip how well the mask agrees with others of the same sound:
-        name of the check to number, see `lmac_sb.inference.stability`; empty
-        where that was not asked for.
+        name of the check to correlation; empty where nobody asked.
     unrefined : AudioExplanation
         The same clips with the decoder's own masks, to compare with, where
         steps were taken and it was asked for; else None.
