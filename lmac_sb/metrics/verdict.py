@@ -2,10 +2,12 @@ r"""What to make of an explanation: a verdict, and whether it is stable.
 
 A part of a sound *decides as the whole does* where it keeps `SAME` of the
 probability :math:`p` of the explained class, and does not where it keeps less
-than `LOST` of it. In between, it does if its most probable class is still the
-explained one (a class that was not the decision cannot lose it), and what
-stays below `LEAST`, as one class among others, never does. An explanation is
-faithful if the kept part decides as the whole does and the rest does not.
+than `LOST` of it. In between, it does if the decision is the same. An
+explanation is faithful if the kept part decides as the whole does and the rest
+does not.
+
+Of a class that is not the decision (a target, or a class that is present with
+:math:`p = .3`), half of the probability is enough, but at least `LEAST`.
 
 Before that it is asked whether there is anything to judge: a sound, and a mask
 that keeps some of it and leaves some of it.
@@ -37,8 +39,8 @@ __all__ = [
 # long before it turns: between the two bounds, the most probable class counts.
 SAME = 0.9
 LOST = 0.5
-# The least probability that says something for a class which is not the most
-# probable one.
+# The least probability that says something for a class that is not the
+# decision: half of next to nothing is nothing.
 LEAST = 0.01
 # Rounding moves probabilities by a few 1e-7.
 TOLERANCE = 1e-6
@@ -193,11 +195,11 @@ def _check(evidence: Evidence) -> None:
 
 def _decides(evidence: Evidence, p: Tensor, top: Tensor) -> Tensor:
     """Whether a part decides as the whole does, [batch]."""
-    before = evidence.p_before
+    before, decided = evidence.p_before, evidence.top_before
     same = p >= SAME * before - TOLERANCE
     possible = p >= LOST * before - TOLERANCE
-    says_something = top | (p >= LEAST)
-    return says_something & (same | (possible & (top | ~evidence.top_before)))
+    says_something = decided | top | (p >= LEAST)
+    return says_something & (same | (possible & (top | ~decided)))
 
 
 def level_db(wavs: Tensor) -> Tensor:
