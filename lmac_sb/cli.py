@@ -239,7 +239,6 @@ def _explain(options):
 
     from lmac_sb.inference.clip_folder import check_format
     from lmac_sb.inference.interpreter import LMACInterpreter
-    from lmac_sb.inference.stability import check_stability
 
     check_format(options.format)
     if options.threshold is not None and not 0 < options.threshold <= 1:
@@ -269,12 +268,13 @@ def _explain(options):
     for file in bar:
         try:
             explanation = interpreter.explain_file(
-                file, target, options.threshold, options.refine, unrefined=True
+                file,
+                target,
+                threshold=options.threshold,
+                refine_steps=options.refine,
+                unrefined=True,
+                stable=options.stable,
             )
-            if options.stable:
-                explanation = check_stability(
-                    interpreter.explain_batch, explanation
-                )
             folder = _own_folder(out, file)
             explanation.save(folder, options.format)
         except (LMACError, OSError) as error:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lmac_sb.inference.clip_folder import UNREFINED, common_gain, save_clip
+from lmac_sb.inference.questions import answer_names
 from lmac_sb.inference.spectra import draw_clip, input_of
 from lmac_sb.lmac.explainer import Explanation
 from lmac_sb.metrics.registry import evaluate
@@ -160,6 +161,9 @@ class AudioExplanation(Explanation):
         """
         n_clips, n_samples = wavs.shape
         classes = [classes[c] for c in range(len(classes))]
+        if explanation.question and explanation.question.score is not None:
+            name = getattr(explanation.question.score, "__name__", "score")
+            classes = [name, f"{name} of silence"]
         parts = [explanation[i] for i in range(n_clips)]
         given: dict[str, Any] = {
             "n_samples": [n_samples] * n_clips,
@@ -255,12 +259,12 @@ class AudioExplanation(Explanation):
     @property
     def labels(self) -> list[str]:
         """Name of the explained class of each clip."""
-        return [self.classes[c] for c in self.decision.tolist()]
+        return answer_names(self.question, self.decision, self.classes)
 
     @property
     def probabilities(self) -> Tensor:
         """Probabilities of all classes on the input, [batch, classes]."""
-        return self.logits.softmax(1)
+        return self.distribution(self.logits)
 
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
         """The most probable classes of each clip.
@@ -400,7 +404,8 @@ def numbers(explanation: Explanation) -> dict[str, float]:
     >>> numbers(explainer(wavs)[0])["area"] > 0
     True
     """
-    return {name: float(value) for name, value in evaluate(explanation).items()}
+    found = evaluate(explanation.asked())
+    return {name: float(value) for name, value in found.items()}
 
 
 def window(
@@ -432,7 +437,9 @@ def window(
     return {
         "start": start,
         "end": end,
-        "decision": classes[int(explanation.decision[0])],
+        "decision": answer_names(
+            explanation.question, explanation.decision, classes
+        )[0],
         "p": float(explanation.p_before[0]),
         "p_in": float(explanation.p_inside[0]),
         "p_out": float(explanation.p_outside[0]),
@@ -469,17 +476,19 @@ def verdict(explanation: Explanation, wav: Tensor | None = None) -> str:
             "for a verdict"
         )
 
+    asked = explanation.asked()
+
     def top(logits: Any) -> Tensor:
-        """Whether the explained class is the most probable one, [batch]."""
-        return logits.argmax(1) == explanation.decision
+        """Whether the explained answer is the most probable one, [batch]."""
+        return logits.argmax(1) == asked.decision
 
     evidence = Evidence(
         p_before=explanation.p_before,
         p_inside=explanation.p_inside,
         p_outside=explanation.p_outside,
-        top_before=top(explanation.logits),
-        top_inside=top(explanation.logits_in),
-        top_outside=top(explanation.logits_out),
+        top_before=top(asked.logits),
+        top_inside=top(asked.logits_in),
+        top_outside=top(asked.logits_out),
         level=level_db(kept + rest if wav is None else wav[None]),
         area=heard_area(mask, magnitude),
         energy=energy_share(kept, rest),

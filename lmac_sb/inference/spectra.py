@@ -209,7 +209,7 @@ def probabilities_of(clip):
         masked-out input, to a list of float.
     """
     return {
-        name: logits[0].float().softmax(0).tolist()
+        name: clip.distribution(logits.float())[0].tolist()
         for name, logits in (
             ("p", clip.logits),
             ("p_in", clip.logits_in),

@@ -109,7 +109,7 @@ def _explain(explain, clip, wav):
     """Another explanation of the same class, made in the same way."""
     return explain(
         wav[None],
-        target=clip.decision.tolist(),
+        target=clip.question or clip.decision.tolist(),
         threshold=clip.threshold,
         refine_steps=clip.refine_steps,
     )

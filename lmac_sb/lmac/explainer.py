@@ -162,6 +162,25 @@ class Explanation:
         """The same on the masked-out part."""
         return self._asked.probability(_checked(self.logits_out))
 
+    def distribution(self, logits: Tensor) -> Tensor:
+        """Probabilities of all classes; of a score, those of its answers.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            The classifier's, [batch, classes].
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, classes], or [batch, 2]. Where each class is decided on
+            its own, they do not sum to one.
+        """
+        question = self._asked
+        if question.score is not None:
+            return question.answers(logits)[0].softmax(1)
+        return logits.sigmoid() if question.multilabel else logits.softmax(1)
+
     @property
     def _asked(self) -> Question:
         """What is explained."""
@@ -479,6 +498,28 @@ class Explainer(torch.nn.Module):
         if threshold is not None:
             mask = binarize(mask, threshold)
         return self.complete(analysis, mask, target, **options)
+
+    def starting_from(self, decoder: torch.nn.Module) -> Explainer:
+        """Another explainer of the same classifier.
+
+        Arguments
+        ---------
+        decoder : torch.nn.Module
+            Its decoder, see the class.
+
+        Returns
+        -------
+        Explainer
+            It shares everything else.
+        """
+        return Explainer(
+            self.features,
+            self.classifier,
+            decoder,
+            self.mask_domain,
+            self.refiner,
+            self.refine_steps,
+        )
 
     def analyze(self, wavs: Tensor, target: Asked = None) -> Analysis:
         """Features, decision and latents; no gradient is kept.
