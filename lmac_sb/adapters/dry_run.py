@@ -38,6 +38,8 @@ class Found:
         What its scores are, see `lmac_sb.adapters.scales.to_logits`.
     activations : int
         Number of its sigmoids and softmaxes, if the last is left out.
+    changes : bool
+        Whether it changes in place what its gradient needs.
     """
 
     form: Form = Form()
@@ -47,6 +49,7 @@ class Found:
     one_class: bool = False
     scale: str = "logits"
     activations: int = None
+    changes: bool = False
 
 
 class DryRun:

@@ -6,7 +6,12 @@ import logging
 
 import torch
 
-from lmac_sb.adapters.calling import as_needed, modules_of, place_of
+from lmac_sb.adapters.calling import (
+    as_needed,
+    copies_for_gradient,
+    modules_of,
+    place_of,
+)
 from lmac_sb.adapters.dry_run import DryRun, at_least_single
 from lmac_sb.adapters.outputs import by_frames, find_output
 from lmac_sb.adapters.pooling import POOLS, frames_at, pool_frames
@@ -374,17 +379,17 @@ class Listener(torch.nn.Module):
 
     def _logits(self, rows, scores_of, found):
         """Logits [rows, frames, classes] by one of the two above."""
-        with as_needed(self.called(), rows), contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(as_needed(self.called(), rows))
+            if found.changes:
+                stack.enter_context(copies_for_gradient(self.called()))
             if found.activations:
-                last = found.activations - 1
-                counter = stack.enter_context(LastActivation(skip=last))
-            scores = scores_of(rows, found)
-            stack.close()
-            if found.activations and counter.count != found.activations:
+                with LastActivation(skip=found.activations - 1) as counter:
+                    scores = scores_of(rows, found)
+                if counter.count == found.activations:
+                    return at_least_single(scores)
                 # Not the one that the dry run found to be the last step.
-                scores = scores_of(rows, found)
-            elif found.activations:
-                return at_least_single(scores)
+            scores = scores_of(rows, found)
         return to_logits(at_least_single(scores), found.scale)
 
     def _times(self, n_samples, n_frames):
