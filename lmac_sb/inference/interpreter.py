@@ -16,10 +16,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
 from lmac_sb.data.streaming import mapped, read_signal
-from lmac_sb.inference.bundle import find_bundle, load_weights, read_hparams
+from lmac_sb.inference.bundle import find_bundle, load_weights
 from lmac_sb.inference.explanation import AudioExplanation, numbers, window
 from lmac_sb.lmac.explainer import Explainer, Explanation, check_batch
 from lmac_sb.metrics.registry import METRICS
+from lmac_sb.models.source import HPARAMS, read_hparams
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["LMACInterpreter"]
@@ -110,7 +111,7 @@ class LMACInterpreter(Pretrained):
         trusted : bool
             Whether the folder's yaml may make any object and call any
             function; by default only classes that are known to be safe, see
-            `lmac_sb.inference.yaml_safety`.
+            `lmac_sb.utils.yaml_safety`.
         **kwargs
             ``run_opts`` and ``freeze_params``, see SpeechBrain's
             `Pretrained`.
@@ -126,7 +127,7 @@ class LMACInterpreter(Pretrained):
             the yaml asks for what is not allowed.
         """
         folder = find_bundle(source, savedir)
-        hparams = read_hparams(folder, trusted)
+        hparams = read_hparams(folder / HPARAMS, trusted)
         try:
             cls._check_parts(hparams["modules"], hparams)
             load_weights(hparams, folder)
