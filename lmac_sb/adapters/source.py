@@ -1,15 +1,8 @@
 """From whatever a user has to a `Listener`."""
 
-import dataclasses
 import os
-from functools import partial
-from pathlib import Path
 
-import torch
-
-from lmac_sb.adapters.calling import private_copy
-from lmac_sb.adapters.checks import compare, find_sample_rate
-from lmac_sb.adapters.front_ends import fast_path, per_clip
+from lmac_sb.adapters.front_ends import per_clip
 from lmac_sb.adapters.hugging_face import (
     from_hugging_face,
     is_hugging_face,
@@ -17,8 +10,6 @@ from lmac_sb.adapters.hugging_face import (
 )
 from lmac_sb.adapters.listener import Listener
 from lmac_sb.adapters.speechbrain_folder import load_speechbrain
-from lmac_sb.models.features import SoundFeatures
-from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["FeatureListener", "as_listener", "find_paths", "freeze"]
@@ -31,7 +22,12 @@ FOLDERS = {
 
 
 def as_listener(
-    model, sample_rate=None, labels=None, features=None, trusted=False, **options
+    model,
+    sample_rate=None,
+    labels=None,
+    features=None,
+    trusted=False,
+    **options,
 ):
     """Any classifier as a `Listener`.
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from lmac_sb.lmac.masking import MASK_DOMAINS, apply_mask, binarize
 from lmac_sb.lmac.refine import Refiner, check_steps
 from lmac_sb.models.decoder import standard_level
-from lmac_sb.models.features import SoundFeatures
 from lmac_sb.models.psi import as_mask_decoder
 from lmac_sb.models.question import Question, as_question
 from lmac_sb.utils.errors import LMACError
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from lmac_sb.models.features import SpectralFeatures
     from lmac_sb.models.frozen import FrozenClassifier
+    from lmac_sb.models.sound import SoundFeatures
 
 __all__ = ["Analysis", "Explainer", "Explanation", "check_batch"]
 
@@ -296,7 +296,7 @@ class Explainer(torch.nn.Module):
     Arguments
     ---------
     features : lmac_sb.models.features.SpectralFeatures
-        The classifier's front end; or `lmac_sb.models.features.SoundFeatures`,
+        The classifier's front end; or `lmac_sb.models.sound.SoundFeatures`,
         if the classifier gets the sound itself.
     classifier : lmac_sb.models.frozen.FrozenClassifier
         The classifier to explain.
@@ -729,7 +729,7 @@ class Explainer(torch.nn.Module):
     @property
     def _hears_sound(self) -> bool:
         """Whether the classifier gets waveforms, not features."""
-        return isinstance(self.features, SoundFeatures)
+        return self.features.IS_SOUND
 
     @torch.no_grad()
     def _resynthesise(self, analysis: Analysis, magnitude: Tensor) -> Tensor:
