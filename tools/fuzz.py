@@ -77,6 +77,9 @@ FACTS = {
     "p": [0.25, 0.75],
     "p_in": [0.5, 0.5],
     "p_out": [None, 0.1],
+    "verdict": "faithful",
+    "stable": False,
+    "agreement": {"shift and noise": 0.5},
     "metrics": {"FF": 0.5, "AI": None},
     "sample_rate": 8000,
     "n_samples": 400,
@@ -92,6 +95,7 @@ FACTS = {
             "p": 0.5,
             "p_in": None,
             "p_out": 0.1,
+            "verdict": "silent",
         }
     ],
     "refine_steps": 0,

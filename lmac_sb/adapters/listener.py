@@ -2,6 +2,8 @@
 
 import collections.abc
 import contextlib
+import copy
+import inspect
 import logging
 
 import torch
@@ -158,6 +160,41 @@ class Listener(torch.nn.Module):
                 f"windows: found {shown(self.windows)}, expected "
                 "Windows(size, hop)"
             )
+
+    def with_options(self, **options):
+        """The same classifier, listened to in another way.
+
+        Arguments
+        ---------
+        **options
+            Options of the constructor; those that are not given stay.
+
+        Returns
+        -------
+        Listener
+            Another one, around the same model.
+
+        Raises
+        ------
+        LMACError
+            If an option is not one of the constructor's.
+        """
+        known = set(inspect.signature(Listener).parameters)
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise LMACError(
+                f"{unknown[0]}: no such option, expected one of "
+                f"{', '.join(sorted(known))}"
+            )
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        if "labels" in options:
+            options["labels"] = _names(options["labels"])
+        for name, value in options.items():
+            setattr(other, name, value)
+        other.found = None
+        other._check_options()
+        return other
 
     def train(self, mode=True):
         """Leave the classifier alone: each call puts it in evaluation mode."""

@@ -222,7 +222,7 @@ def find_file(path, key, named, kinds, trusted=False):
 
 
 def _ends(path, key, named, trusted):
-    """Ends of a path that stay in a folder, longest first; and its last part."""
+    """Ends of a path that stay in a folder, longest first; and its name."""
     if not isinstance(named, str) and not trusted:
         raise LMACError(
             f"{path}: {key}: found {shown(named)} as its path, expected text"
