@@ -6,9 +6,8 @@ import numbers
 import torch
 
 from lmac_sb.adapters.calling import as_needed, modules_of
-from lmac_sb.adapters.dry_run import at_least_single
 from lmac_sb.adapters.outputs import by_frames, find_output
-from lmac_sb.adapters.scales import guess_scale, to_logits
+from lmac_sb.adapters.scales import at_least_single, guess_scale, to_logits
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["check_listener", "compare", "find_sample_rate", "where_they_part"]

@@ -252,6 +252,45 @@ def rows(net, wavs):
     return net.frames(wavs.reshape(-1, 2000)).mean(1)
 
 
+@pytest.mark.parametrize("windows", [None, Windows(4000)])
+@pytest.mark.parametrize("answer", [clip, frames, rows])
+def test_frames_before_they_are_pooled(answer, windows, wavs):
+    net = Net(answer).eval()
+    listener = Listener(net, RATE, windows=windows, pool="max")
+    every = listener.frames(wavs)
+    counts = {clip: 1, frames: 26, rows: 4}
+    if windows is not None:
+        counts = {clip: 2, frames: 2 * 13, rows: 2 * 2}
+    assert every.shape == (3, counts[answer], 3)
+    torch.testing.assert_close(listener(wavs), every.amax(1))
+
+
+def test_another_way_to_listen(wavs):
+    def answer(net, wavs):
+        scores = net.frames(wavs).mean(1)
+        return {"logits": scores[:, :2], "speech": scores[:, 2:]}
+
+    listener = Listener(Net(answer), RATE)
+    assert listener(wavs).shape == (3, 2)
+    other = listener.with_options(output="speech")
+    assert other(wavs).shape == (3, 1)
+    assert other.multilabel and other.labels == ["0"]
+    again = other.with_options(output="logits", labels=["a", "b"])
+    torch.testing.assert_close(again(wavs), listener(wavs))
+    assert not again.multilabel and listener.labels == ["0", "1"]
+    with pytest.raises(LMACError, match="pol: no such option"):
+        listener.with_options(pol="max")
+
+
+def test_evaluation_mode_for_good():
+    net = Net(clip)
+    container = torch.nn.Sequential(Listener(net, RATE))
+    container.eval()
+    assert net.training
+    container[0].eval()
+    assert not net.training
+
+
 def test_windows_that_the_model_cuts_are_folded_back(wavs):
     net = Net(rows).eval()
     expected = net(wavs).reshape(3, 4, 3)
