@@ -62,7 +62,7 @@ def load_crepe(size="full", hop=160):
     -------
     >>> listener = load_crepe("tiny")
     >>> wavs = torch.sin(2 * torch.pi * 220 / 16000 * torch.arange(8000))[None]
-    >>> logits = listener(wavs)
+    >>> logits = listener.frames(wavs)
     >>> logits.shape
     torch.Size([1, 51, 360])
     >>> listener.labels[int(logits[0, 25].argmax())]

@@ -58,7 +58,7 @@ def load_silero(file="silero_vad.jit"):
     Example
     -------
     >>> listener = load_silero()
-    >>> logits = listener(torch.zeros(1, 16000))
+    >>> logits = listener.frames(torch.zeros(1, 16000))
     >>> logits.shape
     torch.Size([1, 32, 2])
     >>> listener.labels[int(logits[0, -1].argmax())]

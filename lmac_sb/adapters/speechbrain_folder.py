@@ -133,6 +133,7 @@ def load_speechbrain(
         _sample_rate(parts, hparams, path, sample_rate),
         labels=_labels(items.get("labels"), path),
         front_end=_front_end(items, hparams, path),
+        scale="logits",
     )
     listener = without_noise(listener.eval().requires_grad_(False))
     _check_outputs(listener, path)
@@ -378,6 +379,8 @@ def _check_outputs(listener, path):
         with torch.no_grad():
             outputs = listener(wavs)
     except Exception as error:
+        if str(error).startswith("labels: "):
+            raise LMACError(f"{path}: {error}") from error
         # Modules of anyone, put together by us: anything can be raised.
         raise LMACError(
             f"{path}: its modules do not fit together "
@@ -388,10 +391,4 @@ def _check_outputs(listener, path):
             f"{path}: found outputs "
             f"{list(getattr(outputs, 'shape', [])) or type(outputs).__name__} "
             "for two clips, expected [2, classes]"
-        )
-    labels = listener.labels
-    if labels is not None and len(labels) != outputs.shape[1]:
-        raise LMACError(
-            f"{path}: found {len(labels)} names in label_encoder for "
-            f"{outputs.shape[1]} outputs of the classifier, expected as many"
         )

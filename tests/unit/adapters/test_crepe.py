@@ -97,7 +97,7 @@ def test_probabilities_are_the_packages(real_data, size):
     frames = torch.cat(list(torchcrepe.preprocess(wav, RATE, 320)))
     with torch.no_grad():
         expected = torchcrepe.infer(frames, size)
-        logits = load_crepe(size, hop=320)(wav)
+        logits = load_crepe(size, hop=320).frames(wav)
     assert logits.shape == (1, len(frames), 360)
     torch.testing.assert_close(logits[0].sigmoid(), expected, atol=1e-4, rtol=0)
     assert expected.max() > 0.5  # there is something to be the same
@@ -106,8 +106,8 @@ def test_probabilities_are_the_packages(real_data, size):
 def test_each_clip_has_its_own_frames(tiny):
     wavs = torch.stack((note(220), note(330), torch.randn(8000)))
     with torch.no_grad():
-        together = tiny(wavs)
-        alone = [tiny(wav[None])[0] for wav in wavs]
+        together = tiny.frames(wavs)
+        alone = [tiny.frames(wav[None])[0] for wav in wavs]
     torch.testing.assert_close(together, torch.stack(alone), atol=1e-4, rtol=0)
 
 
@@ -115,7 +115,7 @@ def test_each_clip_has_its_own_frames(tiny):
 def test_notes_get_their_own_class(tiny, frequency):
     """Within a quarter of a semitone: one class more or less."""
     with torch.no_grad():
-        pooled = tiny(note(frequency)[None]).mean(1)
+        pooled = tiny.frames(note(frequency)[None]).mean(1)
     assert abs(int(pooled.argmax()) - pitch_class(frequency)) <= 1
 
 
@@ -124,7 +124,7 @@ def test_gradients_reach_the_sound(tiny):
     wavs = torch.stack((note(220), note(330)))
     wavs[1, :4000] = 0
     wavs.requires_grad_()
-    logits = tiny(wavs)
+    logits = tiny.frames(wavs)
     (gradient,) = torch.autograd.grad(logits[..., 168].mean(1).sum(), wavs)
     assert gradient.isfinite().all()
     assert (gradient.abs().amax(1) > 0).all()
@@ -133,12 +133,12 @@ def test_gradients_reach_the_sound(tiny):
 def test_a_step_along_the_gradient_raises_the_class(tiny):
     wav = (note(220) + 0.5 * torch.randn(8000))[None].requires_grad_()
     number = pitch_class(220)
-    before = tiny(wav)[..., number].mean()
+    before = tiny.frames(wav)[..., number].mean()
     (gradient,) = torch.autograd.grad(before, wav)
     with torch.no_grad():
         # The change is the slope times the step, for a small step.
         step = 1e-3 * gradient / gradient.norm()
-        after = tiny(wav + step)[..., number].mean()
+        after = tiny.frames(wav + step)[..., number].mean()
     expected = 1e-3 * float(gradient.norm())
     assert float(after - before.detach()) == pytest.approx(expected, rel=0.1)
 

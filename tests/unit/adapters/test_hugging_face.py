@@ -208,7 +208,7 @@ def test_frames(folder):
     listener = load_hugging_face(save_model(folder, *pair))
     assert type(listener.model.model).__name__.endswith("FrameClassification")
     wav = torch.randn(1, 4000)
-    logits = listener(wav)
+    logits = listener.frames(wav)
     # 35 samples a frame, 20 from frame to frame.
     assert logits.shape == (1, (4000 - 35) // 20 + 1, 3)
     torch.testing.assert_close(logits, listener.own_call(wav[0]))
