@@ -107,11 +107,10 @@ def load_speechbrain(
 
     Example
     -------
-    >>> from pathlib import Path
-    >>> load_speechbrain(Path("nowhere"))
+    >>> load_speechbrain("./nowhere")
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: nowhere: no such folder, expected a model
+    lmac_sb.LMACError: ./nowhere: no such folder, expected a model
     """
     if output not in ("logits", "embedding"):
         raise LMACError(
@@ -129,7 +128,11 @@ def load_speechbrain(
         load_parts(hparams, path, dict(parts.values()), trusted)
     items = {role: item for role, (_, item) in parts.items()}
     listener = Listener(
-        Encoded(items.get("embedding"), items.get("head")),
+        Encoded(
+            items.get("embedding"),
+            items.get("head"),
+            lengths="stft" not in items,
+        ),
         _sample_rate(parts, hparams, path, sample_rate),
         labels=_labels(items.get("labels"), path),
         front_end=_front_end(items, hparams, path),
@@ -354,14 +357,13 @@ def _labels(encoder, path):
     """Names of the classes in the order of their numbers, None without any."""
     if encoder is None:
         return None
-    names = [encoder.ind2lab.get(i) for i in range(len(encoder))]
     if set(encoder.ind2lab) != set(range(len(encoder))):
         raise LMACError(
             f"{path}: label_encoder: found the numbers "
             f"{min(encoder.ind2lab)} to {max(encoder.ind2lab)} for "
             f"{len(encoder)} names, expected 0 to {len(encoder) - 1}"
         )
-    return [str(name) for name in names]
+    return [str(encoder.ind2lab[i]) for i in range(len(encoder))]
 
 
 def _check_outputs(listener, path):
@@ -376,7 +378,7 @@ def _check_outputs(listener, path):
     wavs = torch.randn(2, listener.sample_rate, generator=generator) / 10
     try:
         with torch.no_grad():
-            outputs = listener(wavs)
+            outputs = listener.model(listener.front_end(wavs))
     except Exception as error:
         # Modules of anyone, put together by us: anything can be raised.
         raise LMACError(
