@@ -263,8 +263,11 @@ class SpectralFeatures(torch.nn.Module):
         eps=1e-14,
     ):
         super().__init__()
-        hop = hop_samples or _samples(hop_length, sample_rate)
-        length = win_samples or _samples(win_length, sample_rate)
+        length, hop = win_samples, hop_samples
+        if length is None:
+            length = _samples(win_length, sample_rate)
+        if hop is None:
+            hop = _samples(hop_length, sample_rate)
         _check_frames(n_fft, length, hop, sample_rate)
         if pad_mode not in _PAD_MODES:
             raise LMACError(
@@ -288,6 +291,7 @@ class SpectralFeatures(torch.nn.Module):
             fbank_matrix = _mel_bands(
                 (sample_rate, n_fft, n_mels), (f_min, f_max), mel_scale, norm
             )
+        fbank_matrix = torch.as_tensor(fbank_matrix)
         if len(fbank_matrix) != self.n_bins:
             raise LMACError(
                 f"fbank_matrix: found {len(fbank_matrix)} bins, expected "
