@@ -10,19 +10,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lmac_sb.inference.explain import explain
     from lmac_sb.inference.interpreter import LMACInterpreter
     from lmac_sb.lmac.explainer import Explainer, Explanation
     from lmac_sb.utils.errors import LMACError
 
 __version__ = "0.1.0"
 
-__all__ = ["Explainer", "Explanation", "LMACError", "LMACInterpreter"]
+__all__ = [
+    "Explainer",
+    "Explanation",
+    "LMACError",
+    "LMACInterpreter",
+    "explain",
+]
 
 _HOME = {
     "Explainer": "lmac_sb.lmac.explainer",
     "Explanation": "lmac_sb.lmac.explainer",
     "LMACError": "lmac_sb.utils.errors",
     "LMACInterpreter": "lmac_sb.inference.interpreter",
+    "explain": "lmac_sb.inference.explain",
 }
 
 

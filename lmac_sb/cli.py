@@ -28,6 +28,7 @@ examples:
 """
 
 _NAME_BYTES = 150  # longest name of an output folder
+_NOT_FAITHFUL = 3  # exit code on request; 1 and 2 are errors
 
 
 @exit_on_user_error
@@ -42,7 +43,8 @@ def main(argv=None):
     Returns
     -------
     int
-        Exit code: 0, or 1 if something could not be done.
+        Exit code: 0, or 1 if something could not be done, or 3 if an
+        explanation is not faithful and that was asked for.
 
     Example
     -------
@@ -89,8 +91,9 @@ def _add_explain(commands):
         help="explain the decisions on sound files",
         description="Explain the decision of a model on each file. Each file "
         "gets a folder with sounds (what the decision rests on, and the "
-        "rest), a picture and metrics. Files that cannot be used are listed "
-        "at the end, and the exit code is then 1.",
+        "rest), a picture, metrics and a verdict: whether the explanation is "
+        "faithful. Files that cannot be used are listed at the end, and the "
+        "exit code is then 1.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="sound file")
     parser.add_argument(
@@ -123,6 +126,7 @@ def _add_explain(commands):
         "and the report compares both; default: the model's setting, "
         "usually 0",
     )
+    _add_checks(parser)
     parser.add_argument(
         "--format",
         default="wav",
@@ -137,6 +141,23 @@ def _add_explain(commands):
         help="let the model's yaml run any code: only if you know its author",
     )
     parser.set_defaults(run=_explain)
+
+
+def _add_checks(parser):
+    """Add the options on what becomes of the verdicts."""
+    parser.add_argument(
+        "--stable",
+        action="store_true",
+        help="say as well whether the mask is stable: explain each file once "
+        "more, a little later and with noise 30 dB below it, which doubles "
+        "the time",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help=f"exit code {_NOT_FAITHFUL} if an explanation is not faithful, "
+        "or, with --stable, not stable",
+    )
 
 
 def _add_report(commands):
@@ -247,7 +268,12 @@ def _explain(options):
     for file in bar:
         try:
             explanation = interpreter.explain_file(
-                file, target, options.threshold, options.refine, unrefined=True
+                file,
+                target,
+                threshold=options.threshold,
+                refine_steps=options.refine,
+                unrefined=True,
+                stable=options.stable,
             )
             folder = _own_folder(out, file)
             explanation.save(folder, options.format)
@@ -258,14 +284,43 @@ def _explain(options):
         done.append(result)
         if not options.json:
             bar.write(_line(result), file=sys.stdout)
-    if options.json:
+    _print_explained(done, failed, options.json)
+    if failed:
+        return 1
+    good = all(_is_good(row) for row in done)
+    return _NOT_FAITHFUL if options.strict and not good else 0
+
+
+def _is_good(result):
+    """Whether an explanation is faithful, and stable as far as is known."""
+    return result["verdict"] == "faithful" and result["stable"] is not False
+
+
+def _print_explained(done, failed, as_json):
+    """What is said after the last file: all of it, or its summary."""
+    counts = _counts(done)
+    if as_json:
+        content = {"results": done, "errors": failed, "verdicts": counts}
         # Escaped, which suits any terminal and any file name.
-        print(json.dumps({"results": done, "errors": failed}, indent=1))
-    elif failed:
-        print(f"{len(failed)} of {len(options.files)} files failed:")
+        print(json.dumps(content, indent=1))
+        return
+    if len(done) > 1:
+        found = "; ".join(f"{n} {name}" for name, n in counts.items())
+        print(f"verdicts: {found}")
+    if failed:
+        print(f"{len(failed)} of {len(done) + len(failed)} files failed:")
         for row in failed:
             print(f"  {_printable(row['error'])}")
-    return 1 if failed else 0
+
+
+def _counts(done):
+    """How many explanations got each verdict, the good ones first."""
+    from lmac_sb.metrics.verdict import VERDICTS
+
+    found = [row["verdict"] for row in done]
+    counts = {name: found.count(name) for name in reversed(VERDICTS)}
+    counts["not stable"] = [row["stable"] for row in done].count(False)
+    return {name: n for name, n in counts.items() if n}
 
 
 def _result(file, folder, explanation):
@@ -277,6 +332,9 @@ def _result(file, folder, explanation):
         "p": float(explanation.p_before[0]),
         "p_inside": float(explanation.p_inside[0]),
         "p_outside": float(explanation.p_outside[0]),
+        "verdict": explanation.verdicts[0],
+        "stable": explanation.stable[0],
+        "agreement": explanation.agreement[0],
         "top": [list(pair) for pair in explanation.top()[0]],
         "refine_steps": explanation.refine_steps,
         "windows": explanation.windows[0],
@@ -285,9 +343,13 @@ def _result(file, folder, explanation):
 
 def _line(result):
     """The result of one file on one line."""
+    # Others are to be seen among hundreds of lines.
+    mark = "" if _is_good(result) else "!! "
+    stable = {None: "", True: ", stable", False: ", not stable"}
     return _printable(
         f"{result['file']}: {result['class']}, p {result['p']:.3f}, inside "
-        f"{result['p_inside']:.3f}, outside {result['p_outside']:.3f} -> "
+        f"{result['p_inside']:.3f}, outside {result['p_outside']:.3f}; "
+        f"{mark}{result['verdict']}{stable[result['stable']]} -> "
         f"{result['folder']}"
     )
 

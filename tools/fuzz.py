@@ -77,6 +77,9 @@ FACTS = {
     "p": [0.25, 0.75],
     "p_in": [0.5, 0.5],
     "p_out": [None, 0.1],
+    "verdict": "faithful",
+    "stable": False,
+    "agreement": {"shift and noise": 0.5},
     "metrics": {"FF": 0.5, "AI": None},
     "sample_rate": 8000,
     "n_samples": 400,
@@ -92,6 +95,7 @@ FACTS = {
             "p": 0.5,
             "p_in": None,
             "p_out": 0.1,
+            "verdict": "silent",
         }
     ],
     "refine_steps": 0,
@@ -340,9 +344,9 @@ def check_audio(folder, content):
 
 def check_bundle(folder, content):
     """A folder's yaml and sums are refused, or mean what they say."""
-    from lmac_sb.inference.bundle import HPARAMS, read_hparams
-    from lmac_sb.inference.yaml_safety import safe_yaml
+    from lmac_sb.models.source import HPARAMS, read_hparams
     from lmac_sb.utils.checksums import SUMS, check_sums
+    from lmac_sb.utils.yaml_safety import safe_yaml
 
     text, sums = content
     (folder / HPARAMS).write_bytes(text)
@@ -350,7 +354,7 @@ def check_bundle(folder, content):
     for name in taken(check_sums, folder) or ():
         if folder not in (folder / name).parents:
             raise RuntimeError(f"outside the folder: {name!r}")
-    taken(read_hparams, folder)
+    taken(read_hparams, folder / HPARAMS)
     try:
         text = text.decode("utf-8")
     except UnicodeDecodeError:

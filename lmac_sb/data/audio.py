@@ -20,6 +20,7 @@ __all__ = [
     "MIN_LENGTH_S",
     "VERSION",
     "Preprocessor",
+    "as_signal",
     "decode_audio",
     "decode_blocks",
     "fit_length",
@@ -218,6 +219,68 @@ def resample(wav, found_rate, sample_rate, name="signal"):
     return _resampler(found_rate, sample_rate, str(wav.device))(wav)
 
 
+def as_signal(sound, found_rate, sample_rate):
+    """A sound in memory as a mono signal at the wanted rate.
+
+    Arguments
+    ---------
+    sound : torch.Tensor or numpy.ndarray
+        [samples], [channels, samples] or [samples, channels]: the longer axis
+        is time. Whole numbers are taken as PCM samples of their type.
+    found_rate : int
+        Its rate in Hz.
+    sample_rate : int
+        Wanted rate in Hz.
+
+    Returns
+    -------
+    torch.Tensor
+        The signal, float32, on the CPU, [samples].
+
+    Raises
+    ------
+    LMACError
+        If it is no sound: other axes, empty, too short, or not finite.
+
+    Example
+    -------
+    >>> stereo = torch.ones(16000, 2, dtype=torch.int16)
+    >>> as_signal(stereo, 16000, 8000).shape
+    torch.Size([8000])
+    """
+    try:
+        wav = torch.as_tensor(sound).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise LMACError(
+            f"sound: found a {type(sound).__name__}, expected a path, an "
+            "array or a tensor of samples"
+        ) from error
+    if wav.dim() == 3 and len(wav) == 1:
+        wav = wav[0]
+    if wav.dim() not in (1, 2) or wav.numel() == 0 or wav.is_complex():
+        raise LMACError(
+            f"sound: found shape {list(wav.shape)} of {wav.dtype}, expected "
+            "[samples] or [channels, samples], not empty"
+        )
+    if not wav.is_floating_point():
+        if wav.dtype == torch.bool:
+            raise LMACError("sound: found truth values, expected samples")
+        info = torch.iinfo(wav.dtype)
+        middle = 0 if info.min < 0 else (info.max + 1) / 2
+        wav = (wav.double() - middle) / (info.max + 1 - middle)
+    wav = wav.float()
+    if wav.dim() == 2:
+        wav = wav.mean(0 if wav.shape[0] <= wav.shape[1] else 1)
+    if not wav.isfinite().all():
+        raise LMACError("sound: holds NaN or infinite values")
+    seconds = len(wav) / _check_rate(found_rate)
+    if seconds < MIN_LENGTH_S:
+        raise LMACError(
+            f"sound: {seconds:.4f} s long, expected at least {MIN_LENGTH_S} s"
+        )
+    return resample(wav, found_rate, sample_rate, "sound")
+
+
 def normalize_peak(wav, eps=1e-8):
     """Scale a signal to a largest absolute value of one.
 
@@ -281,7 +344,8 @@ class Preprocessor:
     """From a file, or a signal in memory, to what the classifier is given.
 
     Mono, at one rate, cut or padded to one length if there is one, with a
-    peak of one. Training, evaluation and inference all use this object.
+    peak of one unless a classifier wants a sound at its own level. Training,
+    evaluation and inference all use this object.
 
     Arguments
     ---------
@@ -289,6 +353,8 @@ class Preprocessor:
         Rate of the result in Hz.
     signal_length_s : float or None
         Length of the result in seconds; None keeps every clip's own length.
+    normalize : bool
+        Whether the peak is brought to one.
 
     Raises
     ------
@@ -307,7 +373,7 @@ class Preprocessor:
 
     SAFE_IN_YAML = True  # of a model folder of unknown origin
 
-    def __init__(self, sample_rate, signal_length_s=None):
+    def __init__(self, sample_rate, signal_length_s=None, normalize=True):
         self.sample_rate = _check_rate(sample_rate)
         if signal_length_s is not None and not (
             _is_number(signal_length_s)
@@ -318,6 +384,7 @@ class Preprocessor:
                 f"a number of seconds, at least {MIN_LENGTH_S}"
             )
         self.signal_length_s = signal_length_s
+        self.normalize = normalize
 
     @property
     def n_samples(self):
@@ -387,7 +454,7 @@ class Preprocessor:
             raise LMACError(f"{name}: holds values too large to resample")
         if self.n_samples is not None:
             wav = fit_length(wav, self.n_samples)
-        return normalize_peak(wav)
+        return normalize_peak(wav) if self.normalize else (wav, 1.0)
 
 
 @functools.lru_cache(maxsize=32)

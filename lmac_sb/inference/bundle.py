@@ -1,4 +1,4 @@
-"""Find, check and read the folder of a trained model.
+"""Find and check the folder of a trained model, and load its weights.
 
 Such a folder, a bundle, holds ``hyperparams.yaml``, a file of weights for each
 module, ``label_encoder.txt`` and ``SHA256SUMS``. Nothing in it is used before
@@ -9,25 +9,16 @@ import shutil
 from pathlib import Path
 
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.encoder import CategoricalEncoder
-from speechbrain.utils.parameter_transfer import Pretrainer
 
-from lmac_sb.inference.yaml_safety import one_line, safe_yaml
-from lmac_sb.models.classifier_folder import is_local, load_labels
+from lmac_sb.models.classifier_folder import load_labels
+from lmac_sb.models.source import HPARAMS, local_folder
 from lmac_sb.models.weights import load_strict
 from lmac_sb.utils.checksums import SUMS, check_sums, read_sums
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import folder_in_one_step
 
-__all__ = [
-    "HPARAMS",
-    "find_bundle",
-    "load_weights",
-    "read_hparams",
-]
-
-HPARAMS = "hyperparams.yaml"
+__all__ = ["find_bundle", "load_weights"]
 
 
 def find_bundle(source, savedir=None):
@@ -51,11 +42,7 @@ def find_bundle(source, savedir=None):
         If there is no such folder or repository, a file is missing or
         changed, or `savedir` holds another model.
     """
-    folder = Path(source)
-    if not folder.is_dir():
-        if isinstance(source, Path) or is_local(source):
-            raise LMACError(f"{source}: no such folder, expected a model")
-        folder = _download(source)
+    folder = local_folder(source)
     if not (folder / SUMS).is_file():
         raise LMACError(
             f"{folder / SUMS}: no such file, expected a folder written by "
@@ -82,21 +69,6 @@ def find_bundle(source, savedir=None):
     return savedir
 
 
-def _download(repository):
-    """Local copy of a hub repository."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repository))
-    except Exception as error:
-        # Hub errors have no common class; all mean that there is no model.
-        reason = " ".join(str(error).split())
-        raise LMACError(
-            f"{repository}: not a local folder, and cannot be fetched from a "
-            f"hub ({type(error).__name__}: {reason})"
-        ) from error
-
-
 def _copy(folder, names, target):
     """Copy files, never links, in one step."""
     with folder_in_one_step(target) as part:
@@ -105,55 +77,13 @@ def _copy(folder, names, target):
             shutil.copyfile(folder / name, part / name)
 
 
-def read_hparams(folder, trusted=False):
-    """Make the objects in a model's yaml, without their weights.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Folder from `find_bundle`.
-    trusted : bool
-        Whether the yaml may make any object and call any function.
-
-    Returns
-    -------
-    dict
-        Objects and values by key, with at least the keys ``modules`` and
-        ``pretrainer``.
-
-    Raises
-    ------
-    LMACError
-        If the yaml is invalid or contains something that is not allowed.
-    """
-    path = Path(folder) / HPARAMS
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise LMACError(f"{path}: not a text file ({error})") from error
-    if not trusted:
-        text = safe_yaml(text, path)
-    try:
-        hparams = load_hyperpyyaml(text)
-    except Exception as error:
-        # A yaml can call anything; hyperpyyaml wraps the resulting errors.
-        reason = one_line(error.__cause__ or error)
-        raise LMACError(f"{path}: {reason}") from error
-    for key, kind in (("modules", dict), ("pretrainer", Pretrainer)):
-        if not isinstance(hparams.get(key), kind):
-            raise LMACError(
-                f"{path}: key '{key}' is missing or not a {kind.__name__}"
-            )
-    return hparams
-
-
 def load_weights(hparams, folder):
     """Load the weights and class names of a model, strictly.
 
     Arguments
     ---------
     hparams : dict
-        Objects from `read_hparams`.
+        Objects from `lmac_sb.models.source.read_hparams`.
     folder : str or Path
         The model's folder, checked by `find_bundle`. It holds
         ``<name>.safetensors`` or ``<name>.ckpt`` for each of the pretrainer's
@@ -167,7 +97,8 @@ def load_weights(hparams, folder):
 
     Example
     -------
-    >>> hparams = read_hparams(model)
+    >>> from lmac_sb.models.source import read_hparams
+    >>> hparams = read_hparams(model / "hyperparams.yaml")
     >>> load_weights(hparams, model)
     >>> len(hparams["label_encoder"])
     3

@@ -28,7 +28,8 @@ from lmac_sb.inference.spectra import (
     probabilities_of,
     sounds_of,
 )
-from lmac_sb.training.kinds import Kind, number, optional, whole
+from lmac_sb.metrics.verdict import VERDICTS
+from lmac_sb.training.kinds import Kind, flag, number, optional, whole
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import part_folder
 
@@ -87,12 +88,25 @@ _probabilities = Kind(
     ),
 )
 
+_verdict = Kind(
+    f"one of {', '.join(map(repr, VERDICTS))}",
+    lambda value: isinstance(value, str) and value in VERDICTS,
+)
+_numbers = Kind(
+    "names with numbers or null",
+    lambda value: (
+        isinstance(value, dict)
+        and all(map(optional(number()).holds, value.values()))
+    ),
+)
+
 # What is known of each window of a long clip.
 WINDOW = {
     "start": number(),
     "end": number(),
     "decision": _text,
     **dict.fromkeys(PROBABILITIES, optional(number())),
+    "verdict": _verdict,
 }
 
 # Keys of `explanation.json`, and what each may be.
@@ -108,13 +122,11 @@ INFO = {
         ),
     ),
     **dict.fromkeys(PROBABILITIES, _probabilities),
-    "metrics": Kind(
-        "names with numbers or null",
-        lambda value: (
-            isinstance(value, dict)
-            and all(map(optional(number()).holds, value.values()))
-        ),
-    ),
+    "verdict": _verdict,
+    # Null, and no names, where nobody asked.
+    "stable": optional(flag),
+    "agreement": _numbers,
+    "metrics": _numbers,
     "sample_rate": whole(1),
     "n_samples": whole(1),
     "hop_samples": whole(1),
@@ -144,9 +156,9 @@ def save_clip(folder, clip, truth=None, audio_format="wav"):
     and ``residual`` (the rest) are mono, 16 bit, of the clip's length and
     share one gain. ``spectra.png`` shows all three and the mask on common
     axes. ``maps.npz`` and ``explanation.json`` hold mask, level,
-    probabilities and metrics. Each file appears complete or not at all, and
-    ``explanation.json`` comes last. A folder ``unrefined`` of an earlier clip
-    is deleted.
+    probabilities, verdict and metrics. Each file appears complete or not at
+    all, and ``explanation.json`` comes last. A folder ``unrefined`` of an
+    earlier clip is deleted.
 
     Arguments
     ---------
@@ -207,6 +219,9 @@ def _facts(clip):
         "decision": clip.labels[0],
         "classes": clip.classes,
         **probabilities_of(clip),
+        "verdict": clip.verdicts[0],
+        "stable": clip.stable[0],
+        "agreement": clip.agreement[0],
         "metrics": clip.metrics[0],
         "sample_rate": clip.sample_rate,
         "n_samples": clip.n_samples[0],

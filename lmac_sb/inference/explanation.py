@@ -15,22 +15,39 @@ import torch
 from torch import Tensor
 
 from lmac_sb.inference.clip_folder import UNREFINED, common_gain, save_clip
-from lmac_sb.inference.spectra import draw_clip
+from lmac_sb.inference.questions import answer_names
+from lmac_sb.inference.spectra import draw_clip, input_of
 from lmac_sb.lmac.explainer import Explanation
 from lmac_sb.metrics.registry import evaluate
+from lmac_sb.metrics.verdict import (
+    STABLE,
+    Evidence,
+    energy_share,
+    heard_area,
+    level_db,
+    verdicts,
+)
 from lmac_sb.models.features import SpectralFeatures
+from lmac_sb.utils.errors import LMACError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from typing_extensions import Self
 
-__all__ = ["AudioExplanation", "numbers", "window"]
+__all__ = ["AudioExplanation", "numbers", "verdict", "window"]
 
 _PLAYED_S = 60  # longer sounds are not put into a notebook
 
 
 # Attributes that hold one entry a clip and are no tensors.
-_LISTS = ("n_samples", "files", "windows", "metrics")
+_LISTS = (
+    "n_samples",
+    "files",
+    "windows",
+    "metrics",
+    "verdicts",
+    "agreement",
+)
 
 
 @dataclass
@@ -64,9 +81,15 @@ class AudioExplanation(Explanation):
         Gradient steps that were allowed from the decoder's masks.
     windows : list
         For each clip the list of its windows, each a dict with start and end
-        in seconds, decision, p, p_in and p_out of that window.
+        in seconds, decision, p, p_in, p_out and verdict of that window.
     metrics : list of dict
         Name to number for each clip, see `lmac_sb.metrics`.
+    verdicts : list of str
+        What to make of each clip's explanation: one of
+        `lmac_sb.metrics.verdict.VERDICTS`.
+    agreement : list of dict
+        For each clip how well the mask agrees with others of the same sound:
+        name of the check to correlation; empty where nobody asked.
     unrefined : AudioExplanation
         The same clips with the decoder's own masks, to compare with, where
         steps were taken and it was asked for; else None.
@@ -95,6 +118,8 @@ class AudioExplanation(Explanation):
     refine_steps: int = field(default=0, kw_only=True)
     windows: list[list[dict[str, Any]]] = field(kw_only=True)
     metrics: list[dict[str, float]] = field(kw_only=True)
+    verdicts: list[str] = field(kw_only=True)
+    agreement: list[dict[str, float]] = field(kw_only=True)
 
     @classmethod
     def of(
@@ -105,7 +130,7 @@ class AudioExplanation(Explanation):
         classes: Mapping[int, str] | Sequence[str],
         **more: Any,
     ) -> AudioExplanation:
-        """Add names, windows and metrics to an explanation.
+        """Add names, windows, metrics and verdicts to an explanation.
 
         Arguments
         ---------
@@ -118,7 +143,8 @@ class AudioExplanation(Explanation):
         classes : list of str
             Names of the classes.
         **more
-            Other attributes; windows and metrics are computed unless given.
+            Other attributes; windows, metrics and verdicts are computed
+            unless given.
 
         Returns
         -------
@@ -135,13 +161,26 @@ class AudioExplanation(Explanation):
         """
         n_clips, n_samples = wavs.shape
         classes = [classes[c] for c in range(len(classes))]
+        if explanation.question and explanation.question.score is not None:
+            name = getattr(explanation.question.score, "__name__", "score")
+            classes = [name, f"{name} of silence"]
         parts = [explanation[i] for i in range(n_clips)]
-        given = {"n_samples": [n_samples] * n_clips, "files": [None] * n_clips}
+        given: dict[str, Any] = {
+            "n_samples": [n_samples] * n_clips,
+            "files": [None] * n_clips,
+            "agreement": [{} for _ in parts],
+        }
         if "windows" not in more:
             end = n_samples / features.sample_rate
             given["windows"] = [[window(x, classes, 0.0, end)] for x in parts]
         if "metrics" not in more:
             given["metrics"] = [numbers(part) for part in parts]
+        if "verdicts" not in more:
+            lengths = {**given, **more}["n_samples"]
+            given["verdicts"] = [
+                verdict(_with_magnitude(part, wav[:n], features), wav[:n])
+                for part, wav, n in zip(parts, wavs, lengths)
+            ]
         named = cls(
             **{**vars(explanation), **given, **more, "unrefined": None},
             wavs=wavs,
@@ -185,11 +224,32 @@ class AudioExplanation(Explanation):
         """One line a clip."""
         return "\n".join(
             f"AudioExplanation({label!r}: p = {p:.3f}, inside {p_in:.3f}, "
-            f"outside {p_out:.3f})"
-            for label, p, p_in, p_out in zip(
-                self.labels, self.p_before, self.p_inside, self.p_outside
+            f"outside {p_out:.3f}; {judged})"
+            for label, p, p_in, p_out, judged in zip(
+                self.labels,
+                self.p_before,
+                self.p_inside,
+                self.p_outside,
+                self.judged,
             )
         )
+
+    @property
+    def stable(self) -> list[bool | None]:
+        """Whether the masks of each clip agree; None if nobody asked."""
+        return [
+            all(value >= STABLE for value in found.values()) if found else None
+            for found in self.agreement
+        ]
+
+    @property
+    def judged(self) -> list[str]:
+        """Each clip's verdict, and its stability if it is known, in words."""
+        words = {None: "", True: ", stable", False: ", not stable"}
+        return [
+            verdict + words[stable]
+            for verdict, stable in zip(self.verdicts, self.stable)
+        ]
 
     @property
     def sample_rate(self) -> int:
@@ -199,12 +259,12 @@ class AudioExplanation(Explanation):
     @property
     def labels(self) -> list[str]:
         """Name of the explained class of each clip."""
-        return [self.classes[c] for c in self.decision.tolist()]
+        return answer_names(self.question, self.decision, self.classes)
 
     @property
     def probabilities(self) -> Tensor:
         """Probabilities of all classes on the input, [batch, classes]."""
-        return self.logits.softmax(1)
+        return self.distribution(self.logits)
 
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
         """The most probable classes of each clip.
@@ -290,6 +350,7 @@ class AudioExplanation(Explanation):
         self.plot(index).savefig(picture, dpi=70, format="png")
         parts = [
             f"<h4>{label}</h4>",
+            f"<p><strong>{html.escape(self.judged[index])}</strong></p>",
             f'<img alt="spectrograms and mask, explained class {label}" '
             f'src="data:image/png;base64,{_base64(picture.getvalue())}">',
         ]
@@ -343,7 +404,8 @@ def numbers(explanation: Explanation) -> dict[str, float]:
     >>> numbers(explainer(wavs)[0])["area"] > 0
     True
     """
-    return {name: float(value) for name, value in evaluate(explanation).items()}
+    found = evaluate(explanation.asked())
+    return {name: float(value) for name, value in found.items()}
 
 
 def window(
@@ -363,20 +425,82 @@ def window(
     Returns
     -------
     dict
-        ``start``, ``end``, ``decision``, and the probabilities of that class
-        on the window, its masked-in and its masked-out part.
+        ``start``, ``end``, ``decision``, the probabilities of that class on
+        the window, its masked-in and its masked-out part, and ``verdict``.
 
     Example
     -------
     >>> found = window(explainer(wavs)[0], ["cat", "cow", "dog"], 0.0, 1.0)
     >>> list(found)
-    ['start', 'end', 'decision', 'p', 'p_in', 'p_out']
+    ['start', 'end', 'decision', 'p', 'p_in', 'p_out', 'verdict']
     """
     return {
         "start": start,
         "end": end,
-        "decision": classes[int(explanation.decision[0])],
+        "decision": answer_names(
+            explanation.question, explanation.decision, classes
+        )[0],
         "p": float(explanation.p_before[0]),
         "p_in": float(explanation.p_inside[0]),
         "p_out": float(explanation.p_outside[0]),
+        "verdict": verdict(explanation),
     }
+
+
+def verdict(explanation: Explanation, wav: Tensor | None = None) -> str:
+    """What to make of an explanation of one clip.
+
+    Arguments
+    ---------
+    explanation : lmac_sb.lmac.explainer.Explanation
+        Of one clip, with sounds and magnitude, and both sides classified.
+    wav : torch.Tensor
+        What was explained, [samples]; by default, its two parts together.
+
+    Returns
+    -------
+    str
+        One of `lmac_sb.metrics.verdict.VERDICTS`.
+
+    Example
+    -------
+    >>> explanation = explainer(torch.zeros(1, 16000))
+    >>> verdict(explanation)
+    'silent'
+    """
+    kept, rest = explanation.waveform, explanation.residual
+    mask, magnitude = explanation.mask, explanation.magnitude
+    if kept is None or rest is None or mask is None or magnitude is None:
+        raise LMACError(
+            "explanation: found no sounds, mask or magnitude, expected all "
+            "for a verdict"
+        )
+
+    asked = explanation.asked()
+
+    def top(logits: Any) -> Tensor:
+        """Whether the explained answer is the most probable one, [batch]."""
+        return logits.argmax(1) == asked.decision
+
+    evidence = Evidence(
+        p_before=explanation.p_before,
+        p_inside=explanation.p_inside,
+        p_outside=explanation.p_outside,
+        top_before=top(asked.logits),
+        top_inside=top(asked.logits_in),
+        top_outside=top(asked.logits_out),
+        level=level_db(kept + rest if wav is None else wav[None]),
+        area=heard_area(mask, magnitude),
+        energy=energy_share(kept, rest),
+    )
+    return verdicts(Evidence(*(value.cpu() for value in evidence)))[0]
+
+
+def _with_magnitude(
+    explanation: Explanation, wav: Tensor, features: SpectralFeatures
+) -> Explanation:
+    """An explanation of one clip, with the magnitude that long clips lack."""
+    if explanation.magnitude is not None or explanation.mask is None:
+        return explanation
+    mask, magnitude = input_of(wav, explanation.mask[0], features)
+    return replace(explanation, mask=mask[None], magnitude=magnitude[None])

@@ -10,11 +10,10 @@ from hyperpyyaml import load_hyperpyyaml
 
 import lmac_sb
 from lmac_sb.data.manifest import read_entries
-from lmac_sb.inference.bundle import HPARAMS
 from lmac_sb.inference.interpreter import LMACInterpreter
-from lmac_sb.inference.yaml_safety import safe_yaml
 from lmac_sb.metrics.summary import markdown_table
-from lmac_sb.models.classifier_folder import is_local, load_classifier
+from lmac_sb.models.classifier_folder import load_classifier
+from lmac_sb.models.source import HPARAMS, is_local
 from lmac_sb.models.weights import load_strict
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.identity import EXPERIMENT, weights_identity
@@ -26,6 +25,7 @@ from lmac_sb.utils.io import (
     restore_folder,
     write_json,
 )
+from lmac_sb.utils.yaml_safety import safe_yaml
 
 __all__ = ["export_run", "load_interpreter", "push"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,23 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
-from lmac_sb.data.streaming import mapped, read_signal
-from lmac_sb.inference.bundle import find_bundle, load_weights, read_hparams
-from lmac_sb.inference.explanation import AudioExplanation, numbers, window
+from lmac_sb.data.streaming import read_signal
+from lmac_sb.inference.adopt import OTHER_START, adopt, signal_of
+from lmac_sb.inference.bundle import find_bundle, load_weights
+from lmac_sb.inference.explanation import AudioExplanation
+from lmac_sb.inference.long_clip import explain_long
+from lmac_sb.inference.questions import class_number, make_question
+from lmac_sb.inference.stability import check_stability
 from lmac_sb.lmac.explainer import Explainer, Explanation, check_batch
-from lmac_sb.metrics.registry import METRICS
+from lmac_sb.models.question import Question
+from lmac_sb.models.source import HPARAMS, read_hparams
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["LMACInterpreter"]
 
-# A class, by name or number.
-Target = str | int
+# What may be explained: a class, by name or number, several, or a function
+# from the model's outputs to a score of each clip.
+Target = Any
 
 WINDOW_S = 10.0  # of models that were trained on clips of any length
 
@@ -70,11 +76,6 @@ class LMACInterpreter(Pretrained):
         self._check_parts(modules, hparams)
         super().__init__(modules, hparams, **kwargs)
         self.explainer = modules["explainer"]
-        if self.explainer.classifier.multilabel:
-            raise LMACError(
-                "explainer: its classifier is multi-label, expected one that "
-                "decides one class; train_multilabel.py explains the others"
-            )
         self.preprocess = hparams["preprocess"]
         features = self.explainer.features
         if self.preprocess.sample_rate != features.sample_rate:
@@ -83,12 +84,14 @@ class LMACInterpreter(Pretrained):
                 f"the features have {features.sample_rate}"
             )
         self.sample_rate = features.sample_rate
-        self.classes = self._check_classes(hparams["label_encoder"])
+        self.classes = self._check_classes(hparams)
         hop = features.hop_samples
-        window = self.preprocess.n_samples or WINDOW_S * self.sample_rate
+        window_s = hparams.get("window_s", WINDOW_S)
+        window = self.preprocess.n_samples or window_s * self.sample_rate
         # Windows begin on frames, and no three of them overlap.
         self.window = max(4, int(window) // hop) * hop
         self.overlap = self.window // hop // 4 * hop
+        self._other_start: LMACInterpreter | None = None
 
     @classmethod
     def from_hparams(
@@ -110,7 +113,7 @@ class LMACInterpreter(Pretrained):
         trusted : bool
             Whether the folder's yaml may make any object and call any
             function; by default only classes that are known to be safe, see
-            `lmac_sb.inference.yaml_safety`.
+            `lmac_sb.utils.yaml_safety`.
         **kwargs
             ``run_opts`` and ``freeze_params``, see SpeechBrain's
             `Pretrained`.
@@ -126,7 +129,7 @@ class LMACInterpreter(Pretrained):
             the yaml asks for what is not allowed.
         """
         folder = find_bundle(source, savedir)
-        hparams = read_hparams(folder, trusted)
+        hparams = read_hparams(folder / HPARAMS, trusted)
         try:
             cls._check_parts(hparams["modules"], hparams)
             load_weights(hparams, folder)
@@ -135,6 +138,88 @@ class LMACInterpreter(Pretrained):
             if str(folder) in str(error):
                 raise
             raise LMACError(f"{folder}: {error}") from error
+
+    @classmethod
+    def from_classifier(
+        cls,
+        model: Any,
+        sample_rate: int | None = None,
+        labels: Sequence[str] | None = None,
+        features: Any = None,
+        sound: Any = None,
+        **options: Any,
+    ) -> LMACInterpreter:
+        """Explain a classifier that was never trained to be explained.
+
+        No decoder is needed: the mask of each sound is found by gradient
+        steps, from one that lets the loud bins through. The user's model stays
+        as it is.
+
+        Arguments
+        ---------
+        model : torch.nn.Module, callable, str or Path
+            A module or function from waveforms [batch, samples] to logits, or
+            from what `features` returns; a model or pipeline of transformers;
+            an interface of SpeechBrain; the folder or hub id of one; a
+            `lmac_sb.adapters.listener.Listener`.
+        sample_rate : int
+            Rate in Hz of the sounds that the model hears, if nothing else
+            tells it.
+        labels : list of str
+            Names of the classes; by default the model's, or their numbers.
+        features : torch.nn.Module, callable or list
+            The model's front end: torchaudio's, SpeechBrain's, or any
+            differentiable function from waveforms to features; of a list,
+            each is called with what the one before returns.
+        sound : str, Path, numpy.ndarray, torch.Tensor or tuple
+            A sound as those to come, see `explain_sound`, on which the model
+            is tried; default noise of one second, or of what the model takes.
+        **options
+            `steps`: gradient steps of each explanation (20).
+            `signal_length_s`: seconds to which each sound is cut or padded,
+            for models of a fixed length.
+            `spectrogram`: on which the mask acts, a
+            `lmac_sb.models.sound.SoundFeatures`; by default that of the front
+            end, if it is an STFT, or one with windows of 64 ms.
+            `own`: the user's own call, from waveforms [1, samples] to
+            outputs, with which the model's outputs here are compared.
+            `trusted`: whether code that comes with a folder may run.
+            `run_opts`: as of SpeechBrain's `Pretrained`; by default the
+            model stays on its device. The others are those of `Listener`,
+            such as `multilabel`, `pool`, `at`, `windows` and `output`.
+
+        Returns
+        -------
+        LMACInterpreter
+
+        Raises
+        ------
+        LMACError
+            If the model cannot be called, has no gradient, is random, answers
+            otherwise than by the user's own call, or the labels do not fit.
+
+        Example
+        -------
+        >>> net = torch.nn.Sequential(
+        ...     torch.nn.Unflatten(1, (1, -1)),
+        ...     torch.nn.Conv1d(1, 3, 400, 160),
+        ...     torch.nn.AdaptiveMaxPool1d(1),
+        ...     torch.nn.Flatten(),
+        ... )
+        >>> names = ["cat", "cow", "dog"]
+        >>> mine = LMACInterpreter.from_classifier(net, 16000, names)
+        >>> mine.explain_file(path).waveform.shape
+        torch.Size([1, 16000])
+        """
+        run_opts = options.pop("run_opts", None)
+        modules, hparams, device = adopt(
+            model, sample_rate, labels, features, sound, **options
+        )
+        interpreter = cls(modules, hparams, run_opts=run_opts or device)
+        other = copy.copy(interpreter)
+        other.explainer = modules["explainer"].starting_from(OTHER_START)
+        interpreter._other_start = other
+        return interpreter
 
     @classmethod
     def _check_parts(
@@ -169,25 +254,30 @@ class LMACInterpreter(Pretrained):
                     f"{kind.__name__}"
                 )
 
-    def _check_classes(self, label_encoder: CategoricalEncoder) -> list[str]:
+    def _check_classes(self, hparams: dict[str, Any]) -> list[str]:
         """Names of the classes, as many as the classifier has outputs."""
-        names = label_encoder.ind2lab
-        n_samples = round(MIN_LENGTH_S * self.sample_rate)
-        silence = torch.zeros(1, n_samples, device=self.device)
-        try:
-            found = self.explainer(silence, refine_steps=0)
-        except Exception as error:
-            # Layers of the wrong size fail in many ways.
-            raise LMACError(
-                f"modules: do not fit together ({' '.join(str(error).split())})"
-            ) from error
-        n_classes = found.logits.shape[1]
+        names = hparams["label_encoder"].ind2lab
+        listener = hparams.get("listener")
+        # A listener has heard a sound already.
+        n_classes = len(listener.labels) if listener else self._n_outputs()
         if sorted(names) != list(range(n_classes)):
             raise LMACError(
                 f"label_encoder: holds {len(names)} classes, but the "
                 f"classifier has {n_classes} outputs"
             )
         return [str(names[c]) for c in range(n_classes)]
+
+    def _n_outputs(self) -> int:
+        """Outputs of the classifier, found out by a short silence."""
+        n_samples = round(MIN_LENGTH_S * self.sample_rate)
+        silence = torch.zeros(1, n_samples, device=self.device)
+        try:
+            return self.explainer(silence, refine_steps=0).logits.shape[1]
+        except Exception as error:
+            # Layers of the wrong size fail in many ways.
+            raise LMACError(
+                f"modules: do not fit together ({' '.join(str(error).split())})"
+            ) from error
 
     def train(self, mode: bool = True) -> LMACInterpreter:
         """Stay in evaluation mode, batch norm and dropout included."""
@@ -237,52 +327,94 @@ class LMACInterpreter(Pretrained):
     def explain_file(
         self,
         path: str | Path,
-        target: str | int | None = None,
-        threshold: float | None = None,
-        refine_steps: int | None = None,
-        unrefined: bool = False,
+        target: Target = None,
+        against: Target = None,
+        **how: Any,
     ) -> AudioExplanation:
         """Explain the decision on a file of any length.
 
-        A file longer than a window (the length of the training clips, or 10 s
-        where that was free) is explained in windows that overlap by a quarter
-        and are cross-faded. Each window has a decision of its own; the whole
-        has the mean of their probabilities. The sounds of long files lie on
-        disk.
+        A file longer than a window is explained in windows that overlap by a
+        quarter and are cross-faded. Each window has a decision of its own; the
+        whole has the mean of their probabilities. The sounds of long files
+        lie on disk. A window has the length of the training clips, or 10 s
+        where that was free; of other people's classifiers, what they hear at
+        once, or 30 s.
 
         Arguments
         ---------
         path : str or Path
             An audio file.
-        target : str or int
-            Class to explain, by name or number; default the decision.
-        threshold : float
-            Make the mask binary at this value; default continuous.
-        refine_steps : int
-            Gradient steps from the decoder's mask, see `Refiner`;
-            default those of the model.
-        unrefined : bool
-            Whether to keep the explanation by the decoder's own mask as well,
-            where steps are taken.
+        target : str, int, set or callable
+            What to explain: a class, by name or number; several, one of which
+            is asked for; or a function from the model's outputs [clips, ...]
+            to a score of each clip. Default the decision.
+        against : str, int or set
+            What the target is compared with: why that and not this?
+            ``"runner-up"`` is the next class. Default all other classes.
+        **how
+            Options: `threshold`, at which the mask is made binary (default
+            continuous); `refine_steps`, gradient steps from the decoder's
+            mask, see `Refiner` (default those of the model); `unrefined`,
+            whether to keep the explanation by the decoder's own mask as well;
+            `stable`, whether to say if the mask is stable, which doubles the
+            time.
+
+        Returns
+        -------
+        lmac_sb.inference.explanation.AudioExplanation
+            Of one clip.
+
+        Raises
+        ------
+        LMACError
+            If the file or what is asked cannot be used.
+        """
+        question = make_question(target, against, self.classes, 1)
+        options = self._how(**how)
+        wav = self.load_audio(path)
+        return self._explain([wav], question, options, [str(path)])
+
+    def explain_sound(
+        self,
+        sound: Any,
+        target: Target = None,
+        against: Target = None,
+        **how: Any,
+    ) -> AudioExplanation:
+        """Explain the decision on a sound from anywhere.
+
+        Arguments
+        ---------
+        sound : str, Path, numpy.ndarray, torch.Tensor or tuple
+            An audio file; samples at the model's rate; or samples with their
+            rate, as `torchaudio.load` and `soundfile.read` return them. Any
+            number of channels; the longer axis is time.
+        target : str, int, set or callable
+            See `explain_file`.
+        against : str, int or set
+            See `explain_file`.
+        **how
+            See `explain_file`.
 
         Returns
         -------
         lmac_sb.inference.explanation.AudioExplanation
             Of one clip.
         """
-        targets = self._targets(target, 1)
-        wav = self.load_audio(path)
-        how = self._how(threshold, refine_steps, unrefined)
-        return self._explain([wav], targets, how, [str(path)])
+        if isinstance(sound, (str, Path)):
+            return self.explain_file(sound, target, against, **how)
+        question = make_question(target, against, self.classes, 1)
+        options = self._how(**how)
+        wav = signal_of(sound, self.sample_rate)
+        return self._explain([wav], question, options, [None])
 
     def explain_batch(
         self,
         wavs: Tensor,
         lengths: Tensor | None = None,
-        target: Target | Sequence[Target] | Tensor | None = None,
-        threshold: float | None = None,
-        refine_steps: int | None = None,
-        unrefined: bool = False,
+        target: Target = None,
+        against: Target = None,
+        **how: Any,
     ) -> AudioExplanation:
         """Explain waveforms in memory.
 
@@ -293,14 +425,11 @@ class LMACInterpreter(Pretrained):
         lengths : torch.Tensor
             Relative lengths of padded clips, [batch], in (0, 1]; no clip's
             result depends on its padding or on the other clips.
-        target : str or int or list
-            Class to explain, or one a clip, by name or number.
-        threshold : float
-            Make the masks binary at this value; default continuous.
-        refine_steps : int
-            Gradient steps from the decoder's masks; default those of the
-            model.
-        unrefined : bool
+        target : str, int, set, list or callable
+            See `explain_file`; as a list, one for each clip.
+        against : str, int, set or list
+            See `explain_file`; as a list, one for each clip.
+        **how
             See `explain_file`.
 
         Returns
@@ -322,14 +451,18 @@ class LMACInterpreter(Pretrained):
                 )
             if not clip.isfinite().all():
                 raise LMACError(f"wavs: NaN or infinite samples in clip {i}")
-        targets = self._targets(target, len(clips))
-        how = self._how(threshold, refine_steps, unrefined)
-        return self._explain(clips, targets, how, [None] * len(clips))
+        question = make_question(target, against, self.classes, len(clips))
+        options = self._how(**how)
+        return self._explain(clips, question, options, [None] * len(clips))
 
     def _how(
-        self, threshold: float | None, refine_steps: int | None, unrefined: bool
+        self,
+        threshold: float | None = None,
+        refine_steps: int | None = None,
+        unrefined: bool = False,
+        stable: bool = False,
     ) -> dict[str, Any]:
-        """What the explainer is asked for, checked before the work starts."""
+        """How to explain, checked before the work starts."""
         if refine_steps is None:
             refine_steps = self.explainer.refine_steps
         self.explainer.check_refinement(refine_steps)
@@ -337,30 +470,10 @@ class LMACInterpreter(Pretrained):
             "threshold": threshold,
             "refine_steps": refine_steps,
             "unrefined": unrefined,
+            "stable": stable,
         }
 
-    def _targets(
-        self,
-        target: Target | Sequence[Target] | Tensor | None,
-        n_clips: int,
-    ) -> list[int] | None:
-        """Class numbers, one a clip, or None."""
-        if target is None:
-            return None
-        if isinstance(target, Tensor):
-            target = target.tolist()
-        targets: list[Any] = (
-            list(target) if isinstance(target, (list, tuple)) else [target]
-        )
-        if len(targets) == 1:
-            targets = targets * n_clips
-        if len(targets) != n_clips:
-            raise LMACError(
-                f"target: {len(targets)} classes for {n_clips} clips"
-            )
-        return [self.class_number(name) for name in targets]
-
-    def class_number(self, name: Target) -> int:
+    def class_number(self, name: str | int) -> int:
         """Number of a class that is given by name or number.
 
         Arguments
@@ -372,51 +485,86 @@ class LMACInterpreter(Pretrained):
         -------
         int
         """
-        if name in self.classes:
-            return self.classes.index(name)
-        if isinstance(name, int) and 0 <= name < len(self.classes):
-            return name
-        raise LMACError(
-            f"target: '{name}' is no class; there are "
-            f"{', '.join(self.classes)} (0 to {len(self.classes) - 1})"
-        )
+        return class_number(name, self.classes)
 
     def _explain(
         self,
         clips: list[Tensor],
-        targets: list[int] | None,
+        question: Question | None,
         how: dict[str, Any],
         files: list[str | None],
     ) -> AudioExplanation:
         """Explain clips of any length."""
+        stable = how.pop("stable")
         longest = max(self.window, self.preprocess.n_samples or 0)
+        self._check_whole(question, clips, longest)
         short = [i for i, clip in enumerate(clips) if len(clip) <= longest]
         parts: list[Any] = [None] * len(clips)
         if short:
-            chosen = None if targets is None else [targets[i] for i in short]
+            asked = None if question is None else question[short]
             batch = [clips[i] for i in short]
-            for i, part in zip(short, self._explain_short(batch, chosen, how)):
-                parts[i] = self._named(part, clips[i])
+            for i, part in zip(short, self.explain_short(batch, asked, how)):
+                parts[i] = self.named(part, clips[i])
         for i, clip in enumerate(clips):
             if parts[i] is None:
-                target = None if targets is None else [targets[i]]
-                parts[i] = self._explain_long(clip, target, how)
+                asked = None if question is None else question[[i]]
+                parts[i] = explain_long(self, clip, asked, how)
         whole = AudioExplanation.join(parts)
         whole.files, whole.threshold = files, how["threshold"]
         whole.refine_steps = how["refine_steps"]
         if whole.unrefined is not None:
             whole.unrefined.files = files
             whole.unrefined.threshold = how["threshold"]
-        return whole
+        if not stable:
+            return whole
+        others = (
+            {}
+            if self._other_start is None
+            else {"another start": self._other_start.explain_batch}
+        )
+        return check_stability(self.explain_batch, whole, others)
+
+    def _check_whole(
+        self, question: Question | None, clips: list[Tensor], longest: int
+    ) -> None:
+        """Refuse to cut what is asked of a whole sound into windows."""
+        listener = getattr(self.hparams, "listener", None)
+        at_a_time = listener is not None and listener.at is not None
+        if not at_a_time and (question is None or question.score is None):
+            return
+        for clip in clips:
+            if len(clip) > longest:
+                key = "at" if at_a_time else "target"
+                raise LMACError(
+                    f"{key}: found a sound of {len(clip) / self.sample_rate:g} "
+                    f"s, expected at most {longest / self.sample_rate:g} s: a "
+                    "time or a score belongs to a whole sound, which is not "
+                    "cut into windows for it"
+                )
 
     @torch.no_grad()
-    def _explain_short(
+    def explain_short(
         self,
         clips: list[Tensor],
-        targets: list[int] | None,
+        question: Question | None,
         how: dict[str, Any],
     ) -> list[Explanation]:
-        """Explain clips of at most a window; one explanation a clip."""
+        """Explain clips of at most a window.
+
+        Arguments
+        ---------
+        clips : list of torch.Tensor
+            At the model's rate and at their own level, [samples] each.
+        question : lmac_sb.models.question.Question
+            What is asked of them; None for the decision.
+        how : dict
+            Further arguments of `lmac_sb.Explainer`.
+
+        Returns
+        -------
+        list of lmac_sb.Explanation
+            One a clip, on the CPU, at the clips' own level.
+        """
         shortest = round(MIN_LENGTH_S * self.sample_rate)
         ready, gains = [], []
         for clip in clips:
@@ -426,11 +574,10 @@ class LMACInterpreter(Pretrained):
             gains.append(gain)
         wavs = pad_sequence(ready, batch_first=True)
         lengths = torch.tensor([len(wav) for wav in ready]) / wavs.shape[1]
-        target = None
-        if targets is not None:
-            target = torch.tensor(targets, device=self.device)
+        if question is not None:
+            question = question.each(lambda value: value.to(self.device))
         found = self.explainer(
-            wavs.to(self.device), lengths.to(self.device), target, **how
+            wavs.to(self.device), lengths.to(self.device), question, **how
         )
         # Back to the input's level, which preprocessing has taken away.
         found = found.cpu().scale(1 / torch.tensor(gains))
@@ -440,137 +587,24 @@ class LMACInterpreter(Pretrained):
             for i, clip in enumerate(clips)
         ]
 
-    def _explain_long(
-        self, wav: Tensor, target: list[int] | None, how: dict[str, Any]
-    ) -> AudioExplanation:
-        """Explain overlapping windows of one clip and cross-fade them."""
-        n_samples = len(wav)
-        stride = self.window - self.overlap
-        # The last window is longer than an overlap.
-        starts = range(0, n_samples - self.overlap, stride)
-        whole, unrefined = _Whole(self, n_samples), None
-        for start in starts:
-            stop = min(start + self.window, n_samples)
-            (part,) = self._explain_short([wav[start:stop]], target, how)
-            edges = (start > 0, start != starts[-1])
-            whole.add(part, start, stop, edges)
-            if part.unrefined is not None:
-                unrefined = unrefined or _Whole(self, n_samples)
-                unrefined.add(part.unrefined, start, stop, edges)
-        explained = whole.finish(wav, target)
-        if unrefined is not None:
-            explained.unrefined = unrefined.finish(wav, target)
-        return explained
-
-    def _named(
+    def named(
         self, part: Explanation, wav: Tensor, **more: Any
     ) -> AudioExplanation:
-        """An explanation of one clip, with what people want to know of it."""
-        return AudioExplanation.of(
-            part,
-            wav[None],
-            self.explainer.features,
-            self.classes,
-            **more,
-        )
-
-    def fade(self, places: Tensor, fades_in: bool, fades_out: bool) -> Tensor:
-        """Weight of a window of a long clip.
+        """An explanation of one clip, with what people want to know of it.
 
         Arguments
         ---------
-        places : torch.Tensor
-            In samples from its start, [places].
-        fades_in, fades_out : bool
-            Whether another window comes before and after it.
+        part : lmac_sb.Explanation
+            Of one clip.
+        wav : torch.Tensor
+            What was explained, [samples].
+        **more
+            Other attributes of the result.
 
         Returns
         -------
-        torch.Tensor
-            In [0, 1], [places]; those of two windows add up to 1.
+        AudioExplanation
         """
-        weight = torch.ones(len(places))
-        if fades_in:
-            weight = weight * (places / self.overlap).clamp(max=1)
-        if fades_out:
-            begin = self.window - self.overlap
-            gone = (places - begin) / self.overlap
-            weight = weight * (1 - gone.clamp(0, 1))
-        return weight
-
-
-class _Whole:
-    """A long clip, put together of its windows; its sounds lie on disk."""
-
-    def __init__(self, interpreter: LMACInterpreter, n_samples: int) -> None:
-        self.interpreter = interpreter
-        self.n_samples = n_samples
-        features = interpreter.explainer.features
-        self.hop = features.hop_samples
-        shape = (1, features.n_frames(n_samples), features.n_bins)
-        self.waveform = mapped((1, n_samples))
-        self.residual = mapped((1, n_samples))
-        self.mask = mapped(shape, torch.half)
-        self.shares: list[float] = []
-        self.metrics: list[dict[str, float]] = []
-        self.windows: list[dict[str, Any]] = []
-        names = ("logits", "logits_in", "logits_out")
-        self.sums: dict[str, Any] = dict.fromkeys(names, 0)
-
-    def add(
-        self,
-        part: Any,
-        start: int,
-        stop: int,
-        edges: tuple[bool, bool],
-    ) -> None:
-        """Add a window, faded where others overlap with it."""
-        fade = self.interpreter.fade(torch.arange(stop - start), *edges)
-        self.waveform[0, start:stop] += fade * part.waveform[0]
-        self.residual[0, start:stop] += fade * part.residual[0]
-        n_frames = part.mask.shape[1]
-        rows = slice(start // self.hop, start // self.hop + n_frames)
-        places = torch.arange(n_frames) * self.hop
-        frames = self.interpreter.fade(places, *edges)
-        self.mask[0, rows] += (frames[:, None] * part.mask[0]).half()
-        share = float(fade.sum()) / self.n_samples
-        self.shares.append(share)
-        for name in self.sums:
-            p = getattr(part, name).softmax(1)
-            self.sums[name] = self.sums[name] + share * p.double()
-        self.metrics.append(numbers(part))
-        rate, classes = self.interpreter.sample_rate, self.interpreter.classes
-        self.windows.append(window(part, classes, start / rate, stop / rate))
-
-    def finish(self, wav: Tensor, target: list[int] | None) -> AudioExplanation:
-        """The explanation, with the windows' mean probabilities."""
-        logits = {
-            name: total.clamp_min(1e-30).log().float()
-            for name, total in self.sums.items()
-        }
-        decision = logits["logits"].argmax(1)
-        if target is not None:
-            decision = torch.tensor(target)
-        whole = Explanation(
-            waveform=self.waveform,
-            residual=self.residual,
-            mask=None,
-            magnitude=None,
-            decision=decision,
-            **logits,
-        )
-        # What the classifier says is that of the whole; of the mask, whose
-        # windows overlap, the mean of the windows.
-        found = numbers(whole)
-        for name, metric in METRICS.items():
-            if metric.needs == "mask":
-                found[name] = sum(
-                    share * row[name]
-                    for share, row in zip(self.shares, self.metrics)
-                )
-        return self.interpreter._named(
-            replace(whole, mask=self.mask),
-            wav,
-            windows=[self.windows],
-            metrics=[{name: found[name] for name in METRICS if name in found}],
+        return AudioExplanation.of(
+            part, wav[None], self.explainer.features, self.classes, **more
         )

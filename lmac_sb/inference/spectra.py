@@ -7,6 +7,7 @@ __all__ = [
     "RANGE_DB",
     "SOUNDS",
     "draw_clip",
+    "input_of",
     "levels_of",
     "probabilities_of",
     "sounds_of",
@@ -64,7 +65,8 @@ def draw_clip(clip, truth=None, levels=None):
     figure = Figure(figsize=(11, 6), layout="constrained")
     label = "" if truth is None else f" (label: {truth})"
     # Names may hold dollar signs, which are no formulas.
-    figure.suptitle(f"decision: {clip.labels[0]}{label}", parse_math=False)
+    title = f"decision: {clip.labels[0]}{label}, {clip.judged[0]}"
+    figure.suptitle(title, parse_math=False)
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
     for name, look in pictures.items():
         axis = axes[places[name]]
@@ -128,13 +130,46 @@ def levels_of(clip):
     maps = {
         name: _level(sound, features, pool) for name, sound in sounds.items()
     }
-    mask = clip.mask[0, :n_frames]
-    if pool == 1:
-        maps["mask"] = mask.float()
-    else:
-        parts = [part.float().mean(0) for part in mask.split(pool)]
-        maps["mask"] = torch.stack(parts)
+    maps["mask"] = _pooled(clip.mask[0, :n_frames], pool)
     return maps, features.hop_samples * pool
+
+
+def input_of(wav, mask, features):
+    """Mask and magnitude of a sound, pooled to a bounded size.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        The input, of any length, [samples].
+    mask : torch.Tensor
+        [time, freq], or more frames.
+    features : lmac_sb.models.features.SpectralFeatures
+        The model's front end.
+
+    Returns
+    -------
+    mask, magnitude : torch.Tensor
+        Mean and maximum of the frames that are pooled, [time, freq].
+
+    Example
+    -------
+    >>> found = explainer(wavs)
+    >>> features = explainer.features
+    >>> mask, magnitude = input_of(wavs[0], found.mask[0], features)
+    >>> mask.shape == magnitude.shape == found.magnitude[0].shape
+    True
+    """
+    n_frames = features.n_frames(len(wav))
+    pool = -(-n_frames // MAX_FRAMES)
+    level = _level(wav, features, pool)
+    return _pooled(mask[:n_frames], pool), 10 ** (level / 20)
+
+
+def _pooled(mask, pool):
+    """Means of the mask over `pool` frames, [time, freq]."""
+    if pool == 1:
+        return mask.float()
+    return torch.stack([part.float().mean(0) for part in mask.split(pool)])
 
 
 def _level(sound, features, pool):
@@ -174,7 +209,7 @@ def probabilities_of(clip):
         masked-out input, to a list of float.
     """
     return {
-        name: logits[0].float().softmax(0).tolist()
+        name: clip.distribution(logits.float())[0].tolist()
         for name, logits in (
             ("p", clip.logits),
             ("p_in", clip.logits_in),

@@ -17,7 +17,6 @@ from torch import Tensor
 from lmac_sb.lmac.masking import MASK_DOMAINS, apply_mask, binarize
 from lmac_sb.lmac.refine import Refiner, check_steps
 from lmac_sb.models.decoder import standard_level
-from lmac_sb.models.features import SoundFeatures
 from lmac_sb.models.psi import as_mask_decoder
 from lmac_sb.models.question import Question, as_question
 from lmac_sb.utils.errors import LMACError
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from lmac_sb.models.features import SpectralFeatures
     from lmac_sb.models.frozen import FrozenClassifier
+    from lmac_sb.models.sound import SoundFeatures
 
 __all__ = ["Analysis", "Explainer", "Explanation", "check_batch"]
 
@@ -162,6 +162,25 @@ class Explanation:
         """The same on the masked-out part."""
         return self._asked.probability(_checked(self.logits_out))
 
+    def distribution(self, logits: Tensor) -> Tensor:
+        """Probabilities of all classes; of a score, those of its answers.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            The classifier's, [batch, classes].
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, classes], or [batch, 2]. Where each class is decided on
+            its own, they do not sum to one.
+        """
+        question = self._asked
+        if question.score is not None:
+            return question.answers(logits)[0].softmax(1)
+        return logits.sigmoid() if question.multilabel else logits.softmax(1)
+
     @property
     def _asked(self) -> Question:
         """What is explained."""
@@ -296,7 +315,7 @@ class Explainer(torch.nn.Module):
     Arguments
     ---------
     features : lmac_sb.models.features.SpectralFeatures
-        The classifier's front end; or `lmac_sb.models.features.SoundFeatures`,
+        The classifier's front end; or `lmac_sb.models.sound.SoundFeatures`,
         if the classifier gets the sound itself.
     classifier : lmac_sb.models.frozen.FrozenClassifier
         The classifier to explain.
@@ -479,6 +498,28 @@ class Explainer(torch.nn.Module):
         if threshold is not None:
             mask = binarize(mask, threshold)
         return self.complete(analysis, mask, target, **options)
+
+    def starting_from(self, decoder: torch.nn.Module) -> Explainer:
+        """Another explainer of the same classifier.
+
+        Arguments
+        ---------
+        decoder : torch.nn.Module
+            Its decoder, see the class.
+
+        Returns
+        -------
+        Explainer
+            It shares everything else.
+        """
+        return Explainer(
+            self.features,
+            self.classifier,
+            decoder,
+            self.mask_domain,
+            self.refiner,
+            self.refine_steps,
+        )
 
     def analyze(self, wavs: Tensor, target: Asked = None) -> Analysis:
         """Features, decision and latents; no gradient is kept.
@@ -705,6 +746,23 @@ class Explainer(torch.nn.Module):
             )
         return self.classifier(self._sound(analysis, magnitude))[0]
 
+    def classify_sounds(self, wavs: Tensor) -> Tensor:
+        """Logits of waveforms.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            [batch, samples].
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, classes].
+        """
+        if self._hears_sound:
+            return self.classifier(wavs)[0]
+        return self.classify(self.features.magnitude(self.features.stft(wavs)))
+
     def let_through(self, magnitude: Tensor, mask: Tensor) -> Tensor:
         """What a mask lets through, see `apply_mask`."""
         return apply_mask(magnitude, mask, self.mask_domain)
@@ -712,7 +770,7 @@ class Explainer(torch.nn.Module):
     @property
     def _hears_sound(self) -> bool:
         """Whether the classifier gets waveforms, not features."""
-        return isinstance(self.features, SoundFeatures)
+        return self.features.IS_SOUND
 
     @torch.no_grad()
     def _resynthesise(self, analysis: Analysis, magnitude: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from speechbrain.utils.fetching import fetch
 
+from lmac_sb.models.source import is_local
 from lmac_sb.models.weights import load_strict
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import (
@@ -16,30 +17,7 @@ from lmac_sb.utils.io import (
     write_json,
 )
 
-__all__ = ["is_local", "load_classifier", "load_labels", "save_classifier"]
-
-
-def is_local(source):
-    """Whether a source is a folder and not the id of a hub repository.
-
-    Arguments
-    ---------
-    source : str or Path
-        It counts as an id if it has the form ``name/repository`` and no folder
-        of that name exists.
-
-    Returns
-    -------
-    bool
-
-    Example
-    -------
-    >>> is_local("speechbrain/cnn14-esc50"), is_local("./a/b"), is_local("a")
-    (False, True, True)
-    """
-    source = str(source)
-    is_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
-    return Path(source).is_dir() or not is_id
+__all__ = ["load_classifier", "load_labels", "save_classifier"]
 
 
 def load_classifier(source, modules, label_encoder, savedir):

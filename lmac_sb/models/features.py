@@ -4,9 +4,13 @@ One object holds the classifier's front end, so that training, evaluation and
 inference use the same one.
 """
 
-import math
+import copy
+from dataclasses import dataclass
+from typing import Optional
 
 import torch
+import torch.nn.functional as F
+import torchaudio
 from speechbrain.processing.features import (
     ISTFT,
     STFT,
@@ -14,20 +18,144 @@ from speechbrain.processing.features import (
     spectral_magnitude,
 )
 
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["FbankFeatures", "SoundFeatures", "SpectralFeatures"]
+__all__ = [
+    "FbankFeatures",
+    "FixedNormalization",
+    "LogForm",
+    "SpectralFeatures",
+    "linear_bands",
+]
 
-_WINDOW_S = 0.064  # of the default; tells the harmonics of a low voice apart
+# Where fewer than this share of a window's highest square lies on a sample,
+# the inverse STFT fades it out: a division by it would be noise.
+_LEAST_COVER = 1e-4
+# Below this, a root has too steep a gradient.
+_LEAST_ROOT = 1e-20
+
+_PAD_MODES = ("constant", "reflect", "replicate", "circular")
+_LOGARITHMS = {
+    "log1p": torch.log1p,
+    "log": torch.log,
+    "log10": torch.log10,
+    "dB": torch.log10,
+}
+
+
+@dataclass(frozen=True)
+class LogForm:
+    """How the bands of a spectrogram become levels.
+
+    ``gain * logarithm(max(band + offset, floor))``, not lower than the clip's
+    highest level less `top_db`.
+
+    Arguments
+    ---------
+    kind : str
+        ``log1p``, ``log``, ``log10``, ``dB`` or ``none``.
+    offset : float
+        Added to the bands.
+    floor : float
+        Smallest value whose logarithm is taken.
+    top_db : float
+        Range of the levels of a clip, in their own unit: decibel for ``dB``.
+        By default it is not limited.
+    gain : float
+        Factor of the logarithm: by default 1, for ``dB`` 20 on magnitudes and
+        10 on their squares.
+
+    Raises
+    ------
+    LMACError
+        If the kind is not known, or silence would be minus infinity.
+
+    Example
+    -------
+    >>> level = LogForm("dB", floor=1e-10, top_db=80)
+    >>> level(torch.tensor([[[1.0, 0.01, 0.0]]]), power=2)
+    tensor([[[  0., -20., -80.]]])
+    """
+
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
+
+    kind: str = "log1p"
+    offset: float = 0.0
+    floor: float = 0.0
+    top_db: Optional[float] = None
+    gain: Optional[float] = None
+
+    def __post_init__(self):
+        kinds = (*_LOGARITHMS, "none")
+        if self.kind not in kinds:
+            raise LMACError(
+                f"log: found {shown(self.kind)}, expected one of "
+                f"{', '.join(kinds)}"
+            )
+        if self.offset < 0 or self.floor < 0:
+            raise LMACError(
+                f"log: found offset {self.offset} and floor {self.floor}, "
+                "expected none below zero"
+            )
+        if self.kind in ("log", "log10", "dB") and not self.lowest > 0:
+            raise LMACError(
+                f"log: found {self.kind} without offset or floor, expected "
+                "one above zero (the logarithm of silence is infinite)"
+            )
+        if self.top_db is not None and not self.top_db >= 0:
+            raise LMACError(
+                f"log: found top_db {self.top_db}, expected none below zero"
+            )
+
+    @property
+    def lowest(self):
+        """Of what the logarithm of silence is taken."""
+        return max(self.offset, self.floor)
+
+    def __call__(self, bands, power=1):
+        """Levels of bands.
+
+        Arguments
+        ---------
+        bands : torch.Tensor
+            [batch, time, bands], zero or more.
+        power : float
+            Power of the magnitude that they are.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, time, bands].
+        """
+        levels = bands + self.offset if self.offset else bands
+        levels = levels.clamp(min=self.floor) if self.floor else levels
+        if self.kind != "none":
+            levels = _LOGARITHMS[self.kind](levels)
+        gain = self.gain
+        if gain is None:
+            gain = 20 / power if self.kind == "dB" else 1
+        levels = levels if gain == 1 else gain * levels
+        if self.top_db is not None:
+            highest = levels.amax(dim=(-2, -1), keepdim=True)
+            levels = torch.maximum(levels, highest - self.top_db)
+        return levels
 
 
 class SpectralFeatures(torch.nn.Module):
     """STFT, log-mel features and the inverse STFT.
 
-    ``waveform -> STFT -> magnitude -> mel filterbank -> log1p``, as in the
-    L-MAC paper (arXiv 2403.13086, section 3), with SpeechBrain's STFT,
-    Filterbank and ISTFT. The filterbank extends to half the sampling rate, so
-    the classifier sees the whole spectrum at any rate.
+    ``waveform -> STFT -> magnitude -> power -> mel filterbank -> logarithm``.
+    The defaults are those of the L-MAC paper (arXiv 2403.13086, section 3),
+    with SpeechBrain's STFT, Filterbank and ISTFT. The filterbank extends to
+    half the sampling rate, so the classifier sees the whole spectrum at any
+    rate. The other settings are those of other people's front ends, such as
+    torchaudio's.
+
+    The inverse STFT gives the waveform back, sample by sample, wherever
+    frames cover it. Without `center` the first and last samples lie under the
+    edge of a window alone: they fade in and out where it is below 1 % of its
+    height, and what lies behind the last whole frame, which the classifier
+    never sees, is silent. So is what a long hop leaves out.
 
     Arguments
     ---------
@@ -40,13 +168,47 @@ class SpectralFeatures(torch.nn.Module):
     hop_length : float
         Hop length in ms.
     n_mels : int
-        Number of mel bands that the classifier sees.
+        Number of mel bands that the classifier sees. None: it sees the bins.
+    win_samples, hop_samples : int
+        Window and hop length in samples, instead of those in ms.
+    window : str or torch.Tensor
+        Name of a window of torch, such as ``hann``, ``blackman`` or, from
+        `torch.signal.windows`, ``nuttall``; ``ones``; or its values.
+    periodic : bool
+        Whether a window with a name is periodic, as torch's are by default,
+        or symmetric.
+    center : bool
+        Whether frame t is centred at sample ``t * hop``, with half an FFT of
+        padding on both sides, or begins there.
+    pad_mode : str
+        ``constant`` (zeros), ``reflect``, ``replicate`` or ``circular``.
+    pad : int
+        Zeros on both sides before that, as torchaudio's `pad`.
+    mel_scale : str
+        ``speechbrain``: HTK's scale with SpeechBrain's triangles, which are
+        symmetric in Hz; ``htk`` or ``slaney``: with torchaudio's and
+        librosa's, which end at their neighbours' centres.
+    norm : str
+        ``slaney``: triangles of equal area, for the last two; or None.
+    f_min, f_max : float
+        Range of the filterbank in Hz, by default to half the sampling rate.
+    fbank_matrix : torch.Tensor
+        Another filterbank [freq, bands] instead of these.
+    power : float
+        Power of the magnitude that the filterbank gets: 1 or 2.
+    scale : float
+        Factor of the magnitude before that.
+    log : str or LogForm
+        What becomes of the bands: a kind, or all of a `LogForm`.
+    eps : float
+        Added to the squared magnitude, which has a finite gradient with it.
 
     Raises
     ------
     LMACError
-        If `n_fft` is shorter than the window, or so small for `n_mels` that
-        a mel band holds no bin.
+        If a setting is not known, `n_fft` is shorter than the window, or
+        SpeechBrain's filterbank has so many bands that one holds no bin.
+        Torchaudio's filterbanks may have such bands; it warns of them.
 
     Example
     -------
@@ -59,9 +221,21 @@ class SpectralFeatures(torch.nn.Module):
     torch.Size([2, 87, 40])
     >>> features.istft(stft, 16000).shape
     torch.Size([2, 16000])
+
+    As ``torchaudio.transforms.MelSpectrogram(n_mels=64)``:
+
+    >>> features = SpectralFeatures(
+    ...     n_fft=400, win_samples=400, hop_samples=200, window="hann",
+    ...     pad_mode="reflect", n_mels=64, mel_scale="htk", power=2, log="none",
+    ... )
+    >>> ours = features.mel(features.magnitude(features.stft(wavs)))
+    >>> theirs = torchaudio.transforms.MelSpectrogram(n_mels=64)(wavs)
+    >>> torch.allclose(ours.transpose(1, 2), theirs, rtol=1e-4)
+    True
     """
 
     SAFE_IN_YAML = True  # of a model folder of unknown origin
+    IS_SOUND = False  # what the classifier gets
 
     def __init__(
         self,
@@ -70,53 +244,90 @@ class SpectralFeatures(torch.nn.Module):
         win_length=23.2199,
         hop_length=11.6099,
         n_mels=80,
+        *,
+        win_samples=None,
+        hop_samples=None,
+        window="hamming",
+        periodic=True,
+        center=True,
+        pad_mode="constant",
+        pad=0,
+        mel_scale="speechbrain",
+        norm=None,
+        f_min=0,
+        f_max=None,
+        fbank_matrix=None,
+        power=1,
+        scale=1,
+        log="log1p",
+        eps=1e-14,
     ):
         super().__init__()
-        frame = {
-            "sample_rate": sample_rate,
-            "n_fft": n_fft,
-            "win_length": win_length,
-            "hop_length": hop_length,
-        }
-        window = round(sample_rate * win_length / 1000)
-        if window > n_fft:
+        hop = hop_samples or _samples(hop_length, sample_rate)
+        length = win_samples or _samples(win_length, sample_rate)
+        _check_frames(n_fft, length, hop, sample_rate)
+        if pad_mode not in _PAD_MODES:
             raise LMACError(
-                f"win_length: {win_length} ms are {window} samples at "
-                f"{sample_rate} Hz, more than n_fft = {n_fft}"
+                f"pad_mode: found {shown(pad_mode)}, expected one of "
+                f"{', '.join(_PAD_MODES)}"
             )
+        if not power > 0:
+            raise LMACError(f"power: found {power}, expected one above zero")
         self.sample_rate = sample_rate
-        self.n_mels = n_mels
+        self.n_fft = n_fft
         self.n_bins = n_fft // 2 + 1
-        self.compute_stft = STFT(**frame)
-        self.compute_istft = ISTFT(**frame)
-        compute_fbank = Filterbank(
-            n_mels=n_mels,
-            n_fft=n_fft,
-            sample_rate=sample_rate,
-            f_min=0,
-            f_max=sample_rate / 2,
-            log_mel=False,
-        )
-        # The filterbank is linear: its output for the identity is its matrix,
-        # which is computed once here instead of at each call.
-        matrix = compute_fbank(torch.eye(self.n_bins)[None])[0]
-        if (matrix.sum(0) == 0).any():
-            empty = int((matrix.sum(0) == 0).sum())
-            raise LMACError(
-                f"n_mels: {n_mels} bands on {self.n_bins} bins leave {empty} "
-                "bands without a bin; use fewer bands or a larger n_fft"
+        self.center, self.pad_mode, self.pad = center, pad_mode, pad
+        self.power, self.scale, self.eps = power, scale, eps
+        self.log = log if isinstance(log, LogForm) else LogForm(log)
+        window = _window(window, length, periodic)
+        self._make_stft(window, hop)
+        self.linear = fbank_matrix is None and n_mels is None
+        if self.linear:
+            fbank_matrix = torch.eye(self.n_bins)
+        elif fbank_matrix is None:
+            fbank_matrix = _mel_bands(
+                (sample_rate, n_fft, n_mels), (f_min, f_max), mel_scale, norm
             )
+        if len(fbank_matrix) != self.n_bins:
+            raise LMACError(
+                f"fbank_matrix: found {len(fbank_matrix)} bins, expected "
+                f"n_fft // 2 + 1 = {self.n_bins}"
+            )
+        self.n_mels = fbank_matrix.shape[1]
         # Not persistent: the settings define it, so checkpoints omit it.
-        self.register_buffer("fbank_matrix", matrix, persistent=False)
+        self.register_buffer("fbank_matrix", fbank_matrix, persistent=False)
+
+    def _make_stft(self, window, hop):
+        """SpeechBrain's STFT and, where torch has an inverse, its ISTFT."""
+        frame = {
+            "sample_rate": self.sample_rate,
+            "n_fft": self.n_fft,
+            # Milliseconds that are these samples, whatever the rate.
+            "win_length": len(window) * 1000 / self.sample_rate,
+            "hop_length": hop * 1000 / self.sample_rate,
+            "window_fn": lambda n: window,
+        }
+        self.compute_stft = STFT(
+            **frame, center=self.center, pad_mode=self.pad_mode
+        )
+        self.compute_istft = _OverlapAdd(self.n_fft, hop, window, self.center)
+        if self.compute_istft.covers_all():
+            self.compute_istft = ISTFT(**frame)
 
     @property
     def hop_samples(self):
         """Hop length in samples."""
         return self.compute_stft.hop_length
 
+    @property
+    def frame_start(self):
+        """First sample that frame 0 sees: below zero if it is in padding."""
+        return -self.pad - (self.n_fft // 2 if self.center else 0)
+
     def n_frames(self, n_samples):
         """Number of STFT frames of a clip of `n_samples` samples."""
-        return n_samples // self.hop_samples + 1
+        behind = n_samples - 2 * self.frame_start - self.n_fft
+        return max(behind // self.hop_samples + 1, 0)
 
     def stft(self, wavs):
         """Short-time Fourier transform.
@@ -130,8 +341,32 @@ class SpectralFeatures(torch.nn.Module):
         -------
         torch.Tensor
             Real and imaginary parts, [batch, time, freq, 2].
+
+        Raises
+        ------
+        LMACError
+            If they are too short for a frame, or to be reflected.
         """
+        self._check_length(wavs.shape[-1])
+        if self.pad:
+            wavs = F.pad(wavs, (self.pad, self.pad))
         return self.compute_stft(wavs)
+
+    def _check_length(self, n_samples):
+        """Refuse clips that the transform cannot take."""
+        if not self.center:
+            least = self.n_fft - 2 * self.pad
+        elif self.pad_mode in ("reflect", "circular"):
+            folded = self.n_fft // 2 + (self.pad_mode == "reflect")
+            least = folded - 2 * self.pad
+        else:
+            least = 1
+        if n_samples < least:
+            raise LMACError(
+                f"waveform: found {n_samples} samples, expected at least "
+                f"{least} for a frame of {self.n_fft}; repeat the sound or "
+                "pad it with silence"
+            )
 
     def magnitude(self, stft):
         """Magnitude of a spectrogram.
@@ -146,10 +381,10 @@ class SpectralFeatures(torch.nn.Module):
         torch.Tensor
             [batch, time, freq], above zero for a finite gradient.
         """
-        return spectral_magnitude(stft, power=0.5)
+        return spectral_magnitude(stft, power=0.5, eps=self.eps)
 
     def mel(self, magnitude):
-        """The classifier's input: ``log1p`` of the mel bands.
+        """The classifier's input: the levels of the mel bands.
 
         Arguments
         ---------
@@ -161,7 +396,14 @@ class SpectralFeatures(torch.nn.Module):
         torch.Tensor
             [batch, time, n_mels].
         """
-        return torch.log1p(magnitude @ self.fbank_matrix)
+        x = magnitude if self.scale == 1 else magnitude * self.scale
+        if self.power == 2:
+            x = x.square()
+        elif self.power != 1:
+            x = x.clamp(min=_LEAST_ROOT).pow(self.power)
+        if not self.linear:
+            x = x @ self.fbank_matrix
+        return self.log(x, self.power)
 
     def istft(self, stft, n_samples):
         """Inverse STFT to waveforms of exactly `n_samples`.
@@ -178,7 +420,9 @@ class SpectralFeatures(torch.nn.Module):
         torch.Tensor
             Waveforms, [batch, n_samples].
         """
-        return self.compute_istft(stft.float(), sig_length=n_samples)
+        padded = n_samples + 2 * self.pad
+        wavs = self.compute_istft(stft.float(), sig_length=padded)
+        return wavs[:, self.pad : self.pad + n_samples]
 
 
 class FbankFeatures(SpectralFeatures):
@@ -194,6 +438,7 @@ class FbankFeatures(SpectralFeatures):
         The classifier's ``compute_features``, without deltas or context.
     normalize : torch.nn.Module
         Its ``mean_var_norm``, called with features and relative lengths.
+        Global statistics, which must be loaded, stay as they are.
 
     Raises
     ------
@@ -223,105 +468,258 @@ class FbankFeatures(SpectralFeatures):
                 "expected one without"
             )
         stft = fbank.compute_STFT
-        to_ms = 1000 / stft.sample_rate
         super().__init__(
             sample_rate=stft.sample_rate,
             n_fft=stft.n_fft,
-            win_length=stft.win_length * to_ms,
-            hop_length=stft.hop_length * to_ms,
-            n_mels=fbank.compute_fbanks.n_mels,
+            win_samples=stft.win_length,
+            hop_samples=stft.hop_length,
+            window=stft.window,
+            fbank_matrix=linear_bands(fbank.compute_fbanks),
+            power=2,
+            log="none",
         )
         self.fbank = fbank
-        self.normalize = normalize
+        self.normalize = FixedNormalization(normalize)
 
     def mel(self, magnitude):
         """The classifier's input [batch, time, n_mels] for a magnitude."""
-        energies = self.fbank.compute_fbanks(magnitude.pow(2))
-        whole = torch.ones(len(energies), device=energies.device)
-        return self.normalize(energies, whole)
+        # Its own filterbank, which may be a trained one.
+        return self.normalize(self.fbank.compute_fbanks(magnitude.pow(2)))
 
 
-class SoundFeatures(torch.nn.Module):
-    """STFT and its inverse, for a classifier that gets the sound itself.
+class FixedNormalization(torch.nn.Module):
+    """A normalisation of features that learns nothing more.
 
-    The mask acts on this spectrogram, and the classifier hears what its
-    inverse makes of it: what is judged is what a person hears. Periodic Hann
-    windows; the sound is padded with zeros.
+    SpeechBrain's global statistics change with each call in training mode,
+    and do not follow the module to its device. Here they do the contrary.
 
     Arguments
     ---------
-    sample_rate : int
-        Sampling rate in Hz.
-    n_fft : int
-        Window and FFT size in samples; by default the power of two next to
-        64 ms.
-    hop_samples : int
-        From one frame to the next; by default a quarter of the window.
-
-    Raises
-    ------
-    LMACError
-        If the windows do not overlap enough for an inverse.
+    normalize : torch.nn.Module
+        SpeechBrain's `InputNormalization`, or one that is called like it.
 
     Example
     -------
-    >>> features = SoundFeatures(16000)
-    >>> wavs = torch.rand(2, 16000)
-    >>> stft = features.stft(wavs)
-    >>> stft.shape
-    torch.Size([2, 63, 513, 2])
-    >>> torch.allclose(features.istft(stft, 16000), wavs, atol=1e-5)
-    True
+    >>> from speechbrain.processing.features import InputNormalization
+    >>> theirs = InputNormalization(norm_type="global")
+    >>> x = theirs(torch.rand(2, 10, 4))
+    >>> fixed = FixedNormalization(theirs).train()
+    >>> _ = fixed(torch.rand(2, 10, 4))
+    >>> theirs.count
+    20
     """
 
-    SAFE_IN_YAML = True  # of a model folder of unknown origin
-
-    def __init__(self, sample_rate, n_fft=None, hop_samples=None):
+    def __init__(self, normalize):
         super().__init__()
-        if n_fft is None:
-            n_fft = 2 ** round(math.log2(_WINDOW_S * sample_rate))
-        if hop_samples is None:
-            hop_samples = n_fft // 4
-        if not 0 < hop_samples <= n_fft // 2:
+        self.normalize = normalize.eval()
+
+    def train(self, mode=True):
+        """Change the mode of nothing: what is loaded stays."""
+        self.training = mode
+        return self
+
+    def forward(self, x):
+        """Normalise features.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            [batch, time, bands], whole clips.
+
+        Returns
+        -------
+        torch.Tensor
+            The same shape.
+
+        Raises
+        ------
+        LMACError
+            If global statistics are wanted, and none were loaded.
+        """
+        if getattr(self.normalize, "norm_type", None) == "global":
+            self._place_statistics(x)
+        return self.normalize(x, torch.ones(len(x), device=x.device))
+
+    def _place_statistics(self, x):
+        """Check the loaded statistics, and bring them to the features."""
+        mean, std = self.normalize.glob_mean, self.normalize.glob_std
+        if not torch.as_tensor(mean).numel():
             raise LMACError(
-                f"hop_samples: found {hop_samples}, expected 1 to half of "
-                f"n_fft, {n_fft // 2}"
+                "normalize: found no global statistics, expected those of the "
+                "training; load its checkpoint into InputNormalization first"
             )
-        self.sample_rate = sample_rate
-        self.n_fft = n_fft
-        self.n_bins = n_fft // 2 + 1
-        self.hop_samples = hop_samples
-        # Not persistent: the settings define it, so checkpoints omit it.
-        window = torch.hann_window(n_fft)
+        self.normalize.glob_mean = torch.as_tensor(mean).to(x.device)
+        self.normalize.glob_std = torch.as_tensor(std).to(x.device)
+
+
+class _OverlapAdd(torch.nn.Module):
+    """Inverse STFT for windows that do not cover every sample.
+
+    ``torch.istft`` refuses them. Called as SpeechBrain's `ISTFT`.
+
+    Arguments
+    ---------
+    n_fft, hop : int
+        FFT size and hop length in samples.
+    window : torch.Tensor
+        Its values, at most `n_fft` of them.
+    center : bool
+        Whether half an FFT at the beginning was padding.
+    """
+
+    def __init__(self, n_fft, hop, window, center):
+        super().__init__()
+        self.n_fft, self.hop = n_fft, hop
+        self.start = n_fft // 2 if center else 0
+        left = (n_fft - len(window)) // 2
+        window = F.pad(window, (left, n_fft - len(window) - left))
         self.register_buffer("window", window, persistent=False)
 
-    def n_frames(self, n_samples):
-        """Number of frames of a clip of `n_samples` samples."""
-        return n_samples // self.hop_samples + 1
-
-    def stft(self, wavs):
-        """Real and imaginary parts [batch, time, freq, 2] of waveforms."""
-        frames = torch.stft(
-            wavs,
-            self.n_fft,
-            self.hop_samples,
-            window=self.window,
-            pad_mode="constant",
-            return_complex=True,
+    def covers_all(self):
+        """Whether frames cover each sample of clips of any length."""
+        if not self.start:
+            return False
+        square = self.window.square()
+        # The worst place is at the end, which no later frame covers.
+        tail = F.pad(square[self.start :], (0, self.hop))
+        cover = sum(
+            tail[i : i + self.hop]
+            for i in range(0, len(tail) - self.hop + 1, self.hop)
         )
-        return torch.view_as_real(frames.transpose(1, 2))
+        return bool(cover.min() > _LEAST_COVER * square.max())
 
-    def magnitude(self, stft):
-        """Magnitude [batch, time, freq], above zero for a finite gradient."""
-        return (stft.square().sum(-1) + 1e-14).sqrt()
+    def forward(self, stft, sig_length):
+        """Waveforms [batch, sig_length] of an STFT [batch, time, freq, 2]."""
+        spectrum = torch.complex(stft[..., 0], stft[..., 1])
+        frames = torch.fft.irfft(spectrum, self.n_fft) * self.window
+        wavs = self._add(frames)
+        square = self.window.square()
+        cover = self._add(square.expand(1, stft.shape[1], -1))
+        wavs = wavs / cover.clamp(min=float(_LEAST_COVER * square.max()))
+        wavs = wavs[:, self.start : self.start + sig_length]
+        return F.pad(wavs, (0, sig_length - wavs.shape[1]))
 
-    def istft(self, stft, n_samples):
-        """Waveforms [batch, n_samples] of an STFT [batch, time, freq, 2]."""
-        frames = torch.view_as_complex(stft.float().contiguous())
-        return torch.istft(
+    def _add(self, frames):
+        """Sum of frames [batch, time, n_fft] at their places."""
+        length = (frames.shape[1] - 1) * self.hop + self.n_fft
+        return F.fold(
             frames.transpose(1, 2),
-            self.n_fft,
-            self.hop_samples,
-            window=self.window,
-            length=n_samples,
+            (1, length),
+            (1, self.n_fft),
+            stride=(1, self.hop),
+        )[:, 0, 0]
+
+
+def linear_bands(filterbank):
+    """Matrix of a filterbank of SpeechBrain.
+
+    Arguments
+    ---------
+    filterbank : speechbrain.processing.features.Filterbank
+        With any shape of filters, also trained ones.
+
+    Returns
+    -------
+    torch.Tensor
+        [freq, bands].
+
+    Example
+    -------
+    >>> linear_bands(Filterbank(n_mels=40, n_fft=400)).shape
+    torch.Size([201, 40])
+    """
+    # It is linear but for the logarithm: its output for the identity is its
+    # matrix, which is computed once here instead of at each call.
+    linear = copy.copy(filterbank)
+    linear.log_mel, linear.training = False, False
+    return linear(torch.eye(linear.n_stft)[None])[0].detach()
+
+
+def _samples(ms, sample_rate):
+    """A time in samples, rounded as SpeechBrain does."""
+    return int(round(sample_rate / 1000 * ms))
+
+
+def _check_frames(n_fft, window, hop, sample_rate):
+    """Refuse frames that are none."""
+    if window > n_fft:
+        raise LMACError(
+            f"win_length: {window * 1000 / sample_rate:.6g} ms are {window} "
+            f"samples at {sample_rate} Hz, more than n_fft = {n_fft}"
         )
+    if window < 1 or hop < 1:
+        raise LMACError(
+            f"win_length, hop_length: found {window} and {hop} samples at "
+            f"{sample_rate} Hz, expected one or more"
+        )
+
+
+def _window(window, length, periodic):
+    """Values of a window, from its name if it has one."""
+    if not isinstance(window, str):
+        window = torch.as_tensor(window).detach()
+        if window.shape != (length,):
+            raise LMACError(
+                f"window: found values of shape {tuple(window.shape)}, "
+                f"expected {length}, the window's length in samples"
+            )
+        return window
+    name = window[: -len("_window")] if window.endswith("_window") else window
+    if name in ("ones", "rectangular", "boxcar"):
+        return torch.ones(length)
+    if name in ("bartlett", "blackman", "hamming", "hann", "kaiser"):
+        return getattr(torch, f"{name}_window")(length, periodic=periodic)
+    if name in torch.signal.windows.__all__ and name != "general_cosine":
+        return getattr(torch.signal.windows, name)(length, sym=not periodic)
+    raise LMACError(
+        f"window: found {shown(window)}, expected a window of torch such as "
+        "hamming, hann, blackman, bartlett, kaiser, nuttall or ones"
+    )
+
+
+def _mel_bands(size, limits, scale, norm):
+    """Mel filterbank [freq, bands]: of rate, FFT and number; in limits."""
+    sample_rate, n_fft, n_mels = size
+    f_min, f_max = limits
+    if scale not in ("speechbrain", "htk", "slaney"):
+        raise LMACError(
+            f"mel_scale: found {shown(scale)}, expected speechbrain, htk or "
+            "slaney"
+        )
+    if norm not in (None, "none", "slaney"):
+        raise LMACError(f"norm: found {shown(norm)}, expected slaney or none")
+    norm = None if norm == "none" else norm
+    theirs = scale != "speechbrain"
+    if norm and not theirs:
+        raise LMACError(
+            "norm: found slaney with mel_scale speechbrain, expected htk or "
+            "slaney with it"
+        )
+    if f_max is None:
+        f_max = float(sample_rate // 2) if theirs else sample_rate / 2
+    if not 0 <= f_min < f_max:
+        raise LMACError(
+            f"f_min, f_max: found {f_min} and {f_max} Hz, expected the first "
+            "to be the lower one"
+        )
+    n_bins = n_fft // 2 + 1
+    if theirs:
+        return torchaudio.functional.melscale_fbanks(
+            n_bins, f_min, f_max, n_mels, sample_rate, norm, scale
+        )
+    matrix = linear_bands(
+        Filterbank(
+            n_mels=n_mels,
+            n_fft=n_fft,
+            sample_rate=sample_rate,
+            f_min=f_min,
+            f_max=f_max,
+        )
+    )
+    if (matrix.sum(0) == 0).any():
+        empty = int((matrix.sum(0) == 0).sum())
+        raise LMACError(
+            f"n_mels: {n_mels} bands on {n_bins} bins leave {empty} "
+            "bands without a bin; use fewer bands or a larger n_fft"
+        )
+    return matrix

@@ -21,6 +21,7 @@ from lmac_sb.inference.clip_folder import (
     read_clip,
 )
 from lmac_sb.metrics.registry import METRICS
+from lmac_sb.metrics.verdict import VERDICTS
 from lmac_sb.pages.page import write_block, write_page
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import write_in_one_step
@@ -142,7 +143,13 @@ def _write_clips(file, folder, clips, embed):
         for name in names
     ]
     title = folder.resolve().name
-    contents = {"title": title, "metrics": metrics, "clips": index}
+    contents = {
+        "title": title,
+        "metrics": metrics,
+        # The good one first.
+        "verdicts": list(reversed(VERDICTS.items())),
+        "clips": index,
+    }
     write_block(file, "index", contents)
 
 
@@ -187,6 +194,9 @@ def _read_clip(folder, path, embed):
             [info["classes"][c], *(column[c] for column in columns)]
             for c in _shown_classes(info, columns, by_p, explained)
         ],
+        "verdict": info["verdict"],
+        "stable": info["stable"],
+        "agreement": info["agreement"],
         "metrics": info["metrics"],
         "threshold": info["threshold"],
         "refine_steps": info["refine_steps"],

@@ -1,4 +1,4 @@
-"""What every room may use: the error for users, files, checksums, the lock.
+"""What every room may use: errors, files, checksums, safe yaml, the lock.
 
 Imports nothing of the package. What belongs to one room alone goes there.
 """

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from lmac_sb.metrics.verdict import VERDICTS
 from lmac_sb.pages import report
 from lmac_sb.pages.report import write_report
 
@@ -22,6 +23,8 @@ from selenium.webdriver import ActionChains, Keys  # noqa: E402
 RATE, SECONDS, FRAMES, BINS = 8000, 3, 60, 32
 VEIL = [126, 136, 146]
 YELLOW, BLACK = [252, 253, 191], [0, 0, 4]  # loud and silent
+REST = "unfaithful: the rest decides the same"
+KEPT = "unfaithful: the kept part does not decide so"
 SECONDS_200 = 20  # to open 200 clips; usually a second or two
 
 
@@ -55,6 +58,9 @@ def make_clip(path, facts, seconds=SECONDS, frames=FRAMES, bins=BINS):
         "gain": 1.0,
         "threshold": None,
         "refine_steps": 0,
+        "verdict": "faithful",
+        "stable": None,
+        "agreement": {},
         **facts,
     }
     text = json.dumps(facts)
@@ -67,10 +73,15 @@ def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     cat = {"decision": "cat", "p": [0.3, 0.7]}
     two = {"FF": -0.1, "AD": 2.0, "SPS": 0.1}
+    silent = {"verdict": "silent"}
     for name, facts in {
         "one": {"label": "dog", "metrics": {"FF": 0.5, "AD": 10.0}},
-        "two": {**cat, "label": "dog", "metrics": two},
-        "three": {**cat, "metrics": {"FF": 0.9, "AD": 30.0, "SPS": 0.3}},
+        "two": {**cat, "label": "dog", "metrics": two, "verdict": REST},
+        "three": {
+            **cat,
+            **silent,
+            "metrics": {"FF": 0.9, "AD": 30.0, "SPS": 0.3},
+        },
         "two2": {
             "label": "dog",
             "metrics": {"FF": None, "AD": 5.0, "SPS": 0.2},
@@ -295,7 +306,9 @@ def mixed_yellow():
 
 def test_what_a_card_says(opened):
     text = opened.clip("two").text
-    assert text.startswith("cat\nwrong, the label is dog\ntwo · two.wav")
+    assert text.startswith(
+        f"cat\nwrong, the label is dog\n{REST}\ntwo · two.wav"
+    )
     rows = [
         row.text.split()
         for row in opened.clip("two").find_elements("css selector", "tbody tr")
@@ -325,6 +338,7 @@ def test_windows_of_a_long_clip(browse, tmp_path):
             "p": 0.5,
             "p_in": None,
             "p_out": 0.125,
+            "verdict": "silent" if i == 2 else "faithful",
         }
         for i in range(4)
     ]
@@ -338,7 +352,7 @@ def test_windows_of_a_long_clip(browse, tmp_path):
     summary.click()
     found.wait(lambda: len(found.all(".windows tbody tr")) == 4)
     rows = [row.text for row in found.all(".windows tbody tr")]
-    assert rows[2] == "1.5 s <b>cat</b> 0.500 – 0.125"
+    assert rows[2] == "1.5 s <b>cat</b>\nsilent\n0.500 – 0.125"
     found.all(".windows tbody button")[2].click()
     assert found.playhead("long") == pytest.approx(0.5)
 
@@ -352,16 +366,25 @@ def test_filters(opened):
     opened.select("#decision", "cat")
     assert opened.ids() == ["three", "two"]
     assert opened.one("#count").text == "2 of 4 clips"
-    opened.select("#verdict", "Wrong")
+    opened.select("#outcome", "Wrong")
     assert opened.ids() == ["two"]
-    opened.select("#verdict", "Right")
+    opened.select("#outcome", "Right")
     assert opened.ids() == []
     assert opened.one("#count").text == "0 of 4 clips"
     opened.select("#decision", "All")
     assert opened.ids() == ["one", "two2"]
-    opened.select("#verdict", "No label")
+    opened.select("#outcome", "No label")
     assert opened.ids() == ["three"]
+    opened.select("#outcome", "All")
+
+    assert opened.options("#verdict") == ["All", "faithful", REST, "silent"]
+    opened.select("#verdict", REST)
+    assert opened.ids() == ["two"]
+    opened.select("#outcome", "Right")
+    assert opened.ids() == []
+    opened.select("#outcome", "All")
     opened.select("#verdict", "All")
+    assert opened.ids() == everything
 
     assert not opened.one("#low").is_enabled()
     assert opened.options("#metric") == ["Any value", "AD", "FF", "SPS"]
@@ -392,6 +415,7 @@ def test_sorting(opened):
     assert opened.options("#sort") == [
         "Clip",
         "Decision",
+        "Verdict",
         "Before",
         "Inside",
         "Outside",
@@ -411,6 +435,8 @@ def test_sorting(opened):
     assert opened.ids() == ["three", "one", "two", "two2"]
     opened.select("#sort", "Decision")
     assert opened.ids() == ["one", "two2", "three", "two"]
+    opened.select("#sort", "Verdict")  # the worst first, in this order
+    assert opened.ids() == ["three", "two", "one", "two2"]
     opened.select("#sort", "Outside")
     assert opened.ids() == ["three", "two", "one", "two2"]
     opened.select("#sort", "Clip")
@@ -544,8 +570,11 @@ def test_text_can_be_read(browse, page, dark):
         "#filters label",
         "#count",
         ".origin",
-        ".verdict.right",
-        ".verdict.wrong",
+        ".outcome.right",
+        ".outcome.wrong",
+        "#verdicts",
+        ".verdict.good",
+        ".verdict:not(.good)",
         ".play",
         ".sounds button",
         ".axis .top",
@@ -567,9 +596,12 @@ def test_no_width_scrolls_sideways(browse, tmp_path, width):
             "decision": long,
             "classes": [long, "dog"],
             "metrics": {long: 1e9},
+            "verdict": KEPT,
+            "stable": False,
             "windows": [
                 {"start": 3e3, "end": 3e3 + 1, "decision": long}
                 | dict.fromkeys(("p", "p_in", "p_out"), 0.5)
+                | {"verdict": KEPT}
             ],
         },
     )
@@ -701,6 +733,7 @@ def pairs(tmp_path_factory):
     """Clips: refined with the decoder's own mask, without it, and unrefined."""
     folder = tmp_path_factory.mktemp("pairs")
     window = {"start": 0.0, "end": 3.0, "decision": "dog", "p": 0.75}
+    window["verdict"] = "faithful"
     pair = {"label": "dog", "file": "a.wav"}
     make_clip(
         folder / "a",
@@ -721,6 +754,9 @@ def pairs(tmp_path_factory):
             "p_out": [0.4, 0.6],
             "metrics": {"FF": 0.25, "AD": 40.0, "area": 0.25},
             "windows": [{**window, "p_in": 0.5, "p_out": 0.4}],
+            "verdict": REST,
+            "stable": True,
+            "agreement": {"shift and noise": 0.9},
         },
     )
     level = np.load(path / "maps.npz")["level"]
@@ -813,13 +849,34 @@ def test_a_switch_between_two_masks(compared):
     assert near(compared.pixel("a", 0.8, 0.9), VEIL)
 
 
+def test_the_verdict_follows_the_switch(compared):
+    """On the card; filters, order and counts use the refined mask."""
+
+    def badge():
+        """Text, tooltip and whether it is green, of the clip of two masks."""
+        (found,) = compared.clip("a").find_elements("css selector", ".verdict")
+        kind = found.get_attribute("class")
+        return found.text, found.get_attribute("title"), kind
+
+    meanings = dict(VERDICTS)
+    good = ("faithful", meanings["faithful"], "verdict good")
+    assert badge() == good
+    wear(compared, DECODER)
+    title = f"{meanings[REST]}; agreement, shift and noise: 0.900"
+    assert badge() == (f"{REST}, stable", title, "verdict")
+    assert compared.one("#verdicts").text == "3 faithful"
+    assert compared.options("#verdict") == ["All", "faithful"]
+    wear(compared, REFINED)
+    assert badge() == good
+
+
 def test_windows_follow_the_switch(compared):
     compared.clip("a").find_element("css selector", ".windows summary").click()
     rows = ".clip:first-child .windows tbody tr"
     compared.wait(lambda: compared.all(rows))
-    assert compared.one(rows).text == "0.0 s dog 0.750 0.950 0.200"
+    assert compared.one(rows).text == "0.0 s dog\nfaithful\n0.750 0.950 0.200"
     wear(compared, DECODER)
-    assert compared.one(rows).text == "0.0 s dog 0.750 0.500 0.400"
+    assert compared.one(rows).text == "0.0 s dog\nfaithful\n0.750 0.500 0.400"
     # Closed, switched and opened again.
     summary = compared.clip("a").find_element(
         "css selector", ".windows summary"
@@ -828,7 +885,9 @@ def test_windows_follow_the_switch(compared):
     wear(compared, REFINED)
     summary.click()
     compared.wait(
-        lambda: compared.one(rows).text == "0.0 s dog 0.750 0.950 0.200"
+        lambda: (
+            compared.one(rows).text == "0.0 s dog\nfaithful\n0.750 0.950 0.200"
+        )
     )
 
 

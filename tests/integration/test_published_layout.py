@@ -17,8 +17,8 @@ from speechbrain.processing.features import (
 
 import lmac_sb
 from lmac_sb.inference.interpreter import LMACInterpreter
-from lmac_sb.inference.yaml_safety import safe_yaml
 from lmac_sb.utils.checksums import SUMS, write_sums
+from lmac_sb.utils.yaml_safety import safe_yaml
 
 TEMPLATE = Path(lmac_sb.__file__).parent / "inference" / "published.yaml"
 CLASSES = [f"class {i}" for i in range(50)]

@@ -10,6 +10,7 @@
   const SOUNDS = ["original", "explanation", "residual"];
   const ARROWS = { 1: " ↑", 0: "", "-1": " ↓" };
   const WHITE = 252; // the pictures' largest value
+  const MEANINGS = new Map(index.verdicts);
 
   // Stops of matplotlib's magma, evenly spaced.
   const MAGMA = (
@@ -39,12 +40,14 @@
   const probability = (value) => (value === null ? "–" : value.toFixed(3));
   const measure = (clip, name) =>
     Object.hasOwn(clip.metrics, name) ? clip.metrics[name] : null;
-  const verdict = (clip) =>
+  const outcome = (clip) =>
     clip.label === null
       ? "unknown"
       : clip.label === clip.decision
         ? "right"
         : "wrong";
+  const STABLE = { null: "", true: ", stable", false: ", not stable" };
+  const isGood = (clip) => clip.verdict === "faithful" && clip.stable !== false;
 
   // ------------------------------------------------------------- pictures
 
@@ -253,9 +256,11 @@
       button.title = `Go to ${button.textContent}`;
       button.addEventListener("click", () => seek(card, window.start));
       place.append(button);
+      const decided = element("td", window.decision);
+      decided.append(element("span", window.verdict, "note"));
       row.append(
         place,
-        element("td", window.decision),
+        decided,
         ...[window.p, window.p_in, window.p_out].map((value) =>
           element("td", probability(value))
         )
@@ -282,6 +287,15 @@
   const fillCard = (card) => {
     const { element: article, view } = card;
     card.canvas.setAttribute("aria-label", describe(view));
+    const badge = $(".verdict", article);
+    badge.textContent = view.verdict + STABLE[view.stable];
+    badge.classList.toggle("good", isGood(view));
+    badge.title = [
+      MEANINGS.get(view.verdict),
+      ...Object.entries(view.agreement).map(
+        ([name, value]) => `agreement, ${name}: ${number(value)}`
+      ),
+    ].join("; ");
     fillTable($(".facts tbody", article), view);
     fillMetrics($(".metrics", article), view);
     if ($(".windows", article).open) fillWindows(card);
@@ -336,9 +350,9 @@
     title.id = `title-${i}`;
     part(".origin").id = `origin-${i}`;
     article.setAttribute("aria-labelledby", `${title.id} origin-${i}`);
-    const found = verdict(clip);
-    part(".verdict").classList.add(found);
-    part(".verdict").textContent = {
+    const found = outcome(clip);
+    part(".outcome").classList.add(found);
+    part(".outcome").textContent = {
       right: "right",
       wrong: `wrong, the label is ${clip.label}`,
       unknown: "no label",
@@ -405,9 +419,11 @@
     made.value = value;
     select.append(made);
   };
+  const ranks = [...MEANINGS.keys()]; // the good one first
   const SORTS = [
     ["Clip", (clip, place) => place],
     ["Decision", (clip) => clip.decision],
+    ["Verdict", (clip) => ranks.indexOf(clip.verdict)],
     ["Before", (clip) => clip.probabilities[0]],
     ["Inside", (clip) => clip.probabilities[1]],
     ["Outside", (clip) => clip.probabilities[2]],
@@ -421,7 +437,8 @@
     typeof a === "string" ? a.localeCompare(b) : a - b;
   const update = () => {
     const decision = $("#decision").value;
-    const wanted = $("#verdict").value;
+    const judged = $("#verdict").value;
+    const wanted = $("#outcome").value;
     const limited = $("#metric").value;
     for (const id of ["#low", "#high"]) $(id).disabled = limited === "";
     const low = $("#low").valueAsNumber;
@@ -431,7 +448,8 @@
       if (decision && index.clips[decision].decision !== clip.decision) {
         return false;
       }
-      if (wanted && verdict(clip) !== wanted) return false;
+      if (judged && clip.verdict !== judged) return false;
+      if (wanted && outcome(clip) !== wanted) return false;
       if (!limited || (isNaN(low) && isNaN(high))) return true;
       const value = measure(clip, name);
       return value !== null && !(value < low) && !(value > high);
@@ -499,7 +517,7 @@
   $("#threshold").addEventListener("input", redraw);
 
   $("#sort").addEventListener("change", arrange);
-  for (const id of ["#decision", "#verdict", "#metric"]) {
+  for (const id of ["#decision", "#verdict", "#outcome", "#metric"]) {
     $(id).addEventListener("change", update);
   }
   for (const id of ["#low", "#high"]) $(id).addEventListener("input", update);
@@ -551,7 +569,7 @@
   $("h1").textContent = `Explanations: ${index.title}`;
   document.title = `Explanations: ${index.title}`;
   const counts = { right: 0, wrong: 0, unknown: 0 };
-  for (const clip of index.clips) counts[verdict(clip)]++;
+  for (const clip of index.clips) counts[outcome(clip)]++;
   $("#summary").textContent = [
     `${cards.length} ${cards.length === 1 ? "clip" : "clips"}`,
     counts.right + counts.wrong && `${counts.right} right`,
@@ -560,6 +578,22 @@
   ]
     .filter(Boolean)
     .join(" · ");
+  const judged = index.clips.map((clip) => clip.verdict);
+  const count = (name) => judged.filter((other) => other === name).length;
+  const given = ranks.filter((name) => judged.includes(name));
+  const shaky = index.clips.filter((clip) => clip.stable === false).length;
+  $("#verdicts").textContent = [
+    ...given.map((name) => `${count(name)} ${name}`),
+    shaky && `${shaky} not stable`,
+  ]
+    .filter(Boolean)
+    .join(" · ");
+  given.forEach((name) => option($("#verdict"), name, name));
+  for (const [name, meaning] of MEANINGS) {
+    const pair = element("div");
+    pair.append(element("dt", name), element("dd", meaning));
+    $("#meanings").append(pair);
+  }
   const names = index.clips.map((clip) => clip.decision);
   [...new Set(names)]
     .sort(compare)

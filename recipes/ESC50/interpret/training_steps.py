@@ -21,11 +21,8 @@ from lmac_sb.data.dataset import check_labels
 from lmac_sb.evaluation.results import complete_rows, report_failures
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.summary import markdown_table, summarize
-from lmac_sb.models.classifier_folder import (
-    is_local,
-    load_classifier,
-    save_classifier,
-)
+from lmac_sb.models.classifier_folder import load_classifier, save_classifier
+from lmac_sb.models.source import is_local
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.experiment import (
     FRONTEND,

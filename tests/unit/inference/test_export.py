@@ -14,13 +14,13 @@ from hyperpyyaml import load_hyperpyyaml
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.inference.export import export_run, push
-from lmac_sb.inference.yaml_safety import safe_yaml
 from lmac_sb.metrics.summary import markdown_table
 from lmac_sb.models.weights import load_strict
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.utils.checksums import check_sums
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import write_json
+from lmac_sb.utils.yaml_safety import safe_yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 

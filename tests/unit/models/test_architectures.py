@@ -7,11 +7,11 @@ import torch
 from speechbrain.lobes.models.PIQ import Conv2dEncoder_v2
 
 from lmac_sb.evaluation.sanity import stages
-from lmac_sb.inference.yaml_safety import safe_yaml
 from lmac_sb.models.decoder import MaskDecoder
 from lmac_sb.models.encoders import AttentionEmbedding, embed
 from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.yaml_safety import safe_yaml
 
 MELS = 16
 DIM = 8

@@ -58,6 +58,9 @@ def write_clip(folder, name="a", mask=None, ending="wav", **changes):
         "gain": 1.0,
         "threshold": None,
         "refine_steps": 0,
+        "verdict": "faithful",
+        "stable": None,
+        "agreement": {},
         **changes,
     }
     text = json.dumps(facts)

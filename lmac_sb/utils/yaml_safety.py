@@ -4,7 +4,9 @@ A hyperpyyaml file can run any code: ``!apply:`` calls any function, ``!new:``
 and ``!name:`` reach any class or function of any installed package,
 ``!include:`` reads any file, a reference ``<a.b>`` reads any attribute, and a
 value that begins with a bracket goes to a loader that makes any object.
-`safe_yaml` refuses all of these, except for a list of classes.
+`safe_yaml` refuses all of these, except for a list of classes. References that
+join texts, as paths do, are replaced by the text that they make, so that
+hyperpyyaml sees none of them.
 """
 
 import re
@@ -14,32 +16,78 @@ import yaml
 
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["OTHERS", "is_safe", "one_line", "safe_yaml"]
+__all__ = ["ACTIVATIONS", "OTHERS", "is_safe", "one_line", "safe_yaml"]
 
 # Modules whose classes may say that they are safe, by an attribute of their
 # own: `SAFE_IN_YAML = True`.
-_OURS = re.compile(r"lmac_sb\.(data|lmac|methods|models)\.[a-z0-9_]+")
+_OURS = re.compile(r"lmac_sb\.(adapters|data|lmac|methods|models)\.[a-z0-9_]+")
+
+# Classes that may also be named, by `!name:`, for others to make: networks ask
+# for their activations in this way. Whoever calls one gets a module.
+ACTIVATIONS = (
+    "speechbrain.nnet.activations.Swish",
+    "torch.nn.ELU",
+    "torch.nn.GELU",
+    "torch.nn.Hardswish",
+    "torch.nn.Identity",
+    "torch.nn.LeakyReLU",
+    "torch.nn.Mish",
+    "torch.nn.PReLU",
+    "torch.nn.ReLU",
+    "torch.nn.SELU",
+    "torch.nn.SiLU",
+    "torch.nn.Sigmoid",
+    "torch.nn.Softplus",
+    "torch.nn.Tanh",
+)
 
 # Classes of others that the yaml of a folder which nobody vouches for may
 # make. Full names only: below a module or a class lies all that it imported.
 OTHERS = (
+    *ACTIVATIONS,
     "speechbrain.dataio.encoder.CategoricalEncoder",
+    "speechbrain.dataio.preprocess.AudioNormalizer",
     "speechbrain.lobes.features.Fbank",
+    "speechbrain.lobes.features.Leaf",
+    "speechbrain.lobes.features.MFCC",
     "speechbrain.lobes.models.Cnn14.CNN14PSI",
     "speechbrain.lobes.models.Cnn14.CNN14PSI_stft",
     "speechbrain.lobes.models.Cnn14.Cnn14",
     "speechbrain.lobes.models.ECAPA_TDNN.Classifier",
     "speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN",
     "speechbrain.lobes.models.PIQ.Conv2dEncoder_v2",
+    "speechbrain.lobes.models.ResNet.Classifier",
+    "speechbrain.lobes.models.ResNet.ResNet",
     "speechbrain.lobes.models.Xvector.Classifier",
     "speechbrain.lobes.models.Xvector.Xvector",
+    "speechbrain.nnet.activations.Softmax",
+    "speechbrain.nnet.linear.Linear",
+    "speechbrain.nnet.pooling.StatisticsPooling",
     "speechbrain.processing.features.Filterbank",
     "speechbrain.processing.features.ISTFT",
     "speechbrain.processing.features.InputNormalization",
     "speechbrain.processing.features.STFT",
     "speechbrain.utils.parameter_transfer.Pretrainer",
+    "torch.nn.BatchNorm1d",
+    "torch.nn.Dropout",
+    "torch.nn.Flatten",
     "torch.nn.Linear",
+    "torch.nn.LogSoftmax",
+    "torch.nn.ModuleList",
+    "torch.nn.Sequential",
+    "torch.nn.Softmax",
 )
+
+# A reference that joins texts, as `<folder>/model.ckpt` does, and the texts
+# that it may join: no quotes and brackets, and no operator but those that
+# occur in names.
+_JOIN = re.compile(r"(?:<[^\W\d]\w*>|[\w./@+-])+")
+_TEXT = re.compile(r"[\w ./@+:~-]*")
+_NUMBER = re.compile(r"0|[1-9][0-9]*")
+_LONGEST_JOIN = 1000
+_DEEPEST_JOIN = 20
+# A word that is no number. hyperpyyaml computes `1/2`, and leaves `a/2`.
+_WORD = re.compile(r"(?<![\w.])(?!(?:True|False|None)\b)[^\W\d]")
 
 
 def is_safe(name):
@@ -123,8 +171,70 @@ def safe_yaml(text, name):
         raise LMACError(f"{name}: not yaml ({one_line(error)})") from error
     if not isinstance(root, yaml.MappingNode):
         raise LMACError(f"{name}: holds no keys, expected 'key: value'")
+    _replace_joins(root)
     _check_node(root, name)
     return yaml.serialize(root, allow_unicode=True, width=80)
+
+
+def _replace_joins(root):
+    """Write texts for the references that join texts, wherever they are."""
+    made = {}
+    values = {
+        key.value: value
+        for key, value in root.value
+        if isinstance(key, yaml.ScalarNode)
+        and isinstance(value, yaml.ScalarNode)
+    }
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, yaml.ScalarNode):
+            for item in node.value:
+                waiting += item if isinstance(item, tuple) else (item,)
+        elif node.tag == "!ref" and not _KEY.fullmatch(node.value):
+            text = _joined(node, values, made)
+            if text is not None and _WORD.search(text):
+                node.tag, node.value = _STR, text
+
+
+def _joined(node, values, made, depth=0):
+    """The text of a scalar with its references replaced, None if there is none.
+
+    Arguments
+    ---------
+    node : yaml.ScalarNode
+        A text, a whole number, or a reference to such.
+    values : dict
+        Top-level key to its scalar.
+    made : dict
+        Top-level key to its text, None while it is being made: what refers
+        to itself has none. Filled here, so each is made once.
+    depth : int
+        Number of references that led here.
+    """
+    if node.tag == _INT:
+        return node.value if _NUMBER.fullmatch(node.value) else None
+    if node.tag == _STR:
+        # Not '1e5', which some parsers take for a number.
+        is_text = _WORD.search(node.value) or not re.search(r"\d", node.value)
+        return node.value if is_text and _TEXT.fullmatch(node.value) else None
+    if node.tag != "!ref" or not _JOIN.fullmatch(node.value):
+        return None
+    if depth > _DEEPEST_JOIN:
+        return None
+    parts = []
+    for i, part in enumerate(re.split("[<>]", node.value)):
+        if i % 2:
+            if part not in made:
+                made[part] = None
+                if part in values:
+                    made[part] = _joined(values[part], values, made, depth + 1)
+            part = made[part]
+        if part is None:
+            return None
+        parts.append(part)
+    text = "".join(parts)
+    return text if len(text) <= _LONGEST_JOIN else None
 
 
 def _check_node(node, name):
@@ -132,12 +242,14 @@ def _check_node(node, name):
     tag = node.tag
     if isinstance(node, yaml.ScalarNode) and tag in ("!ref", "!copy"):
         # Only whole objects: references can also compute and read attributes.
-        key = node.value[1:-1]
-        if node.value != f"<{key}>" or not key.isidentifier():
+        if not _KEY.fullmatch(node.value):
             raise _unsafe(name, node, f"the reference {shown(node.value)}")
         return
     if tag.startswith("!new:"):
         if not is_safe(tag[len("!new:") :]):
+            raise _unsafe(name, node, shown(tag))
+    elif tag.startswith("!name:"):
+        if tag[len("!name:") :] not in ACTIVATIONS:
             raise _unsafe(name, node, shown(tag))
     elif tag not in _DATA_TAGS:
         raise _unsafe(name, node, shown(tag))
@@ -159,6 +271,8 @@ _DATA_TAGS = {
     f"tag:yaml.org,2002:{kind}"
     for kind in ("str", "int", "float", "bool", "null", "seq", "map")
 }
+_STR, _INT = "tag:yaml.org,2002:str", "tag:yaml.org,2002:int"
+_KEY = re.compile(r"<[^\W\d]\w*>")
 
 
 def one_line(error):

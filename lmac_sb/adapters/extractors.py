@@ -1,0 +1,445 @@
+"""The front ends of transformers' feature extractors, differentiable.
+
+An extractor of transformers works in numpy, clip by clip, and passes no
+gradient. Each module here gives the same tensors for a batch of waveforms
+of one length, as ``extractor(wav, sampling_rate=..., return_tensors="pt")``
+gives for each of them.
+"""
+
+import math
+import warnings
+
+import numpy as np
+import torch
+
+from lmac_sb.utils.errors import LMACError
+
+__all__ = [
+    "FRONT_ENDS",
+    "AstFrontEnd",
+    "ExtractorFrontEnd",
+    "FilterbankFrontEnd",
+    "WaveformFrontEnd",
+    "WhisperFrontEnd",
+    "compare_inputs",
+    "front_end_of",
+]
+
+_TOLERANCE = 1e-3  # of inputs of the order of 1; 1e-4 is usual
+_FLOOR = torch.finfo(torch.float32).eps  # of an energy, as in Kaldi
+
+
+class ExtractorFrontEnd(torch.nn.Module):
+    """What the front ends share: their rate and the lengths they take.
+
+    Arguments
+    ---------
+    extractor : transformers.FeatureExtractionMixin
+        Its settings are read, it is not kept.
+
+    Attributes
+    ----------
+    sample_rate : int
+        Rate in Hz of the waveforms.
+    n_samples : int or None
+        Longest sound that the model hears at once. What comes later is cut
+        off, as the extractor does, with a warning. None: any length.
+    min_samples : int
+        Shortest sound that the model takes. A shorter one is an error.
+    """
+
+    def __init__(self, extractor):
+        super().__init__()
+        self.sample_rate = int(extractor.sampling_rate)
+        self.padding_value = float(extractor.padding_value)
+        self.padding_side = getattr(extractor, "padding_side", "right")
+        self.n_samples = None
+        self.min_samples = 1
+
+    def forward(self, wavs):
+        """Inputs of the model.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms of one length, [batch, samples].
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            Named as the extractor names them.
+
+        Raises
+        ------
+        LMACError
+            If the sound is too short for the model.
+        """
+        if wavs.dim() != 2:
+            raise LMACError(
+                f"waveforms: found shape {list(wavs.shape)}, expected "
+                "[batch, samples]"
+            )
+        length = wavs.shape[1]
+        if length < self.min_samples:
+            raise LMACError(
+                f"sound: found {length} samples, expected at least "
+                f"{self.min_samples} at {self.sample_rate} Hz, the fewest "
+                "that this model takes"
+            )
+        if self.n_samples is not None and length > self.n_samples:
+            warnings.warn(
+                f"sound of {length / self.sample_rate:.2f} s: this model "
+                f"hears the first {self.n_samples / self.sample_rate:.2f} s "
+                "alone; cut longer sounds into windows of that length",
+                stacklevel=2,
+            )
+        return self.inputs(wavs.float())
+
+    def _pad(self, x, size):
+        """Pad the second axis of [batch, length, ...] as the extractor."""
+        missing = size - x.shape[1]
+        if missing <= 0:
+            return x
+        pads = (0, 0) * (x.dim() - 2)
+        pads += (missing, 0) if self.padding_side == "left" else (0, missing)
+        return torch.nn.functional.pad(x, pads, value=self.padding_value)
+
+
+class WaveformFrontEnd(ExtractorFrontEnd):
+    """Front end of `Wav2Vec2FeatureExtractor`: the waveform itself.
+
+    With ``do_normalize`` each clip gets mean 0 and variance 1.
+
+    Arguments
+    ---------
+    extractor : transformers.Wav2Vec2FeatureExtractor
+        Its settings are read, it is not kept.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> front_end = WaveformFrontEnd(SimpleNamespace(
+    ...     sampling_rate=16000, padding_value=0.0, do_normalize=True,
+    ...     return_attention_mask=True,
+    ... ))
+    >>> inputs = front_end(torch.tensor([[1.0, 3.0]]))
+    >>> inputs["input_values"], inputs["attention_mask"].dtype
+    (tensor([[-1.,  1.]]), torch.int32)
+    """
+
+    def __init__(self, extractor):
+        super().__init__(extractor)
+        self.do_normalize = extractor.do_normalize
+        self.return_attention_mask = extractor.return_attention_mask
+
+    def inputs(self, wavs):
+        """See `forward`."""
+        values = wavs
+        if self.do_normalize:
+            mean = wavs.mean(1, keepdim=True)
+            variance = wavs.var(1, keepdim=True, unbiased=False)
+            values = (wavs - mean) / (variance + 1e-7).sqrt()
+        if not self.return_attention_mask:
+            return {"input_values": values}
+        mask = torch.ones_like(values, dtype=torch.int32)
+        return {"input_values": values, "attention_mask": mask}
+
+
+class _LogFilterbank(torch.nn.Module):
+    """Kaldi's log filterbank, without its dither.
+
+    Per frame: mean taken off, pre-emphasis of .97, window, power spectrum,
+    filters, logarithm (kaldi-asr.org, `compute-fbank-feats`).
+
+    Arguments
+    ---------
+    window : torch.Tensor
+        As long as a frame.
+    hop : int
+        Samples from frame to frame.
+    filters : torch.Tensor
+        [bins, bands]; the number of bins tells the FFT's size.
+    scale : float
+        What the waveform is multiplied by; Kaldi's samples are integers.
+    dtype : torch.dtype
+        Of the computation. Float64, as in numpy, matters where a band holds
+        a millionth of the frame's energy: it drowns in float32's rounding.
+    """
+
+    def __init__(self, window, hop, filters, scale=1.0, dtype=torch.float64):
+        super().__init__()
+        self.hop, self.scale, self.dtype = hop, scale, dtype
+        self.n_fft = 2 * (len(filters) - 1)
+        self.register_buffer("window", window.double(), persistent=False)
+        self.register_buffer("filters", filters.double(), persistent=False)
+
+    def forward(self, wavs):
+        """Bands [batch, frames, bands] of waveforms [batch, samples]."""
+        window, filters = (
+            self.window.to(self.dtype),
+            self.filters.to(self.dtype),
+        )
+        wavs = wavs.to(self.dtype) * self.scale
+        frames = wavs.unfold(1, len(window), self.hop)
+        frames = frames - frames.mean(2, keepdim=True)
+        before = torch.cat((frames[..., :1], frames[..., :-1]), dim=2)
+        frames = (frames - 0.97 * before) * window
+        spectrum = torch.fft.rfft(frames, self.n_fft)
+        power = spectrum.real.square() + spectrum.imag.square()
+        return (power @ filters).clamp(min=_FLOOR).log().float()
+
+
+class AstFrontEnd(ExtractorFrontEnd):
+    """Front end of `ASTFeatureExtractor`: Kaldi bands of a fixed length.
+
+    Arguments
+    ---------
+    extractor : transformers.ASTFeatureExtractor
+        Its settings are read, it is not kept. It has ``mel_filters`` where it
+        works without torchaudio, by other frames and filters.
+    """
+
+    def __init__(self, extractor):
+        super().__init__(extractor)
+        self.max_length = extractor.max_length
+        # Kept apart from the division, which the extractor does in one step.
+        self.mean = extractor.mean if extractor.do_normalize else 0.0
+        self.divisor = 2 * extractor.std if extractor.do_normalize else 1.0
+        filters = getattr(extractor, "mel_filters", None)
+        dtype = torch.float32 if filters is None else torch.float64
+        if filters is None:
+            size, hop = int(0.025 * self.sample_rate), self.sample_rate // 100
+            filters = _torchaudio_filters(
+                extractor.num_mel_bins, size, self.sample_rate
+            )
+        else:
+            size, hop = 400, 160
+            filters = torch.as_tensor(np.asarray(filters))
+        window = torch.hann_window(size, periodic=False, dtype=dtype)
+        self.bands = _LogFilterbank(window, hop, filters, dtype=dtype)
+        self.min_samples = size
+        self.n_samples = size + hop * (self.max_length - 1)
+
+    def inputs(self, wavs):
+        """See `forward`."""
+        bands = self.bands(wavs)[:, : self.max_length]
+        missing = self.max_length - bands.shape[1]
+        bands = torch.nn.functional.pad(bands, (0, 0, 0, missing))
+        return {"input_values": (bands - self.mean) / self.divisor}
+
+
+def _torchaudio_filters(n_bands, size, sample_rate):
+    """Filters [bins, bands] of `torchaudio.compliance.kaldi.fbank`."""
+    from torchaudio.compliance.kaldi import get_mel_banks
+
+    n_fft = 2 ** math.ceil(math.log2(size))
+    # From 20 Hz to half the rate, all its other arguments by default.
+    banks, _ = get_mel_banks(
+        n_bands, n_fft, float(sample_rate), 20.0, 0.0, 100.0, -500.0, 1.0
+    )
+    return torch.nn.functional.pad(banks, (0, 1)).T
+
+
+class FilterbankFrontEnd(ExtractorFrontEnd):
+    """Front end of `SeamlessM4TFeatureExtractor`: Kaldi bands, stacked.
+
+    Each band gets mean 0 and variance 1 over the clip; then ``stride`` frames
+    are stacked to one. An odd frame is padded, and masked.
+
+    Arguments
+    ---------
+    extractor : transformers.SeamlessM4TFeatureExtractor
+        Its settings are read, it is not kept.
+    """
+
+    def __init__(self, extractor):
+        super().__init__(extractor)
+        self.stride = extractor.stride
+        self.return_attention_mask = extractor.return_attention_mask
+        self.bands = _LogFilterbank(
+            torch.as_tensor(np.asarray(extractor.window)),
+            160,
+            torch.as_tensor(np.asarray(extractor.mel_filters)),
+            scale=2.0**15,
+        )
+        # The variance of one frame is not defined.
+        self.min_samples = 400 + 160
+
+    def inputs(self, wavs):
+        """See `forward`."""
+        bands = self.bands(wavs)
+        mean = bands.mean(1, keepdim=True)
+        variance = bands.var(1, keepdim=True)
+        bands = (bands - mean) / (variance + 1e-7).sqrt()
+        n_frames = bands.shape[1]
+        bands = self._pad(bands, n_frames + n_frames % 2)
+        n_stacked = bands.shape[1] // self.stride
+        bands = bands[:, : n_stacked * self.stride]
+        stacked = bands.reshape(len(bands), n_stacked, -1)
+        if not self.return_attention_mask:
+            return {"input_features": stacked}
+        index = torch.arange(n_stacked * self.stride, device=wavs.device)
+        is_frame = index < n_frames
+        if self.padding_side == "left":
+            is_frame = index >= n_frames % 2
+        # A stack counts if its second frame does.
+        mask = is_frame[index % self.stride == 1].to(torch.int32)
+        return {
+            "input_features": stacked,
+            "attention_mask": mask.expand(len(wavs), -1),
+        }
+
+
+class WhisperFrontEnd(ExtractorFrontEnd):
+    """Front end of `WhisperFeatureExtractor`: log-mel of a padded clip.
+
+    Power spectrum, mel filters, logarithm to base 10, at most 8 below the
+    clip's maximum, then (x + 4) / 4.
+
+    Arguments
+    ---------
+    extractor : transformers.WhisperFeatureExtractor
+        Its settings are read, it is not kept. Its dither, random noise, is
+        left out with a warning.
+    """
+
+    def __init__(self, extractor):
+        super().__init__(extractor)
+        self.n_fft = extractor.n_fft
+        self.hop = extractor.hop_length
+        self.n_samples = extractor.n_samples
+        self.return_attention_mask = extractor.return_attention_mask
+        if getattr(extractor, "dither", 0.0) != 0.0:
+            warnings.warn(
+                f"feature extractor: its dither of {extractor.dither}, "
+                "random noise, is left out, so that an explanation can be "
+                "repeated",
+                stacklevel=2,
+            )
+        filters = torch.as_tensor(np.asarray(extractor.mel_filters)).float()
+        window = torch.hann_window(self.n_fft)
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("window", window, persistent=False)
+
+    def inputs(self, wavs):
+        """See `forward`."""
+        n_heard = min(wavs.shape[1], self.n_samples)
+        padded = self._pad(wavs[:, : self.n_samples], self.n_samples)
+        spectrum = torch.stft(
+            padded,
+            self.n_fft,
+            self.hop,
+            window=self.window,
+            return_complex=True,
+        )[..., :-1]
+        power = spectrum.real.square() + spectrum.imag.square()
+        mel = (self.filters.T @ power).clamp(min=1e-10).log10()
+        mel = torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0)
+        inputs = {"input_features": (mel + 4.0) / 4.0}
+        if self.return_attention_mask:
+            index = torch.arange(self.n_samples, device=wavs.device)
+            mask = index < n_heard
+            if self.padding_side == "left":
+                mask = mask.flip(0)
+            # Of samples, not frames: so the extractor gives it where it is
+            # not asked for at the call.
+            mask = mask.to(torch.int32).expand(len(wavs), -1)
+            inputs["attention_mask"] = mask
+        return inputs
+
+
+FRONT_ENDS = {
+    "ASTFeatureExtractor": AstFrontEnd,
+    "SeamlessM4TFeatureExtractor": FilterbankFrontEnd,
+    "Wav2Vec2FeatureExtractor": WaveformFrontEnd,
+    "WhisperFeatureExtractor": WhisperFrontEnd,
+}
+
+
+def front_end_of(extractor):
+    """Front end that gives what a feature extractor gives.
+
+    It is compared with the extractor on noise before it is returned.
+
+    Arguments
+    ---------
+    extractor : transformers.FeatureExtractionMixin
+        Of a class in `FRONT_ENDS`, or derived from one.
+
+    Returns
+    -------
+    ExtractorFrontEnd
+
+    Raises
+    ------
+    LMACError
+        If the class is not known, or its output is another.
+
+    Example
+    -------
+    >>> front_end_of(print)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: feature extractor: found builtin_function_or_method, ...
+    """
+    for kind in type(extractor).__mro__:
+        if kind.__name__ in FRONT_ENDS:
+            front_end = FRONT_ENDS[kind.__name__](extractor)
+            compare_inputs(front_end, extractor)
+            return front_end
+    raise LMACError(
+        f"feature extractor: found {type(extractor).__name__}, expected "
+        f"{', '.join(FRONT_ENDS)}; for another one pass features=, a "
+        "differentiable function from waveforms [batch, samples] to the "
+        "model's input"
+    )
+
+
+def compare_inputs(front_end, extractor, device="cpu"):
+    """Check that a front end gives what a feature extractor gives.
+
+    Arguments
+    ---------
+    front_end : callable
+        From waveforms [batch, samples] to a tensor or a dict of them.
+    extractor : transformers.FeatureExtractionMixin
+        Gets a second of noise, or as much as `front_end` takes.
+    device : torch.device or str
+        Where `front_end` is.
+
+    Raises
+    ------
+    LMACError
+        If an input is missing, or has another shape or other values.
+    """
+    rate = int(extractor.sampling_rate)
+    length = max(rate, getattr(front_end, "min_samples", 1))
+    length = min(length, getattr(front_end, "n_samples", None) or length)
+    generator = torch.Generator().manual_seed(0)
+    wavs = 0.1 * torch.randn(1, length, generator=generator)
+    expected = extractor(
+        wavs[0].numpy(), sampling_rate=rate, return_tensors="pt"
+    )
+    with torch.no_grad():
+        found = front_end(wavs.to(device))
+    if isinstance(found, torch.Tensor):
+        found = {extractor.model_input_names[0]: found}
+    for name, right in expected.items():
+        _compare(name, found.get(name), right, type(extractor).__name__)
+
+
+def _compare(name, found, right, owner):
+    """Raise an error that says where two inputs part."""
+    if found is None or found.shape != right.shape:
+        shape = None if found is None else list(found.shape)
+        raise LMACError(
+            f"front end: found '{name}' of shape {shape}, expected "
+            f"{list(right.shape)}, as {owner} gives it"
+        )
+    difference = (found.cpu().double() - right.double()).abs()
+    if not difference.max() <= _TOLERANCE:
+        place = np.unravel_index(int(difference.argmax()), right.shape)
+        raise LMACError(
+            f"front end: '{name}' differs by up to {difference.max():.2g} "
+            f"from what {owner} gives, most at {[int(i) for i in place]}"
+        )

@@ -1,0 +1,188 @@
+"""Read the model and the feature extractor of a folder or hub repository."""
+
+import functools
+from pathlib import Path
+
+import torch
+
+from lmac_sb.models.classifier_folder import is_local
+from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.io import first_line, read_json
+
+__all__ = ["read_hugging_face"]
+
+_WEIGHTS = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+]
+_EXTRACTOR = ["preprocessor_config.json", "processor_config.json"]
+# Of a model's class: which loader of transformers makes it.
+_LOADERS = {
+    "AudioFrameClassification": "AUDIO_FRAME_CLASSIFICATION",
+    "XVector": "AUDIO_XVECTOR",
+    "": "AUDIO_CLASSIFICATION",
+}
+_AUTO = {
+    "AUDIO_FRAME_CLASSIFICATION": "AutoModelForAudioFrameClassification",
+    "AUDIO_XVECTOR": "AutoModelForAudioXVector",
+    "AUDIO_CLASSIFICATION": "AutoModelForAudioClassification",
+}
+# Not used in evaluation, so that a folder may lack it.
+_UNUSED = "masked_spec_embed"
+
+
+def read_hugging_face(source, revision=None, trusted=False):
+    """Read an audio classifier of transformers and its feature extractor.
+
+    Arguments
+    ---------
+    source : str or Path
+        Folder or hub id, see `lmac_sb.adapters.hugging_face`.
+    revision : str
+        Branch, tag or commit of the hub repository.
+    trusted : bool
+        Whether code that lies beside the weights may be run.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        In float32 and evaluation mode.
+    extractor : transformers.FeatureExtractionMixin
+        What its owner calls before it.
+
+    Raises
+    ------
+    LMACError
+        See `lmac_sb.adapters.hugging_face.load_hugging_face`.
+    """
+    transformers = _import_transformers()
+    source, revision = _locate(source, revision)
+    read = functools.partial(
+        _read, source, revision=revision, trust_remote_code=trusted
+    )
+    config = read("config.json", transformers.AutoConfig)
+    auto = _loader(transformers, source, config)
+    extractor = read(_EXTRACTOR[0], transformers.AutoFeatureExtractor)
+    keywords = {}
+    attention = getattr(config, "_attn_implementation", None)
+    if attention not in (None, "eager", "sdpa"):
+        # Others need a package, a GPU or half precision; what they name may
+        # also be a hub repository, whose code transformers would run.
+        keywords["attn_implementation"] = "eager"
+    model, found = read(
+        _WEIGHTS[0], auto, config=config, output_loading_info=True, **keywords
+    )
+    _check_weights(source, config, model, found)
+    return model.float().eval(), extractor
+
+
+def _import_transformers():
+    """The package, which only these models need."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise LMACError(
+            "transformers: not installed, needed for models of Hugging Face; "
+            'pip install "lmac-sb[huggingface]"'
+        ) from error
+    return transformers
+
+
+def _locate(source, revision):
+    """Source as transformers takes it, and its revision; check a folder."""
+    text = str(source)
+    if not Path(source).expanduser().exists() and "@" in text:
+        text, _, named = text.partition("@")
+        if revision not in (None, named):
+            raise LMACError(
+                f"{source}: names another revision than revision={revision}"
+            )
+        revision = named
+    if not is_local(text):
+        return text, revision
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "no such folder"
+        raise LMACError(
+            f"{source}: {found}, expected a folder written by "
+            "save_pretrained, or the id of a hub repository, name/repository"
+        )
+    for names in (["config.json"], _EXTRACTOR, _WEIGHTS):
+        paths = [folder / name for name in names]
+        present = [path for path in paths if path.is_file()]
+        if not present:
+            or_other = f" (or {', '.join(names[1:])})" if names[1:] else ""
+            raise LMACError(
+                f"{paths[0]}: no such file{or_other}, expected a folder "
+                "written by save_pretrained of the model and of its feature "
+                "extractor"
+            )
+        if present[0].suffix == ".json":
+            read_json(present[0])
+    return str(folder), revision
+
+
+def _read(source, name, auto, **keywords):
+    """Object that transformers makes of a file; one line if it cannot."""
+    try:
+        return auto.from_pretrained(source, **keywords)
+    except Exception as error:
+        # They raise OSError, ValueError, KeyError, RuntimeError and those of
+        # safetensors, json and the hub.
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        if "trust_remote_code" in str(error):
+            raise LMACError(
+                f"{source}: {name} names code of its own, which may do "
+                "anything; pass trusted=True if you trust it"
+            ) from error
+        if Path(source).is_dir():
+            raise LMACError(
+                f"{Path(source) / name}: cannot be loaded ({reason})"
+            ) from error
+        raise LMACError(
+            f"{source}: not a local folder, and {name} cannot be fetched "
+            f"from a hub ({reason})"
+        ) from error
+
+
+def _loader(transformers, source, config):
+    """Class of transformers that makes the model which a folder holds."""
+    names = getattr(config, "architectures", None) or [""]
+    kind = next(k for end, k in _LOADERS.items() if names[0].endswith(end))
+    auto = getattr(transformers, _AUTO[kind])
+    known = getattr(transformers, f"MODEL_FOR_{kind}_MAPPING")
+    code = getattr(config, "auto_map", None) or {}
+    if type(config) not in known and _AUTO[kind] not in code:
+        raise LMACError(
+            f"{source}: found {names[0] or config.model_type}, expected an "
+            "audio classifier of transformers ("
+            f"{', '.join(sorted(k.model_type for k in known.keys()))})"
+        )
+    if getattr(config, "quantization_config", None):
+        raise LMACError(
+            f"{source}: found quantised weights, expected those of the "
+            "float model, since others pass no exact gradient"
+        )
+    return auto
+
+
+def _check_weights(source, config, model, found):
+    """Refuse weights of which a part is random, or not finite."""
+    missing = [
+        key
+        for key in (*found["missing_keys"], *found["mismatched_keys"])
+        if _UNUSED not in str(key)
+    ]
+    if missing:
+        names = getattr(config, "architectures", None) or ["another model"]
+        raise LMACError(
+            f"{source}: the weights of {names[0]} hold no "
+            f"{shown(sorted(map(str, missing))[0])} for "
+            f"{type(model).__name__}, expected a trained classifier "
+            "(explanations of a random one mean nothing)"
+        )
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise LMACError(f"{source}: '{name}' holds NaN or infinite values")

@@ -1,0 +1,270 @@
+"""From whatever a user has to a `Listener`, and from that to an explainer."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from lmac_sb.adapters.calling import private_copy
+from lmac_sb.adapters.checks import find_sample_rate
+from lmac_sb.adapters.front_ends import fast_path, per_clip
+from lmac_sb.adapters.hugging_face import (
+    from_hugging_face,
+    is_hugging_face,
+    load_hugging_face,
+)
+from lmac_sb.adapters.listener import Listener
+from lmac_sb.adapters.speechbrain_folder import load_speechbrain
+from lmac_sb.models.source import is_local
+from lmac_sb.utils.errors import LMACError
+
+__all__ = ["FeatureListener", "as_listener", "on_features", "own_listener"]
+
+# The file by which a folder or repository of a kind is told, and its loader.
+LOADERS = {
+    "hyperparams.yaml": load_speechbrain,
+    "config.json": load_hugging_face,
+}
+
+
+def as_listener(
+    model,
+    sample_rate=None,
+    labels=None,
+    features=None,
+    trusted=False,
+    **options,
+):
+    """Any classifier as a `Listener`.
+
+    Arguments
+    ---------
+    model : torch.nn.Module, callable, str or Path
+        A module or function from waveforms [batch, samples], or from what
+        `features` returns, to logits; a model or pipeline of transformers; an
+        interface of SpeechBrain; the folder or hub id of one; a `Listener`.
+    sample_rate : int
+        Rate in Hz of the sounds that it hears. By default the one that the
+        folder, the front end or a module of the model names.
+    labels : list of str
+        Names of the classes; by default the folder's, or their numbers.
+    features : torch.nn.Module, callable or list
+        Front end from waveforms to the model's input; of a list, each is
+        called with what the one before returns.
+    trusted : bool
+        Whether code that comes with a folder may run.
+    **options
+        Further options of `Listener`, such as `pool`, `at` and `windows`.
+
+    Returns
+    -------
+    Listener
+
+    Raises
+    ------
+    LMACError
+        If it is none of these, the rate is not known, or a folder cannot be
+        read.
+
+    Example
+    -------
+    >>> as_listener(torch.nn.Linear(8, 3), sample_rate=16000).sample_rate
+    16000
+    """
+    listener = _loaded(model, features, trusted)
+    if listener is None:
+        front_end = None if features is None else per_clip(features)
+        if sample_rate is None:
+            sample_rate = _rate_of(model, front_end)
+        multilabel = options.pop("multilabel", False)
+        return Listener(
+            model, sample_rate, labels, multilabel, front_end, **options
+        )
+    if sample_rate not in (None, listener.sample_rate):
+        raise LMACError(
+            f"sample_rate: found {sample_rate} Hz, but the model hears "
+            f"{listener.sample_rate} Hz"
+        )
+    if labels is not None:
+        options["labels"] = labels
+    return listener.with_options(**options) if options else listener
+
+
+def _loaded(model, features, trusted):
+    """Listener of what brings its own front end, or None."""
+    if isinstance(model, Listener):
+        return model
+    if is_hugging_face(model):
+        return from_hugging_face(model, features=features)
+    if isinstance(model, (str, os.PathLike)):
+        return _load(model, trusted)
+    if hasattr(model, "mods") and hasattr(model, "hparams"):
+        return load_speechbrain(model, trusted)
+    return None
+
+
+def _load(source, trusted):
+    """Listener of a folder or a hub repository."""
+    if Path(source).is_file() and str(source).endswith((".yaml", ".yml")):
+        return load_speechbrain(source, trusted)
+    if is_local(source):
+        if not Path(source).is_dir():
+            raise LMACError(f"{source}: no such folder, expected a model")
+        for name, load in LOADERS.items():
+            if (Path(source) / name).is_file():
+                return load(source, trusted=trusted)
+        raise LMACError(
+            f"{source}: found neither {' nor '.join(LOADERS)}, expected the "
+            "folder of a SpeechBrain or Hugging Face classifier; a module of "
+            "your own is passed as an object"
+        )
+    return LOADERS[_kind_on_hub(source)](str(source), trusted=trusted)
+
+
+def _kind_on_hub(source):
+    """The file that tells what kind of model a hub repository holds."""
+    from huggingface_hub import file_exists
+
+    repository, _, revision = str(source).partition("@")
+    try:
+        for name in LOADERS:
+            if file_exists(repository, name, revision=revision or None):
+                return name
+    except Exception:
+        # The hub does not answer: what is there may be in its cache, and the
+        # loader says what is wrong if it is not.
+        return _kind_in_cache(repository, revision)
+    raise LMACError(
+        f"{source}: found neither {' nor '.join(LOADERS)} on the hub, expected "
+        "a SpeechBrain or Hugging Face classifier"
+    )
+
+
+def _kind_in_cache(repository, revision):
+    """The same, of a repository that was downloaded before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in LOADERS:
+        found = try_to_load_from_cache(
+            repository, name, revision=revision or None
+        )
+        if isinstance(found, str):
+            return name
+    return "config.json"
+
+
+def _rate_of(model, front_end):
+    """Rate that a front end or a model names."""
+    for part in (front_end, model):
+        rate = None if part is None else find_sample_rate(part)
+        if rate is not None:
+            return rate
+    raise LMACError(
+        "sample_rate: found none, and the model does not name one; expected "
+        "the rate in Hz of the sounds that it was trained on"
+    )
+
+
+def own_listener(listener):
+    """A listener of one's own, whose changes do not reach the user's model.
+
+    Arguments
+    ---------
+    listener : Listener
+        That of the user. The weights are shared.
+
+    Returns
+    -------
+    Listener
+
+    Example
+    -------
+    >>> net = torch.nn.Linear(8, 3)
+    >>> own = own_listener(Listener(net, 16000)).requires_grad_(False)
+    >>> net.weight.requires_grad
+    True
+    """
+    try:
+        return private_copy(listener)
+    except LMACError:
+        # As a partial, its modules are seen by nobody who would change them.
+        hidden = listener.with_options()
+        hidden.model = partial(listener.model)
+        if listener.front_end is not None:
+            hidden.front_end = partial(listener.front_end)
+        return hidden
+
+
+class FeatureListener(torch.nn.Module):
+    """A listener that gets the levels of its front end's bands.
+
+    Arguments
+    ---------
+    listener : Listener
+        One that has heard a sound.
+    features : lmac_sb.models.features.SpectralFeatures
+        The front end up to those levels.
+    layout : torch.nn.Module
+        From levels [batch, time, bands] to what the front end gives.
+
+    Example
+    -------
+    >>> import torchaudio
+    >>> mel = torchaudio.transforms.MelSpectrogram(16000, 512, n_mels=40)
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3))
+    >>> listener = Listener(net, 16000, front_end=mel)
+    >>> wavs = torch.rand(2, 16000)
+    >>> features, fast = on_features(listener, wavs)
+    >>> levels = features.mel(features.magnitude(features.stft(wavs)))
+    >>> torch.allclose(fast(levels), listener(wavs), atol=1e-4)
+    True
+    """
+
+    def __init__(self, listener, features, layout):
+        super().__init__()
+        self.listener = listener
+        self.layout = layout
+        self.hop_samples = features.hop_samples
+
+    def forward(self, levels):
+        """Logits [batch, classes] of levels [batch, time, bands]."""
+        n_samples = levels.shape[1] * self.hop_samples
+        form = self.listener.found.form
+        inputs = form.features(self.layout(levels))
+        return self.listener.classify(inputs, n_samples)
+
+
+def on_features(listener, wavs):
+    """The way that needs no inverse STFT, where there is one.
+
+    Arguments
+    ---------
+    listener : Listener
+        Any classifier.
+    wavs : torch.Tensor
+        A sound for which both ways have to agree, [batch, samples].
+
+    Returns
+    -------
+    features : lmac_sb.models.features.SpectralFeatures
+        On its spectrogram a mask can act.
+    classifier : FeatureListener
+        From the levels of its bands to logits; None instead of both if the
+        front end is no STFT, or the model gets windows of the sound.
+    """
+    if listener.front_end is None or listener.windows is not None:
+        return None
+    found = fast_path(listener.front_end, listener.sample_rate)
+    if found is None:
+        return None
+    features, layout = found
+    with torch.no_grad():
+        expected = listener(wavs)
+        classifier = FeatureListener(listener, features, layout)
+        levels = features.mel(features.magnitude(features.stft(wavs)))
+        logits = classifier(levels)
+    spread = (expected.amax() - expected.amin()).clamp(min=1e-6)
+    if (logits - expected).abs().amax() > 1e-3 * spread:
+        return None
+    return features, classifier

@@ -1,0 +1,78 @@
+"""One function, from any classifier and a sound to what it listens to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmac_sb.inference.explanation import AudioExplanation
+from lmac_sb.inference.interpreter import LMACInterpreter
+
+__all__ = ["explain"]
+
+# Options of an explanation; the others are of the classifier.
+_HOW = ("threshold", "unrefined", "stable")
+
+
+def explain(
+    model: Any,
+    sound: Any,
+    target: Any = None,
+    against: Any = None,
+    steps: int = 20,
+    **options: Any,
+) -> AudioExplanation:
+    """Hear why a classifier decided, without training anything.
+
+    Arguments
+    ---------
+    model : torch.nn.Module, callable, str or Path
+        Any classifier of sounds: see
+        `lmac_sb.LMACInterpreter.from_classifier`. An interpreter is used as it
+        is.
+    sound : str, Path, numpy.ndarray, torch.Tensor or tuple
+        An audio file; samples; or samples with their rate. Without a rate,
+        samples have that of the option `rate`, or else the model's.
+    target : str, int, set or callable
+        What to explain; default the decision. See
+        `lmac_sb.LMACInterpreter.explain_file`.
+    against : str, int or set
+        What it is compared with, such as ``"runner-up"``; default all others.
+    steps : int
+        Gradient steps to the mask.
+    **options
+        `threshold`, `unrefined` and `stable` of
+        `lmac_sb.LMACInterpreter.explain_file`; all others, such as
+        `sample_rate`, `labels` and `features`, of `from_classifier`.
+
+    Returns
+    -------
+    lmac_sb.inference.explanation.AudioExplanation
+        Sounds, mask, probabilities and a verdict: print it, `save` it to a
+        folder, or look at it in a notebook.
+
+    Raises
+    ------
+    LMACError
+        If the model or the sound cannot be used; says what to do.
+
+    Example
+    -------
+    >>> import torch, lmac_sb
+    >>> net = torch.nn.Sequential(
+    ...     torch.nn.Unflatten(1, (1, -1)),
+    ...     torch.nn.Conv1d(1, 3, 400, 160),
+    ...     torch.nn.AdaptiveMaxPool1d(1),
+    ...     torch.nn.Flatten(),
+    ... )
+    >>> explanation = lmac_sb.explain(net, path, sample_rate=16000)
+    >>> folders = explanation.save(getfixture("tmp_path") / "why")
+    """
+    how = {name: options.pop(name) for name in _HOW if name in options}
+    rate = options.pop("rate", None)
+    if rate is not None and not isinstance(sound, tuple):
+        sound = (sound, rate)
+    if not isinstance(model, LMACInterpreter):
+        model = LMACInterpreter.from_classifier(model, sound=sound, **options)
+    return model.explain_sound(
+        sound, target, against, refine_steps=steps, **how
+    )

@@ -1,0 +1,185 @@
+"""A clip longer than a window: explained in windows, put together again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lmac_sb.data.streaming import mapped
+from lmac_sb.inference.explanation import AudioExplanation, numbers, window
+from lmac_sb.lmac.explainer import Explanation
+from lmac_sb.metrics.registry import METRICS
+from lmac_sb.models.question import Question, as_question
+
+if TYPE_CHECKING:
+    from lmac_sb.inference.interpreter import LMACInterpreter
+
+__all__ = ["explain_long", "fade"]
+
+
+def explain_long(
+    interpreter: LMACInterpreter,
+    wav: Tensor,
+    question: Question | None,
+    how: dict[str, Any],
+) -> AudioExplanation:
+    """Explain overlapping windows of one clip and cross-fade them.
+
+    Arguments
+    ---------
+    interpreter : lmac_sb.LMACInterpreter
+        Explains each window.
+    wav : torch.Tensor
+        Longer than a window, [samples].
+    question : lmac_sb.models.question.Question
+        What is asked of each window; None for its decision.
+    how : dict
+        Further arguments of `lmac_sb.Explainer`.
+
+    Returns
+    -------
+    AudioExplanation
+        Of one clip.
+    """
+    n_samples = len(wav)
+    stride = interpreter.window - interpreter.overlap
+    # The last window is longer than an overlap.
+    starts = range(0, n_samples - interpreter.overlap, stride)
+    whole, unrefined = _Whole(interpreter, n_samples), None
+    for start in starts:
+        stop = min(start + interpreter.window, n_samples)
+        (part,) = interpreter.explain_short([wav[start:stop]], question, how)
+        edges = (start > 0, start != starts[-1])
+        whole.add(part, start, stop, edges)
+        if part.unrefined is not None:
+            unrefined = unrefined or _Whole(interpreter, n_samples)
+            unrefined.add(part.unrefined, start, stop, edges)
+    explained = whole.finish(wav, question)
+    if unrefined is not None:
+        explained.unrefined = unrefined.finish(wav, question)
+    return explained
+
+
+def fade(
+    places: Tensor, size: int, overlap: int, edges: tuple[bool, bool]
+) -> Tensor:
+    """Weight of a window of a long clip.
+
+    Arguments
+    ---------
+    places : torch.Tensor
+        In samples from its start, [places].
+    size : int
+        Samples of a window.
+    overlap : int
+        Samples that it shares with the next.
+    edges : tuple of bool
+        Whether another window comes before and after it.
+
+    Returns
+    -------
+    torch.Tensor
+        In [0, 1], [places]; those of two windows add up to 1.
+
+    Example
+    -------
+    >>> fade(torch.arange(4), size=4, overlap=2, edges=(True, False))
+    tensor([0.0000, 0.5000, 1.0000, 1.0000])
+    """
+    weight = torch.ones(len(places))
+    if edges[0]:
+        weight = weight * (places / overlap).clamp(max=1)
+    if edges[1]:
+        gone = (places - (size - overlap)) / overlap
+        weight = weight * (1 - gone.clamp(0, 1))
+    return weight
+
+
+class _Whole:
+    """A long clip, put together of its windows; its sounds lie on disk."""
+
+    def __init__(self, interpreter: LMACInterpreter, n_samples: int) -> None:
+        self.interpreter = interpreter
+        self.n_samples = n_samples
+        features = interpreter.explainer.features
+        self.hop = features.hop_samples
+        shape = (1, features.n_frames(n_samples), features.n_bins)
+        self.waveform = mapped((1, n_samples))
+        self.residual = mapped((1, n_samples))
+        self.mask = mapped(shape, torch.half)
+        self.shares: list[float] = []
+        self.metrics: list[dict[str, float]] = []
+        self.windows: list[dict[str, Any]] = []
+        names = ("logits", "logits_in", "logits_out")
+        self.sums: dict[str, Any] = dict.fromkeys(names, 0)
+
+    def add(
+        self,
+        part: Any,
+        start: int,
+        stop: int,
+        edges: tuple[bool, bool],
+    ) -> None:
+        """Add a window, faded where others overlap with it."""
+        size = self.interpreter.window, self.interpreter.overlap
+        weight = fade(torch.arange(stop - start), *size, edges)
+        self.waveform[0, start:stop] += weight * part.waveform[0]
+        self.residual[0, start:stop] += weight * part.residual[0]
+        n_frames = part.mask.shape[1]
+        rows = slice(start // self.hop, start // self.hop + n_frames)
+        places = torch.arange(n_frames) * self.hop
+        frames = fade(places, *size, edges)
+        self.mask[0, rows] += (frames[:, None] * part.mask[0]).half()
+        share = float(weight.sum()) / self.n_samples
+        self.shares.append(share)
+        for name in self.sums:
+            p = part.distribution(getattr(part, name))
+            self.sums[name] = self.sums[name] + share * p.double()
+        self.metrics.append(numbers(part))
+        rate, classes = self.interpreter.sample_rate, self.interpreter.classes
+        self.windows.append(window(part, classes, start / rate, stop / rate))
+
+    def finish(
+        self, wav: Tensor, question: Question | None
+    ) -> AudioExplanation:
+        """The explanation, with the windows' mean probabilities."""
+        multilabel = self.interpreter.explainer.classifier.multilabel
+        logits = {
+            name: _logits(total, multilabel)
+            for name, total in self.sums.items()
+        }
+        question = as_question(question, multilabel).settle(logits["logits"])
+        whole = Explanation(
+            waveform=self.waveform,
+            residual=self.residual,
+            mask=None,
+            magnitude=None,
+            decision=question.decision,
+            question=None if question.is_plain else question,
+            **logits,
+        )
+        # What the classifier says is that of the whole; of the mask, whose
+        # windows overlap, the mean of the windows.
+        found = numbers(whole)
+        for name, metric in METRICS.items():
+            if metric.needs == "mask":
+                found[name] = sum(
+                    share * row[name]
+                    for share, row in zip(self.shares, self.metrics)
+                )
+        return self.interpreter.named(
+            replace(whole, mask=self.mask),
+            wav,
+            windows=[self.windows],
+            metrics=[{name: found[name] for name in METRICS if name in found}],
+        )
+
+
+def _logits(p: Tensor, multilabel: bool) -> Tensor:
+    """Logits that have these probabilities, [1, classes]."""
+    if not multilabel:
+        return p.clamp_min(1e-30).log().float()
+    return torch.logit(p, eps=1e-12).float()
