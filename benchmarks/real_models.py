@@ -16,7 +16,7 @@ import numpy as np
 import soundfile as sf
 
 RATE = 16000
-NOTE_CLIP_S, SPEECH_CLIP_S = 1.0, 3.0
+NOTE_CLIP_S, SPEECH_CLIP_S = 0.8, 3.0
 NOTE_SNR_DB = 10
 # Amplitude of the n-th of so many harmonics, n from 1.
 TIMBRES = {
@@ -60,9 +60,9 @@ def make_note(seed, index):
     after it, 6 dB louder; the burst sounds in its middle, as loud as it is.
     """
     rng = np.random.default_rng([seed, index])
-    n_clip, n_note = int(NOTE_CLIP_S * RATE), int(0.4 * RATE)
+    n_clip, n_note = int(NOTE_CLIP_S * RATE), int(0.3 * RATE)
     frequency = 110 * 8 ** rng.random()
-    places = [int(0.05 * RATE), int(0.55 * RATE)]
+    places = [int(0.05 * RATE), int(0.45 * RATE)]
     rng.shuffle(places)
     note, rest = np.zeros(n_clip), rng.standard_normal(n_clip)
     rest *= 10 ** (-NOTE_SNR_DB / 20)

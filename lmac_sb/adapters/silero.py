@@ -30,7 +30,7 @@ _N_BINS = _N_FFT // 2 + 1
 _INSTALL = 'install it with pip install "lmac-sb[silero]"'
 
 
-def load_silero(file="silero_vad.jit"):
+def load_silero(file="silero_vad.jit", **options):
     """Silero's detector of speech as a listener.
 
     Arguments
@@ -41,13 +41,16 @@ def load_silero(file="silero_vad.jit"):
         ``"silero_vad_16k.safetensors"`` (in the package from version 6.2.1)
         holds another training of the same network, whose probabilities
         differ by up to .33 on a sentence.
+    **options
+        Of `Listener`: `pool` and `at` say how the chunks become one answer.
 
     Returns
     -------
     Listener
-        From waveforms [batch, samples] at 16 kHz to logits [batch, time, 2],
-        one decision for each 32 ms, of the classes speech and no speech. The
-        softmax over the two is the package's probability of speech.
+        From waveforms [batch, samples] at 16 kHz to logits [batch, 2] of the
+        classes speech and no speech. ``listener.model(wavs)`` gives those of
+        each chunk of 32 ms, [batch, time, 2], whose softmax is the package's
+        probability of speech.
 
     Raises
     ------
@@ -58,11 +61,11 @@ def load_silero(file="silero_vad.jit"):
     Example
     -------
     >>> listener = load_silero()
-    >>> logits = listener.frames(torch.zeros(1, 16000))
-    >>> logits.shape
-    torch.Size([1, 32, 2])
-    >>> listener.labels[int(logits[0, -1].argmax())]
+    >>> silence = torch.zeros(1, 16000)
+    >>> listener.labels[int(listener(silence).argmax())]
     'no speech'
+    >>> listener.model(silence).shape
+    torch.Size([1, 32, 2])
     """
     if file not in FILES:
         raise LMACError(f"file: found {shown(file)}, expected one of {FILES}")
@@ -74,8 +77,9 @@ def load_silero(file="silero_vad.jit"):
         )
     detector = SpeechDetector()
     detector.load_state_dict(_weights(path))
-    listener = Listener(detector, SAMPLE_RATE, labels=["speech", "no speech"])
-    return listener.eval().requires_grad_(False)
+    detector.eval().requires_grad_(False)
+    labels = ["speech", "no speech"]
+    return Listener(detector, SAMPLE_RATE, labels, **options)
 
 
 def _data_folder():

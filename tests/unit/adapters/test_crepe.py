@@ -33,6 +33,11 @@ def note(frequency, seconds=0.5):
     )
 
 
+def frames_heard(listener, wavs):
+    """Logits of all frames, [batch, time, 360]."""
+    return listener.model(listener.front_end(wavs))
+
+
 def speech(real_data, start=1.0, seconds=0.5):
     """A part of a recorded sentence, [1, samples]."""
     path = real_data / "speech" / "ljspeech" / "LJ001-0001.flac"
@@ -97,7 +102,7 @@ def test_probabilities_are_the_packages(real_data, size):
     frames = torch.cat(list(torchcrepe.preprocess(wav, RATE, 320)))
     with torch.no_grad():
         expected = torchcrepe.infer(frames, size)
-        logits = load_crepe(size, hop=320).frames(wav)
+        logits = frames_heard(load_crepe(size, hop=320), wav)
     assert logits.shape == (1, len(frames), 360)
     torch.testing.assert_close(logits[0].sigmoid(), expected, atol=1e-4, rtol=0)
     assert expected.max() > 0.5  # there is something to be the same
@@ -106,8 +111,8 @@ def test_probabilities_are_the_packages(real_data, size):
 def test_each_clip_has_its_own_frames(tiny):
     wavs = torch.stack((note(220), note(330), torch.randn(8000)))
     with torch.no_grad():
-        together = tiny.frames(wavs)
-        alone = [tiny.frames(wav[None])[0] for wav in wavs]
+        together = frames_heard(tiny, wavs)
+        alone = [frames_heard(tiny, wav[None])[0] for wav in wavs]
     torch.testing.assert_close(together, torch.stack(alone), atol=1e-4, rtol=0)
 
 
@@ -115,8 +120,8 @@ def test_each_clip_has_its_own_frames(tiny):
 def test_notes_get_their_own_class(tiny, frequency):
     """Within a quarter of a semitone: one class more or less."""
     with torch.no_grad():
-        pooled = tiny.frames(note(frequency)[None]).mean(1)
-    assert abs(int(pooled.argmax()) - pitch_class(frequency)) <= 1
+        logits = tiny(note(frequency)[None])
+    assert abs(int(logits.argmax()) - pitch_class(frequency)) <= 1
 
 
 def test_gradients_reach_the_sound(tiny):
@@ -124,8 +129,7 @@ def test_gradients_reach_the_sound(tiny):
     wavs = torch.stack((note(220), note(330)))
     wavs[1, :4000] = 0
     wavs.requires_grad_()
-    logits = tiny.frames(wavs)
-    (gradient,) = torch.autograd.grad(logits[..., 168].mean(1).sum(), wavs)
+    (gradient,) = torch.autograd.grad(tiny(wavs)[:, 168].sum(), wavs)
     assert gradient.isfinite().all()
     assert (gradient.abs().amax(1) > 0).all()
 
@@ -133,20 +137,32 @@ def test_gradients_reach_the_sound(tiny):
 def test_a_step_along_the_gradient_raises_the_class(tiny):
     wav = (note(220) + 0.5 * torch.randn(8000))[None].requires_grad_()
     number = pitch_class(220)
-    before = tiny.frames(wav)[..., number].mean()
+    before = tiny(wav)[0, number]
     (gradient,) = torch.autograd.grad(before, wav)
     with torch.no_grad():
         # The change is the slope times the step, for a small step.
         step = 1e-3 * gradient / gradient.norm()
-        after = tiny.frames(wav + step)[..., number].mean()
+        after = tiny(wav + step)[0, number]
     expected = 1e-3 * float(gradient.norm())
     assert float(after - before.detach()) == pytest.approx(expected, rel=0.1)
+
+
+def test_a_time_and_a_range(tiny):
+    """Two notes after each other, each heard where it is."""
+    wavs = torch.cat((note(220), note(330)))[None]
+    with torch.no_grad():
+        frames = frames_heard(tiny, wavs)
+        for at, frequency in ((0.25, 220), ((0.6, 0.9), 330)):
+            logits = tiny.with_options(at=at)(wavs)
+            assert abs(int(logits.argmax()) - pitch_class(frequency)) <= 1
+        loudest = tiny.with_options(pool="max")(wavs)
+    torch.testing.assert_close(loudest, frames.amax(1))
 
 
 def test_its_weights_stay_and_the_packages_model_too(tiny):
     """No weight takes gradients, and `torchcrepe.infer` keeps its model."""
     assert not any(p.requires_grad for p in tiny.parameters())
-    assert not any(module.training for module in tiny.modules())
+    assert not any(module.training for module in tiny.model.modules())
     torchcrepe.load.model("cpu", "tiny")
     before = torchcrepe.infer.model
     load_crepe("tiny")
