@@ -773,9 +773,7 @@ class Explainer(torch.nn.Module):
         return self.features.IS_SOUND
 
     def _sides(self, analysis: Analysis, mask: Tensor) -> Tensor:
-        """Both sides, [2 * batch, ...]: sounds if it hears them, or else
-        magnitudes.
-        """
+        """Both sides as sounds or as magnitudes, [2 * batch, ...]."""
         if self._hears_sound and self.mask_domain == "linear":
             # They add up to the whole, so one inverse STFT is enough.
             inside = self.features.istft(
