@@ -185,7 +185,7 @@ def _level(sound, features, pool):
         last = min(first + block, n_frames)
         start = max(0, first - margin)
         piece = sound[start * hop : (last + margin) * hop]
-        stft = features.stft(piece[None].to(features.fbank_matrix.device))
+        stft = features.stft(piece[None].to(next(features.buffers()).device))
         magnitude = features.magnitude(stft)[0].cpu()
         magnitude = magnitude[first - start : last - start]
         if pool > 1:
