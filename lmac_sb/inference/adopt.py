@@ -13,7 +13,7 @@ from torch import Tensor
 from lmac_sb.adapters.calling import place_of
 from lmac_sb.adapters.checks import check_listener
 from lmac_sb.adapters.listener import Listener
-from lmac_sb.adapters.source import as_listener, on_features, own_listener
+from lmac_sb.adapters.source import on_features, own_listener
 from lmac_sb.data.audio import Preprocessor, as_signal, fit_length
 from lmac_sb.data.streaming import read_signal
 from lmac_sb.lmac.explainer import Explainer
@@ -24,8 +24,10 @@ from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.models.sound import SoundFeatures
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["OTHER_START", "adopt", "make_refiner", "signal_of"]
+__all__ = ["ADOPTED", "OTHER_START", "adopt", "make_refiner", "signal_of"]
 
+# Options of `adopt` in `from_classifier`; the others are the listener's.
+ADOPTED = ("steps", "signal_length_s", "spectrogram", "own")
 STEPS = 20
 WINDOW_S = 30.0  # of models that hear any length at once
 # Where steps start that should lead to the same mask.
@@ -33,28 +35,30 @@ OTHER_START = LevelDecoder(offset=-1.0, gain=1.0)
 
 
 def adopt(
-    model: Any,
-    sample_rate: int | None,
-    labels: Sequence[str] | None,
-    features: Any,
-    sound: Any,
-    *,
+    listener: Listener,
+    sound: Any = None,
     steps: int = STEPS,
     signal_length_s: float | None = None,
     spectrogram: SoundFeatures | None = None,
     own: Any = None,
-    **options: Any,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
     """What `lmac_sb.LMACInterpreter` is made of, see its `from_classifier`.
 
     Arguments
     ---------
-    model, sample_rate, labels, features, sound
-        See `lmac_sb.LMACInterpreter.from_classifier`.
-    steps, signal_length_s, spectrogram, own
-        See the same.
-    **options
-        Of `lmac_sb.adapters.source.as_listener`.
+    listener : lmac_sb.adapters.listener.Listener
+        The classifier.
+    sound : str, Path, numpy.ndarray, torch.Tensor or tuple
+        On which it is tried, see `signal_of`; default noise.
+    steps : int
+        Gradient steps of each explanation.
+    signal_length_s : float
+        Seconds to which each sound is cut or padded.
+    spectrogram : lmac_sb.models.sound.SoundFeatures
+        On which the mask acts; by default that of the front end, if it is
+        an STFT.
+    own : callable or torch.Tensor
+        The user's own call, or its outputs for the sound.
 
     Returns
     -------
@@ -64,8 +68,19 @@ def adopt(
         ``preprocess``, ``label_encoder``, ``listener`` and ``window_s``.
     run_opts : dict
         The device of the model.
+
+    Raises
+    ------
+    LMACError
+        If the classifier cannot be explained.
+
+    Example
+    -------
+    >>> net = torch.nn.Linear(16000, 3)
+    >>> modules, hparams, _ = adopt(Listener(net, 16000))
+    >>> hparams["label_encoder"].decode_ndim(2)
+    '2'
     """
-    listener = as_listener(model, sample_rate, labels, features, **options)
     rate = listener.sample_rate
     preprocess = Preprocessor(rate, signal_length_s, normalize=False)
     wavs = _tried(listener, sound, preprocess)

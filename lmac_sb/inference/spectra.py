@@ -175,6 +175,7 @@ def _pooled(mask, pool):
 def _level(sound, features, pool):
     """Level of each bin in dB, [time, freq], the maximum of `pool` frames."""
     hop = features.hop_samples
+    device = next(features.buffers()).device
     # A frame extends half an FFT to either side.
     margin = -(-(features.n_bins - 1) // hop)
     n_frames = features.n_frames(len(sound))
@@ -184,7 +185,7 @@ def _level(sound, features, pool):
         last = min(first + block, n_frames)
         start = max(0, first - margin)
         piece = sound[start * hop : (last + margin) * hop]
-        stft = features.stft(piece[None].to(features.fbank_matrix.device))
+        stft = features.stft(piece[None].to(device))
         magnitude = features.magnitude(stft)[0].cpu()
         magnitude = magnitude[first - start : last - start]
         if pool > 1:
