@@ -382,10 +382,11 @@ class LMACInterpreter(Pretrained):
 
         Arguments
         ---------
-        sound : str, Path, numpy.ndarray, torch.Tensor or tuple
+        sound : str, Path, numpy.ndarray, torch.Tensor, tuple or dict
             An audio file; samples at the model's rate; or samples with their
-            rate, as `torchaudio.load` and `soundfile.read` return them. Any
-            number of channels; the longer axis is time.
+            rate, as `torchaudio.load`, `soundfile.read`, `scipy.io.wavfile`
+            and the data sets of Hugging Face return them. Any number of
+            channels; the longer axis is time.
         target : str, int, set or callable
             See `explain_file`.
         against : str, int or set
