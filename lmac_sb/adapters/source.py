@@ -78,9 +78,8 @@ def as_listener(
         if sample_rate is None:
             sample_rate = _rate_of(model, front_end)
         multilabel = options.pop("multilabel", False)
-        return Listener(
-            model, sample_rate, labels, multilabel, front_end, **options
-        )
+        listener = Listener(model, sample_rate, labels, multilabel, front_end)
+        return listener.with_options(**options) if options else listener
     if sample_rate not in (None, listener.sample_rate):
         raise LMACError(
             f"sample_rate: found {sample_rate} Hz, but the model hears "

@@ -546,7 +546,8 @@ class Explainer(torch.nn.Module):
             analysis = Analysis(
                 stft, magnitude, stft.new_zeros(len(wavs), 0), [], wavs.shape[1]
             )
-            if isinstance(target, Question):
+            # Only the evidence needs the question now.
+            if isinstance(target, Question) and self.classifier.evidence:
                 target = self._hear_silence(analysis, target)
             if self._hears_sound:
                 inputs = analysis.wavs = wavs.float()
