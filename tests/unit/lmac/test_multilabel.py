@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 import soundfile as sf
 import torch
-from torch.nn import functional as F
-
 from speechbrain.dataio.encoder import CategoricalEncoder
+from torch.nn import functional as F
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.data.audio import Preprocessor
