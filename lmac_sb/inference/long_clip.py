@@ -76,12 +76,16 @@ def _decided(
     """The same question, of the class with the highest mean probability."""
     total: Any = 0
     for start in starts:
+        piece = wav[start : start + interpreter.window]
         (part,) = interpreter.explain_short(
-            [wav[start : start + interpreter.window]],
+            [piece],
             None,
             {"refine_steps": 0, "sounds": False, "check": False},
         )
-        total = total + part.distribution(part.logits)
+        edges = (start > 0, start != starts[-1])
+        size = interpreter.window, interpreter.overlap
+        share = fade(torch.arange(len(piece)), *size, edges).sum()
+        total = total + share * part.distribution(part.logits)
     return replace(question, target=total.argmax(1))
 
 
