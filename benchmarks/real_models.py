@@ -172,11 +172,18 @@ def measures(found, known, event):
     }
 
 
-def explain_notes(seed, n_clips, size, hop, steps):
+def interpreter(steps, lr, listener, sound=None):
+    """Explains a listener from nothing, by steps of this number and size."""
+    mine = LMACInterpreter.from_classifier(listener, sound=sound, steps=steps)
+    if lr is not None:
+        mine.explainer.refiner.lr = lr
+    return mine
+
+
+def explain_notes(seed, n_clips, size, hop, interpret):
     """Measures of the notes of a seed, by what is beside them."""
     notes = [make_note(seed, index) for index in range(n_clips)]
-    listener = load_crepe(size, hop, pool="max")
-    mine = LMACInterpreter.from_classifier(listener, steps=steps)
+    mine = interpret(load_crepe(size, hop, pool="max"))
     for kind in DISTRACTORS:
         event, whole, frequencies, _ = zip(*(n for n in notes if n[3] == kind))
         target = torch.tensor([pitch_class(f) for f in frequencies])
@@ -186,7 +193,7 @@ def explain_notes(seed, n_clips, size, hop, steps):
         )
 
 
-def explain_speech(seed, n_clips, data, steps):
+def explain_speech(seed, n_clips, data, interpret):
     """Measures of each clip with speech of a seed, by SNR.
 
     The noise must be none in which the detector hears speech, and it must
@@ -207,9 +214,8 @@ def explain_speech(seed, n_clips, data, steps):
             if in_noise.any() or heard.float().mean() < LEAST_HEARD:
                 continue
             taken += 1
-            listener = load_silero(pool=partial(_mean_of, heard))
-            mine = LMACInterpreter.from_classifier(
-                listener, sound=whole[0], steps=steps
+            mine = interpret(
+                load_silero(pool=partial(_mean_of, heard)), whole[0]
             )
             target = torch.tensor([0])
             yield (
@@ -281,8 +287,9 @@ def main(argv=None):
     parser.add_argument("what", choices=("notes", "speech"))
     parser.add_argument("--data", type=Path, help="holds speech/ and noise/")
     parser.add_argument("--clips", type=int, default=12, help="of each seed")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--lr", type=float, help="size of a step")
     parser.add_argument("--size", default="tiny", help="of CREPE")
     parser.add_argument("--hop", type=int, default=512, help="of CREPE")
     parser.add_argument("--threads", type=int, default=2)
@@ -291,15 +298,16 @@ def main(argv=None):
     torch.set_num_threads(args.threads)
     if args.what == "speech" and args.data is None:
         parser.error("speech needs --data")
-    found = []
-    for seed in range(args.seeds):
-        if args.what == "notes":
-            parts = explain_notes(
-                seed, args.clips, args.size, args.hop, args.steps
-            )
-        else:
-            parts = explain_speech(seed, args.clips, args.data, args.steps)
-        found += [(seed, kind, values) for kind, values in parts]
+    interpret = partial(interpreter, args.steps, args.lr)
+    if args.what == "notes":
+        explain = partial(explain_notes, size=args.size, hop=args.hop)
+    else:
+        explain = partial(explain_speech, data=args.data)
+    found = [
+        (seed, kind, values)
+        for seed in args.seeds
+        for kind, values in explain(seed, args.clips, interpret=interpret)
+    ]
     rows, ahead = summary(found), spread(found)
     print_table(rows)
     print()
