@@ -86,7 +86,9 @@ def adopt(
     _check_spectrogram(spectrogram, rate)
     preprocess = Preprocessor(rate, signal_length_s, normalize=False)
     wavs = _tried(listener, sound, preprocess)
-    check_listener(listener, wavs, own or getattr(listener, "own_call", None))
+    if own is None:
+        own = getattr(listener, "own_call", None)
+    check_listener(listener, wavs, own)
     listener = own_listener(listener)
     fast = None if spectrogram else on_features(listener, wavs)
     if fast is None:
