@@ -51,7 +51,8 @@ def as_listener(
         Names of the classes; by default the folder's, or their numbers.
     features : torch.nn.Module, callable or list
         Front end from waveforms to the model's input; of a list, each is
-        called with what the one before returns.
+        called with what the one before returns. Of a model of transformers,
+        its feature extractor or processor.
     trusted : bool
         Whether code that comes with a folder may run.
     **options
@@ -95,12 +96,25 @@ def _loaded(model, features, trusted):
     if isinstance(model, Listener):
         return model
     if is_hugging_face(model):
-        return from_hugging_face(model, features=features)
+        return _of_hugging_face(model, features)
     if isinstance(model, (str, os.PathLike)):
         return _load(model, trusted)
     if hasattr(model, "mods") and hasattr(model, "hparams"):
         return load_speechbrain(model, trusted)
     return None
+
+
+def _of_hugging_face(model, features):
+    """Listener of a model or pipeline, which stays as it is."""
+    extractor = None
+    if not isinstance(model, torch.nn.Module):
+        model, extractor = model.model, model.feature_extractor
+    # A feature extractor, or a processor that holds one.
+    if hasattr(features, "sampling_rate") or hasattr(
+        features, "feature_extractor"
+    ):
+        extractor, features = features, None
+    return from_hugging_face(private_copy(model), extractor, features)
 
 
 def _load(source, trusted):

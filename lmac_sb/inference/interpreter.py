@@ -171,7 +171,8 @@ class LMACInterpreter(Pretrained):
         features : torch.nn.Module, callable or list
             The model's front end: torchaudio's, SpeechBrain's, or any
             differentiable function from waveforms to features; of a list,
-            each is called with what the one before returns.
+            each is called with what the one before returns. Of a model of
+            transformers, its feature extractor or processor.
         sound : str, Path, numpy.ndarray, torch.Tensor or tuple
             A sound as those to come, see `explain_sound`, on which the model
             is tried; default noise of one second, or of what the model takes.

@@ -92,9 +92,7 @@ def interpreter_of(model, *args, steps=3, **options):
     """A quick one."""
     if not isinstance(model, Listener) and not args:
         args = (RATE,)
-    return LMACInterpreter.from_classifier(
-        model, *args, steps=steps, **options
-    )
+    return LMACInterpreter.from_classifier(model, *args, steps=steps, **options)
 
 
 def decibel_mel(**options):
@@ -346,7 +344,9 @@ def test_multilabel():
     assert torch.allclose(found.probabilities, net(wavs).sigmoid(), atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", [torch.nn.Softmax(1), torch.nn.Sigmoid()])
+@pytest.mark.parametrize(
+    "activation", [torch.nn.Softmax(1), torch.nn.Sigmoid()]
+)
 def test_model_that_returns_probabilities(activation, caplog):
     net, wavs = Ears().eval(), sounds()
     interpreter = interpreter_of(torch.nn.Sequential(net, activation))
@@ -495,15 +495,17 @@ def test_hugging_face_folder(tmp_path):
     interpreter = LMACInterpreter.from_classifier(str(tmp_path), steps=2)
     assert interpreter.classes == NAMES and interpreter.sample_rate == RATE
     wavs = sounds(1)
-    inputs = extractor(
-        wavs[0].numpy(), sampling_rate=RATE, return_tensors="pt"
-    )
+    inputs = extractor(wavs[0].numpy(), sampling_rate=RATE, return_tensors="pt")
     with torch.no_grad():
         check(interpreter.explain_batch(wavs), model(**inputs).logits)
-    direct = LMACInterpreter.from_classifier(
-        model, features=extractor, steps=2
-    )
+    model.train()
+    before = state_of(model)
+    direct = LMACInterpreter.from_classifier(model, features=extractor, steps=2)
     assert direct.classes == NAMES
+    again = direct.explain_batch(wavs)
+    same_state(before, state_of(model))
+    with torch.no_grad():
+        check(again, model.eval()(**inputs).logits)
 
 
 ENCODER = """\
