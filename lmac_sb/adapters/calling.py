@@ -15,6 +15,7 @@ __all__ = [
     "FORMS",
     "Form",
     "as_needed",
+    "copies_for_gradient",
     "modules_of",
     "place_of",
     "private_copy",
@@ -205,6 +206,42 @@ def as_needed(modules, wavs):
                 part.training = True
             for weight in trained:
                 weight.requires_grad = True
+
+
+def copies_for_gradient(modules):
+    """Context in which autograd keeps copies of all but weights.
+
+    So a model may change in place what its gradient needs, as ``wavs /=
+    wavs.abs().max()`` does.
+
+    Arguments
+    ---------
+    modules : list of torch.nn.Module
+        Those of the classifier, whose weights and buffers are not copied.
+
+    Example
+    -------
+    >>> wavs = torch.tensor([1.0, -2.0], requires_grad=True)
+    >>> with copies_for_gradient([]):
+    ...     changed = wavs.clone()
+    ...     changed *= changed.abs().sum()
+    >>> torch.autograd.grad(changed.sum(), wavs)
+    (tensor([2., 4.]),)
+    """
+    kept = {
+        tensor.untyped_storage().data_ptr()
+        for module in modules
+        for tensor in (*module.parameters(), *module.buffers())
+    }
+
+    def keep(tensor):
+        """The tensor if it is a weight, or else a copy."""
+        if tensor.untyped_storage().data_ptr() in kept:
+            return tensor
+        return tensor.detach().clone()
+
+    hooks = torch.autograd.graph.saved_tensors_hooks
+    return hooks(keep, lambda tensor: tensor)
 
 
 def _is_on_cuda(module):

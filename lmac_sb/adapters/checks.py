@@ -1,13 +1,13 @@
 """What is checked before a classifier's first explanation."""
 
+import dataclasses
 import numbers
 
 import torch
 
 from lmac_sb.adapters.calling import as_needed, modules_of
-from lmac_sb.adapters.dry_run import at_least_single
 from lmac_sb.adapters.outputs import by_frames, find_output
-from lmac_sb.adapters.scales import guess_scale, to_logits
+from lmac_sb.adapters.scales import at_least_single, guess_scale, to_logits
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["check_listener", "compare", "find_sample_rate", "where_they_part"]
@@ -144,7 +144,8 @@ def _check_outputs(listener, wavs):
     if all(torch.equal(listener(other), logits) for other in others):
         raise LMACError(
             f"model: found the same outputs, {_some(logits)}, for the sound, "
-            "for noise and for silence, expected outputs that depend on it"
+            "for noise and for silence, expected outputs that depend on it; "
+            "those that are saturated or rounded do not"
         )
 
 
@@ -156,21 +157,18 @@ def _some(logits):
 
 def _check_gradient(listener, wavs):
     """Refuse a model through which no gradient reaches the sound."""
-    wavs = wavs.requires_grad_()
-    with torch.enable_grad():
-        try:
-            logits = listener(wavs)
-            if not logits.requires_grad:
-                raise LMACError(
-                    f"model: no gradient reaches the sound; {NO_GRADIENT}"
-                )
-            others = logits.logsumexp(1) if logits.shape[1] > 1 else 0
-            score = logits.amax(1) - others + logits.std(1, unbiased=False)
-            (gradient,) = torch.autograd.grad(
-                score.sum(), wavs, allow_unused=True
-            )
-        except RuntimeError as error:
+    try:
+        logits, gradient = _gradient(listener, wavs)
+    except RuntimeError as error:
+        if not _is_in_place(error):
             raise _no_gradient(error) from error
+        listener.found = dataclasses.replace(listener.found, changes=True)
+        try:
+            logits, gradient = _gradient(listener, wavs)
+        except RuntimeError as second:
+            raise _no_gradient(second) from second
+    if not logits.requires_grad:
+        raise LMACError(f"model: no gradient reaches the sound; {NO_GRADIENT}")
     if gradient is None or not gradient.any():
         raise LMACError(
             "model: its gradient is 0 for each sample, expected one that says "
@@ -179,10 +177,28 @@ def _check_gradient(listener, wavs):
         )
 
 
+def _gradient(listener, wavs):
+    """Logits, and the gradient of some score of them."""
+    wavs = wavs.requires_grad_()
+    with torch.enable_grad():
+        logits = listener(wavs)
+        if not logits.requires_grad:
+            return logits, None
+        # Of no symmetry, so that a softmax does not cancel it.
+        weights = torch.arange(1.0, logits.shape[1] + 1).sqrt().to(logits)
+        score = (logits * weights).sum()
+        return logits, torch.autograd.grad(score, wavs, allow_unused=True)[0]
+
+
+def _is_in_place(error):
+    """Whether autograd says that something was changed in place."""
+    return "inplace operation" in str(error)
+
+
 def _no_gradient(error):
     """What to do about an error of a call or pass with gradients."""
     text = " ".join(str(error).split())[:200]
-    if "inplace" in text or "in-place" in text:
+    if _is_in_place(error):
         return LMACError(
             "model: changes in place what its gradient needs, expected a new "
             f"tensor, such as x = x + y instead of x += y: {text}"

@@ -7,10 +7,14 @@ import torch
 
 from lmac_sb.adapters.calling import FORMS, Form, as_needed
 from lmac_sb.adapters.outputs import by_frames, class_axis_of, find_output
-from lmac_sb.adapters.scales import LastActivation, guess_scale
+from lmac_sb.adapters.scales import (
+    LastActivation,
+    at_least_single,
+    guess_scale,
+)
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["DryRun", "Found", "at_least_single"]
+__all__ = ["DryRun", "Found"]
 
 # Lengths of input that classifiers are made for, in seconds and in samples.
 SECONDS = (0.1, 0.2, 0.25, 0.5, 0.96, 0.975, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
@@ -38,6 +42,13 @@ class Found:
         What its scores are, see `lmac_sb.adapters.scales.to_logits`.
     activations : int
         Number of its sigmoids and softmaxes, if the last is left out.
+    changes : bool
+        Whether it changes in place what its gradient needs.
+
+    Example
+    -------
+    >>> print(Found().form)
+    [batch, samples]
     """
 
     form: Form = Form()
@@ -47,6 +58,7 @@ class Found:
     one_class: bool = False
     scale: str = "logits"
     activations: int = None
+    changes: bool = False
 
 
 class DryRun:
@@ -55,6 +67,21 @@ class DryRun:
     Two sounds are made of the clip: a quiet one that ends in silence, and a
     loud one. Whatever is taken over a batch differs between them, such as the
     loudest bin, below which decibels are cut.
+
+    Arguments
+    ---------
+    listener : Listener
+        The classifier; its labels and whether it has several are set, where
+        its outputs tell them.
+    wavs : torch.Tensor
+        Waveforms, [batch, samples]; the first is used.
+
+    Example
+    -------
+    >>> from lmac_sb.adapters.listener import Listener
+    >>> listener = Listener(torch.nn.Linear(8, 3), sample_rate=16000)
+    >>> DryRun(listener, torch.rand(1, 8)).found().n_outputs
+    3
     """
 
     def __init__(self, listener, wavs):
@@ -165,7 +192,10 @@ class DryRun:
         text = " ".join(str(error).split())[:300]
         text = f"{type(error).__name__}: {text}"
         if length is None:
-            tried = ", ".join(str(form) for form, _ in failures)
+            plain = [f for f, _ in failures if not f.feature_axis]
+            tried = ", ".join(map(str, plain))
+            if len(plain) < len(failures):
+                tried += ", features with and without an axis for the channel"
             return LMACError(
                 f"model: cannot be called with {n_samples} samples as "
                 f"{form}: {text} (tried: {tried})"
@@ -263,7 +293,7 @@ class DryRun:
                 "one label for each"
             )
         if n_outputs == 1 and self.n_labels != 2:
-            listener.multilabel = True
+            listener._learn("multilabel", True)
         elif n_outputs == 1:
             listener._say(
                 "labels: 2 for a single output, which is taken as that of "
@@ -271,7 +301,8 @@ class DryRun:
                 f"'{listener.labels[0]}'"
             )
         if listener.labels is None:
-            listener.labels = [str(number) for number in range(n_outputs)]
+            numbers = [str(number) for number in range(n_outputs)]
+            listener._learn("labels", numbers)
         return dataclasses.replace(found, n_outputs=n_outputs)
 
     def _scale(self, found, scores):
@@ -292,7 +323,7 @@ class DryRun:
         if kind == "logits":
             return found
         if kind == "sigmoid" and not each:
-            listener.multilabel = True
+            listener._learn("multilabel", True)
         return self._before_activation(dataclasses.replace(found, scale=kind))
 
     def _guess(self, found):
@@ -358,11 +389,6 @@ def _near(one, two):
         return True
     error = 1e-2 if one.dtype.itemsize < 4 else 1e-4
     return bool((one - two).abs().max() <= error * (1e-3 + one.abs().max()))
-
-
-def at_least_single(scores):
-    """Scores in single precision, if they come in half."""
-    return scores.float() if scores.dtype.itemsize < 4 else scores
 
 
 def _seeded():

@@ -46,6 +46,16 @@ class ExtractorFrontEnd(torch.nn.Module):
         off, as the extractor does, with a warning. None: any length.
     min_samples : int
         Shortest sound that the model takes. A shorter one is an error.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> class Plain(ExtractorFrontEnd):
+    ...     def inputs(self, wavs):
+    ...         return {"input_values": wavs}
+    >>> plain = Plain(SimpleNamespace(sampling_rate=8000, padding_value=0.0))
+    >>> plain(torch.rand(2, 4000))["input_values"].shape
+    torch.Size([2, 4000])
     """
 
     def __init__(self, extractor):
@@ -170,8 +180,8 @@ class _LogFilterbank(torch.nn.Module):
         super().__init__()
         self.hop, self.scale, self.dtype = hop, scale, dtype
         self.n_fft = 2 * (len(filters) - 1)
-        self.register_buffer("window", window.double(), persistent=False)
-        self.register_buffer("filters", filters.double(), persistent=False)
+        self.register_buffer("window", window.to(dtype), persistent=False)
+        self.register_buffer("filters", filters.to(dtype), persistent=False)
 
     def forward(self, wavs):
         """Bands [batch, frames, bands] of waveforms [batch, samples]."""
@@ -197,6 +207,16 @@ class AstFrontEnd(ExtractorFrontEnd):
     extractor : transformers.ASTFeatureExtractor
         Its settings are read, it is not kept. It has ``mel_filters`` where it
         works without torchaudio, by other frames and filters.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> front_end = AstFrontEnd(SimpleNamespace(
+    ...     sampling_rate=16000, padding_value=0.0, do_normalize=False,
+    ...     num_mel_bins=40, max_length=120,
+    ... ))
+    >>> front_end(torch.rand(2, 16000))["input_values"].shape
+    torch.Size([2, 120, 40])
     """
 
     def __init__(self, extractor):
@@ -250,6 +270,17 @@ class FilterbankFrontEnd(ExtractorFrontEnd):
     ---------
     extractor : transformers.SeamlessM4TFeatureExtractor
         Its settings are read, it is not kept.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> front_end = FilterbankFrontEnd(SimpleNamespace(
+    ...     sampling_rate=16000, padding_value=0.0, stride=2,
+    ...     window=torch.hann_window(400), mel_filters=torch.rand(257, 40),
+    ...     return_attention_mask=False,
+    ... ))
+    >>> front_end(torch.rand(2, 16000))["input_features"].shape
+    torch.Size([2, 49, 80])
     """
 
     def __init__(self, extractor):
@@ -301,6 +332,17 @@ class WhisperFrontEnd(ExtractorFrontEnd):
     extractor : transformers.WhisperFeatureExtractor
         Its settings are read, it is not kept. Its dither, random noise, is
         left out with a warning.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> front_end = WhisperFrontEnd(SimpleNamespace(
+    ...     sampling_rate=16000, padding_value=0.0, n_fft=400, hop_length=160,
+    ...     n_samples=32000, mel_filters=torch.rand(201, 80),
+    ...     return_attention_mask=False,
+    ... ))
+    >>> front_end(torch.rand(2, 16000))["input_features"].shape
+    torch.Size([2, 80, 200])
     """
 
     def __init__(self, extractor):
@@ -411,6 +453,18 @@ def compare_inputs(front_end, extractor, device="cpu"):
     ------
     LMACError
         If an input is missing, or has another shape or other values.
+
+    Example
+    -------
+    >>> class Extractor:
+    ...     sampling_rate = 16000
+    ...     model_input_names = ["input_values"]
+    ...     def __call__(self, wav, sampling_rate, return_tensors):
+    ...         return {"input_values": torch.as_tensor(wav)[None]}
+    >>> compare_inputs(lambda wavs: wavs[:, 1:], Extractor())
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: front end: found 'input_values' of shape [1, 15999], ...
     """
     rate = int(extractor.sampling_rate)
     length = max(rate, getattr(front_end, "min_samples", 1))
@@ -423,7 +477,9 @@ def compare_inputs(front_end, extractor, device="cpu"):
     with torch.no_grad():
         found = front_end(wavs.to(device))
     if isinstance(found, torch.Tensor):
-        found = {extractor.model_input_names[0]: found}
+        # Of the clip alone there is nothing to mask.
+        name = extractor.model_input_names[0]
+        found, expected = {name: found}, {name: expected[name]}
     for name, right in expected.items():
         _compare(name, found.get(name), right, type(extractor).__name__)
 

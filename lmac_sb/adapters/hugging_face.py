@@ -1,6 +1,7 @@
 """Audio classifiers of transformers, each as a `Listener`."""
 
 import functools
+import warnings
 
 import numpy as np
 import torch
@@ -47,6 +48,13 @@ def load_hugging_face(source, revision=None, trusted=False, **options):
         If transformers is missing, the hub does not answer, a file is
         missing or unreadable, or the weights are not those of an audio
         classifier with a trained head.
+
+    Example
+    -------
+    >>> load_hugging_face("./nowhere")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: ./nowhere: no such folder, expected a folder written ...
     """
     model, extractor = read_hugging_face(source, revision, trusted)
     return from_hugging_face(model, extractor, **options)
@@ -98,9 +106,17 @@ def from_hugging_face(
         If the model is not such a model, its extractor is not known and there
         are no `features`, one does not fit the other, the names are of
         another number than the outputs, or the outputs are no classes.
+
+    Example
+    -------
+    >>> from_hugging_face(torch.nn.Linear(8, 3))
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: model: found Linear, expected an audio classifier ...
     """
-    if feature_extractor is None and hasattr(model, "feature_extractor"):
-        model, feature_extractor = model.model, model.feature_extractor
+    if is_hugging_face(model) and not isinstance(model, torch.nn.Module):
+        feature_extractor = feature_extractor or model.feature_extractor
+        model = model.model
     extractor = getattr(
         feature_extractor, "feature_extractor", feature_extractor
     )
@@ -121,7 +137,7 @@ def from_hugging_face(
     listener.requires_grad_(False).eval()
     listener.n_samples = getattr(front_end, "n_samples", None)
     listener.min_samples, n_outputs = _try(listener)
-    if hasattr(front_end, "min_samples"):
+    if features is None:
         front_end.min_samples = listener.min_samples
     listener.labels = _labels(labels, model, n_outputs)
     is_score = problem == "regression" or (n_outputs == 1 and not multilabel)
@@ -196,7 +212,7 @@ def own_call(model, extractor, wav, sample_rate):
         return_tensors="pt",
     )
     with torch.no_grad():
-        return _Logits(model)(dict(inputs))
+        return _Logits(model).eval()(dict(inputs))
 
 
 class _NoLogits(LMACError):
@@ -211,6 +227,10 @@ class _Logits(torch.nn.Module):
         self.model = model
         is_embedding = type(model).__name__.endswith("XVector")
         self.output = "embeddings" if is_embedding else "logits"
+
+    def train(self, mode=True):
+        """Stay in evaluation mode: an explained model does not change."""
+        return super().train(False)
 
     def forward(self, inputs):
         """Logits of a tensor or of a dict of tensors."""
@@ -280,7 +300,8 @@ def _n_outputs(listener, n_samples):
     """Number of outputs; an error if the sound is too short for them."""
     generator = torch.Generator().manual_seed(0)
     noise = 0.1 * torch.randn(1, n_samples, generator=generator)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a statistic of one frame
         logits = listener(noise.to(listener.model.model.device))
     if not (logits.numel() and torch.isfinite(logits).all()):
         raise ValueError("its outputs are NaN, infinite or none")

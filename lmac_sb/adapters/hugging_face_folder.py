@@ -57,8 +57,8 @@ def read_hugging_face(source, revision=None, trusted=False):
     LMACError
         See `lmac_sb.adapters.hugging_face.load_hugging_face`.
     """
-    transformers = _import_transformers()
     source, revision = _locate(source, revision)
+    transformers = _import_transformers()
     read = functools.partial(
         _read, source, revision=revision, trust_remote_code=trusted
     )

@@ -8,11 +8,20 @@ import logging
 
 import torch
 
-from lmac_sb.adapters.calling import as_needed, modules_of, place_of
-from lmac_sb.adapters.dry_run import DryRun, at_least_single
+from lmac_sb.adapters.calling import (
+    as_needed,
+    copies_for_gradient,
+    modules_of,
+    place_of,
+)
+from lmac_sb.adapters.dry_run import DryRun
 from lmac_sb.adapters.outputs import by_frames, find_output
 from lmac_sb.adapters.pooling import POOLS, frames_at, pool_frames
-from lmac_sb.adapters.scales import LastActivation, to_logits
+from lmac_sb.adapters.scales import (
+    LastActivation,
+    at_least_single,
+    to_logits,
+)
 from lmac_sb.adapters.windows import Windows
 from lmac_sb.utils.errors import LMACError, shown
 
@@ -120,6 +129,7 @@ class Listener(torch.nn.Module):
         self.windows = windows
         self.one_by_one = one_by_one
         self.found = None
+        self._before = {}  # of what a dry run sets: old and new values
         self._said = set()
         self._check_options()
 
@@ -185,6 +195,10 @@ class Listener(torch.nn.Module):
         other._modules = dict(self._modules)
         if "labels" in options:
             options["labels"] = _names(options["labels"])
+        for name, (old, new) in self._before.items():
+            if getattr(self, name) is new:
+                options.setdefault(name, old)
+        other._before = {}
         for name, value in options.items():
             setattr(other, name, value)
         other.found = None
@@ -193,6 +207,11 @@ class Listener(torch.nn.Module):
 
     def train(self, mode=True):
         """Leave the classifier alone: each call puts it in evaluation mode."""
+        return self
+
+    def eval(self):
+        """Put the classifier in evaluation mode for good, if asked to."""
+        super().train(False)
         return self
 
     def forward(self, wavs):
@@ -208,13 +227,35 @@ class Listener(torch.nn.Module):
         torch.Tensor
             [batch, classes], at least of single precision.
         """
+        return self.pooled(self._heard(wavs), *wavs.shape).to(wavs.device)
+
+    def frames(self, wavs):
+        """Logits of each frame or window, before they are pooled.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, [batch, samples].
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, frames, classes], with one frame if the model gives one
+            answer to a clip; `at` and `pool` do not matter.
+        """
+        logits = self._heard(wavs)
+        logits = logits.reshape(len(wavs), -1, logits.shape[2])
+        return logits.to(wavs.device)
+
+    def _heard(self, wavs):
+        """Logits [batch * windows, frames, classes]."""
         self.settle(wavs)
         if wavs.requires_grad and torch.is_grad_enabled():
             wavs = wavs.clone()
             wavs.register_hook(self._finite)
         rows = wavs if self.windows is None else self.windows.cut(wavs)
         try:
-            logits = self._logits(rows, self._scores, self.found)
+            return self._logits(rows, self._scores, self.found)
         except RuntimeError as error:
             heard = self.found.n_samples
             if wavs.shape[1] == heard or isinstance(
@@ -227,7 +268,6 @@ class Listener(torch.nn.Module):
                 f"{heard / self.sample_rate:g} pads and cuts sounds to it: "
                 f"{' '.join(str(error).split())[:200]}"
             ) from error
-        return self.pooled(logits, *wavs.shape).to(wavs.device)
 
     def features(self, wavs):
         """What the model is called with: the front end's output.
@@ -361,6 +401,11 @@ class Listener(torch.nn.Module):
         )
         return gradient.nan_to_num(0.0, 0.0, 0.0)
 
+    def _learn(self, name, value):
+        """Set an option to what a dry run found."""
+        self._before[name] = (getattr(self, name), value)
+        setattr(self, name, value)
+
     def _say(self, text):
         """Log a warning, once."""
         if text not in self._said:
@@ -411,17 +456,17 @@ class Listener(torch.nn.Module):
 
     def _logits(self, rows, scores_of, found):
         """Logits [rows, frames, classes] by one of the two above."""
-        with as_needed(self.called(), rows), contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(as_needed(self.called(), rows))
+            if found.changes:
+                stack.enter_context(copies_for_gradient(self.called()))
             if found.activations:
-                last = found.activations - 1
-                counter = stack.enter_context(LastActivation(skip=last))
-            scores = scores_of(rows, found)
-            stack.close()
-            if found.activations and counter.count != found.activations:
+                with LastActivation(skip=found.activations - 1) as counter:
+                    scores = scores_of(rows, found)
+                if counter.count == found.activations:
+                    return at_least_single(scores)
                 # Not the one that the dry run found to be the last step.
-                scores = scores_of(rows, found)
-            elif found.activations:
-                return at_least_single(scores)
+            scores = scores_of(rows, found)
         return to_logits(at_least_single(scores), found.scale)
 
     def _times(self, n_samples, n_frames):

@@ -3,7 +3,7 @@
 import torch
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["LastActivation", "guess_scale", "to_logits"]
+__all__ = ["LastActivation", "at_least_single", "guess_scale", "to_logits"]
 
 ACTIVATIONS = ("sigmoid", "sigmoid_", "special_expit", "softmax")
 # What ends a model that gives logits, by the names in autograd's graph.
@@ -126,6 +126,22 @@ def _ends_linear(node):
             return False
         node = node.next_functions[0][0] if node.next_functions else None
     return False
+
+
+def at_least_single(scores):
+    """Scores in single precision, if they come in half.
+
+    Arguments
+    ---------
+    scores : torch.Tensor
+        Any shape.
+
+    Returns
+    -------
+    torch.Tensor
+        The same, of 32 bits or more.
+    """
+    return scores.float() if scores.dtype.itemsize < 4 else scores
 
 
 class LastActivation(TorchFunctionMode):

@@ -78,9 +78,8 @@ def as_listener(
         if sample_rate is None:
             sample_rate = _rate_of(model, front_end)
         multilabel = options.pop("multilabel", False)
-        return Listener(
-            model, sample_rate, labels, multilabel, front_end, **options
-        )
+        listener = Listener(model, sample_rate, labels, multilabel, front_end)
+        return listener.with_options(**options) if options else listener
     if sample_rate not in (None, listener.sample_rate):
         raise LMACError(
             f"sample_rate: found {sample_rate} Hz, but the model hears "
@@ -251,9 +250,14 @@ def on_features(listener, wavs):
         On its spectrogram a mask can act.
     classifier : FeatureListener
         From the levels of its bands to logits; None instead of both if the
-        front end is no STFT, or the model gets windows of the sound.
+        front end is no STFT, the model gets windows of the sound, or a
+        time in it is asked for.
     """
     if listener.front_end is None or listener.windows is not None:
+        return None
+    if listener.at is not None:
+        # Levels do not tell the clip's length to the sample, nor so the times
+        # of its frames.
         return None
     found = fast_path(listener.front_end, listener.sample_rate)
     if found is None:

@@ -107,11 +107,10 @@ def load_speechbrain(
 
     Example
     -------
-    >>> from pathlib import Path
-    >>> load_speechbrain(Path("nowhere"))
+    >>> load_speechbrain("./nowhere")
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: nowhere: no such folder, expected a model
+    lmac_sb.LMACError: ./nowhere: no such folder, expected a model
     """
     if output not in ("logits", "embedding"):
         raise LMACError(
@@ -128,15 +127,18 @@ def load_speechbrain(
         parts = _find_parts(hparams, path, output)
         load_parts(hparams, path, dict(parts.values()), trusted)
     items = {role: item for role, (_, item) in parts.items()}
-    listener = Listener(
-        Encoded(items.get("embedding"), items.get("head")),
-        _sample_rate(parts, hparams, path, sample_rate),
-        labels=_labels(items.get("labels"), path),
-        front_end=_front_end(items, hparams, path),
+    front_end = _front_end(items, hparams, path)
+    model = Encoded(
+        items.get("embedding"), items.get("head"), lengths="stft" not in items
     )
-    listener = without_noise(listener.eval().requires_grad_(False))
-    _check_outputs(listener, path)
-    return listener
+    for part in (front_end, model):
+        without_noise(part.eval().requires_grad_(False))
+    rate = _sample_rate(parts, hparams, path, sample_rate)
+    labels = _labels(items.get("labels"), path)
+    _check_outputs(model, front_end, rate, labels, path)
+    return Listener(
+        model, rate, labels=labels, front_end=front_end, scale="logits"
+    )
 
 
 # ---------------------------------------------------------------- the folder
@@ -354,17 +356,16 @@ def _labels(encoder, path):
     """Names of the classes in the order of their numbers, None without any."""
     if encoder is None:
         return None
-    names = [encoder.ind2lab.get(i) for i in range(len(encoder))]
     if set(encoder.ind2lab) != set(range(len(encoder))):
         raise LMACError(
             f"{path}: label_encoder: found the numbers "
             f"{min(encoder.ind2lab)} to {max(encoder.ind2lab)} for "
             f"{len(encoder)} names, expected 0 to {len(encoder) - 1}"
         )
-    return [str(name) for name in names]
+    return [str(encoder.ind2lab[i]) for i in range(len(encoder))]
 
 
-def _check_outputs(listener, path):
+def _check_outputs(model, front_end, sample_rate, labels, path):
     """Call it once, on a second of noise: the parts fit, and so do the names.
 
     Raises
@@ -373,10 +374,10 @@ def _check_outputs(listener, path):
         If they do not.
     """
     generator = torch.Generator().manual_seed(0)
-    wavs = torch.randn(2, listener.sample_rate, generator=generator) / 10
+    wavs = torch.randn(2, sample_rate, generator=generator) / 10
     try:
         with torch.no_grad():
-            outputs = listener(wavs)
+            outputs = model(front_end(wavs))
     except Exception as error:
         # Modules of anyone, put together by us: anything can be raised.
         raise LMACError(
@@ -389,7 +390,6 @@ def _check_outputs(listener, path):
             f"{list(getattr(outputs, 'shape', [])) or type(outputs).__name__} "
             "for two clips, expected [2, classes]"
         )
-    labels = listener.labels
     if labels is not None and len(labels) != outputs.shape[1]:
         raise LMACError(
             f"{path}: found {len(labels)} names in label_encoder for "

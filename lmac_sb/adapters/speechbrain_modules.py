@@ -98,11 +98,14 @@ class Encoded(torch.nn.Module):
     Arguments
     ---------
     embedding_model : torch.nn.Module
-        From features [batch, time, features]; it is given relative lengths
-        [batch], all of them one, if it takes them. None if the classifier
-        gets the features.
+        From features [batch, time, features]. None if the classifier gets
+        the features.
     classifier : torch.nn.Module
         From embeddings; by default the embedding is the output.
+    lengths : bool
+        Whether relative lengths [batch], all of them one, go with the
+        features, as `EncoderClassifier` gives them to what takes them.
+        `AudioClassifier` does not, and averages maps of two dimensions.
 
     Example
     -------
@@ -112,28 +115,22 @@ class Encoded(torch.nn.Module):
     torch.Size([2, 3])
     """
 
-    def __init__(self, embedding_model, classifier=None):
+    def __init__(self, embedding_model, classifier=None, lengths=True):
         super().__init__()
         self.embedding_model = embedding_model
         self.classifier = classifier
+        self.lengths = lengths
 
     def forward(self, feats):
         """Logits [batch, classes], or embeddings [batch, size]."""
-        out = feats
-        if self.embedding_model is not None:
-            out = _with_lengths(self.embedding_model, out)
-            if out.dim() == 4:  # maps of a two-dimensional network
-                out = out.mean((-1, -2))
-        elif self.classifier is not None:
-            return _one_row(_with_lengths(self.classifier, out))
-        if self.classifier is not None:
-            out = self.classifier(out)
-        return _one_row(out)
-
-
-def _one_row(out):
-    """[batch, size] of [batch, 1, size]."""
-    return out.squeeze(1) if out.dim() == 3 else out
+        parts = [self.embedding_model, self.classifier]
+        first, *others = [part for part in parts if part is not None]
+        out = _with_lengths(first, feats) if self.lengths else first(feats)
+        if not self.lengths and out.dim() == 4:
+            out = out.mean((-1, -2))
+        for part in others:
+            out = part(out)
+        return out.squeeze(1) if out.dim() == 3 else out
 
 
 def _with_lengths(module, feats):

@@ -44,6 +44,17 @@ def load_parts(hparams, path, parts, trusted=False):
     LMACError
         If a file is missing or does not fit, or a needed module would keep
         random weights.
+
+    Example
+    -------
+    >>> from speechbrain.utils.parameter_transfer import Pretrainer
+    >>> path = getfixture("tmp_path") / "hyperparams.yaml"
+    >>> head = torch.nn.Linear(2, 1, bias=False)
+    >>> torch.save({"weight": torch.ones(1, 2)}, path.parent / "head.ckpt")
+    >>> hparams = {"pretrainer": Pretrainer(loadables={"head": head})}
+    >>> load_parts(hparams, path, {"head": head})
+    >>> head.weight.tolist()
+    [[1.0, 1.0]]
     """
     pretrainer = hparams["pretrainer"]
     if pretrainer.custom_hooks and not trusted:
@@ -222,7 +233,7 @@ def find_file(path, key, named, kinds, trusted=False):
 
 
 def _ends(path, key, named, trusted):
-    """Ends of a path that stay in a folder, longest first; and its name."""
+    """Ends of a path that stay in a folder, longest first; its last part."""
     if not isinstance(named, str) and not trusted:
         raise LMACError(
             f"{path}: {key}: found {shown(named)} as its path, expected text"

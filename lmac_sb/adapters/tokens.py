@@ -26,6 +26,22 @@ def token_maps(listener):
         For each layer, by its name among the listener's modules and in the
         order of the network, a function from its output to a map
         [batch, channels, time, freq]. Frames have one band.
+
+    Example
+    -------
+    >>> import transformers
+    >>> from lmac_sb.adapters.hugging_face import from_hugging_face
+    >>> config = transformers.ASTConfig(
+    ...     hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+    ...     intermediate_size=8, num_mel_bins=26, max_length=56,
+    ... )
+    >>> listener = from_hugging_face(
+    ...     transformers.ASTForAudioClassification(config),
+    ...     transformers.ASTFeatureExtractor(num_mel_bins=26, max_length=56),
+    ... )
+    >>> (to_map,) = token_maps(listener).values()
+    >>> to_map(torch.rand(3, 2 + 5 * 2, 8)).shape
+    torch.Size([3, 8, 5, 2])
     """
     layers, shapes, hooks = _layers(listener), {}, []
     for name, module in listener.named_modules():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.inference.interpreter import LMACInterpreter
+from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["explain"]
 
@@ -18,7 +21,7 @@ def explain(
     sound: Any,
     target: Any = None,
     against: Any = None,
-    steps: int = 20,
+    steps: int | None = None,
     **options: Any,
 ) -> AudioExplanation:
     """Hear why a classifier decided, without training anything.
@@ -30,15 +33,16 @@ def explain(
         `lmac_sb.LMACInterpreter.from_classifier`. An interpreter is used as it
         is.
     sound : str, Path, numpy.ndarray, torch.Tensor or tuple
-        An audio file; samples; or samples with their rate. Without a rate,
-        samples have that of the option `rate`, or else the model's.
+        An audio file; samples; or samples with their rate, see
+        `lmac_sb.LMACInterpreter.explain_sound`. Samples alone have the rate
+        of the option `rate`, or else the model's.
     target : str, int, set or callable
         What to explain; default the decision. See
         `lmac_sb.LMACInterpreter.explain_file`.
     against : str, int or set
         What it is compared with, such as ``"runner-up"``; default all others.
     steps : int
-        Gradient steps to the mask.
+        Gradient steps to the mask; default 20, or those of the interpreter.
     **options
         `threshold`, `unrefined` and `stable` of
         `lmac_sb.LMACInterpreter.explain_file`; all others, such as
@@ -69,10 +73,20 @@ def explain(
     """
     how = {name: options.pop(name) for name in _HOW if name in options}
     rate = options.pop("rate", None)
-    if rate is not None and not isinstance(sound, tuple):
+    if rate is not None:
+        if isinstance(sound, (str, Path, tuple, Mapping)):
+            raise LMACError(
+                f"rate: found {shown(rate)}, but the sound has its own; "
+                "expected it with samples alone"
+            )
         sound = (sound, rate)
     if not isinstance(model, LMACInterpreter):
         model = LMACInterpreter.from_classifier(model, sound=sound, **options)
+    elif options:
+        raise LMACError(
+            f"{min(options)}: of no use to an interpreter, which is made "
+            "already; expected it of from_classifier"
+        )
     return model.explain_sound(
         sound, target, against, refine_steps=steps, **how
     )

@@ -14,15 +14,17 @@ from speechbrain.utils.run_opts import RunOptions
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lmac_sb.adapters.source import as_listener
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
 from lmac_sb.data.streaming import read_signal
-from lmac_sb.inference.adopt import OTHER_START, adopt, signal_of
+from lmac_sb.inference.adopt import ADOPTED, OTHER_START, adopt, signal_of
 from lmac_sb.inference.bundle import find_bundle, load_weights
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.inference.long_clip import explain_long
 from lmac_sb.inference.questions import class_number, make_question
 from lmac_sb.inference.stability import check_stability
 from lmac_sb.lmac.explainer import Explainer, Explanation, check_batch
+from lmac_sb.models.decoder import LevelDecoder
 from lmac_sb.models.question import Question
 from lmac_sb.models.source import HPARAMS, read_hparams
 from lmac_sb.utils.errors import LMACError
@@ -91,7 +93,6 @@ class LMACInterpreter(Pretrained):
         # Windows begin on frames, and no three of them overlap.
         self.window = max(4, int(window) // hop) * hop
         self.overlap = self.window // hop // 4 * hop
-        self._other_start: LMACInterpreter | None = None
 
     @classmethod
     def from_hparams(
@@ -212,14 +213,10 @@ class LMACInterpreter(Pretrained):
         torch.Size([1, 16000])
         """
         run_opts = options.pop("run_opts", None)
-        modules, hparams, device = adopt(
-            model, sample_rate, labels, features, sound, **options
-        )
-        interpreter = cls(modules, hparams, run_opts=run_opts or device)
-        other = copy.copy(interpreter)
-        other.explainer = modules["explainer"].starting_from(OTHER_START)
-        interpreter._other_start = other
-        return interpreter
+        how = {name: options.pop(name) for name in ADOPTED if name in options}
+        listener = as_listener(model, sample_rate, labels, features, **options)
+        modules, hparams, device = adopt(listener, sound, **how)
+        return cls(modules, hparams, run_opts=run_opts or device)
 
     @classmethod
     def _check_parts(
@@ -385,10 +382,11 @@ class LMACInterpreter(Pretrained):
 
         Arguments
         ---------
-        sound : str, Path, numpy.ndarray, torch.Tensor or tuple
+        sound : str, Path, numpy.ndarray, torch.Tensor, tuple or dict
             An audio file; samples at the model's rate; or samples with their
-            rate, as `torchaudio.load` and `soundfile.read` return them. Any
-            number of channels; the longer axis is time.
+            rate, as `torchaudio.load`, `soundfile.read`, `scipy.io.wavfile`
+            and the data sets of Hugging Face return them. Any number of
+            channels; the longer axis is time.
         target : str, int, set or callable
             See `explain_file`.
         against : str, int or set
@@ -517,11 +515,13 @@ class LMACInterpreter(Pretrained):
             whole.unrefined.threshold = how["threshold"]
         if not stable:
             return whole
-        others = (
-            {}
-            if self._other_start is None
-            else {"another start": self._other_start.explain_batch}
-        )
+        others = {}
+        if isinstance(self.explainer.decoder, LevelDecoder):
+            other = copy.copy(self)
+            # A module's copy has the same dictionary of its parts.
+            other._modules = dict(self._modules)
+            other.explainer = self.explainer.starting_from(OTHER_START)
+            others["another start"] = other.explain_batch
         return check_stability(self.explain_batch, whole, others)
 
     def _check_whole(

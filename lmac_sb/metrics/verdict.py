@@ -47,9 +47,9 @@ TOLERANCE = 1e-6
 # A sound whose largest swing is smaller is silent: a 16 bit file has three
 # steps there, so dither is silence.
 SILENT_DB = -80.0
-# Bins that far below the loudest one count as empty. Where they lie the mask
-# may have any value, and nobody hears it.
-HEARD_DB = -60.0
+# Bins that far below the loudest one count as empty: what the STFT's window
+# leaks into them is no sound, and the mask may have any value there.
+HEARD_DB = -50.0
 # Mean of the mask over the bins that sound, for a mask that keeps nothing or
 # everything; and the share of the energy, since a whistle is one bin of
 # hundreds.
@@ -230,7 +230,7 @@ def level_db(wavs: Tensor) -> Tensor:
 def heard_area(mask: Tensor, magnitude: Tensor) -> Tensor:
     """Mean of the mask over the bins that sound.
 
-    Those are the bins at most 60 dB below the loudest one: where a recording
+    Those are the bins at most 50 dB below the loudest one: where a recording
     has nothing above 4 kHz, what the mask does there does not count.
 
     Arguments

@@ -263,7 +263,7 @@ def standard_level(magnitude):
     -------
     torch.Tensor
         [batch, time, freq]; zeros where all bins are the same. No gain
-        changes it.
+        changes it, unless bins that matter sink to 1e-7.
 
     Example
     -------
@@ -274,7 +274,8 @@ def standard_level(magnitude):
     level = magnitude.maximum(floor.clamp(min=_FLOOR)).log()
     level = level - level.mean((1, 2), keepdim=True)
     spread = level.square().mean((1, 2), keepdim=True).sqrt()
-    return level / torch.where(spread > 1e-6, spread, torch.inf)
+    # Of silence, rounding alone is left.
+    return level / torch.where(spread > 1e-4, spread, torch.inf)
 
 
 class LevelDecoder(torch.nn.Module):

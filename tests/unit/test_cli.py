@@ -63,8 +63,9 @@ def test_explain(explain, sounds, tmp_path):
     files = [write(tmp_path / f"{i}.wav", sounds[i]) for i in (0, 1)]
     code, out, err = explain(*files)
     assert (code, err) == (0, "")
-    lines = out.splitlines()
+    *lines, summary = out.splitlines()
     assert len(lines) == 2
+    assert summary.startswith("verdicts: ")
     for i, line in enumerate(lines):
         assert line.startswith(f"{files[i]}: ")
         content = json.loads(
@@ -74,6 +75,77 @@ def test_explain(explain, sounds, tmp_path):
         assert f": {content['decision']}, p {content['p'][c]:.3f}," in line
         assert content["file"] == files[i]
     assert folders(tmp_path / "out") == ["0", "1"]
+
+
+REST = "unfaithful: the rest decides the same"
+
+
+def write_second(path, wav):
+    """Write a sound of the length that the classifier has learnt."""
+    sf.write(path, np.asarray(wav), RATE)
+    return str(path)
+
+
+def test_verdicts(explain, sounds, tmp_path):
+    """Noise and silence do not look like good explanations anywhere."""
+    rng = np.random.default_rng(0)
+    wavs = {
+        "good": sounds[0],
+        "noise": rng.standard_normal(RATE) / 5,
+        "silent": np.zeros(RATE),
+        "offset": np.full(RATE, 0.5),
+    }
+    files = [write_second(tmp_path / f"{n}.wav", w) for n, w in wavs.items()]
+    code, out, err = explain(*files, "--refine", "5")
+    assert (code, err) == (0, "")
+    *lines, summary = out.splitlines()
+    expected = ["faithful", REST, "silent", "silent"]
+    for name, line, verdict in zip(wavs, lines, expected):
+        mark = "" if verdict == "faithful" else "!! "
+        assert f"; {mark}{verdict} -> {tmp_path}" in line
+        content = content_of(tmp_path / "out" / name)
+        assert content["verdict"] == verdict
+        assert (content["stable"], content["agreement"]) == (None, {})
+    assert summary == f"verdicts: 1 faithful; 1 {REST}; 2 silent"
+    code, out, _ = explain(*files, "--refine", "5", "--json")
+    content = json.loads(out)
+    assert code == 0
+    assert [row["verdict"] for row in content["results"]] == expected
+    assert content["verdicts"] == {"faithful": 1, REST: 1, "silent": 2}
+
+
+def test_strict(explain, sounds, tmp_path):
+    """Another exit code than that of an error, which comes before it."""
+    good = write_second(tmp_path / "good.wav", sounds[0])
+    silent = write_second(tmp_path / "silent.wav", np.zeros(RATE))
+    refine = ("--refine", "5", "--strict")
+    assert explain(good, *refine)[0] == 0
+    code, out, err = explain(good, silent, *refine)
+    assert (code, err) == (3, "")
+    assert "silent.wav: " in out
+    assert explain(silent, "--strict", "--json")[0] == 3
+    gone = str(tmp_path / "gone.wav")
+    assert explain(gone, silent, "--strict")[0] == 1
+
+
+def test_stable(explain, sounds, tmp_path):
+    """On request; a mask from a decoder that nobody trained is not stable."""
+    file = write(tmp_path / "x.wav", sounds[1])
+    code, out, _ = explain(file, "--stable")
+    assert code == 0
+    content = content_of(tmp_path / "out" / "x")
+    (name,) = content["agreement"]
+    assert name == "shift and noise"
+    assert content["stable"] == (content["agreement"][name] >= 0.7)
+    word = "stable" if content["stable"] else "not stable"
+    assert f"; !! {content['verdict']}, {word} -> " in out
+    code, out, _ = explain(file, "--stable", "--json")
+    (result,) = json.loads(out)["results"]
+    assert result["agreement"] == content["agreement"]
+    counts = {content["verdict"]: 1}
+    if not content["stable"]:
+        counts["not stable"] = 1
+    assert json.loads(out)["verdicts"] == counts
 
 
 def test_options(explain, sounds, tmp_path):

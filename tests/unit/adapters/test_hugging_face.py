@@ -122,7 +122,7 @@ def test_nothing_is_random_or_trained():
     )
     model.gradient_checkpointing_enable()
     listener = from_hugging_face(model.train(), extractor)
-    assert not model.training
+    assert not model.training and not listener.train().model.training
     assert not any(
         getattr(m, "gradient_checkpointing", False) for m in model.modules()
     )
@@ -208,7 +208,7 @@ def test_frames(folder):
     listener = load_hugging_face(save_model(folder, *pair))
     assert type(listener.model.model).__name__.endswith("FrameClassification")
     wav = torch.randn(1, 4000)
-    logits = listener(wav)
+    logits = listener.frames(wav)
     # 35 samples a frame, 20 from frame to frame.
     assert logits.shape == (1, (4000 - 35) // 20 + 1, 3)
     torch.testing.assert_close(logits, listener.own_call(wav[0]))
@@ -278,6 +278,9 @@ def test_other_kinds_of_objects():
         from_hugging_face(model)
     with pytest.raises(LMACError, match="Wav2Vec2Model: found no 'logits'"):
         from_hugging_face(model.wav2vec2, extractor)
+    # What it calls its feature extractor is a part of the network.
+    with pytest.raises(LMACError, match="^feature_extractor: found NoneType"):
+        from_hugging_face(model.wav2vec2)
 
 
 def test_half_precision(folder):
@@ -345,7 +348,9 @@ def test_code_beside_the_weights(folder, monkeypatch, tmp_path):
 def test_attention_that_needs_code_or_a_gpu(folder, named):
     edit(folder, attn_implementation=named)
     listener = load_hugging_face(folder)
-    assert listener.model.model.config._attn_implementation == "eager"
+    # Releases before 5 do not read it at all.
+    used = listener.model.model.config._attn_implementation
+    assert used in ("eager", "sdpa")
 
 
 @pytest.mark.parametrize(
@@ -373,6 +378,9 @@ def test_broken_file(folder, name):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.skipif(
+    transformers.__version__.startswith("4"), reason="a file of release 5"
+)
 def test_processor_config(folder):
     settings = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").unlink()

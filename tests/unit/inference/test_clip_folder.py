@@ -234,6 +234,8 @@ def test_figures(features, tmp_path):
         assert content[key] == pytest.approx([x / sum(e) for x in e])
     assert content["metrics"]["AI"] == 100
     assert content["metrics"]["area"] == pytest.approx(0.7)
+    assert content["verdict"] == "faithful"
+    assert (content["stable"], content["agreement"]) == (None, {})
     assert content["sample_rate"] == RATE
     assert content["n_samples"] == SAMPLES
     assert content["hop_samples"] == features.hop_samples
@@ -271,6 +273,7 @@ def test_unknown_things_are_null(features, tmp_path):
     assert content["label"] is content["file"] is content["threshold"] is None
     assert content["metrics"]["AI"] is None
     assert content["p"] == [None, None]
+    assert content["verdict"] == "unknown"
 
 
 def test_given_figures(features, tmp_path):

@@ -383,7 +383,7 @@ def test_one_target_a_clip(interpreter, sounds):
     assert found.labels == ["dog", "cat", "dog"]
 
 
-@pytest.mark.parametrize("target", ["cow", 3, -1, ["cat", "dog"]])
+@pytest.mark.parametrize("target", ["cow", 3, -1, ["cat", "cow"]])
 def test_no_such_class(interpreter, sounds, target):
     with pytest.raises(LMACError, match="target: .*"):
         interpreter.explain_batch(sounds[:1], target=target)
@@ -549,8 +549,35 @@ def test_windows_are_clips(one_second, long_wav):
         assert window["p_in"] == pytest.approx(
             float(clip.p_inside[0]), abs=1e-4
         )
+        assert window["verdict"] == clip.verdicts[0]
         labels.add(window["decision"])
     assert len(labels) > 1
+
+
+def test_a_silent_part_of_a_long_file(one_second, sounds, tmp_path):
+    """Its windows are called silent, the file is not; and all of silence."""
+    tone, nothing = sounds[0], torch.zeros(5 * RATE)
+    found = one_second.explain_batch(torch.cat([tone, nothing])[None])
+    verdicts = [window["verdict"] for window in found.windows[0]]
+    assert "silent" not in verdicts[:1]
+    assert verdicts[2:] == ["silent"] * (len(verdicts) - 2)
+    assert found.verdicts[0] != "silent"
+    content = json.loads(
+        (found.save(tmp_path)[0] / "explanation.json").read_text("utf-8")
+    )
+    assert content["verdict"] == found.verdicts[0]
+    assert [w["verdict"] for w in content["windows"]] == verdicts
+    assert one_second.explain_batch(nothing[None]).verdicts == ["silent"]
+
+
+def test_the_verdict_of_both_masks(interpreter, sounds):
+    """The decoder that nobody trained, and steps that improve on it."""
+    found = interpreter.explain_batch(
+        sounds[:1], refine_steps=5, unrefined=True
+    )
+    assert found.verdicts == ["faithful"]
+    assert found.unrefined.verdicts == ["unfaithful: the rest decides the same"]
+    assert found[0].unrefined.verdicts == found.unrefined.verdicts
 
 
 def test_cross_fade(one_second, long_wav):

@@ -257,7 +257,7 @@ def test_area_where_there_is_sound():
         kept = [
             float(m)
             for m, x in zip(mask[i].flatten(), magnitude[i].flatten())
-            if x >= 1e-3 * top
+            if x >= 10**-2.5 * top
         ]
         assert 0 < len(kept) < 30
         assert float(value) == pytest.approx(sum(kept) / len(kept))
@@ -287,7 +287,7 @@ def test_share_of_the_energy(block, monkeypatch):
 
 def slow_agreement(mask, other, magnitude):
     """Pearson's correlation by numpy, over the bins that sound."""
-    heard = magnitude >= 1e-3 * magnitude.max()
+    heard = magnitude >= 10**-2.5 * magnitude.max()
     return np.corrcoef(mask[heard], other[heard])[0, 1]
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from lmac_sb.inference.clip_folder import save_clip
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.lmac.explainer import Explanation
+from lmac_sb.metrics.verdict import VERDICTS
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.pages import report
 from lmac_sb.pages.report import write_report
@@ -26,6 +27,8 @@ from lmac_sb.utils.errors import LMACError
 
 RATE, SAMPLES, BINS = 8000, 4000, 33
 SOUNDS = ("original", "interpretation", "residual")
+WINDOW = {"start": 0.0, "end": 0.5, "decision": "dog", "verdict": "silent"}
+WINDOW |= dict.fromkeys(("p", "p_in", "p_out"), 0.5)
 HOSTILE = "</script><script>alert(1)</script><!--\u2028'\"&amp;"
 
 
@@ -169,6 +172,32 @@ def test_what_the_page_says_of_a_clip(tmp_path):
     assert (f0, f1) == pytest.approx((23 * 4 / 33, 32 * 4 / 33))
 
 
+def test_verdicts(tmp_path):
+    """Of each clip, mask and window, with what each verdict means."""
+    known = {
+        "stable": False,
+        "agreement": {"shift and noise": 0.5},
+        "windows": [{**WINDOW, "more": 1}],
+    }
+    write_clip(tmp_path, "a", verdict="silent", **known)
+    write_clip(tmp_path, "b")
+    index = Page(write_report(tmp_path)).data("index")
+    first, second = index["clips"]
+    assert {key: first[key] for key in ("stable", "agreement")} == {
+        key: known[key] for key in ("stable", "agreement")
+    }
+    assert first["windows"] == [WINDOW]
+    assert [clip["verdict"] for clip in (first, second)] == [
+        "silent",
+        "faithful",
+    ]
+    assert second["stable"] is None
+    names = [name for name, _ in index["verdicts"]]
+    assert names[0] == "faithful"
+    assert sorted(names) == sorted(VERDICTS)
+    assert dict(index["verdicts"]) == VERDICTS
+
+
 def test_few_bars_of_many_classes(tmp_path):
     n = 50
     flat = [1 / n] * n
@@ -296,6 +325,7 @@ def test_names_stay_data(tmp_path):
         decision=HOSTILE,
         classes=[HOSTILE, "{{script}}", "<!--<script>", "</SCRIPT >", "-->"],
         metrics={HOSTILE: 1.0, "__proto__": 2.0},
+        agreement={HOSTILE: 1.0, "__proto__": 2.0},
     )
     pages = [Page(write_report(folder)) for folder in (plain, hostile)]
     assert pages[0].tags == pages[1].tags
@@ -507,6 +537,11 @@ def test_broken_file(tmp_path, file, content, message):
         ("windows", None, "windows: found None, expected a list of start"),
         ("windows", [{"start": 0.0}], "windows: found"),
         ("windows", ["x"], "windows: found"),
+        ("windows", [{**WINDOW, "verdict": "good"}], "windows: found"),
+        ("verdict", "good", "verdict: found 'good', expected one of 'silent'"),
+        ("verdict", ["faithful"], "verdict: found"),
+        ("stable", 1, "stable: found 1, expected True or False or null"),
+        ("agreement", {"a": "b"}, "agreement: found .*, expected names with"),
         ("refine_steps", -1, "refine_steps: found -1, expected a whole number"),
         ("refine_steps", 1.5, "refine_steps: found 1.5"),
         ("refine_steps", True, "refine_steps: found True"),

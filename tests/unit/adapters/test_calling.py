@@ -1,0 +1,138 @@
+"""How classifiers are called, and left as they were."""
+
+import functools
+
+import pytest
+import torch
+
+from lmac_sb.adapters.calling import (
+    FORMS,
+    as_needed,
+    modules_of,
+    place_of,
+    private_copy,
+)
+from lmac_sb.utils.errors import LMACError
+
+NET = torch.nn.Linear(2, 2)
+
+
+def call_net(wavs):
+    return NET(wavs)
+
+
+def call_call_net(wavs):
+    return call_net(wavs)
+
+
+def test_forms_say_their_shapes():
+    shapes = [list(form.waves(torch.rand(1, 8)).shape) for form in FORMS]
+    texts = [
+        str(form).replace("batch", "1").replace("samples", "8")
+        for form in FORMS
+    ]
+    assert [str(shape) for shape in shapes] == texts
+    assert len(set(FORMS)) == len(FORMS)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        NET,
+        NET.forward,
+        call_net,
+        call_call_net,
+        functools.partial(call_net),
+        functools.partial(lambda net, wavs: net(wavs), NET),
+        lambda wavs, net=NET: net(wavs),
+    ],
+)
+def test_modules_are_seen_inside_callables(function):
+    assert modules_of(function) == [NET]
+
+
+def test_modules_are_seen_in_closures_and_objects():
+    nets = [torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)]
+
+    class Mine:
+        def __init__(self):
+            self.net = nets[0]
+
+        def __call__(self, wavs):
+            return self.net(wavs)
+
+    assert modules_of(Mine()) == nets[:1]
+    assert set(modules_of(lambda wavs: [net(wavs) for net in nets])) == set(
+        nets
+    )
+    assert modules_of(torch.sigmoid) == modules_of(None) == []
+
+
+def test_everything_is_restored_after_an_error():
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
+    net[1].eval()
+    net[0].bias.requires_grad_(False)
+    with pytest.raises(KeyError), as_needed([net], torch.rand(1)):
+        assert not any(part.training for part in net.modules())
+        assert not any(weight.requires_grad for weight in net.parameters())
+        raise KeyError
+    assert [part.training for part in net] == [True, False]
+    assert net.training
+    assert net[0].weight.requires_grad and not net[0].bias.requires_grad
+
+
+def test_compiled_forms_are_called_too():
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
+    traced = torch.jit.trace(net.eval(), torch.rand(1, 2))
+    frozen = torch.jit.freeze(torch.jit.script(net))
+    for module in (traced, frozen):
+        with as_needed([module], torch.rand(1, 2)):
+            module(torch.rand(1, 2))
+
+
+def test_place():
+    net = torch.nn.Linear(2, 2)
+    assert place_of([net])["dtype"] == torch.float32
+    assert place_of([net.bfloat16()])["dtype"] == torch.bfloat16
+    # Two precisions: the callable knows what goes where.
+    assert "dtype" not in place_of([net, torch.nn.Linear(2, 2)])
+    assert place_of([]) == place_of([torch.nn.ReLU()]) == {}
+
+
+def test_a_private_copy_leaves_the_original_alone():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv1d(1, 2, 3),
+        torch.nn.BatchNorm1d(2),
+        torch.nn.utils.weight_norm(torch.nn.Conv1d(2, 2, 3)),
+        torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(2, 2, 3)),
+    )
+    net(torch.rand(2, 1, 16))
+    own = private_copy(net)
+    own.eval().requires_grad_(False)
+    own[1].__class__ = torch.nn.SyncBatchNorm
+    own[0].register_forward_hook(lambda *args: 1 / 0)
+    assert type(net[1]) is torch.nn.BatchNorm1d and net.training
+    assert all(weight.requires_grad for weight in net.parameters())
+    assert not any(weight.requires_grad for weight in own.parameters())
+    for mine, theirs in zip(own.parameters(), net.parameters()):
+        assert mine is not theirs and mine.data_ptr() == theirs.data_ptr()
+    for mine, theirs in zip(own.buffers(), net.buffers()):
+        assert mine.data_ptr() == theirs.data_ptr()
+    net.eval()
+    wavs = torch.rand(2, 1, 16)
+    torch.testing.assert_close(private_copy(net)(wavs), net(wavs))
+
+
+def test_tied_weights_stay_tied():
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    net[1].weight = net[0].weight
+    own = private_copy(net)
+    assert own[1].weight is own[0].weight
+
+
+def test_what_cannot_be_copied_is_said():
+    net = torch.nn.Linear(2, 2)
+    net.generator = (i for i in range(3))
+    with pytest.raises(LMACError, match="Linear cannot be copied"):
+        private_copy(net)

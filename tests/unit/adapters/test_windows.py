@@ -1,0 +1,118 @@
+"""Windows of a clip, and maps of windows laid back on it."""
+
+import pytest
+import torch
+
+from lmac_sb.adapters.windows import Windows, overlap_add
+from lmac_sb.utils.errors import LMACError
+
+
+def cut_slowly(wav, windows):
+    """Windows of one clip, sample by sample."""
+    zeros = [0.0] * windows.padding
+    samples = zeros + wav.tolist() + zeros
+    samples += [0.0] * (windows.size - len(samples))
+    cut, start = [], 0
+    while start < len(samples):
+        part = samples[start : start + windows.size]
+        whole = len(part) == windows.size
+        reached = start + windows.size - windows.hop >= len(samples)
+        if whole or (windows.last == "pad" and not reached):
+            cut.append(part + [0.0] * (windows.size - len(part)))
+        start += windows.hop
+    return torch.tensor(cut)
+
+
+@pytest.mark.parametrize("last", ["pad", "drop"])
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("hop", [1, 2, 3, 5])
+def test_windows_equal_slow_ones(hop, padding, last):
+    windows = Windows(5, hop, last, padding)
+    for n_samples in range(1, 24):
+        wavs = torch.rand(2, n_samples)
+        expected = torch.cat([cut_slowly(wav, windows) for wav in wavs])
+        found = windows.cut(wavs)
+        assert torch.equal(found, expected), n_samples
+        assert len(found) == 2 * windows.count(n_samples)
+        starts = windows.starts(n_samples)
+        assert len(starts) == windows.count(n_samples)
+        assert starts[0] == -padding
+
+
+def test_windows_share_no_memory():
+    wavs = torch.rand(1, 8)
+    before = wavs.clone()
+    Windows(4, 2).cut(wavs).zero_()
+    assert torch.equal(wavs, before)
+
+
+def test_gradients_count_the_windows_of_a_sample():
+    wavs = torch.rand(1, 8, requires_grad=True)
+    Windows(4, 2).cut(wavs).sum().backward()
+    assert wavs.grad.tolist() == [[1, 1, 2, 2, 2, 2, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": 0},
+        {"size": 1.5},
+        {"size": 4, "hop": 0},
+        {"size": 4, "last": "keep"},
+        {"size": 4, "padding": -1},
+        {"size": True},
+    ],
+)
+def test_wrong_windows_are_refused(options):
+    with pytest.raises(LMACError, match="windows: found"):
+        Windows(**options)
+
+
+def add_slowly(maps, n_windows, hop):
+    """Overlap-add by loops."""
+    rows, channels, time, freq = maps.shape
+    starts = [int(k * hop + 0.5) for k in range(n_windows)]
+    length = starts[-1] + time
+    out = torch.zeros(rows // n_windows, channels, length, freq)
+    for clip in range(len(out)):
+        for cell in range(length):
+            total = 0
+            for k, start in enumerate(starts):
+                i = cell - start
+                if 0 <= i < time:
+                    weight = min(i + 1, time - i)
+                    value = maps[clip * n_windows + k, :, i]
+                    out[clip, :, cell] += weight * value
+                    total += weight
+            out[clip, :, cell] /= total
+    return out
+
+
+@pytest.mark.parametrize("hop", [1, 2, 2.5, 3, 4, 5])
+def test_overlap_add_equals_loops(hop):
+    maps = torch.rand(2 * 4, 3, 5, 2)
+    added = overlap_add(maps, 4, hop)
+    torch.testing.assert_close(added, add_slowly(maps, 4, hop))
+    ones = overlap_add(torch.ones_like(maps), 4, hop)
+    torch.testing.assert_close(ones, torch.ones_like(ones))
+
+
+def test_windows_of_one_map_give_the_map():
+    clip = torch.rand(2, 3, 11, 2)
+    parts = clip.unfold(2, 5, 3).permute(0, 2, 1, 4, 3).flatten(0, 1)
+    torch.testing.assert_close(overlap_add(parts, 3, 3), clip)
+
+
+def test_no_seams():
+    """A step from window to window is spread over the overlap."""
+    maps = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 1, 10, 1)
+    steps = overlap_add(maps, 2, 5)[0, 0, :, 0].diff()
+    # From 0 to 1 over five cells: six equal steps.
+    torch.testing.assert_close(steps[4:10], torch.full([6], 1 / 6))
+
+
+def test_wrong_maps_are_refused():
+    with pytest.raises(LMACError, match="found 5 rows"):
+        overlap_add(torch.rand(5, 1, 4, 1), 2, 2)
+    with pytest.raises(LMACError, match="gaps"):
+        overlap_add(torch.rand(4, 1, 4, 1), 2, 5)
