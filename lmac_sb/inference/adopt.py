@@ -24,7 +24,7 @@ from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.models.sound import SoundFeatures
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["OTHER_START", "adopt", "make_refiner", "signal_of"]
+__all__ = ["OTHER_START", "adopt", "make_refiner", "signal_of", "tried"]
 
 STEPS = 20
 WINDOW_S = 30.0  # of models that hear any length at once
@@ -68,7 +68,7 @@ def adopt(
     listener = as_listener(model, sample_rate, labels, features, **options)
     rate = listener.sample_rate
     preprocess = Preprocessor(rate, signal_length_s, normalize=False)
-    wavs = _tried(listener, sound, preprocess)
+    wavs = tried(listener, sound, preprocess)
     check_listener(listener, wavs, own or getattr(listener, "own_call", None))
     listener = own_listener(listener)
     fast = None if spectrogram else on_features(listener, wavs)
@@ -145,8 +145,24 @@ def signal_of(sound: Any, sample_rate: int) -> Tensor:
     return as_signal(sound, sample_rate, sample_rate)
 
 
-def _tried(listener: Listener, sound: Any, preprocess: Preprocessor) -> Tensor:
-    """A sound on which a classifier is tried, [1, samples]."""
+def tried(listener: Listener, sound: Any, preprocess: Preprocessor) -> Tensor:
+    """A sound on which a classifier is tried.
+
+    Arguments
+    ---------
+    listener : lmac_sb.adapters.listener.Listener
+        The classifier.
+    sound : object
+        See `signal_of`; None for a noise of one second, or of what the
+        classifier takes.
+    preprocess : lmac_sb.data.audio.Preprocessor
+        Its length, if it has one, is that of the result.
+
+    Returns
+    -------
+    torch.Tensor
+        [1, samples].
+    """
     rate = listener.sample_rate
     if sound is not None:
         wav = signal_of(sound, rate)

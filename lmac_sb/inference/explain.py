@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmac_sb.inference.explanation import AudioExplanation
-from lmac_sb.inference.interpreter import LMACInterpreter
+from lmac_sb.inference.load import is_own, load_interpreter
 
 __all__ = ["explain"]
 
@@ -27,8 +27,9 @@ def explain(
     ---------
     model : torch.nn.Module, callable, str or Path
         Any classifier of sounds: see
-        `lmac_sb.LMACInterpreter.from_classifier`. An interpreter is used as it
-        is.
+        `lmac_sb.LMACInterpreter.from_classifier`. Folders that `lmac export`
+        or `LMACInterpreter.save` wrote can be named as well, and an
+        interpreter is used as it is.
     sound : str, Path, numpy.ndarray, torch.Tensor or tuple
         An audio file; samples; or samples with their rate. Without a rate,
         samples have that of the option `rate`, or else the model's.
@@ -71,8 +72,9 @@ def explain(
     rate = options.pop("rate", None)
     if rate is not None and not isinstance(sound, tuple):
         sound = (sound, rate)
-    if not isinstance(model, LMACInterpreter):
-        model = LMACInterpreter.from_classifier(model, sound=sound, **options)
+    if not is_own(model):
+        options["sound"] = sound
+    model = load_interpreter(model, **options)
     return model.explain_sound(
         sound, target, against, refine_steps=steps, **how
     )

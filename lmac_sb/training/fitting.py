@@ -137,9 +137,7 @@ def fit_decoder(explainer, train, valid, epochs, how):
     with bar:
         for epoch in range(1, epochs + 1):
             losses = []
-            for rows in equal_batches(
-                train.lengths, how.batch_size, generator
-            ):
+            for rows in equal_batches(train.lengths, how.batch_size, generator):
                 step += 1
                 rate = schedule.at(step / (n_steps + 1))
                 for group in optimizer.param_groups:
