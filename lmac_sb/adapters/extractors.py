@@ -46,6 +46,16 @@ class ExtractorFrontEnd(torch.nn.Module):
         off, as the extractor does, with a warning. None: any length.
     min_samples : int
         Shortest sound that the model takes. A shorter one is an error.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> class Plain(ExtractorFrontEnd):
+    ...     def inputs(self, wavs):
+    ...         return {"input_values": wavs}
+    >>> plain = Plain(SimpleNamespace(sampling_rate=8000, padding_value=0.0))
+    >>> plain(torch.rand(2, 4000))["input_values"].shape
+    torch.Size([2, 4000])
     """
 
     def __init__(self, extractor):
@@ -443,6 +453,18 @@ def compare_inputs(front_end, extractor, device="cpu"):
     ------
     LMACError
         If an input is missing, or has another shape or other values.
+
+    Example
+    -------
+    >>> class Extractor:
+    ...     sampling_rate = 16000
+    ...     model_input_names = ["input_values"]
+    ...     def __call__(self, wav, sampling_rate, return_tensors):
+    ...         return {"input_values": torch.as_tensor(wav)[None]}
+    >>> compare_inputs(lambda wavs: wavs[:, 1:], Extractor())
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: front end: found 'input_values' of shape [1, 15999], ...
     """
     rate = int(extractor.sampling_rate)
     length = max(rate, getattr(front_end, "min_samples", 1))

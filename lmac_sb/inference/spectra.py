@@ -175,8 +175,9 @@ def _pooled(mask, pool):
 def _level(sound, features, pool):
     """Level of each bin in dB, [time, freq], the maximum of `pool` frames."""
     hop = features.hop_samples
-    # A frame extends half an FFT to either side.
-    margin = -(-(features.n_bins - 1) // hop)
+    # What a frame sees on either side of its place, and a hop more.
+    reach = max(-features.frame_start, features.n_fft + features.frame_start)
+    margin = reach // hop + 1
     n_frames = features.n_frames(len(sound))
     block = max(pool, _BLOCK // hop // pool * pool)
     parts = []

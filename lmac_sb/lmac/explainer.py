@@ -50,6 +50,8 @@ class Analysis:
         What the decoder reads, deepest first.
     n_samples : int
         Length of the waveforms.
+    wavs : torch.Tensor
+        They themselves, [batch, samples], where the classifier hears sound.
 
     Example
     -------
@@ -67,6 +69,7 @@ class Analysis:
     logits: Tensor
     latents: list[Tensor]
     n_samples: int
+    wavs: Tensor | None = None
 
     def __getitem__(self, rows: slice | list[int] | Tensor) -> Analysis:
         """Some of the clips: those of a slice, a list or a tensor."""
@@ -76,6 +79,7 @@ class Analysis:
             self.logits[rows],
             [latent[rows] for latent in self.latents],
             self.n_samples,
+            None if self.wavs is None else self.wavs[rows],
         )
 
 
@@ -544,8 +548,9 @@ class Explainer(torch.nn.Module):
             )
             if isinstance(target, Question):
                 target = self._hear_silence(analysis, target)
-            inputs = wavs.float()
-            if not self._hears_sound:
+            if self._hears_sound:
+                inputs = analysis.wavs = wavs.float()
+            else:
                 inputs = self._mel(magnitude)
             analysis.logits, analysis.latents = self.classifier.trace(
                 inputs, target
@@ -628,14 +633,10 @@ class Explainer(torch.nn.Module):
 
         def classify(part: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
             """Logits for what the mask lets through, and for the rest."""
-            some, asked = analysis[rows], question[rows]
-            # A copy: what was made in inference mode takes no gradient.
-            magnitude = some.magnitude.clone()
-            sides = (
-                self.let_through(magnitude, side) for side in (part, 1 - part)
-            )
-            logits = self.classify(torch.cat(tuple(sides)), some).chunk(2)
-            return tuple(asked.answers(side)[0] for side in logits)
+            sides = self._sides(analysis[rows], part)
+            inputs = sides if self._hears_sound else self._mel(sides)
+            logits, asked = self.classifier(inputs)[0], question[rows]
+            return tuple(asked.answers(side)[0] for side in logits.chunk(2))
 
         # Most bins are all but 0, and their order tells a detector something.
         start = torch.logit(mask.double(), eps=1e-12).to(mask)
@@ -694,18 +695,17 @@ class Explainer(torch.nn.Module):
         -------
         Explanation
         """
-        magnitude = analysis.magnitude
-        inside = self.let_through(magnitude, mask)
-        outside = self.let_through(magnitude, 1 - mask)
+        sides = self._sides(analysis, mask)
         logits_in = logits_out = None
         if check:
-            sides = torch.cat((inside, outside))
-            logits_in, logits_out = self.classify(sides, analysis).chunk(2)
+            inputs = sides if self._hears_sound else self._mel(sides)
+            logits_in, logits_out = self.classifier(inputs)[0].chunk(2)
         waveform = residual = None
         if sounds:
-            waveform, residual = (
-                self._resynthesise(analysis, part) for part in (inside, outside)
-            )
+            heard = sides.detach()
+            if not self._hears_sound:
+                heard = self._sound(analysis, heard)
+            waveform, residual = heard.chunk(2)
         question = self._ask(analysis, target)
         return Explanation(
             waveform=waveform,
@@ -715,7 +715,7 @@ class Explainer(torch.nn.Module):
             logits_in=logits_in,
             logits_out=logits_out,
             decision=question.decision,
-            magnitude=magnitude,
+            magnitude=analysis.magnitude,
             question=None if question.is_plain else question,
         )
 
@@ -772,13 +772,22 @@ class Explainer(torch.nn.Module):
         """Whether the classifier gets waveforms, not features."""
         return self.features.IS_SOUND
 
-    @torch.no_grad()
-    def _resynthesise(self, analysis: Analysis, magnitude: Tensor) -> Tensor:
-        """Waveform of another magnitude with the input's phase."""
-        return self._sound(analysis, magnitude)
+    def _sides(self, analysis: Analysis, mask: Tensor) -> Tensor:
+        """Both sides as sounds or as magnitudes, [2 * batch, ...]."""
+        if self._hears_sound and self.mask_domain == "linear":
+            # They add up to the whole, so one inverse STFT is enough.
+            inside = self.features.istft(
+                analysis.stft.clone() * mask[..., None], analysis.n_samples
+            )
+            return torch.cat((inside, analysis.wavs - inside))
+        # A copy: what was made in inference mode takes no gradient.
+        magnitude = analysis.magnitude.clone()
+        parts = (self.let_through(magnitude, part) for part in (mask, 1 - mask))
+        sides = torch.cat(tuple(parts))
+        return self._sound(analysis, sides) if self._hears_sound else sides
 
     def _sound(self, analysis: Analysis, magnitude: Tensor) -> Tensor:
-        """The same, with a gradient to the magnitude."""
+        """Waveform of another magnitude with the input's phase."""
         times = len(magnitude) // len(analysis.magnitude)
         gain = magnitude / analysis.magnitude.repeat(times, 1, 1)
         return self.features.istft(

@@ -269,13 +269,7 @@ class SpectralFeatures(torch.nn.Module):
         if hop is None:
             hop = _samples(hop_length, sample_rate)
         _check_frames(n_fft, length, hop, sample_rate)
-        if pad_mode not in _PAD_MODES:
-            raise LMACError(
-                f"pad_mode: found {shown(pad_mode)}, expected one of "
-                f"{', '.join(_PAD_MODES)}"
-            )
-        if not power > 0:
-            raise LMACError(f"power: found {power}, expected one above zero")
+        _check_choices(pad_mode, pad, power)
         self.sample_rate = sample_rate
         self.n_fft = n_fft
         self.n_bins = n_fft // 2 + 1
@@ -291,15 +285,18 @@ class SpectralFeatures(torch.nn.Module):
             fbank_matrix = _mel_bands(
                 (sample_rate, n_fft, n_mels), (f_min, f_max), mel_scale, norm
             )
-        fbank_matrix = torch.as_tensor(fbank_matrix)
-        if len(fbank_matrix) != self.n_bins:
+        self._set_bands(torch.as_tensor(fbank_matrix))
+
+    def _set_bands(self, matrix):
+        """Keep the filterbank [freq, bands], if it is one for these bins."""
+        if matrix.dim() != 2 or len(matrix) != self.n_bins:
             raise LMACError(
-                f"fbank_matrix: found {len(fbank_matrix)} bins, expected "
-                f"n_fft // 2 + 1 = {self.n_bins}"
+                f"fbank_matrix: found shape {tuple(matrix.shape)}, expected "
+                f"[n_fft // 2 + 1 = {self.n_bins}, bands]"
             )
-        self.n_mels = fbank_matrix.shape[1]
+        self.n_mels = matrix.shape[1]
         # Not persistent: the settings define it, so checkpoints omit it.
-        self.register_buffer("fbank_matrix", fbank_matrix, persistent=False)
+        self.register_buffer("fbank_matrix", matrix, persistent=False)
 
     def _make_stft(self, window, hop):
         """SpeechBrain's STFT and, where torch has an inverse, its ISTFT."""
@@ -478,6 +475,8 @@ class FbankFeatures(SpectralFeatures):
             win_samples=stft.win_length,
             hop_samples=stft.hop_length,
             window=stft.window,
+            center=stft.center,
+            pad_mode=stft.pad_mode,
             fbank_matrix=linear_bands(fbank.compute_fbanks),
             power=2,
             log="none",
@@ -656,6 +655,19 @@ def _check_frames(n_fft, window, hop, sample_rate):
             f"win_length, hop_length: found {window} and {hop} samples at "
             f"{sample_rate} Hz, expected one or more"
         )
+
+
+def _check_choices(pad_mode, pad, power):
+    """Refuse padding and powers that are none."""
+    if pad_mode not in _PAD_MODES:
+        raise LMACError(
+            f"pad_mode: found {shown(pad_mode)}, expected one of "
+            f"{', '.join(_PAD_MODES)}"
+        )
+    if pad < 0:
+        raise LMACError(f"pad: found {pad} samples, expected none below zero")
+    if not power > 0:
+        raise LMACError(f"power: found {power}, expected one above zero")
 
 
 def _window(window, length, periodic):

@@ -332,7 +332,11 @@ def test_symmetric_windows():
         ({"power": 0}, "power: found 0, expected one above zero"),
         ({"hop_samples": 0}, "found 372 and 0 samples at 16000 Hz, expected"),
         ({"hop_length": 0.001}, "found 372 and 0 samples at 16000 Hz"),
-        ({"fbank_matrix": torch.ones(5, 3)}, "found 5 bins, expected .* 513"),
+        (
+            {"fbank_matrix": torch.ones(5, 3)},
+            r"shape \(5, 3\), expected .* 513, ",
+        ),
+        ({"pad": -1}, "pad: found -1 samples, expected none below zero"),
     ],
 )
 def test_settings_that_are_none(settings, message):
