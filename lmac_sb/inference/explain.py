@@ -18,7 +18,7 @@ def explain(
     sound: Any,
     target: Any = None,
     against: Any = None,
-    steps: int = 20,
+    steps: int | None = None,
     **options: Any,
 ) -> AudioExplanation:
     """Hear why a classifier decided, without training anything.
@@ -39,7 +39,8 @@ def explain(
     against : str, int or set
         What it is compared with, such as ``"runner-up"``; default all others.
     steps : int
-        Gradient steps to the mask.
+        Gradient steps to the mask; by default 20, or what a model with a
+        decoder of its own is set to.
     **options
         `threshold`, `unrefined` and `stable` of
         `lmac_sb.LMACInterpreter.explain_file`; all others, such as

@@ -174,7 +174,7 @@ def _pooled(mask, pool):
 
 def _level(sound, features, pool):
     """Level of each bin in dB, [time, freq], the maximum of `pool` frames."""
-    hop = features.hop_samples
+    hop, device = features.hop_samples, next(features.buffers()).device
     # What a frame sees on either side of its place, and a hop more.
     reach = max(-features.frame_start, features.n_fft + features.frame_start)
     margin = reach // hop + 1
@@ -185,7 +185,7 @@ def _level(sound, features, pool):
         last = min(first + block, n_frames)
         start = max(0, first - margin)
         piece = sound[start * hop : (last + margin) * hop]
-        stft = features.stft(piece[None].to(features.fbank_matrix.device))
+        stft = features.stft(piece[None].to(device))
         magnitude = features.magnitude(stft)[0].cpu()
         magnitude = magnitude[first - start : last - start]
         if pool > 1:

@@ -66,6 +66,11 @@ class SoundFeatures(torch.nn.Module):
         window = torch.hann_window(n_fft)
         self.register_buffer("window", window, persistent=False)
 
+    @property
+    def frame_start(self):
+        """Sample at which the first frame begins: before the sound."""
+        return -(self.n_fft // 2)
+
     def n_frames(self, n_samples):
         """Number of frames of a clip of `n_samples` samples."""
         return n_samples // self.hop_samples + 1
