@@ -280,7 +280,7 @@ class _Runs:
                 axes, more = tokens[name]
             else:
                 axes = self._axes(name, batches, lengths)
-            if axes is None and tokens is None:
+            if axes is None and tokens is None and lengths is None:
                 moved = self._moved(names) if moved is None else moved
                 axes = self._axes_by_change(name, batches, moved)
             if axes is None:
@@ -292,7 +292,7 @@ class _Runs:
             if n_time * n_freq < 2:
                 continue
             if len(axes) == 4 and "t" in axes and n_freq > 1:
-                maps.append(layer_grid(axes, n_time, n_freq))
+                maps.append(_grid_of(axes, n_time, n_freq))
             step = -(-n_time // longest)
             layer = dataclasses.replace(layer, step=step)
             found.append((layer, self._size(layer)))
@@ -467,7 +467,11 @@ class _Runs:
         time = max(range(len(shape)), key=shifts.__getitem__)
         if shifts[time] < _SHIFT:
             return None
-        return self._letters(name, batches, time)
+        axes = self._letters(name, batches, time)
+        # One channel: what moved were channels, and time is gone.
+        if axes is None or shape[axes.index("c")] == 1:
+            return None
+        return axes
 
     def _transformers(self):
         """Layers of a model of transformers: axes, and the grid of tokens."""
@@ -529,8 +533,8 @@ class _Runs:
         )
 
 
-def layer_grid(axes, n_time, n_freq):
-    """The grid of a map, from which tokens may be made: its order and size."""
+def _grid_of(axes, n_time, n_freq):
+    """The grid of a map, of which tokens may be made: its order and size."""
     order = "tf" if axes.index("t") < axes.index("f") else "ft"
     return order, n_time, n_freq
 
