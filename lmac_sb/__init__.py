@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmac_sb.inference.explain import explain
+    from lmac_sb.inference.fit import fit
     from lmac_sb.inference.interpreter import LMACInterpreter
     from lmac_sb.lmac.explainer import Explainer, Explanation
     from lmac_sb.utils.errors import LMACError
@@ -23,6 +24,7 @@ __all__ = [
     "LMACError",
     "LMACInterpreter",
     "explain",
+    "fit",
 ]
 
 _HOME = {
@@ -31,6 +33,7 @@ _HOME = {
     "LMACError": "lmac_sb.utils.errors",
     "LMACInterpreter": "lmac_sb.inference.interpreter",
     "explain": "lmac_sb.inference.explain",
+    "fit": "lmac_sb.inference.fit",
 }
 
 

@@ -238,7 +238,7 @@ def _explain(options):
     from tqdm import tqdm
 
     from lmac_sb.inference.clip_folder import check_format
-    from lmac_sb.inference.interpreter import LMACInterpreter
+    from lmac_sb.inference.load import load_interpreter
 
     check_format(options.format)
     if options.threshold is not None and not 0 < options.threshold <= 1:
@@ -247,9 +247,7 @@ def _explain(options):
         raise LMACError(
             f"--refine: {options.refine}, expected a whole number from 0"
         )
-    interpreter = LMACInterpreter.from_hparams(
-        options.model, trusted=options.trust
-    )
+    interpreter = load_interpreter(options.model, options.trust)
     target = options.target
     if target not in interpreter.classes and (target or "").isdecimal():
         target = int(target)

@@ -25,7 +25,14 @@ from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.models.sound import SoundFeatures
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["ADOPTED", "OTHER_START", "adopt", "make_refiner", "signal_of"]
+__all__ = [
+    "ADOPTED",
+    "OTHER_START",
+    "adopt",
+    "make_refiner",
+    "signal_of",
+    "tried",
+]
 
 # Options of `adopt` in `from_classifier`; the others are the listener's.
 ADOPTED = ("steps", "signal_length_s", "spectrogram", "own")
@@ -85,7 +92,7 @@ def adopt(
     rate = listener.sample_rate
     _check_spectrogram(spectrogram, rate)
     preprocess = Preprocessor(rate, signal_length_s, normalize=False)
-    wavs = _tried(listener, sound, preprocess)
+    wavs = tried(listener, sound, preprocess)
     if own is None:
         own = getattr(listener, "own_call", None)
     check_listener(listener, wavs, own)
@@ -170,8 +177,24 @@ def signal_of(sound: Any, sample_rate: int) -> Tensor:
     return as_signal(sound, sample_rate, sample_rate)
 
 
-def _tried(listener: Listener, sound: Any, preprocess: Preprocessor) -> Tensor:
-    """A sound on which a classifier is tried, [1, samples]."""
+def tried(listener: Listener, sound: Any, preprocess: Preprocessor) -> Tensor:
+    """A sound on which a classifier is tried.
+
+    Arguments
+    ---------
+    listener : lmac_sb.adapters.listener.Listener
+        The classifier.
+    sound : object
+        See `signal_of`; None for a noise of one second, or of what the
+        classifier takes.
+    preprocess : lmac_sb.data.audio.Preprocessor
+        Its length, if it has one, is that of the result.
+
+    Returns
+    -------
+    torch.Tensor
+        [1, samples].
+    """
     rate = listener.sample_rate
     if sound is None:
         wav = _noise(max(rate, getattr(listener, "min_samples", None) or 0))

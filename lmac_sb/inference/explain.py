@@ -8,6 +8,7 @@ from typing import Any
 
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.inference.interpreter import LMACInterpreter
+from lmac_sb.inference.load import is_own, load_interpreter
 from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["explain"]
@@ -30,8 +31,9 @@ def explain(
     ---------
     model : torch.nn.Module, callable, str or Path
         Any classifier of sounds: see
-        `lmac_sb.LMACInterpreter.from_classifier`. An interpreter is used as it
-        is.
+        `lmac_sb.LMACInterpreter.from_classifier`. Folders that `lmac export`
+        or `LMACInterpreter.save` wrote can be named as well, and an
+        interpreter is used as it is.
     sound : str, Path, numpy.ndarray, torch.Tensor or tuple
         An audio file; samples; or samples with their rate, see
         `lmac_sb.LMACInterpreter.explain_sound`. Samples alone have the rate
@@ -42,7 +44,8 @@ def explain(
     against : str, int or set
         What it is compared with, such as ``"runner-up"``; default all others.
     steps : int
-        Gradient steps to the mask; default 20, or those of the interpreter.
+        Gradient steps to the mask; by default 20, or what a model with a
+        decoder of its own is set to.
     **options
         `threshold`, `unrefined` and `stable` of
         `lmac_sb.LMACInterpreter.explain_file`; all others, such as
@@ -80,13 +83,14 @@ def explain(
                 "expected it with samples alone"
             )
         sound = (sound, rate)
-    if not isinstance(model, LMACInterpreter):
-        model = LMACInterpreter.from_classifier(model, sound=sound, **options)
-    elif options:
+    if isinstance(model, LMACInterpreter) and options:
         raise LMACError(
             f"{min(options)}: of no use to an interpreter, which is made "
             "already; expected it of from_classifier"
         )
+    if not is_own(model):
+        options["sound"] = sound
+    model = load_interpreter(model, **options)
     return model.explain_sound(
         sound, target, against, refine_steps=steps, **how
     )

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import safetensors.torch
 import torch
 import yaml
 from hyperpyyaml import load_hyperpyyaml
@@ -14,7 +13,7 @@ from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.metrics.summary import markdown_table
 from lmac_sb.models.classifier_folder import load_classifier
 from lmac_sb.models.source import HPARAMS, is_local
-from lmac_sb.models.weights import load_strict
+from lmac_sb.models.weights import load_strict, write_weights
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.identity import EXPERIMENT, weights_identity
 from lmac_sb.utils.checksums import check_sums, write_sums
@@ -144,7 +143,7 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
     with folder_in_one_step(out) as part:
         for name in WEIGHTS:
             if hparams[name].state_dict():
-                _write_weights(part / f"{name}.safetensors", hparams[name])
+                write_weights(part / f"{name}.safetensors", hparams[name])
                 text += f"        {name}: !ref <{name}>\n"
         (part / HPARAMS).write_text(text, encoding="utf-8")
         hparams["label_encoder"].save(part / "label_encoder.txt")
@@ -374,16 +373,6 @@ def _read_json(path):
     if not path.is_file():
         raise LMACError(f"{path}: no such file; the run is not finished")
     return read_json(path)
-
-
-def _write_weights(path, module):
-    """Write weights as safetensors."""
-    state = {
-        name: value.detach().contiguous()
-        for name, value in module.state_dict().items()
-    }
-    # Not save_file, which writes a file that only its owner can read.
-    Path(path).write_bytes(safetensors.torch.save(state))
 
 
 def _copy_example(run, part):

@@ -14,19 +14,25 @@ from speechbrain.utils.run_opts import RunOptions
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lmac_sb.adapters.source import as_listener
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
 from lmac_sb.data.streaming import read_signal
-from lmac_sb.inference.adopt import ADOPTED, OTHER_START, adopt, signal_of
+from lmac_sb.inference.adopt import OTHER_START, signal_of
 from lmac_sb.inference.bundle import find_bundle, load_weights
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.inference.long_clip import explain_long
 from lmac_sb.inference.questions import class_number, make_question
+from lmac_sb.inference.saved import (
+    CLASSIFIER,
+    Origin,
+    load_saved,
+    save_interpreter,
+)
 from lmac_sb.inference.stability import check_stability
 from lmac_sb.lmac.explainer import Explainer, Explanation, check_batch
 from lmac_sb.models.decoder import LevelDecoder
 from lmac_sb.models.question import Question
 from lmac_sb.models.source import HPARAMS, read_hparams
+from lmac_sb.utils.checksums import read_sums
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["LMACInterpreter"]
@@ -102,7 +108,7 @@ class LMACInterpreter(Pretrained):
         trusted: bool = False,
         **kwargs: Any,
     ) -> LMACInterpreter:
-        """Load a model folder that `lmac export` wrote.
+        """Load a model folder that `lmac export` or `save` wrote.
 
         Arguments
         ---------
@@ -117,7 +123,8 @@ class LMACInterpreter(Pretrained):
             `lmac_sb.utils.yaml_safety`.
         **kwargs
             ``run_opts`` and ``freeze_params``, see SpeechBrain's
-            `Pretrained`.
+            `Pretrained`. Of a folder written by `save`, also ``model``: where
+            the classifier lies now, if not where it was.
 
         Returns
         -------
@@ -126,10 +133,17 @@ class LMACInterpreter(Pretrained):
         Raises
         ------
         LMACError
-            If a file is missing, changed or broken, weights do not fit, or
-            the yaml asks for what is not allowed.
+            If a file is missing, changed or broken, weights do not fit, the
+            yaml asks for what is not allowed, or the classifier of a saved
+            interpreter is gone or another one.
         """
         folder = find_bundle(source, savedir)
+        if CLASSIFIER in read_sums(folder):
+            modules, hparams, device = load_saved(
+                folder, trusted, kwargs.pop("model", None)
+            )
+            kwargs["run_opts"] = kwargs.get("run_opts") or device
+            return cls._adopted(modules, hparams, **kwargs)
         hparams = read_hparams(folder / HPARAMS, trusted)
         try:
             cls._check_parts(hparams["modules"], hparams)
@@ -214,10 +228,51 @@ class LMACInterpreter(Pretrained):
         torch.Size([1, 16000])
         """
         run_opts = options.pop("run_opts", None)
-        how = {name: options.pop(name) for name in ADOPTED if name in options}
-        listener = as_listener(model, sample_rate, labels, features, **options)
-        modules, hparams, device = adopt(listener, sound, **how)
+        given = {
+            "sample_rate": sample_rate,
+            "labels": labels,
+            "features": features,
+            "sound": sound,
+            **options,
+        }
+        origin = Origin(
+            model, {k: v for k, v in given.items() if v is not None}
+        )
+        trusted = bool(options.get("trusted"))
+        modules, hparams, device = origin.adopted(trusted)
         return cls(modules, hparams, run_opts=run_opts or device)
+
+    def save(self, folder: str | Path, model: str | Path | None = None) -> Path:
+        """Keep the interpreter of somebody's classifier, for `from_hparams`.
+
+        The decoder, if one was trained, and all settings are written; the
+        classifier stays where it is, and is known again by its files, its
+        commit and its answers.
+
+        Arguments
+        ---------
+        folder : str or Path
+            Must not exist yet, or be empty, or hold an interpreter that was
+            saved.
+        model : str or Path
+            Where the classifier comes from, if it was given as an object: its
+            folder, its hub id, or ``"package.module:function"``. The function
+            takes no arguments, and returns the model or a dict of arguments
+            of `from_classifier`. It is called at once, and whenever the
+            folder is loaded with ``trusted=True``.
+
+        Returns
+        -------
+        pathlib.Path
+            The folder.
+
+        Raises
+        ------
+        LMACError
+            If it is not known where the classifier comes from, or what is
+            there is another one.
+        """
+        return save_interpreter(self, folder, model)
 
     @classmethod
     def _check_parts(

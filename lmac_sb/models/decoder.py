@@ -12,6 +12,7 @@ PATCH = 4
 
 _RANGE = 1e-4  # of magnitudes that count, below a clip's largest: 80 dB
 _FLOOR = 1e-7  # of magnitudes, see `SpectralFeatures.magnitude`
+_OFFSET, _GAIN = -2.0, 2.0  # of a mask that lets the loud bins through
 
 
 class MaskDecoder(torch.nn.Module):
@@ -53,6 +54,10 @@ class MaskDecoder(torch.nn.Module):
         Convolution blocks on the fine grid.
     spectrogram : bool
         Whether the decoder also reads the spectrogram.
+    standard : bool
+        Whether it reads the spectrogram as `standard_level` does, so that no
+        gain changes the mask; its training then starts near the mask of
+        `LevelDecoder`.
 
     Example
     -------
@@ -73,9 +78,11 @@ class MaskDecoder(torch.nn.Module):
         width=32,
         n_mix=2,
         spectrogram=True,
+        standard=False,
     ):
         super().__init__()
         self.n_mels = n_mels
+        self.standard = standard
         self.register_buffer(
             "mel_to_patch",
             _mel_to_patch(n_mels, n_fft // 2 + 1, sample_rate),
@@ -99,6 +106,10 @@ class MaskDecoder(torch.nn.Module):
         self.fine = torch.nn.Sequential(*(_Mix(width) for _ in range(n_mix)))
         # An offset, and gains for the level of a bin and around it.
         self.coefficients = torch.nn.Conv2d(width, 3 if spectrogram else 1, 1)
+        if standard and spectrogram:
+            start = torch.tensor([_OFFSET, _GAIN, 0.0])
+            with torch.no_grad():
+                self.coefficients.bias.copy_(start)
 
     def forward(self, latents, log_magnitude):
         """Compute the logits of a mask.
@@ -115,6 +126,8 @@ class MaskDecoder(torch.nn.Module):
         torch.Tensor
             Mask logits, [batch, time, freq].
         """
+        if self.standard:
+            log_magnitude = standard_level(torch.expm1(log_magnitude))
         n_frames, n_bins = log_magnitude.shape[1:]
         sizes = [latent.shape[2:] for latent in latents[1:]]
         sizes.append((-(-n_frames // PATCH), self.n_mels))
@@ -297,7 +310,7 @@ class LevelDecoder(torch.nn.Module):
 
     SAFE_IN_YAML = True  # of a model folder of unknown origin
 
-    def __init__(self, offset=-2.0, gain=2.0):
+    def __init__(self, offset=_OFFSET, gain=_GAIN):
         super().__init__()
         self.offset = offset
         self.gain = gain

@@ -43,7 +43,8 @@ def local_folder(source, savedir=None):
     Arguments
     ---------
     source : str or Path
-        A folder, or the id of a hub repository, ``name/repository``.
+        A folder, or the id of a hub repository, ``name/repository`` or
+        ``name/repository@revision``.
     savedir : str or Path
         Folder for what comes from a hub; by default the hub's own cache.
 
@@ -72,8 +73,11 @@ def local_folder(source, savedir=None):
     from huggingface_hub import snapshot_download
 
     where = {} if savedir is None else {"local_dir": str(savedir)}
+    repository, _, revision = source.partition("@")
+    if revision:
+        where["revision"] = revision
     try:
-        return Path(snapshot_download(source, **where))
+        return Path(snapshot_download(repository, **where))
     except Exception as error:
         # Hub errors have no common class; all mean that there is no model.
         reason = " ".join(str(error).split())

@@ -8,7 +8,7 @@ import torch
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import first_line
 
-__all__ = ["load_strict", "weights_sha256"]
+__all__ = ["load_strict", "weights_sha256", "write_weights"]
 
 
 def load_strict(module, path):
@@ -108,3 +108,30 @@ def weights_sha256(*modules):
             digest.update(name.encode())
             digest.update(value.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def write_weights(path, module):
+    """Write the weights of a module as safetensors.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    module : torch.nn.Module
+        Its state dict is written.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "m.safetensors"
+    >>> write_weights(path, torch.nn.Linear(2, 1))
+    >>> load_strict(torch.nn.Linear(2, 1), path)
+    """
+    # Here, so that other files load without that package.
+    from safetensors.torch import save
+
+    state = {
+        name: value.detach().cpu().contiguous()
+        for name, value in module.state_dict().items()
+    }
+    # Not save_file, which writes a file that only its owner can read.
+    Path(path).write_bytes(save(state))

@@ -1,0 +1,119 @@
+"""From whatever names a model to an interpreter of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lmac_sb.inference.export import load_interpreter as load_own
+from lmac_sb.inference.interpreter import LMACInterpreter
+from lmac_sb.inference.reference import is_import_path
+from lmac_sb.models.source import HPARAMS, is_local
+from lmac_sb.training.identity import EXPERIMENT
+from lmac_sb.utils.checksums import SUMS
+
+__all__ = ["is_own", "load_interpreter"]
+
+_MARK = b"lmac_sb."  # names our classes in a yaml
+
+
+def load_interpreter(
+    source: Any, trusted: bool = False, **options: Any
+) -> LMACInterpreter:
+    """Load what is named, whoever made it.
+
+    Arguments
+    ---------
+    source : str, Path or object
+        A folder that `lmac export` or `LMACInterpreter.save` wrote, that of a
+        finished run, that of a SpeechBrain or Hugging Face classifier, the
+        hub id of one of these, or ``package.module:function``. Anything else
+        goes to `LMACInterpreter.from_classifier`; an interpreter is given
+        back as it is.
+    trusted : bool
+        Whether code that comes with it may run.
+    **options
+        Of `LMACInterpreter.from_classifier`, for classifiers of others.
+
+    Returns
+    -------
+    lmac_sb.LMACInterpreter
+
+    Raises
+    ------
+    LMACError
+        If it cannot be loaded.
+
+    Example
+    -------
+    >>> load_interpreter(model).classes
+    ['cat', 'cow', 'dog']
+    """
+    if isinstance(source, LMACInterpreter):
+        return source
+    if is_own(source):
+        return load_own(source, trusted)
+    if trusted:
+        options["trusted"] = True
+    return LMACInterpreter.from_classifier(source, **options)
+
+
+def is_own(source: Any) -> bool:
+    """Whether a source is a run or a model folder of this package.
+
+    Arguments
+    ---------
+    source : object
+        See `load_interpreter`. What does not exist counts as one, unless it
+        is the id of a hub repository that holds another model.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_own(model), is_own("my.models:load")
+    (True, False)
+    """
+    if not isinstance(source, (str, Path)) or is_import_path(source):
+        return False
+    folder = Path(source)
+    if not is_local(str(source).partition("@")[0]):
+        return _is_own_on_hub(str(source))
+    if not folder.exists():
+        return True
+    if not folder.is_dir():
+        return False
+    if (folder / EXPERIMENT).is_file():
+        return True
+    yaml = folder / HPARAMS
+    if yaml.is_file():
+        return _MARK in yaml.read_bytes()
+    return (folder / SUMS).is_file() or not (folder / "config.json").is_file()
+
+
+def _is_own_on_hub(source: str) -> bool:
+    """The same of a hub repository; one that cannot be reached counts."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository, _, revision = source.partition("@")
+    where: dict[str, Any] = {"revision": revision or None}
+    if try_to_load_from_cache(repository, SUMS, **where):
+        # In the cache, or known not to exist there.
+        found = try_to_load_from_cache(repository, HPARAMS, **where)
+        known = isinstance(found, str)
+        return known and _MARK in Path(str(found)).read_bytes()
+    if isinstance(
+        try_to_load_from_cache(repository, "config.json", **where), str
+    ):
+        return False
+    try:
+        path = hf_hub_download(repository, HPARAMS, **where)
+    except EntryNotFoundError:
+        return False
+    except Exception:
+        # The loader says what is wrong with the hub.
+        return True
+    return _MARK in Path(path).read_bytes()

@@ -1,0 +1,266 @@
+"""Where a user's classifier lies: a hub, a folder, or a function of theirs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmac_sb.models.source import is_local
+from lmac_sb.utils.checksums import file_sha256
+from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.io import first_line
+
+__all__ = ["call_import_path", "find_referred", "is_import_path", "refer_to"]
+
+_IMPORT_PATH = re.compile(
+    r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*"
+)
+
+
+def is_import_path(model: Any) -> bool:
+    """Whether a model is given as ``package.module:function``.
+
+    Arguments
+    ---------
+    model : object
+        Whatever a user gives as a model.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_import_path("my.models:load"), is_import_path("facebook/wav2vec2")
+    (True, False)
+    """
+    return isinstance(model, str) and bool(_IMPORT_PATH.fullmatch(model))
+
+
+def call_import_path(name: str, trusted: bool) -> dict[str, Any]:
+    """What a function of the user gives, as arguments of `from_classifier`.
+
+    The folder in which Python runs is searched too.
+
+    Arguments
+    ---------
+    name : str
+        ``package.module:function``. The function takes no arguments. It
+        returns a model, or a dict of arguments of
+        `lmac_sb.LMACInterpreter.from_classifier`, with the key ``model``. A
+        module (`torch.nn.Module`) in place of the function is the model.
+    trusted : bool
+        Whether the user's code may run.
+
+    Returns
+    -------
+    dict
+        With the key ``model``.
+
+    Raises
+    ------
+    LMACError
+        If it is not trusted, cannot be imported, or fails.
+
+    Example
+    -------
+    >>> call_import_path("my.models:load", trusted=False)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: model: my.models:load runs code, expected trusted=True...
+    """
+    import torch
+
+    if not trusted:
+        raise LMACError(
+            f"model: {name} runs code, expected trusted=True (on the command "
+            "line: --trust) if you know its author"
+        )
+    module, _, path = name.partition(":")
+    here = os.getcwd()
+    added = here not in sys.path and "" not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        found = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+        if not isinstance(found, torch.nn.Module):
+            found = found()
+    except Exception as error:
+        # It is the user's code: anything can happen.
+        raise LMACError(
+            f"model: {name}: {type(error).__name__}: {first_line(error)}; "
+            "expected a function that can be imported and takes no arguments"
+        ) from error
+    finally:
+        if added:
+            sys.path.remove(here)
+    if not isinstance(found, Mapping):
+        return {"model": found}
+    if "model" not in found:
+        raise LMACError(
+            f"model: {name} returned a dict of {', '.join(map(str, found))}, "
+            "expected the key 'model' among them"
+        )
+    return dict(found)
+
+
+def refer_to(model: Any, leave_out: Path | None = None) -> dict[str, Any]:
+    """How to find a model again, and to know it when it is found.
+
+    Arguments
+    ---------
+    model : str or Path
+        ``package.module:function``; the folder or yaml of a model; or the id
+        of a hub repository, ``name/repository`` or
+        ``name/repository@revision``.
+    leave_out : Path
+        Folder within that of the model whose files do not count.
+
+    Returns
+    -------
+    dict
+        Plain values: ``kind``, and ``name``; ``path`` and checksums by file;
+        or ``id`` and ``revision``, the commit.
+
+    Raises
+    ------
+    LMACError
+        If it is no text, there is no such folder, or the commit is not known.
+
+    Example
+    -------
+    >>> refer_to("my.models:load")
+    {'kind': 'function', 'name': 'my.models:load'}
+    """
+    if is_import_path(model):
+        return {"kind": "function", "name": model}
+    if not isinstance(model, (str, Path)):
+        raise LMACError(
+            f"model: found a {type(model).__name__}, which is not saved with "
+            "the decoder, expected to know where it comes from: "
+            'save(folder, model="package.module:function"), of a function '
+            "that returns it, or model= with its folder or hub id"
+        )
+    path = Path(model)
+    if path.exists() or is_local(str(model).partition("@")[0]):
+        if not path.exists():
+            raise LMACError(f"model: {model}: no such folder")
+        return {
+            "kind": "folder",
+            "path": str(path.resolve()),
+            "files": _sums(path, leave_out),
+        }
+    repository, _, revision = str(model).partition("@")
+    return {
+        "kind": "hub",
+        "id": repository,
+        "revision": _commit(repository, revision or None),
+    }
+
+
+def _sums(path: Path, leave_out: Path | None = None) -> dict[str, str]:
+    """Checksums of the files of a model, by name."""
+    folder = path if path.is_dir() else path.parent
+    leave_out = leave_out and leave_out.resolve()
+    return {
+        file.relative_to(folder).as_posix(): file_sha256(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+        and not _is_hidden(file.relative_to(folder))
+        and leave_out not in file.resolve().parents
+    }
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a file belongs to git, the hub's client or Python."""
+    return any(
+        part.startswith(".") or part == "__pycache__" for part in path.parts
+    )
+
+
+def _commit(repository: str, revision: str | None) -> str:
+    """Commit of a hub repository: that in the cache, or the hub's own."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    for name in ("config.json", "hyperparams.yaml"):
+        found = try_to_load_from_cache(repository, name, revision=revision)
+        if isinstance(found, str):
+            # .../snapshots/<commit>/<name>
+            return Path(found).parent.name
+    try:
+        return str(HfApi().model_info(repository, revision=revision).sha)
+    except Exception as error:
+        raise LMACError(
+            f"model: {repository}: its commit is neither in the cache nor "
+            f"told by the hub ({type(error).__name__}: {first_line(error)})"
+        ) from error
+
+
+def find_referred(
+    reference: dict[str, Any], folder: Path, moved: Any = None
+) -> str:
+    """The model of a reference, as `from_classifier` takes it.
+
+    Arguments
+    ---------
+    reference : dict
+        From `refer_to`.
+    folder : Path
+        In which the reference was found, whose files do not count.
+    moved : str or Path
+        Where the model's folder lies now, if not where it was.
+
+    Returns
+    -------
+    str
+        Import path, folder, or hub id with the commit.
+
+    Raises
+    ------
+    LMACError
+        If a folder is gone, or its files are not those that were there.
+    """
+    kind = reference.get("kind")
+    if kind == "function":
+        return str(reference["name"] if moved is None else moved)
+    if kind == "hub" and moved is None:
+        return f"{reference['id']}@{reference['revision']}"
+    if kind not in ("folder", "hub"):
+        raise LMACError(
+            f"{folder}: its model is of the kind {shown(kind)}, expected "
+            "function, folder or hub"
+        )
+    path = Path(reference["path"] if moved is None else moved)
+    if not path.exists():
+        raise LMACError(
+            f"{folder}: the model that it explains is not in {path} any more; "
+            "say where it is with model="
+        )
+    if kind == "folder":
+        _check_files(path, reference["files"], folder)
+    return str(path)
+
+
+def _check_files(path: Path, expected: dict[str, str], folder: Path) -> None:
+    """Refuse a folder with other files than there were."""
+    found = _sums(path, folder)
+    for name in sorted({*expected, *found}):
+        if expected.get(name) == found.get(name):
+            continue
+        what = "has changed"
+        if name not in found:
+            what = "is gone"
+        elif name not in expected:
+            what = "is new"
+        raise LMACError(
+            f"{path}: {name} {what} since {folder} was saved, expected the "
+            "model that it was made for; make the interpreter again from this "
+            "one"
+        )

@@ -1,0 +1,425 @@
+"""An interpreter in a folder, with the user's classifier by reference.
+
+Such a folder holds ``classifier.json`` (where the classifier lies, how it is
+listened to, which layers are read), ``hyperparams.yaml`` and, if one was
+trained, ``decoder.safetensors`` (how it is explained), and ``SHA256SUMS``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from torch import Tensor
+
+import lmac_sb
+from lmac_sb.adapters.layered import LayeredClassifier
+from lmac_sb.adapters.layers import Layer, layer_modules
+from lmac_sb.adapters.source import as_listener
+from lmac_sb.adapters.windows import Windows
+from lmac_sb.inference.adopt import ADOPTED, adopt, tried
+from lmac_sb.inference.reference import (
+    call_import_path,
+    find_referred,
+    is_import_path,
+    refer_to,
+)
+from lmac_sb.lmac.explainer import Explainer
+from lmac_sb.models.decoder import LevelDecoder, MaskDecoder
+from lmac_sb.models.sound import SoundFeatures
+from lmac_sb.models.source import HPARAMS
+from lmac_sb.models.weights import load_strict, write_weights
+from lmac_sb.utils.checksums import read_sums, write_sums
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import folder_in_one_step, read_json, write_json
+from lmac_sb.utils.yaml_safety import one_line, safe_yaml
+
+__all__ = ["CLASSIFIER", "Origin", "load_saved", "save_interpreter"]
+
+CLASSIFIER = "classifier.json"
+_WEIGHTS = "decoder.safetensors"
+_NEAR = 1e-2  # of answers to one sound, as a share of their spread
+
+_YAML = """\
+# How a classifier is explained, for lmac_sb.LMACInterpreter.from_hparams; the
+# classifier itself lies where classifier.json says. Written by its `save`.
+
+decoder: !new:lmac_sb.models.decoder.{decoder}
+
+loss: !new:lmac_sb.lmac.losses.LMACLoss
+{loss}
+
+refiner: !new:lmac_sb.lmac.refine.Refiner
+    loss: !ref <loss>
+{refiner}
+
+refine_steps: {steps}
+mask_domain: {domain}
+"""
+
+
+@dataclasses.dataclass
+class Origin:
+    """What `LMACInterpreter.from_classifier` was called with.
+
+    Arguments
+    ---------
+    model : object
+        The user's model, or where it comes from.
+    arguments : dict
+        All others that are not None, by name.
+
+    Example
+    -------
+    >>> Origin("./model", {"sample_rate": 16000}).arguments["sample_rate"]
+    16000
+    """
+
+    model: Any
+    arguments: dict[str, Any]
+
+    def adopted(self, trusted: bool) -> tuple[Any, Any, Any]:
+        """What `adopt` makes of it, after a function of the user was called.
+
+        Arguments
+        ---------
+        trusted : bool
+            Whether code of the user may run.
+
+        Returns
+        -------
+        tuple
+            As of `lmac_sb.inference.adopt.adopt`; ``origin`` is added to the
+            hparams.
+        """
+        arguments = {"model": self.model, **self.arguments}
+        if is_import_path(self.model):
+            returned = call_import_path(self.model, trusted)
+            arguments = {**arguments, **returned, **self.arguments}
+        how = {
+            name: arguments.pop(name)
+            for name in ("sound", *ADOPTED)
+            if name in arguments
+        }
+        modules, hparams, run_opts = adopt(as_listener(**arguments), **how)
+        hparams["origin"] = self
+        return modules, hparams, run_opts
+
+
+def save_interpreter(
+    interpreter: Any, folder: str | Path, model: str | Path | None = None
+) -> Path:
+    """Write a folder, see `lmac_sb.LMACInterpreter.save`.
+
+    Arguments
+    ---------
+    interpreter : lmac_sb.LMACInterpreter
+        From `from_classifier`, or `lmac_sb.fit`.
+    folder : str or Path
+        Must not exist yet, or be empty, or hold such an interpreter.
+    model : str or Path
+        Where the classifier comes from, if it was given as an object.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    LMACError
+        If it is not known where the classifier comes from, what lies there
+        answers otherwise, or an option cannot be saved.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / CLASSIFIER).is_file():
+        if not folder.is_dir() or any(folder.iterdir()):
+            raise LMACError(f"{folder}: already exists; choose another folder")
+    origin = getattr(interpreter.hparams, "origin", None)
+    if origin is None:
+        raise LMACError(
+            "interpreter: found one that came with its classifier, expected "
+            "one of from_classifier; its own folder can be copied"
+        )
+    given = model is not None
+    reference = refer_to(model if given else origin.model, folder)
+    by_function = reference["kind"] == "function"
+    arguments = _plain_arguments(origin.arguments, by_function)
+    explainer = interpreter.explainer
+    facts = {
+        "lmac_sb": lmac_sb.__version__,
+        "model": reference,
+        "arguments": arguments,
+        "labels": interpreter.classes,
+        "features": _settings_of(explainer.features),
+        "answers": _answers(interpreter).tolist(),
+        "layers": [
+            dataclasses.asdict(layer)
+            for layer in getattr(explainer.classifier, "layers", [])
+        ],
+    }
+    if given:
+        try:
+            _compare(facts, folder, trusted=True)
+        except LMACError as error:
+            hint = _HINT if by_function else ""
+            raise LMACError(f"{error}{hint}") from error
+    with folder_in_one_step(folder, replace=True) as part:
+        write_json(part / CLASSIFIER, facts)
+        text = _yaml_of(explainer)
+        (part / HPARAMS).write_text(text, encoding="utf-8")
+        if explainer.decoder.state_dict():
+            write_weights(part / _WEIGHTS, explainer.decoder)
+        write_sums(part)
+    return folder
+
+
+def load_saved(
+    folder: Path, trusted: bool, moved: Any = None
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """What an interpreter in a folder is made of.
+
+    Arguments
+    ---------
+    folder : Path
+        Its checksums have been checked.
+    trusted : bool
+        Whether code of the user, or code that comes with the classifier, may
+        run.
+    moved : str or Path
+        Where the classifier lies now, if not where it was.
+
+    Returns
+    -------
+    tuple
+        As of `lmac_sb.inference.adopt.adopt`.
+
+    Raises
+    ------
+    LMACError
+        If the classifier is gone, or another one, or a file is broken.
+    """
+    facts = _read_facts(folder / CLASSIFIER)
+    modules, hparams, run_opts = _compare(facts, folder, trusted, moved)
+    values = _read_yaml(folder / HPARAMS)
+    adopted, decoder = modules["explainer"], values["decoder"]
+    if _WEIGHTS in read_sums(folder):
+        load_strict(decoder, folder / _WEIGHTS)
+    elif decoder.state_dict():
+        raise LMACError(f"{folder / _WEIGHTS}: no such file, expected weights")
+    classifier = adopted.classifier
+    layers = [Layer(**layer) for layer in facts["layers"]]
+    if layers:
+        known = layer_modules(hparams["listener"])
+        for layer in layers:
+            if layer.name not in known:
+                raise LMACError(
+                    f"{folder / CLASSIFIER}: the model has no layer "
+                    f"'{layer.name}' any more"
+                )
+        classifier = LayeredClassifier(
+            classifier.embedding_model, layers, classifier.multilabel
+        )
+    explainer = Explainer(
+        adopted.features,
+        classifier,
+        decoder,
+        values["mask_domain"],
+        values["refiner"],
+        values["refine_steps"],
+    )
+    explainer.to(run_opts.get("device", "cpu"))
+    return {"explainer": explainer}, hparams, run_opts
+
+
+def _compare(
+    facts: dict[str, Any], folder: Path, trusted: bool, moved: Any = None
+) -> tuple[Any, Any, Any]:
+    """Load the classifier, and refuse one that answers otherwise."""
+    source = find_referred(facts["model"], folder, moved)
+    origin = Origin(source, _listened(facts["arguments"]))
+    kept = facts["features"]
+    if kept["class"] == "SoundFeatures":
+        origin.arguments["spectrogram"] = SoundFeatures(
+            kept["sample_rate"], kept["n_fft"], kept["hop_samples"]
+        )
+    if not is_import_path(source):
+        origin.arguments["trusted"] = trusted
+    modules, hparams, run_opts = origin.adopted(trusted)
+    names = hparams["label_encoder"].ind2lab
+    labels = [str(names[number]) for number in range(len(names))]
+    features = _settings_of(modules["explainer"].features)
+    for what, found, expected in (
+        ("front end", features, kept),
+        ("labels", labels, facts["labels"]),
+    ):
+        if found != expected:
+            raise LMACError(
+                f"{source}: its {what} is {_part(found, expected)}, expected "
+                f"{_part(expected, found)}, that of the classifier in {folder}"
+            )
+    answers = _logits(hparams["listener"], hparams["preprocess"])
+    expected = torch.tensor(facts["answers"]).to(answers)
+    spread = (expected.amax() - expected.amin()).clamp(min=1e-3)
+    error = (answers - expected).abs().amax()
+    if not error <= _NEAR * spread:
+        raise LMACError(
+            f"{source}: is not the classifier of {folder}: its outputs on one "
+            f"noise differ by up to {float(error):.3g}, of a spread of "
+            f"{float(spread):.3g}; make the interpreter again from this one"
+        )
+    return modules, hparams, run_opts
+
+
+_HINT = (
+    "; the function has to return what from_classifier was given: the model, "
+    "or a dict of its arguments, such as dict(model=..., features=...)"
+)
+
+
+def _part(one: Any, two: Any) -> Any:
+    """What of one differs from two."""
+    if isinstance(one, dict):
+        return {k: v for k, v in one.items() if two.get(k) != v}
+    return one
+
+
+def _answers(interpreter: Any) -> Tensor:
+    """The classifier's logits on a noise, [classes]."""
+    return _logits(interpreter.hparams.listener, interpreter.preprocess)
+
+
+@torch.no_grad()
+def _logits(listener: Any, preprocess: Any) -> Tensor:
+    """A listener's logits on a noise, [classes]."""
+    wavs = tried(listener, None, preprocess)
+    at, listener.at = listener.at, None
+    try:
+        return listener(wavs)[0].detach().cpu().float()
+    finally:
+        listener.at = at
+
+
+def _settings_of(features: Any) -> dict[str, Any]:
+    """The spectrogram that masks act on, in plain values."""
+    names = ("sample_rate", "n_fft", "hop_samples", "n_bins")
+    settings = {name: int(getattr(features, name)) for name in names}
+    return {"class": type(features).__name__, **settings}
+
+
+def _plain_arguments(
+    arguments: dict[str, Any], by_function: bool
+) -> dict[str, Any]:
+    """Arguments as JSON holds them."""
+    plain = {}
+    for name, value in arguments.items():
+        if name in ("sound", "own", "spectrogram", "trusted"):
+            continue  # the spectrogram is saved with the features
+        if isinstance(value, Windows):
+            value = {"windows": dataclasses.asdict(value)}
+        if _is_plain(value):
+            plain[name] = value
+        elif not by_function:
+            raise LMACError(
+                f"{name}: found a {type(value).__name__}, which cannot be "
+                "saved, expected a function that returns it: "
+                'save(folder, model="package.module:function"), which gives '
+                f"dict(model=..., {name}=...)"
+            )
+    return plain
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON holds a value."""
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(_is_plain(item) for item in value.values())
+    return value is None or isinstance(value, (str, int, float, bool))
+
+
+def _listened(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments from what JSON holds."""
+    found = dict(arguments)
+    if isinstance(found.get("windows"), dict):
+        found["windows"] = Windows(**found["windows"]["windows"])
+    if isinstance(found.get("at"), list):
+        found["at"] = tuple(found["at"])
+    return found
+
+
+def _yaml_of(explainer: Explainer) -> str:
+    """The yaml of decoder and refiner."""
+    refiner: Any = explainer.refiner
+    loss, decoder = vars(refiner.loss), explainer.decoder
+    steps = {k: v for k, v in vars(refiner).items() if k != "loss"}
+    if isinstance(decoder, LevelDecoder):
+        values = {"offset": decoder.offset, "gain": decoder.gain}
+    elif isinstance(decoder, MaskDecoder):
+        values = {
+            "latent_channels": [p[1].in_channels for p in decoder.project],
+            "n_mels": decoder.n_mels,
+            "n_fft": explainer.features.n_fft,
+            "sample_rate": explainer.features.sample_rate,
+            "width": decoder.coefficients.in_channels,
+            "n_mix": len(decoder.fine),
+            "spectrogram": decoder.patches is not None,
+            "standard": decoder.standard,
+        }
+    else:
+        raise LMACError(
+            f"decoder: found a {type(decoder).__name__}, expected the one "
+            "that lmac_sb.fit trains"
+        )
+    return _YAML.format(
+        decoder=f"{type(decoder).__name__}\n{_block(values)}",
+        loss=_block(loss),
+        refiner=_block(steps),
+        steps=explainer.refine_steps,
+        domain=explainer.mask_domain,
+    )
+
+
+def _block(values: dict[str, Any]) -> str:
+    """Lines of yaml of plain values."""
+    return "\n".join(f"    {name}: {value}" for name, value in values.items())
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """Decoder, refiner and settings, without weights."""
+    try:
+        text = safe_yaml(path.read_text(encoding="utf-8"), path)
+        values = load_hyperpyyaml(io.StringIO(text))
+    except LMACError:
+        raise
+    except Exception as error:
+        # A yaml makes objects; hyperpyyaml wraps what their classes raise.
+        reason = one_line(error.__cause__ or error)
+        raise LMACError(f"{path}: {reason}") from error
+    for key in ("decoder", "refiner", "refine_steps", "mask_domain"):
+        if key not in values:
+            raise LMACError(f"{path}: key '{key}' is missing")
+    return values
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """Content of ``classifier.json``, checked."""
+    facts = read_json(path)
+    kinds = {
+        "model": dict,
+        "arguments": dict,
+        "labels": list,
+        "features": dict,
+        "answers": list,
+        "layers": list,
+    }
+    for key, kind in kinds.items():
+        if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
+            raise LMACError(
+                f"{path}: key '{key}' is missing or no {kind.__name__}"
+            )
+    return facts
