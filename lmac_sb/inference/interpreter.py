@@ -527,6 +527,11 @@ class LMACInterpreter(Pretrained):
             "stable": stable,
         }
 
+    @property
+    def has_decoder(self) -> bool:
+        """Whether a decoder was trained, so that no steps are needed."""
+        return not isinstance(self.explainer.decoder, LevelDecoder)
+
     def class_number(self, name: str | int) -> int:
         """Number of a class that is given by name or number.
 
@@ -572,7 +577,7 @@ class LMACInterpreter(Pretrained):
         if not stable:
             return whole
         others = {}
-        if isinstance(self.explainer.decoder, LevelDecoder):
+        if not self.has_decoder:
             other = copy.copy(self)
             # A module's copy has the same dictionary of its parts.
             other._modules = dict(self._modules)
