@@ -63,7 +63,7 @@ class Judge:
         found = explainer.complete(
             case.analysis, mask, case.target, sounds=full
         )
-        asked = explainer.question(found)
+        asked = found.asked()
         columns = {
             "p": asked.p_before,
             "p_in": asked.p_inside,
@@ -85,7 +85,7 @@ class Judge:
                 logits_out=outside,
                 mask=None,
             )
-            for name, value in evaluate(explainer.question(other)).items():
+            for name, value in evaluate(other.asked()).items():
                 if METRICS[name].repeated:
                     columns[f"{guard} {name}"] = value
         return columns

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 import torch
 from torch import Tensor
 
 from lmac_sb.lmac.masking import MASK_DOMAINS, apply_mask, binarize
 from lmac_sb.lmac.refine import Refiner, check_steps
+from lmac_sb.models.decoder import standard_level
+from lmac_sb.models.features import SoundFeatures
 from lmac_sb.models.psi import as_mask_decoder
+from lmac_sb.models.question import Question, as_question
 from lmac_sb.utils.errors import LMACError
 
 if TYPE_CHECKING:
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
     from lmac_sb.models.frozen import FrozenClassifier
 
 __all__ = ["Analysis", "Explainer", "Explanation", "check_batch"]
+
+# What is explained: a class of each clip [batch], a question, or the decision.
+Asked = Union[Tensor, Question, None]
 
 
 @dataclass
@@ -92,6 +99,8 @@ class Explanation:
         Explained class, [batch].
     magnitude : torch.Tensor
         Linear magnitude of the input, [batch, time, freq].
+    question : lmac_sb.models.question.Question
+        What is explained, if it is more than one class among all.
     unrefined : Explanation
         The same with the decoder's own mask, where steps were taken and it
         was asked for; else None.
@@ -121,6 +130,7 @@ class Explanation:
     logits_out: Tensor | None
     decision: Tensor
     magnitude: Tensor | None
+    question: Question | None = field(default=None, kw_only=True)
     unrefined: Self | None = field(default=None, kw_only=True)
 
     # Fields of shape [batch, samples].
@@ -139,22 +149,45 @@ class Explanation:
 
     @property
     def p_before(self) -> Tensor:
-        """Probability of the explained class on the input, [batch]."""
-        return self._explained(self.logits)
+        """Probability of the explained answer on the input, [batch]."""
+        return self._asked.probability(self.logits)
 
     @property
     def p_inside(self) -> Tensor:
         """The same on the masked-in part."""
-        return self._explained(self.logits_in)
+        return self._asked.probability(_checked(self.logits_in))
 
     @property
     def p_outside(self) -> Tensor:
         """The same on the masked-out part."""
-        return self._explained(self.logits_out)
+        return self._asked.probability(_checked(self.logits_out))
 
-    def _explained(self, logits: Any) -> Tensor:
-        """Probability of the explained class, [batch]."""
-        return logits.softmax(1).gather(1, self.decision[:, None])[:, 0]
+    @property
+    def _asked(self) -> Question:
+        """What is explained."""
+        return self.question or Question(self.decision)
+
+    def asked(self) -> Self:
+        """The same explanation, as losses and metrics take it.
+
+        Returns
+        -------
+        Explanation
+            Its logits and its decision are those of the answers to what is
+            explained, see `lmac_sb.models.question.Question`; of one class
+            among all they are what they were.
+        """
+        if self.question is None:
+            return self
+        answers, chosen = self.question.answers(self.logits)
+        sides: dict[str, Any] = {
+            name: self.question.answers(getattr(self, name))[0]
+            for name in ("logits_in", "logits_out")
+            if getattr(self, name) is not None
+        }
+        return replace(
+            self, logits=answers, decision=chosen, question=None, **sides
+        )
 
     def fit(self, n_samples: int, n_frames: int) -> Self:
         """Cut the end, or append silence.
@@ -235,6 +268,8 @@ class Explanation:
         """One field of several parts."""
         if any(value is None for value in values):
             return None
+        if isinstance(values[0], Question):
+            return Question.join(values)
         if isinstance(values[0], Explanation):
             return cls.join(values)
         if values[0].dim() > 1:
@@ -250,6 +285,8 @@ class Explanation:
                 changed[name] = function(name, value)
             elif isinstance(value, Explanation):
                 changed[name] = value._each(function)
+            elif isinstance(value, Question):
+                changed[name] = value.each(partial(function, name))
         return replace(self, **changed)
 
 
@@ -259,7 +296,8 @@ class Explainer(torch.nn.Module):
     Arguments
     ---------
     features : lmac_sb.models.features.SpectralFeatures
-        The classifier's front end.
+        The classifier's front end; or `lmac_sb.models.features.SoundFeatures`,
+        if the classifier gets the sound itself.
     classifier : lmac_sb.models.frozen.FrozenClassifier
         The classifier to explain.
     decoder : torch.nn.Module
@@ -299,7 +337,7 @@ class Explainer(torch.nn.Module):
 
     def __init__(
         self,
-        features: SpectralFeatures,
+        features: SpectralFeatures | SoundFeatures,
         classifier: FrozenClassifier,
         decoder: torch.nn.Module,
         mask_domain: str = "log1p",
@@ -323,7 +361,7 @@ class Explainer(torch.nn.Module):
         self,
         wavs: Tensor | None = None,
         lengths: Tensor | None = None,
-        target: Tensor | None = None,
+        target: Asked = None,
         threshold: float | None = None,
         sounds: bool = True,
         check: bool = True,
@@ -341,8 +379,9 @@ class Explainer(torch.nn.Module):
             Relative lengths of padded clips, [batch], in (0, 1]. Clips of
             different lengths are explained apart, so that no clip's result
             depends on the padding; the results are padded with zeros.
-        target : torch.Tensor
-            Class to explain, [batch]; default the classifier's decision.
+        target : torch.Tensor or lmac_sb.models.question.Question
+            Class to explain, [batch], or what else is asked; default the
+            classifier's decision.
         threshold : float
             Make the mask binary at this value; default continuous.
         sounds : bool
@@ -410,12 +449,13 @@ class Explainer(torch.nn.Module):
     def _explain(
         self,
         analysis: Analysis,
-        target: Tensor | None,
+        target: Asked,
         refine_steps: int,
         unrefined: bool,
         **options: Any,
     ) -> Explanation:
         """Explain clips of one length."""
+        target = self._ask(analysis, target)
         mask = self.mask(analysis, target)
         if not refine_steps:
             return self._finish(analysis, mask, target, **options)
@@ -431,7 +471,7 @@ class Explainer(torch.nn.Module):
         self,
         analysis: Analysis,
         mask: Tensor,
-        target: Tensor | None,
+        target: Asked,
         threshold: float | None,
         **options: bool,
     ) -> Explanation:
@@ -440,7 +480,7 @@ class Explainer(torch.nn.Module):
             mask = binarize(mask, threshold)
         return self.complete(analysis, mask, target, **options)
 
-    def analyze(self, wavs: Tensor, target: Tensor | None = None) -> Analysis:
+    def analyze(self, wavs: Tensor, target: Asked = None) -> Analysis:
         """Features, decision and latents; no gradient is kept.
 
         Arguments
@@ -448,7 +488,7 @@ class Explainer(torch.nn.Module):
         wavs : torch.Tensor
             [batch, samples].
         target : torch.Tensor
-            Class to explain, [batch]; default the decision.
+            Class to explain, [batch], or a question; default the decision.
 
         Returns
         -------
@@ -458,11 +498,33 @@ class Explainer(torch.nn.Module):
             # STFT in single precision whatever the autocast.
             stft = self.features.stft(wavs.float())
             magnitude = self.features.magnitude(stft)
-            mel = self._mel(magnitude)
-            logits, latents = self.classifier.trace(mel, target)
-        return Analysis(stft, magnitude, logits, latents, wavs.shape[1])
+            analysis = Analysis(
+                stft, magnitude, stft.new_zeros(len(wavs), 0), [], wavs.shape[1]
+            )
+            if isinstance(target, Question):
+                target = self._hear_silence(analysis, target)
+            inputs = wavs.float()
+            if not self._hears_sound:
+                inputs = self._mel(magnitude)
+            analysis.logits, analysis.latents = self.classifier.trace(
+                inputs, target
+            )
+        return analysis
 
-    def mask(self, analysis: Analysis, target: Tensor | None = None) -> Tensor:
+    def _ask(self, analysis: Analysis, target: Asked) -> Question:
+        """The question that is asked about analysed clips."""
+        question = as_question(target, self.classifier.multilabel)
+        return self._hear_silence(analysis, question).settle(analysis.logits)
+
+    @torch.no_grad()
+    def _hear_silence(self, analysis: Analysis, question: Question) -> Question:
+        """The same question; of a score, with that of silence."""
+        if question.score is None or question.low is not None:
+            return question
+        silence = self.classify(torch.zeros_like(analysis.magnitude), analysis)
+        return question.from_silence(silence)
+
+    def mask(self, analysis: Analysis, target: Asked = None) -> Tensor:
         """The decoder's mask.
 
         Arguments
@@ -470,8 +532,8 @@ class Explainer(torch.nn.Module):
         analysis : Analysis
             From `analyze`.
         target : torch.Tensor
-            Class to explain, [batch], as given to `analyze`; default the
-            decision. Most decoders read it from the evidence alone.
+            Class or question, as given to `analyze`; default the decision.
+            Most decoders read it from the evidence alone.
 
         Returns
         -------
@@ -483,9 +545,7 @@ class Explainer(torch.nn.Module):
         # Frames that the classifier was padded with have latents too.
         inputs = [analysis.latents, self.pad(log_magnitude)]
         if getattr(self.decoder, "wants_target", False):
-            inputs.append(
-                analysis.logits.argmax(1) if target is None else target
-            )
+            inputs.append(self._ask(analysis, target).decision)
         logits = self.decoder(*inputs)
         # Half precision would round the mask to steps of 1/256 or more.
         return torch.sigmoid(logits[:, :n_frames].float())
@@ -495,7 +555,7 @@ class Explainer(torch.nn.Module):
         analysis: Analysis,
         mask: Tensor,
         steps: int,
-        target: Tensor | None = None,
+        target: Asked = None,
     ) -> Tensor:
         """Better masks for these clips, see `lmac_sb.lmac.refine`.
 
@@ -508,7 +568,7 @@ class Explainer(torch.nn.Module):
         steps : int
             At most so many.
         target : torch.Tensor
-            Class to explain, [batch]; default the decision.
+            Class to explain, [batch], or a question; default the decision.
 
         Returns
         -------
@@ -523,23 +583,25 @@ class Explainer(torch.nn.Module):
         self.check_refinement(steps)
         if steps == 0:
             return mask
-        target = analysis.logits.argmax(1) if target is None else target
-        question = self.classifier.question
+        question = self._ask(analysis, target)
 
         def classify(part: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
             """Logits for what the mask lets through, and for the rest."""
-            magnitude = analysis.magnitude[rows].clone()
+            some, asked = analysis[rows], question[rows]
+            # A copy: what was made in inference mode takes no gradient.
+            magnitude = some.magnitude.clone()
             sides = (
                 self.let_through(magnitude, side) for side in (part, 1 - part)
             )
-            logits = self.classify(torch.cat(tuple(sides)))
-            return question(logits, target[rows].repeat(2))[0].chunk(2)
+            logits = self.classify(torch.cat(tuple(sides)), some).chunk(2)
+            return tuple(asked.answers(side)[0] for side in logits)
 
         # Most bins are all but 0, and their order tells a detector something.
         start = torch.logit(mask.double(), eps=1e-12).to(mask)
-        answer = question(analysis.logits, target)[1]
+        answer = question.answers(analysis.logits)[1]
         refiner: Any = self.refiner  # there, as was checked above
-        return refiner(start, classify, answer, steps)
+        level = standard_level(analysis.magnitude) if refiner.gain else None
+        return refiner(start, classify, answer, steps, level)
 
     def check_refinement(self, steps: int) -> None:
         """Refuse a number of steps that cannot be made.
@@ -566,7 +628,7 @@ class Explainer(torch.nn.Module):
         self,
         analysis: Analysis,
         mask: Tensor,
-        target: Tensor | None = None,
+        target: Asked = None,
         sounds: bool = True,
         check: bool = True,
     ) -> Explanation:
@@ -581,7 +643,7 @@ class Explainer(torch.nn.Module):
         mask : torch.Tensor
             [batch, time, freq], from the decoder or from elsewhere.
         target : torch.Tensor
-            Class to explain, [batch]; default the decision.
+            Class to explain, [batch], or a question; default the decision.
         sounds : bool
             Whether to resynthesise the sounds.
         check : bool
@@ -597,13 +659,13 @@ class Explainer(torch.nn.Module):
         logits_in = logits_out = None
         if check:
             sides = torch.cat((inside, outside))
-            logits_in, logits_out = self.classify(sides).chunk(2)
+            logits_in, logits_out = self.classify(sides, analysis).chunk(2)
         waveform = residual = None
         if sounds:
             waveform, residual = (
                 self._resynthesise(analysis, part) for part in (inside, outside)
             )
-        decision = analysis.logits.argmax(1) if target is None else target
+        question = self._ask(analysis, target)
         return Explanation(
             waveform=waveform,
             residual=residual,
@@ -611,65 +673,65 @@ class Explainer(torch.nn.Module):
             logits=analysis.logits,
             logits_in=logits_in,
             logits_out=logits_out,
-            decision=decision,
+            decision=question.decision,
             magnitude=magnitude,
+            question=None if question.is_plain else question,
         )
 
-    def question(self, explanation: Explanation) -> Explanation:
-        """The same explanation, as losses and metrics take it.
-
-        Arguments
-        ---------
-        explanation : Explanation
-            With both sides checked.
-
-        Returns
-        -------
-        Explanation
-            Its logits and its decision are those of the question that was
-            decided, see `lmac_sb.models.frozen.FrozenClassifier.question`; of
-            a classifier that is not multi-label they are what they were.
-        """
-        question, target = self.classifier.question, explanation.decision
-        logits, answer = question(explanation.logits, target)
-        return replace(
-            explanation,
-            logits=logits,
-            logits_in=question(explanation.logits_in, target)[0],
-            logits_out=question(explanation.logits_out, target)[0],
-            decision=answer,
-        )
-
-    def classify(self, magnitude: Tensor) -> Tensor:
+    def classify(
+        self, magnitude: Tensor, analysis: Analysis | None = None
+    ) -> Tensor:
         """Logits of any magnitude, with a gradient to it.
 
         Arguments
         ---------
         magnitude : torch.Tensor
             Linear, [batch, time, freq].
+        analysis : Analysis
+            Of the clips whose phase it has, where the classifier hears sound;
+            the batch may be that of the clips several times over.
 
         Returns
         -------
         torch.Tensor
             [batch, classes].
         """
-        return self.classifier(self._mel(magnitude))[0]
+        if not self._hears_sound:
+            return self.classifier(self._mel(magnitude))[0]
+        if analysis is None:
+            raise LMACError(
+                "analysis: found none, expected that of the clips: this "
+                "classifier hears sound, which needs their phase"
+            )
+        return self.classifier(self._sound(analysis, magnitude))[0]
 
     def let_through(self, magnitude: Tensor, mask: Tensor) -> Tensor:
         """What a mask lets through, see `apply_mask`."""
         return apply_mask(magnitude, mask, self.mask_domain)
 
+    @property
+    def _hears_sound(self) -> bool:
+        """Whether the classifier gets waveforms, not features."""
+        return isinstance(self.features, SoundFeatures)
+
     @torch.no_grad()
     def _resynthesise(self, analysis: Analysis, magnitude: Tensor) -> Tensor:
         """Waveform of another magnitude with the input's phase."""
-        gain = magnitude / analysis.magnitude
+        return self._sound(analysis, magnitude)
+
+    def _sound(self, analysis: Analysis, magnitude: Tensor) -> Tensor:
+        """The same, with a gradient to the magnitude."""
+        times = len(magnitude) // len(analysis.magnitude)
+        gain = magnitude / analysis.magnitude.repeat(times, 1, 1)
         return self.features.istft(
-            analysis.stft * gain[..., None], analysis.n_samples
+            analysis.stft.repeat(times, 1, 1, 1) * gain[..., None],
+            analysis.n_samples,
         )
 
     def _mel(self, magnitude: Tensor) -> Tensor:
         """Classifier's input, padded with silence to its shortest."""
-        return self.features.mel(self.pad(magnitude))
+        features: Any = self.features  # those that have bands
+        return features.mel(self.pad(magnitude))
 
     def pad(self, frames: Tensor) -> Tensor:
         """At least as many frames [batch, time, *] as can be classified."""
@@ -714,6 +776,15 @@ def check_batch(wavs: Tensor, lengths: Tensor | None) -> None:
             f"lengths: {lengths.tolist()}, expected one number in (0, 1] "
             f"for each of {len(wavs)} clips"
         )
+
+
+def _checked(logits: Tensor | None) -> Tensor:
+    """Logits of one side, which are there only after a check."""
+    if logits is None:
+        raise LMACError(
+            "explanation: its sides were not classified, expected check=True"
+        )
+    return logits
 
 
 def _fit(values: Tensor, size: int | None) -> Tensor:

@@ -28,12 +28,13 @@ _NO_GRADIENT = (
 class Refiner:
     """Gradient steps on a smooth correction of mask logits.
 
-    The correction has one value for so many frames and bins, bilinearly
-    interpolated: it cannot draw the single bins that would fool this
-    classifier alone. The steps are Adam's (Kingma & Ba, arXiv 1412.6980), on
-    the objective that trains the decoder. No clip depends on the others of
-    its batch; nothing is drawn at random. Where a mask is all but 0 or 1 it
-    has next to no gradient, and stays.
+    The correction has coefficients for so many frames and bins, bilinearly
+    interpolated: an offset, and with `gain` what the level of a bin is
+    multiplied by, so that the mask can follow the sound. It cannot draw the
+    single bins that would fool this classifier alone. The steps are Adam's
+    (Kingma & Ba, arXiv 1412.6980), on the objective that trains the decoder.
+    No clip depends on the others of its batch; nothing is drawn at random.
+    Where a mask is all but 0 or 1 it has next to no gradient, and stays.
 
     Arguments
     ---------
@@ -42,13 +43,15 @@ class Refiner:
     lr : float
         Step size, in logits.
     resolution : int
-        Frames and bins for one value of the correction.
+        Frames and bins for one pair of coefficients.
     smooth_w : float
-        Weight of the correction's mean squared difference between
+        Weight of the coefficients' mean squared difference between
         neighbours.
     tolerance : float
         A clip is done when neither the masked-in probability of the class
         nor the mask's area has moved by more in one step.
+    gain : bool
+        Whether the correction follows the level of the sound.
 
     Raises
     ------
@@ -71,7 +74,13 @@ class Refiner:
     SAFE_IN_YAML = True  # of a model folder of unknown origin
 
     def __init__(
-        self, loss, lr=1.0, resolution=4, smooth_w=0.0, tolerance=1e-4
+        self,
+        loss,
+        lr=1.0,
+        resolution=4,
+        smooth_w=0.0,
+        tolerance=1e-4,
+        gain=False,
     ):
         for key, value, is_good, needed in (
             ("lr", lr, 0 < lr < math.inf, "a number above 0"),
@@ -91,8 +100,9 @@ class Refiner:
         self.resolution = resolution
         self.smooth_w = smooth_w
         self.tolerance = tolerance
+        self.gain = gain
 
-    def __call__(self, logits, classify, target, steps):
+    def __call__(self, logits, classify, target, steps, level=None):
         """Refine masks.
 
         Arguments
@@ -109,6 +119,9 @@ class Refiner:
             At most so many. The classifier sees both sides forward and
             backward in each, and forward after the last: `4 * steps + 2`
             passes.
+        level : torch.Tensor
+            Level of each bin, [batch, time, freq], from
+            `lmac_sb.models.decoder.standard_level`; `gain` needs it.
 
         Returns
         -------
@@ -127,17 +140,21 @@ class Refiner:
         check_steps(steps)
         with torch.inference_mode(False), torch.enable_grad():
             # Copies: what was made in inference mode takes no gradient.
+            start = logits.detach().clone()
+            basis = [torch.ones_like(start)]
+            if self.gain:
+                basis.append(level.detach().clone())
             return self._descend(
-                logits.detach().clone(), classify, target.clone(), steps
+                start, torch.stack(basis, 1), classify, target.clone(), steps
             )
 
-    def _descend(self, logits, classify, target, steps):
+    def _descend(self, logits, basis, classify, target, steps):
         """The steps; leaves each clip out once it is done."""
         masks = torch.sigmoid(logits)
         if steps == 0:
             return masks
         cells = [-(-n // self.resolution) for n in logits.shape[1:]]
-        correction = logits.new_zeros(len(logits), *cells)
+        correction = logits.new_zeros(*basis.shape[:2], *cells)
         mean, square = correction.clone(), correction.clone()
         best = logits.new_full(logits.shape[:1], torch.inf)
         before = logits.new_full((len(logits), 2), torch.inf)
@@ -148,7 +165,8 @@ class Refiner:
             goes_on = step <= steps
             part = correction[rows].requires_grad_(goes_on)
             with torch.set_grad_enabled(goes_on):
-                mask = torch.sigmoid(logits[rows] + self._spread(part, logits))
+                spread = self._spread(part, logits) * basis[rows]
+                mask = torch.sigmoid(logits[rows] + spread.sum(1))
                 losses, state = self._objective(
                     mask, part, classify, target[rows], rows
                 )
@@ -179,14 +197,14 @@ class Refiner:
         return masks
 
     def _spread(self, correction, logits):
-        """Correction [clips, cells, cells] at the mask's resolution."""
+        """Coefficients [clips, n, cells, cells] at the mask's resolution."""
         n_frames, n_bins = logits.shape[1:]
         if self.resolution == 1:
             return correction
         whole = F.interpolate(
-            correction[:, None], scale_factor=self.resolution, mode="bilinear"
+            correction, scale_factor=self.resolution, mode="bilinear"
         )
-        return whole[:, 0, :n_frames, :n_bins]
+        return whole[..., :n_frames, :n_bins]
 
     def _objective(self, mask, correction, classify, target, rows):
         """Losses [clips], and what tells whether a clip still moves."""
@@ -196,10 +214,11 @@ class Refiner:
             raise LMACError(f"{_NO_GRADIENT}, its logits hold none")
         losses, _ = self.loss(mask, logits_in, logits_out, target)
         if self.smooth_w:
-            for dim in (1, 2):
+            for dim in (2, 3):
                 jumps = correction.diff(dim=dim)
                 if jumps.numel():  # none where there is one cell alone
-                    losses = losses + self.smooth_w * jumps.pow(2).mean((1, 2))
+                    jumps = jumps.pow(2).mean((1, 2, 3))
+                    losses = losses + self.smooth_w * jumps
         with torch.no_grad():
             p_in = logits_in.softmax(1).gather(1, target[:, None])[:, 0]
             state = torch.stack((p_in.float(), mask.mean((1, 2))), dim=1)
@@ -238,7 +257,7 @@ def _is_whole(value):
 
 
 def _gradient(losses, correction):
-    """Gradient of each clip's loss, [clips, cells, cells]."""
+    """Gradient of each clip's loss, [clips, n, cells, cells]."""
     try:
         (gradient,) = torch.autograd.grad(losses.sum(), correction)
     except torch.OutOfMemoryError:

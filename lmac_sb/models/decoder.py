@@ -5,10 +5,13 @@ import math
 import torch
 from torch.nn import functional as F
 
-__all__ = ["MaskDecoder", "fit_grid"]
+__all__ = ["LevelDecoder", "MaskDecoder", "fit_grid", "standard_level"]
 
 # Each cell of the fine grid covers 4 frames x 4 bins of the spectrogram.
 PATCH = 4
+
+_RANGE = 1e-4  # of magnitudes that count, below a clip's largest: 80 dB
+_FLOOR = 1e-7  # of magnitudes, see `SpectralFeatures.magnitude`
 
 
 class MaskDecoder(torch.nn.Module):
@@ -245,3 +248,60 @@ def _mel_to_patch(n_mels, n_bins, sample_rate):
     bands = torch.arange(n_mels).double()
     weights = (1 - (position - bands[:, None]).abs()).clamp(min=0)
     return weights.view(n_mels, n_patches, PATCH).mean(2).float()
+
+
+def standard_level(magnitude):
+    """Log magnitude of each bin, with mean 0 and deviation 1 in each clip.
+
+    Arguments
+    ---------
+    magnitude : torch.Tensor
+        Linear, [batch, time, freq]. Bins more than 80 dB below the largest
+        count as 80 dB below it.
+
+    Returns
+    -------
+    torch.Tensor
+        [batch, time, freq]; zeros where all bins are the same. No gain
+        changes it.
+
+    Example
+    -------
+    >>> standard_level(torch.tensor([[[1.0, 10.0, 100.0]]]))
+    tensor([[[-1.2247,  0.0000,  1.2247]]])
+    """
+    floor = _RANGE * magnitude.amax((1, 2), keepdim=True)
+    level = magnitude.maximum(floor.clamp(min=_FLOOR)).log()
+    level = level - level.mean((1, 2), keepdim=True)
+    spread = level.square().mean((1, 2), keepdim=True).sqrt()
+    return level / torch.where(spread > 1e-6, spread, torch.inf)
+
+
+class LevelDecoder(torch.nn.Module):
+    """Where refinement starts if no decoder was trained: the loud bins.
+
+    Arguments
+    ---------
+    offset : float
+        Mask logit at a clip's mean level.
+    gain : float
+        How much it grows with each standard deviation above that.
+
+    Example
+    -------
+    >>> decoder = LevelDecoder(offset=-2.0, gain=2.0)
+    >>> decoder([], torch.tensor([[[1.0, 10.0, 100.0]]]).log1p())
+    tensor([[[-4.4495, -2.0000,  0.4495]]])
+    """
+
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
+
+    def __init__(self, offset=-2.0, gain=2.0):
+        super().__init__()
+        self.offset = offset
+        self.gain = gain
+
+    def forward(self, latents, log_magnitude):
+        """Mask logits [batch, time, freq], see `MaskDecoder.forward`."""
+        level = standard_level(torch.expm1(log_magnitude))
+        return self.offset + self.gain * level

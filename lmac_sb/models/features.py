@@ -4,6 +4,8 @@ One object holds the classifier's front end, so that training, evaluation and
 inference use the same one.
 """
 
+import math
+
 import torch
 from speechbrain.processing.features import (
     ISTFT,
@@ -14,7 +16,9 @@ from speechbrain.processing.features import (
 
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["FbankFeatures", "SpectralFeatures"]
+__all__ = ["FbankFeatures", "SoundFeatures", "SpectralFeatures"]
+
+_WINDOW_S = 0.064  # of the default; tells the harmonics of a low voice apart
 
 
 class SpectralFeatures(torch.nn.Module):
@@ -235,3 +239,89 @@ class FbankFeatures(SpectralFeatures):
         energies = self.fbank.compute_fbanks(magnitude.pow(2))
         whole = torch.ones(len(energies), device=energies.device)
         return self.normalize(energies, whole)
+
+
+class SoundFeatures(torch.nn.Module):
+    """STFT and its inverse, for a classifier that gets the sound itself.
+
+    The mask acts on this spectrogram, and the classifier hears what its
+    inverse makes of it: what is judged is what a person hears. Periodic Hann
+    windows; the sound is padded with zeros.
+
+    Arguments
+    ---------
+    sample_rate : int
+        Sampling rate in Hz.
+    n_fft : int
+        Window and FFT size in samples; by default the power of two next to
+        64 ms.
+    hop_samples : int
+        From one frame to the next; by default a quarter of the window.
+
+    Raises
+    ------
+    LMACError
+        If the windows do not overlap enough for an inverse.
+
+    Example
+    -------
+    >>> features = SoundFeatures(16000)
+    >>> wavs = torch.rand(2, 16000)
+    >>> stft = features.stft(wavs)
+    >>> stft.shape
+    torch.Size([2, 63, 513, 2])
+    >>> torch.allclose(features.istft(stft, 16000), wavs, atol=1e-5)
+    True
+    """
+
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
+
+    def __init__(self, sample_rate, n_fft=None, hop_samples=None):
+        super().__init__()
+        if n_fft is None:
+            n_fft = 2 ** round(math.log2(_WINDOW_S * sample_rate))
+        if hop_samples is None:
+            hop_samples = n_fft // 4
+        if not 0 < hop_samples <= n_fft // 2:
+            raise LMACError(
+                f"hop_samples: found {hop_samples}, expected 1 to half of "
+                f"n_fft, {n_fft // 2}"
+            )
+        self.sample_rate = sample_rate
+        self.n_fft = n_fft
+        self.n_bins = n_fft // 2 + 1
+        self.hop_samples = hop_samples
+        # Not persistent: the settings define it, so checkpoints omit it.
+        window = torch.hann_window(n_fft)
+        self.register_buffer("window", window, persistent=False)
+
+    def n_frames(self, n_samples):
+        """Number of frames of a clip of `n_samples` samples."""
+        return n_samples // self.hop_samples + 1
+
+    def stft(self, wavs):
+        """Real and imaginary parts [batch, time, freq, 2] of waveforms."""
+        frames = torch.stft(
+            wavs,
+            self.n_fft,
+            self.hop_samples,
+            window=self.window,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        return torch.view_as_real(frames.transpose(1, 2))
+
+    def magnitude(self, stft):
+        """Magnitude [batch, time, freq], above zero for a finite gradient."""
+        return (stft.square().sum(-1) + 1e-14).sqrt()
+
+    def istft(self, stft, n_samples):
+        """Waveforms [batch, n_samples] of an STFT [batch, time, freq, 2]."""
+        frames = torch.view_as_complex(stft.float().contiguous())
+        return torch.istft(
+            frames.transpose(1, 2),
+            self.n_fft,
+            self.hop_samples,
+            window=self.window,
+            length=n_samples,
+        )

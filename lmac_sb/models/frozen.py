@@ -1,12 +1,12 @@
 """The adapter that freezes a classifier and reads its layers."""
 
 import functools
-import math
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from lmac_sb.models.encoders import embed
+from lmac_sb.models.question import as_question
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["FrozenClassifier"]
@@ -29,7 +29,7 @@ class FrozenClassifier(torch.nn.Module):
         Turns embeddings into logits, [batch, classes] or [batch, 1, classes].
     latent_layers : list of str
         Names of the submodules of `embedding_model` whose outputs the decoder
-        reads, the deepest first.
+        reads, the deepest first; none if it reads none, and no evidence.
     min_frames : int
         Shortest input that the model can pool; `Explainer` pads to it.
     channels_last : bool
@@ -43,7 +43,8 @@ class FrozenClassifier(torch.nn.Module):
         the deepest one.
     multilabel : bool
         Whether each class is decided on its own, by a sigmoid, instead of one
-        class among all, by a softmax; see `question`.
+        class among all, by a softmax; see
+        `lmac_sb.models.question.Question`.
 
     Raises
     ------
@@ -93,8 +94,10 @@ class FrozenClassifier(torch.nn.Module):
         self._latents = {}
         self._deepest = None
         self._tracing = False
-        if not self.latent_layers:
-            raise LMACError("latent_layers: empty, expected at least one")
+        if evidence and not self.latent_layers:
+            raise LMACError(
+                "latent_layers: empty, expected at least one, or no evidence"
+            )
         known = dict(embedding_model.named_modules())
         for name in self.latent_layers:
             if not name or name not in known:
@@ -157,8 +160,9 @@ class FrozenClassifier(torch.nn.Module):
         ---------
         features : torch.Tensor
             [batch, time, mel]; no gradient reaches them.
-        target : torch.Tensor
-            Class to explain, [batch]; by default the decision.
+        target : torch.Tensor or lmac_sb.models.question.Question
+            Class to explain, [batch], or what else is asked; by default the
+            decision.
 
         Returns
         -------
@@ -176,47 +180,14 @@ class FrozenClassifier(torch.nn.Module):
                 logits, latents = self(features)
             finally:
                 self._tracing = False
-            chosen = logits.argmax(1) if target is None else target
-            answers, chosen = self.question(logits, chosen)
-            others = answers.scatter(1, chosen[:, None], -math.inf)
-            log_odds = answers.gather(1, chosen[:, None])[:, 0]
-            log_odds = log_odds - others.logsumexp(1)
+            question = as_question(target, self.multilabel).settle(logits)
+            log_odds = question.log_odds(logits)
             (gradient,) = torch.autograd.grad(log_odds.sum(), self._deepest)
             evidence = self.to_map(gradient * self._deepest.detach())
             # Pooling divides a gradient by the number of cells.
             evidence = evidence * evidence[0, 0].numel()
             self._deepest = None
         return logits.detach(), [evidence, *latents]
-
-    def question(self, logits, target):
-        """The decision as logits whose softmax gives its probabilities.
-
-        All code that needs the probability of the explained class calls this.
-        A multi-label classifier decides each class on its own. Then the
-        answers are that class and its absence, whose logit is 0, since the
-        softmax of (z, 0) is (sigmoid(z), 1 - sigmoid(z)).
-
-        Arguments
-        ---------
-        logits : torch.Tensor
-            [batch, classes].
-        target : torch.Tensor
-            Explained class, [batch].
-
-        Returns
-        -------
-        logits : torch.Tensor
-            Logits of the answers, [batch, answers]: the classes, or, for a
-            multi-label classifier, the explained class and its absence.
-        target : torch.Tensor
-            Index of the explained answer, [batch].
-        """
-        if not self.multilabel:
-            return logits, target
-        own = logits.gather(1, target[:, None])
-        # The class comes first, so it wins if both are equally likely.
-        answers = torch.cat((own, torch.zeros_like(own)), dim=1)
-        return answers, torch.zeros_like(target)
 
     def to_map(self, latent):
         """Reshape a layer's latent to a map.

@@ -83,7 +83,7 @@ class LMACBrain(RecipeBrain):
         event = others = None
         if hasattr(batch, "event"):
             event, others = self.locate(batch, analysis.stft)
-        question = self.explainer.question(explanation)
+        question = explanation.asked()
         self.record(batch.id, **evaluate(question, event, others=others))
         if stage == sb.Stage.TEST:
             case = Case(
@@ -162,7 +162,7 @@ class LMACBrain(RecipeBrain):
 
     def write_sounds(self, explanation, batch, stage):
         """Write the chosen clips of this batch."""
-        question = self.explainer.question(explanation)
+        question = explanation.asked()
         for place in self.chosen(batch, stage):
             clip = AudioExplanation.of(
                 question[place].cpu(),

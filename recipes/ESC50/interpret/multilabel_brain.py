@@ -117,7 +117,7 @@ class MultilabelBrain(LMACBrain):
         rows, analysis, explanation = predictions
         if explanation is None:
             return torch.zeros(())
-        question = self.explainer.question(explanation)
+        question = explanation.asked()
         losses, terms = self.hparams.lmac_loss(
             question.mask,
             question.logits_in,

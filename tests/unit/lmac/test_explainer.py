@@ -19,7 +19,11 @@ from lmac_sb.utils.errors import LMACError
 RATE = 16000
 N_CLASSES = 3
 MIN_FRAMES = 16
-TENSORS = [f.name for f in fields(Explanation) if f.name != "unrefined"]
+TENSORS = [
+    f.name
+    for f in fields(Explanation)
+    if f.name not in ("question", "unrefined")
+]
 
 
 class Constant(torch.nn.Module):

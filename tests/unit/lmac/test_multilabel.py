@@ -23,6 +23,7 @@ from lmac_sb.models.decoder import MaskDecoder
 from lmac_sb.models.encoders import ConvEmbedding
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.models.frozen import FrozenClassifier
+from lmac_sb.models.question import as_question
 from lmac_sb.utils.errors import LMACError
 
 # ------------------------------------------------------------------- scenes
@@ -183,16 +184,14 @@ def make_explainer(multilabel=True, refiner=None):
 
 def test_question():
     """The two answers are the class, with its sigmoid, and its absence."""
-    classifier = make_explainer().classifier
     logits = torch.tensor([[2.0, -1.0, 0.0], [0.5, 3.0, -4.0]])
     target = torch.tensor([1, 0])
-    answers, chosen = classifier.question(logits, target)
+    answers, chosen = as_question(target, multilabel=True).answers(logits)
     assert chosen.tolist() == [0, 0]
     torch.testing.assert_close(
         answers.softmax(1)[:, 0], torch.tensor([-1.0, 0.5]).sigmoid()
     )
-    single = make_explainer(multilabel=False).classifier
-    answers, chosen = single.question(logits, target)
+    answers, chosen = as_question(target).answers(logits)
     assert answers is logits and chosen is target
 
 
@@ -201,8 +200,7 @@ def test_losses_are_those_of_the_one_class():
     logits = torch.randn(6, 5) * 3
     target = torch.randint(5, (6,))
     own = logits.gather(1, target[:, None])[:, 0]
-    classifier = make_explainer().classifier
-    answers, chosen = classifier.question(logits, target)
+    answers, chosen = as_question(target, multilabel=True).answers(logits)
     bce = F.binary_cross_entropy_with_logits(
         own, torch.ones(6), reduction="none"
     )
@@ -247,7 +245,7 @@ def test_metrics_are_those_of_the_one_class():
             explanation.logits_out,
         )
     )
-    found = evaluate(explainer.question(explanation))
+    found = evaluate(explanation.asked())
     close = torch.testing.assert_close
     close(found["AD"], 100 * (p - p_in).clamp(min=0) / p)
     close(found["FF"], p - p_out)
@@ -266,14 +264,14 @@ def test_even_odds_are_a_decision():
         explainer.classifier.classifier.weight.zero_()
         explainer.classifier.classifier.bias.zero_()
         explanation = explainer(torch.rand(1, 8000), target=torch.tensor([1]))
-    assert evaluate(explainer.question(explanation))["Fid-In"] == 1
+    assert evaluate(explanation.asked())["Fid-In"] == 1
 
 
 def test_question_of_one_class_among_all_is_the_explanation():
     explainer = make_explainer(multilabel=False)
     with torch.no_grad():
         explanation = explainer(torch.rand(2, 8000))
-    asked = explainer.question(explanation)
+    asked = explanation.asked()
     assert vars(asked).keys() == vars(explanation).keys()
     for name, value in vars(asked).items():
         assert value is getattr(explanation, name), name

@@ -1,0 +1,302 @@
+"""What is asked about a classifier's outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lmac_sb.utils.errors import LMACError
+
+__all__ = ["RUNNER_UP", "Question", "as_question"]
+
+RUNNER_UP = "runner-up"
+# Log-odds of the sound's own score; those of silence's are minus this.
+_SCORE_ODDS = 3.0
+
+
+@dataclass
+class Question:
+    """Why this class, one of several, this and not that, or this score?
+
+    Every question has answers, which are logits: their softmax gives the
+    probability of the explained answer. The default asks for the decision.
+
+    - One class: the answers are all classes. A multi-label classifier decides
+      each class on its own: there, the answers are the class and its absence,
+      since the softmax of (z, 0) is (sigmoid(z), 1 - sigmoid(z)).
+    - Several classes: the answers are that it is one of them, and that it is
+      none.
+    - `against`: the answers are the one side and the other; the log-odds of
+      two classes are the difference of their logits.
+    - `score`: the log-odds grow linearly with the score, from -3 at the score
+      of silence to 3 at that of the whole sound.
+
+    Arguments
+    ---------
+    target : torch.Tensor
+        Explained class, [batch], or a mask of several, boolean [batch,
+        classes]. None stands for the decision.
+    against : torch.Tensor or str
+        What it is compared with, in the same form; ``"runner-up"`` is the
+        most probable class that is not asked for. None stands for all others.
+    score : callable
+        From outputs [clips, ...] to one number a clip [clips]. Excludes the
+        other two.
+    multilabel : bool
+        Whether each class is decided on its own.
+    low, high : torch.Tensor
+        Score of silence, from `from_silence`, and of the whole sound, from
+        `settle`, [batch].
+
+    Example
+    -------
+    >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
+    >>> Question().settle(logits).probability(logits)
+    tensor([0.6652])
+    >>> why = Question(against="runner-up").settle(logits)
+    >>> why.against, why.probability(logits)  # sigmoid(2 - 1)
+    (tensor([1]), tensor([0.7311]))
+    """
+
+    target: Tensor | None = None
+    against: Tensor | str | None = None
+    score: Callable[[Tensor], Tensor] | None = None
+    multilabel: bool = False
+    low: Tensor | None = None
+    high: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked at once."""
+        if self.score is not None and not (
+            self.target is None and self.against is None
+        ):
+            raise LMACError(
+                "target: found a function together with classes, expected "
+                "one of them"
+            )
+        if isinstance(self.against, str) and self.against != RUNNER_UP:
+            raise LMACError(
+                f"against: found '{self.against}', expected classes or "
+                f"'{RUNNER_UP}'"
+            )
+
+    def __getitem__(self, rows: Any) -> Question:
+        """The same, about some of the clips."""
+        return self.each(lambda value: value[rows])
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> Question:
+        """Another question, with each tensor changed by a function."""
+        changed = {
+            name: function(value)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)
+        }
+        return replace(self, **changed)
+
+    @classmethod
+    def join(cls, parts: list[Question]) -> Question:
+        """One question about the clips of several of the same form."""
+        joined = {
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name, value in vars(parts[0]).items()
+            if isinstance(value, torch.Tensor)
+        }
+        return replace(parts[0], **joined)
+
+    def from_silence(self, outputs: Tensor) -> Question:
+        """The same with the score of silence; only a score needs it.
+
+        Arguments
+        ---------
+        outputs : torch.Tensor
+            The model's outputs on silence, [batch, ...].
+
+        Returns
+        -------
+        Question
+        """
+        if self.score is None:
+            return self
+        return replace(self, low=self._scores(outputs.detach()))
+
+    def settle(self, logits: Tensor) -> Question:
+        """Fill in what depends on the classifier's own answer.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            The model's outputs on the whole sound, [batch, classes].
+
+        Returns
+        -------
+        Question
+            With a target, or with the score of the whole sound.
+
+        Raises
+        ------
+        LMACError
+            If the score is not one finite number a clip, or is that of
+            silence already, or the classes leave nothing to compare with.
+        """
+        if self.score is not None:
+            high = self._scores(logits.detach())
+            same = (high - self.low).abs() <= 1e-6 * high.abs().clamp(min=1e-6)
+            if same.any():
+                i = int(same.nonzero()[0, 0])
+                raise LMACError(
+                    f"target: the score of clip {i} is {float(high[i]):.4g}, "
+                    "the same as for silence: there is nothing to explain"
+                )
+            return replace(self, high=high)
+        target = logits.argmax(1) if self.target is None else self.target
+        against = self.against
+        if isinstance(against, str):
+            asked = _mask(target, logits)
+            if asked.shape[1] < 2 or asked.all(1).any():
+                raise LMACError(
+                    "against: there is no other class than the one asked for"
+                )
+            against = logits.masked_fill(asked, -math.inf).argmax(1)
+        if against is not None:
+            both = _mask(target, logits) & _mask(against, logits)
+            if both.any():
+                raise LMACError(
+                    f"against: class {int(both.nonzero()[0, 1])} is asked for "
+                    "as well, expected other classes"
+                )
+        return replace(self, target=target, against=against)
+
+    @property
+    def decision(self) -> Tensor:
+        """Explained class, [batch]: of several the first; 0 of a score."""
+        if self.score is not None:
+            return torch.zeros_like(self.high, dtype=torch.long)
+        if self.target.dim() == 2:
+            return self.target.long().argmax(1)
+        return self.target
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is about one class among all."""
+        return (
+            self.score is None
+            and self.against is None
+            and not self.multilabel
+            and (self.target is None or self.target.dim() == 1)
+        )
+
+    def answers(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the answers.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            The model's outputs, [batch, classes].
+
+        Returns
+        -------
+        answers : torch.Tensor
+            [batch, answers].
+        chosen : torch.Tensor
+            Index of the explained answer, [batch].
+        """
+        if self.is_plain:
+            return logits, self.target
+        odds = self._log_odds(logits)
+        # The asked answer comes first, so it wins if both are equally likely.
+        answers = torch.stack((odds, torch.zeros_like(odds)), dim=1)
+        return answers, odds.new_zeros(len(odds), dtype=torch.long)
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """Probability of the explained answer, [batch]."""
+        answers, chosen = self.answers(logits)
+        return answers.softmax(1).gather(1, chosen[:, None])[:, 0]
+
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """Log-odds of the explained answer against the others, [batch]."""
+        answers, chosen = self.answers(logits)
+        others = answers.scatter(1, chosen[:, None], -math.inf)
+        odds = answers.gather(1, chosen[:, None])[:, 0]
+        return odds - others.logsumexp(1)
+
+    def _log_odds(self, logits: Tensor) -> Tensor:
+        """Log-odds of what has two answers, [batch]."""
+        if self.score is not None:
+            share = (self._scores(logits) - self.low) / (self.high - self.low)
+            return _SCORE_ODDS * (2 * share - 1)
+        asked = _mask(self.target, logits)
+        if self.against is not None:
+            other = _mask(self.against, logits)
+            return self._one_of(asked, logits) - self._one_of(other, logits)
+        if not self.multilabel:
+            return self._one_of(asked, logits) - self._one_of(~asked, logits)
+        if self.target.dim() == 1:
+            return logits.gather(1, self.target[:, None])[:, 0]
+        return self._one_of(asked, logits)
+
+    def _one_of(self, chosen: Tensor, logits: Tensor) -> Tensor:
+        """Logit of one of the chosen classes, [batch]."""
+        if not self.multilabel:
+            return logits.masked_fill(~chosen, -math.inf).logsumexp(1)
+        # 1 - p is the product of sigmoid(-z), so the log-odds of p are
+        # log(expm1(sum of softplus(z))).
+        total = (F.softplus(logits) * chosen).sum(1)
+        return total + torch.log(-torch.expm1(-total.clamp(min=1e-30)))
+
+    def _scores(self, outputs: Tensor) -> Tensor:
+        """Scores [clips] of outputs."""
+        scores = self.score(outputs)
+        if not isinstance(scores, torch.Tensor):
+            raise LMACError(
+                f"target: the function returned a {type(scores).__name__}, "
+                "expected a tensor [clips] that keeps its gradient"
+            )
+        if scores.shape == (len(outputs), 1):
+            scores = scores[:, 0]
+        if scores.shape != (len(outputs),):
+            raise LMACError(
+                f"target: the function returned shape {tuple(scores.shape)} "
+                f"for {len(outputs)} clips, expected one number a clip"
+            )
+        if not scores.isfinite().all():
+            raise LMACError("target: the function returned NaN or infinity")
+        return scores.float()
+
+
+def as_question(
+    target: Tensor | Question | None, multilabel: bool = False
+) -> Question:
+    """The question that a target stands for.
+
+    Arguments
+    ---------
+    target : torch.Tensor or Question or None
+        Class to explain, [batch]; None for the decision.
+    multilabel : bool
+        Whether the classifier decides each class on its own.
+
+    Returns
+    -------
+    Question
+
+    Example
+    -------
+    >>> as_question(torch.tensor([1])).target
+    tensor([1])
+    """
+    if not isinstance(target, Question):
+        target = Question(target)
+    return replace(target, multilabel=multilabel)
+
+
+def _mask(classes: Tensor, logits: Tensor) -> Tensor:
+    """Boolean [batch, classes] of class numbers [batch], or of such a mask."""
+    if classes.dim() == 2:
+        return classes
+    return F.one_hot(classes, logits.shape[1]).bool()
