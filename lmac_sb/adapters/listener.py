@@ -1,12 +1,35 @@
 """Any classifier of sounds, called in one way."""
 
+import collections.abc
+import contextlib
+import logging
+
 import torch
 
+from lmac_sb.adapters.calling import as_needed, modules_of, place_of
+from lmac_sb.adapters.dry_run import DryRun, at_least_single
+from lmac_sb.adapters.outputs import by_frames, find_output
+from lmac_sb.adapters.pooling import POOLS, frames_at, pool_frames
+from lmac_sb.adapters.scales import LastActivation, to_logits
+from lmac_sb.adapters.windows import Windows
+from lmac_sb.utils.errors import LMACError, shown
+
 __all__ = ["Listener"]
+
+logger = logging.getLogger(__name__)
+
+SCALES = ("logits", "probabilities", "log_probabilities")
 
 
 class Listener(torch.nn.Module):
     """A classifier from waveforms to logits, whatever it is inside.
+
+    The first call, or `settle`, finds out by dry runs how the classifier is
+    called and what it returns: the axes of its input, whether clips of a
+    batch change each other (then it gets them one by one), the place of its
+    scores and their axes, whether they are probabilities. Options say what
+    cannot be found. The classifier runs in evaluation mode, without gradients
+    of its weights, and is left as it was. Gradients reach the waveforms.
 
     Arguments
     ---------
@@ -15,18 +38,54 @@ class Listener(torch.nn.Module):
     sample_rate : int
         Rate in Hz of the waveforms that it hears.
     labels : list of str
-        Names of its classes; by default their numbers.
+        Names of its classes; by default their numbers. Two names for a
+        single output are those of its absence and presence.
     multilabel : bool
-        Whether each class is decided on its own, by a sigmoid.
+        Whether each class is decided on its own, by a sigmoid. A single
+        output, or probabilities that do not sum to one, are so in any case.
     front_end : torch.nn.Module or callable
         From waveforms [batch, samples] to the model's input; by default the
         model gets the waveforms.
+    output : str or int or callable
+        Which part of what the model returns holds its scores: a name, an
+        index or a function that gets all and gives them; see
+        `lmac_sb.adapters.outputs.find_output`.
+    scale : str
+        ``"logits"``, ``"probabilities"`` or ``"log_probabilities"``; by
+        default the answers to several sounds tell it.
+    class_axis : int
+        2 if outputs of three axes are [batch, time, classes], 1 if [batch,
+        classes, time]; by default the number of labels or the length of the
+        sound tells it.
+    pool : str or callable
+        How frames or windows become a clip: ``"mean"`` of probabilities,
+        ``"max"``, ``"mean_logits"`` or a function; see
+        `lmac_sb.adapters.pooling.pool_frames`.
+    at : float or tuple of float
+        Only these frames or windows: a time in seconds or a range (start,
+        end), over which they are pooled. Frames are spread evenly over the
+        clip. It may be changed at any time.
+    windows : Windows
+        How a clip is cut into windows that the model gets in the batch axis.
+    one_by_one : bool
+        Whether the model gets each clip alone; by default a dry run tells.
+
+    Raises
+    ------
+    LMACError
+        If an option is not one of these; in a call, if the classifier cannot
+        be called or its outputs cannot be read.
 
     Example
     -------
-    >>> listener = Listener(torch.nn.Linear(8, 3), sample_rate=16000)
-    >>> listener(torch.rand(2, 8)).shape
+    >>> net = torch.nn.Sequential(
+    ...     torch.nn.Conv1d(1, 3, 400, 160), torch.nn.Sigmoid()
+    ... )
+    >>> listener = Listener(net, 16000, labels=["cat", "cow", "dog"], at=0.5)
+    >>> listener(torch.rand(2, 16000)).shape
     torch.Size([2, 3])
+    >>> listener.found.class_axis, listener.found.scale, listener.multilabel
+    (1, 'sigmoid', True)
     """
 
     def __init__(
@@ -36,15 +95,357 @@ class Listener(torch.nn.Module):
         labels=None,
         multilabel=False,
         front_end=None,
+        *,
+        output=None,
+        scale=None,
+        class_axis=None,
+        pool="mean",
+        at=None,
+        windows=None,
+        one_by_one=None,
     ):
         super().__init__()
         self.model = model
         self.sample_rate = sample_rate
-        self.labels = labels
+        self.labels = _names(labels)
         self.multilabel = multilabel
         self.front_end = front_end
+        self.output = output
+        self.scale = scale
+        self.class_axis = class_axis
+        self.pool = pool
+        self.at = at
+        self.windows = windows
+        self.one_by_one = one_by_one
+        self.found = None
+        self._said = set()
+        self._check_options()
+
+    def _check_options(self):
+        """Refuse what no call could use."""
+        _check_callable("model", self.model)
+        if self.front_end is not None:
+            _check_callable("front_end", self.front_end)
+        rate = self.sample_rate
+        if isinstance(rate, bool) or not isinstance(rate, int) or rate < 1:
+            raise LMACError(
+                f"sample_rate: found {shown(rate)}, expected a whole number "
+                "of Hz"
+            )
+        for name, allowed in (
+            ("scale", (None, *SCALES)),
+            ("class_axis", (None, 1, 2)),
+            ("one_by_one", (None, True, False)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise LMACError(
+                    f"{name}: found {shown(getattr(self, name))}, expected "
+                    f"one of {', '.join(map(repr, allowed))}"
+                )
+        if not callable(self.pool) and self.pool not in POOLS:
+            raise LMACError(
+                f"pool: found {shown(self.pool)}, expected one of "
+                f"{', '.join(map(repr, POOLS))} or a function from logits "
+                "[batch, frames, classes] to [batch, classes]"
+            )
+        if self.windows is not None and not isinstance(self.windows, Windows):
+            raise LMACError(
+                f"windows: found {shown(self.windows)}, expected "
+                "Windows(size, hop)"
+            )
+
+    def train(self, mode=True):
+        """Leave the classifier alone: each call puts it in evaluation mode."""
+        return self
 
     def forward(self, wavs):
-        """Logits [batch, classes] of waveforms [batch, samples]."""
-        inputs = wavs if self.front_end is None else self.front_end(wavs)
-        return self.model(inputs)
+        """Logits of a clip.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, [batch, samples].
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, classes], at least of single precision.
+        """
+        self.settle(wavs)
+        if wavs.requires_grad and torch.is_grad_enabled():
+            wavs = wavs.clone()
+            wavs.register_hook(self._finite)
+        rows = wavs if self.windows is None else self.windows.cut(wavs)
+        try:
+            logits = self._logits(rows, self._scores, self.found)
+        except RuntimeError as error:
+            heard = self.found.n_samples
+            if wavs.shape[1] == heard or isinstance(
+                error, torch.cuda.OutOfMemoryError
+            ):
+                raise
+            raise LMACError(
+                f"model: found a clip of {wavs.shape[1]} samples, expected "
+                f"{heard}, which it took before; signal_length_s="
+                f"{heard / self.sample_rate:g} pads and cuts sounds to it: "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from error
+        return self.pooled(logits, *wavs.shape).to(wavs.device)
+
+    def features(self, wavs):
+        """What the model is called with: the front end's output.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, [batch, samples].
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, ...], or [batch * windows, ...].
+        """
+        self.settle(wavs)
+        rows = wavs if self.windows is None else self.windows.cut(wavs)
+        form = self.found.form
+        with as_needed(self.called(), wavs):
+            if not form.one_by_one:
+                return self._front(rows, form)
+            parts = [self._front(row[None], form) for row in rows]
+        return torch.stack(parts) if form.flat else torch.cat(parts)
+
+    def classify(self, features, n_samples):
+        """Logits of a clip from what the model is called with.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            As from `features`, [batch, ...] or [batch * windows, ...].
+        n_samples : int
+            Length of the clips that they were computed from.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, classes], as from `forward`.
+
+        Raises
+        ------
+        LMACError
+            If no sound was heard before, from which `settle` learns.
+        """
+        if self.found is None:
+            raise LMACError(
+                "classify: called before settle, expected a sound first"
+            )
+        count = self.windows.count(n_samples) if self.windows else 1
+        logits = self._logits(features, self._scores_of_features, self.found)
+        batch = len(features) // count
+        return self.pooled(logits, batch, n_samples).to(features.device)
+
+    def pooled(self, logits, batch, n_samples):
+        """Logits of clips from those of their windows and frames.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            [batch * windows, frames, classes].
+        batch : int
+            Number of clips.
+        n_samples : int
+            Their length.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, classes], by `pool` over the frames of `at`.
+        """
+        n_frames = logits.shape[1]
+        logits = logits.reshape(batch, -1, logits.shape[2])
+        if self.at is not None:
+            starts, ends = self._times(n_samples, n_frames)
+            duration = n_samples / self.sample_rate
+            chosen = frames_at(self.at, starts, ends, duration)
+            logits = logits[:, chosen.to(logits.device)]
+        pooled = pool_frames(logits, self.pool, self.multilabel)
+        if self.labels and len(self.labels) == 2 and pooled.shape[1] == 1:
+            pooled = torch.cat((torch.zeros_like(pooled), pooled), 1)
+        return pooled
+
+    def settle(self, wavs):
+        """Find out by dry runs how the classifier is called, once.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, [batch, samples]; the first clip is used, so it should
+            be as long as those to come.
+
+        Raises
+        ------
+        LMACError
+            If the classifier cannot be called, is random, or its outputs
+            cannot be read.
+        """
+        if not isinstance(wavs, torch.Tensor) or wavs.dim() != 2:
+            found = list(wavs.shape) if hasattr(wavs, "shape") else wavs
+            raise LMACError(
+                f"wavs: found {shown(found)}, expected a tensor [batch, "
+                "samples]"
+            )
+        if not wavs.is_floating_point() or not wavs.numel():
+            raise LMACError(
+                f"wavs: found {wavs.dtype} of shape {list(wavs.shape)}, "
+                "expected floating-point samples"
+            )
+        if self.found is not None:
+            return
+        for part in self.called():
+            if any(getattr(m, "training", False) for m in part.modules()):
+                self._say(
+                    "model: in training mode; it is explained in evaluation "
+                    "mode, and left as it was"
+                )
+        with torch.inference_mode(False), torch.no_grad():
+            self.found = DryRun(self, wavs).found()
+
+    def called(self):
+        """Modules that a call runs, as far as they can be seen."""
+        return modules_of(self.front_end) + modules_of(self.model)
+
+    def _finite(self, gradient):
+        """Gradient without what is not finite, as of a root at silence."""
+        if gradient.isfinite().all():
+            return gradient
+        self._say(
+            "model: its gradient is not finite at some samples, as that of a "
+            "square root or logarithm is in digital silence; it is taken as "
+            "0 there"
+        )
+        return gradient.nan_to_num(0.0, 0.0, 0.0)
+
+    def _say(self, text):
+        """Log a warning, once."""
+        if text not in self._said:
+            self._said.add(text)
+            logger.warning(text)
+
+    def _front(self, rows, form):
+        """The model's input from waveforms [rows, samples]."""
+        # A clone: what a model changes in place is not the user's sound.
+        waves = form.waves(rows.clone())
+        front = modules_of(self.front_end) or modules_of(self.model)
+        waves = waves.to(**place_of(front))
+        if self.front_end is None:
+            return waves
+        return form.features(self.front_end(waves))
+
+    def _model(self, features):
+        """What the model returns for its input."""
+        if isinstance(features, torch.Tensor):
+            features = features.to(**place_of(modules_of(self.model)))
+        return self.model(features)
+
+    def _read(self, returned, n_clips, found):
+        """Scores [clips, frames, classes] in what the model returned."""
+        n_labels = len(self.labels) if self.labels else None
+        scores = find_output(returned, self.output, n_labels)
+        if found.form.flat:
+            scores = scores[None]
+        return by_frames(scores, n_clips, found.class_axis, found.one_class)
+
+    def _scores(self, rows, found):
+        """Scores [rows, frames, classes] of waveforms."""
+        if not found.form.one_by_one:
+            features = self._front(rows, found.form)
+            return self._read(self._model(features), len(rows), found)
+        parts = [self._front(row[None], found.form) for row in rows]
+        return torch.cat([self._read(self._model(p), 1, found) for p in parts])
+
+    def _scores_of_features(self, features, found):
+        """Scores [rows, frames, classes] of what `features` gave."""
+        if not found.form.one_by_one:
+            # A clone, as of waveforms.
+            returned = self._model(features.clone())
+            return self._read(returned, len(features), found)
+        parts = features if found.form.flat else features.split(1)
+        parts = [self._model(part.clone()) for part in parts]
+        return torch.cat([self._read(part, 1, found) for part in parts])
+
+    def _logits(self, rows, scores_of, found):
+        """Logits [rows, frames, classes] by one of the two above."""
+        with as_needed(self.called(), rows), contextlib.ExitStack() as stack:
+            if found.activations:
+                last = found.activations - 1
+                counter = stack.enter_context(LastActivation(skip=last))
+            scores = scores_of(rows, found)
+            stack.close()
+            if found.activations and counter.count != found.activations:
+                # Not the one that the dry run found to be the last step.
+                scores = scores_of(rows, found)
+            elif found.activations:
+                return at_least_single(scores)
+        return to_logits(at_least_single(scores), found.scale)
+
+    def _times(self, n_samples, n_frames):
+        """Starts and ends in seconds of all frames, or of all windows'."""
+        starts, size = torch.zeros(1), n_samples
+        if self.windows is not None:
+            starts, size = self.windows.starts(n_samples), self.windows.size
+        starts = starts.double()[:, None]
+        steps = torch.arange(n_frames + 1).double() * size / n_frames
+        first = (starts + steps[:-1]).flatten() / self.sample_rate
+        last = (starts + steps[1:]).flatten() / self.sample_rate
+        return first, last
+
+
+def _names(labels):
+    """Labels as a list, from a list or a dict of index to name."""
+    if labels is None:
+        return None
+    if isinstance(labels, collections.abc.Mapping):
+        try:
+            numbers = sorted(labels, key=int)
+        except (TypeError, ValueError):
+            numbers = None
+        if numbers is None or [int(n) for n in numbers] != list(
+            range(len(numbers))
+        ):
+            raise LMACError(
+                f"labels: found {shown(labels)}, expected names by the "
+                "numbers from 0"
+            )
+        labels = [labels[number] for number in numbers]
+    if isinstance(labels, str) or not isinstance(
+        labels, collections.abc.Iterable
+    ):
+        raise LMACError(
+            f"labels: found {shown(labels)}, expected a list of names"
+        )
+    labels = [str(label) for label in labels]
+    if not labels:
+        raise LMACError("labels: found none, expected one for each output")
+    return labels
+
+
+def _check_callable(name, value):
+    """Refuse what is no model, saying what to do with it."""
+    if callable(value) and not isinstance(value, type):
+        return
+    hint = "a torch.nn.Module or a function of waveforms"
+    if isinstance(value, type):
+        hint = f"an object of it: {value.__name__}(...)"
+    elif isinstance(value, collections.abc.Mapping):
+        hint = "a module: build it, then load_state_dict these weights"
+    elif hasattr(value, "run") and hasattr(value, "get_inputs"):
+        hint = "a PyTorch module: an ONNX session gives no gradient"
+    raise LMACError(f"{name}: found {_kind(value)}, expected {hint}")
+
+
+def _kind(value):
+    """A value that is no model, in a few words."""
+    if isinstance(value, (str, bytes)):
+        return shown(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"a {type(value).__name__}"

@@ -7,6 +7,7 @@ import torch
 
 from lmac_sb.metrics.registry import GUARDS, METRICS, evaluate
 from lmac_sb.metrics.shape import mask_area
+from lmac_sb.models.question import as_question
 
 __all__ = ["Judge"]
 
@@ -112,17 +113,16 @@ class Judge:
 
     def _classify(self, wavs):
         """Logits of waveforms."""
-        features = self.explainer.features
-        return self.explainer.classify(features.magnitude(features.stft(wavs)))
+        return self.explainer.classify_sounds(wavs)
 
     @torch.no_grad()
     def silence(self, case):
         """Probability of the class on silence of the clip's length, [batch]."""
         silence = torch.zeros_like(case.analysis.magnitude[:1])
-        logits = self.explainer.classify(silence).expand(len(case), -1)
-        question = self.explainer.classifier.question
-        logits, target = question(logits, case.target)
-        return logits.softmax(1).gather(1, target[:, None])[:, 0]
+        logits = self.explainer.classify(silence, case.analysis[:1])
+        multilabel = self.explainer.classifier.multilabel
+        question = as_question(case.target, multilabel)
+        return question.probability(logits.expand(len(case), -1))
 
 
 def _noise(sounds, ids):

@@ -705,6 +705,23 @@ class Explainer(torch.nn.Module):
             )
         return self.classifier(self._sound(analysis, magnitude))[0]
 
+    def classify_sounds(self, wavs: Tensor) -> Tensor:
+        """Logits of waveforms.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            [batch, samples].
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, classes].
+        """
+        if self._hears_sound:
+            return self.classifier(wavs)[0]
+        return self.classify(self.features.magnitude(self.features.stft(wavs)))
+
     def let_through(self, magnitude: Tensor, mask: Tensor) -> Tensor:
         """What a mask lets through, see `apply_mask`."""
         return apply_mask(magnitude, mask, self.mask_domain)

@@ -1,0 +1,370 @@
+"""Dry runs, which find out how a classifier is called and what it returns."""
+
+import contextlib
+import dataclasses
+
+import torch
+
+from lmac_sb.adapters.calling import FORMS, Form, as_needed
+from lmac_sb.adapters.outputs import by_frames, class_axis_of, find_output
+from lmac_sb.adapters.scales import LastActivation, guess_scale
+from lmac_sb.utils.errors import LMACError
+
+__all__ = ["DryRun", "Found", "at_least_single"]
+
+# Lengths of input that classifiers are made for, in seconds and in samples.
+SECONDS = (0.1, 0.2, 0.25, 0.5, 0.96, 0.975, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+SECONDS += (9, 10, 10.24, 12, 15, 20, 30)
+LENGTHS = {2**power for power in range(8, 19)} | {15600, 59049, 64600}
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a dry run found out about a classifier.
+
+    Arguments
+    ---------
+    form : Form
+        The shape in which it takes sounds.
+    n_samples : int
+        Length of the clip that it was found with.
+    n_outputs : int
+        Classes in its outputs.
+    class_axis : int
+        Axis of the classes in outputs of three axes.
+    one_class : bool
+        Whether outputs of two axes are frames of one class.
+    scale : str
+        What its scores are, see `lmac_sb.adapters.scales.to_logits`.
+    activations : int
+        Number of its sigmoids and softmaxes, if the last is left out.
+    """
+
+    form: Form = Form()
+    n_samples: int = None
+    n_outputs: int = None
+    class_axis: int = None
+    one_class: bool = False
+    scale: str = "logits"
+    activations: int = None
+
+
+class DryRun:
+    """Calls of a classifier from which its `Found` is learnt.
+
+    Two sounds are made of the clip: a quiet one that ends in silence, and a
+    loud one. Whatever is taken over a batch differs between them, such as the
+    loudest bin, below which decibels are cut.
+    """
+
+    def __init__(self, listener, wavs):
+        self.listener = listener
+        self.n_samples = wavs.shape[1]
+        clip = wavs[:1].detach().float()
+        peak = clip.abs().amax()
+        noise = torch.rand(clip.shape, generator=_seeded()).to(clip) - 0.5
+        clip = clip / peak if 0 < peak < float("inf") else 2 * noise
+        quiet = 0.1 * clip
+        quiet[:, 3 * clip.shape[1] // 4 :] = 0
+        clips = torch.cat((quiet, clip)).to(wavs.dtype)
+        others = torch.cat((noise, 0 * noise)).to(wavs.dtype)
+        if listener.windows is not None:
+            windows = listener.windows
+            # The loudest window, with its silence.
+            count = windows.count(clip.shape[1])
+            chosen = windows.cut(clip).square().sum(1).argmax().item()
+            clips = windows.cut(clips)[[chosen, count + chosen]]
+            clips[0] = 0.1 * clips[1]
+            clips[0, 3 * clips.shape[1] // 4 :] = 0
+            others = windows.cut(others)[[chosen, count + chosen]]
+        self.clips, self.others = clips, others
+        self.n_labels = len(listener.labels) if listener.labels else None
+
+    def found(self):
+        """What the dry runs tell."""
+        form, scores = self._form()
+        found = Found(form=form, n_samples=self.n_samples)
+        found = self._axes(found, scores)
+        found = self._classes(found, scores)
+        return self._scale(found, scores)
+
+    def _raw(self, rows, form):
+        """The tensor of scores for rows, with all of its axes."""
+        listener = self.listener
+        with as_needed(listener.called(), rows):
+            features = listener._front(rows, form)
+            returned = listener._model(features)
+        scores = find_output(returned, listener.output, self.n_labels)
+        return at_least_single(scores[None] if form.flat else scores)
+
+    def _form(self):
+        """First form that works, and scores of the first clip."""
+        failures, differs = [], False
+        for form in self._forms():
+            try:
+                alone = self._raw(self.clips[:1], form)
+                again = self._raw(self.clips[:1], form)
+                second = self.clips[1:] if form.one_by_one else self.clips
+                second = self._raw(second, form)
+            except LMACError:
+                raise
+            except Exception as error:  # whatever a model raises
+                failures.append((form, error))
+                continue
+            self._check_random(alone, again)
+            if form.one_by_one or self._agree(alone, second):
+                return form, alone if form.one_by_one else second
+            differs = True
+        if differs:
+            raise LMACError(
+                "one_by_one: found False, but clips of a batch change each "
+                "other's outputs, or are not returned one for each"
+            )
+        raise self._cannot_call(failures)
+
+    def _forms(self):
+        """Forms to try."""
+        alone = self.listener.one_by_one
+        for form in FORMS:
+            if alone in (None, form.one_by_one):
+                yield form
+                if self.listener.front_end is not None and not form.flat:
+                    yield form._replace(feature_axis=True)
+
+    def _check_random(self, alone, again):
+        """Refuse a model that answers twice to one sound differently."""
+        if alone.shape == again.shape and _near(alone, again):
+            return
+        change = "in shape"
+        if alone.shape == again.shape:
+            change = f"by {(alone - again).abs().max():.3g}"
+        raise LMACError(
+            f"model: two calls on the same sound differ {change}, expected "
+            "the same outputs; switch off dropout, noise and random crops, "
+            "and reset states that are kept between calls"
+        )
+
+    def _agree(self, alone, both):
+        """Whether a batch of two gives the first clip's scores, and others'."""
+        if alone.dim() == both.dim() - 1:  # squeezed for a single clip
+            alone = alone[None]
+        if both.dim() == 0 or both.shape[0] != 2 * max(len(alone), 1):
+            return False
+        if alone.shape[1:] != both.shape[1:]:
+            return False
+        if self.listener.one_by_one is False:
+            return True
+        return _near(alone, both[: len(alone)])
+
+    def _cannot_call(self, failures):
+        """The error if no form works."""
+        n_samples, rate = self.clips.shape[1], self.listener.sample_rate
+        form, error = failures[0]
+        length, works = self._fitting_length([form for form, _ in failures])
+        error = dict(failures).get(works, error)
+        text = " ".join(str(error).split())[:300]
+        text = f"{type(error).__name__}: {text}"
+        if length is None:
+            tried = ", ".join(str(form) for form, _ in failures)
+            return LMACError(
+                f"model: cannot be called with {n_samples} samples as "
+                f"{form}: {text} (tried: {tried})"
+            )
+        return LMACError(
+            f"model: found a clip of {n_samples} samples, expected a length "
+            f"that it takes, such as {length}: signal_length_s="
+            f"{length / rate:g} pads and cuts sounds to it, windows=Windows("
+            f"{length}) cuts them into windows; now it fails with {text}"
+        )
+
+    def _fitting_length(self, forms):
+        """A length near the clip's that can be called, and its form."""
+        n_samples, rate = self.clips.shape[1], self.listener.sample_rate
+        if self.listener.windows is not None:
+            return None, None
+        lengths = {round(seconds * rate) for seconds in SECONDS} | LENGTHS
+        # Longer ones first: a clip may just be too short.
+        lengths = sorted(
+            lengths, key=lambda n: (n < n_samples, abs(n - n_samples))
+        )
+        for form in forms[:2] + [form for form in forms if form.flat]:
+            count = 1 if form.one_by_one else 2
+            for length in lengths:
+                noise = torch.rand(count, length, generator=_seeded()) - 0.5
+                with contextlib.suppress(Exception):
+                    self._raw(noise.to(self.clips), form)
+                    return length, form
+        return None, None
+
+    def _axes(self, found, scores):
+        """Which axes of the scores are classes and frames."""
+        shape = scores.shape
+        if len(shape) == 1 and found.form.one_by_one:
+            shape = (1, *shape)
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        if len(shape) == 2 and self.n_labels is None and shape[1] > 1:
+            shorter = self._shorter(found.form)
+            one = shorter is not None and shorter[-1] != shape[1]
+            return dataclasses.replace(found, one_class=one)
+        if len(shape) == 2:
+            one = self.n_labels == 1 and shape[1] > 1
+            return dataclasses.replace(found, one_class=one)
+        if len(shape) != 3:
+            return found
+        axis = self.listener.class_axis
+        if axis is None and self.n_labels is not None:
+            axis = class_axis_of(shape, self.n_labels)
+            if axis is None and self.n_labels == 2:
+                axis = class_axis_of(shape, 1)
+        if axis is None and self.n_labels in (None, *shape[1:]):
+            axis = self._axis_by_length(found.form, shape)
+        if axis is None and self.n_labels in (None, *shape[1:]):
+            raise LMACError(
+                f"class_axis: outputs have shape {list(shape)}, expected to "
+                "know which axis are the classes: 2 for [batch, time, "
+                "classes], 1 for [batch, classes, time]"
+            )
+        # Labels of another number than both axes are reported next.
+        return dataclasses.replace(found, class_axis=axis or 2)
+
+    def _axis_by_length(self, form, shape):
+        """Axis of the classes: the one that a shorter sound does not change."""
+        shorter = self._shorter(form)
+        if shorter is not None and len(shorter) >= 3:
+            same = [a for a in (1, 2) if shorter[a] == shape[a]]
+            if len(same) == 1:
+                return same[0]
+        # One frame; not one class, which is rare.
+        return {(True, False): 2, (False, True): 1}.get(
+            (shape[1] == 1, shape[2] == 1)
+        )
+
+    def _shorter(self, form):
+        """Shape of the scores of half a clip; None if it cannot be heard."""
+        rows = self.clips[:1] if form.one_by_one else self.clips
+        try:
+            return self._raw(rows[:, : rows.shape[1] // 2], form).shape
+        except Exception:  # such as a fixed input length
+            return None
+
+    def _classes(self, found, scores):
+        """Number of outputs, which has to be that of the labels."""
+        n_clips = 1 if found.form.one_by_one else 2
+        frames = by_frames(scores, n_clips, found.class_axis, found.one_class)
+        n_outputs = frames.shape[2]
+        listener = self.listener
+        if self.n_labels not in (None, n_outputs) and not (
+            n_outputs == 1 and self.n_labels == 2
+        ):
+            raise LMACError(
+                f"labels: found {self.n_labels}, but the model gives "
+                f"{n_outputs} outputs, in shape {list(scores.shape)}; expected "
+                "one label for each"
+            )
+        if n_outputs == 1 and self.n_labels != 2:
+            listener.multilabel = True
+        elif n_outputs == 1:
+            listener._say(
+                "labels: 2 for a single output, which is taken as that of "
+                f"'{listener.labels[1]}', its absence as "
+                f"'{listener.labels[0]}'"
+            )
+        if listener.labels is None:
+            listener.labels = [str(number) for number in range(n_outputs)]
+        return dataclasses.replace(found, n_outputs=n_outputs)
+
+    def _scale(self, found, scores):
+        """Whether scores are probabilities, and of what kind."""
+        listener = self.listener
+        scale = listener.scale
+        each = listener.multilabel or found.n_outputs == 1
+        if scale == "logits" or (scale == "log_probabilities" and not each):
+            return found
+        if scale == "log_probabilities":
+            return dataclasses.replace(found, scale="log_sigmoid")
+        if scale == "probabilities":
+            kind = "sigmoid" if each else "softmax"
+        else:
+            kind = guess_scale(scores.reshape(1, -1), True)
+            # All between 0 and 1 so far: worth a closer look.
+            kind = kind if kind == "logits" else self._guess(found)
+        if kind == "logits":
+            return found
+        if kind == "sigmoid" and not each:
+            listener.multilabel = True
+        return self._before_activation(dataclasses.replace(found, scale=kind))
+
+    def _guess(self, found):
+        """Scale by the answers to four sounds."""
+        listener = self.listener
+        each = listener.multilabel or found.n_outputs == 1
+        rows = torch.cat((self.clips, self.others))
+        with as_needed(listener.called(), rows):
+            scores = listener._scores(rows, found).flatten(0, 1)
+            kind = guess_scale(scores, each)
+            if kind != "sigmoid":
+                return kind
+            with torch.enable_grad():
+                rows = self.clips.clone().requires_grad_()
+                try:
+                    graph = listener._scores(rows, found).flatten(0, 1)
+                except RuntimeError:  # no gradient: reported by the checks
+                    return kind
+        return guess_scale(graph, each)
+
+    def _before_activation(self, found):
+        """Leave out the last sigmoid or softmax, if that gives the logits."""
+        listener, rows = self.listener, self.clips
+        with as_needed(listener.called(), rows):
+            with LastActivation() as counter:
+                scores = listener._scores(rows, found)
+            inputs = None
+            if counter.count:
+                # Without it a later step may fail.
+                with contextlib.suppress(Exception):
+                    with LastActivation(skip=counter.count - 1):
+                        inputs = listener._scores(rows, found)
+        if inputs is not None and inputs.shape == scores.shape:
+            if found.scale == "sigmoid":
+                activated = inputs.sigmoid()
+            else:
+                activated = inputs.softmax(2)
+            if not _near(inputs, scores) and _near(activated, scores):
+                found = dataclasses.replace(found, activations=counter.count)
+        sums = "" if found.scale == "softmax" else " that do not sum to one"
+        how = (
+            "their logarithms are taken, which have no gradient where a "
+            "probability rounds to 0 or 1; a model that returns logits is "
+            "explained better"
+        )
+        if found.activations:
+            how = f"its last {found.scale} is left out"
+        listener._say(
+            f"model: returns probabilities{sums} instead of logits; {how}"
+        )
+        return found
+
+
+def _near(one, two):
+    """Whether scores are the same but for rounding."""
+    if not one.numel():
+        return True
+    finite = one.isfinite() & two.isfinite()
+    if not torch.equal(one.isfinite(), two.isfinite()):
+        return False
+    one, two = one[finite], two[finite]
+    if not one.numel():
+        return True
+    error = 1e-2 if one.dtype.itemsize < 4 else 1e-4
+    return bool((one - two).abs().max() <= error * (1e-3 + one.abs().max()))
+
+
+def at_least_single(scores):
+    """Scores in single precision, if they come in half."""
+    return scores.float() if scores.dtype.itemsize < 4 else scores
+
+
+def _seeded():
+    """Noise that is the same in each run, and leaves others' alone."""
+    return torch.Generator().manual_seed(0)
