@@ -50,8 +50,15 @@ from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.utils.errors import LMACError, exit_on_user_error
 
 OFFSETS = {"gain": False, "resolution": 4, "lr": 1.0, "smooth_w": 0.05}
-PAIRS = {"gain": True, "resolution": 8, "lr": 0.5, "smooth_w": 0.0}
-START = -2.0, 2.0
+PAIRS = {"gain": True, "resolution": 4, "lr": 0.5, "smooth_w": 0.0}
+START = -1.0, 2.0
+PAIRED = (
+    (
+        "nothing, 20 steps, offset and gain",
+        "nothing, 20 steps, offsets",
+    ),
+    ("decoder, 5 steps, offset and gain", "decoder, 5 steps, offsets"),
+)
 JUDGED = "AI", "AD", "AG", "FF"
 BATCH = 8
 KNOWN = 0.3  # a judge is asked where it gives the class more than this
@@ -139,11 +146,11 @@ def make_settings(choose):
     change = {**PAIRS}.__or__
     return {
         **nothing,
-        "4 x 4": Setting(level, 20, change({"resolution": 4})),
+        "8 x 8": Setting(level, 20, change({"resolution": 8})),
         "16 x 16": Setting(level, 20, change({"resolution": 16})),
         "lr 0.3": Setting(level, 20, change({"lr": 0.3})),
         "lr 1": Setting(level, 20, change({"lr": 1.0})),
-        "start -1 and 2": Setting(LevelDecoder(-1.0, 2.0)),
+        "start -2 and 2": Setting(LevelDecoder(-2.0, 2.0)),
         "level of each bin": Setting(level, kind=PerBin),
         "area's weight 8": Setting(level, area_w=8),
         "mask on log1p": Setting(level, mask_domain="log1p"),
@@ -175,31 +182,43 @@ class Model:
     classes: list
 
 
-def small_cnn(run, judge):
-    """The classifier of a finished run of train_lmac.py, and its decoder."""
-    interpreter = load_interpreter(run)
-    explainer = interpreter.explainer.eval()
-    return Model(
-        explainer.features,
-        explainer.classifier,
-        explainer.decoder,
-        {"CNN": small_judge(judge, interpreter.classes)},
-        interpreter.classes,
-    )
+def small_cnn(folder, judge):
+    """The classifier and the decoder of a run of train_lmac.py.
+
+    A folder of train_classifier.py does as well; it has no decoder.
+    """
+    if (Path(folder) / "classifier.ckpt").is_file():
+        embedding, head, classes = load_small(folder)
+        features, decoder = SpectralFeatures(), None
+        classifier = FrozenClassifier(
+            embedding, head, [], min_frames=32, evidence=False
+        )
+    else:
+        interpreter = load_interpreter(folder)
+        explainer, classes = interpreter.explainer.eval(), interpreter.classes
+        features, decoder = explainer.features, explainer.decoder
+        classifier = explainer.classifier
+    judges = {"CNN": small_judge(judge, classes)}
+    return Model(features, classifier, decoder, judges, classes)
+
+
+def load_small(folder):
+    """Embedding model, classifier and classes of train_classifier.py."""
+    encoder = CategoricalEncoder()
+    embedding = ConvEmbedding(80, [8, 16, 32, 64, 128, 256])
+    head = torch.nn.Linear(256, 10)
+    parts = {"embedding_model": embedding, "classifier": head}
+    load_classifier(folder, parts, encoder, "unused")
+    classes = [encoder.ind2lab[c] for c in range(len(encoder))]
+    return embedding.eval(), head.eval(), classes
 
 
 def small_judge(folder, classes):
     """Function from waveforms to logits, of a folder of train_classifier.py."""
-    encoder = CategoricalEncoder()
-    embedding = ConvEmbedding(80, [8, 16, 32, 64, 128, 256])
-    head = torch.nn.Linear(256, len(classes))
-    parts = {"embedding_model": embedding, "classifier": head}
-    load_classifier(folder, parts, encoder, "unused")
-    found = [encoder.ind2lab[c] for c in range(len(encoder))]
+    embedding, head, found = load_small(folder)
     if found != list(classes):
         raise LMACError(f"{folder}: found {found}, expected {classes}")
     features = SpectralFeatures()
-    embedding.eval()
 
     def judge(wavs):
         """Logits [batch, classes]."""
@@ -231,7 +250,9 @@ def yamnet_models(clips, judge, decoder):
         "linear": linear_judge(net, clips, classes),
         "CNN": small_judge(judge, classes),
     }
-    decoder = train_decoder(net, learning, dict(zip(classes, heads)), decoder)
+    if decoder is not None:
+        asked = dict(zip(classes, heads))
+        decoder = train_decoder(net, learning, asked, decoder)
     return {
         name: yamnet_of(net, head, decoder, judges, classes)
         for name, head in zip(classes, heads)
@@ -241,7 +262,8 @@ def yamnet_models(clips, judge, decoder):
 def yamnet_of(net, head, decoder, judges, classes):
     """YAMNet's answer for one class: yes or no."""
     asked = copy.copy(decoder)
-    asked.classes = head
+    if asked is not None:
+        asked.classes = head
     return Model(
         SoundFeatures(SAMPLE_RATE), frozen(net, head), asked, judges, classes
     )
@@ -284,7 +306,7 @@ def train_decoder(net, clips, heads, path, n_epochs=10, seed=1234):
     """A small decoder for YAMNet; one that is there already is loaded."""
     torch.manual_seed(seed)
     decoder = CellDecoder()
-    if path and Path(path).is_file():
+    if Path(path).is_file():
         decoder.load_state_dict(torch.load(path))
         return decoder.eval()
     loss = LMACLoss(12, 8, "probability", 4)
@@ -311,8 +333,7 @@ def train_decoder(net, clips, heads, path, n_epochs=10, seed=1234):
             losses.mean().backward()
             optimizer.step()
             schedule.step()
-    if path:
-        torch.save(decoder.state_dict(), path)
+    torch.save(decoder.state_dict(), path)
     return decoder.eval()
 
 
@@ -388,12 +409,14 @@ def measure(args):
         ]
     else:
         groups = [
-            (small_cnn(run, args.judge), asked[:: args.every], Path(run).name)
+            (small_cnn(run, args.judge), asked[:: args.every], run)
             for run in args.runs
         ]
     rows = []
     for name, setting in settings.items():
         for model, part, seed in groups:
+            if setting.decoder is None and model.decoder is None:
+                continue
             for i in range(0, len(part), BATCH):
                 batch = part[i : i + BATCH]
                 for row in judged(model, batch, setting, seed):
@@ -403,23 +426,28 @@ def measure(args):
 
 
 def show(rows):
-    """Print the tables: over all seeds, and the means of each."""
+    """Print the tables: over all seeds, differences, and each seed."""
     judges = sorted({k.rsplit(" ", 1)[0] for k in rows[0] if k.endswith(" AD")})
     columns = ["AI", "AD", "AG", "FF", "area"]
     columns += [f"{judge} {key}" for judge in judges for key in JUDGED]
-    print(
-        markdown_table(
-            summarize(rows, columns=[*columns, "seconds"]),
-            [*columns, "seconds"],
-            by="mask",
-        )
-    )
+    found = summarize(rows, columns=columns)
+    print(markdown_table(found, columns, by="mask"))
+    print("\nDifferences, paired by clip, with 95 % intervals:\n")
+    print("| | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for one, other in PAIRED:
+        if one in found and other in found:
+            part = summarize(rows, reference=one, columns=columns)[other]
+            cells = [
+                "{mean:.3g} [{low:.3g}, {high:.3g}]".format(**x["difference"])
+                for x in (part[column] for column in columns)
+            ]
+            print(f"| {one} − {other} | " + " | ".join(cells) + " |")
     for seed in sorted({row["seed"] for row in rows}, key=str):
         part = [row for row in rows if row["seed"] == seed]
         print(f"\nseed or set {seed}, {len({x['id'] for x in part})} clips\n")
-        print(
-            markdown_table(summarize(part, columns=columns), columns, by="mask")
-        )
+        found = summarize(part, columns=columns)
+        print(markdown_table(found, columns, by="mask"))
 
 
 @exit_on_user_error
@@ -429,10 +457,14 @@ def main(argv=None):
     parser.add_argument("--data_folder", required=True)
     parser.add_argument("--fold", type=int, default=4)
     parser.add_argument("--every", type=int, default=1, help="of so many clips")
-    parser.add_argument("--runs", nargs="*", default=[])
+    parser.add_argument(
+        "--runs", nargs="*", default=[], help="of train_lmac.py, or classifiers"
+    )
     parser.add_argument("--judge", required=True, help="model folder")
     parser.add_argument("--yamnet", action="store_true")
-    parser.add_argument("--decoder", help="file of YAMNet's decoder")
+    parser.add_argument(
+        "--decoder", help="file of YAMNet's; trained if it is missing"
+    )
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", help="file for the rows")
