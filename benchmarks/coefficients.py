@@ -61,6 +61,7 @@ PAIRED = (
 )
 JUDGED = "AI", "AD", "AG", "FF"
 BATCH = 8
+N_SETS = 3  # of YAMNet's clips, in place of trainings
 KNOWN = 0.3  # a judge is asked where it gives the class more than this
 
 
@@ -353,10 +354,12 @@ def measure(args):
         models = yamnet_models(clips, args.judge)
         asked = [clip for clip in asked if clip["p"] > KNOWN][:: args.every]
         groups = [
-            (models[name], part[i::3], i)
+            (models[name], part, seed)
+            for seed in range(N_SETS)
             for name in models
-            for part in [[x for x in asked if x["category"] == name]]
-            for i in range(3)
+            for part in [
+                [x for x in asked[seed::N_SETS] if x["category"] == name]
+            ]
         ]
     else:
         groups = [
