@@ -39,7 +39,7 @@ ADOPTED = ("steps", "signal_length_s", "spectrogram", "own")
 STEPS = 20
 WINDOW_S = 30.0  # of models that hear any length at once
 # Where steps start that should lead to the same mask.
-OTHER_START = LevelDecoder(offset=-1.0, gain=1.0)
+OTHER_START = LevelDecoder(offset=-2.0, gain=1.0)
 
 
 def adopt(
@@ -134,8 +134,9 @@ def make_refiner() -> Refiner:
     -------
     Refiner
     """
+    # Measured on a small CNN and on YAMNet, see docs/refinement_any.md.
     loss = LMACLoss(l_in_w=12, l_out_w=8, l_out_type="probability", reg_w_l1=4)
-    return Refiner(loss, lr=0.5, resolution=8, gain=True)
+    return Refiner(loss, lr=0.5, resolution=4, gain=True)
 
 
 def signal_of(sound: Any, sample_rate: int) -> Tensor:

@@ -303,9 +303,9 @@ class LevelDecoder(torch.nn.Module):
 
     Example
     -------
-    >>> decoder = LevelDecoder(offset=-2.0, gain=2.0)
+    >>> decoder = LevelDecoder(offset=-1.0, gain=2.0)
     >>> decoder([], torch.tensor([[[1.0, 10.0, 100.0]]]).log1p())
-    tensor([[[-4.4495, -2.0000,  0.4495]]])
+    tensor([[[-3.4495, -1.0000,  1.4495]]])
     """
 
     SAFE_IN_YAML = True  # of a model folder of unknown origin
