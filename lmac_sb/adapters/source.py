@@ -18,6 +18,7 @@ from lmac_sb.adapters.listener import Listener
 from lmac_sb.adapters.speechbrain_folder import load_speechbrain
 from lmac_sb.models.source import is_local
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import first_line
 
 __all__ = ["FeatureListener", "as_listener", "on_features", "own_listener"]
 
@@ -137,34 +138,29 @@ def _load(source, trusted):
 
 def _kind_on_hub(source):
     """The file that tells what kind of model a hub repository holds."""
-    from huggingface_hub import file_exists
+    from huggingface_hub import file_exists, try_to_load_from_cache
 
     repository, _, revision = str(source).partition("@")
+    for name in LOADERS:
+        if isinstance(
+            try_to_load_from_cache(repository, name, revision=revision or None),
+            str,
+        ):
+            return name
     try:
         for name in LOADERS:
             if file_exists(repository, name, revision=revision or None):
                 return name
-    except Exception:
-        # The hub does not answer: what is there may be in its cache, and the
-        # loader says what is wrong if it is not.
-        return _kind_in_cache(repository, revision)
+    except Exception as error:
+        # Hub errors have no common class.
+        raise LMACError(
+            f"{source}: not a local folder, and cannot be fetched from a hub "
+            f"({type(error).__name__}: {first_line(error)})"
+        ) from error
     raise LMACError(
         f"{source}: found neither {' nor '.join(LOADERS)} on the hub, expected "
         "a SpeechBrain or Hugging Face classifier"
     )
-
-
-def _kind_in_cache(repository, revision):
-    """The same, of a repository that was downloaded before."""
-    from huggingface_hub import try_to_load_from_cache
-
-    for name in LOADERS:
-        found = try_to_load_from_cache(
-            repository, name, revision=revision or None
-        )
-        if isinstance(found, str):
-            return name
-    return "config.json"
 
 
 def _rate_of(model, front_end):
