@@ -11,7 +11,6 @@ import torch
 import lmac_sb
 from lmac_sb import LMACInterpreter
 from lmac_sb.cli import main
-from lmac_sb.inference.adopt import signal_of
 from lmac_sb.inference.clip_folder import read_clip
 from lmac_sb.lmac.masking import ideal_mask
 from lmac_sb.metrics.localisation import event_mass
