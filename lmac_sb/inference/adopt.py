@@ -174,8 +174,10 @@ def signal_of(sound: Any, sample_rate: int) -> Tensor:
         samples, rate = sound
         if np.ndim(samples) == 0:  # as of scipy.io.wavfile
             samples, rate = rate, samples
-        return as_signal(samples, rate, sample_rate)
-    return as_signal(sound, sample_rate, sample_rate)
+    else:
+        samples, rate = sound, sample_rate
+    # A copy, so that what is done to the user's array later changes nothing.
+    return as_signal(samples, rate, sample_rate).clone()
 
 
 def tried(listener: Listener, sound: Any, preprocess: Preprocessor) -> Tensor:

@@ -495,7 +495,8 @@ class LMACInterpreter(Pretrained):
         if lengths is not None:
             n_samples = (lengths * wavs.shape[1]).round().long().tolist()
         clips = [
-            wav[:n].detach().float().cpu() for wav, n in zip(wavs, n_samples)
+            wav[:n].detach().float().cpu().clone()  # the user's may change
+            for wav, n in zip(wavs, n_samples)
         ]
         for i, clip in enumerate(clips):
             if len(clip) < MIN_LENGTH_S * self.sample_rate:
