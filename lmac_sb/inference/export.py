@@ -10,6 +10,7 @@ from hyperpyyaml import load_hyperpyyaml
 import lmac_sb
 from lmac_sb.data.manifest import read_entries
 from lmac_sb.inference.interpreter import LMACInterpreter
+from lmac_sb.inference.saved import CLASSIFIER
 from lmac_sb.metrics.summary import markdown_table
 from lmac_sb.models.classifier_folder import load_classifier
 from lmac_sb.models.source import HPARAMS, is_local
@@ -179,6 +180,9 @@ def load_interpreter(source, trusted=False):
     LMACError
         If the folder cannot be loaded.
     """
+    kept = Path(source) / "interpreter"  # of a run of lmac_any.yaml
+    if (kept / CLASSIFIER).is_file():
+        return LMACInterpreter.from_hparams(kept, trusted=trusted)
     if not (Path(source) / EXPERIMENT).is_file():
         return LMACInterpreter.from_hparams(source, trusted=trusted)
     _, hparams, _, _ = _load_run(Path(source))

@@ -13,13 +13,14 @@ from lmac_sb.adapters.layered import LayeredClassifier
 from lmac_sb.adapters.layers import find_layers
 from lmac_sb.data.audio import MIN_LENGTH_S
 from lmac_sb.data.clips import Clips
+from lmac_sb.inference.adopt import tried
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.models.decoder import MaskDecoder
 from lmac_sb.training.fitting import Fitting, fit_decoder
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["fit"]
+__all__ = ["fit", "make_trainable"]
 
 BANDS = 40  # of the decoder's own coarse grid
 
@@ -117,6 +118,73 @@ def fit(
     )
     trained.history = history
     return trained
+
+
+def make_trainable(
+    model: Any,
+    layers: Sequence[str] | None = None,
+    width: int = 32,
+    seed: int = 1234,
+    trusted: bool = False,
+    **options: Any,
+) -> LMACInterpreter:
+    """An interpreter with a decoder that is still to be trained.
+
+    For the recipe, whose Brain trains it: `fit` needs no such thing.
+
+    Arguments
+    ---------
+    model : str, Path or object
+        See `lmac_sb.LMACInterpreter.from_classifier`.
+    layers : list of str
+        See `fit`. The dry runs are made on noise.
+    width, seed : int
+        Channels of the decoder, and of its first weights.
+    trusted : bool
+        Whether code that comes with the model may run.
+    **options
+        `refiner` and `refine_steps` of `lmac_sb.Explainer`; the others are
+        those of `from_classifier`, such as `signal_length_s`.
+
+    Returns
+    -------
+    lmac_sb.LMACInterpreter
+        It has, besides, `label_encoder`.
+
+    Raises
+    ------
+    LMACError
+        If there is no model, it cannot be loaded, or has no such layers.
+    """
+    if model is None:
+        raise LMACError(
+            "model: null, expected the hub id or folder of a classifier, or "
+            "package.module:function: --model name/repository"
+        )
+    refiner = options.pop("refiner", None)
+    n_steps = options.pop("refine_steps", 0)
+    if trusted:
+        options["trusted"] = True
+    steps = LMACInterpreter.from_classifier(model, **options)
+    listener = steps.hparams.listener
+    explainer = _with_decoder(
+        steps.explainer,
+        tried(listener, None, steps.preprocess).to(steps.device),
+        layers,
+        Fitting(width=width, seed=seed),
+    )
+    explainer.refiner = refiner or explainer.refiner
+    explainer.refine_steps = n_steps
+    explainer.check_refinement(n_steps)
+    made = LMACInterpreter(
+        {"explainer": explainer},
+        dict(vars(steps.hparams)),
+        run_opts={"device": str(steps.device)},
+    )
+    # SpeechBrain's interface freezes all that it gets.
+    explainer.decoder.requires_grad_(True)
+    made.label_encoder = made.hparams.label_encoder
+    return made
 
 
 def _settings(options: dict[str, Any]) -> Fitting:

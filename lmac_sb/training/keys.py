@@ -131,6 +131,13 @@ KEYS = {
     "classifier_folder": Key(
         model, "model_folder of a classifier, or a hub id, name/repository"
     ),
+    "model": Key(
+        model, "classifier of anyone: hub id, folder or package.module:function"
+    ),
+    "layers": Key(
+        optional(listing(text)), "what the decoder reads; null: found by itself"
+    ),
+    "adopted": Key(None, "that classifier, with a decoder to train"),
     "classifier_recipe": Key(model, "yaml that trains it if it is missing"),
     "n_classes": Key(whole(1), "number of classes in the data"),
     "channels": Key(listing(whole(1)), "channels of each block"),

@@ -27,6 +27,7 @@ SCRIPTS = {
     f"{RECIPE}/hparams/lmac_cnn14.yaml": f"{RECIPE}/train_lmac.py",
     f"{RECIPE}/hparams/variants/lmac_encoder.yaml": f"{RECIPE}/train_lmac.py",
     f"{RECIPE}/hparams/lmac_ft.yaml": f"{RECIPE}/train_lmac.py",
+    f"{RECIPE}/hparams/lmac_any.yaml": f"{RECIPE}/train_lmac.py",
     f"{RECIPE}/hparams/variants/classifier_conv2d.yaml": (
         f"{RECIPE}/train_classifier.py"
     ),

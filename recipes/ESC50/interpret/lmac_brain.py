@@ -66,11 +66,12 @@ class LMACBrain(RecipeBrain):
         guidance = None
         if self.hparams.finetuning:
             guidance = self.guidance(analysis, explanation, batch, right)
+        question = explanation.asked()
         losses, terms = self.hparams.lmac_loss(
-            explanation.mask,
-            explanation.logits_in,
-            explanation.logits_out,
-            explanation.decision,
+            question.mask,
+            question.logits_in,
+            question.logits_out,
+            question.decision,
             guidance,
         )
         self.record(batch.id, accuracy=right, **terms)
@@ -101,7 +102,7 @@ class LMACBrain(RecipeBrain):
 
     def locate(self, batch, stft):
         """Ideal masks of the event of each clip, and of all others."""
-        stem = self.hparams.features.stft(batch.event.data.to(self.device))
+        stem = self.explainer.features.stft(batch.event.data.to(self.device))
         return ideal_mask(stem, stft), None
 
     def make_comparison(self):
@@ -126,7 +127,7 @@ class LMACBrain(RecipeBrain):
 
     def guidance(self, analysis, explanation, batch, right):
         """What the clean part of the mixture tells the loss."""
-        features = self.hparams.features
+        features = self.explainer.features
         with torch.no_grad():
             clean = features.magnitude(
                 features.stft(batch.clean.data.to(self.device))
@@ -167,7 +168,7 @@ class LMACBrain(RecipeBrain):
             clip = AudioExplanation.of(
                 question[place].cpu(),
                 batch.sig.data[place : place + 1].cpu(),
-                self.hparams.features,
+                self.explainer.features,
                 self.answers(batch, place),
             )
             folder = self.sound_folder(stage) / batch.id[place]

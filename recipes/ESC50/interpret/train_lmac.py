@@ -12,6 +12,10 @@ Guided fine-tuning of a finished run:
 
     python train_lmac.py hparams/lmac_ft.yaml \
         --pretrained_interpreter results/lmac/1234
+
+The classifier of anyone, by its hub id, its folder or a function:
+
+    python train_lmac.py hparams/lmac_any.yaml --model name/repository
 """
 
 import speechbrain as sb
@@ -19,6 +23,8 @@ from lmac_brain import LMACBrain
 from speechbrain.utils.distributed import run_on_main
 from training_steps import (
     find_interpreter,
+    keep_adopted,
+    prepare_adopted,
     prepare_explained,
     starting_decoder,
     train_explainer,
@@ -38,16 +44,17 @@ def main(argv=None):
         # Before anything else, so that a mistake changes no folder.
         start = find_interpreter(hparams, hparams["pretrained_interpreter"])
     with open_run(hparams) as claim:
-        datasets = prepare_explained(
-            claim,
-            hparams,
-            classifier={
+        data = {"clips": hparams["clips"], "sounds": hparams["sounds"]}
+        adopted = hparams.get("adopted")
+        if adopted is not None:
+            frozen = hparams["frozen_classifier"]
+            datasets = prepare_adopted(claim, hparams, frozen, **data)
+        else:
+            source = {
                 "source": hparams["classifier_folder"],
                 "recipe": hparams["classifier_recipe"],
-            },
-            clips=hparams["clips"],
-            sounds=hparams["sounds"],
-        )
+            }
+            datasets = prepare_explained(claim, hparams, source, **data)
         if hparams["finetuning"]:
             load_strict(hparams["decoder"], start)
         run_on_main(
@@ -67,6 +74,8 @@ def main(argv=None):
         )
         options, n_clips = hparams["dataloader_options"], hparams["save_clips"]
         train_explainer(brain, hparams, datasets, options, n_clips)
+        if adopted is not None:
+            run_on_main(keep_adopted, args=[hparams, adopted])
 
 
 if __name__ == "__main__":

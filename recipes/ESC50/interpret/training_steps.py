@@ -15,6 +15,7 @@ import torch
 import yaml
 from preparation import prepare_clips
 from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.logger import get_logger
 from torch import distributed
 
 from lmac_sb.data.dataset import check_labels
@@ -35,6 +36,8 @@ from lmac_sb.training.identity import read_claim, weights_identity
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import restore_folder, write_csv, write_json
 from lmac_sb.utils.provenance import provenance
+
+logger = get_logger(__name__)
 
 FOLDS = ("train_fold_nums", "valid_fold_nums", "test_fold_nums")
 # Keys that a classifier and the run that explains it have in common.
@@ -281,6 +284,46 @@ def prepare_explained(claim, hparams, classifier, clips, sounds):
     return make_datasets(
         folder, sounds, hparams["epoch_counter"], hparams["seed"], events=True
     )
+
+
+def prepare_adopted(claim, hparams, frozen, clips, sounds):
+    """Prepare the data for the classifier of anyone; returns the data sets.
+
+    Its classes need not be those of the data: it is its decisions that are
+    explained. Clips of a class that it does not know count as decided wrongly.
+    `clips` are options of `prepare_clips`.
+    """
+    found = weights_identity(hparams["model"], frozen)
+    run_on_main(claim.check, kwargs={"classifier_folder": found})
+    run_on_main(prepare_clips, args=[claim, hparams], kwargs=clips)
+    datasets = make_datasets(
+        clips["manifest_folder"],
+        sounds,
+        hparams["epoch_counter"],
+        hparams["seed"],
+        events=True,
+    )
+    names, encoder = set(), sounds.label_encoder
+    for dataset in datasets.values():
+        with dataset.output_keys_as(["class_string"]):
+            names |= {item["class_string"] for item in dataset}
+    unknown = sorted(names - set(encoder.lab2ind))
+    if unknown:
+        logger.warning(
+            "model: has none of %d classes of the data (%s, ...); clips of "
+            "these count as decided wrongly",
+            len(unknown),
+            ", ".join(unknown[:3]),
+        )
+        encoder.add_unk()
+    encoder.expect_len(len(encoder))
+    return datasets
+
+
+def keep_adopted(hparams, interpreter):
+    """Write the trained decoder to a folder that `lmac explain` takes."""
+    folder = interpreter.save(Path(hparams["output_folder"]) / "interpreter")
+    print(f"interpreter: {folder}")
 
 
 def starting_decoder(hparams, source=None):
