@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Analysis", "Explainer", "Explanation", "check_batch"]
 
+_ROUNDING = 1e-6  # of a sound's peak: 120 dB below it
+
 # What is explained: a class of each clip [batch], a question, or the decision.
 Asked = Union[Tensor, Question, None]
 
@@ -780,7 +782,12 @@ class Explainer(torch.nn.Module):
             inside = self.features.istft(
                 analysis.stft.clone() * mask[..., None], analysis.n_samples
             )
-            return torch.cat((inside, analysis.wavs - inside))
+            outside = analysis.wavs - inside
+            # Of what is let through as a whole, rounding is left: a
+            # classifier that does not know levels would hear it.
+            peak = analysis.wavs.abs().amax(1, keepdim=True)
+            outside = outside * (outside.abs() > _ROUNDING * peak)
+            return torch.cat((inside, outside))
         # A copy: what was made in inference mode takes no gradient.
         magnitude = analysis.magnitude.clone()
         parts = (self.let_through(magnitude, part) for part in (mask, 1 - mask))
