@@ -782,10 +782,11 @@ class Explainer(torch.nn.Module):
             inside = self.features.istft(
                 analysis.stft.clone() * mask[..., None], analysis.n_samples
             )
-            outside = analysis.wavs - inside
+            whole: Any = analysis.wavs  # there, since it hears sound
+            outside = whole - inside
             # Of what is let through as a whole, rounding is left: a
             # classifier that does not know levels would hear it.
-            peak = analysis.wavs.abs().amax(1, keepdim=True)
+            peak = whole.abs().amax(1, keepdim=True)
             outside = outside * (outside.abs() > _ROUNDING * peak)
             return torch.cat((inside, outside))
         # A copy: what was made in inference mode takes no gradient.

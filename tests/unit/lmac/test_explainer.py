@@ -1013,3 +1013,11 @@ def test_passes_of_the_classifier(score):
     target = Question(score=lambda x: x[:, 0]) if score else None
     explainer(clips(1), target=target, refine_steps=5)
     assert sum(heard) == 1 + (4 * 5 + 2) + 2 + score
+
+
+def test_rounding_is_no_rest():
+    """A classifier that does not know levels hears nothing in the rest."""
+    explainer = make_hearing()
+    analysis = explainer.analyze(clips(2, 4096))
+    ones = torch.ones_like(analysis.magnitude)
+    assert not explainer.complete(analysis, ones).residual.any()
