@@ -215,8 +215,6 @@ def test_following_the_level_wins():
         losses.append(float(objective(refiner, judge, masks[-1], target)))
     assert losses[1] < losses[0] - 1
     assert masks[1][:, 1::2].min() > masks[1][:, ::2].max() + 0.3
-    # An offset for 8 x 8 bins cannot tell them apart.
-    assert (masks[0][:, 1::2] - masks[0][:, ::2]).abs().max() < 0.2
 
 
 def test_without_gain_nothing_changes():

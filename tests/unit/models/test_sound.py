@@ -11,12 +11,10 @@ from lmac_sb.utils.errors import LMACError
 
 @pytest.mark.parametrize("n_samples", [1, 7, 160, 1600, 4001, 16000, 16383])
 @pytest.mark.parametrize(
-    "n_fft, hop", [(1024, 256), (512, 128), (400, 160), (512, 255), (512, 1)]
+    "n_fft, hop", [(1024, 256), (512, 128), (400, 160), (512, 255), (512, 16)]
 )
 def test_there_and_back(n_fft, hop, n_samples):
     """The inverse gives the waveform, of any length, to its last sample."""
-    if hop == 1 and n_samples > 2000:
-        pytest.skip("a frame for each sample takes long")
     features = SoundFeatures(16000, n_fft, hop)
     wavs = torch.rand(2, n_samples) - 0.5
     stft = features.stft(wavs)
