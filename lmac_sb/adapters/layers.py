@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 
 import torch
 from torch.nn import functional as F
@@ -263,6 +264,9 @@ class _Runs:
         listener.settle(wavs)
         self.alone = listener.found.form.one_by_one
         self.wavs = wavs[:1].detach().float()
+        # Of what the model hears; the rest are zeros.
+        hears = getattr(listener, "n_samples", None)
+        self.share = wavs.shape[1] / hears if hears else 1.0
         self.outputs, self.order, self.n_calls = {}, [], {}
         self.gradients = self._first()
 
@@ -293,7 +297,7 @@ class _Runs:
                 continue
             if len(axes) == 4 and "t" in axes and n_freq > 1:
                 maps.append(_grid_of(axes, n_time, n_freq))
-            step = -(-n_time // longest)
+            step = max(1, math.ceil(n_time * self.share / longest))
             layer = dataclasses.replace(layer, step=step)
             found.append((layer, self._size(layer)))
         return found
