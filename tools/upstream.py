@@ -104,9 +104,13 @@ def with_authors(text, name):
 
 
 def top_level(text, names, file):
-    """Find the definitions of some names at the top level of a module."""
+    """Find some definitions of a module: ``name`` or ``Class.method``."""
     nodes = {}
     for node in ast.parse(text).body:
+        for part in getattr(node, "body", []):
+            if isinstance(node, ast.ClassDef):
+                method = getattr(part, "name", None)
+                nodes[f"{node.name}.{method}"] = part
         targets = getattr(node, "targets", [node])
         for target in targets:
             nodes[getattr(target, "id", getattr(target, "name", None))] = node

@@ -8,15 +8,23 @@ nobody holds the tensors.
 import math
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import soundfile as sf
 import torch
 
-from lmac_sb.data.audio import MIN_LENGTH_S, decode_blocks, read_audio, resample
+from lmac_sb.data.audio import (
+    MIN_LENGTH_S,
+    as_signal,
+    decode_blocks,
+    read_audio,
+    resample,
+)
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["mapped", "read_signal"]
+__all__ = ["mapped", "read_signal", "signal_of"]
 
 _BLOCK = 1 << 20  # values read at a time
 
@@ -88,6 +96,47 @@ def read_signal(path, sample_rate):
             f"at least {MIN_LENGTH_S} s"
         )
     return wav
+
+
+def signal_of(sound, sample_rate):
+    """A sound from anywhere as a mono signal at the wanted rate.
+
+    Arguments
+    ---------
+    sound : str, Path, numpy.ndarray, torch.Tensor, tuple or dict
+        A file, samples at the wanted rate, or samples with their rate: in any
+        order, or as ``array`` and ``sampling_rate``, as data sets of Hugging
+        Face have them.
+    sample_rate : int
+        Wanted rate in Hz.
+
+    Returns
+    -------
+    torch.Tensor
+        [samples].
+
+    Raises
+    ------
+    LMACError
+        If it is no sound.
+
+    Example
+    -------
+    >>> signal_of((torch.rand(2, 44100), 44100), 16000).shape
+    torch.Size([16000])
+    """
+    if isinstance(sound, (str, Path)):
+        return read_signal(sound, sample_rate)
+    if isinstance(sound, Mapping) and {"array", "sampling_rate"} <= set(sound):
+        sound = (sound["array"], sound["sampling_rate"])
+    if isinstance(sound, tuple) and len(sound) == 2:
+        samples, rate = sound
+        if np.ndim(samples) == 0:  # as of scipy.io.wavfile
+            samples, rate = rate, samples
+    else:
+        samples, rate = sound, sample_rate
+    # A copy, so that what is done to the user's array later changes nothing.
+    return as_signal(samples, rate, sample_rate).clone()
 
 
 def _promised_values(path):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 from torch import Tensor
 
 from lmac_sb.adapters.source import on_features, own_listener
-from lmac_sb.data.audio import Preprocessor, as_signal, fit_length
-from lmac_sb.data.streaming import read_signal
+from lmac_sb.data.audio import Preprocessor, fit_length
+from lmac_sb.data.streaming import signal_of
 from lmac_sb.listener.calling import place_of
 from lmac_sb.listener.checks import check_listener
 from lmac_sb.listener.listener import Listener
@@ -27,10 +25,8 @@ from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = [
     "ADOPTED",
-    "OTHER_START",
     "adopt",
     "make_refiner",
-    "signal_of",
     "tried",
 ]
 
@@ -38,8 +34,6 @@ __all__ = [
 ADOPTED = ("steps", "signal_length_s", "spectrogram", "own")
 STEPS = 20
 WINDOW_S = 30.0  # of models that hear any length at once
-# Where steps start that should lead to the same mask.
-OTHER_START = LevelDecoder(offset=-2.0, gain=1.0)
 
 
 def adopt(
@@ -137,47 +131,6 @@ def make_refiner() -> Refiner:
     # Measured on a small CNN and on YAMNet, see docs/refinement_any.md.
     loss = LMACLoss(l_in_w=12, l_out_w=8, l_out_type="probability", reg_w_l1=4)
     return Refiner(loss, lr=0.5, resolution=4, gain=True)
-
-
-def signal_of(sound: Any, sample_rate: int) -> Tensor:
-    """A sound from anywhere as a mono signal at the wanted rate.
-
-    Arguments
-    ---------
-    sound : str, Path, numpy.ndarray, torch.Tensor, tuple or dict
-        A file, samples at the wanted rate, or samples with their rate: in any
-        order, or as ``array`` and ``sampling_rate``, as data sets of Hugging
-        Face have them.
-    sample_rate : int
-        Wanted rate in Hz.
-
-    Returns
-    -------
-    torch.Tensor
-        [samples].
-
-    Raises
-    ------
-    LMACError
-        If it is no sound.
-
-    Example
-    -------
-    >>> signal_of((torch.rand(2, 44100), 44100), 16000).shape
-    torch.Size([16000])
-    """
-    if isinstance(sound, (str, Path)):
-        return read_signal(sound, sample_rate)
-    if isinstance(sound, Mapping) and {"array", "sampling_rate"} <= set(sound):
-        sound = (sound["array"], sound["sampling_rate"])
-    if isinstance(sound, tuple) and len(sound) == 2:
-        samples, rate = sound
-        if np.ndim(samples) == 0:  # as of scipy.io.wavfile
-            samples, rate = rate, samples
-    else:
-        samples, rate = sound, sample_rate
-    # A copy, so that what is done to the user's array later changes nothing.
-    return as_signal(samples, rate, sample_rate).clone()
 
 
 def tried(listener: Listener, sound: Any, preprocess: Preprocessor) -> Tensor:

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
-from lmac_sb.data.streaming import read_signal
-from lmac_sb.inference.adopt import OTHER_START, signal_of
+from lmac_sb.data.streaming import read_signal, signal_of
 from lmac_sb.inference.bundle import find_bundle, load_weights
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.inference.long_clip import explain_long
@@ -29,7 +28,7 @@ from lmac_sb.inference.saved import (
 )
 from lmac_sb.inference.stability import check_stability
 from lmac_sb.lmac.explainer import Explainer, Explanation, check_batch
-from lmac_sb.models.decoder import LevelDecoder
+from lmac_sb.models.decoder import OTHER_START, LevelDecoder
 from lmac_sb.models.question import Question
 from lmac_sb.models.source import HPARAMS, read_hparams
 from lmac_sb.utils.checksums import read_sums
@@ -138,12 +137,9 @@ class LMACInterpreter(Pretrained):
             interpreter is gone or another one.
         """
         folder = find_bundle(source, savedir)
-        if CLASSIFIER in read_sums(folder):
-            modules, hparams, device = load_saved(
-                folder, trusted, kwargs.pop("model", None)
-            )
-            kwargs["run_opts"] = kwargs.get("run_opts") or device
-            return cls._adopted(modules, hparams, **kwargs)
+        saved = cls._from_saved(folder, trusted, kwargs)
+        if saved is not None:
+            return saved
         hparams = read_hparams(folder / HPARAMS, trusted)
         try:
             cls._check_parts(hparams["modules"], hparams)
@@ -153,6 +149,19 @@ class LMACInterpreter(Pretrained):
             if str(folder) in str(error):
                 raise
             raise LMACError(f"{folder}: {error}") from error
+
+    @classmethod
+    def _from_saved(
+        cls, folder: Path, trusted: bool, kwargs: dict[str, Any]
+    ) -> LMACInterpreter | None:
+        """Load what `save` wrote, if it did."""
+        if CLASSIFIER not in read_sums(folder):
+            return None
+        modules, hparams, device = load_saved(
+            folder, trusted, kwargs.pop("model", None)
+        )
+        kwargs["run_opts"] = kwargs.get("run_opts") or device
+        return cls(modules, hparams, **kwargs)
 
     @classmethod
     def from_classifier(
@@ -620,7 +629,7 @@ class LMACInterpreter(Pretrained):
         question : lmac_sb.models.question.Question
             What is asked of them; None for the decision.
         how : dict
-            Further arguments of `lmac_sb.Explainer`.
+            Further arguments of `lmac_sb.lmac.explainer.Explainer`.
 
         Returns
         -------

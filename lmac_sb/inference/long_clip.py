@@ -37,7 +37,7 @@ def explain_long(
     question : lmac_sb.models.question.Question
         What is asked of each window; None for its decision.
     how : dict
-        Further arguments of `lmac_sb.Explainer`.
+        Further arguments of `lmac_sb.lmac.explainer.Explainer`.
 
     Returns
     -------

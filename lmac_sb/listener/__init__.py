@@ -10,7 +10,8 @@ a function that finds the scores in what the model returns.
 >>> from lmac_sb.listener.listener import Listener
 >>> net = torch.nn.Linear(16000, 3)
 >>> answer = lambda wavs: {"embedding": wavs, "found": [net(wavs)]}
->>> listener = Listener(answer, 16000, output=lambda returned: returned["found"][0])
+>>> first = lambda returned: returned["found"][0]
+>>> listener = Listener(answer, 16000, output=first)
 >>> listener(torch.rand(2, 16000)).shape
 torch.Size([2, 3])
 """

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from lmac_sb.models.features import SpectralFeatures
     from lmac_sb.models.frozen import FrozenClassifier
-    from lmac_sb.models.sound import SoundFeatures
 
 __all__ = ["Analysis", "Explainer", "Explanation", "check_batch"]
 
@@ -321,7 +320,7 @@ class Explainer(torch.nn.Module):
     Arguments
     ---------
     features : lmac_sb.models.features.SpectralFeatures
-        The classifier's front end; or `lmac_sb.models.sound.SoundFeatures`,
+        The classifier's front end; or one whose ``IS_SOUND`` is true,
         if the classifier gets the sound itself.
     classifier : lmac_sb.models.frozen.FrozenClassifier
         The classifier to explain.
@@ -362,7 +361,7 @@ class Explainer(torch.nn.Module):
 
     def __init__(
         self,
-        features: SpectralFeatures | SoundFeatures,
+        features: SpectralFeatures | Any,
         classifier: FrozenClassifier,
         decoder: torch.nn.Module,
         mask_domain: str = "log1p",

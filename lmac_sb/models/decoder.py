@@ -5,7 +5,13 @@ import math
 import torch
 from torch.nn import functional as F
 
-__all__ = ["LevelDecoder", "MaskDecoder", "fit_grid", "standard_level"]
+__all__ = [
+    "OTHER_START",
+    "LevelDecoder",
+    "MaskDecoder",
+    "fit_grid",
+    "standard_level",
+]
 
 # Each cell of the fine grid covers 4 frames x 4 bins of the spectrogram.
 PATCH = 4
@@ -319,3 +325,7 @@ class LevelDecoder(torch.nn.Module):
         """Mask logits [batch, time, freq], see `MaskDecoder.forward`."""
         level = standard_level(torch.expm1(log_magnitude))
         return self.offset + self.gain * level
+
+
+# Where steps start that should lead to the same mask as from the default.
+OTHER_START = LevelDecoder(offset=-2.0, gain=1.0)

@@ -157,7 +157,7 @@ def test_too_many_files():
 def test_the_patched_files_count():
     declared = upstream.load()
     declared["limit"] = 8
-    with pytest.raises(LMACError, match="contribution 2: 13 files"):
+    with pytest.raises(LMACError, match="contribution 2: 15 files"):
         upstream.plan(2, declared)
 
 
