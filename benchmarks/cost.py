@@ -4,9 +4,11 @@
     python benchmarks/cost.py [--threads 2] [--json cost.json]
 
 Measures the small classifier and CNN14, with our decoder and with SpeechBrain's
-`CNN14PSI_stft` in the same pipeline. All costs are ratios to a forward pass of
-the classifier (with features) on the same clips in the same run, and medians
-of several runs. Weights are random, since the time does not depend on them.
+`CNN14PSI_stft` in the same pipeline, and both classifiers explained without a
+decoder, by gradient steps, on their own spectrogram or through the sound. All
+costs are ratios to a forward pass of the classifier (with features) on the same
+clips in the same run, and medians of several runs. Weights are random, since
+the time does not depend on them.
 """
 
 import argparse
@@ -22,10 +24,12 @@ from measure import (
 from speechbrain.lobes.models.Cnn14 import Cnn14, CNN14PSI_stft
 from torch.utils.flop_counter import FlopCounterMode
 
+from lmac_sb import LMACInterpreter
+from lmac_sb.inference.adopt import STEPS, make_refiner
 from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.lmac.losses import LMACLoss
 from lmac_sb.metrics.registry import evaluate
-from lmac_sb.models.decoder import MaskDecoder
+from lmac_sb.models.decoder import LevelDecoder, MaskDecoder
 from lmac_sb.models.encoders import ConvEmbedding
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.models.frozen import FrozenClassifier
@@ -33,6 +37,7 @@ from lmac_sb.models.frozen import FrozenClassifier
 SECONDS = 5
 CLASSIFIERS = ("small", "cnn14")
 DECODERS = ("ours", "CNN14PSI_stft")
+WAYS = ("spectrogram", "sound")
 
 
 def make_explainer(classifier, decoder):
@@ -156,6 +161,85 @@ def peak_memory(classifier, decoder, batch_size):
     return peak_resident() / 1024
 
 
+class Heard(torch.nn.Module):
+    """A classifier as its owner has it: from waveforms to logits."""
+
+    def __init__(self, explainer):
+        super().__init__()
+        self.features = explainer.features
+        self.classifier = explainer.classifier
+
+    def forward(self, wavs):
+        """Logits [batch, classes] of waveforms [batch, samples]."""
+        magnitude = self.features.magnitude(self.features.stft(wavs))
+        return self.classifier(self.features.mel(magnitude))[0]
+
+
+def make_stepping(classifier, way):
+    """The same classifier, explained by steps from nothing."""
+    explainer = make_explainer(classifier, "ours")
+    if way == "sound":
+        net = Heard(explainer)
+        return LMACInterpreter.from_classifier(net, 16000).explainer
+    return Explainer(
+        explainer.features,
+        explainer.classifier,
+        LevelDecoder(),
+        "linear",
+        make_refiner(),
+        STEPS,
+    )
+
+
+def measure_steps(classifier, way, runs):
+    """Costs of an explanation without a decoder."""
+    whole = make_explainer(classifier, "ours")
+    explainer = make_stepping(classifier, way)
+    one = torch.randn(1, SECONDS * 16000) * 0.1
+    forward, stepped = median_times(
+        [lambda: classify(whole, one), lambda: explain(explainer, one)],
+        runs=runs,
+    )
+    return {
+        "classifier": classifier,
+        "way": way,
+        f"{STEPS} steps, s a clip": stepped,
+        f"{STEPS} steps / classifier": stepped / forward,
+    }
+
+
+def peak_of_steps(classifier, way):
+    """Peak resident memory in GB of such an explanation, in its own process."""
+    explainer = make_stepping(classifier, way)
+    explain(explainer, torch.randn(1, SECONDS * 16000) * 0.1)
+    return peak_resident() / 1024
+
+
+def stepping_rows(args):
+    """All costs without a decoder."""
+    rows = []
+    for classifier in CLASSIFIERS:
+        for way in WAYS:
+            row = measure_steps(classifier, way, args.runs)
+            row["peak memory, GB"] = in_own_process(
+                peak_of_steps, classifier, way, threads=args.threads
+            )
+            rows.append(row)
+    return rows
+
+
+def show(rows):
+    """Print rows as a table that stands on its side."""
+    first, second, *names = rows[0]
+    head = [f"{row[first]}, {row[second]}" for row in rows]
+    print("| | " + " | ".join(head) + " |")
+    print("|---" * (len(rows) + 1) + "|")
+    for name in names:
+        cells = [f"{row[name]:.3g}" for row in rows]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    print()
+
+
 def main(argv=None):
     """Measure, print the table, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -182,12 +266,9 @@ def main(argv=None):
                 threads=args.threads,
             )
             rows.append(row)
-    head = [f"{row['classifier']}, {row['decoder']}" for row in rows]
-    print("| | " + " | ".join(head) + " |")
-    print("|---" * (len(rows) + 1) + "|")
-    for name in list(rows[0])[2:]:
-        cells = [f"{row[name]:.3g}" for row in rows]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+    show(rows)
+    stepping = stepping_rows(args)
+    show(stepping)
     where = {
         **machine(args.threads),
         "clips": f"{SECONDS} s",
@@ -196,7 +277,7 @@ def main(argv=None):
         "runs": f"median of {args.runs}, CNN14PSI_stft on CNN14: one",
     }
     print(", ".join(f"{key} {value}" for key, value in where.items()))
-    write(args.json, {"machine": where, "rows": rows})
+    write(args.json, {"machine": where, "rows": rows, "steps": stepping})
 
 
 if __name__ == "__main__":

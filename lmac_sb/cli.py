@@ -20,7 +20,7 @@ __all__ = ["main"]
 
 EXAMPLES = """\
 examples:
-  lmac explain *.wav --model results/bundle --out explained
+  lmac explain *.wav --model my_classifier --out explained
   lmac report explained
   lmac export results/lmac/1234 results/bundle
   lmac cache /fast/disk/cache --prune
@@ -99,8 +99,11 @@ def _add_explain(commands):
     parser.add_argument(
         "--model",
         required=True,
-        metavar="FOLDER",
-        help="folder written by `lmac export`, or a hub id (name/repository)",
+        metavar="MODEL",
+        help="folder or hub id (name/repository) of a SpeechBrain or Hugging "
+        "Face classifier, or of what `lmac export` or an interpreter's `save` "
+        "wrote; or package.module:function, which returns a classifier (with "
+        "--trust)",
     )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder for the results"
@@ -117,6 +120,12 @@ def _add_explain(commands):
         help="class to explain, by name or number; default: the decision",
     )
     parser.add_argument(
+        "--against",
+        metavar="CLASS",
+        help="explain why it is the target and not this class, or "
+        "'runner-up' for the next one; default: against all others",
+    )
+    parser.add_argument(
         "--refine",
         type=int,
         metavar="K",
@@ -124,7 +133,7 @@ def _add_explain(commands):
         "4 K + 2 passes of the classifier in addition to the usual 3; the "
         "decoder's own explanation goes to `unrefined` in the clip's folder, "
         "and the report compares both; default: the model's setting, "
-        "usually 0",
+        "usually 0, or 20 for a classifier without a decoder",
     )
     _add_checks(parser)
     parser.add_argument(
@@ -239,6 +248,7 @@ def _explain(options):
 
     from lmac_sb.inference.clip_folder import check_format
     from lmac_sb.inference.load import load_interpreter
+    from lmac_sb.inference.questions import make_question
 
     check_format(options.format)
     if options.threshold is not None and not 0 < options.threshold <= 1:
@@ -248,12 +258,12 @@ def _explain(options):
             f"--refine: {options.refine}, expected a whole number from 0"
         )
     interpreter = load_interpreter(options.model, options.trust)
-    target = options.target
-    if target not in interpreter.classes and (target or "").isdecimal():
-        target = int(target)
-    if target is not None:
-        # An unknown class is wrong for all files: refuse it before the first.
-        interpreter.class_number(target)
+    target, against = (
+        _class_of(name, interpreter)
+        for name in (options.target, options.against)
+    )
+    # An unknown class is wrong for all files: refuse it before the first.
+    make_question(target, against, interpreter.classes, 1)
     if options.refine is not None:
         interpreter.explainer.check_refinement(options.refine)
     out = Path(options.out)
@@ -268,9 +278,10 @@ def _explain(options):
             explanation = interpreter.explain_file(
                 file,
                 target,
+                against,
                 threshold=options.threshold,
                 refine_steps=options.refine,
-                unrefined=True,
+                unrefined=interpreter.has_decoder,
                 stable=options.stable,
             )
             folder = _own_folder(out, file)
@@ -287,6 +298,13 @@ def _explain(options):
         return 1
     good = all(_is_good(row) for row in done)
     return _NOT_FAITHFUL if options.strict and not good else 0
+
+
+def _class_of(name, interpreter):
+    """A class of the command line: its name, or its number."""
+    if name in interpreter.classes or not (name or "").isdecimal():
+        return name
+    return int(name)
 
 
 def _is_good(result):

@@ -91,7 +91,7 @@ def load_crepe(size="full", hop=160, **options):
         SAMPLE_RATE,
         labels=[f"{frequency:.1f} Hz" for frequency in _frequencies()],
         multilabel=True,
-        front_end=PitchFrames(hop),
+        front_end=PitchFrames(hop).eval(),
         **options,
     )
 

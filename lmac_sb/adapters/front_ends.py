@@ -353,6 +353,10 @@ def _parts(front_end):
         return [front_end]
     elif kind is torch.nn.Sequential:
         inner = list(front_end)
+    elif kind is _Call:  # of `per_clip`
+        return [front_end.function]
+    elif kind is _EachClip and type(front_end.module) is T.AmplitudeToDB:
+        return _parts(front_end.module)
     elif kind is T.MelSpectrogram:
         inner = [front_end.spectrogram, front_end.mel_scale]
     elif kind is T.MFCC:

@@ -262,7 +262,7 @@ def _check_kind(model, extractor):
         raise LMACError(
             f"feature_extractor: found {type(extractor).__name__}, expected "
             f"the feature extractor of {type(model).__name__}, which knows "
-            "its rate: AutoFeatureExtractor.from_pretrained(...)"
+            "its rate: features=AutoFeatureExtractor.from_pretrained(...)"
         )
 
 

@@ -18,6 +18,7 @@ from lmac_sb.adapters.listener import Listener
 from lmac_sb.adapters.speechbrain_folder import load_speechbrain
 from lmac_sb.models.source import is_local
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import first_line
 
 __all__ = ["FeatureListener", "as_listener", "on_features", "own_listener"]
 
@@ -51,7 +52,8 @@ def as_listener(
         Names of the classes; by default the folder's, or their numbers.
     features : torch.nn.Module, callable or list
         Front end from waveforms to the model's input; of a list, each is
-        called with what the one before returns.
+        called with what the one before returns. Of a model of transformers,
+        its feature extractor or processor.
     trusted : bool
         Whether code that comes with a folder may run.
     **options
@@ -78,9 +80,8 @@ def as_listener(
         if sample_rate is None:
             sample_rate = _rate_of(model, front_end)
         multilabel = options.pop("multilabel", False)
-        return Listener(
-            model, sample_rate, labels, multilabel, front_end, **options
-        )
+        listener = Listener(model, sample_rate, labels, multilabel, front_end)
+        return listener.with_options(**options) if options else listener
     if sample_rate not in (None, listener.sample_rate):
         raise LMACError(
             f"sample_rate: found {sample_rate} Hz, but the model hears "
@@ -96,12 +97,25 @@ def _loaded(model, features, trusted):
     if isinstance(model, Listener):
         return model
     if is_hugging_face(model):
-        return from_hugging_face(model, features=features)
+        return _of_hugging_face(model, features)
     if isinstance(model, (str, os.PathLike)):
         return _load(model, trusted)
     if hasattr(model, "mods") and hasattr(model, "hparams"):
         return load_speechbrain(model, trusted)
     return None
+
+
+def _of_hugging_face(model, features):
+    """Listener of a model or pipeline, which stays as it is."""
+    extractor = None
+    if not isinstance(model, torch.nn.Module):
+        model, extractor = model.model, model.feature_extractor
+    # A feature extractor, or a processor that holds one.
+    if hasattr(features, "sampling_rate") or hasattr(
+        features, "feature_extractor"
+    ):
+        extractor, features = features, None
+    return from_hugging_face(private_copy(model), extractor, features)
 
 
 def _load(source, trusted):
@@ -124,34 +138,29 @@ def _load(source, trusted):
 
 def _kind_on_hub(source):
     """The file that tells what kind of model a hub repository holds."""
-    from huggingface_hub import file_exists
+    from huggingface_hub import file_exists, try_to_load_from_cache
 
     repository, _, revision = str(source).partition("@")
+    for name in LOADERS:
+        if isinstance(
+            try_to_load_from_cache(repository, name, revision=revision or None),
+            str,
+        ):
+            return name
     try:
         for name in LOADERS:
             if file_exists(repository, name, revision=revision or None):
                 return name
-    except Exception:
-        # The hub does not answer: what is there may be in its cache, and the
-        # loader says what is wrong if it is not.
-        return _kind_in_cache(repository, revision)
+    except Exception as error:
+        # Hub errors have no common class.
+        raise LMACError(
+            f"{source}: not a local folder, and cannot be fetched from a hub "
+            f"({type(error).__name__}: {first_line(error)})"
+        ) from error
     raise LMACError(
         f"{source}: found neither {' nor '.join(LOADERS)} on the hub, expected "
         "a SpeechBrain or Hugging Face classifier"
     )
-
-
-def _kind_in_cache(repository, revision):
-    """The same, of a repository that was downloaded before."""
-    from huggingface_hub import try_to_load_from_cache
-
-    for name in LOADERS:
-        found = try_to_load_from_cache(
-            repository, name, revision=revision or None
-        )
-        if isinstance(found, str):
-            return name
-    return "config.json"
 
 
 def _rate_of(model, front_end):
@@ -251,9 +260,14 @@ def on_features(listener, wavs):
         On its spectrogram a mask can act.
     classifier : FeatureListener
         From the levels of its bands to logits; None instead of both if the
-        front end is no STFT, or the model gets windows of the sound.
+        front end is no STFT, the model gets windows of the sound, or a
+        time in it is asked for.
     """
     if listener.front_end is None or listener.windows is not None:
+        return None
+    if listener.at is not None:
+        # Levels do not tell the clip's length to the sample, nor so the times
+        # of its frames.
         return None
     found = fast_path(listener.front_end, listener.sample_rate)
     if found is None:

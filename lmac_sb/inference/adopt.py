@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from lmac_sb.adapters.calling import place_of
 from lmac_sb.adapters.checks import check_listener
 from lmac_sb.adapters.listener import Listener
-from lmac_sb.adapters.source import as_listener, on_features, own_listener
+from lmac_sb.adapters.source import on_features, own_listener
 from lmac_sb.data.audio import Preprocessor, as_signal, fit_length
 from lmac_sb.data.streaming import read_signal
 from lmac_sb.lmac.explainer import Explainer
@@ -22,39 +23,50 @@ from lmac_sb.lmac.refine import Refiner
 from lmac_sb.models.decoder import LevelDecoder
 from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.models.sound import SoundFeatures
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["OTHER_START", "adopt", "make_refiner", "signal_of", "tried"]
+__all__ = [
+    "ADOPTED",
+    "OTHER_START",
+    "adopt",
+    "make_refiner",
+    "signal_of",
+    "tried",
+]
 
+# Options of `adopt` in `from_classifier`; the others are the listener's.
+ADOPTED = ("steps", "signal_length_s", "spectrogram", "own")
 STEPS = 20
 WINDOW_S = 30.0  # of models that hear any length at once
 # Where steps start that should lead to the same mask.
-OTHER_START = LevelDecoder(offset=-1.0, gain=1.0)
+OTHER_START = LevelDecoder(offset=-2.0, gain=1.0)
 
 
 def adopt(
-    model: Any,
-    sample_rate: int | None,
-    labels: Sequence[str] | None,
-    features: Any,
-    sound: Any,
-    *,
+    listener: Listener,
+    sound: Any = None,
     steps: int = STEPS,
     signal_length_s: float | None = None,
     spectrogram: SoundFeatures | None = None,
     own: Any = None,
-    **options: Any,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
     """What `lmac_sb.LMACInterpreter` is made of, see its `from_classifier`.
 
     Arguments
     ---------
-    model, sample_rate, labels, features, sound
-        See `lmac_sb.LMACInterpreter.from_classifier`.
-    steps, signal_length_s, spectrogram, own
-        See the same.
-    **options
-        Of `lmac_sb.adapters.source.as_listener`.
+    listener : lmac_sb.adapters.listener.Listener
+        The classifier.
+    sound : str, Path, numpy.ndarray, torch.Tensor or tuple
+        On which it is tried, see `signal_of`; default noise.
+    steps : int
+        Gradient steps of each explanation.
+    signal_length_s : float
+        Seconds to which each sound is cut or padded.
+    spectrogram : lmac_sb.models.sound.SoundFeatures
+        On which the mask acts; by default that of the front end, if it is
+        an STFT.
+    own : callable or torch.Tensor
+        The user's own call, or its outputs for the sound.
 
     Returns
     -------
@@ -64,12 +76,26 @@ def adopt(
         ``preprocess``, ``label_encoder``, ``listener`` and ``window_s``.
     run_opts : dict
         The device of the model.
+
+    Raises
+    ------
+    LMACError
+        If the classifier cannot be explained.
+
+    Example
+    -------
+    >>> net = torch.nn.Linear(16000, 3)
+    >>> modules, hparams, _ = adopt(Listener(net, 16000))
+    >>> hparams["label_encoder"].decode_ndim(2)
+    '2'
     """
-    listener = as_listener(model, sample_rate, labels, features, **options)
     rate = listener.sample_rate
+    _check_spectrogram(spectrogram, rate)
     preprocess = Preprocessor(rate, signal_length_s, normalize=False)
     wavs = tried(listener, sound, preprocess)
-    check_listener(listener, wavs, own or getattr(listener, "own_call", None))
+    if own is None:
+        own = getattr(listener, "own_call", None)
+    check_listener(listener, wavs, own)
     listener = own_listener(listener)
     fast = None if spectrogram else on_features(listener, wavs)
     if fast is None:
@@ -108,8 +134,9 @@ def make_refiner() -> Refiner:
     -------
     Refiner
     """
+    # Measured on a small CNN and on YAMNet, see docs/refinement_any.md.
     loss = LMACLoss(l_in_w=12, l_out_w=8, l_out_type="probability", reg_w_l1=4)
-    return Refiner(loss, lr=0.5, resolution=8, gain=True)
+    return Refiner(loss, lr=0.5, resolution=4, gain=True)
 
 
 def signal_of(sound: Any, sample_rate: int) -> Tensor:
@@ -117,8 +144,10 @@ def signal_of(sound: Any, sample_rate: int) -> Tensor:
 
     Arguments
     ---------
-    sound : str, Path, numpy.ndarray, torch.Tensor or tuple
-        A file, samples at the wanted rate, or samples with their rate.
+    sound : str, Path, numpy.ndarray, torch.Tensor, tuple or dict
+        A file, samples at the wanted rate, or samples with their rate: in any
+        order, or as ``array`` and ``sampling_rate``, as data sets of Hugging
+        Face have them.
     sample_rate : int
         Wanted rate in Hz.
 
@@ -139,10 +168,16 @@ def signal_of(sound: Any, sample_rate: int) -> Tensor:
     """
     if isinstance(sound, (str, Path)):
         return read_signal(sound, sample_rate)
+    if isinstance(sound, Mapping) and {"array", "sampling_rate"} <= set(sound):
+        sound = (sound["array"], sound["sampling_rate"])
     if isinstance(sound, tuple) and len(sound) == 2:
         samples, rate = sound
-        return as_signal(samples, rate, sample_rate)
-    return as_signal(sound, sample_rate, sample_rate)
+        if np.ndim(samples) == 0:  # as of scipy.io.wavfile
+            samples, rate = rate, samples
+    else:
+        samples, rate = sound, sample_rate
+    # A copy, so that what is done to the user's array later changes nothing.
+    return as_signal(samples, rate, sample_rate).clone()
 
 
 def tried(listener: Listener, sound: Any, preprocess: Preprocessor) -> Tensor:
@@ -164,17 +199,39 @@ def tried(listener: Listener, sound: Any, preprocess: Preprocessor) -> Tensor:
         [1, samples].
     """
     rate = listener.sample_rate
-    if sound is not None:
-        wav = signal_of(sound, rate)
-        longest = getattr(listener, "n_samples", None) or WINDOW_S * rate
-        wav = wav[: int(longest)]
+    if sound is None:
+        wav = _noise(max(rate, getattr(listener, "min_samples", None) or 0))
     else:
-        n_samples = max(rate, getattr(listener, "min_samples", None) or 0)
-        generator = torch.Generator().manual_seed(0)
-        wav = 0.1 * torch.randn(n_samples, generator=generator)
+        longest = getattr(listener, "n_samples", None) or WINDOW_S * rate
+        wav = signal_of(sound, rate)[: int(longest)]
+        if not wav.any():
+            # Silence may have no gradient, which is no fault of the model.
+            wav = _noise(len(wav))
     if preprocess.n_samples is not None:
         wav = fit_length(wav, preprocess.n_samples)
     return wav[None]
+
+
+def _noise(n_samples: int) -> Tensor:
+    """The same noise in each call, [samples]."""
+    generator = torch.Generator().manual_seed(0)
+    return 0.1 * torch.randn(n_samples, generator=generator)
+
+
+def _check_spectrogram(spectrogram: Any, sample_rate: int) -> None:
+    """Refuse one that is none, or has another rate than the model."""
+    if spectrogram is None:
+        return
+    if not isinstance(spectrogram, SoundFeatures):
+        raise LMACError(
+            f"spectrogram: found {shown(spectrogram)}, expected a "
+            "SoundFeatures of lmac_sb.models.sound"
+        )
+    if spectrogram.sample_rate != sample_rate:
+        raise LMACError(
+            f"spectrogram: found {spectrogram.sample_rate} Hz, but the model "
+            f"hears {sample_rate} Hz"
+        )
 
 
 def _encoder(labels: Sequence[str]) -> CategoricalEncoder:

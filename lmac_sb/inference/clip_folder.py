@@ -109,11 +109,21 @@ WINDOW = {
     "verdict": _verdict,
 }
 
+# What is explained, in words, and its probabilities.
+ANSWER = {
+    "name": _text,
+    **dict.fromkeys(PROBABILITIES, optional(number(-1e-4, 1 + 1e-4))),
+}
+
+# Those that most clips lack.
+_OPTIONAL = ("answer", "windows")
+
 # Keys of `explanation.json`, and what each may be.
 INFO = {
     "id": _text,
     "file": optional(_text),
     "label": optional(_text),
+    # Of several classes that are asked for, the first.
     "decision": _text,
     "classes": Kind(
         "a list of names",
@@ -134,6 +144,14 @@ INFO = {
     "gain": number(above=0),
     "threshold": optional(number()),
     "refine_steps": whole(0),
+    # Only where more than one class among all is asked for.
+    "answer": Kind(
+        f"an object of {', '.join(ANSWER)}",
+        lambda value: (
+            isinstance(value, dict)
+            and all(kind.holds(value.get(k)) for k, kind in ANSWER.items())
+        ),
+    ),
     # Of long clips only.
     "windows": Kind(
         f"a list of {', '.join(WINDOW)}",
@@ -216,7 +234,7 @@ def _facts(clip):
     """What `explanation.json` says of a clip."""
     facts = {
         "file": clip.files[0],
-        "decision": clip.labels[0],
+        "decision": clip.classes[int(clip.decision[0])],
         "classes": clip.classes,
         **probabilities_of(clip),
         "verdict": clip.verdicts[0],
@@ -229,6 +247,13 @@ def _facts(clip):
         "threshold": clip.threshold,
         "refine_steps": clip.refine_steps,
     }
+    if clip.labels[0] != facts["decision"]:
+        asked = (clip.p_before, clip.p_inside, clip.p_outside)
+        p = (float(value[0]) for value in asked)
+        facts["answer"] = {
+            "name": clip.labels[0],
+            **dict(zip(PROBABILITIES, p)),
+        }
     if len(clip.windows[0]) > 1:
         facts["windows"] = clip.windows[0]
     return facts
@@ -380,7 +405,7 @@ def _read_info(path):
         raise LMACError(f"{path}: holds no JSON object, expected one")
     for key, kind in INFO.items():
         if key not in info:
-            if key == "windows":
+            if key in _OPTIONAL:
                 continue
             raise LMACError(f"{path}: the key {key!r} is missing")
         if not kind.holds(info[key]):

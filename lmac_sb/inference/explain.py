@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lmac_sb.inference.explanation import AudioExplanation
+from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.load import is_own, load_interpreter
+from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["explain"]
 
@@ -31,8 +35,9 @@ def explain(
         or `LMACInterpreter.save` wrote can be named as well, and an
         interpreter is used as it is.
     sound : str, Path, numpy.ndarray, torch.Tensor or tuple
-        An audio file; samples; or samples with their rate. Without a rate,
-        samples have that of the option `rate`, or else the model's.
+        An audio file; samples; or samples with their rate, see
+        `lmac_sb.LMACInterpreter.explain_sound`. Samples alone have the rate
+        of the option `rate`, or else the model's.
     target : str, int, set or callable
         What to explain; default the decision. See
         `lmac_sb.LMACInterpreter.explain_file`.
@@ -71,8 +76,18 @@ def explain(
     """
     how = {name: options.pop(name) for name in _HOW if name in options}
     rate = options.pop("rate", None)
-    if rate is not None and not isinstance(sound, tuple):
+    if rate is not None:
+        if isinstance(sound, (str, Path, tuple, Mapping)):
+            raise LMACError(
+                f"rate: found {shown(rate)}, but the sound has its own; "
+                "expected it with samples alone"
+            )
         sound = (sound, rate)
+    if isinstance(model, LMACInterpreter) and options:
+        raise LMACError(
+            f"{min(options)}: of no use to an interpreter, which is made "
+            "already; expected it of from_classifier"
+        )
     if not is_own(model):
         options["sound"] = sound
     model = load_interpreter(model, **options)

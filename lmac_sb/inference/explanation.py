@@ -163,6 +163,7 @@ class AudioExplanation(Explanation):
         classes = [classes[c] for c in range(len(classes))]
         if explanation.question and explanation.question.score is not None:
             name = getattr(explanation.question.score, "__name__", "score")
+            name = "score" if name == "<lambda>" else name
             classes = [name, f"{name} of silence"]
         parts = [explanation[i] for i in range(n_clips)]
         given: dict[str, Any] = {

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
 from lmac_sb.data.streaming import read_signal
-from lmac_sb.inference.adopt import OTHER_START, adopt, signal_of
+from lmac_sb.inference.adopt import OTHER_START, signal_of
 from lmac_sb.inference.bundle import find_bundle, load_weights
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.inference.long_clip import explain_long
@@ -99,7 +99,6 @@ class LMACInterpreter(Pretrained):
         # Windows begin on frames, and no three of them overlap.
         self.window = max(4, int(window) // hop) * hop
         self.overlap = self.window // hop // 4 * hop
-        self._other_start: LMACInterpreter | None = None
 
     @classmethod
     def from_hparams(
@@ -186,7 +185,8 @@ class LMACInterpreter(Pretrained):
         features : torch.nn.Module, callable or list
             The model's front end: torchaudio's, SpeechBrain's, or any
             differentiable function from waveforms to features; of a list,
-            each is called with what the one before returns.
+            each is called with what the one before returns. Of a model of
+            transformers, its feature extractor or processor.
         sound : str, Path, numpy.ndarray, torch.Tensor or tuple
             A sound as those to come, see `explain_sound`, on which the model
             is tried; default noise of one second, or of what the model takes.
@@ -239,23 +239,8 @@ class LMACInterpreter(Pretrained):
             model, {k: v for k, v in given.items() if v is not None}
         )
         trusted = bool(options.get("trusted"))
-        modules, hparams, device = adopt(**origin.called(trusted))
-        hparams["origin"] = origin
-        return cls._adopted(modules, hparams, run_opts=run_opts or device)
-
-    @classmethod
-    def _adopted(
-        cls, modules: dict[str, Any], hparams: dict[str, Any], **kwargs: Any
-    ) -> LMACInterpreter:
-        """An interpreter, with another start of its steps from nothing."""
-        interpreter = cls(modules, hparams, **kwargs)
-        if isinstance(modules["explainer"].decoder, LevelDecoder):
-            other = copy.copy(interpreter)
-            # A copy of its own, or both would get the other explainer.
-            other._modules = dict(interpreter._modules)
-            other.explainer = modules["explainer"].starting_from(OTHER_START)
-            interpreter._other_start = other
-        return interpreter
+        modules, hparams, device = origin.adopted(trusted)
+        return cls(modules, hparams, run_opts=run_opts or device)
 
     def save(self, folder: str | Path, model: str | Path | None = None) -> Path:
         """Keep the interpreter of somebody's classifier, for `from_hparams`.
@@ -453,10 +438,11 @@ class LMACInterpreter(Pretrained):
 
         Arguments
         ---------
-        sound : str, Path, numpy.ndarray, torch.Tensor or tuple
+        sound : str, Path, numpy.ndarray, torch.Tensor, tuple or dict
             An audio file; samples at the model's rate; or samples with their
-            rate, as `torchaudio.load` and `soundfile.read` return them. Any
-            number of channels; the longer axis is time.
+            rate, as `torchaudio.load`, `soundfile.read`, `scipy.io.wavfile`
+            and the data sets of Hugging Face return them. Any number of
+            channels; the longer axis is time.
         target : str, int, set or callable
             See `explain_file`.
         against : str, int or set
@@ -509,7 +495,8 @@ class LMACInterpreter(Pretrained):
         if lengths is not None:
             n_samples = (lengths * wavs.shape[1]).round().long().tolist()
         clips = [
-            wav[:n].detach().float().cpu() for wav, n in zip(wavs, n_samples)
+            wav[:n].detach().float().cpu().clone()  # the user's may change
+            for wav, n in zip(wavs, n_samples)
         ]
         for i, clip in enumerate(clips):
             if len(clip) < MIN_LENGTH_S * self.sample_rate:
@@ -540,6 +527,11 @@ class LMACInterpreter(Pretrained):
             "unrefined": unrefined,
             "stable": stable,
         }
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether a decoder was trained, so that no steps are needed."""
+        return not isinstance(self.explainer.decoder, LevelDecoder)
 
     def class_number(self, name: str | int) -> int:
         """Number of a class that is given by name or number.
@@ -585,11 +577,13 @@ class LMACInterpreter(Pretrained):
             whole.unrefined.threshold = how["threshold"]
         if not stable:
             return whole
-        others = (
-            {}
-            if self._other_start is None
-            else {"another start": self._other_start.explain_batch}
-        )
+        others = {}
+        if not self.has_decoder:
+            other = copy.copy(self)
+            # A module's copy has the same dictionary of its parts.
+            other._modules = dict(self._modules)
+            other.explainer = self.explainer.starting_from(OTHER_START)
+            others["another start"] = other.explain_batch
         return check_stability(self.explain_batch, whole, others)
 
     def _check_whole(

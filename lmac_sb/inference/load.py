@@ -11,6 +11,8 @@ from lmac_sb.inference.reference import is_import_path
 from lmac_sb.models.source import HPARAMS, is_local
 from lmac_sb.training.identity import EXPERIMENT
 from lmac_sb.utils.checksums import SUMS
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import first_line
 
 __all__ = ["is_own", "load_interpreter"]
 
@@ -71,6 +73,11 @@ def is_own(source: Any) -> bool:
     -------
     bool
 
+    Raises
+    ------
+    LMACError
+        If a hub has to be asked, and does not answer.
+
     Example
     -------
     >>> is_own(model), is_own("my.models:load")
@@ -90,11 +97,11 @@ def is_own(source: Any) -> bool:
     yaml = folder / HPARAMS
     if yaml.is_file():
         return _MARK in yaml.read_bytes()
-    return (folder / SUMS).is_file() or not (folder / "config.json").is_file()
+    return (folder / SUMS).is_file()
 
 
 def _is_own_on_hub(source: str) -> bool:
-    """The same of a hub repository; one that cannot be reached counts."""
+    """The same of a hub repository."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -110,7 +117,11 @@ def _is_own_on_hub(source: str) -> bool:
         path = hf_hub_download(repository, HPARAMS, **where)
     except EntryNotFoundError:
         return False
-    except Exception:
-        # The loader says what is wrong with the hub.
-        return True
+    except Exception as error:
+        # Hub errors have no common class; each request is tried for long, so
+        # no other follows.
+        raise LMACError(
+            f"{source}: not a local folder, and cannot be fetched from a hub "
+            f"({type(error).__name__}: {first_line(error)})"
+        ) from error
     return _MARK in Path(path).read_bytes()

@@ -48,6 +48,9 @@ def explain_long(
     stride = interpreter.window - interpreter.overlap
     # The last window is longer than an overlap.
     starts = range(0, n_samples - interpreter.overlap, stride)
+    if question and question.target is None and question.against is not None:
+        # Why the decision on the whole and not that, in each window.
+        question = _decided(interpreter, wav, starts, question)
     whole, unrefined = _Whole(interpreter, n_samples), None
     for start in starts:
         stop = min(start + interpreter.window, n_samples)
@@ -61,6 +64,29 @@ def explain_long(
     if unrefined is not None:
         explained.unrefined = unrefined.finish(wav, question)
     return explained
+
+
+@torch.no_grad()
+def _decided(
+    interpreter: LMACInterpreter,
+    wav: Tensor,
+    starts: range,
+    question: Question,
+) -> Question:
+    """The same question, of the class with the highest mean probability."""
+    total: Any = 0
+    for start in starts:
+        piece = wav[start : start + interpreter.window]
+        (part,) = interpreter.explain_short(
+            [piece],
+            None,
+            {"refine_steps": 0, "sounds": False, "check": False},
+        )
+        edges = (start > 0, start != starts[-1])
+        size = interpreter.window, interpreter.overlap
+        share = fade(torch.arange(len(piece)), *size, edges).sum()
+        total = total + share * part.distribution(part.logits)
+    return replace(question, target=total.argmax(1))
 
 
 def fade(

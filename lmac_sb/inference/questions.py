@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,9 +26,10 @@ def make_question(
 
     Arguments
     ---------
-    target : str, int, set, list, torch.Tensor or callable
+    target : str, int, set, list, array or callable
         A class, by name or number; several of which one is asked for, as a
-        set, or for one clip as a list; one of these for each clip, as a list;
+        set, for one clip as a list, or as a mask [classes] or [clips,
+        classes]; one of these for each clip, as a list;
         a function from the model's outputs to a score of each clip; None for
         the decision.
     against : str, int, set or list
@@ -75,8 +78,7 @@ def _classes(
     """Class of each clip [n_clips], or a mask [n_clips, classes], or None."""
     if asked is None:
         return None
-    if isinstance(asked, Tensor):
-        asked = asked.tolist()
+    asked = _listed(asked, classes)
     if isinstance(asked, (set, frozenset)):
         asked = [asked] * n_clips
     elif not isinstance(asked, (list, tuple)):
@@ -102,6 +104,19 @@ def _classes(
             raise LMACError(f"{key}: found no class, expected at least one")
         row[item] = True
     return mask
+
+
+def _listed(asked: Any, classes: Sequence[str]) -> Any:
+    """An array as a list; a mask [classes] or [clips, classes] as sets."""
+    if not isinstance(asked, (Tensor, np.ndarray)):
+        return asked
+    listed = asked.tolist()
+    if asked.dtype not in (torch.bool, np.dtype(bool)):
+        return listed
+    rows = listed if asked.ndim == 2 else [listed]
+    if asked.ndim not in (1, 2) or asked.shape[-1] != len(classes):
+        return listed
+    return [{c for c, chosen in enumerate(row) if chosen} for row in rows]
 
 
 def class_number(name: Any, classes: Sequence[str], key: str = "target") -> int:
@@ -130,10 +145,11 @@ def class_number(name: Any, classes: Sequence[str], key: str = "target") -> int:
     >>> class_number("cow", ["cat", "cow", "dog"])
     1
     """
-    if name in classes:
+    if isinstance(name, str) and name in classes:
         return classes.index(name)
-    if isinstance(name, int) and 0 <= name < len(classes):
-        return name
+    is_number = isinstance(name, numbers.Integral)
+    if is_number and not isinstance(name, bool) and 0 <= name < len(classes):
+        return int(name)
     near = difflib.get_close_matches(str(name), classes, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     listed = ", ".join(classes[:_LISTED])

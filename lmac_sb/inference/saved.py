@@ -19,8 +19,9 @@ from torch import Tensor
 import lmac_sb
 from lmac_sb.adapters.layered import LayeredClassifier
 from lmac_sb.adapters.layers import Layer, layer_modules
+from lmac_sb.adapters.source import as_listener
 from lmac_sb.adapters.windows import Windows
-from lmac_sb.inference.adopt import adopt, tried
+from lmac_sb.inference.adopt import ADOPTED, adopt, tried
 from lmac_sb.inference.reference import (
     call_import_path,
     find_referred,
@@ -81,15 +82,32 @@ class Origin:
     model: Any
     arguments: dict[str, Any]
 
-    def called(self, trusted: bool) -> dict[str, Any]:
-        """Arguments of `adopt`, with what a function of the user returned."""
+    def adopted(self, trusted: bool) -> tuple[Any, Any, Any]:
+        """What `adopt` makes of it, after a function of the user was called.
+
+        Arguments
+        ---------
+        trusted : bool
+            Whether code of the user may run.
+
+        Returns
+        -------
+        tuple
+            As of `lmac_sb.inference.adopt.adopt`; ``origin`` is added to the
+            hparams.
+        """
         arguments = {"model": self.model, **self.arguments}
         if is_import_path(self.model):
             returned = call_import_path(self.model, trusted)
             arguments = {**arguments, **returned, **self.arguments}
-        for name in ("sample_rate", "labels", "features", "sound"):
-            arguments.setdefault(name, None)
-        return arguments
+        how = {
+            name: arguments.pop(name)
+            for name in ("sound", *ADOPTED)
+            if name in arguments
+        }
+        modules, hparams, run_opts = adopt(as_listener(**arguments), **how)
+        hparams["origin"] = self
+        return modules, hparams, run_opts
 
 
 def save_interpreter(
@@ -229,11 +247,9 @@ def _compare(
         origin.arguments["spectrogram"] = SoundFeatures(
             kept["sample_rate"], kept["n_fft"], kept["hop_samples"]
         )
-    arguments = origin.called(trusted)
     if not is_import_path(source):
-        arguments["trusted"] = trusted
-    modules, hparams, run_opts = adopt(**arguments)
-    hparams["origin"] = origin
+        origin.arguments["trusted"] = trusted
+    modules, hparams, run_opts = origin.adopted(trusted)
     names = hparams["label_encoder"].ind2lab
     labels = [str(names[number]) for number in range(len(names))]
     features = _settings_of(modules["explainer"].features)

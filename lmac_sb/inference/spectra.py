@@ -174,7 +174,8 @@ def _pooled(mask, pool):
 
 def _level(sound, features, pool):
     """Level of each bin in dB, [time, freq], the maximum of `pool` frames."""
-    hop, device = features.hop_samples, next(features.buffers()).device
+    hop = features.hop_samples
+    device = next(features.buffers()).device
     # What a frame sees on either side of its place, and a hop more.
     reach = max(-features.frame_start, features.n_fft + features.frame_start)
     margin = reach // hop + 1

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Analysis", "Explainer", "Explanation", "check_batch"]
 
+_ROUNDING = 1e-6  # of a sound's peak: 120 dB below it
+
 # What is explained: a class of each clip [batch], a question, or the decision.
 Asked = Union[Tensor, Question, None]
 
@@ -546,7 +548,8 @@ class Explainer(torch.nn.Module):
             analysis = Analysis(
                 stft, magnitude, stft.new_zeros(len(wavs), 0), [], wavs.shape[1]
             )
-            if isinstance(target, Question):
+            # Only the evidence needs the question now.
+            if isinstance(target, Question) and self.classifier.evidence:
                 target = self._hear_silence(analysis, target)
             if self._hears_sound:
                 inputs = analysis.wavs = wavs.float()
@@ -779,7 +782,13 @@ class Explainer(torch.nn.Module):
             inside = self.features.istft(
                 analysis.stft.clone() * mask[..., None], analysis.n_samples
             )
-            return torch.cat((inside, analysis.wavs - inside))
+            whole: Any = analysis.wavs  # there, since it hears sound
+            outside = whole - inside
+            # Of what is let through as a whole, rounding is left: a
+            # classifier that does not know levels would hear it.
+            peak = whole.abs().amax(1, keepdim=True)
+            outside = outside * (outside.abs() > _ROUNDING * peak)
+            return torch.cat((inside, outside))
         # A copy: what was made in inference mode takes no gradient.
         magnitude = analysis.magnitude.clone()
         parts = (self.let_through(magnitude, part) for part in (mask, 1 - mask))

@@ -134,10 +134,17 @@ class Refiner:
         Raises
         ------
         LMACError
-            If the number of steps is no whole number from 0, or no gradient
-            of the classifier reaches the mask.
+            If the number of steps is no whole number from 0, the level is
+            missing or has another shape, or no gradient of the classifier
+            reaches the mask.
         """
         check_steps(steps)
+        if self.gain and (level is None or level.shape != logits.shape):
+            found = "none" if level is None else f"shape {tuple(level.shape)}"
+            raise LMACError(
+                f"level: found {found}, expected that of each bin, "
+                f"{tuple(logits.shape)}, which gain=True follows"
+            )
         with torch.inference_mode(False), torch.enable_grad():
             # Copies: what was made in inference mode takes no gradient.
             start = logits.detach().clone()

@@ -276,7 +276,7 @@ def standard_level(magnitude):
     -------
     torch.Tensor
         [batch, time, freq]; zeros where all bins are the same. No gain
-        changes it.
+        changes it, unless bins that matter sink to 1e-7.
 
     Example
     -------
@@ -287,7 +287,8 @@ def standard_level(magnitude):
     level = magnitude.maximum(floor.clamp(min=_FLOOR)).log()
     level = level - level.mean((1, 2), keepdim=True)
     spread = level.square().mean((1, 2), keepdim=True).sqrt()
-    return level / torch.where(spread > 1e-6, spread, torch.inf)
+    # Of silence, rounding alone is left.
+    return level / torch.where(spread > 1e-4, spread, torch.inf)
 
 
 class LevelDecoder(torch.nn.Module):
@@ -302,9 +303,9 @@ class LevelDecoder(torch.nn.Module):
 
     Example
     -------
-    >>> decoder = LevelDecoder(offset=-2.0, gain=2.0)
+    >>> decoder = LevelDecoder(offset=-1.0, gain=2.0)
     >>> decoder([], torch.tensor([[[1.0, 10.0, 100.0]]]).log1p())
-    tensor([[[-4.4495, -2.0000,  0.4495]]])
+    tensor([[[-3.4495, -1.0000,  1.4495]]])
     """
 
     SAFE_IN_YAML = True  # of a model folder of unknown origin

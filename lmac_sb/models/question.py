@@ -18,6 +18,8 @@ __all__ = ["RUNNER_UP", "Question", "as_question"]
 RUNNER_UP = "runner-up"
 # Log-odds of the sound's own score; those of silence's are minus this.
 _SCORE_ODDS = 3.0
+# Sum of softplus from which one of several classes is worth the exact formula.
+_LEAST = 1e-6
 
 
 @dataclass
@@ -167,9 +169,15 @@ class Question:
             both = _mask(target, logits) & _mask(against, logits)
             if both.any():
                 raise LMACError(
-                    f"against: class {int(both.nonzero()[0, 1])} is asked for "
-                    "as well, expected other classes"
+                    f"against: class {int(both.nonzero()[0, 1])} is the one "
+                    "that is asked for (without a target, the decision), "
+                    "expected another"
                 )
+        elif target.dim() == 2 and not self.multilabel and target.all(1).any():
+            raise LMACError(
+                "target: all classes are asked for, expected to leave one to "
+                "compare with"
+            )
         return replace(self, target=target, against=against)
 
     @property
@@ -247,11 +255,20 @@ class Question:
         # 1 - p is the product of sigmoid(-z), so the log-odds of p are
         # log(expm1(sum of softplus(z))).
         total = (F.softplus(logits) * chosen).sum(1)
-        return total + torch.log(-torch.expm1(-total.clamp(min=1e-30)))
+        odds = total + torch.log(-torch.expm1(-total.clamp(min=_LEAST)))
+        # Where all are improbable their odds add up; softplus would round.
+        few = logits.masked_fill(~chosen, -math.inf).logsumexp(1)
+        return torch.where(total > _LEAST, odds, few)
 
     def _scores(self, outputs: Tensor) -> Tensor:
         """Scores [clips] of outputs."""
-        scores = self.score(outputs)
+        try:
+            scores = self.score(outputs)
+        except (IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise LMACError(
+                "target: the function fails for outputs of shape "
+                f"{list(outputs.shape)}: {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(scores, torch.Tensor):
             raise LMACError(
                 f"target: the function returned a {type(scores).__name__}, "

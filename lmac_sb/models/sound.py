@@ -39,7 +39,7 @@ class SoundFeatures(torch.nn.Module):
     >>> wavs = torch.rand(2, 16000)
     >>> stft = features.stft(wavs)
     >>> stft.shape
-    torch.Size([2, 63, 513, 2])
+    torch.Size([2, 64, 513, 2])
     >>> torch.allclose(features.istft(stft, 16000), wavs, atol=1e-5)
     True
     """
@@ -51,9 +51,13 @@ class SoundFeatures(torch.nn.Module):
         super().__init__()
         if n_fft is None:
             n_fft = 2 ** round(math.log2(_WINDOW_S * sample_rate))
+        if type(n_fft) is not int or n_fft < 4 or n_fft % 2:
+            raise LMACError(
+                f"n_fft: found {n_fft}, expected an even whole number from 4"
+            )
         if hop_samples is None:
             hop_samples = n_fft // 4
-        if not 0 < hop_samples <= n_fft // 2:
+        if type(hop_samples) is not int or not 0 < hop_samples <= n_fft // 2:
             raise LMACError(
                 f"hop_samples: found {hop_samples}, expected 1 to half of "
                 f"n_fft, {n_fft // 2}"
@@ -68,17 +72,20 @@ class SoundFeatures(torch.nn.Module):
 
     @property
     def frame_start(self):
-        """Sample at which the first frame begins: before the sound."""
+        """First sample that the first frame sees, before the clip's start."""
         return -(self.n_fft // 2)
 
     def n_frames(self, n_samples):
         """Number of frames of a clip of `n_samples` samples."""
-        return n_samples // self.hop_samples + 1
+        return -(-n_samples // self.hop_samples) + 1
 
     def stft(self, wavs):
         """Real and imaginary parts [batch, time, freq, 2] of waveforms."""
+        # The last frame lies at the end or behind it, so that the windows over
+        # each sample add up to enough.
+        missing = -wavs.shape[1] % self.hop_samples
         frames = torch.stft(
-            wavs,
+            torch.nn.functional.pad(wavs, (0, missing)),
             self.n_fft,
             self.hop_samples,
             window=self.window,

@@ -183,13 +183,17 @@ def _read_clip(folder, path, embed):
     explained = info["classes"].index(info["decision"])
     by_p = sorted(range(len(columns[0])), key=lambda c: -(columns[0][c] or 0))
     best = by_p[0] if columns[0][by_p[0]] is not None else explained
+    answer = info.get("answer") or {
+        "name": info["decision"],
+        **{name: info[name][explained] for name in PROBABILITIES},
+    }
     entry = {
         "id": info["id"],
         "file": info["file"] and os.path.basename(info["file"]),
         "label": info["label"],
         "decision": info["classes"][best],
-        "explained": info["decision"],
-        "probabilities": [column[explained] for column in columns],
+        "explained": answer["name"],
+        "probabilities": [answer[name] for name in PROBABILITIES],
         "bars": [
             [info["classes"][c], *(column[c] for column in columns)]
             for c in _shown_classes(info, columns, by_p, explained)

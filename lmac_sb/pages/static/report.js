@@ -361,7 +361,7 @@
     if (clip.file !== null && clip.file !== clip.id) origin.push(clip.file);
     origin.push(`${clip.seconds.toFixed(1)}\u00a0s`);
     if (clip.explained !== clip.decision) {
-      origin.push(`explained class: ${clip.explained}`);
+      origin.push(`explained: ${clip.explained}`);
     }
     if (clip.threshold !== null) {
       origin.push(`sounds of the mask cut at ${number(clip.threshold)}`);

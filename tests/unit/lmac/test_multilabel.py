@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
 from torch.nn import functional as F
 
 from lmac_sb import LMACInterpreter
@@ -302,16 +303,29 @@ def test_refinement_is_on_the_objective_of_the_one_class():
 # ------------------------------------------------- where one class is needed
 
 
-def test_interpreter_refuses_it():
-    explainer = make_explainer()
-    with pytest.raises(LMACError, match="its classifier is multi-label"):
-        LMACInterpreter(
-            {"explainer": explainer},
-            {
-                "preprocess": Preprocessor(16000),
-                "label_encoder": MultilabelEncoder(),
-            },
-        )
+def test_interpreter_of_a_detector():
+    """Each class is explained by its own sigmoid, and so are all figures."""
+    encoder = CategoricalEncoder()
+    encoder.update_from_iterable(["cat", "cow", "dog"])
+    interpreter = LMACInterpreter(
+        {"explainer": make_explainer()},
+        {"preprocess": Preprocessor(16000), "label_encoder": encoder},
+    )
+    wavs = torch.rand(2, 8000) - 0.5
+    found = interpreter.explain_batch(wavs, target=["cow", "dog"])
+    assert found.labels == ["cow", "dog"]
+    for side, logits in (
+        (found.p_before, found.logits),
+        (found.p_inside, found.logits_in),
+        (found.p_outside, found.logits_out),
+    ):
+        each = logits.gather(1, torch.tensor([[1], [2]]))[:, 0].sigmoid()
+        assert torch.allclose(side, each)
+    assert torch.allclose(found.probabilities, found.logits.sigmoid())
+    either = interpreter.explain_batch(wavs[:1], target={"cow", "dog"})
+    absent = (1 - found.probabilities[0, 1:]).prod()
+    assert float(either.p_before) == pytest.approx(float(1 - absent), abs=1e-5)
+    assert either.labels == ["cow or dog"]
 
 
 def test_export_refuses_it(make_run, tmp_path):

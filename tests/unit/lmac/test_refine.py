@@ -4,7 +4,10 @@ The judges here are two small classifiers of masks; tests of `Explainer` put
 the real one in their place.
 """
 
+import copy
+import itertools
 import logging
+import math
 import random
 
 import pytest
@@ -133,6 +136,110 @@ def test_the_steps_are_adams(options, shape):
         steps = [float((a - b).abs().max()) for a, b in zip(masks, masks[1:])]
         assert min(steps) > 1e-4
     assert moved >= 2
+
+
+# ---------------------------------------------------- following the level
+
+
+def by_hand(logits, coefficients, level, size):
+    """Mask of one clip, bin by bin, from coefficients [n][cells][cells]."""
+    frames, bins = logits.shape
+    mask = torch.empty(frames, bins, dtype=torch.double)
+    for t, f in itertools.product(range(frames), range(bins)):
+        total = float(logits[t, f])
+        for grid, basis in zip(coefficients, (1.0, float(level[t, f]))):
+            total += basis * bilinear(grid, (t + 0.5) / size, (f + 0.5) / size)
+        mask[t, f] = 1 / (1 + math.exp(-total))
+    return mask
+
+
+def bilinear(grid, y, x):
+    """Value between the centres of cells, which end the grid at its edges."""
+    weights = []
+    for place, cells in ((y, len(grid)), (x, len(grid[0]))):
+        place = min(max(place - 0.5, 0), cells - 1)
+        low = min(int(place), cells - 1)
+        high = min(low + 1, cells - 1)
+        weights.append(((low, 1 - (place - low)), (high, place - low)))
+    return sum(a * b * grid[i][j] for i, a in weights[0] for j, b in weights[1])
+
+
+def test_one_step_with_gain_by_hand():
+    """Adam's first step is the step size against each sign."""
+    shape, size, lr = (4, 6), 2, 0.3
+    judge = Judge(1, shape)
+    logits, target = start_of(1, shape)
+    level = torch.randn(1, *shape)
+    refiner = Refiner(LMACLoss(**LOSS), lr, size, gain=True)
+
+    def loss(coefficients):
+        """The objective for coefficients, in loops."""
+        mask = by_hand(logits[0], coefficients, level[0], size)
+        return float(objective(refiner, judge, mask[None].float(), target))
+
+    grid = [[[0.0] * 3 for _ in range(2)] for _ in range(2)]
+    stepped = copy.deepcopy(grid)
+    for n, i, j in itertools.product(range(2), range(2), range(3)):
+        sides = []
+        for shift in (1e-2, -1e-2):
+            other = copy.deepcopy(grid)
+            other[n][i][j] = shift
+            sides.append(loss(other))
+        assert abs(sides[0] - sides[1]) > 1e-5, "no clear sign"
+        stepped[n][i][j] = -lr if sides[0] > sides[1] else lr
+    expected = by_hand(logits[0], stepped, level[0], size)
+    assert loss(stepped) < loss(grid)
+    found = refiner(logits, judge, target, 1, level)
+    assert torch.allclose(found[0].double(), expected, atol=1e-5)
+
+
+def test_following_the_level_wins():
+    """Loud and quiet bins in turn, of which only the loud ones decide."""
+    level = torch.ones(1, 16, 16)
+    level[:, ::2] = -1
+
+    def judge(mask, rows):
+        """Classes: the loud bins, and the quiet ones."""
+        sides = []
+        for part in (mask, 1 - mask):
+            loud = part[:, 1::2].mean((1, 2))
+            quiet = part[:, ::2].mean((1, 2))
+            sides.append(6 * torch.stack((loud, quiet), 1))
+        return tuple(sides)
+
+    start, target = torch.zeros(1, 16, 16), torch.tensor([0])
+    masks, losses = [], []
+    for gain in (False, True):
+        refiner = Refiner(LMACLoss(**LOSS), 0.5, 8, gain=gain)
+        masks.append(refiner(start, judge, target, 20, level))
+        losses.append(float(objective(refiner, judge, masks[-1], target)))
+    assert losses[1] < losses[0] - 1
+    assert masks[1][:, 1::2].min() > masks[1][:, ::2].max() + 0.3
+
+
+def test_without_gain_nothing_changes():
+    """Offsets alone are the same to the bit, whatever the level."""
+    logits, target = start_of(3)
+    plain = Refiner(LMACLoss(**LOSS))
+    expected = plain(logits, Judge(3), target, 5)
+    level = torch.randn_like(logits)
+    assert torch.equal(plain(logits, Judge(3), target, 5, level), expected)
+    following = Refiner(LMACLoss(**LOSS), gain=True)
+    flat = torch.zeros_like(logits)
+    assert torch.equal(following(logits, Judge(3), target, 5, flat), expected)
+    found = following(logits, Judge(3), target, 5, level)
+    assert not torch.allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "level, found",
+    [(None, "none"), (torch.zeros(2, FRAMES), r"shape \(2, 11\)")],
+)
+def test_gain_needs_the_level(level, found):
+    logits, target = start_of(2)
+    refiner = Refiner(LMACLoss(**LOSS), gain=True)
+    with pytest.raises(LMACError, match=f"level: found {found}, expected"):
+        refiner(logits, Judge(2), target, 1, level)
 
 
 @pytest.mark.parametrize("seed", range(40))

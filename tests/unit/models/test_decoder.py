@@ -10,7 +10,14 @@ from speechbrain.lobes.models.Cnn14 import Cnn14, CNN14PSI_stft
 from speechbrain.processing.features import Filterbank
 from torch.utils.flop_counter import FlopCounterMode
 
-from lmac_sb.models.decoder import PATCH, MaskDecoder, _Grow, _mel_to_patch
+from lmac_sb.models.decoder import (
+    PATCH,
+    LevelDecoder,
+    MaskDecoder,
+    _Grow,
+    _mel_to_patch,
+    standard_level,
+)
 from lmac_sb.models.encoders import ConvEmbedding
 from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.models.psi import PSIAdapter, as_mask_decoder
@@ -444,3 +451,62 @@ def test_psi_adapter_keeps_the_names(psi):
 def test_other_decoders_stay_themselves(small):
     """Only SpeechBrain's decoder needs the adapter."""
     assert as_mask_decoder(small) is small
+
+
+# ------------------------------------------------------- the level of a bin
+
+
+def slow_level(clip):
+    """`standard_level` of one clip, value by value."""
+    values = [float(value) for row in clip for value in row]
+    floor = max(1e-4 * max(values), 1e-7)
+    logs = [math.log(max(value, floor)) for value in values]
+    mean = sum(logs) / len(logs)
+    spread = math.sqrt(sum((x - mean) ** 2 for x in logs) / len(logs))
+    if spread <= 1e-6:
+        return [0.0] * len(logs)
+    return [(x - mean) / spread for x in logs]
+
+
+def test_level_slowly():
+    """Each clip on its own, bins 80 dB below the loudest cut off."""
+    magnitude = torch.rand(3, 5, 7).pow(6) * torch.tensor(
+        [1.0, 1e-3, 1e3]
+    ).view(3, 1, 1)
+    magnitude[0, 2] = 0
+    found = standard_level(magnitude)
+    for clip, level in zip(magnitude, found):
+        expected = slow_level(clip)
+        assert level.flatten().tolist() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("gain", [1e-2, 0.5, 30.0, 1e4])
+def test_no_gain_changes_the_level(gain):
+    magnitude = torch.rand(2, 20, 30).pow(4)
+    found = standard_level(gain * magnitude)
+    assert torch.allclose(found, standard_level(magnitude), atol=1e-4)
+    assert torch.allclose(found.mean((1, 2)), torch.zeros(2), atol=1e-5)
+    assert torch.allclose(found.square().mean((1, 2)), torch.ones(2))
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-7, 0.3])
+def test_level_where_all_bins_are_the_same(value):
+    """Silence has no loud bins: zeros, and no NaN."""
+    magnitude = torch.full((2, 4, 5), value)
+    magnitude[1] = torch.rand(4, 5)
+    found = standard_level(magnitude)
+    assert not found[0].any() and found[1].isfinite().all()
+    assert found[1].any()
+
+
+def test_level_decoder():
+    """Offset and gain of the standardised level, whatever the latents."""
+    magnitude = torch.rand(2, 6, 9).pow(3) + 1e-3
+    decoder = LevelDecoder(offset=-1.5, gain=0.5)
+    logits = decoder([], magnitude.log1p())
+    expected = -1.5 + 0.5 * standard_level(magnitude)
+    assert torch.allclose(logits, expected, atol=1e-4)
+    assert torch.equal(
+        decoder([torch.rand(2, 3, 4, 5)], magnitude.log1p()), logits
+    )
+    assert not list(decoder.parameters()) and not decoder.state_dict()
