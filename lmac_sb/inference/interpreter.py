@@ -143,7 +143,7 @@ class LMACInterpreter(Pretrained):
                 folder, trusted, kwargs.pop("model", None)
             )
             kwargs["run_opts"] = kwargs.get("run_opts") or device
-            return cls._adopted(modules, hparams, **kwargs)
+            return cls(modules, hparams, **kwargs)
         hparams = read_hparams(folder / HPARAMS, trusted)
         try:
             cls._check_parts(hparams["modules"], hparams)
