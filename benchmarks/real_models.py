@@ -24,8 +24,8 @@ from measure import machine, print_table, write
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.adapters.crepe import load_crepe, pitch_class
-from lmac_sb.adapters.pooling import pool_frames
 from lmac_sb.adapters.silero import load_silero
+from lmac_sb.listener.pooling import pool_frames
 from lmac_sb.lmac.masking import ideal_mask, top_share
 from lmac_sb.metrics.localisation import event_auc
 from lmac_sb.metrics.sound import si_sdr

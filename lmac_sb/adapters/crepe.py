@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from lmac_sb.adapters.listener import Listener
+from lmac_sb.listener.listener import Listener
 from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["PitchFrames", "PitchLogits", "load_crepe", "pitch_class"]

@@ -8,7 +8,7 @@ import torch
 
 from lmac_sb.adapters.extractors import compare_inputs, front_end_of
 from lmac_sb.adapters.hugging_face_folder import read_hugging_face
-from lmac_sb.adapters.listener import Listener
+from lmac_sb.listener.listener import Listener
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import first_line
 

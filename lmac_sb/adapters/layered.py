@@ -5,7 +5,7 @@ import math
 import torch
 
 from lmac_sb.adapters.layers import layer_modules
-from lmac_sb.adapters.windows import overlap_add
+from lmac_sb.listener.windows import overlap_add
 from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.models.question import as_question
 from lmac_sb.utils.errors import LMACError
@@ -23,7 +23,7 @@ class LayeredClassifier(FrozenClassifier):
     Arguments
     ---------
     heard : torch.nn.Module
-        `lmac_sb.adapters.listener.Listener`, or the
+        `lmac_sb.listener.listener.Listener`, or the
         `lmac_sb.adapters.source.FeatureListener` around one.
     layers : list of lmac_sb.adapters.layers.Layer
         The deepest first.
@@ -33,7 +33,7 @@ class LayeredClassifier(FrozenClassifier):
     Example
     -------
     >>> from lmac_sb.adapters.layers import find_layers
-    >>> from lmac_sb.adapters.listener import Listener
+    >>> from lmac_sb.listener.listener import Listener
     >>> net = torch.nn.Sequential(
     ...     torch.nn.Unflatten(1, (1, -1)),
     ...     torch.nn.Conv1d(1, 4, 400, 160),

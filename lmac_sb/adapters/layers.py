@@ -7,8 +7,8 @@ import math
 import torch
 from torch.nn import functional as F
 
-from lmac_sb.adapters.calling import modules_of
 from lmac_sb.adapters.tokens import token_maps
+from lmac_sb.listener.calling import modules_of
 from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["Layer", "find_layers", "layer_modules"]
@@ -110,7 +110,7 @@ def layer_modules(listener):
 
     Arguments
     ---------
-    listener : lmac_sb.adapters.listener.Listener
+    listener : lmac_sb.listener.listener.Listener
         The classifier. Its front end does not count.
 
     Returns
@@ -122,7 +122,7 @@ def layer_modules(listener):
 
     Example
     -------
-    >>> from lmac_sb.adapters.listener import Listener
+    >>> from lmac_sb.listener.listener import Listener
     >>> net = torch.nn.Sequential(torch.nn.Linear(8, 3))
     >>> list(layer_modules(Listener(net, 16000)))
     ['model', '0']
@@ -150,7 +150,7 @@ def find_layers(listener, wavs, names=None, call=None, longest=None):
 
     Arguments
     ---------
-    listener : lmac_sb.adapters.listener.Listener
+    listener : lmac_sb.listener.listener.Listener
         The classifier.
     wavs : torch.Tensor
         Sounds as they are explained, [batch, samples].
@@ -176,7 +176,7 @@ def find_layers(listener, wavs, names=None, call=None, longest=None):
 
     Example
     -------
-    >>> from lmac_sb.adapters.listener import Listener
+    >>> from lmac_sb.listener.listener import Listener
     >>> net = torch.nn.Sequential(
     ...     torch.nn.Unflatten(1, (1, -1)),
     ...     torch.nn.Conv1d(1, 4, 400, 160),

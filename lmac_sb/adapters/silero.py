@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from lmac_sb.adapters.listener import Listener
+from lmac_sb.listener.listener import Listener
 from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["SpeechDetector", "load_silero"]

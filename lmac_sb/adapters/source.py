@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from lmac_sb.adapters.calling import private_copy
-from lmac_sb.adapters.checks import find_sample_rate
 from lmac_sb.adapters.front_ends import fast_path, per_clip
 from lmac_sb.adapters.hugging_face import (
     from_hugging_face,
     is_hugging_face,
     load_hugging_face,
 )
-from lmac_sb.adapters.listener import Listener
 from lmac_sb.adapters.speechbrain_folder import load_speechbrain
+from lmac_sb.listener.calling import private_copy
+from lmac_sb.listener.checks import find_sample_rate
+from lmac_sb.listener.listener import Listener
 from lmac_sb.models.source import is_local
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import first_line

@@ -11,7 +11,6 @@ from speechbrain.lobes.features import MFCC, Fbank, Leaf
 from speechbrain.nnet.activations import Softmax
 from speechbrain.processing.features import InputNormalization
 
-from lmac_sb.adapters.listener import Listener
 from lmac_sb.adapters.speechbrain_modules import (
     Encoded,
     Normalized,
@@ -19,6 +18,7 @@ from lmac_sb.adapters.speechbrain_modules import (
     without_noise,
 )
 from lmac_sb.adapters.speechbrain_weights import load_parts
+from lmac_sb.listener.listener import Listener
 from lmac_sb.models.source import HPARAMS, local_folder, read_hparams
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import first_line

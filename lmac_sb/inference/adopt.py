@@ -11,12 +11,12 @@ import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 from torch import Tensor
 
-from lmac_sb.adapters.calling import place_of
-from lmac_sb.adapters.checks import check_listener
-from lmac_sb.adapters.listener import Listener
 from lmac_sb.adapters.source import on_features, own_listener
 from lmac_sb.data.audio import Preprocessor, as_signal, fit_length
 from lmac_sb.data.streaming import read_signal
+from lmac_sb.listener.calling import place_of
+from lmac_sb.listener.checks import check_listener
+from lmac_sb.listener.listener import Listener
 from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.lmac.losses import LMACLoss
 from lmac_sb.lmac.refine import Refiner
@@ -54,7 +54,7 @@ def adopt(
 
     Arguments
     ---------
-    listener : lmac_sb.adapters.listener.Listener
+    listener : lmac_sb.listener.listener.Listener
         The classifier.
     sound : str, Path, numpy.ndarray, torch.Tensor or tuple
         On which it is tried, see `signal_of`; default noise.
@@ -185,7 +185,7 @@ def tried(listener: Listener, sound: Any, preprocess: Preprocessor) -> Tensor:
 
     Arguments
     ---------
-    listener : lmac_sb.adapters.listener.Listener
+    listener : lmac_sb.listener.listener.Listener
         The classifier.
     sound : object
         See `signal_of`; None for a noise of one second, or of what the

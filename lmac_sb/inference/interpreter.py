@@ -176,7 +176,7 @@ class LMACInterpreter(Pretrained):
             A module or function from waveforms [batch, samples] to logits, or
             from what `features` returns; a model or pipeline of transformers;
             an interface of SpeechBrain; the folder or hub id of one; a
-            `lmac_sb.adapters.listener.Listener`.
+            `lmac_sb.listener.listener.Listener`.
         sample_rate : int
             Rate in Hz of the sounds that the model hears, if nothing else
             tells it.

@@ -20,7 +20,6 @@ import lmac_sb
 from lmac_sb.adapters.layered import LayeredClassifier
 from lmac_sb.adapters.layers import Layer, layer_modules
 from lmac_sb.adapters.source import as_listener
-from lmac_sb.adapters.windows import Windows
 from lmac_sb.inference.adopt import ADOPTED, adopt, tried
 from lmac_sb.inference.reference import (
     call_import_path,
@@ -28,6 +27,7 @@ from lmac_sb.inference.reference import (
     is_import_path,
     refer_to,
 )
+from lmac_sb.listener.windows import Windows
 from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.models.decoder import LevelDecoder, MaskDecoder
 from lmac_sb.models.sound import SoundFeatures

@@ -16,7 +16,7 @@ from speechbrain.processing.features import (
 )
 
 from lmac_sb.adapters.front_ends import KaldiFbank, fast_path, per_clip
-from lmac_sb.adapters.listener import Listener
+from lmac_sb.listener.listener import Listener
 from lmac_sb.models.features import LogForm
 from lmac_sb.utils.errors import LMACError
 

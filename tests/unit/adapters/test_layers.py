@@ -7,8 +7,8 @@ from small_models import small_model
 
 from lmac_sb.adapters.layered import LayeredClassifier
 from lmac_sb.adapters.layers import Layer, find_layers, layer_modules
-from lmac_sb.adapters.listener import Listener
-from lmac_sb.adapters.windows import Windows
+from lmac_sb.listener.listener import Listener
+from lmac_sb.listener.windows import Windows
 from lmac_sb.models.encoders import AttentionEmbedding, ConvEmbedding
 from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.utils.errors import LMACError

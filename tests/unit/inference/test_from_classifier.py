@@ -11,9 +11,9 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
 
 from lmac_sb import LMACInterpreter
-from lmac_sb.adapters.listener import Listener
 from lmac_sb.adapters.source import FeatureListener
-from lmac_sb.adapters.windows import Windows
+from lmac_sb.listener.listener import Listener
+from lmac_sb.listener.windows import Windows
 from lmac_sb.metrics.verdict import VERDICTS
 from lmac_sb.models.sound import SoundFeatures
 from lmac_sb.utils.errors import LMACError

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lmac_sb.adapters.scales import LastActivation, guess_scale, to_logits
+from lmac_sb.listener.scales import LastActivation, guess_scale, to_logits
 
 
 def test_scales_are_undone():

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torchaudio
 
-from lmac_sb.adapters.listener import Listener
-from lmac_sb.adapters.windows import Windows
+from lmac_sb.listener.listener import Listener
+from lmac_sb.listener.windows import Windows
 from lmac_sb.utils.errors import LMACError
 
 RATE = 8000

@@ -9,14 +9,14 @@ import pytest
 import torch
 import torchaudio
 
-from lmac_sb.adapters.checks import (
+from lmac_sb.listener.checks import (
     check_listener,
     compare,
     find_sample_rate,
     where_they_part,
 )
-from lmac_sb.adapters.listener import Listener
-from lmac_sb.adapters.windows import Windows
+from lmac_sb.listener.listener import Listener
+from lmac_sb.listener.windows import Windows
 from lmac_sb.utils.errors import LMACError
 
 RATE = 8000

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lmac_sb.adapters.pooling import frames_at, pool_frames
+from lmac_sb.listener.pooling import frames_at, pool_frames
 from lmac_sb.utils.errors import LMACError
 
 

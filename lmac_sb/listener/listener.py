@@ -8,21 +8,21 @@ import logging
 
 import torch
 
-from lmac_sb.adapters.calling import (
+from lmac_sb.listener.calling import (
     as_needed,
     copies_for_gradient,
     modules_of,
     place_of,
 )
-from lmac_sb.adapters.dry_run import DryRun
-from lmac_sb.adapters.outputs import by_frames, find_output
-from lmac_sb.adapters.pooling import POOLS, frames_at, pool_frames
-from lmac_sb.adapters.scales import (
+from lmac_sb.listener.dry_run import DryRun
+from lmac_sb.listener.outputs import by_frames, find_output
+from lmac_sb.listener.pooling import POOLS, frames_at, pool_frames
+from lmac_sb.listener.scales import (
     LastActivation,
     at_least_single,
     to_logits,
 )
-from lmac_sb.adapters.windows import Windows
+from lmac_sb.listener.windows import Windows
 from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["Listener"]
@@ -60,7 +60,7 @@ class Listener(torch.nn.Module):
     output : str or int or callable
         Which part of what the model returns holds its scores: a name, an
         index or a function that gets all and gives them; see
-        `lmac_sb.adapters.outputs.find_output`.
+        `lmac_sb.listener.outputs.find_output`.
     scale : str
         ``"logits"``, ``"probabilities"`` or ``"log_probabilities"``; by
         default the answers to several sounds tell it.
@@ -71,7 +71,7 @@ class Listener(torch.nn.Module):
     pool : str or callable
         How frames or windows become a clip: ``"mean"`` of probabilities,
         ``"max"``, ``"mean_logits"`` or a function; see
-        `lmac_sb.adapters.pooling.pool_frames`.
+        `lmac_sb.listener.pooling.pool_frames`.
     at : float or tuple of float
         Only these frames or windows: a time in seconds or a range (start,
         end), over which they are pooled. Frames are spread evenly over the

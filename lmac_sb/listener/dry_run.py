@@ -5,9 +5,9 @@ import dataclasses
 
 import torch
 
-from lmac_sb.adapters.calling import FORMS, Form, as_needed
-from lmac_sb.adapters.outputs import by_frames, class_axis_of, find_output
-from lmac_sb.adapters.scales import (
+from lmac_sb.listener.calling import FORMS, Form, as_needed
+from lmac_sb.listener.outputs import by_frames, class_axis_of, find_output
+from lmac_sb.listener.scales import (
     LastActivation,
     at_least_single,
     guess_scale,
@@ -39,7 +39,7 @@ class Found:
     one_class : bool
         Whether outputs of two axes are frames of one class.
     scale : str
-        What its scores are, see `lmac_sb.adapters.scales.to_logits`.
+        What its scores are, see `lmac_sb.listener.scales.to_logits`.
     activations : int
         Number of its sigmoids and softmaxes, if the last is left out.
     changes : bool
@@ -78,7 +78,7 @@ class DryRun:
 
     Example
     -------
-    >>> from lmac_sb.adapters.listener import Listener
+    >>> from lmac_sb.listener.listener import Listener
     >>> listener = Listener(torch.nn.Linear(8, 3), sample_rate=16000)
     >>> DryRun(listener, torch.rand(1, 8)).found().n_outputs
     3

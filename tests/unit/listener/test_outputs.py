@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmac_sb.adapters.outputs import by_frames, class_axis_of, find_output
+from lmac_sb.listener.outputs import by_frames, class_axis_of, find_output
 from lmac_sb.utils.errors import LMACError
 
 SCORES = torch.arange(6.0).reshape(2, 3)

@@ -5,9 +5,9 @@ import numbers
 
 import torch
 
-from lmac_sb.adapters.calling import as_needed, modules_of
-from lmac_sb.adapters.outputs import by_frames, find_output
-from lmac_sb.adapters.scales import at_least_single, guess_scale, to_logits
+from lmac_sb.listener.calling import as_needed, modules_of
+from lmac_sb.listener.outputs import by_frames, find_output
+from lmac_sb.listener.scales import at_least_single, guess_scale, to_logits
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["check_listener", "compare", "find_sample_rate", "where_they_part"]
@@ -44,7 +44,7 @@ def check_listener(listener, wavs, own=None):
 
     Example
     -------
-    >>> from lmac_sb.adapters.listener import Listener
+    >>> from lmac_sb.listener.listener import Listener
     >>> with torch.no_grad():
     ...     check_listener(
     ...         Listener(lambda wavs: wavs[:, :3].detach(), 16000),
@@ -238,7 +238,7 @@ def compare(listener, own, wavs, own_features=None):
 
     Example
     -------
-    >>> from lmac_sb.adapters.listener import Listener
+    >>> from lmac_sb.listener.listener import Listener
     >>> net, wavs = torch.nn.Linear(8, 3), torch.rand(2, 8)
     >>> compare(Listener(net, 16000), net, wavs)
     """

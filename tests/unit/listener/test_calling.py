@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from lmac_sb.adapters.calling import (
+from lmac_sb.listener.calling import (
     FORMS,
     as_needed,
     modules_of,

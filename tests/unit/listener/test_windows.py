@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lmac_sb.adapters.windows import Windows, overlap_add
+from lmac_sb.listener.windows import Windows, overlap_add
 from lmac_sb.utils.errors import LMACError
 
 
