@@ -10,10 +10,10 @@ import torch
 
 import lmac_sb
 from lmac_sb import LMACInterpreter
-from lmac_sb.adapters.windows import Windows
 from lmac_sb.cli import main
 from lmac_sb.inference.load import is_own, load_interpreter
 from lmac_sb.inference.reference import is_import_path, refer_to
+from lmac_sb.listener.windows import Windows
 from lmac_sb.utils.checksums import write_sums
 from lmac_sb.utils.errors import LMACError
 
