@@ -74,7 +74,7 @@ def _identity(interpreter):
         "sample_rate": features.sample_rate,
         "hop length in samples": features.hop_samples,
         "number of bins": features.n_bins,
-        "n_mels": features.fbank_matrix.shape[1],
+        "n_mels": getattr(features, "n_mels", None),  # None of sound itself
         "signal length in samples": interpreter.preprocess.n_samples,
         "list of classes": interpreter.classes,
         "classifier": weights_sha256(interpreter.explainer.classifier),

@@ -118,7 +118,7 @@ class Grid:
     def _batch(self, items, setting):
         """Rows of some clips of one length in one setting, and the times."""
         ids = [item["id"] for item in items]
-        device = self.explainer.features.fbank_matrix.device
+        device = next(self.explainer.features.buffers()).device
         mixed = [setting(item["sig"], item["id"]) for item in items]
         wavs, clean, gains = zip(*mixed)
         wavs, clean = (torch.stack(x).to(device) for x in (wavs, clean))

@@ -379,7 +379,7 @@ def _masks(methods, explainer, wavs, target):
 
 def _batches(dataset, batch_size, explainer):
     """Waveforms [batch, samples], labels [batch] and ids, batch by batch."""
-    device = explainer.features.fbank_matrix.device
+    device = next(explainer.features.buffers()).device
     for rows in EqualLengthBatches(dataset.n_samples, batch_size):
         items = [dataset[row] for row in rows]
         yield (

@@ -107,14 +107,11 @@ def _is_own_on_hub(source: str) -> bool:
 
     repository, _, revision = source.partition("@")
     where: dict[str, Any] = {"revision": revision or None}
-    if try_to_load_from_cache(repository, SUMS, **where):
-        # In the cache, or known not to exist there.
-        found = try_to_load_from_cache(repository, HPARAMS, **where)
-        known = isinstance(found, str)
-        return known and _MARK in Path(str(found)).read_bytes()
-    if isinstance(
-        try_to_load_from_cache(repository, "config.json", **where), str
-    ):
+    cached = try_to_load_from_cache(repository, HPARAMS, **where)
+    if isinstance(cached, str):
+        return _MARK in Path(cached).read_bytes()
+    cached = try_to_load_from_cache(repository, "config.json", **where)
+    if isinstance(cached, str):
         return False
     try:
         path = hf_hub_download(repository, HPARAMS, **where)

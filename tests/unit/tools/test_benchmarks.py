@@ -108,3 +108,39 @@ def test_cost(load, here, tmp_path, monkeypatch):
     assert row["training step / classifier"] > 1
     assert 0 < row["decoder FLOPs / classifier FLOPs"] < 10
     assert found["machine"]["torch"]
+
+
+def test_masks_of_any_classifier(load, monkeypatch, tmp_path, capsys):
+    """A classifier of two tones instead of those of the table."""
+    import torch
+
+    import lmac_sb
+
+    benchmark = load("any")
+    net = torch.nn.Sequential(
+        torch.nn.Unflatten(1, (1, -1)),
+        torch.nn.Conv1d(1, 4, 400, 160),
+        torch.nn.AdaptiveMaxPool1d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 2),
+    )
+
+    def tones(options):
+        clips = [torch.rand(4000) - 0.5 for _ in range(options.train)]
+        made = lmac_sb.LMACInterpreter.from_classifier(net, 16000)
+        return made, clips, clips
+
+    monkeypatch.setattr(benchmark, "CLASSIFIERS", {"tones": tones})
+    monkeypatch.setattr(benchmark, "STEPS", 2)
+    path = tmp_path / "any.json"
+    options = ["--train", "4", "--clips", "2", "--epochs", "1"]
+    benchmark.main([*options, "--json", str(path)])
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["mask"] for row in rows][1:] == [
+        "2 steps from nothing",
+        "decoder, one pass",
+        "decoder + 5 steps",
+        "decoder + 2 steps",
+    ]
+    assert all(0 <= row["area"] <= 1 for row in rows)
+    assert "| tones | decoder, one pass |" in capsys.readouterr().out
