@@ -108,6 +108,26 @@ def _add_explain(commands):
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder for the results"
     )
+    _add_question(parser)
+    _add_checks(parser)
+    parser.add_argument(
+        "--format",
+        default="wav",
+        help="format of the written sounds, wav or flac (default: wav)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the results as JSON"
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let the model's yaml run any code: only if you know its author",
+    )
+    parser.set_defaults(run=_explain)
+
+
+def _add_question(parser):
+    """Add the options on what is asked, and on the mask that answers."""
     parser.add_argument(
         "--threshold",
         type=float,
@@ -135,21 +155,6 @@ def _add_explain(commands):
         "and the report compares both; default: the model's setting, "
         "usually 0, or 20 for a classifier without a decoder",
     )
-    _add_checks(parser)
-    parser.add_argument(
-        "--format",
-        default="wav",
-        help="format of the written sounds, wav or flac (default: wav)",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print the results as JSON"
-    )
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="let the model's yaml run any code: only if you know its author",
-    )
-    parser.set_defaults(run=_explain)
 
 
 def _add_checks(parser):

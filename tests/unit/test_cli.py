@@ -476,7 +476,7 @@ def test_help(command, capsys):
             assert f"lmac {name}" in out
     if command == ["explain"]:
         for option in (
-            *("--model FOLDER", "--out DIR", "--threshold T"),
+            *("--model MODEL", "--out DIR", "--threshold T"),
             *("--target CLASS", "--format FORMAT", "--json", "--trust"),
             "--refine K",
         ):

@@ -20,13 +20,16 @@ lmac_sb.lmac.explainer.Explainer
 lmac_sb.lmac.losses.LMACLoss
 lmac_sb.lmac.refine.Refiner
 lmac_sb.methods.l2i.L2IDecoder
+lmac_sb.models.decoder.LevelDecoder
 lmac_sb.models.decoder.MaskDecoder
 lmac_sb.models.encoders.AttentionEmbedding
 lmac_sb.models.encoders.ConvEmbedding
 lmac_sb.models.features.FbankFeatures
+lmac_sb.models.features.LogForm
 lmac_sb.models.features.SpectralFeatures
 lmac_sb.models.frozen.FrozenClassifier
 lmac_sb.models.psi.PSIAdapter
+lmac_sb.models.sound.SoundFeatures
 """.split()
 
 
