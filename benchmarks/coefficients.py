@@ -44,8 +44,9 @@ from lmac_sb.metrics.summary import markdown_table, summarize
 from lmac_sb.models.classifier_folder import load_classifier
 from lmac_sb.models.decoder import LevelDecoder
 from lmac_sb.models.encoders import ConvEmbedding, embed
-from lmac_sb.models.features import SoundFeatures, SpectralFeatures
+from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.models.frozen import FrozenClassifier
+from lmac_sb.models.sound import SoundFeatures
 from lmac_sb.utils.errors import LMACError, exit_on_user_error
 
 OFFSETS = {"gain": False, "resolution": 4, "lr": 1.0, "smooth_w": 0.05}
