@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from encoder_yaml import ENDING as BARE_ENDING
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.classifiers import AudioClassifier, EncoderClassifier
@@ -18,19 +19,8 @@ NAMES = ["zebra", "ant", "cow: a b", "dog", "eel"]
 
 # Written as the published folders are: a hub id and joined paths, activations
 # by name, options that are none of ours.
-ENDING = """\
-label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
-modules:
-    compute_features: !ref <compute_features>
-    mean_var_norm: !ref <mean_var_norm>
-    embedding_model: !ref <embedding_model>
-    classifier: !ref <classifier>
-pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
-    loadables:
-        embedding_model: !ref <embedding_model>
-        classifier: !ref <classifier>
-        label_encoder: !ref <label_encoder>
-    paths:
+ENDING = f"""\
+{BARE_ENDING}    paths:
         embedding_model: !ref <pretrained_path>/embedding_model.ckpt
         classifier: !ref <pretrained_path>/classifier.ckpt
         label_encoder: !ref <pretrained_path>/label_encoder.txt

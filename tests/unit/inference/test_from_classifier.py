@@ -6,6 +6,7 @@ import functools
 import pytest
 import torch
 import torchaudio
+from encoder_yaml import ENDING
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
@@ -508,7 +509,7 @@ def test_hugging_face_folder(tmp_path):
         check(again, model.eval()(**inputs).logits)
 
 
-ENCODER = """\
+ENCODER = f"""\
 sample_rate: 16000
 compute_features: !new:speechbrain.lobes.features.Fbank
     n_mels: 24
@@ -525,18 +526,7 @@ embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
 classifier: !new:speechbrain.lobes.models.ECAPA_TDNN.Classifier
     input_size: 12
     out_neurons: 3
-label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
-modules:
-    compute_features: !ref <compute_features>
-    mean_var_norm: !ref <mean_var_norm>
-    embedding_model: !ref <embedding_model>
-    classifier: !ref <classifier>
-pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
-    loadables:
-        embedding_model: !ref <embedding_model>
-        classifier: !ref <classifier>
-        label_encoder: !ref <label_encoder>
-"""
+{ENDING}"""
 
 
 def test_speechbrain_folder(tmp_path):

@@ -7,6 +7,7 @@ import sys
 import pytest
 import soundfile as sf
 import torch
+from encoder_yaml import ENDING
 
 import lmac_sb
 from lmac_sb import LMACInterpreter
@@ -117,18 +118,8 @@ classifier: !new:speechbrain.lobes.models.Xvector.Classifier
     input_shape: [null, null, 6]
     lin_blocks: 0
     out_neurons: 3
-label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
-modules:
-    compute_features: !ref <compute_features>
-    mean_var_norm: !ref <mean_var_norm>
-    embedding_model: !ref <embedding_model>
-    classifier: !ref <classifier>
-pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
-    loadables:
-        embedding_model: !ref <embedding_model>
-        classifier: !ref <classifier>
-        label_encoder: !ref <label_encoder>
 """
+        + ENDING
     )
     from hyperpyyaml import load_hyperpyyaml
 

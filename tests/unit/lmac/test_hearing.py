@@ -1,11 +1,10 @@
 """Tests of explanations whose classifier hears the sound itself."""
 
-from dataclasses import fields
-
 import pytest
 import torch
+from test_explainer import N_CLASSES, RATE, TENSORS, clips, same
 
-from lmac_sb.lmac.explainer import Explainer, Explanation
+from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.lmac.losses import LMACLoss
 from lmac_sb.lmac.refine import Refiner
 from lmac_sb.models.decoder import LevelDecoder
@@ -13,39 +12,6 @@ from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.models.question import Question
 from lmac_sb.models.sound import SoundFeatures
 from lmac_sb.utils.errors import LMACError
-
-RATE = 16000
-N_CLASSES = 3
-TENSORS = [
-    f.name
-    for f in fields(Explanation)
-    if f.name not in ("question", "unrefined")
-]
-
-
-def clips(n_clips=2, n_samples=8000):
-    """Noise with a tone of its own for each clip."""
-    time = torch.arange(n_samples) / RATE
-    hertz = 300.0 * torch.arange(1, n_clips + 1)[:, None]
-    tones = torch.sin(2 * torch.pi * hertz * time)
-    return 0.3 * tones + 0.1 * torch.randn(n_clips, n_samples)
-
-
-def same(explanation, row, alone, n_samples, n_frames, tolerance=1e-5):
-    """Compare a clip of a batch with the same clip explained alone."""
-    for name in TENSORS:
-        whole, part = getattr(explanation, name), getattr(alone, name)
-        length = None
-        if name in ("waveform", "residual"):
-            length = n_samples
-        elif name in ("mask", "magnitude"):
-            length = n_frames
-        value = whole[row]
-        if length is not None:
-            assert part.shape[1] == length
-            assert not value[length:].any(), f"padding of {name}"
-            value = value[:length]
-        assert torch.allclose(value, part[0], atol=tolerance), name
 
 
 class Ears(torch.nn.Module):
