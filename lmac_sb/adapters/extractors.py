@@ -6,12 +6,12 @@ of one length, as ``extractor(wav, sampling_rate=..., return_tensors="pt")``
 gives for each of them.
 """
 
-import math
 import warnings
 
 import numpy as np
 import torch
 
+from lmac_sb.adapters.front_ends import KaldiFbank, preemphasise
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
@@ -171,29 +171,24 @@ class _LogFilterbank(torch.nn.Module):
         [bins, bands]; the number of bins tells the FFT's size.
     scale : float
         What the waveform is multiplied by; Kaldi's samples are integers.
-    dtype : torch.dtype
-        Of the computation. Float64, as in numpy, matters where a band holds
-        a millionth of the frame's energy: it drowns in float32's rounding.
     """
 
-    def __init__(self, window, hop, filters, scale=1.0, dtype=torch.float64):
+    def __init__(self, window, hop, filters, scale=1.0):
         super().__init__()
-        self.hop, self.scale, self.dtype = hop, scale, dtype
+        self.hop, self.scale = hop, scale
         self.n_fft = 2 * (len(filters) - 1)
-        self.register_buffer("window", window.to(dtype), persistent=False)
-        self.register_buffer("filters", filters.to(dtype), persistent=False)
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("filters", filters, persistent=False)
 
     def forward(self, wavs):
         """Bands [batch, frames, bands] of waveforms [batch, samples]."""
-        window, filters = (
-            self.window.to(self.dtype),
-            self.filters.to(self.dtype),
-        )
-        wavs = wavs.to(self.dtype) * self.scale
+        # As in numpy. It matters where a band holds a millionth of the
+        # frame's energy, which drowns in the rounding of single precision.
+        window, filters = self.window.double(), self.filters.double()
+        wavs = wavs.double() * self.scale
         frames = wavs.unfold(1, len(window), self.hop)
         frames = frames - frames.mean(2, keepdim=True)
-        before = torch.cat((frames[..., :1], frames[..., :-1]), dim=2)
-        frames = (frames - 0.97 * before) * window
+        frames = preemphasise(frames, 0.97) * window
         spectrum = torch.fft.rfft(frames, self.n_fft)
         power = spectrum.real.square() + spectrum.imag.square()
         return (power @ filters).clamp(min=_FLOOR).log().float()
@@ -226,38 +221,29 @@ class AstFrontEnd(ExtractorFrontEnd):
         self.mean = extractor.mean if extractor.do_normalize else 0.0
         self.divisor = 2 * extractor.std if extractor.do_normalize else 1.0
         filters = getattr(extractor, "mel_filters", None)
-        dtype = torch.float32 if filters is None else torch.float64
         if filters is None:
-            size, hop = int(0.025 * self.sample_rate), self.sample_rate // 100
-            filters = _torchaudio_filters(
-                extractor.num_mel_bins, size, self.sample_rate
+            self.bands = KaldiFbank(
+                float(self.sample_rate),
+                num_mel_bins=extractor.num_mel_bins,
+                window_type="hanning",
             )
+            size, hop = self.bands.length, self.bands.hop
         else:
             size, hop = 400, 160
+            window = torch.hann_window(
+                size, periodic=False, dtype=torch.float64
+            )
             filters = torch.as_tensor(np.asarray(filters))
-        window = torch.hann_window(size, periodic=False, dtype=dtype)
-        self.bands = _LogFilterbank(window, hop, filters, dtype=dtype)
+            self.bands = _LogFilterbank(window, hop, filters)
         self.min_samples = size
         self.n_samples = size + hop * (self.max_length - 1)
 
     def inputs(self, wavs):
         """See `forward`."""
-        bands = self.bands(wavs)[:, : self.max_length]
+        bands = self.bands(wavs.float())[:, : self.max_length]
         missing = self.max_length - bands.shape[1]
         bands = torch.nn.functional.pad(bands, (0, 0, 0, missing))
         return {"input_values": (bands - self.mean) / self.divisor}
-
-
-def _torchaudio_filters(n_bands, size, sample_rate):
-    """Filters [bins, bands] of `torchaudio.compliance.kaldi.fbank`."""
-    from torchaudio.compliance.kaldi import get_mel_banks
-
-    n_fft = 2 ** math.ceil(math.log2(size))
-    # From 20 Hz to half the rate, all its other arguments by default.
-    banks, _ = get_mel_banks(
-        n_bands, n_fft, float(sample_rate), 20.0, 0.0, 100.0, -500.0, 1.0
-    )
-    return torch.nn.functional.pad(banks, (0, 1)).T
 
 
 class FilterbankFrontEnd(ExtractorFrontEnd):

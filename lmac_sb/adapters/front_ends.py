@@ -22,7 +22,7 @@ from lmac_sb.models.features import (
 )
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["KaldiFbank", "fast_path", "per_clip"]
+__all__ = ["KaldiFbank", "fast_path", "per_clip", "preemphasise"]
 
 _RATE = 16000  # of a front end that does not say it, as torchaudio's default
 # Far below what any front end tells from silence, and still above zero.
@@ -243,9 +243,7 @@ class KaldiFbank(torch.nn.Module):
             frames = frames - frames.mean(2, keepdim=True)
         energy = self._log_energy(frames) if self.raw_energy else None
         if self.preemphasis:
-            # The first sample is its own predecessor.
-            before = torch.cat([frames[..., :1], frames[..., :-1]], 2)
-            frames = frames - self.preemphasis * before
+            frames = preemphasise(frames, self.preemphasis)
         frames = frames * self.window
         if energy is None:
             energy = self._log_energy(frames)
@@ -291,6 +289,31 @@ class KaldiFbank(torch.nn.Module):
         if self.energy_floor == 0:
             return energy
         return energy.clamp(min=math.log(self.energy_floor))
+
+
+def preemphasise(frames, amount):
+    """Kaldi's pre-emphasis.
+
+    Arguments
+    ---------
+    frames : torch.Tensor
+        [batch, time, samples].
+    amount : float
+        What of the sample before is subtracted; the first sample of a frame
+        is its own predecessor.
+
+    Returns
+    -------
+    torch.Tensor
+        [batch, time, samples].
+
+    Example
+    -------
+    >>> preemphasise(torch.tensor([[[2.0, 3.0]]]), 0.5)
+    tensor([[[1., 2.]]])
+    """
+    before = torch.cat([frames[..., :1], frames[..., :-1]], 2)
+    return frames - amount * before
 
 
 def _kaldi_frame(rate, length, shift, power_of_two):

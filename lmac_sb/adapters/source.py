@@ -16,9 +16,13 @@ from lmac_sb.adapters.speechbrain_folder import load_speechbrain
 from lmac_sb.listener.calling import private_copy
 from lmac_sb.listener.checks import find_sample_rate
 from lmac_sb.listener.listener import Listener
-from lmac_sb.models.source import is_local
+from lmac_sb.models.source import (
+    cached_file,
+    is_local,
+    not_fetched,
+    on_hub,
+)
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import first_line
 
 __all__ = ["FeatureListener", "as_listener", "on_features", "own_listener"]
 
@@ -138,25 +142,18 @@ def _load(source, trusted):
 
 def _kind_on_hub(source):
     """The file that tells what kind of model a hub repository holds."""
-    from huggingface_hub import file_exists, try_to_load_from_cache
+    from huggingface_hub import file_exists
 
-    repository, _, revision = str(source).partition("@")
     for name in LOADERS:
-        if isinstance(
-            try_to_load_from_cache(repository, name, revision=revision or None),
-            str,
-        ):
+        if cached_file(source, name) is not None:
             return name
+    repository, revision = on_hub(source)
     try:
         for name in LOADERS:
-            if file_exists(repository, name, revision=revision or None):
+            if file_exists(repository, name, revision=revision):
                 return name
     except Exception as error:
-        # Hub errors have no common class.
-        raise LMACError(
-            f"{source}: not a local folder, and cannot be fetched from a hub "
-            f"({type(error).__name__}: {first_line(error)})"
-        ) from error
+        raise not_fetched(source, error) from error
     raise LMACError(
         f"{source}: found neither {' nor '.join(LOADERS)} on the hub, expected "
         "a SpeechBrain or Hugging Face classifier"

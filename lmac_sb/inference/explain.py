@@ -8,7 +8,7 @@ from typing import Any
 
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.inference.interpreter import LMACInterpreter
-from lmac_sb.inference.load import is_own, load_interpreter
+from lmac_sb.inference.load import load_interpreter
 from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["explain"]
@@ -88,9 +88,7 @@ def explain(
             f"{min(options)}: of no use to an interpreter, which is made "
             "already; expected it of from_classifier"
         )
-    if not is_own(model):
-        options["sound"] = sound
-    model = load_interpreter(model, **options)
+    model = load_interpreter(model, sound=sound, **options)
     return model.explain_sound(
         sound, target, against, refine_steps=steps, **how
     )

@@ -8,11 +8,15 @@ from typing import Any
 from lmac_sb.inference.export import load_interpreter as load_own
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.reference import is_import_path
-from lmac_sb.models.source import HPARAMS, is_local
+from lmac_sb.models.source import (
+    HPARAMS,
+    cached_file,
+    is_local,
+    not_fetched,
+    on_hub,
+)
 from lmac_sb.training.identity import EXPERIMENT
 from lmac_sb.utils.checksums import SUMS
-from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import first_line
 
 __all__ = ["is_own", "load_interpreter"]
 
@@ -86,7 +90,7 @@ def is_own(source: Any) -> bool:
     if not isinstance(source, (str, Path)) or is_import_path(source):
         return False
     folder = Path(source)
-    if not is_local(str(source).partition("@")[0]):
+    if not is_local(on_hub(source)[0]):
         return _is_own_on_hub(str(source))
     if not folder.exists():
         return True
@@ -102,26 +106,19 @@ def is_own(source: Any) -> bool:
 
 def _is_own_on_hub(source: str) -> bool:
     """The same of a hub repository."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    repository, _, revision = source.partition("@")
-    where: dict[str, Any] = {"revision": revision or None}
-    cached = try_to_load_from_cache(repository, HPARAMS, **where)
-    if isinstance(cached, str):
-        return _MARK in Path(cached).read_bytes()
-    cached = try_to_load_from_cache(repository, "config.json", **where)
-    if isinstance(cached, str):
+    path = cached_file(source, HPARAMS)
+    if path is None and cached_file(source, "config.json") is not None:
         return False
-    try:
-        path = hf_hub_download(repository, HPARAMS, **where)
-    except EntryNotFoundError:
-        return False
-    except Exception as error:
-        # Hub errors have no common class; each request is tried for long, so
-        # no other follows.
-        raise LMACError(
-            f"{source}: not a local folder, and cannot be fetched from a hub "
-            f"({type(error).__name__}: {first_line(error)})"
-        ) from error
+    if path is None:
+        repository, revision = on_hub(source)
+        try:
+            path = hf_hub_download(repository, HPARAMS, revision=revision)
+        except EntryNotFoundError:
+            return False
+        except Exception as error:
+            # Each request is tried for long, so no other follows.
+            raise not_fetched(source, error) from error
     return _MARK in Path(path).read_bytes()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmac_sb.models.source import is_local
+from lmac_sb.models.source import cached_file, is_local, on_hub
 from lmac_sb.utils.checksums import file_sha256
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import first_line
@@ -149,7 +149,7 @@ def refer_to(model: Any, leave_out: Path | None = None) -> dict[str, Any]:
             "that returns it, or model= with its folder or hub id"
         )
     path = Path(model)
-    if path.exists() or is_local(str(model).partition("@")[0]):
+    if path.exists() or is_local(on_hub(model)[0]):
         if not path.exists():
             raise LMACError(f"model: {model}: no such folder")
         return {
@@ -157,11 +157,10 @@ def refer_to(model: Any, leave_out: Path | None = None) -> dict[str, Any]:
             "path": str(path.resolve()),
             "files": _sums(path, leave_out),
         }
-    repository, _, revision = str(model).partition("@")
     return {
         "kind": "hub",
-        "id": repository,
-        "revision": _commit(repository, revision or None),
+        "id": on_hub(model)[0],
+        "revision": _commit(str(model)),
     }
 
 
@@ -185,15 +184,16 @@ def _is_hidden(path: Path) -> bool:
     )
 
 
-def _commit(repository: str, revision: str | None) -> str:
+def _commit(source: str) -> str:
     """Commit of a hub repository: that in the cache, or the hub's own."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub import HfApi
 
     for name in ("config.json", "hyperparams.yaml"):
-        found = try_to_load_from_cache(repository, name, revision=revision)
-        if isinstance(found, str):
+        found = cached_file(source, name)
+        if found is not None:
             # .../snapshots/<commit>/<name>
-            return Path(found).parent.name
+            return str(found.parent.name)
+    repository, revision = on_hub(source)
     try:
         return str(HfApi().model_info(repository, revision=revision).sha)
     except Exception as error:

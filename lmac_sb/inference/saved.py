@@ -8,12 +8,10 @@ trained, ``decoder.safetensors`` (how it is explained), and ``SHA256SUMS``.
 from __future__ import annotations
 
 import dataclasses
-import io
 from pathlib import Path
 from typing import Any
 
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from torch import Tensor
 
 import lmac_sb
@@ -31,12 +29,11 @@ from lmac_sb.listener.windows import Windows
 from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.models.decoder import LevelDecoder, MaskDecoder
 from lmac_sb.models.sound import SoundFeatures
-from lmac_sb.models.source import HPARAMS
+from lmac_sb.models.source import HPARAMS, load_yaml
 from lmac_sb.models.weights import load_strict, write_weights
 from lmac_sb.utils.checksums import read_sums, write_sums
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import folder_in_one_step, read_json, write_json
-from lmac_sb.utils.yaml_safety import one_line, safe_yaml
 
 __all__ = ["CLASSIFIER", "Origin", "load_saved", "save_interpreter"]
 
@@ -391,15 +388,7 @@ def _block(values: dict[str, Any]) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     """Decoder, refiner and settings, without weights."""
-    try:
-        text = safe_yaml(path.read_text(encoding="utf-8"), path)
-        values = load_hyperpyyaml(io.StringIO(text))
-    except LMACError:
-        raise
-    except Exception as error:
-        # A yaml makes objects; hyperpyyaml wraps what their classes raise.
-        reason = one_line(error.__cause__ or error)
-        raise LMACError(f"{path}: {reason}") from error
+    values = load_yaml(path)
     for key in ("decoder", "refiner", "refine_steps", "mask_domain"):
         if key not in values:
             raise LMACError(f"{path}: key '{key}' is missing")

@@ -632,12 +632,17 @@ class Explainer(torch.nn.Module):
         if steps == 0:
             return mask
         question = self._ask(analysis, target)
+        # The decoder has read the latents; each step would copy them.
+        bare = replace(analysis, latents=[])
 
         def classify(part: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
             """Logits for what the mask lets through, and for the rest."""
-            sides = self._sides(analysis[rows], part)
+            some, asked = bare, question
+            if len(rows) < len(analysis.magnitude):  # others are done
+                some, asked = bare[rows], question[rows]
+            sides = self._sides(some, part)
             inputs = sides if self._hears_sound else self._mel(sides)
-            logits, asked = self.classifier(inputs)[0], question[rows]
+            logits = self.classifier(inputs)[0]
             return tuple(asked.answers(side)[0] for side in logits.chunk(2))
 
         # Most bins are all but 0, and their order tells a detector something.

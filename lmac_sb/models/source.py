@@ -9,7 +9,16 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.yaml_safety import one_line, safe_yaml
 
-__all__ = ["HPARAMS", "is_local", "local_folder", "read_hparams"]
+__all__ = [
+    "HPARAMS",
+    "cached_file",
+    "is_local",
+    "load_yaml",
+    "local_folder",
+    "not_fetched",
+    "on_hub",
+    "read_hparams",
+]
 
 HPARAMS = "hyperparams.yaml"
 
@@ -73,18 +82,133 @@ def local_folder(source, savedir=None):
     from huggingface_hub import snapshot_download
 
     where = {} if savedir is None else {"local_dir": str(savedir)}
-    repository, _, revision = source.partition("@")
-    if revision:
+    repository, revision = on_hub(source)
+    if revision is not None:
         where["revision"] = revision
     try:
         return Path(snapshot_download(repository, **where))
     except Exception as error:
-        # Hub errors have no common class; all mean that there is no model.
-        reason = " ".join(str(error).split())
-        raise LMACError(
-            f"{source}: not a local folder, and cannot be fetched from a "
-            f"hub ({type(error).__name__}: {reason})"
-        ) from error
+        raise not_fetched(source, error) from error
+
+
+def on_hub(source):
+    """Repository and revision of a hub id.
+
+    Arguments
+    ---------
+    source : str
+        ``name/repository`` or ``name/repository@revision``.
+
+    Returns
+    -------
+    repository : str
+    revision : str or None
+        None for the newest.
+
+    Example
+    -------
+    >>> on_hub("name/repository@v2"), on_hub("name/repository")
+    (('name/repository', 'v2'), ('name/repository', None))
+    """
+    repository, _, revision = str(source).partition("@")
+    return repository, revision or None
+
+
+def cached_file(source, name):
+    """A file of a repository that was downloaded before.
+
+    Arguments
+    ---------
+    source : str
+        See `on_hub`.
+    name : str
+        Of the file.
+
+    Returns
+    -------
+    pathlib.Path or None
+        None if it is not in the cache.
+
+    Example
+    -------
+    >>> cached_file("nobody/nothing", "config.json")
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, revision = on_hub(source)
+    found = try_to_load_from_cache(repository, name, revision=revision)
+    # Or a mark that the repository has no such file.
+    return Path(found) if isinstance(found, str) else None
+
+
+def not_fetched(source, error):
+    """The error for what a hub does not give.
+
+    Arguments
+    ---------
+    source : str
+        What was asked for.
+    error : Exception
+        Of the hub's client, whose errors have no common class; all mean that
+        there is no model.
+
+    Returns
+    -------
+    LMACError
+
+    Example
+    -------
+    >>> print(not_fetched("a/b", OSError("no route")))
+    a/b: not a local folder, and cannot be fetched from a hub (OSError: no ...
+    """
+    reason = " ".join(str(error).split())
+    return LMACError(
+        f"{source}: not a local folder, and cannot be fetched from a hub "
+        f"({type(error).__name__}: {reason})"
+    )
+
+
+def load_yaml(path, trusted=False):
+    """Make the objects in a yaml file.
+
+    Arguments
+    ---------
+    path : str or Path
+        A file of hyperpyyaml's format.
+    trusted : bool
+        Whether it may make any object and call any function.
+
+    Returns
+    -------
+    dict
+        Objects and values by key.
+
+    Raises
+    ------
+    LMACError
+        If it is invalid or contains something that is not allowed.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "x.yaml"
+    >>> _ = path.write_text("net: !new:torch.nn.Linear [2, 1]")
+    >>> load_yaml(path)["net"].in_features
+    2
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise LMACError(f"{path}: not a text file ({error})") from error
+    stream = io.StringIO(text if trusted else safe_yaml(text, path))
+    # What a trusted file includes lies beside it.
+    stream.name = str(path)
+    try:
+        return load_hyperpyyaml(stream)
+    except Exception as error:
+        # A yaml can call anything; hyperpyyaml wraps the resulting errors.
+        reason = one_line(error.__cause__ or error)
+        raise LMACError(f"{path}: {reason}") from error
 
 
 def read_hparams(path, trusted=False):
@@ -108,20 +232,7 @@ def read_hparams(path, trusted=False):
     LMACError
         If the yaml is invalid or contains something that is not allowed.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise LMACError(f"{path}: not a text file ({error})") from error
-    stream = io.StringIO(text if trusted else safe_yaml(text, path))
-    # What a trusted file includes lies beside it.
-    stream.name = str(path)
-    try:
-        hparams = load_hyperpyyaml(stream)
-    except Exception as error:
-        # A yaml can call anything; hyperpyyaml wraps the resulting errors.
-        reason = one_line(error.__cause__ or error)
-        raise LMACError(f"{path}: {reason}") from error
+    hparams = load_yaml(path, trusted)
     for key, kind in (("modules", dict), ("pretrainer", Pretrainer)):
         if not isinstance(hparams.get(key), kind):
             raise LMACError(

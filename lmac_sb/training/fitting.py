@@ -11,6 +11,7 @@ from tqdm import tqdm
 from lmac_sb.data.clips import equal_batches
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.training.brain import OneCycle
+from lmac_sb.training.kinds import whole
 from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["Fitting", "fit_decoder"]
@@ -77,8 +78,7 @@ class Fitting:
             ("seed", 0),
         ):
             value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if not whole or value < least:
+            if not whole(least).holds(value):
                 raise LMACError(
                     f"{name}: found {shown(value)}, expected a whole number "
                     f"from {least}"
