@@ -80,6 +80,9 @@ class Listener(torch.nn.Module):
         How a clip is cut into windows that the model gets in the batch axis.
     one_by_one : bool
         Whether the model gets each clip alone; by default a dry run tells.
+    head : str
+        Name of the model's last layer, as in ``named_modules``, which turns
+        embeddings [..., dimensions] into scores; see `logits_and_embedding`.
 
     Raises
     ------
@@ -114,6 +117,7 @@ class Listener(torch.nn.Module):
         at=None,
         windows=None,
         one_by_one=None,
+        head=None,
     ):
         super().__init__()
         self.model = model
@@ -128,6 +132,7 @@ class Listener(torch.nn.Module):
         self.at = at
         self.windows = windows
         self.one_by_one = one_by_one
+        self.head = head
         self.found = None
         self._before = {}  # of what a dry run sets: old and new values
         self._said = set()
@@ -159,6 +164,13 @@ class Listener(torch.nn.Module):
                 f"pool: found {shown(self.pool)}, expected one of "
                 f"{', '.join(map(repr, POOLS))} or a function from logits "
                 "[batch, frames, classes] to [batch, classes]"
+            )
+        if self.head is not None and self.head not in dict(
+            self.model.named_modules()
+        ):
+            raise LMACError(
+                f"head: found {shown(self.head)}, expected the name of one of "
+                "the model's layers"
             )
         if self.windows is not None and not isinstance(self.windows, Windows):
             raise LMACError(
@@ -246,6 +258,39 @@ class Listener(torch.nn.Module):
         logits = self._heard(wavs)
         logits = logits.reshape(len(wavs), -1, logits.shape[2])
         return logits.to(wavs.device)
+
+    def logits_and_embedding(self, wavs):
+        """Logits of a clip, and what the head reads of it.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, [batch, samples].
+
+        Returns
+        -------
+        logits : torch.Tensor
+            [batch, classes], as from `forward`.
+        embedding : torch.Tensor
+            The largest of all frames and windows in each dimension, [batch,
+            dimensions]; the logits, if no `head` is named or a time is asked
+            for.
+        """
+        if self.head is None or self.at is not None:
+            logits = self(wavs)
+            return logits, logits
+        kept = []
+        head = self.model.get_submodule(self.head)
+        hook = head.register_forward_pre_hook(
+            lambda module, inputs: kept.append(inputs[0])
+        )
+        try:
+            logits = self(wavs)
+        finally:
+            hook.remove()
+        rows = torch.cat(kept)
+        frames = rows.reshape(len(wavs), -1, rows.shape[-1])
+        return logits, frames.amax(1).to(logits)
 
     def _heard(self, wavs):
         """Logits [batch * windows, frames, classes]."""

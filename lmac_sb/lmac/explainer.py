@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Union
 import torch
 from torch import Tensor
 
+from lmac_sb.lmac.losses import Embeddings
 from lmac_sb.lmac.masking import MASK_DOMAINS, apply_mask, binarize
 from lmac_sb.lmac.refine import Refiner, check_steps
 from lmac_sb.models.decoder import standard_level
@@ -632,23 +633,23 @@ class Explainer(torch.nn.Module):
         if steps == 0:
             return mask
         question = self._ask(analysis, target)
+        refiner: Any = self.refiner  # there, as was checked above
         # The decoder has read the latents; each step would copy them.
         bare = replace(analysis, latents=[])
+        wants_embeddings = refiner.loss.wants_embeddings
+        whole = self.embedding(bare) if wants_embeddings else None
 
-        def classify(part: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-            """Logits for what the mask lets through, and for the rest."""
-            some, asked = bare, question
-            if len(rows) < len(analysis.magnitude):  # others are done
-                some, asked = bare[rows], question[rows]
-            sides = self._sides(some, part)
-            inputs = sides if self._hears_sound else self._mel(sides)
-            logits = self.classifier(inputs)[0]
-            return tuple(asked.answers(side)[0] for side in logits.chunk(2))
+        def classify(part: Tensor, rows: Tensor) -> tuple[Any, ...]:
+            """What the loss needs of what the mask lets through and not."""
+            if len(rows) == len(analysis.magnitude):
+                return self.both_sides(bare, part, question, whole)
+            # Others are done.
+            some = None if whole is None else whole[rows]
+            return self.both_sides(bare[rows], part, question[rows], some)
 
         # Most bins are all but 0, and their order tells a detector something.
         start = torch.logit(mask.double(), eps=1e-12).to(mask)
         answer = question.answers(analysis.logits)[1]
-        refiner: Any = self.refiner  # there, as was checked above
         level = standard_level(analysis.magnitude) if refiner.gain else None
         return refiner(start, classify, answer, steps, level)
 
@@ -672,6 +673,64 @@ class Explainer(torch.nn.Module):
                 "yaml needs `refiner: !ref <refiner>` in the explainer, as in "
                 "hparams/lmac.yaml"
             )
+
+    def embedding(self, analysis: Analysis) -> Tensor:
+        """What the classifier's head reads of the whole sounds.
+
+        Arguments
+        ---------
+        analysis : Analysis
+            From `analyze`.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, dimensions], without gradient; see
+            `lmac_sb.models.frozen.FrozenClassifier.logits_and_embedding`.
+        """
+        with torch.no_grad():
+            inputs: Any = analysis.wavs  # there, if it hears sound
+            if not self._hears_sound:
+                inputs = self._mel(analysis.magnitude)
+            return self.classifier.logits_and_embedding(inputs)[1]
+
+    def both_sides(
+        self,
+        analysis: Analysis,
+        mask: Tensor,
+        question: Question,
+        whole: Tensor | None = None,
+    ) -> tuple[Any, ...]:
+        """What a loss needs of both sides of a mask, with a gradient to it.
+
+        Arguments
+        ---------
+        analysis : Analysis
+            From `analyze`.
+        mask : torch.Tensor
+            [batch, time, freq].
+        question : lmac_sb.models.question.Question
+            What is asked, settled.
+        whole : torch.Tensor
+            From `embedding`, if the loss wants embeddings.
+
+        Returns
+        -------
+        answers_in, answers_out : torch.Tensor
+            Logits of the answers to the question, [batch, answers].
+        embeddings : lmac_sb.lmac.losses.Embeddings
+            Only if `whole` is given.
+        """
+        sides = self._sides(analysis, mask)
+        inputs = sides if self._hears_sound else self._mel(sides)
+        if whole is None:
+            logits = self.classifier(inputs)[0]
+        else:
+            logits, found = self.classifier.logits_and_embedding(inputs)
+        answers = tuple(question.answers(side)[0] for side in logits.chunk(2))
+        if whole is None:
+            return answers
+        return *answers, Embeddings(whole, *found.chunk(2))
 
     def complete(
         self,

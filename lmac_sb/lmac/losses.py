@@ -25,10 +25,13 @@ from torch.nn import functional as F
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
+    "Embeddings",
     "Guidance",
     "LMACLoss",
     "correlation_gain",
     "cross_correlation",
+    "embedding_kept",
+    "embedding_left",
     "guidance_binary",
     "guidance_squared",
     "masked_in",
@@ -225,6 +228,52 @@ def _centred_correlation(a: Tensor, b: Tensor) -> Tensor:
     return cross_correlation(a, b)
 
 
+def embedding_kept(inside: Tensor, whole: Tensor) -> Tensor:
+    """How far the masked-in input's embedding is from the whole's.
+
+    One class alone can be kept by bins that mean nothing to anybody else. A
+    mask that keeps all that the classifier's head reads is believed by
+    classifiers that had no part in it.
+
+    Arguments
+    ---------
+    inside, whole : torch.Tensor
+        Embeddings of masked-in and unmasked input, [batch, dimensions].
+
+    Returns
+    -------
+    torch.Tensor
+        One minus the cosine, [batch], in [0, 2].
+
+    Example
+    -------
+    >>> embedding_kept(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor([0.4000])
+    """
+    return 1 - F.cosine_similarity(inside, whole, dim=1)
+
+
+def embedding_left(outside: Tensor, whole: Tensor) -> Tensor:
+    """How much of the whole's embedding is in the masked-out input's.
+
+    Arguments
+    ---------
+    outside, whole : torch.Tensor
+        Embeddings of masked-out and unmasked input, [batch, dimensions].
+
+    Returns
+    -------
+    torch.Tensor
+        The cosine, [batch], in [-1, 1]; 0 once it has nothing in common.
+
+    Example
+    -------
+    >>> embedding_left(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor([0.6000])
+    """
+    return F.cosine_similarity(outside, whole, dim=1)
+
+
 def guidance_binary(
     mask: Tensor, log_clean: Tensor, bin_th: float = 0.35
 ) -> Tensor:
@@ -312,6 +361,30 @@ class Guidance(NamedTuple):
     eligible: Tensor | None = None
 
 
+class Embeddings(NamedTuple):
+    """What the classifier's head reads, of the input and of both its parts.
+
+    Arguments
+    ---------
+    whole, inside, outside : torch.Tensor
+        Of the unmasked, masked-in and masked-out input, [batch, dimensions].
+
+    Example
+    -------
+    >>> x = torch.tensor([[1.0, 0.0]])
+    >>> _, terms = LMACLoss(e_in_w=1)(
+    ...     torch.rand(1, 5, 3), torch.zeros(1, 2), torch.zeros(1, 2),
+    ...     torch.tensor([0]), embeddings=Embeddings(x, x, -x),
+    ... )
+    >>> terms["e_in"], terms["e_out"]
+    (tensor([0.]), tensor([-1.]))
+    """
+
+    whole: Tensor
+    inside: Tensor
+    outside: Tensor
+
+
 class LMACLoss:
     """Weighted sum of the terms, per clip.
 
@@ -339,6 +412,10 @@ class LMACLoss:
         ``"binary"`` (`guidance_binary`) or ``"mse"`` (`guidance_squared`).
     bin_th : float
         See `guidance_binary`.
+    e_in_w : float
+        Weight of `embedding_kept`.
+    e_out_w : float
+        Weight of `embedding_left`.
 
     Raises
     ------
@@ -372,6 +449,8 @@ class LMACLoss:
         crosscortype: str = "dotp",
         guidelosstype: str = "binary",
         bin_th: float = 0.35,
+        e_in_w: float = 0.0,
+        e_out_w: float = 0.0,
     ) -> None:
         weights = {
             "l_in_w": l_in_w,
@@ -379,6 +458,8 @@ class LMACLoss:
             "reg_w_l1": reg_w_l1,
             "reg_w_tv": reg_w_tv,
             "g_w": g_w,
+            "e_in_w": e_in_w,
+            "e_out_w": e_out_w,
         }
         for key, weight in weights.items():
             if not weight >= 0:
@@ -398,6 +479,12 @@ class LMACLoss:
         self.crosscortype = crosscortype
         self.guidelosstype = guidelosstype
         self.bin_th = bin_th
+        self.e_in_w, self.e_out_w = e_in_w, e_out_w
+
+    @property
+    def wants_embeddings(self) -> bool:
+        """Whether a term needs the classifier's embeddings."""
+        return bool(self.e_in_w or self.e_out_w)
 
     def __call__(
         self,
@@ -406,6 +493,7 @@ class LMACLoss:
         logits_out: Tensor,
         decision: Tensor,
         guidance: Guidance | None = None,
+        embeddings: Embeddings | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Total and terms.
 
@@ -419,6 +507,8 @@ class LMACLoss:
             [batch].
         guidance : Guidance
             The clean clip within the mixture; None without guidance.
+        embeddings : Embeddings
+            See `wants_embeddings`.
 
         Returns
         -------
@@ -426,7 +516,13 @@ class LMACLoss:
             [batch].
         terms : dict
             Unweighted terms, each [batch]; with guidance also ``guide`` and
-            ``gated``, 1 where the gate is open.
+            ``gated``, 1 where the gate is open, with embeddings also ``e_in``
+            and ``e_out``.
+
+        Raises
+        ------
+        LMACError
+            If embeddings are wanted, but none are given.
         """
         terms = {
             "l_in": masked_in(logits_in, decision),
@@ -435,6 +531,17 @@ class LMACLoss:
             "tv": total_variation(mask),
         }
         total = self.l_in_w * terms["l_in"] + self.l_out_w * terms["l_out"]
+        if embeddings is not None:
+            whole, inside, outside = embeddings
+            terms["e_in"] = embedding_kept(inside, whole)
+            terms["e_out"] = embedding_left(outside, whole)
+            total = total + self.e_in_w * terms["e_in"]
+            total = total + self.e_out_w * terms["e_out"]
+        elif self.wants_embeddings:
+            raise LMACError(
+                f"e_in_w, e_out_w: found {self.e_in_w} and {self.e_out_w}, "
+                "but no embeddings; expected 0 where only logits are known"
+            )
         regular = self.reg_w_l1 * terms["l1"] + self.reg_w_tv * terms["tv"]
         if guidance is None or self.g_w == 0:
             return total + regular, terms

@@ -112,7 +112,8 @@ class Refiner:
         classify : callable
             Of a mask [clips, time, freq] and the numbers of these clips in
             the batch, to the classifier's logits on what is masked in and
-            out, [clips, classes] each.
+            out, [clips, classes] each; after them, if the loss wants them,
+            the `lmac_sb.lmac.losses.Embeddings`.
         target : torch.Tensor
             Explained class, [batch].
         steps : int
@@ -215,11 +216,13 @@ class Refiner:
 
     def _objective(self, mask, correction, classify, target, rows):
         """Losses [clips], and what tells whether a clip still moves."""
-        logits_in, logits_out = classify(mask, rows)
+        logits_in, logits_out, *embeddings = classify(mask, rows)
         if mask.requires_grad and not logits_in.requires_grad:
             # The sparsity has a gradient nonetheless: it would only erase.
             raise LMACError(f"{_NO_GRADIENT}, its logits hold none")
-        losses, _ = self.loss(mask, logits_in, logits_out, target)
+        losses, _ = self.loss(
+            mask, logits_in, logits_out, target, None, *embeddings
+        )
         if self.smooth_w:
             for dim in (2, 3):
                 jumps = correction.diff(dim=dim)

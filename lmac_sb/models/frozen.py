@@ -153,6 +153,31 @@ class FrozenClassifier(torch.nn.Module):
         self._latents.clear()
         return logits, latents
 
+    def logits_and_embedding(self, features):
+        """Classify, and return what the head reads.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            As in `forward`.
+
+        Returns
+        -------
+        logits : torch.Tensor
+            [batch, classes].
+        embedding : torch.Tensor
+            Output of the embedding model, [batch, dimensions]; of a
+            `lmac_sb.listener.listener.Listener`, what its own method gives.
+        """
+        if hasattr(self.embedding_model, "logits_and_embedding"):
+            model = self.embedding_model
+            logits, embedding = model.logits_and_embedding(features)
+        else:
+            embedding = embed(self.embedding_model, features)
+            logits = self.classifier(embedding)
+        self._latents.clear()
+        return logits.flatten(1), embedding.flatten(1)
+
     def trace(self, features, target=None):
         """Classify once, and return the evidence and the latents.
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from lmac_sb.lmac import losses
-from lmac_sb.lmac.losses import Guidance, LMACLoss
+from lmac_sb.lmac.losses import Embeddings, Guidance, LMACLoss
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.utils.errors import LMACError
 
@@ -21,6 +21,7 @@ def inputs(seed=0, clips=4):
     clean = torch.randn(clips, TIME, FREQ).abs().pow(3)
     noise = torch.randn(clips, TIME, FREQ).abs()
     whole = clean + noise
+    embeddings = torch.randn(3, clips, 7)
     # Every other clip is closer to the clean one than the mixture.
     left = torch.tensor([0.3, 3.0]).repeat(clips)[:clips, None, None]
     return {
@@ -31,13 +32,19 @@ def inputs(seed=0, clips=4):
         "log_masked": torch.log1p(clean + left * noise),
         "log_whole": torch.log1p(whole),
         "log_clean": torch.log1p(clean),
+        "e_whole": embeddings[0],
+        "e_inside": embeddings[0] + embeddings[1],
+        "e_outside": embeddings[2],
     }
 
 
-def call(loss, mask, logits_in, logits_out, decision, **guidance):
+def call(loss, mask, logits_in, logits_out, decision, **more):
     """The loss of drawn arguments, with guidance where there is some."""
-    guidance = Guidance(**guidance) if guidance else None
-    return loss(mask, logits_in, logits_out, decision, guidance)
+    names = "e_whole", "e_inside", "e_outside"
+    found = [more.pop(name, None) for name in names]
+    embeddings = Embeddings(*found) if loss.wants_embeddings else None
+    guidance = Guidance(**more) if more else None
+    return loss(mask, logits_in, logits_out, decision, guidance, embeddings)
 
 
 def rows(arguments, *places):
@@ -132,7 +139,22 @@ def slow_squared(a, b):
     return sum((x - y) ** 2 for x, y in pairs) / len(pairs)
 
 
+def slow_cosine(a, b):
+    """Cosine of the angle between two vectors."""
+    return slow_correlation([a], [b])
+
+
 TERMS = {
+    "embedding_kept": (
+        losses.embedding_kept,
+        lambda a, b: 1 - slow_cosine(a, b),
+        "e_inside e_whole",
+    ),
+    "embedding_left": (
+        losses.embedding_left,
+        slow_cosine,
+        "e_outside e_whole",
+    ),
     "masked_in": (losses.masked_in, slow_in, "logits_in decision"),
     "masked_out": (
         losses.masked_out,
@@ -177,6 +199,7 @@ WHOLE = [
         "crosscortype": "gain",
         "guidelosstype": "mse",
     },
+    {"e_in_w": 20, "e_out_w": 10},
 ]
 
 
@@ -200,7 +223,11 @@ def test_terms_slowly(term, seed):
 
 def test_slow_terms_cover_all():
     """Every term has a slow version above."""
-    offered = set(losses.__all__) - {"Guidance", "LMACLoss"}
+    offered = set(losses.__all__) - {
+        "Embeddings",
+        "Guidance",
+        "LMACLoss",
+    }
     assert offered | {"probability"} == set(TERMS)
 
 
@@ -262,6 +289,10 @@ def test_weighted_sum_slowly(options):
             out = math.exp(out)
         total = 4 * slow_in(clip["logits_in"], c)
         total += options.get("l_out_w", 0.2) * out
+        near = slow_cosine(clip["e_inside"], clip["e_whole"])
+        left = slow_cosine(clip["e_outside"], clip["e_whole"])
+        total += options.get("e_in_w", 0) * (1 - near)
+        total += options.get("e_out_w", 0) * left
         regular = 0.4 * sum(cells(clip["mask"])) / (TIME * FREQ)
         regular += options.get("reg_w_tv", 0) * slow_tv(clip["mask"])
         triple = [clip[f"log_{n}"] for n in ("masked", "whole", "clean")]
@@ -287,6 +318,16 @@ def test_weighted_sum_slowly(options):
         assert 0 < sum(gates) < 4
     else:
         assert "gated" not in terms
+
+
+@pytest.mark.parametrize("key", ["e_in_w", "e_out_w"])
+def test_embeddings_are_needed(key):
+    """A weight that nothing could use is an error, not a silent zero."""
+    loss = LMACLoss(**{key: 2})
+    assert loss.wants_embeddings
+    drawn = [inputs()[name] for name in ("mask", "logits_in", "logits_out")]
+    with pytest.raises(LMACError, match=r"e_in_w, e_out_w: .* no embeddings"):
+        loss(*drawn, inputs()["decision"])
 
 
 def half_open():
