@@ -2,6 +2,7 @@
 
 import importlib.util
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,6 +45,20 @@ def test_a_contribution_is_described(number):
     assert f"`python tools/upstream.py {number} ../speechbrain`" in text
     for title in ("## What does this PR do?", "### What breaks"):
         assert f"{title}\n" in text
+
+
+@needs_ruff
+@pytest.mark.parametrize("number", NUMBERS)
+def test_what_is_left_out_is_not_needed(number, tmp_path):
+    for place, text in upstream.plan(number).items():
+        if place.endswith(".py"):
+            (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / place).write_text(text, encoding="utf-8")
+    check = ["-m", "ruff", "check", "--isolated", "--select", "F821"]
+    done = subprocess.run(
+        [sys.executable, *check, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_every_name_leads_somewhere():
