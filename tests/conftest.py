@@ -193,6 +193,17 @@ def scenes(once):
 
 
 @pytest.fixture(scope="session")
+def pairs(once):
+    """Ten scenes of two events in each of five folds."""
+    return once(
+        "pairs",
+        lambda folder: make_scenes(
+            folder, clips_per_class=1, duration_s=1.0, n_events=[2]
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
 def classifier(once, recipe, scenes):
     """Run folder of a hardly trained classifier."""
 

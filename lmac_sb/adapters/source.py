@@ -1,5 +1,6 @@
 """From whatever a user has to a `Listener`, and from that to an explainer."""
 
+import copy
 import os
 from functools import partial
 from pathlib import Path
@@ -195,10 +196,14 @@ def own_listener(listener):
         return private_copy(listener)
     except LMACError:
         # As a partial, its modules are seen by nobody who would change them.
-        hidden = listener.with_options()
-        hidden.model = partial(listener.model)
-        if listener.front_end is not None:
-            hidden.front_end = partial(listener.front_end)
+        hidden = copy.copy(listener)  # that has heard a sound
+        hidden._modules = dict(listener._modules)
+        for name in ("model", "front_end"):
+            part = getattr(listener, name)
+            if part is not None:
+                # A module's place takes nothing else, so it goes first.
+                delattr(hidden, name)
+                setattr(hidden, name, partial(part))
         return hidden
 
 

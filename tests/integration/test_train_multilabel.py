@@ -7,19 +7,8 @@ import pytest
 import torch
 
 from lmac_sb.data.manifest import read_entries
-from lmac_sb.data.scenes import CLASSES, make_scenes
+from lmac_sb.data.scenes import CLASSES
 from lmac_sb.training.checkpoints import best_checkpoint
-
-
-@pytest.fixture(scope="module")
-def pairs(once):
-    """Ten scenes of two events in each of five folds."""
-    return once(
-        "pairs",
-        lambda folder: make_scenes(
-            folder, clips_per_class=1, duration_s=1.0, n_events=[2]
-        ),
-    )
 
 
 @pytest.fixture(scope="module")

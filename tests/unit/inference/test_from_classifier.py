@@ -217,6 +217,26 @@ def test_the_users_front_end_stays_as_it_is():
     same_state(before[1], state_of(front_end))
 
 
+class Lock:
+    """What no copy can be made of."""
+
+    def __deepcopy__(self, memo):
+        raise TypeError("there is one of it")
+
+
+def test_a_model_that_cannot_be_copied():
+    """Then it is called as it is, and stays as it is."""
+    net, front_end = OnFeatures().train(), decibel_mel().train()
+    net.lock = front_end.lock = Lock()
+    before = state_of(net), state_of(front_end)
+    found = interpreter_of(net, features=front_end).explain_batch(sounds(1))
+    same_state(before[0], state_of(net))
+    same_state(before[1], state_of(front_end))
+    del net.lock, front_end.lock
+    same = interpreter_of(net, features=front_end).explain_batch(sounds(1))
+    assert torch.equal(found.logits, same.logits)
+
+
 def test_random_numbers_stay_as_they_are():
     torch.manual_seed(4)
     state = torch.get_rng_state()

@@ -1,7 +1,10 @@
 """Tests of the contributions that are declared for SpeechBrain."""
 
+import ast
+import doctest
 import importlib.util
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,6 +47,45 @@ def test_a_contribution_is_described(number):
     assert f"`python tools/upstream.py {number} ../speechbrain`" in text
     for title in ("## What does this PR do?", "### What breaks"):
         assert f"{title}\n" in text
+
+
+@needs_ruff
+@pytest.mark.parametrize("number", NUMBERS)
+def test_what_is_left_out_is_not_needed(number, tmp_path):
+    for place, text in upstream.plan(number).items():
+        if place.endswith(".py"):
+            (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / place).write_text(text, encoding="utf-8")
+    check = ["-m", "ruff", "check", "--isolated", "--select", "F821"]
+    done = subprocess.run(
+        [sys.executable, *check, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def unknown_names(docstring):
+    """Names in the examples that are run, without those that they make."""
+    examples = doctest.DocTestParser().get_examples(docstring or "")
+    run = [x.source for x in examples if doctest.SKIP not in x.options]
+    names = [
+        node
+        for node in ast.walk(ast.parse("".join(run)))
+        if isinstance(node, ast.Name)
+    ]
+    made = {x.id for x in names if isinstance(x.ctx, ast.Store)}
+    return {x.id for x in names} - made
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_examples_do_without_our_conftest(number):
+    """Whatever uses its names is skipped there."""
+    ours = {"explainer", "interpreter", "model", "path", "wavs"}
+    for place, text in upstream.plan(number).items():
+        if place.startswith("speechbrain/") and place.endswith(".py"):
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                    names = unknown_names(ast.get_docstring(node))
+                    assert not ours & names, f"{place}: {node.name}"
 
 
 def test_every_name_leads_somewhere():
