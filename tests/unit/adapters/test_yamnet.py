@@ -164,8 +164,9 @@ def test_logits_are_those_of_the_float_graph(yamnet, package, tmp_path):
     for level, logits in zip(levels, found):
         feed = {taken.name: level[None, None].numpy()}
         (expected,) = session.run(None, feed)
+        # Those of silence reach -400, where single precision has few digits.
         torch.testing.assert_close(
-            logits[None], torch.from_numpy(expected), atol=1e-4, rtol=0
+            logits[None], torch.from_numpy(expected), atol=1e-4, rtol=1e-6
         )
 
 
