@@ -18,6 +18,7 @@ from lmac_sb.models.source import (
 )
 from lmac_sb.training.identity import EXPERIMENT
 from lmac_sb.utils.checksums import SUMS
+from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["is_own", "load_interpreter"]
 
@@ -60,9 +61,17 @@ def load_interpreter(
     if isinstance(source, LMACInterpreter):
         return source
     if is_own(source):
+        for name in ("weights", "pool", "at"):
+            if name in options:
+                raise LMACError(
+                    f"{name}: found {shown(options[name])}, but {source} is "
+                    "made already; expected it of a classifier of others"
+                )
         return load_own(source, trusted)
     if trusted:
         options["trusted"] = True
+    if is_named(source):
+        return LMACInterpreter.from_pretrained(source, **options)
     return LMACInterpreter.from_classifier(source, **options)
 
 
