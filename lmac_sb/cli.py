@@ -475,7 +475,8 @@ def _own_folder(out, file):
 def _is_of(folder, file):
     """Whether a folder holds an earlier explanation of the same file."""
     # Of several classes, each has a folder of its own in it.
-    for path in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
+    inner = sorted(folder.iterdir()) if folder.is_dir() else []
+    for path in (folder, *inner):
         try:
             text = (path / "explanation.json").read_text(encoding="utf-8")
             return json.loads(text)["file"] == str(file)

@@ -373,6 +373,8 @@ class AudioExplanation(Explanation):
         folders = [folder]
         if self.by_class:
             folders = [folder / name for name in folder_names(self.labels)]
+            # One of a single class from an earlier call is not of this one.
+            (folder / "explanation.json").unlink(missing_ok=True)
         elif len(self) > 1:
             folders = [folder / f"clip_{i}" for i in range(len(self))]
         for i, path in enumerate(folders):

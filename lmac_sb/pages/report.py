@@ -122,12 +122,14 @@ def _folders_in(folder):
 
 def _parts_of(folder):
     """A clip's folder, or those of its classes, if each has one."""
-    inner = _folders_in(folder)
-    if (folder / "explanation.json").exists() or not any(
-        (path / "explanation.json").exists() for path in inner
-    ):
+    if (folder / "explanation.json").exists():
         return [folder]
-    return inner
+    inner = [
+        path
+        for path in _folders_in(folder)
+        if (path / "explanation.json").exists()
+    ]
+    return inner or [folder]
 
 
 def _natural(path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmac_sb import LMACInterpreter
 from lmac_sb.adapters import yamnet_weights
 from lmac_sb.adapters.yamnet import (
     PATCH_SAMPLES,
@@ -565,3 +566,21 @@ def test_ten_recordings(yamnet, real_data):
             logits = yamnet(read_audio(path, RATE)[None])[0, numbers]
         right.append(list(MEANS)[int(logits.argmax())] == category)
     assert sum(right) >= 9
+
+
+def test_an_explanation(package, real_data):
+    """A barking dog, half of the clip silent: the figures of three steps."""
+    with open(real_data / "esc10" / "meta" / "esc50.csv") as file:
+        rows = [r for r in csv.DictReader(file) if r["category"] == "dog"]
+    path = real_data / "esc10" / "audio" / rows[0]["filename"]
+    interpreter = LMACInterpreter.from_pretrained("yamnet", steps=3)
+    explanation = interpreter.explain_file(path)
+    assert explanation.titles == ["Dog (Animal > Domestic animals, pets)"]
+    (notes,) = explanation.notes
+    assert notes[-1].startswith("decided is Silence")
+    assert float(explanation.p_before) == pytest.approx(0.727, abs=0.01)
+    assert float(explanation.p_inside) > 0.7
+    assert float(explanation.p_outside) < 0.1
+    assert explanation.verdicts == ["faithful"]
+    parts = explanation.waveform + explanation.residual
+    torch.testing.assert_close(parts, explanation.wavs, atol=1e-4, rtol=0)
