@@ -50,7 +50,7 @@ class Tones(torch.nn.Module):
         dog, song = (power.mean(2) + 1e-12).sqrt().unbind(1)
         loudest = torch.maximum(dog, song)
         return torch.stack(
-            (30 * dog - 1, 30 * dog - 2, 30 * song - 2, 6 - 60 * loudest), 1
+            (30 * dog - 1, 30 * dog - 2, 30 * song - 2, 10 - 60 * loudest), 1
         )
 
 
