@@ -306,7 +306,15 @@ def _explain(options):
     )
     # An unknown class is wrong for all files: refuse it before the first.
     interpreter.check_question(target, against)
-    several = _several(options)
+    asked = {"against": against, **_several(options)}
+    if options.targets is None:
+        asked["target"] = target
+    how = {
+        "threshold": options.threshold,
+        "refine_steps": options.refine,
+        "unrefined": interpreter.has_decoder,
+        "stable": options.stable,
+    }
     if options.refine is not None:
         interpreter.explainer.check_refinement(options.refine)
     out = Path(options.out)
@@ -318,29 +326,30 @@ def _explain(options):
     bar = tqdm(options.files, unit="file", disable=None)
     for file in bar:
         try:
-            explanation = interpreter.explain_file(
-                file,
-                target,
-                against,
-                threshold=options.threshold,
-                refine_steps=options.refine,
-                unrefined=interpreter.has_decoder,
-                stable=options.stable,
-                **several,
-            )
-            folders = explanation.save(_own_folder(out, file), options.format)
+            for result in _explained(interpreter, file, asked, how, options):
+                done.append(result)
+                if not options.json:
+                    bar.write(_line(result), file=sys.stdout)
         except (LMACError, OSError) as error:
             failed.append({"file": file, "error": str(error)})
-            continue
-        for i, folder in enumerate(folders):
-            done.append(_result(file, folder, explanation[i]))
-            if not options.json:
-                bar.write(_line(done[-1]), file=sys.stdout)
     _print_explained(done, failed, options.json)
     if failed:
         return 1
     good = all(_is_good(row) for row in done)
     return _NOT_FAITHFUL if options.strict and not good else 0
+
+
+def _explained(interpreter, file, asked, how, options):
+    """Explain a file, and write the results; what is reported of each."""
+    if options.targets is None:
+        parts = [interpreter.explain_file(file, **asked, **how)]
+    else:
+        parts = interpreter.explain_classes(file, **asked, **how)
+    folder = None
+    for part in parts:
+        folder = folder or _own_folder(Path(options.out), file)
+        for i, path in enumerate(part.save(folder, options.format)):
+            yield _result(file, path, part[i])
 
 
 def _listened(options):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -529,64 +529,107 @@ class LMACInterpreter(Pretrained):
         """Explain one class of one sound, or several on their own."""
         targets = how.pop("targets", None)
         min_p = how.pop("min_p", MIN_P)
+        if targets is not None:
+            if target is not None:
+                raise LMACError(
+                    f"targets: found {shown(targets)} together with a target, "
+                    "expected one of them"
+                )
+            return AudioExplanation.join(
+                list(
+                    self.explain_classes(sound, targets, min_p, against, **how)
+                )
+            )
+        question = self._question(target, against, 1)
         options = self._how(**how)
-        question = None
-        if targets is None:
-            question = self._question(target, against, 1)
-        elif target is not None:
-            raise LMACError(
-                f"targets: found {shown(targets)} together with a target, "
-                "expected one of them"
-            )
-        if file is not None:
-            wav = self.load_audio(file)
-        else:
-            wav = signal_of(sound, self.sample_rate)
-        if targets is None:
-            found = self._explain([wav], question, options, [file])
-        else:
-            found = self._explain_each(
-                wav, targets, against, min_p, options, file
-            )
-        said = self._source_notes(sound)
-        found.notes = [[*said, *notes] for notes in found.notes]
-        return found
+        wav = self._signal(sound)
+        found = self._explain([wav], question, options, [file])
+        return self._noted(found, self._source_notes(sound))
 
-    def _explain_each(
+    def explain_classes(
         self,
-        wav: Tensor,
-        targets: Any,
-        against: Target,
-        min_p: float,
-        options: dict[str, Any],
-        file: str | None,
-    ) -> AudioExplanation:
-        """Explain several classes of one clip, each on its own."""
-        said: list[str] = []
-        if targets == ALL and ALL not in self.classes:
-            if not 0 < min_p <= 1:
-                raise LMACError(f"min_p: found {min_p}, expected 0 to 1")
-            numbers, said = asked_of_all(
+        sound: Any,
+        targets: Any = ALL,
+        min_p: float = MIN_P,
+        against: Target = None,
+        **how: Any,
+    ) -> Iterator[AudioExplanation]:
+        """Explain several classes of one sound, some after the other.
+
+        The same as ``explain_sound(sound, targets=...)``, for sounds of hours:
+        what was explained need not be kept while the next class is.
+
+        Arguments
+        ---------
+        sound : str, Path, numpy.ndarray, torch.Tensor, tuple or dict
+            See `explain_sound`.
+        targets : str or list
+            Classes by name, id or number, or ``"all"`` for those that are
+            heard.
+        min_p : float
+            The least probability of these.
+        against : str, int or set
+            See `explain_file`.
+        **how
+            See `explain_file`.
+
+        Yields
+        ------
+        lmac_sb.inference.explanation.AudioExplanation
+            Of a class, or of a few together where the sound is short.
+
+        Raises
+        ------
+        LMACError
+            If a class is not known, or none is heard.
+        """
+        options = self._how(**how)
+        everything = isinstance(targets, str) and targets == ALL
+        everything = everything and ALL not in self.classes
+        if everything and not 0 < min_p <= 1:
+            raise LMACError(f"min_p: found {shown(min_p)}, expected 0 to 1")
+        numbers = [] if everything else self._numbers(targets)
+        wav = self._signal(sound)
+        said = self._source_notes(sound)
+        if everything:
+            numbers, notes = asked_of_all(
                 self._probabilities(wav), min_p, self.listener, self.classes
             )
-        else:
-            if isinstance(targets, (str, int)):
-                targets = [targets]
-            numbers = [
-                class_number(name, self.classes, "targets", self.class_ids)
-                for name in targets
-            ]
-            if not numbers:
-                raise LMACError("targets: found none, expected classes")
-        parts = []
-        for first in range(0, len(numbers), _TOGETHER):
-            group = numbers[first : first + _TOGETHER]
+            said += notes
+        file = str(sound) if isinstance(sound, (str, Path)) else None
+        # Sounds and masks of long clips lie on disk, if they are not joined.
+        together = 1 if len(wav) > self.longest else _TOGETHER
+        for first in range(0, len(numbers), together):
+            group = numbers[first : first + together]
             question = self._question(group, against, len(group))
             clips, files = [wav] * len(group), [file] * len(group)
-            parts.append(self._explain(clips, question, {**options}, files))
-        found = AudioExplanation.join(parts)
+            found = self._explain(clips, question, {**options}, files)
+            found.by_class = True
+            yield self._noted(found, said)
+
+    def _signal(self, sound: Any) -> Tensor:
+        """A sound from anywhere as the model takes it, [samples]."""
+        if isinstance(sound, (str, Path)):
+            return self.load_audio(sound)
+        return signal_of(sound, self.sample_rate)
+
+    def _numbers(self, targets: Any) -> list[int]:
+        """Numbers of several classes."""
+        if isinstance(targets, (str, int)):
+            targets = [targets]
+        found = [
+            class_number(name, self.classes, "targets", self.class_ids)
+            for name in targets
+        ]
+        if not found:
+            raise LMACError("targets: found none, expected classes")
+        return found
+
+    def _noted(
+        self, found: AudioExplanation, said: list[str]
+    ) -> AudioExplanation:
+        """An explanation with what is to be known of its sound."""
         found.notes = [[*said, *notes] for notes in found.notes]
-        found.by_class = True
         return found
 
     def _probabilities(self, wav: Tensor) -> Tensor:

@@ -210,6 +210,8 @@ def _read_clip(folder, path, embed):
         "label": info["label"],
         "decision": info["classes"][best],
         "explained": answer["name"],
+        "parents": info.get("parents", ""),
+        "notes": info.get("notes", []),
         "probabilities": [answer[name] for name in PROBABILITIES],
         "bars": [
             [info["classes"][c], *(column[c] for column in columns)]
