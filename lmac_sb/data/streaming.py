@@ -24,7 +24,7 @@ from lmac_sb.data.audio import (
 )
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["mapped", "read_signal", "signal_of"]
+__all__ = ["mapped", "read_signal", "signal_of", "source_of"]
 
 _BLOCK = 1 << 20  # values read at a time
 
@@ -137,6 +137,41 @@ def signal_of(sound, sample_rate):
         samples, rate = sound, sample_rate
     # A copy, so that what is done to the user's array later changes nothing.
     return as_signal(samples, rate, sample_rate).clone()
+
+
+def source_of(sound):
+    """Rate and channels of a sound before it becomes a signal.
+
+    Arguments
+    ---------
+    sound : object
+        See `signal_of`.
+
+    Returns
+    -------
+    tuple
+        Rate in Hz and number of channels; None for what nothing tells.
+
+    Example
+    -------
+    >>> source_of((torch.rand(2, 44100), 44100)), source_of(torch.rand(9))
+    ((44100, 2), (None, 1))
+    """
+    if isinstance(sound, (str, Path)):
+        try:
+            info = sf.info(str(sound))
+        except (OSError, RuntimeError):
+            return None, None
+        return info.samplerate, info.channels
+    rate = None
+    if isinstance(sound, Mapping) and {"array", "sampling_rate"} <= set(sound):
+        sound = (sound["array"], sound["sampling_rate"])
+    if isinstance(sound, tuple) and len(sound) == 2:
+        sound, rate = sound
+        if np.ndim(sound) == 0:
+            sound, rate = rate, sound
+    shape = np.shape(sound)
+    return rate, min(shape) if len(shape) == 2 else 1
 
 
 def _promised_values(path):

@@ -9,6 +9,7 @@ for the decoder's own mask.
 import json
 import math
 import os
+import re
 import shutil
 import zipfile
 import zlib
@@ -42,6 +43,7 @@ __all__ = [
     "ClipFiles",
     "check_format",
     "common_gain",
+    "folder_names",
     "read_clip",
     "save_clip",
 ]
@@ -50,6 +52,7 @@ AUDIO_FORMATS = {"wav": "PCM_16", "flac": "PCM_16"}  # ending to samples
 UNREFINED = "unrefined"  # sub-folder, for the decoder's own mask
 PROBABILITIES = ("p", "p_in", "p_out")
 _BLOCK = 1 << 18  # samples that are processed at a time
+_NAME_BYTES = 150  # longest name of a folder
 
 
 def check_format(audio_format):
@@ -116,7 +119,7 @@ ANSWER = {
 }
 
 # Those that most clips lack.
-_OPTIONAL = ("answer", "windows")
+_OPTIONAL = ("answer", "windows", "parents", "notes")
 
 # Keys of `explanation.json`, and what each may be.
 INFO = {
@@ -144,6 +147,13 @@ INFO = {
     "gain": number(above=0),
     "threshold": optional(number()),
     "refine_steps": whole(0),
+    # The classes that contain the explained one, where some do.
+    "parents": _text,
+    # What else a person should know, if there is something.
+    "notes": Kind(
+        "a list of sentences",
+        lambda value: isinstance(value, list) and all(map(_text.holds, value)),
+    ),
     # Only where more than one class among all is asked for.
     "answer": Kind(
         f"an object of {', '.join(ANSWER)}",
@@ -256,6 +266,10 @@ def _facts(clip):
         }
     if len(clip.windows[0]) > 1:
         facts["windows"] = clip.windows[0]
+    if clip.parents[0]:
+        facts["parents"] = clip.parents[0]
+    if clip.notes[0]:
+        facts["notes"] = clip.notes[0]
     return facts
 
 
@@ -296,6 +310,37 @@ def common_gain(sounds):
         for block in sound.split(_BLOCK):
             peak = max(peak, float(block.abs().max()))
     return 1 / peak
+
+
+def folder_names(names):
+    """Names of folders after other names, none twice.
+
+    Arguments
+    ---------
+    names : list of str
+        Any text, such as names of classes or of files without their ending.
+
+    Returns
+    -------
+    list of str
+        Letters of any language stay; what has a meaning in paths is replaced.
+
+    Example
+    -------
+    >>> folder_names(["Tick", "Dishes, pots", "a/b", "a?b", ".."])
+    ['Tick', 'Dishes_ pots', 'a_b', 'a_b_2', 'clip']
+    """
+    found, taken = [], set()
+    for name in names:
+        stem = re.sub(r"[^\w .+-]", "_", name).strip(" .")
+        stem = stem.encode()[:_NAME_BYTES].decode(errors="ignore") or "clip"
+        name, number = stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}_{number}"
+        taken.add(name.casefold())
+        found.append(name)
+    return found
 
 
 def _write_sound(path, sound, gain, sample_rate):

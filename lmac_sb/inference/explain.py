@@ -14,7 +14,7 @@ from lmac_sb.utils.errors import LMACError, shown
 __all__ = ["explain"]
 
 # Options of an explanation; the others are of the classifier.
-_HOW = ("threshold", "unrefined", "stable")
+_HOW = ("targets", "min_p", "threshold", "unrefined", "stable")
 
 
 def explain(
@@ -32,8 +32,9 @@ def explain(
     model : torch.nn.Module, callable, str or Path
         Any classifier of sounds: see
         `lmac_sb.LMACInterpreter.from_classifier`. Folders that `lmac export`
-        or `LMACInterpreter.save` wrote can be named as well, and an
-        interpreter is used as it is.
+        or `LMACInterpreter.save` wrote can be named as well, as can
+        ``"yamnet"``, ``"crepe"`` and ``"silero"`` (see `from_pretrained`),
+        and an interpreter is used as it is.
     sound : str, Path, numpy.ndarray, torch.Tensor or tuple
         An audio file; samples; or samples with their rate, see
         `lmac_sb.LMACInterpreter.explain_sound`. Samples alone have the rate
@@ -47,7 +48,7 @@ def explain(
         Gradient steps to the mask; by default 20, or what a model with a
         decoder of its own is set to.
     **options
-        `threshold`, `unrefined` and `stable` of
+        `targets`, `min_p`, `threshold`, `unrefined` and `stable` of
         `lmac_sb.LMACInterpreter.explain_file`; all others, such as
         `sample_rate`, `labels` and `features`, of `from_classifier`.
 

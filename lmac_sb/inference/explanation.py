@@ -14,7 +14,12 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
-from lmac_sb.inference.clip_folder import UNREFINED, common_gain, save_clip
+from lmac_sb.inference.clip_folder import (
+    UNREFINED,
+    common_gain,
+    folder_names,
+    save_clip,
+)
 from lmac_sb.inference.questions import answer_names
 from lmac_sb.inference.spectra import draw_clip, input_of
 from lmac_sb.lmac.explainer import Explanation
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from typing_extensions import Self
 
+    from lmac_sb.listener.families import Families
+
 __all__ = ["AudioExplanation", "numbers", "verdict", "window"]
 
 _PLAYED_S = 60  # longer sounds are not put into a notebook
@@ -47,6 +54,17 @@ _LISTS = (
     "metrics",
     "verdicts",
     "agreement",
+    "notes",
+)
+
+# Those that all clips have in common.
+_COMMON = (
+    "classes",
+    "features",
+    "threshold",
+    "refine_steps",
+    "families",
+    "by_class",
 )
 
 
@@ -90,6 +108,13 @@ class AudioExplanation(Explanation):
     agreement : list of dict
         For each clip how well the mask agrees with others of the same sound:
         name of the check to correlation; empty where nobody asked.
+    notes : list of list of str
+        For each clip what else is to be known of it: what was not heard, or
+        not explained.
+    families : lmac_sb.listener.families.Families
+        Which classes contain which, where some do; else None.
+    by_class : bool
+        Whether all are one clip, each with another class explained.
     unrefined : AudioExplanation
         The same clips with the decoder's own masks, to compare with, where
         steps were taken and it was asked for; else None.
@@ -120,6 +145,9 @@ class AudioExplanation(Explanation):
     metrics: list[dict[str, float]] = field(kw_only=True)
     verdicts: list[str] = field(kw_only=True)
     agreement: list[dict[str, float]] = field(kw_only=True)
+    notes: list[list[str]] = field(kw_only=True)
+    families: Families | None = field(default=None, kw_only=True)
+    by_class: bool = field(default=False, kw_only=True)
 
     @classmethod
     def of(
@@ -170,6 +198,7 @@ class AudioExplanation(Explanation):
             "n_samples": [n_samples] * n_clips,
             "files": [None] * n_clips,
             "agreement": [{} for _ in parts],
+            "notes": [[] for _ in parts],
         }
         if "windows" not in more:
             end = n_samples / features.sample_rate
@@ -190,7 +219,11 @@ class AudioExplanation(Explanation):
         )
         if explanation.unrefined is not None:
             named.unrefined = cls.of(
-                explanation.unrefined, wavs, features, classes
+                explanation.unrefined,
+                wavs,
+                features,
+                classes,
+                families=named.families,
             )
         return named
 
@@ -217,23 +250,27 @@ class AudioExplanation(Explanation):
         """One attribute of several parts."""
         if name in _LISTS:
             return [item for value in values for item in value]
-        if name in ("classes", "features", "threshold", "refine_steps"):
+        if name in _COMMON:
             return values[0]
         return super()._join(name, values)
 
     def __repr__(self) -> str:
-        """One line a clip."""
-        return "\n".join(
-            f"AudioExplanation({label!r}: p = {p:.3f}, inside {p_in:.3f}, "
-            f"outside {p_out:.3f}; {judged})"
-            for label, p, p_in, p_out, judged in zip(
-                self.labels,
-                self.p_before,
-                self.p_inside,
-                self.p_outside,
-                self.judged,
+        """One line a clip, and one for each note."""
+        lines = []
+        for label, p, p_in, p_out, judged, notes in zip(
+            self.titles,
+            self.p_before,
+            self.p_inside,
+            self.p_outside,
+            self.judged,
+            self.notes,
+        ):
+            lines.append(
+                f"AudioExplanation({label!r}: p = {p:.3f}, inside {p_in:.3f}, "
+                f"outside {p_out:.3f}; {judged})"
             )
-        )
+            lines += [f"  note: {note}" for note in notes]
+        return "\n".join(lines)
 
     @property
     def stable(self) -> list[bool | None]:
@@ -261,6 +298,27 @@ class AudioExplanation(Explanation):
     def labels(self) -> list[str]:
         """Name of the explained class of each clip."""
         return answer_names(self.question, self.decision, self.classes)
+
+    @property
+    def parents(self) -> list[str]:
+        """The classes that contain that of each clip; empty for none."""
+        families = self.families
+        if families is None or len(families) != len(self.classes):
+            return ["" for _ in self.labels]
+        return [
+            families.describe(number, self.classes)
+            if label == self.classes[number]
+            else ""
+            for number, label in zip(self.decision.tolist(), self.labels)
+        ]
+
+    @property
+    def titles(self) -> list[str]:
+        """The labels, with the classes that contain them."""
+        return [
+            f"{label} ({above})" if above else label
+            for label, above in zip(self.labels, self.parents)
+        ]
 
     @property
     def probabilities(self) -> Tensor:
@@ -298,7 +356,8 @@ class AudioExplanation(Explanation):
         ---------
         folder : str or Path
             Created if it does not exist. Holds one clip, or several in
-            sub-folders ``clip_0``, ``clip_1``, ...
+            sub-folders ``clip_0``, ``clip_1``, ..., or, if several classes of
+            one clip were asked for, in sub-folders of the classes' names.
         audio_format : str
             ``wav`` or ``flac``.
         truth : list of str
@@ -312,7 +371,11 @@ class AudioExplanation(Explanation):
         """
         folder = Path(folder)
         folders = [folder]
-        if len(self) > 1:
+        if self.by_class:
+            folders = [folder / name for name in folder_names(self.labels)]
+            # One of a single class from an earlier call is not of this one.
+            (folder / "explanation.json").unlink(missing_ok=True)
+        elif len(self) > 1:
             folders = [folder / f"clip_{i}" for i in range(len(self))]
         for i, path in enumerate(folders):
             label = None if truth is None else truth[i]
@@ -346,12 +409,13 @@ class AudioExplanation(Explanation):
 
     def _clip_html(self, index: int) -> str:
         """One clip for a notebook."""
-        label = html.escape(self.labels[index])
+        label = html.escape(self.titles[index])
         picture = io.BytesIO()
         self.plot(index).savefig(picture, dpi=70, format="png")
         parts = [
             f"<h4>{label}</h4>",
             f"<p><strong>{html.escape(self.judged[index])}</strong></p>",
+            *(f"<p>{html.escape(note)}</p>" for note in self.notes[index]),
             f'<img alt="spectrograms and mask, explained class {label}" '
             f'src="data:image/png;base64,{_base64(picture.getvalue())}">',
         ]

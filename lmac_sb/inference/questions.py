@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import numbers
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +18,15 @@ from lmac_sb.utils.errors import LMACError, shown
 __all__ = ["answer_names", "class_number", "make_question"]
 
 _LISTED = 20  # names in a message
+_NEAR = 3  # of them, those that may be meant
 
 
 def make_question(
-    target: Any, against: Any, classes: Sequence[str], n_clips: int
+    target: Any,
+    against: Any,
+    classes: Sequence[str],
+    n_clips: int,
+    ids: Sequence[str] | None = None,
 ) -> Question | None:
     """The question that a user asks about some clips.
 
@@ -39,6 +45,8 @@ def make_question(
         Names of the classes.
     n_clips : int
         Number of clips.
+    ids : list of str
+        Another name of each class, such as AudioSet's id.
 
     Returns
     -------
@@ -68,12 +76,16 @@ def make_question(
     if is_word and RUNNER_UP not in classes:
         found: Any = against
     else:
-        found = _classes("against", against, classes, n_clips)
-    return Question(_classes("target", target, classes, n_clips), found)
+        found = _classes("against", against, classes, n_clips, ids)
+    return Question(_classes("target", target, classes, n_clips, ids), found)
 
 
 def _classes(
-    key: str, asked: Any, classes: Sequence[str], n_clips: int
+    key: str,
+    asked: Any,
+    classes: Sequence[str],
+    n_clips: int,
+    ids: Sequence[str] | None,
 ) -> Tensor | None:
     """Class of each clip [n_clips], or a mask [n_clips, classes], or None."""
     if asked is None:
@@ -94,7 +106,8 @@ def _classes(
         for item in asked
     ]
     numbers = [
-        [class_number(name, classes, key) for name in item] for item in several
+        [class_number(name, classes, key, ids) for name in item]
+        for item in several
     ]
     if all(len(item) == 1 for item in numbers):
         return torch.tensor([item[0] for item in numbers])
@@ -119,17 +132,25 @@ def _listed(asked: Any, classes: Sequence[str]) -> Any:
     return [{c for c, chosen in enumerate(row) if chosen} for row in rows]
 
 
-def class_number(name: Any, classes: Sequence[str], key: str = "target") -> int:
-    """Number of a class that is given by name or number.
+def class_number(
+    name: Any,
+    classes: Sequence[str],
+    key: str = "target",
+    ids: Sequence[str] | None = None,
+) -> int:
+    """Number of a class that is given by name, id or number.
 
     Arguments
     ---------
     name : str or int
-        The class.
+        The class. Small and capital letters may differ, if one class alone
+        has the name then.
     classes : list of str
         Names of all.
     key : str
         What was asked for, for the message.
+    ids : list of str
+        Another name of each class, such as AudioSet's id.
 
     Returns
     -------
@@ -138,20 +159,31 @@ def class_number(name: Any, classes: Sequence[str], key: str = "target") -> int:
     Raises
     ------
     LMACError
-        If there is no such class; names the nearest.
+        If there is no such class, or several; names the nearest.
 
     Example
     -------
     >>> class_number("cow", ["cat", "cow", "dog"])
     1
+    >>> class_number("/m/0bt9lr", ["Cat", "Dog"], ids=["/m/01yrx", "/m/0bt9lr"])
+    1
     """
-    if isinstance(name, str) and name in classes:
-        return classes.index(name)
     is_number = isinstance(name, numbers.Integral)
     if is_number and not isinstance(name, bool) and 0 <= name < len(classes):
         return int(name)
-    near = difflib.get_close_matches(str(name), classes, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    for same in (_is_same, _is_like) if isinstance(name, str) else ():
+        found = [number for number, x in enumerate(classes) if same(x, name)]
+        if not found and ids is not None:
+            found = [number for number, x in enumerate(ids) if same(x, name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise LMACError(
+                f"{key}: {shown(name)} is the name of {len(found)} classes, "
+                f"expected one of their numbers, {', '.join(map(str, found))}"
+            )
+    near = _near(str(name), classes)
+    hint = f"did you mean {near}? " if near else ""
     listed = ", ".join(classes[:_LISTED])
     if len(classes) > _LISTED:
         listed += ", ..."
@@ -159,6 +191,28 @@ def class_number(name: Any, classes: Sequence[str], key: str = "target") -> int:
         f"{key}: {shown(name)} is no class; {hint}there are {listed} "
         f"(0 to {len(classes) - 1})"
     )
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two names are one."""
+    return one == other
+
+
+def _is_like(one: str, other: str) -> bool:
+    """Whether two names differ in small and capital letters at most."""
+    return one.casefold() == other.casefold()
+
+
+def _near(name: str, classes: Sequence[str]) -> str:
+    """Names that may be meant, in quotes: those that hold it, or the like."""
+    folded = {}
+    for item in classes:
+        folded.setdefault(item.casefold(), item)
+    word = re.compile(rf"\b{re.escape(name.casefold())}")
+    found = [item for key, item in folded.items() if name and word.search(key)]
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    found += [folded[key] for key in close if folded[key] not in found]
+    return " or ".join(f"'{item}'" for item in found[:_NEAR])
 
 
 def answer_names(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lmac_sb.adapters.named import is_named
 from lmac_sb.models.source import cached_file, is_local, on_hub
 from lmac_sb.utils.checksums import file_sha256
 from lmac_sb.utils.errors import LMACError, shown
@@ -117,9 +118,9 @@ def refer_to(model: Any, leave_out: Path | None = None) -> dict[str, Any]:
     Arguments
     ---------
     model : str or Path
-        ``package.module:function``; the folder or yaml of a model; or the id
-        of a hub repository, ``name/repository`` or
-        ``name/repository@revision``.
+        ``package.module:function``; the folder or yaml of a model; a name,
+        see `lmac_sb.adapters.named`; or the id of a hub repository,
+        ``name/repository`` or ``name/repository@revision``.
     leave_out : Path
         Folder within that of the model whose files do not count.
 
@@ -141,6 +142,8 @@ def refer_to(model: Any, leave_out: Path | None = None) -> dict[str, Any]:
     """
     if is_import_path(model):
         return {"kind": "function", "name": model}
+    if is_named(model):
+        return {"kind": "name", "name": model}
     if not isinstance(model, (str, Path)):
         raise LMACError(
             f"model: found a {type(model).__name__}, which is not saved with "
@@ -228,14 +231,14 @@ def find_referred(
         If a folder is gone, or its files are not those that were there.
     """
     kind = reference.get("kind")
-    if kind == "function":
+    if kind in ("function", "name"):
         return str(reference["name"] if moved is None else moved)
     if kind == "hub" and moved is None:
         return f"{reference['id']}@{reference['revision']}"
     if kind not in ("folder", "hub"):
         raise LMACError(
             f"{folder}: its model is of the kind {shown(kind)}, expected "
-            "function, folder or hub"
+            "function, name, folder or hub"
         )
     path = Path(reference["path"] if moved is None else moved)
     if not path.exists():

@@ -83,6 +83,12 @@ class Listener(torch.nn.Module):
     head : str
         Name of the model's last layer, as in ``named_modules``, which turns
         embeddings [..., dimensions] into scores; see `logits_and_embedding`.
+    families : lmac_sb.listener.families.Families
+        Which classes contain which, where some do.
+    absences : list of int
+        Classes that say that something is missing, such as silence: what is
+        there explains none of them, so the next class is explained instead
+        unless one is asked for.
 
     Raises
     ------
@@ -118,6 +124,8 @@ class Listener(torch.nn.Module):
         windows=None,
         one_by_one=None,
         head=None,
+        families=None,
+        absences=(),
     ):
         super().__init__()
         self.model = model
@@ -133,6 +141,8 @@ class Listener(torch.nn.Module):
         self.windows = windows
         self.one_by_one = one_by_one
         self.head = head
+        self.families = families
+        self.absences = list(absences)
         self.found = None
         self._before = {}  # of what a dry run sets: old and new values
         self._said = set()
@@ -177,6 +187,24 @@ class Listener(torch.nn.Module):
                 f"windows: found {shown(self.windows)}, expected "
                 "Windows(size, hop)"
             )
+        self._check_classes()
+
+    def _check_classes(self):
+        """Refuse what is said of other classes than the labels."""
+        if self.families is not None and (
+            self.labels is None or len(self.families) != len(self.labels)
+        ):
+            n_labels = len(self.labels or [])
+            raise LMACError(
+                f"families: found {len(self.families)} classes, expected the "
+                f"{n_labels} of the labels"
+            )
+        for number in self.absences:
+            if number not in range(len(self.labels or [])):
+                raise LMACError(
+                    f"absences: found {shown(number)}, expected numbers of "
+                    "labels"
+                )
 
     def with_options(self, **options):
         """The same classifier, listened to in another way.
@@ -393,6 +421,41 @@ class Listener(torch.nn.Module):
         if self.labels and len(self.labels) == 2 and pooled.shape[1] == 1:
             pooled = torch.cat((torch.zeros_like(pooled), pooled), 1)
         return pooled
+
+    def notes(self, n_samples):
+        """What of a clip is heard otherwise than it is.
+
+        Arguments
+        ---------
+        n_samples : int
+            Its length.
+
+        Returns
+        -------
+        list of str
+            Sentences for people; empty for most clips.
+
+        Example
+        -------
+        >>> net = torch.nn.Linear(8000, 3)
+        >>> Listener(net, 16000, windows=Windows(8000)).notes(4000)
+        ['0.25 s long: filled up with silence to 0.5 s, a window of the \
+classifier']
+        """
+        if self.windows is None:
+            return []
+        size = self.windows.size
+        if n_samples + 2 * self.windows.padding < size:
+            return [
+                f"{n_samples / self.sample_rate:.3g} s long: filled up with "
+                f"silence to {size / self.sample_rate:.3g} s, a window of the "
+                "classifier"
+            ]
+        end = int(self.windows.starts(n_samples)[-1]) + size
+        if end >= n_samples:
+            return []
+        unheard = (n_samples - end) / self.sample_rate
+        return [f"the last {unheard:.2g} s are heard by no window"]
 
     def settle(self, wavs):
         """Find out by dry runs how the classifier is called, once.

@@ -102,11 +102,7 @@ def _clip_folders(folder):
         raise LMACError(
             f"{folder}: is itself one clip, expected the folder above it"
         )
-    clips = [
-        path
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith(".")
-    ]
+    clips = [path for found in _folders_in(folder) for path in _parts_of(found)]
     if not clips:
         raise LMACError(
             f"{folder}: holds no explained clips, expected one sub-folder for "
@@ -115,9 +111,30 @@ def _clip_folders(folder):
     return sorted(clips, key=_natural)
 
 
+def _folders_in(folder):
+    """Its sub-folders, without hidden ones."""
+    return [
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith(".")
+    ]
+
+
+def _parts_of(folder):
+    """A clip's folder, or those of its classes, if each has one."""
+    if (folder / "explanation.json").exists():
+        return [folder]
+    inner = [
+        path
+        for path in _folders_in(folder)
+        if (path / "explanation.json").exists()
+    ]
+    return inner or [folder]
+
+
 def _natural(path):
     """Sort key that puts clip 9 before clip 10."""
-    parts = re.split(r"([0-9]+)", path.name)
+    parts = re.split(r"([0-9]+)", f"{path.parent.name}/{path.name}")
     return [int(p) if i % 2 else p for i, p in enumerate(parts)]
 
 
@@ -193,6 +210,8 @@ def _read_clip(folder, path, embed):
         "label": info["label"],
         "decision": info["classes"][best],
         "explained": answer["name"],
+        "parents": info.get("parents", ""),
+        "notes": info.get("notes", []),
         "probabilities": [answer[name] for name in PROBABILITIES],
         "bars": [
             [info["classes"][c], *(column[c] for column in columns)]

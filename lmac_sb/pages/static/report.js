@@ -360,9 +360,11 @@
     const origin = [clip.id];
     if (clip.file !== null && clip.file !== clip.id) origin.push(clip.file);
     origin.push(`${clip.seconds.toFixed(1)}\u00a0s`);
-    if (clip.explained !== clip.decision) {
-      origin.push(`explained: ${clip.explained}`);
+    const above = clip.parents ? ` (${clip.parents})` : "";
+    if (clip.explained !== clip.decision || above) {
+      origin.push(`explained: ${clip.explained}${above}`);
     }
+    origin.push(...clip.notes);
     if (clip.threshold !== null) {
       origin.push(`sounds of the mask cut at ${number(clip.threshold)}`);
     }
