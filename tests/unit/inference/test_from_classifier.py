@@ -11,6 +11,7 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
 
+import lmac_sb
 from lmac_sb import LMACInterpreter
 from lmac_sb.adapters.source import FeatureListener
 from lmac_sb.listener.listener import Listener
@@ -632,7 +633,8 @@ def test_labels(labels, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"colour": 1}, "colour: no such option"),
+        ({"colour": 1}, "colour: no such option.* one of at, .*, steps, "),
+        ({"steeps": 1}, "steeps: no such option; did you mean 'steps'"),
         ({"spectrogram": 512}, "spectrogram: found 512, expected a Sound"),
         (
             {"spectrogram": SoundFeatures(8000)},
@@ -645,6 +647,22 @@ def test_labels(labels, message):
 def test_options(options, message):
     with pytest.raises(LMACError, match=message):
         LMACInterpreter.from_classifier(Ears(), RATE, **options)
+
+
+def test_a_model_in_double_precision():
+    explanation = lmac_sb.explain(
+        Ears().double(), 0.1 * torch.randn(RATE), sample_rate=RATE, steps=2
+    )
+    assert explanation.logits.isfinite().all()
+
+
+def test_torchscript():
+    scripted = torch.jit.script(Ears())
+    explanation = lmac_sb.explain(
+        scripted, 0.1 * torch.randn(RATE), sample_rate=RATE, steps=2
+    )
+    assert explanation.logits.isfinite().all()
+    assert all(weight.requires_grad for weight in scripted.parameters())
 
 
 def test_no_rate():
