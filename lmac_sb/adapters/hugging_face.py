@@ -262,7 +262,9 @@ def _check_kind(model, extractor):
         raise LMACError(
             f"feature_extractor: found {type(extractor).__name__}, expected "
             f"the feature extractor of {type(model).__name__}, which knows "
-            "its rate: features=AutoFeatureExtractor.from_pretrained(...)"
+            "its rate: features=AutoFeatureExtractor.from_pretrained(...); "
+            "with a front end of your own, pass a function from its output "
+            "to logits as the model: lambda x: model(x).logits"
         )
 
 

@@ -472,20 +472,46 @@ def test_windows_with_other_decisions_answer_one_question():
 # ------------------------------------------------- folders and embeddings
 
 
+SMALL_WAV2VEC2 = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "conv_dim": (8, 8),
+    "conv_kernel": (80, 4),
+    "conv_stride": (80, 4),
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "classifier_proj_size": 12,
+}
+
+
+def test_hugging_face_embeddings():
+    """They have no names: a score of them is asked for, as of any outputs."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.Wav2Vec2Config(
+        **SMALL_WAV2VEC2,
+        tdnn_dim=(8, 8),
+        tdnn_kernel=(3, 1),
+        tdnn_dilation=(1, 1),
+        xvector_output_dim=6,
+    )
+    model = transformers.Wav2Vec2ForXVector(config).eval()
+    extractor = transformers.Wav2Vec2FeatureExtractor()
+    interpreter = LMACInterpreter.from_classifier(
+        model, features=extractor, steps=2
+    )
+    assert interpreter.classes == ["0", "1", "2", "3", "4", "5"]
+    found = interpreter.explain_batch(sounds(1), target=lambda y: y[:, 0])
+    assert found.labels == ["score"]
+
+
 def test_hugging_face_folder(tmp_path):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.Wav2Vec2Config(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=24,
-        conv_dim=(8, 8),
-        conv_kernel=(80, 4),
-        conv_stride=(80, 4),
-        num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
-        classifier_proj_size=12,
+        **SMALL_WAV2VEC2,
         num_labels=3,
         id2label=dict(enumerate(NAMES)),
         label2id={name: i for i, name in enumerate(NAMES)},
