@@ -21,7 +21,8 @@ from lmac_sb.utils.errors import LMACError
 
 __all__ = ["DryRun", "Found"]
 
-# Lengths of input that classifiers are made for, in seconds and in samples.
+# Lengths of input that classifiers are made for, in seconds and in samples:
+# powers of two, and those of YAMNet, SampleCNN and networks against spoofing.
 SECONDS = (0.1, 0.2, 0.25, 0.5, 0.96, 0.975, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 SECONDS += (9, 10, 10.24, 12, 15, 20, 30)
 LENGTHS = {2**power for power in range(8, 19)} | {15600, 59049, 64600}
@@ -258,12 +259,8 @@ class DryRun:
         shape = without_ones(scores).shape
         if len(shape) == 1 and found.form.one_by_one:
             shape = (1, *shape)
-        if len(shape) == 2 and self.n_labels is None and shape[1] > 1:
-            shorter = self._shorter(found.form)
-            one = shorter is not None and shorter[-1] != shape[1]
-            return dataclasses.replace(found, one_class=one)
         if len(shape) == 2:
-            one = self.n_labels == 1 and shape[1] > 1
+            one = self._is_one_class(found.form, shape)
             return dataclasses.replace(found, one_class=one)
         if len(shape) != 3:
             return found
@@ -282,6 +279,15 @@ class DryRun:
             )
         # Labels of another number than both axes are reported next.
         return dataclasses.replace(found, class_axis=axis or 2)
+
+    def _is_one_class(self, form, shape):
+        """Whether scores [batch, n] are frames of one class."""
+        if self.n_labels not in (None, 1) or shape[1] == 1:
+            return False
+        shorter = self._shorter(form)
+        if shorter is None:
+            return self.n_labels == 1
+        return shorter[-1] != shape[1]
 
     def _axis_by_length(self, form, shape):
         """Axis of the classes: the one that a shorter sound does not change."""

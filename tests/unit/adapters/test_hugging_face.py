@@ -179,6 +179,13 @@ def test_labels(folder):
         from_hugging_face(model, extractor)
 
 
+def test_numbers_of_labels_with_a_gap():
+    model, extractor = small_model("wav2vec2")
+    object.__setattr__(model.config, "id2label", {0: "a", 1: "b", 3: "c"})
+    with pytest.raises(LMACError, match=r"found names for \[0, 1, 3\], exp"):
+        from_hugging_face(model, extractor)
+
+
 def test_several_classes_at_once():
     problem = "multi_label_classification"
     model, extractor = small_model("ast", problem_type=problem)

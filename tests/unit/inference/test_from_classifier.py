@@ -691,6 +691,18 @@ def test_torchscript():
     assert all(weight.requires_grad for weight in scripted.parameters())
 
 
+def test_features_beside_a_front_end():
+    listener = Listener(Ears(), RATE)
+    with pytest.raises(LMACError, match="features: found some, but the model"):
+        LMACInterpreter.from_classifier(listener, features=torch.nn.Identity())
+
+
+def test_weights_in_a_file(tmp_path):
+    torch.save(Ears().state_dict(), tmp_path / "ears.pt")
+    with pytest.raises(LMACError, match="ears.pt: found a file, expected a fo"):
+        LMACInterpreter.from_classifier(tmp_path / "ears.pt", RATE)
+
+
 def test_no_rate():
     with pytest.raises(LMACError, match="sample_rate: found none"):
         LMACInterpreter.from_classifier(Ears())

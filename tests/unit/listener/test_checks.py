@@ -204,6 +204,11 @@ def test_outputs_that_hear_nothing(wavs):
     assert "found the same outputs" in message and "silence" in message
 
 
+def test_one_label_for_several_outputs(wavs):
+    message = refused(energies, wavs, labels=["dog"])
+    assert "labels: found 1, but the model gives 3 outputs" in message
+
+
 def test_labels_of_another_number(wavs):
     message = refused(energies, wavs, labels=["cat", "dog"])
     assert message.startswith("labels: found 2, but the model gives 3 outputs")
