@@ -259,7 +259,8 @@ def copies_for_gradient(modules):
 
 def _is_on_cuda(module):
     """Whether a module's first weight is on a GPU."""
-    return any(weight.is_cuda for weight in _some_tensors(module))
+    weight = _first_weight(module)
+    return weight is not None and weight.is_cuda
 
 
 def _is_recurrent(module):
@@ -272,13 +273,10 @@ def _is_recurrent(module):
     )
 
 
-def _some_tensors(module):
-    """Its first weight of floats, or else its first buffer of floats."""
-    for tensors in (module.parameters(), module.buffers()):
-        for tensor in tensors:
-            if tensor.is_floating_point():
-                return [tensor]
-    return []
+def _first_weight(module):
+    """Its first weight of floats, or else its first buffer, or None."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return next((t for t in tensors if t.is_floating_point()), None)
 
 
 def place_of(modules):
@@ -299,7 +297,7 @@ def place_of(modules):
     >>> place_of([torch.nn.Linear(2, 2).double()])["dtype"]
     torch.float64
     """
-    tensors = [t for module in modules for t in _some_tensors(module)]
+    tensors = [t for t in map(_first_weight, modules) if t is not None]
     places = {tensor.device for tensor in tensors}
     # Quantised weights are of eight bits, their input is not.
     types = {tensor.dtype for tensor in tensors if tensor.dtype.itemsize > 1}
