@@ -13,6 +13,7 @@ import torch
 
 from lmac_sb.adapters.front_ends import KaldiFbank, preemphasise
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import first_line
 
 __all__ = [
     "FRONT_ENDS",
@@ -401,7 +402,8 @@ def front_end_of(extractor):
     Raises
     ------
     LMACError
-        If the class is not known, or its output is another.
+        If the class is not known, its settings are not its own, or its
+        output is another.
 
     Example
     -------
@@ -412,8 +414,19 @@ def front_end_of(extractor):
     """
     for kind in type(extractor).__mro__:
         if kind.__name__ in FRONT_ENDS:
-            front_end = FRONT_ENDS[kind.__name__](extractor)
-            compare_inputs(front_end, extractor)
+            try:
+                front_end = FRONT_ENDS[kind.__name__](extractor)
+                compare_inputs(front_end, extractor)
+            except LMACError:
+                raise
+            except Exception as error:
+                # Settings come from a file, and can be those of another one.
+                raise LMACError(
+                    f"feature extractor: {type(extractor).__name__} fails "
+                    f"with its settings ({type(error).__name__}: "
+                    f"{first_line(error)}), expected those that belong to it "
+                    "in preprocessor_config.json"
+                ) from error
             return front_end
     raise LMACError(
         f"feature extractor: found {type(extractor).__name__}, expected "

@@ -523,6 +523,11 @@ def _step(part):
         return _EachClip(part)
     if isinstance(part, torch.nn.Module):
         return part
+    if isinstance(part, type):
+        raise LMACError(
+            f"front_end: found the class {part.__name__} in it, expected an "
+            f"object of it: {part.__name__}(...)"
+        )
     if callable(part):
         return _Call(part)
     raise LMACError(

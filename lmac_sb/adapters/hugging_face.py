@@ -262,7 +262,9 @@ def _check_kind(model, extractor):
         raise LMACError(
             f"feature_extractor: found {type(extractor).__name__}, expected "
             f"the feature extractor of {type(model).__name__}, which knows "
-            "its rate: features=AutoFeatureExtractor.from_pretrained(...)"
+            "its rate: features=AutoFeatureExtractor.from_pretrained(...); "
+            "with a front end of your own, pass a function from its output "
+            "to logits as the model: lambda x: model(x).logits"
         )
 
 
@@ -319,6 +321,12 @@ def _labels(labels, model, n_outputs):
         labels = [table[index] for index in sorted(table)]
         origin = "config.id2label"
         is_complete = sorted(table) == list(range(n_outputs))
+        if not is_complete and len(labels) == n_outputs:
+            raise LMACError(
+                f"{origin}: found names for {sorted(table)}, expected them "
+                f"for 0 to {n_outputs - 1}, the outputs of "
+                f"{type(model).__name__}"
+            )
     else:
         labels, origin = [str(label) for label in labels], "labels"
         is_complete = len(labels) == n_outputs

@@ -71,8 +71,14 @@ def read_hugging_face(source, revision=None, trusted=False):
         # Others need a package, a GPU or half precision; what they name may
         # also be a hub repository, whose code transformers would run.
         keywords["attn_implementation"] = "eager"
+    # Weights of another shape are refused below, in words of one line.
     model, found = read(
-        _WEIGHTS[0], auto, config=config, output_loading_info=True, **keywords
+        _WEIGHTS[0],
+        auto,
+        config=config,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **keywords,
     )
     _check_weights(source, config, model, found)
     return model.float().eval(), extractor
@@ -170,11 +176,13 @@ def _loader(transformers, source, config):
 
 def _check_weights(source, config, model, found):
     """Refuse weights of which a part is random, or not finite."""
-    missing = [
-        key
-        for key in (*found["missing_keys"], *found["mismatched_keys"])
-        if _UNUSED not in str(key)
-    ]
+    for key, here, expected in sorted(found["mismatched_keys"]):
+        raise LMACError(
+            f"{source}: found '{key}' of shape {list(here)} in the weights, "
+            f"expected {list(expected)} by config.json (where id2label tells "
+            "the number of classes)"
+        )
+    missing = [key for key in found["missing_keys"] if _UNUSED not in str(key)]
     if missing:
         names = getattr(config, "architectures", None) or ["another model"]
         raise LMACError(

@@ -304,17 +304,17 @@ class _Runs:
 
     def _size(self, layer):
         """Cells of time and frequency of a layer's map."""
-        batch = 1 if self.alone else len(self.outputs_of)
+        batch = 1 if self.alone else 2
         return tuple(layer.to_map(self.outputs[layer.name], batch).shape[2:])
 
     @property
-    def outputs_of(self):
-        """The clips of the first run."""
+    def two_clips(self):
+        """The clip twice, as the first run gets it."""
         return self.wavs.repeat(2, 1)
 
     def _first(self):
         """Run with gradients; returns layers that reach the outputs."""
-        started = self._run(self.outputs_of, self.modules, keep=True)
+        started = self._run(self.two_clips, self.modules, keep=True)
         candidates = [
             name
             for name in self.order
@@ -386,7 +386,7 @@ class _Runs:
             return None
         n_samples = self.wavs.shape[1]
         for length in (n_samples // 2, 2 * n_samples):
-            wavs = self.outputs_of.repeat(1, 2)[:, :length]
+            wavs = self.two_clips.repeat(1, 2)[:, :length]
             with contextlib.suppress(Exception):  # whatever a model raises
                 return self._shapes(wavs, names)
         return None
@@ -445,7 +445,7 @@ class _Runs:
         third, changes = n_samples // 3, []
         try:
             for part in (slice(0, third), slice(n_samples - third, None)):
-                wavs = self.outputs_of
+                wavs = self.two_clips
                 wavs[:, part] = noise[part].to(wavs)
                 self._run(wavs, names)
                 changes.append(self.outputs)

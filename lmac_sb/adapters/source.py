@@ -93,6 +93,11 @@ def as_listener(
         multilabel = options.pop("multilabel", False)
         listener = Listener(model, sample_rate, labels, multilabel, front_end)
         return listener.with_options(**options) if options else listener
+    if features is not None and not is_hugging_face(model):
+        raise LMACError(
+            "features: found some, but the model brings its own front end; "
+            "expected none, or the model's network as a module"
+        )
     if sample_rate not in (None, listener.sample_rate):
         raise LMACError(
             f"sample_rate: found {sample_rate} Hz, but the model hears "
@@ -134,6 +139,11 @@ def _load(source, trusted):
     if Path(source).is_file() and str(source).endswith((".yaml", ".yml")):
         return load_speechbrain(source, trusted)
     if is_local(source):
+        if Path(source).is_file():
+            raise LMACError(
+                f"{source}: found a file, expected a folder; of weights "
+                "alone, build their module, load them and pass the module"
+            )
         if not Path(source).is_dir():
             raise LMACError(f"{source}: no such folder, expected a model")
         for name, load in LOADERS.items():

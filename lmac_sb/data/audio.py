@@ -273,7 +273,8 @@ def as_signal(sound, found_rate, sample_rate):
         wav = wav.mean(0 if wav.shape[0] <= wav.shape[1] else 1)
     if not wav.isfinite().all():
         raise LMACError("sound: holds NaN or infinite values")
-    seconds = len(wav) / _check_rate(found_rate)
+    found_rate = _check_rate(found_rate)
+    seconds = len(wav) / found_rate
     if seconds < MIN_LENGTH_S:
         raise LMACError(
             f"sound: {seconds:.4f} s long, expected at least {MIN_LENGTH_S} s"

@@ -91,6 +91,9 @@ def adopt(
         own = getattr(listener, "own_call", None)
     check_listener(listener, wavs, own)
     listener = own_listener(listener)
+    if listener.labels is None:  # of embeddings, which have numbers alone
+        n_outputs = listener.found.n_outputs
+        listener.labels = [str(number) for number in range(n_outputs)]
     fast = None if spectrogram else on_features(listener, wavs)
     if fast is None:
         fast = (spectrogram or SoundFeatures(rate), listener)

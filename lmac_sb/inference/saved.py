@@ -8,6 +8,8 @@ trained, ``decoder.safetensors`` (how it is explained), and ``SHA256SUMS``.
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from lmac_sb.inference.reference import (
     is_import_path,
     refer_to,
 )
+from lmac_sb.listener.listener import Listener
 from lmac_sb.listener.windows import Windows
 from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.models.decoder import LevelDecoder, MaskDecoder
@@ -102,9 +105,28 @@ class Origin:
             for name in ("sound", *ADOPTED)
             if name in arguments
         }
+        _check_options(arguments)
         modules, hparams, run_opts = adopt(as_listener(**arguments), **how)
         hparams["origin"] = self
         return modules, hparams, run_opts
+
+
+def _check_options(arguments: dict[str, Any]) -> None:
+    """Refuse what is no option of `from_classifier`, naming all that are."""
+    known = {"sound", *ADOPTED}
+    for function in (as_listener, Listener):
+        known.update(inspect.signature(function).parameters)
+    known -= {"options"}
+    unknown = min(set(arguments) - known, default=None)
+    if unknown is None:
+        return
+    # Listed are the names that `from_classifier` has for them.
+    listed = sorted(known - {"model", "front_end"})
+    near = difflib.get_close_matches(unknown, listed, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    raise LMACError(
+        f"{unknown}: no such option; {hint}expected one of {', '.join(listed)}"
+    )
 
 
 def save_interpreter(

@@ -1,11 +1,12 @@
 """How a classifier is called: on which clips, and left as it was found."""
 
-import collections
+import collections.abc
 import contextlib
 import copy
 import functools
 import inspect
-import logging
+import itertools
+import types
 
 import torch
 
@@ -21,7 +22,7 @@ __all__ = [
     "private_copy",
 ]
 
-logger = logging.getLogger(__name__)
+_MOST_VALUES = 1000  # that are looked at for modules
 
 
 class Form(
@@ -93,8 +94,9 @@ def modules_of(function):
     Arguments
     ---------
     function : callable
-        A module, a bound method, a partial, or a function, whose closure,
-        defaults and globals are looked at.
+        A module, a partial, a function, whose closure, defaults and globals
+        are looked at, or an object or its method. Lists, dicts and objects of
+        the same package are looked into.
 
     Returns
     -------
@@ -107,9 +109,9 @@ def modules_of(function):
     True
     """
     found, seen, left = [], set(), [function]
-    # Functions of one's own are followed, not those of libraries.
+    # What is one's own is followed, not what is of libraries.
     home = _package(inspect.unwrap(getattr(function, "__func__", function)))
-    while left:
+    while left and len(seen) < _MOST_VALUES:
         value = left.pop()
         if id(value) in seen:
             continue
@@ -125,18 +127,25 @@ def modules_of(function):
                 home = _package(value)
                 left += _used_by(value)
         elif isinstance(value, (list, tuple)):
-            left += [item for item in value[:100] if _may_hold(item)]
-        elif value is function and hasattr(value, "__dict__"):
-            # An object of one's own with modules as attributes.
-            left += [item for item in vars(value).values() if _may_hold(item)]
+            left += _some_that_may_hold(value)
+        elif isinstance(value, collections.abc.Mapping):
+            left += _some_that_may_hold(value.values())
+        elif value is function or _package(type(value)) == home:
+            home = home or _package(type(value))
+            left += _some_that_may_hold(getattr(value, "__dict__", {}).values())
     return found
 
 
-def _package(function):
-    """Package that a function is defined in; None for other objects."""
-    if not inspect.isfunction(function):
+def _package(value):
+    """Package that a function or class is defined in; None of other objects."""
+    if not inspect.isfunction(value) and not isinstance(value, type):
         return None
-    return (function.__module__ or "").partition(".")[0]
+    return (value.__module__ or "").partition(".")[0]
+
+
+def _some_that_may_hold(values):
+    """Those of the first values that may hold modules."""
+    return list(filter(_may_hold, itertools.islice(values, 100)))
 
 
 def _used_by(function):
@@ -153,9 +162,13 @@ def _used_by(function):
 
 def _may_hold(value):
     """Whether to look for modules in a value."""
-    return isinstance(
-        value, (torch.nn.Module, functools.partial, list, tuple)
-    ) or inspect.isroutine(value)
+    if isinstance(value, (type, types.ModuleType, torch.Tensor)):
+        return False
+    return (
+        isinstance(value, (list, tuple, collections.abc.Mapping))
+        or inspect.isroutine(value)
+        or hasattr(value, "__dict__")
+    )
 
 
 @contextlib.contextmanager
@@ -246,7 +259,8 @@ def copies_for_gradient(modules):
 
 def _is_on_cuda(module):
     """Whether a module's first weight is on a GPU."""
-    return any(weight.is_cuda for weight in _some_tensors(module))
+    weight = _first_weight(module)
+    return weight is not None and weight.is_cuda
 
 
 def _is_recurrent(module):
@@ -259,13 +273,10 @@ def _is_recurrent(module):
     )
 
 
-def _some_tensors(module):
-    """Its first weight of floats, or else its first buffer of floats."""
-    for tensors in (module.parameters(), module.buffers()):
-        for tensor in tensors:
-            if tensor.is_floating_point():
-                return [tensor]
-    return []
+def _first_weight(module):
+    """Its first weight of floats, or else its first buffer, or None."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return next((t for t in tensors if t.is_floating_point()), None)
 
 
 def place_of(modules):
@@ -286,7 +297,7 @@ def place_of(modules):
     >>> place_of([torch.nn.Linear(2, 2).double()])["dtype"]
     torch.float64
     """
-    tensors = [t for module in modules for t in _some_tensors(module)]
+    tensors = [t for t in map(_first_weight, modules) if t is not None]
     places = {tensor.device for tensor in tensors}
     # Quantised weights are of eight bits, their input is not.
     types = {tensor.dtype for tensor in tensors if tensor.dtype.itemsize > 1}
@@ -299,7 +310,8 @@ def private_copy(module):
 
     What is done to the copy leaves the original alone: hooks, training mode,
     `requires_grad`, other classes of its layers. It takes no memory, since
-    its weights and buffers are views of the same values.
+    its weights and buffers are views of the same values; only TorchScript
+    clones them.
 
     Arguments
     ---------
@@ -336,7 +348,9 @@ def private_copy(module):
                     weight.detach(), weight.requires_grad
                 )
     try:
-        return copy.deepcopy(module, memo)
+        # Of TorchScript the weights are cloned: these have to be leaves.
+        with torch.no_grad():
+            return copy.deepcopy(module, memo)
     except Exception as error:
         raise LMACError(
             f"model: {type(module).__name__} cannot be copied "

@@ -167,9 +167,9 @@ def _check_gradient(listener, wavs):
             logits, gradient = _gradient(listener, wavs)
         except RuntimeError as second:
             raise _no_gradient(second) from second
-    if not logits.requires_grad:
+    if gradient is None:
         raise LMACError(f"model: no gradient reaches the sound; {NO_GRADIENT}")
-    if gradient is None or not gradient.any():
+    if not gradient.any():
         raise LMACError(
             "model: its gradient is 0 for each sample, expected one that says "
             "what it listens to; rounding, argmax and outputs that are "
@@ -178,7 +178,7 @@ def _check_gradient(listener, wavs):
 
 
 def _gradient(listener, wavs):
-    """Logits, and the gradient of some score of them."""
+    """Logits, and the gradient of some score of them, or None."""
     wavs = wavs.requires_grad_()
     with torch.enable_grad():
         logits = listener(wavs)

@@ -6,7 +6,12 @@ import dataclasses
 import torch
 
 from lmac_sb.listener.calling import FORMS, Form, as_needed
-from lmac_sb.listener.outputs import by_frames, class_axis_of, find_output
+from lmac_sb.listener.outputs import (
+    by_frames,
+    class_axis_of,
+    find_output,
+    without_ones,
+)
 from lmac_sb.listener.scales import (
     LastActivation,
     at_least_single,
@@ -16,7 +21,8 @@ from lmac_sb.utils.errors import LMACError
 
 __all__ = ["DryRun", "Found"]
 
-# Lengths of input that classifiers are made for, in seconds and in samples.
+# Lengths of input that classifiers are made for, in seconds and in samples:
+# powers of two, and those of YAMNet, SampleCNN and networks against spoofing.
 SECONDS = (0.1, 0.2, 0.25, 0.5, 0.96, 0.975, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 SECONDS += (9, 10, 10.24, 12, 15, 20, 30)
 LENGTHS = {2**power for power in range(8, 19)} | {15600, 59049, 64600}
@@ -109,33 +115,53 @@ class DryRun:
 
     def found(self):
         """What the dry runs tell."""
+        self._check_values()
         form, scores = self._form()
         found = Found(form=form, n_samples=self.n_samples)
         found = self._axes(found, scores)
         found = self._classes(found, scores)
         return self._scale(found, scores)
 
-    def _raw(self, rows, form):
-        """The tensor of scores for rows, with all of its axes."""
+    def _check_values(self):
+        """Refuse weights that were never given values."""
+        for module in self.listener.called():
+            tensors = (*module.parameters(), *module.buffers())
+            if any(tensor.is_meta for tensor in tensors):
+                raise LMACError(
+                    f"model: found weights of {type(module).__name__} on the "
+                    "device 'meta', which holds no values; expected loaded "
+                    "ones: to_empty(device='cpu'), then load_state_dict"
+                )
+
+    def _returned(self, rows, form):
+        """What the model returns for rows."""
         listener = self.listener
         with as_needed(listener.called(), rows):
-            features = listener._front(rows, form)
-            returned = listener._model(features)
-        scores = find_output(returned, listener.output, self.n_labels)
+            return listener._model(listener._front(rows, form))
+
+    def _read(self, returned, form):
+        """The tensor of scores in what was returned, with all of its axes."""
+        scores = find_output(returned, self.listener.output, self.n_labels)
         return at_least_single(scores[None] if form.flat else scores)
+
+    def _raw(self, rows, form):
+        """The tensor of scores for rows."""
+        return self._read(self._returned(rows, form), form)
 
     def _form(self):
         """First form that works, and scores of the first clip."""
         failures, differs = [], False
         for form in self._forms():
+            one, returned = self.clips[:1], []
+            second = self.clips[1:] if form.one_by_one else self.clips
             try:
-                alone = self._raw(self.clips[:1], form)
-                again = self._raw(self.clips[:1], form)
-                second = self.clips[1:] if form.one_by_one else self.clips
-                second = self._raw(second, form)
-            except LMACError:
-                raise
+                returned = [self._returned(x, form) for x in (one, one, second)]
+                alone, again, second = (self._read(x, form) for x in returned)
             except Exception as error:  # whatever a model raises
+                # A front end of ours that gets a later form only says that
+                # this is another one than it takes.
+                if isinstance(error, LMACError) and (returned or not failures):
+                    raise
                 failures.append((form, error))
                 continue
             self._check_random(alone, again)
@@ -218,27 +244,23 @@ class DryRun:
             lengths, key=lambda n: (n < n_samples, abs(n - n_samples))
         )
         for form in forms[:2] + [form for form in forms if form.flat]:
-            count = 1 if form.one_by_one else 2
             for length in lengths:
-                noise = torch.rand(count, length, generator=_seeded()) - 0.5
+                noise = torch.rand(2, length, generator=_seeded()) - 0.5
+                noise = noise.to(self.clips)
                 with contextlib.suppress(Exception):
-                    self._raw(noise.to(self.clips), form)
+                    # Both, as the clip is: a batch may be what does not fit.
+                    self._raw(noise[:1], form)
+                    self._raw(noise[1:] if form.one_by_one else noise, form)
                     return length, form
         return None, None
 
     def _axes(self, found, scores):
         """Which axes of the scores are classes and frames."""
-        shape = scores.shape
+        shape = without_ones(scores).shape
         if len(shape) == 1 and found.form.one_by_one:
             shape = (1, *shape)
-        while len(shape) > 3 and shape[-1] == 1:
-            shape = shape[:-1]
-        if len(shape) == 2 and self.n_labels is None and shape[1] > 1:
-            shorter = self._shorter(found.form)
-            one = shorter is not None and shorter[-1] != shape[1]
-            return dataclasses.replace(found, one_class=one)
         if len(shape) == 2:
-            one = self.n_labels == 1 and shape[1] > 1
+            one = self._is_one_class(found.form, shape)
             return dataclasses.replace(found, one_class=one)
         if len(shape) != 3:
             return found
@@ -258,6 +280,15 @@ class DryRun:
         # Labels of another number than both axes are reported next.
         return dataclasses.replace(found, class_axis=axis or 2)
 
+    def _is_one_class(self, form, shape):
+        """Whether scores [batch, n] are frames of one class."""
+        if self.n_labels not in (None, 1) or shape[1] == 1:
+            return False
+        shorter = self._shorter(form)
+        if shorter is None:
+            return self.n_labels == 1
+        return shorter[-1] != shape[1]
+
     def _axis_by_length(self, form, shape):
         """Axis of the classes: the one that a shorter sound does not change."""
         shorter = self._shorter(form)
@@ -274,7 +305,8 @@ class DryRun:
         """Shape of the scores of half a clip; None if it cannot be heard."""
         rows = self.clips[:1] if form.one_by_one else self.clips
         try:
-            return self._raw(rows[:, : rows.shape[1] // 2], form).shape
+            scores = self._raw(rows[:, : rows.shape[1] // 2], form)
+            return without_ones(scores).shape
         except Exception:  # such as a fixed input length
             return None
 
@@ -321,10 +353,28 @@ class DryRun:
             # All between 0 and 1 so far: worth a closer look.
             kind = kind if kind == "logits" else self._guess(found)
         if kind == "logits":
+            self._check_sums(found, scores)
             return found
         if kind == "sigmoid" and not each:
             listener._learn("multilabel", True)
         return self._before_activation(dataclasses.replace(found, scale=kind))
+
+    def _check_sums(self, found, scores):
+        """Refuse parts of another whole than one, such as percentages."""
+        if found.n_outputs == 1 or scores.min() < 0 or scores.max() <= 1:
+            return
+        listener = self.listener
+        rows = torch.cat((self.clips, self.others))
+        with as_needed(listener.called(), rows):
+            sums = listener._scores(rows, found).sum(2)
+        whole = float(sums.mean())
+        if (sums - whole).abs().max() < 1e-4 * whole:
+            raise LMACError(
+                f"model: found outputs that sum to {whole:.6g} for each "
+                "sound, as percentages do, expected logits or probabilities; "
+                f"output=lambda returned: returned / {whole:.6g} makes "
+                "probabilities of them, and scale='logits' leaves them"
+            )
 
     def _guess(self, found):
         """Scale by the answers to four sounds."""

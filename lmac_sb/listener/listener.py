@@ -5,6 +5,7 @@ import contextlib
 import copy
 import inspect
 import logging
+import numbers
 
 import torch
 
@@ -154,11 +155,13 @@ class Listener(torch.nn.Module):
         if self.front_end is not None:
             _check_callable("front_end", self.front_end)
         rate = self.sample_rate
-        if isinstance(rate, bool) or not isinstance(rate, int) or rate < 1:
+        whole = isinstance(rate, numbers.Real) and rate == rate // 1
+        if isinstance(rate, bool) or not whole or rate < 1:
             raise LMACError(
                 f"sample_rate: found {shown(rate)}, expected a whole number "
                 "of Hz"
             )
+        self.sample_rate = int(rate)
         for name, allowed in (
             ("scale", (None, *SCALES)),
             ("class_axis", (None, 1, 2)),
@@ -500,7 +503,7 @@ classifier']
 
     def _finite(self, gradient):
         """Gradient without what is not finite, as of a root at silence."""
-        if gradient.isfinite().all():
+        if gradient is None or gradient.isfinite().all():
             return gradient
         self._say(
             "model: its gradient is not finite at some samples, as that of a "
@@ -533,7 +536,11 @@ classifier']
     def _model(self, features):
         """What the model returns for its input."""
         if isinstance(features, torch.Tensor):
-            features = features.to(**place_of(modules_of(self.model)))
+            place = place_of(modules_of(self.model))
+            if not features.is_floating_point():
+                # Complex and whole numbers would become others.
+                place.pop("dtype", None)
+            features = features.to(**place)
         return self.model(features)
 
     def _read(self, returned, n_clips, found):
@@ -595,18 +602,17 @@ def _names(labels):
         return None
     if isinstance(labels, collections.abc.Mapping):
         try:
-            numbers = sorted(labels, key=int)
+            keys = sorted(labels, key=int)
         except (TypeError, ValueError):
-            numbers = None
-        if numbers is None or [int(n) for n in numbers] != list(
-            range(len(numbers))
-        ):
+            keys = None
+        if keys is None or [int(key) for key in keys] != list(range(len(keys))):
             raise LMACError(
                 f"labels: found {shown(labels)}, expected names by the "
                 "numbers from 0"
             )
-        labels = [labels[number] for number in numbers]
-    if isinstance(labels, str) or not isinstance(
+        labels = [labels[key] for key in keys]
+    # A set has no order by which a name belongs to an output.
+    if isinstance(labels, (str, set, frozenset)) or not isinstance(
         labels, collections.abc.Iterable
     ):
         raise LMACError(

@@ -9,7 +9,7 @@ import torch
 
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["by_frames", "class_axis_of", "find_output"]
+__all__ = ["by_frames", "class_axis_of", "find_output", "without_ones"]
 
 # Names of the scores, from the surest to the least sure. Of one row at most
 # one name may occur.
@@ -152,7 +152,7 @@ def by_frames(scores, n_clips, class_axis=None, one_class=False):
     scores : torch.Tensor
         [classes] or [time, classes] of one clip; [batch], [batch, classes],
         [batch, time, classes] or [batch, classes, time] of any number.
-        Further axes must have length one.
+        Further axes, wherever they stand, must have length one.
     n_clips : int
         Number of clips that the model was given.
     class_axis : int
@@ -179,8 +179,7 @@ def by_frames(scores, n_clips, class_axis=None, one_class=False):
     torch.Size([2, 3, 5])
     """
     found = list(scores.shape)
-    while scores.dim() > 3 and scores.shape[-1] == 1:
-        scores = scores.squeeze(-1)
+    scores = without_ones(scores)
     if scores.dim() < 2:
         # One row for each clip, or the classes or frames of one clip.
         shape = (n_clips, -1, 1) if one_class else (n_clips, 1, -1)
@@ -197,6 +196,32 @@ def by_frames(scores, n_clips, class_axis=None, one_class=False):
             f"classes, time]; {HOW}"
         )
     return scores.reshape(n_clips, -1, scores.shape[2])
+
+
+def without_ones(scores):
+    """Scores without axes of length one, the last ones first, down to three.
+
+    Arguments
+    ---------
+    scores : torch.Tensor
+        [batch, ...].
+
+    Returns
+    -------
+    torch.Tensor
+        With no more axes than three, or else those that are longer.
+
+    Example
+    -------
+    >>> without_ones(torch.rand(2, 5, 1, 1)).shape
+    torch.Size([2, 5, 1])
+    >>> without_ones(torch.rand(2, 1, 100, 5)).shape
+    torch.Size([2, 100, 5])
+    """
+    for axis in reversed(range(1, scores.dim())):
+        if scores.dim() > 3 and scores.shape[axis] == 1:
+            scores = scores.squeeze(axis)
+    return scores
 
 
 def _choose(returned, output):

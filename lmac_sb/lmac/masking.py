@@ -12,6 +12,8 @@ It can act on the spectrogram in one of two domains:
 A binary mask means the same in both.
 """
 
+import numbers
+
 import torch
 
 from lmac_sb.utils.errors import LMACError
@@ -184,7 +186,7 @@ def binarize(mask, threshold):
     >>> binarize(torch.tensor([0.2, 0.5, 0.7]), 0.5)
     tensor([0., 1., 1.])
     """
-    if not 0 < threshold <= 1:
+    if not isinstance(threshold, numbers.Real) or not 0 < threshold <= 1:
         raise LMACError(f"threshold: {threshold} is not in (0, 1]")
     return (mask >= threshold).to(mask.dtype)
 

@@ -188,7 +188,7 @@ class Refiner:
                 )
             better = valid & (losses.detach() < best[rows])
             masks[rows[better]] = mask[better].detach()
-            best[rows[better]] = losses[better].detach()
+            best[rows[better]] = losses[better].detach().to(best.dtype)
             if not goes_on:
                 break
             moved = (state - before[rows]).abs().amax(1) > self.tolerance

@@ -30,6 +30,8 @@ __all__ = [
     "write_json",
 ]
 
+_LONGEST_LINE = 300  # characters of an error of others
+
 
 def write_csv(path, rows):
     """Write rows to a csv file in one step.
@@ -342,7 +344,8 @@ def first_line(error):
     Returns
     -------
     str
-        The first line of its text, or the name of its class.
+        The first line of its text, shortened, or the name of its class.
     """
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = lines[0]
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."

@@ -180,6 +180,14 @@ def test_dither_is_left_out():
     assert torch.equal(first["input_features"], again["input_features"])
 
 
+@pytest.mark.parametrize("rate", [None, "16k"])
+def test_settings_that_are_none(rate):
+    extractor = extractor_of("Wav2Vec2", {})
+    extractor.sampling_rate = rate
+    with pytest.raises(LMACError, match="Wav2Vec2FeatureExtractor fails with"):
+        front_end_of(extractor)
+
+
 def test_unknown_extractor():
     extractor = extractor_of("Clap", {})
     with pytest.raises(LMACError) as error:

@@ -412,6 +412,10 @@ def test_rates():
 def test_steps_that_are_none():
     with pytest.raises(LMACError, match="front_end: found '3' in it, expect"):
         fast_path((T.MelSpectrogram(n_mels=40), 3))
+    with pytest.raises(LMACError, match=r"the class Log .* of it: Log\("):
+        fast_path((T.MelSpectrogram(n_mels=40), Log))
+    with pytest.raises(LMACError, match="the class MelSpectrogram in it"):
+        per_clip(T.MelSpectrogram)
 
 
 def kaldi(wavs, **options):

@@ -179,6 +179,13 @@ def test_labels(folder):
         from_hugging_face(model, extractor)
 
 
+def test_numbers_of_labels_with_a_gap():
+    model, extractor = small_model("wav2vec2")
+    object.__setattr__(model.config, "id2label", {0: "a", 1: "b", 3: "c"})
+    with pytest.raises(LMACError, match=r"found names for \[0, 1, 3\], exp"):
+        from_hugging_face(model, extractor)
+
+
 def test_several_classes_at_once():
     problem = "multi_label_classification"
     model, extractor = small_model("ast", problem_type=problem)
@@ -274,7 +281,9 @@ def test_other_kinds_of_objects():
     assert is_hugging_face(model) and not is_hugging_face(extractor)
     with pytest.raises(LMACError, match="^model: found Linear, expected"):
         from_hugging_face(torch.nn.Linear(3, 3), extractor)
-    with pytest.raises(LMACError, match="^feature_extractor: found NoneType"):
+    with pytest.raises(
+        LMACError, match=r"^feature_extractor: found NoneType.*x: model\(x\)"
+    ):
         from_hugging_face(model)
     with pytest.raises(LMACError, match="Wav2Vec2Model: found no 'logits'"):
         from_hugging_face(model.wav2vec2, extractor)
@@ -404,8 +413,18 @@ def test_head_without_weights(folder, kind):
 
 def test_another_number_of_labels(folder):
     edit(folder, id2label={i: str(i) for i in range(5)})
-    with pytest.raises(LMACError, match="model.safetensors|hold no"):
+    with pytest.raises(LMACError) as error:
         load_hugging_face(folder)
+    text = str(error.value)
+    assert "found 'classifier.bias' of shape [3] in the weights" in text
+    assert "expected [5] by config.json (where id2label" in text
+
+
+def test_an_unknown_extractor_is_told_in_few_words(folder):
+    edit(folder, "preprocessor_config.json", feature_extractor_type="Mine")
+    with pytest.raises(LMACError, match="preprocessor_config.json") as error:
+        load_hugging_face(folder)
+    assert len(str(error.value)) < 600
 
 
 def test_model_of_texts(folder):

@@ -203,7 +203,7 @@ def test_other_rates(interpreter, rate):
     """Brought to the model's rate, whichever way the rate is told."""
     time = np.arange(rate) / rate
     wav = 0.3 * np.sin(2 * np.pi * 450 * time)
-    by_tuple = interpreter.explain_sound((wav, rate), refine_steps=1)
+    by_tuple = interpreter.explain_sound((wav, float(rate)), refine_steps=1)
     by_option = lmac_sb.explain(
         Bands(), wav, rate=rate, sample_rate=RATE, steps=1
     )

@@ -11,6 +11,7 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
 
+import lmac_sb
 from lmac_sb import LMACInterpreter
 from lmac_sb.adapters.source import FeatureListener
 from lmac_sb.listener.listener import Listener
@@ -491,20 +492,46 @@ def test_windows_with_other_decisions_answer_one_question():
 # ------------------------------------------------- folders and embeddings
 
 
+SMALL_WAV2VEC2 = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "conv_dim": (8, 8),
+    "conv_kernel": (80, 4),
+    "conv_stride": (80, 4),
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "classifier_proj_size": 12,
+}
+
+
+def test_hugging_face_embeddings():
+    """They have no names: a score of them is asked for, as of any outputs."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.Wav2Vec2Config(
+        **SMALL_WAV2VEC2,
+        tdnn_dim=(8, 8),
+        tdnn_kernel=(3, 1),
+        tdnn_dilation=(1, 1),
+        xvector_output_dim=6,
+    )
+    model = transformers.Wav2Vec2ForXVector(config).eval()
+    extractor = transformers.Wav2Vec2FeatureExtractor()
+    interpreter = LMACInterpreter.from_classifier(
+        model, features=extractor, steps=2
+    )
+    assert interpreter.classes == ["0", "1", "2", "3", "4", "5"]
+    found = interpreter.explain_batch(sounds(1), target=lambda y: y[:, 0])
+    assert found.labels == ["score"]
+
+
 def test_hugging_face_folder(tmp_path):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.Wav2Vec2Config(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=24,
-        conv_dim=(8, 8),
-        conv_kernel=(80, 4),
-        conv_stride=(80, 4),
-        num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
-        classifier_proj_size=12,
+        **SMALL_WAV2VEC2,
         num_labels=3,
         id2label=dict(enumerate(NAMES)),
         label2id={name: i for i, name in enumerate(NAMES)},
@@ -652,7 +679,8 @@ def test_labels(labels, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"colour": 1}, "colour: no such option"),
+        ({"colour": 1}, "colour: no such option.* one of at, .*, steps, "),
+        ({"steeps": 1}, "steeps: no such option; did you mean 'steps'"),
         ({"spectrogram": 512}, "spectrogram: found 512, expected a Sound"),
         (
             {"spectrogram": SoundFeatures(8000)},
@@ -665,6 +693,34 @@ def test_labels(labels, message):
 def test_options(options, message):
     with pytest.raises(LMACError, match=message):
         LMACInterpreter.from_classifier(Ears(), RATE, **options)
+
+
+def test_a_model_in_double_precision():
+    explanation = lmac_sb.explain(
+        Ears().double(), 0.1 * torch.randn(RATE), sample_rate=RATE, steps=2
+    )
+    assert explanation.logits.isfinite().all()
+
+
+def test_torchscript():
+    scripted = torch.jit.script(Ears())
+    explanation = lmac_sb.explain(
+        scripted, 0.1 * torch.randn(RATE), sample_rate=RATE, steps=2
+    )
+    assert explanation.logits.isfinite().all()
+    assert all(weight.requires_grad for weight in scripted.parameters())
+
+
+def test_features_beside_a_front_end():
+    listener = Listener(Ears(), RATE)
+    with pytest.raises(LMACError, match="features: found some, but the model"):
+        LMACInterpreter.from_classifier(listener, features=torch.nn.Identity())
+
+
+def test_weights_in_a_file(tmp_path):
+    torch.save(Ears().state_dict(), tmp_path / "ears.pt")
+    with pytest.raises(LMACError, match="ears.pt: found a file, expected a fo"):
+        LMACInterpreter.from_classifier(tmp_path / "ears.pt", RATE)
 
 
 def test_no_rate():

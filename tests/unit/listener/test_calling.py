@@ -68,6 +68,42 @@ def test_modules_are_seen_in_closures_and_objects():
     assert modules_of(torch.sigmoid) == modules_of(None) == []
 
 
+class Holder:
+    """An object of somebody's own, with anything inside."""
+
+    def __init__(self, inside):
+        self.inside = inside
+
+    def answer(self, wavs):
+        return self.inside
+
+
+HOLDER = Holder(NET)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        Holder({"net": NET}),
+        Holder(Holder(NET)),
+        Holder([Holder(NET)]).answer,
+        lambda wavs: HOLDER.answer(wavs),
+        functools.partial(Holder.answer, {"net": [NET]}),
+    ],
+)
+def test_modules_are_seen_however_deep(function):
+    assert modules_of(function) == [NET]
+
+
+def test_objects_of_libraries_and_rings_are_not_followed():
+    ring = Holder(None)
+    ring.inside = [ring, {"ring": ring}]
+    assert modules_of(ring) == []
+    optimizer = torch.optim.SGD(NET.parameters(), lr=1)
+    optimizer.net = NET
+    assert modules_of(lambda wavs: optimizer) == []
+
+
 def test_everything_is_restored_after_an_error():
     net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
     net[1].eval()
@@ -122,6 +158,16 @@ def test_a_private_copy_leaves_the_original_alone():
     net.eval()
     wavs = torch.rand(2, 1, 16)
     torch.testing.assert_close(private_copy(net)(wavs), net(wavs))
+
+
+@pytest.mark.parametrize("compile_", [torch.jit.script, torch.jit.trace])
+def test_a_private_copy_of_torchscript_has_weights_of_its_own(compile_):
+    net, wavs = torch.nn.Linear(2, 2), torch.rand(1, 2)
+    more = [] if compile_ is torch.jit.script else [wavs]
+    compiled = compile_(net, *more)
+    own = torch.nn.Sequential(private_copy(compiled)).requires_grad_(False)
+    assert compiled.weight.requires_grad and not own[0].weight.requires_grad
+    assert torch.equal(own(wavs), compiled(wavs))
 
 
 def test_tied_weights_stay_tied():

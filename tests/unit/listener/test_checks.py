@@ -118,6 +118,25 @@ def test_weights_made_in_inference_mode(wavs):
     assert "inference_mode" in refused(net, wavs)
 
 
+def test_layers_that_pass_no_gradient(wavs):
+    class Cut(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 1 * x
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return None
+
+    message = refused(lambda wavs: energies(Cut.apply(wavs)), wavs)
+    assert message.startswith("model: no gradient reaches the sound; remove")
+
+
+def test_weights_without_values(wavs):
+    net = torch.nn.Linear(RATE, 3, device="meta")
+    assert "of Linear on the device 'meta'" in refused(net, wavs)
+
+
 def test_a_gradient_of_zero(wavs):
     def rounded(wavs):
         return energies(wavs).round() + 0 * wavs[:, :3]
@@ -185,6 +204,11 @@ def test_outputs_that_hear_nothing(wavs):
     assert "found the same outputs" in message and "silence" in message
 
 
+def test_one_label_for_several_outputs(wavs):
+    message = refused(energies, wavs, labels=["dog"])
+    assert "labels: found 1, but the model gives 3 outputs" in message
+
+
 def test_labels_of_another_number(wavs):
     message = refused(energies, wavs, labels=["cat", "dog"])
     assert message.startswith("labels: found 2, but the model gives 3 outputs")
@@ -240,6 +264,33 @@ def test_clips_that_are_too_short(wavs):
     )
     message = refused(net, wavs[:, :300])
     assert "found a clip of 300 samples, expected a length" in message
+
+
+def test_a_batch_of_another_size_is_no_matter_of_length(wavs):
+    def by_twos(wavs):
+        if len(wavs) != 2:
+            raise ValueError("a batch of two")
+        return energies(wavs)
+
+    message = refused(by_twos, wavs)
+    assert "a batch of two" in message and "signal_length_s" not in message
+
+
+def test_an_error_of_a_later_form_hides_no_other(wavs):
+    def front_end(wavs):
+        if wavs.dim() != 2:
+            raise LMACError("waveforms: another shape")
+        return wavs
+
+    def broken(wavs):
+        raise KeyError("head")
+
+    assert "KeyError: 'head'" in refused(broken, wavs, front_end=front_end)
+
+    def too_short(wavs):
+        raise LMACError("waveforms: too short")
+
+    assert refused(too_short, wavs) == "waveforms: too short"
 
 
 def test_models_that_cannot_be_called(wavs):

@@ -3,6 +3,7 @@
 import copy
 import logging
 
+import numpy as np
 import pytest
 import torch
 import torchaudio
@@ -196,6 +197,22 @@ def test_frames_are_pooled_or_picked(answer, labels, wavs):
     listener.at = 1.1
     with pytest.raises(LMACError, match="at: found 1.1"):
         listener(wavs)
+
+
+@pytest.mark.parametrize("labels", [None, LABELS])
+@pytest.mark.parametrize("axes", [(1, 1), (2, 1), (1, 2), (3, 1)])
+def test_axes_of_one_do_not_matter(axes, labels, wavs):
+    place, class_axis = axes
+
+    def answer(net, wavs):
+        every = net.frames(wavs)
+        every = every.transpose(1, 2) if class_axis == 1 else every
+        return every.unsqueeze(place)
+
+    net = Net(answer).eval()
+    listener = Listener(net, RATE, labels)
+    torch.testing.assert_close(listener.frames(wavs), net.frames(wavs))
+    assert listener.found.class_axis == class_axis
 
 
 def test_only_the_asked_time_has_a_gradient(wavs):
@@ -395,6 +412,25 @@ def test_a_saturated_model_still_has_a_gradient(wavs):
     assert wavs.grad.abs().max() > 0
 
 
+def test_percentages_are_refused_with_a_way_out(wavs):
+    net = Net(lambda net, wavs: 100 * net.frames(wavs).mean(1).softmax(1))
+    with pytest.raises(LMACError, match="sum to 100 for each sound") as error:
+        Listener(net, RATE, LABELS)(wavs)
+    assert "output=lambda returned: returned / 100" in str(error.value)
+    listener = Listener(
+        net, RATE, LABELS, output=lambda returned: returned / 100
+    )
+    torch.testing.assert_close(
+        listener(wavs).softmax(1), net.eval()(wavs) / 100
+    )
+    assert torch.equal(
+        Listener(net, RATE, LABELS, scale="logits")(wavs), net(wavs)
+    )
+    # Outputs of which none is negative, by chance or by a rectifier.
+    positive = Net(lambda net, wavs: net.frames(wavs).mean(1).exp())
+    assert torch.equal(Listener(positive, RATE)(wavs), positive.eval()(wavs))
+
+
 def test_logits_between_0_and_1_stay_logits(wavs):
     def small(net, wavs):
         return torch.nn.functional.linear(
@@ -482,6 +518,23 @@ def test_classify_continues_from_features(windows, one_by_one, wavs):
     logits = listener(wavs)
     features = listener.features(wavs)
     torch.testing.assert_close(listener.classify(features, RATE), logits)
+
+
+def test_complex_and_whole_features_stay_what_they_are(wavs):
+    stft = torchaudio.transforms.Spectrogram(256, power=None)
+    net = torch.nn.Linear(129, 3)
+    listener = Listener(
+        lambda x: net(x.abs().transpose(1, 2)).mean(1), RATE, front_end=stft
+    )
+    expected = net(stft(wavs).abs().transpose(1, 2)).mean(1)
+    torch.testing.assert_close(listener(wavs), expected)
+
+    def numbered(wavs):
+        return (4 * wavs).long().clamp(0, 3)
+
+    embedded = torch.nn.Embedding(4, 3)
+    listener = Listener(lambda x: embedded(x).mean(1), RATE, front_end=numbered)
+    assert listener(wavs).shape == (3, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -609,6 +662,7 @@ def test_inference_mode_does_not_matter(wavs):
         ({"sample_rate": 16.5}, "sample_rate: found 16.5"),
         ({"labels": "dog"}, "labels: found 'dog'"),
         ({"labels": []}, "labels: found none"),
+        ({"labels": {"cat", "dog"}}, "labels: found {.*expected a list"),
         ({"labels": {1: "cat"}}, "labels: found .* from 0"),
         ({"scale": "db"}, "scale: found 'db'"),
         ({"class_axis": 3}, "class_axis: found 3"),
@@ -619,6 +673,11 @@ def test_inference_mode_does_not_matter(wavs):
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(LMACError, match=message):
         Listener(**{"model": Net(clip), "sample_rate": RATE, **options})
+
+
+@pytest.mark.parametrize("rate", [8000.0, np.int64(8000)])
+def test_whole_rates_of_other_types(rate):
+    assert type(Listener(Net(clip), rate).sample_rate) is int
 
 
 def test_labels_by_number():

@@ -139,6 +139,11 @@ def test_scores_become_frames():
     assert torch.equal(by_frames(frames, 2, 2), frames)
     assert torch.equal(by_frames(frames.transpose(1, 2), 2, 1), frames)
     assert torch.equal(by_frames(frames[..., None, None], 2, 2), frames)
+    assert torch.equal(by_frames(frames[:, None], 2, 2), frames)
+    assert torch.equal(by_frames(frames[:, :, None], 2, 2), frames)
+    assert torch.equal(
+        by_frames(SCORES[:, None, None, :], 2, 2), SCORES[:, None]
+    )
     assert torch.equal(by_frames(SCORES, 2), SCORES[:, None])
     assert torch.equal(by_frames(SCORES[:, 0], 2), SCORES[:, :1, None])
     assert torch.equal(by_frames(SCORES[0], 1), SCORES[:1, None])
