@@ -12,13 +12,24 @@ from lmac_sb.utils.errors import LMACError
 
 __all__ = ["LayeredClassifier"]
 
+_FINE = 12  # cells of a window, at least
+_SCALE = 0.2  # of shares before the logarithm
+
 
 class LayeredClassifier(FrozenClassifier):
     """A listener whose layers are read while it is traced, and only then.
 
     Nothing stays at the layers in between, so a model may be that of the
     user. Clips that the listener hears one by one, and the windows that it
-    cuts them into, are put together again.
+    cuts them into, are put together again. Each window has the evidence of
+    its own answer, whichever of them decides.
+
+    With `relevance`, a decoder reads of every layer what speaks for the
+    question and what against it: its activations times their gradients, the
+    positive and the negative ones summed over the channels. Whatever is asked,
+    these two maps mean the same, so a decoder that reads them serves for
+    classes that it was not trained on. This costs a backward pass down to the
+    shallowest layer.
 
     Arguments
     ---------
@@ -29,6 +40,9 @@ class LayeredClassifier(FrozenClassifier):
         The deepest first.
     multilabel : bool
         See `lmac_sb.models.frozen.FrozenClassifier`.
+    relevance : bool
+        Whether `trace` gives [batch, 2, time, freq] of each layer after the
+        evidence, in place of the latents.
 
     Example
     -------
@@ -50,7 +64,7 @@ class LayeredClassifier(FrozenClassifier):
     (torch.Size([2, 4, 98, 1]), torch.Size([2, 4, 98, 1]))
     """
 
-    def __init__(self, heard, layers, multilabel=False):
+    def __init__(self, heard, layers, multilabel=False, relevance=False):
         super().__init__(
             heard,
             torch.nn.Identity(),
@@ -59,6 +73,15 @@ class LayeredClassifier(FrozenClassifier):
             multilabel=multilabel,
         )
         self.layers = list(layers)
+        self.relevance = relevance
+
+    @property
+    def channels(self):
+        """Channels of each map that `trace` gives."""
+        deepest = self.layers[0].channels
+        if self.relevance:
+            return [deepest, *(2 for _ in self.layers)]
+        return [deepest, *(layer.channels for layer in self.layers)]
 
     @property
     def listener(self):
@@ -68,42 +91,64 @@ class LayeredClassifier(FrozenClassifier):
     def trace(self, features, target=None):
         """See `lmac_sb.models.frozen.FrozenClassifier.trace`."""
         known, calls, hooks = layer_modules(self.listener), {}, []
-        # Weights take no gradient, so none is kept before the deepest layer.
+        # Gradients are wanted from here on; weights take none.
+        first = len(self.layers) - 1 if self.relevance else 0
         with torch.inference_mode(False), torch.enable_grad():
             features = features.detach().clone()
             for place, layer in enumerate(self.layers):
-                keep = _Keep(calls.setdefault(layer.name, []), not place)
+                kept = calls.setdefault(layer.name, [])
+                keep = _Keep(kept, place == first, self.relevance)
                 hook = known[layer.name].register_forward_hook(keep)
                 hooks.append(hook)
             try:
-                logits, _ = self(features)
+                logits, log_odds = self._answer(features, target)
             finally:
                 for hook in hooks:
                     hook.remove()
-            question = as_question(target, self.multilabel)
-            question = question.settle(logits.detach())
-            deepest = calls[self.layers[0].name]
-            gradients = self._gradients(question.log_odds(logits), deepest)
-        n_samples = self._n_samples(features)
-        evidence = [g * a.detach() for g, a in zip(gradients, deepest)]
-        evidence = self._map(self.layers[0], evidence, features, n_samples)
-        # Pooling divides a gradient by the number of cells.
-        evidence = evidence * evidence[0, 0].numel()
-        latents = [
-            self._map(layer, calls[layer.name], features, n_samples)
-            for layer in self.layers
+            asked = self.layers if self.relevance else self.layers[:1]
+            shares = self._shares(log_odds, [calls[x.name] for x in asked])
+        deepest, n_samples = self.layers[0], self._n_samples(features)
+        evidence = self._map(
+            deepest, shares[0], features, n_samples, _times_cells
+        )
+        change, outputs = None, [calls[layer.name] for layer in self.layers]
+        if self.relevance:
+            change, outputs = _for_and_against, shares
+        maps = [
+            self._map(layer, output, features, n_samples, change)
+            for layer, output in zip(self.layers, outputs)
         ]
-        return logits.detach(), [evidence, *latents]
+        return logits.detach(), [evidence, *maps]
 
-    def _gradients(self, log_odds, deepest):
-        """Gradients of the evidence's log-odds to the deepest layer."""
-        name = self.layers[0].name
-        if not deepest or not log_odds.requires_grad:
+    def _answer(self, features, target):
+        """Logits [batch, classes], and the log-odds that are explained."""
+        question = as_question(target, self.multilabel)
+        listener = self.listener
+        if listener.windows is None or listener.at is not None:
+            logits, _ = self(features)
+            question = question.settle(logits.detach())
+            return logits, question.log_odds(logits)
+        frames = listener.frames(features)
+        logits = listener.pooled(frames, len(features), features.shape[1])
+        question = question.settle(logits.detach())
+        n_frames = frames.shape[1]
+        each = question.each(lambda x: x.repeat_interleave(n_frames, 0))
+        return logits, each.log_odds(frames.flatten(0, 1))
+
+    def _shares(self, log_odds, outputs):
+        """Activations times gradients, for the outputs of each layer."""
+        every = [output for calls in outputs for output in calls]
+        if not all(outputs) or not log_odds.requires_grad:
+            name = self.layers[0].name
             raise LMACError(
                 f"layers: no gradient of the outputs reaches '{name}', "
                 "expected a layer on the way to them"
             )
-        return torch.autograd.grad(log_odds.sum(), deepest)
+        gradients = iter(torch.autograd.grad(log_odds.sum(), every))
+        return [
+            [next(gradients) * output.detach() for output in calls]
+            for calls in outputs
+        ]
 
     def _n_samples(self, features):
         """Length of the clips."""
@@ -111,8 +156,11 @@ class LayeredClassifier(FrozenClassifier):
             return features.shape[1]
         return features.shape[1] * self.embedding_model.hop_samples
 
-    def _map(self, layer, outputs, features, n_samples):
-        """Map [batch, channels, time, freq] of a layer's outputs."""
+    def _map(self, layer, outputs, features, n_samples, change=None):
+        """Map [batch, channels, time, freq] of a layer's outputs.
+
+        `change` is a function of the maps of windows, if there is one.
+        """
         listener, batch = self.listener, len(features)
         windows = listener.windows
         count = 1 if windows is None else windows.count(n_samples)
@@ -127,7 +175,14 @@ class LayeredClassifier(FrozenClassifier):
         each = 1 if alone else rows
         maps = [layer.to_map(x.detach().float(), each) for x in outputs]
         whole = torch.cat(maps)
-        n_time, covered = whole.shape[2], getattr(listener, "n_samples", None)
+        if change is not None:
+            whole = change(whole)
+        covered = getattr(listener, "n_samples", None)
+        if windows is not None:
+            # Cells so fine that windows hardly move where they are rounded.
+            split = max(1, math.ceil(_FINE / whole.shape[2]))
+            whole = whole.repeat_interleave(split, 2)
+        n_time = whole.shape[2]
         if windows is not None:
             hop = n_time * windows.hop / windows.size
             whole = overlap_add(whole, count, min(hop, n_time))
@@ -142,20 +197,56 @@ class LayeredClassifier(FrozenClassifier):
 
 
 class _Keep:
-    """Hook that keeps outputs, of the deepest layer as leaves."""
+    """Hook that keeps outputs, of one layer as leaves.
 
-    def __init__(self, kept, is_deepest):
-        self.kept, self.is_deepest = kept, is_deepest
+    Arguments
+    ---------
+    kept : list
+        Of outputs.
+    is_leaf : bool
+        Whether the gradient ends here.
+    follow : bool
+        Whether others have a gradient as well.
+    """
+
+    def __init__(self, kept, is_leaf, follow):
+        self.kept, self.is_leaf, self.follow = kept, is_leaf, follow
 
     def __call__(self, module, inputs, output):
-        """Keep the output; that of the deepest layer is replaced."""
+        """Keep the output; a leaf, and what has a gradient, is replaced."""
         is_several = isinstance(output, (tuple, list))
         latent = output[0] if is_several else output
-        if not self.is_deepest:
-            self.kept.append(latent)
+        if self.is_leaf:
+            latent = latent.detach().clone().requires_grad_()
+        self.kept.append(latent)
+        if not (self.is_leaf or self.follow):
             return None
-        leaf = latent.detach().clone().requires_grad_()
-        self.kept.append(leaf)
-        # Later layers may change the clone in place, but not the leaf.
-        follows = leaf.clone()
+        # Later layers may change the clone in place, but not what is kept.
+        follows = latent.clone()
         return type(output)([follows, *output[1:]]) if is_several else follows
+
+
+def _times_cells(evidence):
+    """Evidence [rows, channels, time, freq] times the number of cells.
+
+    Pooling has divided its gradient by them.
+    """
+    return evidence * evidence[0, 0].numel()
+
+
+def _for_and_against(shares):
+    """Sums over channels of positive and of negative shares, on a log scale.
+
+    Arguments
+    ---------
+    shares : torch.Tensor
+        [rows, channels, time, freq], which add up to about the log-odds.
+
+    Returns
+    -------
+    torch.Tensor
+        [rows, 2, time, freq], 0 or more: log(1 + share of the cell times a
+        fifth of the number of cells).
+    """
+    sides = torch.stack((shares.clamp(min=0), -shares.clamp(max=0)), 1).sum(2)
+    return (_SCALE * shares[0, 0].numel() * sides).log1p()

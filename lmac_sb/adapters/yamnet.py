@@ -94,6 +94,7 @@ def load_yamnet(weights=None, last="pad", **options):
         multilabel=True,
         front_end=LogMel().eval(),
         windows=Windows(PATCH_SAMPLES, PATCH_HOP * _HOP, last),
+        head="head",
         families=audioset_families(),
         absences=[names.index("Silence")],
         **options,

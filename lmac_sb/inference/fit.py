@@ -259,11 +259,11 @@ def _with_decoder(
     found = find_layers(
         listener, wavs, layers, call, features.n_frames(wavs.shape[1])
     )
-    channels = [found[0].channels, *(layer.channels for layer in found)]
+    classifier = LayeredClassifier(heard, found, multilabel)
     with torch.random.fork_rng():
         torch.manual_seed(how.seed)
         decoder = MaskDecoder(
-            channels,
+            classifier.channels,
             BANDS,
             features.n_fft,
             features.sample_rate,
@@ -272,7 +272,7 @@ def _with_decoder(
         )
     return Explainer(
         features,
-        LayeredClassifier(heard, found, multilabel),
+        classifier,
         decoder,
         explainer.mask_domain,
         explainer.refiner,
