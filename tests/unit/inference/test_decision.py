@@ -394,6 +394,10 @@ def test_a_report_of_several_classes(tmp_path, capsys):
     assert (
         page.count('"explained":"Dog"') + page.count('"explained": "Dog"') == 2
     )
+    assert (
+        page.count('"parents":"Animal"') + page.count('"parents": "Animal"')
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
