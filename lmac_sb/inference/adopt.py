@@ -34,6 +34,7 @@ __all__ = [
 ADOPTED = ("steps", "signal_length_s", "spectrogram", "own")
 STEPS = 20
 WINDOW_S = 30.0  # of models that hear any length at once
+HEAD_START = -1.5, 2.0  # offset and gain of `LevelDecoder` with a head
 
 
 def adopt(
@@ -107,9 +108,9 @@ def adopt(
     explainer = Explainer(
         fast[0],
         classifier,
-        LevelDecoder(),
+        LevelDecoder() if listener.head is None else LevelDecoder(*HEAD_START),
         mask_domain="linear",
-        refiner=make_refiner(),
+        refiner=make_refiner(listener),
         refine_steps=steps,
     )
     longest = getattr(listener, "n_samples", None)
@@ -124,15 +125,25 @@ def adopt(
     return {"explainer": explainer}, hparams, run_opts
 
 
-def make_refiner() -> Refiner:
+def make_refiner(listener: Listener | None = None) -> Refiner:
     """Steps from nothing, with which any classifier is explained.
+
+    Arguments
+    ---------
+    listener : lmac_sb.listener.listener.Listener
+        The classifier. If it names its `head`, the part inside keeps all that
+        the head reads, and the part outside loses it.
 
     Returns
     -------
     Refiner
     """
-    # Measured on a small CNN and on YAMNet, see docs/refinement_any.md.
-    loss = LMACLoss(l_in_w=12, l_out_w=8, l_out_type="probability", reg_w_l1=4)
+    # Measured on a small CNN and on YAMNet, see docs/refinement_any.md; those
+    # with a head on YAMNet, see docs/yamnet.md.
+    weights = {"reg_w_l1": 4.0}
+    if listener is not None and listener.head is not None:
+        weights = {"reg_w_l1": 80.0, "e_in_w": 20.0, "e_out_w": 10.0}
+    loss = LMACLoss(l_in_w=12, l_out_w=8, l_out_type="probability", **weights)
     return Refiner(loss, lr=0.5, resolution=4, gain=True)
 
 
