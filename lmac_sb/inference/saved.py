@@ -180,6 +180,7 @@ def save_interpreter(
             dataclasses.asdict(layer)
             for layer in getattr(explainer.classifier, "layers", [])
         ],
+        "relevance": getattr(explainer.classifier, "relevance", False),
     }
     if given:
         try:
@@ -241,7 +242,10 @@ def load_saved(
                     f"'{layer.name}' any more"
                 )
         classifier = LayeredClassifier(
-            classifier.embedding_model, layers, classifier.multilabel
+            classifier.embedding_model,
+            layers,
+            classifier.multilabel,
+            facts["relevance"],
         )
     explainer = Explainer(
         adopted.features,
@@ -388,6 +392,8 @@ def _yaml_of(explainer: Explainer) -> str:
             "n_mix": len(decoder.fine),
             "spectrogram": decoder.patches is not None,
             "standard": decoder.standard,
+            "f_min": decoder.f_min,
+            "f_max": decoder.f_max,
         }
     else:
         raise LMACError(
@@ -427,6 +433,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
         "features": dict,
         "answers": list,
         "layers": list,
+        "relevance": bool,
     }
     for key, kind in kinds.items():
         if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):

@@ -64,6 +64,9 @@ class MaskDecoder(torch.nn.Module):
         Whether it reads the spectrogram as `standard_level` does, so that no
         gain changes the mask; its training then starts near the mask of
         `LevelDecoder`.
+    f_min, f_max : float
+        Hz from the lowest to the highest band; by default from 0 to half of
+        the sampling rate.
 
     Example
     -------
@@ -85,13 +88,19 @@ class MaskDecoder(torch.nn.Module):
         n_mix=2,
         spectrogram=True,
         standard=False,
+        f_min=0.0,
+        f_max=None,
     ):
         super().__init__()
         self.n_mels = n_mels
         self.standard = standard
+        self.f_min = f_min
+        self.f_max = sample_rate / 2 if f_max is None else f_max
         self.register_buffer(
             "mel_to_patch",
-            _mel_to_patch(n_mels, n_fft // 2 + 1, sample_rate),
+            _mel_to_patch(
+                n_mels, n_fft // 2 + 1, sample_rate, self.f_min, self.f_max
+            ),
             persistent=False,
         )
         self.project = torch.nn.ModuleList(
@@ -250,7 +259,7 @@ def fit_grid(x, size):
     return x
 
 
-def _mel_to_patch(n_mels, n_bins, sample_rate):
+def _mel_to_patch(n_mels, n_bins, sample_rate, f_min, f_max):
     """Weights of the mel bands in each patch of `PATCH` bins, [mel, patches].
 
     Mean, over the bins of the patch, of linear interpolation between the
@@ -259,10 +268,11 @@ def _mel_to_patch(n_mels, n_bins, sample_rate):
     n_patches = -(-n_bins // PATCH)
     hertz = torch.arange(n_patches * PATCH).double()
     hertz = hertz * sample_rate / 2 / (n_bins - 1)
-    top = math.log10(1 + sample_rate / 2 / 700)
-    # SpeechBrain's filterbank has n_mels + 2 equally spaced points; the first
-    # and the last are edges, not centres.
-    position = torch.log10(1 + hertz / 700) / top * (n_mels + 1) - 1
+    low, high = (math.log10(1 + limit / 700) for limit in (f_min, f_max))
+    # A filterbank has n_mels + 2 equally spaced points; the first and the
+    # last are edges, not centres.
+    position = (torch.log10(1 + hertz / 700) - low) / (high - low)
+    position = position * (n_mels + 1) - 1
     position = position.clamp(0, n_mels - 1)
     bands = torch.arange(n_mels).double()
     weights = (1 - (position - bands[:, None]).abs()).clamp(min=0)

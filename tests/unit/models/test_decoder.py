@@ -254,7 +254,7 @@ def test_no_output_is_reached_by_fewer_taps():
 @pytest.mark.parametrize("n_bins", [257, 513, 1025])
 def test_bands_to_bins(n_mels, n_bins):
     """Each patch reads the mel bands around its own frequency."""
-    matrix = _mel_to_patch(n_mels, n_bins, RATE)
+    matrix = _mel_to_patch(n_mels, n_bins, RATE, 0.0, RATE / 2)
     assert matrix.shape == (n_mels, math.ceil(n_bins / 4))
     assert matrix.min() >= 0
     assert torch.allclose(matrix.sum(0), torch.ones(matrix.shape[1]))

@@ -1,0 +1,334 @@
+#!/usr/bin/env python3
+"""Train one decoder for all of YAMNet's classes, in steps that resume.
+
+    python tools/yamnet_decoder.py --data shared/data --out yamnet_decoder
+
+No labels are needed: each sound is asked for one of the classes that YAMNet
+hears in it. Sounds of 5 s of ESC-10 (folds 1 to 3), of spoken digits, speech
+and noise, and mixtures of them; every 10 minutes, the clips of fold 4 are
+explained, each for the AudioSet class that means the same as its own.
+
+The decoder reads what speaks for and against the class at five depths, so it
+needs no weights for any class. Its objective is that of the gradient steps,
+with two more terms, since a maximum over patches tells only of one of them:
+the part inside keeps the class in each patch that has it, and the part outside
+loses it in every patch.
+"""
+
+import argparse
+import csv
+import math
+import random
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from yamnet import MEANS  # noqa: E402
+
+from lmac_sb import LMACInterpreter  # noqa: E402
+from lmac_sb.adapters.layered import LayeredClassifier  # noqa: E402
+from lmac_sb.adapters.layers import Layer  # noqa: E402
+from lmac_sb.data.streaming import signal_of  # noqa: E402
+from lmac_sb.lmac.explainer import Explainer  # noqa: E402
+from lmac_sb.lmac.losses import embedding_kept, embedding_left  # noqa: E402
+from lmac_sb.metrics.registry import evaluate  # noqa: E402
+from lmac_sb.models.decoder import MaskDecoder  # noqa: E402
+from lmac_sb.models.question import Question  # noqa: E402
+from lmac_sb.utils.errors import LMACError, exit_on_user_error  # noqa: E402
+
+RATE = 16000
+N_SAMPLES = 5 * RATE
+BATCH = 5
+# Of YAMNet's network, the deepest first: 3 x 2, 6 x 4, ... 48 x 32 cells.
+LAYERS = {26: 1024, 22: 512, 10: 256, 6: 128, 2: 64}
+LR = 2e-3
+WARM_UP = 50  # steps
+HEARD = 0.15  # least probability of a class that is asked for
+KNOWN = 0.3  # of one in validation
+VALID_S = 600  # from one validation to the next
+# Weights of the objective; that of the area grows over the first third, or
+# the decoder learns to keep nothing before it has learnt what to keep.
+IN_W, OUT_W, EACH_OUT_W, E_IN_W, E_OUT_W = 12.0, 8.0, 8.0, 20.0, 10.0
+AREA_W = 15.0, 60.0
+MARGIN = 2.0  # of logits, below zero, that the part outside is to reach
+
+
+def make_explainer(steps, width, seed):
+    """YAMNet with a decoder of random weights."""
+    layers = [Layer(f"convolutions.{n}", c, "bctf") for n, c in LAYERS.items()]
+    listener = steps.hparams.listener
+    classifier = LayeredClassifier(listener, layers, True, relevance=True)
+    features = steps.explainer.features
+    torch.manual_seed(seed)
+    decoder = MaskDecoder(
+        classifier.channels,
+        n_mels=64,
+        n_fft=features.n_fft,
+        width=width,
+        standard=True,
+        f_min=125.0,
+        f_max=7500.0,
+    )
+    refiner = steps.explainer.refiner
+    return Explainer(features, classifier, decoder, "linear", refiner)
+
+
+class Sounds:
+    """Clips of 5 s, drawn at random and mixed.
+
+    Arguments
+    ---------
+    folder : Path
+        With esc10, fsdd, speech and noise.
+    """
+
+    # Kinds of a clip on its own, and of what is put below another.
+    ALONE = {"esc10": 0.75, "fsdd": 0.1, "speech": 0.1, "noise": 0.05}
+    BELOW = {"esc10": 0.5, "speech": 0.25, "noise": 0.25}
+    MIXED = 0.2
+
+    def __init__(self, folder):
+        folder = Path(folder)
+        with open(folder / "esc10" / "meta" / "esc50.csv") as file:
+            self.rows = list(csv.DictReader(file))
+        audio = folder / "esc10" / "audio"
+        self.audio = audio
+        known = [r for r in self.rows if r["fold"] in ("1", "2", "3")]
+        files = {
+            "esc10": [audio / row["filename"] for row in known],
+            "fsdd": sorted((folder / "fsdd").rglob("*.flac"))[::5],
+            "speech": sorted((folder / "speech").rglob("*.flac")),
+            "noise": sorted((folder / "noise" / "tr").rglob("*.flac")),
+        }
+        for kind, found in files.items():
+            if not found:
+                raise LMACError(f"{folder}: found no sounds of {kind}")
+        self.wavs = {
+            kind: [signal_of(path, RATE) for path in found]
+            for kind, found in files.items()
+        }
+
+    def fold_4(self):
+        """Clips of fold 4 and the AudioSet class of each."""
+        rows = [row for row in self.rows if row["fold"] == "4"]
+        wavs = (signal_of(self.audio / row["filename"], RATE) for row in rows)
+        return [(_cut(w, 0), MEANS[r["category"]]) for w, r in zip(wavs, rows)]
+
+    def draw(self, rng):
+        """One clip, [samples]."""
+        wav = self._part(rng, self.ALONE)
+        if rng.random() < self.MIXED:
+            other = self._part(rng, self.BELOW)
+            snr_db = rng.uniform(-5, 10)
+            gain = _level(wav) / _level(other) * 10 ** (-snr_db / 20)
+            wav = wav + gain * other
+        return wav * 10 ** (rng.uniform(-10, 3) / 20)
+
+    def _part(self, rng, shares):
+        """A clip of a kind; not of digital silence, if it can be helped."""
+        (kind,) = rng.choices(list(shares), list(shares.values()))
+        wav = rng.choice(self.wavs[kind])
+        for _ in range(5):
+            start = rng.randrange(max(1, len(wav) - N_SAMPLES + 1))
+            part = _cut(wav, start)
+            if part.abs().amax() > 1e-3:
+                break
+        return part
+
+
+def _cut(wav, start):
+    """Five seconds of a sound, filled up with zeros."""
+    part = wav[start : start + N_SAMPLES]
+    return F.pad(part, (0, N_SAMPLES - len(part)))
+
+
+def _level(wav):
+    """Root mean square of a sound."""
+    return wav.square().mean().sqrt() + 1e-6
+
+
+class Training:
+    """Decoder, optimizer and step, which a file keeps.
+
+    Arguments
+    ---------
+    explainer : lmac_sb.Explainer
+        With the decoder.
+    listener : lmac_sb.listener.listener.Listener
+        YAMNet.
+    total : int
+        Steps, of which the learning rate depends.
+    seed : int
+        Of what is drawn.
+    """
+
+    def __init__(self, explainer, listener, total, seed):
+        self.explainer, self.listener = explainer, listener
+        self.total, self.seed, self.step = total, seed, 0
+        self.optimizer = torch.optim.Adam(explainer.decoder.parameters())
+        self.network = listener.model
+
+    def load(self, path):
+        """Go on where a file ends."""
+        state = torch.load(path, weights_only=True)
+        self.explainer.decoder.load_state_dict(state["decoder"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def save(self, path):
+        """Write that file, in one step."""
+        state = {
+            "decoder": self.explainer.decoder.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
+        part = path.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(path)
+
+    @torch.no_grad()
+    def batch(self, sounds, rng):
+        """Waveforms [batch, samples], and a class of each that is heard."""
+        wavs, classes = [], []
+        silence = self.listener.absences
+        while len(wavs) < BATCH:
+            wav = sounds.draw(rng)
+            p = self.listener(wav[None])[0].sigmoid()
+            p[silence] = 0
+            p = torch.where(p > HEARD, p, 0)
+            if p.any():
+                wavs.append(wav)
+                classes += rng.choices(range(len(p)), p.tolist())
+        return torch.stack(wavs), torch.tensor(classes)
+
+    def hear(self, wavs, classes):
+        """Logits of the class [batch, patches], and embeddings."""
+        rows = self.listener.windows.cut(wavs)
+        embeddings = self.network.embed(self.listener.front_end(rows))
+        embeddings = embeddings.unflatten(0, (len(wavs), -1))
+        head = self.network.head
+        weight, bias = head.weight[classes], head.bias[classes]
+        logits = (embeddings * weight[:, None]).sum(2) + bias[:, None]
+        return logits, embeddings
+
+    def losses(self, wavs, classes):
+        """Objective [batch], and its terms."""
+        explainer = self.explainer
+        analysis = explainer.analyze(wavs, Question(classes))
+        mask = explainer.mask(analysis, Question(classes))
+        inside = explainer.features.istft(
+            analysis.stft * mask[..., None], wavs.shape[1]
+        )
+        with torch.no_grad():
+            whole, before = self.hear(wavs, classes)
+        sides = torch.cat((inside, wavs - inside))
+        logits, embeddings = self.hear(sides, classes.repeat(2))
+        logits_in, logits_out = logits.chunk(2)
+        share = whole.sigmoid().square()
+        share = share / share.sum(1, keepdim=True).clamp(min=1e-6)
+        pooled = [x.amax(1) for x in (before, *embeddings.chunk(2))]
+        grown = min(1, 3 * self.step / self.total)
+        area_w = AREA_W[0] + (AREA_W[1] - AREA_W[0]) * grown
+        terms = {
+            "in": (IN_W, (share * F.softplus(-logits_in)).sum(1)),
+            "out": (OUT_W, logits_out.amax(1).sigmoid()),
+            "each out": (EACH_OUT_W, F.softplus(logits_out + MARGIN).mean(1)),
+            "e_in": (E_IN_W, embedding_kept(pooled[1], pooled[0])),
+            "e_out": (E_OUT_W, embedding_left(pooled[2], pooled[0])),
+            "area": (area_w, mask.mean((1, 2))),
+        }
+        total = sum(weight * values for weight, values in terms.values())
+        return total, {k: v.mean().item() for k, (_, v) in terms.items()}
+
+    def descend(self, wavs, classes):
+        """One step of Adam; returns the terms."""
+        done = self.step / self.total
+        rate = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1, done)))
+        rate *= LR * min(1, (self.step + 1) / WARM_UP)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses, terms = self.losses(wavs, classes)
+        self.optimizer.zero_grad()
+        losses.mean().backward()
+        parameters = self.explainer.decoder.parameters()
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        self.optimizer.step()
+        self.step += 1
+        return terms
+
+    @torch.no_grad()
+    def validate(self, clips, every=3):
+        """Means of the metrics over clips in which their class is heard."""
+        found = {}
+        for wav, name in clips[::every]:
+            asked = torch.tensor([self.listener.labels.index(name)])
+            if self.listener(wav[None])[0, asked].sigmoid() < KNOWN:
+                continue
+            whole = self.explainer(wav[None], target=Question(asked))
+            for key, value in evaluate(whole.asked()).items():
+                found.setdefault(key, []).append(value.item())
+        keys = "AI", "AD", "AG", "FF", "area"
+        return {key: sum(found[key]) / len(found[key]) for key in keys}
+
+
+@exit_on_user_error
+def main(argv=None):
+    """Train, validate, and save the interpreter."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="folder of the sounds")
+    parser.add_argument("--out", required=True, help="interpreter's folder")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=1234)
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="then stop, to go on"
+    )
+    args = parser.parse_args(argv)
+    out = Path(args.out)
+    state = out.with_name(f"{out.name}.pt")
+    steps = LMACInterpreter.from_pretrained("yamnet")
+    listener = steps.hparams.listener
+    sounds = Sounds(args.data)
+    listener.settle(torch.randn(1, N_SAMPLES))
+    explainer = make_explainer(steps, args.width, args.seed)
+    training = Training(explainer, listener, args.steps, args.seed)
+    if state.is_file():
+        training.load(state)
+    clips = sounds.fold_4()
+    started = validated = time.monotonic()
+    means = {}
+    while training.step < args.steps:
+        # What is drawn in a step depends on its number alone.
+        rng = random.Random(f"{args.seed} {training.step}")
+        terms = training.descend(*training.batch(sounds, rng))
+        for key, value in terms.items():
+            means[key] = 0.95 * means.get(key, value) + 0.05 * value
+        if training.step % 25 == 0:
+            _print(f"step {training.step}", means)
+        now = time.monotonic()
+        if now - validated > VALID_S:
+            training.save(state)
+            _print("fold 4", training.validate(clips))
+            validated = now
+        if now - started > 60 * args.minutes:
+            break
+    training.save(state)
+    _print("fold 4", training.validate(clips, every=1))
+    hparams = dict(vars(steps.hparams))
+    LMACInterpreter({"explainer": explainer}, hparams).save(out)
+
+
+def _print(what, values):
+    """One line of figures."""
+    figures = (f"{key} {value:.3g}" for key, value in values.items())
+    print(f"{what}: {', '.join(figures)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
