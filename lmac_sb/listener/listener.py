@@ -310,6 +310,7 @@ class Listener(torch.nn.Module):
         if self.head is None or self.at is not None:
             logits = self(wavs)
             return logits, logits
+        self.settle(wavs)  # or the dry runs would be kept as well
         kept = []
         head = self.model.get_submodule(self.head)
         hook = head.register_forward_pre_hook(

@@ -351,3 +351,80 @@ def test_names_of_a_module_are_the_users():
     model = OnMel(ConvEmbedding(80, [4, 8]), 8)
     known = layer_modules(Listener(model, RATE, front_end=mel()))
     assert known["encoder.blocks.1"] is model.encoder.blocks[1]
+
+
+class Patches(torch.nn.Module):
+    """Convolutions of a window's samples, laid out as 20 x 100 levels."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(1, 3, 5, 5)
+        self.second = torch.nn.Conv2d(3, 4, 2, 2)
+        self.head = torch.nn.Linear(4, 3)
+
+    def forward(self, wavs):
+        h = self.first(wavs.unflatten(1, (1, 20, 100))).relu()
+        return self.head(self.second(h).relu().mean((2, 3)))
+
+
+def patched(**options):
+    """Layered classifier of windows that overlap by half, and two clips."""
+    torch.manual_seed(0)
+    windows = Windows(2000, 1000)
+    listener = Listener(
+        Patches(), RATE, multilabel=True, windows=windows, pool="max"
+    )
+    layers = [Layer("second", 4, "bctf"), Layer("first", 3, "bctf")]
+    wavs = torch.randn(2, 4000)
+    listener.settle(wavs)
+    return LayeredClassifier(listener, layers, True, **options), wavs
+
+
+def test_each_window_has_its_own_evidence():
+    """Not the one alone whose answer is the clip's."""
+    frozen, wavs = patched()
+    target = torch.tensor([2, 1])
+    logits, (evidence, *_) = frozen.trace(wavs, target)
+    torch.testing.assert_close(logits, frozen.listener(wavs))
+    net = frozen.listener.model
+    for i, c in enumerate(target):
+        windows = [wavs[i : i + 1, s : s + 2000] for s in (0, 1000, 2000)]
+        expected = []
+        for window in windows:
+            h = net.first(window.unflatten(1, (1, 20, 100))).relu()
+            h = net.second(h)
+            weight = net.head.weight[c].view(1, -1, 1, 1)
+            expected.append(weight * h.relu())
+        # The ends of the clip belong to the first and to the last alone.
+        for side, window in ((0, expected[0]), (-1, expected[-1])):
+            found = evidence[i, :, side]
+            torch.testing.assert_close(found, window[0, :, side])
+
+
+def test_relevance_adds_up_to_the_log_odds():
+    """For and against, of each layer after which all is linear but ReLU."""
+    frozen, wavs = patched(relevance=True)
+    with torch.no_grad():
+        for name in ("second", "head"):
+            getattr(frozen.listener.model, name).bias.zero_()
+    wavs = wavs[:, :2000]  # one window
+    logits, (_, *maps) = frozen.trace(wavs, torch.tensor([2, 1]))
+    assert [m.shape[:2] for m in maps] == [(2, 2), (2, 2)]
+    cells = 2 * 10, 4 * 20
+    for clip, c in enumerate((2, 1)):
+        for found, n_cells in zip(maps, cells):
+            split = found.shape[2] * found.shape[3] // n_cells
+            shares = found[clip].double().expm1() / (0.2 * n_cells) / split
+            total = (shares[0] - shares[1]).sum()
+            assert float(total) == pytest.approx(float(logits[clip, c]), 1e-3)
+            assert (found >= 0).all()
+
+
+def test_channels_are_those_of_the_maps():
+    for relevance in (False, True):
+        frozen, wavs = patched(relevance=relevance)
+        _, maps = frozen.trace(wavs)
+        assert frozen.channels == [m.shape[1] for m in maps]
+        assert not any(m.requires_grad for m in maps)
+        modules = frozen.listener.modules()
+        assert not any(m._forward_hooks for m in modules)

@@ -689,3 +689,50 @@ def test_labels_by_number():
 def test_wrong_sounds_are_refused(wavs):
     with pytest.raises(LMACError, match="wavs: found"):
         Listener(Net(clip), RATE)(wavs)
+
+
+class Embedder(torch.nn.Module):
+    """Sums of parts of a window, and a layer on them."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(4, 3)
+
+    def embed(self, wavs):
+        return wavs.unflatten(1, (4, -1)).square().sum(2)
+
+    def forward(self, wavs):
+        return self.head(self.embed(wavs))
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_what_the_head_reads(wavs, one_by_one):
+    """Its input, the largest of all windows in each dimension."""
+    net, windows = Embedder(), Windows(2000, 1000)
+    listener = Listener(
+        net, RATE, windows=windows, pool="max", head="head",
+        one_by_one=one_by_one,
+    )  # fmt: skip
+    logits, embedding = listener.logits_and_embedding(wavs)
+    torch.testing.assert_close(logits, listener(wavs))
+    for wav, found in zip(wavs, embedding):
+        rows = [wav[i : i + 2000] for i in range(0, 7000, 1000)]
+        slow = [net.embed(row[None])[0].tolist() for row in rows]
+        expected = [max(values) for values in zip(*slow)]
+        assert found.tolist() == pytest.approx(expected, rel=1e-5)
+    assert not any(m._forward_pre_hooks for m in net.modules())
+
+
+@pytest.mark.parametrize("options", [{}, {"head": "head", "at": 0.5}])
+def test_without_a_head_it_is_the_logits(wavs, options):
+    """So it is where a time is asked for, which the embedding is not of."""
+    windows = Windows(2000, 1000)
+    listener = Listener(Embedder(), RATE, windows=windows, **options)
+    logits, embedding = listener.logits_and_embedding(wavs)
+    assert embedding is logits
+
+
+@pytest.mark.parametrize("head", ["tail", 3])
+def test_head_that_is_no_layer(head):
+    with pytest.raises(LMACError, match=r"head: found .*, expected the name"):
+        Listener(Embedder(), RATE, head=head)

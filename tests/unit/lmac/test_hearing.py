@@ -187,3 +187,79 @@ def test_rounding_is_no_rest():
     analysis = explainer.analyze(clips(2, 4096))
     ones = torch.ones_like(analysis.magnitude)
     assert not explainer.complete(analysis, ones).residual.any()
+
+
+class Wide(torch.nn.Module):
+    """Waveforms to an embedding of more than the classes need."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(6)
+        self.filters = torch.nn.Conv1d(1, 12, 64, 16, bias=False)
+
+    def forward(self, wavs):
+        """Embeddings [batch, 12]."""
+        return 9 * self.filters(wavs[:, None]).square().mean(2).add(1e-6).sqrt()
+
+
+def make_wide(**weights):
+    """Explainer of such a classifier, with gain, and the loss's weights."""
+    frozen = FrozenClassifier(
+        Wide(), torch.nn.Linear(12, N_CLASSES), [], evidence=False
+    )
+    loss = LMACLoss(12, 8, "probability", **{"reg_w_l1": 4, **weights})
+    return Explainer(
+        SoundFeatures(RATE, 512),
+        frozen,
+        LevelDecoder(),
+        mask_domain="linear",
+        refiner=Refiner(loss, 0.5, 8, gain=True),
+        refine_steps=10,
+    )
+
+
+def test_both_sides_are_what_the_classifier_makes_of_the_sounds():
+    explainer, wavs = make_wide(), clips(2, 4000)
+    question = Question(torch.tensor([1, 0]))
+    analysis = explainer.analyze(wavs)
+    mask = torch.rand_like(analysis.magnitude)
+    whole = explainer.embedding(analysis)
+    found = explainer.both_sides(analysis, mask, question, whole)
+    sounds = explainer.complete(analysis, mask, question)
+    net = explainer.classifier.embedding_model
+    for answers, embedding, sound in (
+        (found[0], found[2].inside, sounds.waveform),
+        (found[1], found[2].outside, sounds.residual),
+    ):
+        torch.testing.assert_close(embedding, net(sound))
+        expected = explainer.classifier.classifier(net(sound))
+        torch.testing.assert_close(answers, expected)
+    torch.testing.assert_close(whole, net(wavs))
+    assert len(explainer.both_sides(analysis, mask, question)) == 2
+
+
+@pytest.mark.parametrize("key", ["e_in_w", "e_out_w"])
+def test_steps_keep_or_lose_the_embedding(key):
+    """What the weight is put on becomes better than without it."""
+    wavs = clips(3, 4000)
+    reached = {}
+    for weight in (0, 100):
+        explainer = make_wide(**{key: weight})
+        found = explainer(wavs)
+        net = explainer.classifier.embedding_model
+        part = found.waveform if key == "e_in_w" else found.residual
+        cosine = torch.cosine_similarity(net(part), net(wavs), dim=1)
+        cosine = float(cosine.mean())
+        reached[weight] = 1 - cosine if key == "e_in_w" else cosine
+    assert reached[100] < 0.95 * reached[0]
+
+
+def test_embeddings_do_not_depend_on_the_batch():
+    """Also where some clips are done before the others."""
+    explainer = make_wide(e_in_w=20, e_out_w=10)
+    explainer.refiner.tolerance = 1e-2
+    wavs = clips(3, 4000)
+    together = explainer(wavs).mask
+    for i in range(3):
+        alone = explainer(wavs[i : i + 1]).mask[0]
+        torch.testing.assert_close(together[i], alone, atol=1e-4, rtol=1e-4)
