@@ -353,7 +353,7 @@ def test_names_of_a_module_are_the_users():
     assert known["encoder.blocks.1"] is model.encoder.blocks[1]
 
 
-class Patches(torch.nn.Module):
+class Levels(torch.nn.Module):
     """Convolutions of a window's samples, laid out as 20 x 100 levels."""
 
     def __init__(self):
@@ -372,7 +372,7 @@ def patched(**options):
     torch.manual_seed(0)
     windows = Windows(2000, 1000)
     listener = Listener(
-        Patches(), RATE, multilabel=True, windows=windows, pool="max"
+        Levels(), RATE, multilabel=True, windows=windows, pool="max"
     )
     layers = [Layer("second", 4, "bctf"), Layer("first", 3, "bctf")]
     wavs = torch.randn(2, 4000)
