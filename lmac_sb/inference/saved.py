@@ -19,6 +19,7 @@ from torch import Tensor
 import lmac_sb
 from lmac_sb.adapters.layered import LayeredClassifier
 from lmac_sb.adapters.layers import Layer, layer_modules
+from lmac_sb.adapters.named import is_named
 from lmac_sb.adapters.source import as_listener
 from lmac_sb.inference.adopt import ADOPTED, adopt, tried
 from lmac_sb.inference.reference import (
@@ -112,7 +113,8 @@ class Origin:
             for name in ("sound", *ADOPTED)
             if name in arguments
         }
-        _check_options(arguments)
+        if not is_named(arguments["model"]):  # its loader has more of them
+            _check_options(arguments)
         modules, hparams, run_opts = adopt(as_listener(**arguments), **how)
         hparams["origin"] = self
         return modules, hparams, run_opts

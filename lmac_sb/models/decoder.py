@@ -18,7 +18,9 @@ PATCH = 4
 
 _RANGE = 1e-4  # of magnitudes that count, below a clip's largest: 80 dB
 _FLOOR = 1e-7  # of magnitudes, see `SpectralFeatures.magnitude`
-_OFFSET, _GAIN = -2.0, 2.0  # of a mask that lets the loud bins through
+# Of a mask that lets the loud bins through, where the training of a decoder
+# starts.
+_OFFSET, _GAIN = -2.0, 2.0
 
 
 class MaskDecoder(torch.nn.Module):
@@ -326,7 +328,7 @@ class LevelDecoder(torch.nn.Module):
 
     SAFE_IN_YAML = True  # of a model folder of unknown origin
 
-    def __init__(self, offset=_OFFSET, gain=_GAIN):
+    def __init__(self, offset=-1.0, gain=2.0):
         super().__init__()
         self.offset = offset
         self.gain = gain

@@ -34,7 +34,7 @@ def test_what_is_kept(head):
     wavs = torch.randn(2, RATE) / 5
     found = mine.explain_batch(wavs)
     assert found.mask.isfinite().all()
-    assert mine.explainer.decoder.offset == (-2.0 if head is None else -1.5)
+    assert mine.explainer.decoder.offset == (-1.0 if head is None else -1.5)
 
 
 def test_any_model_takes_the_option():

@@ -133,16 +133,16 @@ def test_module_on_waveforms():
 
 
 def test_the_mask_starts_at_the_documented_place():
-    """-2 and 2; a check of stability has another start, and only then."""
+    """-1 and 2; a check of stability has another start, and only then."""
     interpreter = interpreter_of(Ears().eval())
     decoder = interpreter.explainer.decoder
-    assert (decoder.offset, decoder.gain) == (-2.0, 2.0)
+    assert (decoder.offset, decoder.gain) == (-1.0, 2.0)
     wavs = sounds(1)
     plain = interpreter.explain_batch(wavs)
     stable = interpreter.explain_batch(wavs, stable=True)
     assert set(stable.agreement[0]) == {"shift and noise", "another start"}
     assert stable.agreement[0]["another start"] < 1 - 1e-4
-    assert (decoder.offset, decoder.gain) == (-2.0, 2.0)
+    assert (decoder.offset, decoder.gain) == (-1.0, 2.0)
     assert interpreter.explainer.decoder is decoder
     again = interpreter.explain_batch(wavs)
     assert torch.equal(again.mask, plain.mask)
@@ -679,7 +679,7 @@ def test_labels(labels, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"colour": 1}, "colour: no such option.* one of at, .*, steps, "),
+        ({"colour": 1}, "colour: no such option.* one of absences, at, .*, steps, "),
         ({"steeps": 1}, "steeps: no such option; did you mean 'steps'"),
         ({"spectrogram": 512}, "spectrogram: found 512, expected a Sound"),
         (
@@ -719,7 +719,7 @@ def test_features_beside_a_front_end():
 
 def test_weights_in_a_file(tmp_path):
     torch.save(Ears().state_dict(), tmp_path / "ears.pt")
-    with pytest.raises(LMACError, match="ears.pt: found a file, expected a fo"):
+    with pytest.raises(LMACError, match="ears.pt: found a file, expected a folder"):
         LMACInterpreter.from_classifier(tmp_path / "ears.pt", RATE)
 
 
