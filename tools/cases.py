@@ -5,8 +5,8 @@
     python tools/cases.py --data_folder FOLDER --out cases --only clock digit
 
 FOLDER has ``esc10`` (in the layout of ESC-50), ``fsdd``, ``noise`` and
-``speech``. ``cases/report.html`` shows all of them, and ``cases/clock.html``
-one. It takes about five minutes on one core. `docs/cases.md` says what there
+``speech``. ``cases/report.html`` shows all of them, and ``cases/6_clock.html``
+one. It takes two minutes on one core. `docs/cases.md` says what there
 is to hear.
 """
 
@@ -29,6 +29,7 @@ from lmac_sb.utils.errors import LMACError, exit_on_user_error  # noqa: E402
 RATE = 16000
 MADE_S = 5  # length of the sounds that are no recordings
 NOISE_PEAK = 0.1
+SUFFIXES = (".flac", ".ogg", ".wav")
 
 
 class Ask(NamedTuple):
@@ -41,11 +42,11 @@ class Ask(NamedTuple):
 class Case(NamedTuple):
     """A sound, and what is asked of it.
 
-    `sound` is a recording in the data folder, or several of them: the second
-    and later ones are cut or filled up to the first one's length, and are
-    `below_db` quieter than it. ``"white noise"`` and ``"silence"`` are made.
-    `part` is what is played of it, from and to in seconds, and `label` the
-    class that is right, if there is one.
+    `sound` is a recording in the data folder, by its path without the ending,
+    or several of them: the second and later ones are cut or repeated to the
+    first one's length, and are `below_db` quieter than it. ``"white noise"``
+    and ``"silence"`` are made. `part` is what is played of it, from and to in
+    seconds, and `label` the class that is right, if there is one.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Case(NamedTuple):
 
 def esc10(name):
     """A clip of ESC-10."""
-    return f"esc10/audio/{name}.ogg"
+    return f"esc10/audio/{name}"
 
 
 DOG = esc10("4-191687-A-0")
@@ -68,7 +69,7 @@ CASES = (
     Case("dog", "a dog that barks five times", (DOG,), (Ask("Dog"),)),
     Case(
         "wrong",
-        "a clock that ticks five times; nobody speaks",
+        "a clock that ticks five times",
         (esc10("4-191327-A-38"),),
         label="Clock",
     ),
@@ -92,19 +93,19 @@ CASES = (
         "speech_in_noise",
         "a woman who reads, and a running tap that is as loud",
         (
-            "speech/ljspeech/LJ001-0004.flac",
-            "noise/tt/wids_tutorial__running_tap.flac",
+            "speech/ljspeech/LJ001-0004",
+            "noise/tt/wids_tutorial__running_tap",
         ),
         label="Speech",
     ),
     Case("clock", "a clock that ticks five times", (CLOCK,), label="Clock"),
     Case(
         "digit",
-        "a man who says: seven",
-        ("fsdd/recordings/7_lucas_5.flac",),
+        "a voice that says: seven",
+        ("fsdd/recordings/7_lucas_5",),
         label="Speech",
     ),
-    Case("noise", "noise from a computer", ("white noise",), label=None),
+    Case("noise", "noise from a computer", ("white noise",)),
     Case("silence", "nothing", ("silence",), label="Silence"),
     Case(
         "short",
@@ -156,13 +157,14 @@ def _read(name, data_folder):
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand(MADE_S * RATE, generator=generator)
         return NOISE_PEAK * (2 * noise - 1)
-    path = Path(data_folder) / name
-    if not path.is_file():
-        raise LMACError(
-            f"--data_folder: found no {path}, expected a folder with esc10, "
-            "fsdd, noise and speech"
-        )
-    return read_audio(path, RATE)
+    for suffix in SUFFIXES:
+        path = Path(data_folder) / f"{name}{suffix}"
+        if path.is_file():
+            return read_audio(path, RATE)
+    raise LMACError(
+        f"--data_folder: found no {name} ({', '.join(SUFFIXES)}) in "
+        f"{data_folder}, expected a folder with esc10, fsdd, noise and speech"
+    )
 
 
 def write_case(yamnet, case, data_folder, out, **how):
@@ -185,16 +187,17 @@ def write_case(yamnet, case, data_folder, out, **how):
         One for each question.
     """
     sound = make_sound(case, data_folder)
+    folder = Path(out) / f"{CASES.index(case) + 1}_{case.name}"
     explanations = []
     for ask in case.asks:
         found = yamnet.explain_sound((sound, RATE), *ask, **how)
         # The page shows it: what is to be heard, before what is found.
         found.notes = [[f"played: {case.played}", *found.notes[0]]]
-        (name,) = folder_names([f"{case.name}, {found.labels[0]}"])
+        (name,) = folder_names([f"{case.name} {found.labels[0]}"])
         truth = None if case.label is None else [case.label]
-        found.save(Path(out) / case.name / name, truth=truth)
+        found.save(folder / name, truth=truth)
         explanations.append(found)
-    write_report(Path(out) / case.name, Path(out) / f"{case.name}.html")
+    write_report(folder, folder.with_suffix(".html"))
     return explanations
 
 
