@@ -64,8 +64,11 @@ def draw_clip(clip, truth=None, levels=None):
 
     figure = Figure(figsize=(11, 6), layout="constrained")
     label = "" if truth is None else f" (label: {truth})"
+    # What was asked for need not be what was decided.
+    ((best, _),) = clip.top(1)[0]
+    word = "decision" if best == clip.labels[0] else "explained"
     # Names may hold dollar signs, which are no formulas.
-    title = f"decision: {clip.labels[0]}{label}, {clip.judged[0]}"
+    title = f"{word}: {clip.labels[0]}{label}, {clip.judged[0]}"
     figure.suptitle(title, parse_math=False)
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
     for name, look in pictures.items():

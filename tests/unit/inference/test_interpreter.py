@@ -866,6 +866,14 @@ def test_plot(interpreter, sounds, tmp_path):
     assert f"interpretation, p = {float(found.p_inside[2]):.3f}" in titles
 
 
+def test_plot_says_decision_of_a_decision_only(interpreter, sounds):
+    decided = interpreter.explain_batch(sounds[:1])
+    assert decided.plot().get_suptitle().startswith("decision: ")
+    other = (int(decided.decision[0]) + 1) % len(decided.classes)
+    asked = interpreter.explain_batch(sounds[:1], target=other)
+    assert asked.plot().get_suptitle().startswith("explained: ")
+
+
 def test_notebook(interpreter, sounds):
     """A notebook shows a picture and three players for each clip."""
     found = interpreter.explain_batch(sounds[:2])
