@@ -69,9 +69,10 @@ def integrated_gradients(clip):
 def gradcam(layer, explainer, analysis, target):
     """Grad-CAM at a layer: of each patch for the answer of that patch.
 
-    The maps of the patches are laid on the clip as `overlap_add` does it, and
-    stretched over frames and bins by linear interpolation; bins outside the
-    bands of YAMNet get zero.
+    A patch counts by its probability of the class. The maps of the patches
+    are laid on the clip as `overlap_add` does it, and stretched over frames
+    and bins by linear interpolation; bins outside the bands of YAMNet get
+    zero.
     """
     listener, kept = explainer.classifier.embedding_model, []
 
@@ -85,10 +86,11 @@ def gradcam(layer, explainer, analysis, target):
         with torch.enable_grad():
             frames = listener.frames(analysis.wavs)
             rows = torch.arange(len(target))
-            logits = frames[rows, :, target]
+            # The derivative of softplus is the probability.
+            answers = F.softplus(frames[rows, :, target])
     finally:
         handle.remove()
-    (gradient,) = torch.autograd.grad(logits.sum(), kept[-1])
+    (gradient,) = torch.autograd.grad(answers.sum(), kept[-1])
     weights = gradient.mean((2, 3), keepdim=True)
     cam = (weights * kept[-1].detach()).sum(1, keepdim=True).relu()
     n_mels = listener.front_end.bands.shape[1]

@@ -282,9 +282,12 @@ class Rows:
         self.path = path and Path(path)
         self.rows = []
         if self.path and self.path.is_file():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            # A line that was cut off by an end is computed again.
-            self.rows = [json.loads(x) for x in lines if x.endswith("}")]
+            text = self.path.read_text(encoding="utf-8")
+            # A line that was cut off is computed again.
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:
+                self.path.write_text(whole, encoding="utf-8")
+            self.rows = [json.loads(line) for line in whole.splitlines()]
 
     def done(self, setting, way):
         """Ids of the clips that a way has."""
