@@ -314,7 +314,9 @@ def measure(args):
     clips = read_clips(args.data_folder, range(1, 6))
     judges = make_judges(clips, args.judge)
     asked = [clip for clip in clips if clip["fold"] == args.fold]
-    asked = [x[0] for x in choose(explainer, asked, heads)][:: args.every]
+    asked = [x[0] for x in choose(explainer, asked, heads)]
+    print(f"{len(asked)} clips of fold {args.fold} have p > {KNOWN}")
+    asked = asked[:: args.every]
     ways = make_ways(explainer)
     names = args.only or (MAIN if args.contaminate else ways)
     specs = CONTAMINATED if args.contaminate else CONTAMINATED[:1]

@@ -679,7 +679,10 @@ def test_labels(labels, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"colour": 1}, "colour: no such option.* one of absences, at, .*, steps, "),
+        (
+            {"colour": 1},
+            "colour: no such option.* one of absences, at, .*, steps, ",
+        ),
         ({"steeps": 1}, "steeps: no such option; did you mean 'steps'"),
         ({"spectrogram": 512}, "spectrogram: found 512, expected a Sound"),
         (
@@ -719,7 +722,9 @@ def test_features_beside_a_front_end():
 
 def test_weights_in_a_file(tmp_path):
     torch.save(Ears().state_dict(), tmp_path / "ears.pt")
-    with pytest.raises(LMACError, match="ears.pt: found a file, expected a folder"):
+    with pytest.raises(
+        LMACError, match="ears.pt: found a file, expected a folder"
+    ):
         LMACInterpreter.from_classifier(tmp_path / "ears.pt", RATE)
 
 
