@@ -178,9 +178,9 @@ class Listener(torch.nn.Module):
                 f"{', '.join(map(repr, POOLS))} or a function from logits "
                 "[batch, frames, classes] to [batch, classes]"
             )
-        if self.head is not None and self.head not in dict(
-            self.model.named_modules()
-        ):
+        is_module = isinstance(self.model, torch.nn.Module)
+        layers = dict(self.model.named_modules()) if is_module else {}
+        if self.head is not None and self.head not in layers:
             raise LMACError(
                 f"head: found {shown(self.head)}, expected the name of one of "
                 "the model's layers"
@@ -320,8 +320,15 @@ class Listener(torch.nn.Module):
             logits = self(wavs)
         finally:
             hook.remove()
-        rows = torch.cat(kept)
-        frames = rows.reshape(len(wavs), -1, rows.shape[-1])
+        # Of each call the rows are clips, windows or frames, in order.
+        rows = [part.reshape(-1, part.shape[-1]) for part in kept]
+        count = sum(map(len, rows))
+        if not count or count % len(wavs):
+            raise LMACError(
+                f"head: '{self.head}' gets {count} rows for {len(wavs)} clips, "
+                "expected as many for each, with the dimensions as last axis"
+            )
+        frames = torch.cat(rows).unflatten(0, (len(wavs), -1))
         return logits, frames.amax(1).to(logits)
 
     def _heard(self, wavs):

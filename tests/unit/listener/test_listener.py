@@ -732,7 +732,19 @@ def test_without_a_head_it_is_the_logits(wavs, options):
     assert embedding is logits
 
 
-@pytest.mark.parametrize("head", ["tail", 3])
-def test_head_that_is_no_layer(head):
+@pytest.mark.parametrize(
+    ("model", "head"),
+    [(Embedder(), "tail"), (Embedder(), 3), (lambda wavs: wavs, "head")],
+)
+def test_head_that_is_no_layer(model, head):
     with pytest.raises(LMACError, match=r"head: found .*, expected the name"):
-        Listener(Embedder(), RATE, head=head)
+        Listener(model, RATE, head=head)
+
+
+def test_head_that_is_not_run(wavs):
+    """It is there, but the answer is made without it."""
+    net = Embedder()
+    net.spare = torch.nn.Linear(4, 3)
+    listener = Listener(net, RATE, head="spare")
+    with pytest.raises(LMACError, match="'spare' gets 0 rows for 3 clips"):
+        listener.logits_and_embedding(wavs)
