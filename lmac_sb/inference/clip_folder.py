@@ -334,10 +334,10 @@ def folder_names(names):
     for name in names:
         stem = re.sub(r"[^\w .+-]", "_", name).strip(" .")
         stem = stem.encode()[:_NAME_BYTES].decode(errors="ignore") or "clip"
-        name, number = stem, 1
+        name, count = stem, 1
         while name.casefold() in taken:
-            number += 1
-            name = f"{stem}_{number}"
+            count += 1
+            name = f"{stem}_{count}"
         taken.add(name.casefold())
         found.append(name)
     return found

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from typing_extensions import Self
 
-    from lmac_sb.listener.families import Families
-
 __all__ = ["AudioExplanation", "numbers", "verdict", "window"]
 
 _PLAYED_S = 60  # longer sounds are not put into a notebook
@@ -111,7 +109,7 @@ class AudioExplanation(Explanation):
     notes : list of list of str
         For each clip what else is to be known of it: what was not heard, or
         not explained.
-    families : lmac_sb.listener.families.Families
+    families : Families
         Which classes contain which, where some do; else None.
     by_class : bool
         Whether all are one clip, each with another class explained.
@@ -146,7 +144,7 @@ class AudioExplanation(Explanation):
     verdicts: list[str] = field(kw_only=True)
     agreement: list[dict[str, float]] = field(kw_only=True)
     notes: list[list[str]] = field(kw_only=True)
-    families: Families | None = field(default=None, kw_only=True)
+    families: Any = field(default=None, kw_only=True)
     by_class: bool = field(default=False, kw_only=True)
 
     @classmethod

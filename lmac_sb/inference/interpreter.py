@@ -18,15 +18,16 @@ from lmac_sb.adapters.named import check_name
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
 from lmac_sb.data.streaming import read_signal, signal_of, source_of
 from lmac_sb.inference.bundle import find_bundle, load_weights
-from lmac_sb.inference.decision import (
+from lmac_sb.inference.explanation import AudioExplanation
+from lmac_sb.inference.long_clip import explain_long, mean_probabilities
+from lmac_sb.inference.questions import (
     asked_of_all,
     check_kin,
+    class_number,
+    make_question,
     needs_a_pass,
     settle,
 )
-from lmac_sb.inference.explanation import AudioExplanation
-from lmac_sb.inference.long_clip import explain_long, mean_probabilities
-from lmac_sb.inference.questions import class_number, make_question
 from lmac_sb.inference.saved import (
     CLASSIFIER,
     Origin,
@@ -922,7 +923,7 @@ class LMACInterpreter(Pretrained):
         """The question with the classes that a decision stands for.
 
         Costs a pass of the classifier where they depend on its decision, see
-        `lmac_sb.inference.decision`.
+        `lmac_sb.inference.questions`.
 
         Arguments
         ---------

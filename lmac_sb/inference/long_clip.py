@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lmac_sb.data.streaming import mapped
-from lmac_sb.inference.decision import settle
 from lmac_sb.inference.explanation import AudioExplanation, numbers, window
+from lmac_sb.inference.questions import settle
 from lmac_sb.lmac.explainer import Explanation
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.models.question import Question, as_question

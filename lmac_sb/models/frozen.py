@@ -166,8 +166,8 @@ class FrozenClassifier(torch.nn.Module):
         logits : torch.Tensor
             [batch, classes].
         embedding : torch.Tensor
-            Output of the embedding model, [batch, dimensions]; of a
-            `lmac_sb.listener.listener.Listener`, what its own method gives.
+            Output of the embedding model, [batch, dimensions]; if that has
+            this method itself, what it gives.
         """
         if hasattr(self.embedding_model, "logits_and_embedding"):
             model = self.embedding_model

@@ -569,11 +569,11 @@ def test_ten_recordings(yamnet, real_data):
 
 
 def test_an_explanation(package, real_data):
-    """A barking dog, half of the clip silent: the figures of three steps."""
+    """A barking dog, half of the clip silent: the figures of eight steps."""
     with open(real_data / "esc10" / "meta" / "esc50.csv") as file:
         rows = [r for r in csv.DictReader(file) if r["category"] == "dog"]
     path = real_data / "esc10" / "audio" / rows[0]["filename"]
-    interpreter = LMACInterpreter.from_pretrained("yamnet", steps=3)
+    interpreter = LMACInterpreter.from_pretrained("yamnet", steps=8)
     explanation = interpreter.explain_file(path)
     assert explanation.titles == ["Dog (Animal > Domestic animals, pets)"]
     (notes,) = explanation.notes

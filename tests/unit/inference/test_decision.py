@@ -15,9 +15,8 @@ from lmac_sb import LMACInterpreter, cli
 from lmac_sb.adapters import named
 from lmac_sb.adapters.source import as_listener
 from lmac_sb.data.streaming import source_of
-from lmac_sb.inference.decision import asked_of_all, settle
 from lmac_sb.inference.load import is_own
-from lmac_sb.inference.questions import class_number
+from lmac_sb.inference.questions import asked_of_all, class_number, settle
 from lmac_sb.listener.families import Families
 from lmac_sb.listener.listener import Listener
 from lmac_sb.listener.windows import Windows
