@@ -305,6 +305,40 @@ def read_clips(folder, folds):
     ]
 
 
+@torch.no_grad()
+def by_judges(found, wavs, judges, label):
+    """What judges say of an explanation's sounds, columns of [batch].
+
+    Arguments
+    ---------
+    found : lmac_sb.Explanation
+        With its sounds.
+    wavs : torch.Tensor
+        What was explained, [batch, samples].
+    judges : dict
+        Name to a function from waveforms to logits.
+    label : torch.Tensor
+        The class that the judges are asked for, [batch].
+    """
+    columns = {}
+    for name, judge in judges.items():
+        sides = wavs, found.waveform, found.residual
+        whole, inside, outside = (judge(side) for side in sides)
+        told = replace(
+            found,
+            logits=whole,
+            logits_in=inside,
+            logits_out=outside,
+            decision=label,
+            mask=None,
+            question=None,
+        )
+        values, known = evaluate(told), told.p_before > KNOWN
+        for key in JUDGED:
+            columns[f"{name} {key}"] = values[key].where(known, math.nan)
+    return columns
+
+
 def judged(model, clips, setting, seed):
     """A row for each clip: what the model says, and what the judges say."""
     explainer = setting.explainer(model)
@@ -318,22 +352,7 @@ def judged(model, clips, setting, seed):
         label = torch.tensor(label)
     else:
         label = found.decision
-    with torch.no_grad():
-        for name, judge in model.judges.items():
-            sides = wavs, found.waveform, found.residual
-            whole, inside, outside = (judge(side) for side in sides)
-            told = replace(
-                found,
-                logits=whole,
-                logits_in=inside,
-                logits_out=outside,
-                decision=label,
-                mask=None,
-                question=None,
-            )
-            values, known = evaluate(told), told.p_before > KNOWN
-            for key in JUDGED:
-                columns[f"{name} {key}"] = values[key].where(known, math.nan)
+    columns |= by_judges(found, wavs, model.judges, label)
     rows = []
     for i, clip in enumerate(clips):
         row = {key: value[i].item() for key, value in columns.items()}

@@ -17,21 +17,19 @@ line as they come; what it holds already is not computed again. With
 
 import argparse
 import json
-import math
 import time
 from collections import namedtuple
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from coefficients import (
-    JUDGED,
     KNOWN,
     N_SETS,
     OFFSETS,
     START,
     Half,
+    by_judges,
     linear_judge,
     read_clips,
     small_judge,
@@ -238,20 +236,7 @@ def judged(found, wavs, judges, label):
     """Columns of an explanation, each [batch]."""
     values = evaluate(found.asked())
     columns = {key: values[key] for key in OWN}
-    for name, judge in judges.items():
-        sides = (judge(x) for x in (wavs, found.waveform, found.residual))
-        names = "logits", "logits_in", "logits_out"
-        told = replace(
-            found,
-            decision=label,
-            mask=None,
-            question=None,
-            **dict(zip(names, sides)),
-        )
-        values, known = evaluate(told), told.p_before > KNOWN
-        for key in JUDGED:
-            columns[f"{name} {key}"] = values[key].where(known, math.nan)
-    return columns
+    return columns | by_judges(found, wavs, judges, label)
 
 
 @torch.no_grad()

@@ -34,6 +34,7 @@ from yamnet import MEANS  # noqa: E402
 from lmac_sb import LMACInterpreter  # noqa: E402
 from lmac_sb.adapters.layered import LayeredClassifier  # noqa: E402
 from lmac_sb.adapters.layers import Layer  # noqa: E402
+from lmac_sb.data.audio import fit_length  # noqa: E402
 from lmac_sb.data.streaming import signal_of  # noqa: E402
 from lmac_sb.lmac.explainer import Explainer  # noqa: E402
 from lmac_sb.lmac.losses import embedding_kept, embedding_left  # noqa: E402
@@ -62,7 +63,7 @@ MARGIN = 2.0  # of logits, below zero, that the part outside is to reach
 def make_explainer(steps, width, seed):
     """YAMNet with a decoder of random weights."""
     layers = [Layer(f"convolutions.{n}", c, "bctf") for n, c in LAYERS.items()]
-    listener = steps.hparams.listener
+    listener = steps.listener
     classifier = LayeredClassifier(listener, layers, True, relevance=True)
     features = steps.explainer.features
     torch.manual_seed(seed)
@@ -118,7 +119,10 @@ class Sounds:
         """Clips of fold 4 and the AudioSet class of each."""
         rows = [row for row in self.rows if row["fold"] == "4"]
         wavs = (signal_of(self.audio / row["filename"], RATE) for row in rows)
-        return [(_cut(w, 0), MEANS[r["category"]]) for w, r in zip(wavs, rows)]
+        return [
+            (fit_length(w, N_SAMPLES), MEANS[r["category"]])
+            for w, r in zip(wavs, rows)
+        ]
 
     def draw(self, rng):
         """One clip, [samples]."""
@@ -136,16 +140,10 @@ class Sounds:
         wav = rng.choice(self.wavs[kind])
         for _ in range(5):
             start = rng.randrange(max(1, len(wav) - N_SAMPLES + 1))
-            part = _cut(wav, start)
+            part = fit_length(wav[start:], N_SAMPLES)
             if part.abs().amax() > 1e-3:
                 break
         return part
-
-
-def _cut(wav, start):
-    """Five seconds of a sound, filled up with zeros."""
-    part = wav[start : start + N_SAMPLES]
-    return F.pad(part, (0, N_SAMPLES - len(part)))
 
 
 def _level(wav):
@@ -293,7 +291,7 @@ def main(argv=None):
     out = Path(args.out)
     state = out.with_name(f"{out.name}.pt")
     steps = LMACInterpreter.from_pretrained("yamnet")
-    listener = steps.hparams.listener
+    listener = steps.listener
     sounds = Sounds(args.data)
     listener.settle(torch.randn(1, N_SAMPLES))
     explainer = make_explainer(steps, args.width, args.seed)

@@ -177,13 +177,12 @@ class LayeredClassifier(FrozenClassifier):
         whole = torch.cat(maps)
         if change is not None:
             whole = change(whole)
-        covered = getattr(listener, "n_samples", None)
+        n_time, covered = whole.shape[2], getattr(listener, "n_samples", None)
         if windows is not None:
             # Cells so fine that windows hardly move where they are rounded.
-            split = max(1, math.ceil(_FINE / whole.shape[2]))
+            split = max(1, math.ceil(_FINE / n_time))
             whole = whole.repeat_interleave(split, 2)
-        n_time = whole.shape[2]
-        if windows is not None:
+            n_time = whole.shape[2]
             hop = n_time * windows.hop / windows.size
             whole = overlap_add(whole, count, min(hop, n_time))
             first = round(n_time * windows.padding / windows.size)

@@ -92,7 +92,7 @@ def fit(
         raise LMACError(
             f"epochs: found {shown(epochs)}, expected a whole number from 1"
         )
-    listener = getattr(interpreter.hparams, "listener", None)
+    listener = interpreter.listener
     if listener is None:
         raise LMACError(
             "interpreter: found one whose decoder came with it, expected one "
@@ -166,7 +166,7 @@ def make_trainable(
     if trusted:
         options["trusted"] = True
     steps = LMACInterpreter.from_classifier(model, **options)
-    listener = steps.hparams.listener
+    listener = steps.listener
     explainer = _with_decoder(
         steps.explainer,
         tried(listener, None, steps.preprocess).to(steps.device),
@@ -208,7 +208,7 @@ def _split(
 ) -> tuple[Clips, Any]:
     """Sounds to train on and to validate with."""
     preprocess = interpreter.preprocess
-    listener = interpreter.hparams.listener
+    listener = interpreter.listener
     rate = interpreter.sample_rate
     shortest = max(
         round(MIN_LENGTH_S * rate), getattr(listener, "min_samples", None) or 0

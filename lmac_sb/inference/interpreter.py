@@ -756,8 +756,12 @@ class LMACInterpreter(Pretrained):
     @property
     def class_ids(self) -> list[str] | None:
         """Another name of each class, such as AudioSet's; None without."""
-        families = getattr(self.listener, "families", None)
-        return None if families is None else families.ids
+        return None if self.families is None else self.families.ids
+
+    @property
+    def families(self) -> Any:
+        """Which classes contain which; None where nothing tells it."""
+        return getattr(self.listener, "families", None)
 
     @property
     def longest(self) -> int:
@@ -973,6 +977,6 @@ class LMACInterpreter(Pretrained):
             wav[None],
             self.explainer.features,
             self.classes,
-            families=getattr(self.listener, "families", None),
+            families=self.families,
             **more,
         )

@@ -315,7 +315,7 @@ def _part(one: Any, two: Any) -> Any:
 
 def _answers(interpreter: Any) -> Tensor:
     """The classifier's logits on a noise, [classes]."""
-    return _logits(interpreter.hparams.listener, interpreter.preprocess)
+    return _logits(interpreter.listener, interpreter.preprocess)
 
 
 @torch.no_grad()

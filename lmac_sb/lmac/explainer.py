@@ -721,16 +721,15 @@ class Explainer(torch.nn.Module):
         embeddings : lmac_sb.lmac.losses.Embeddings
             Only if `whole` is given.
         """
-        sides = self._sides(analysis, mask)
-        inputs = sides if self._hears_sound else self._mel(sides)
+        inputs = self._inputs(self._sides(analysis, mask))
+        embeddings: tuple[Any, ...] = ()
         if whole is None:
             logits = self.classifier(inputs)[0]
         else:
             logits, found = self.classifier.logits_and_embedding(inputs)
-        answers = tuple(question.answers(side)[0] for side in logits.chunk(2))
-        if whole is None:
-            return answers
-        return *answers, Embeddings(whole, *found.chunk(2))
+            embeddings = (Embeddings(whole, *found.chunk(2)),)
+        answers = (question.answers(side)[0] for side in logits.chunk(2))
+        return *answers, *embeddings
 
     def complete(
         self,
@@ -764,8 +763,8 @@ class Explainer(torch.nn.Module):
         sides = self._sides(analysis, mask)
         logits_in = logits_out = None
         if check:
-            inputs = sides if self._hears_sound else self._mel(sides)
-            logits_in, logits_out = self.classifier(inputs)[0].chunk(2)
+            logits = self.classifier(self._inputs(sides))[0]
+            logits_in, logits_out = logits.chunk(2)
         waveform = residual = None
         if sounds:
             heard = sides.detach()
@@ -866,6 +865,10 @@ class Explainer(torch.nn.Module):
             analysis.stft.repeat(times, 1, 1, 1) * gain[..., None],
             analysis.n_samples,
         )
+
+    def _inputs(self, sides: Tensor) -> Tensor:
+        """Classifier's input of what `_sides` gives."""
+        return sides if self._hears_sound else self._mel(sides)
 
     def _mel(self, magnitude: Tensor) -> Tensor:
         """Classifier's input, padded with silence to its shortest."""

@@ -231,9 +231,10 @@ def _centred_correlation(a: Tensor, b: Tensor) -> Tensor:
 def embedding_kept(inside: Tensor, whole: Tensor) -> Tensor:
     """How far the masked-in input's embedding is from the whole's.
 
-    One class alone can be kept by bins that mean nothing to anybody else. A
-    mask that keeps all that the classifier's head reads is believed by
-    classifiers that had no part in it.
+    A class alone can be kept by bins that mean nothing to anybody else. This
+    keeps all that the classifier's head reads, of whatever class. A linear
+    layer on the same embedding believes such masks more; a classifier that
+    has nothing in common with this one did not, see docs/yamnet.md.
 
     Arguments
     ---------
