@@ -231,9 +231,9 @@ class _Whole:
         found = []
         if self.n_skipped:
             found.append(
-                f"in {self.n_skipped} of {len(self.windows)} windows, "
-                "explained is not the decision but the next class, since "
-                "nothing that is there explains it"
+                f"in {self.n_skipped} of {len(self.windows)} windows the next "
+                "class is explained instead of the decision, which no part of "
+                "the sound explains"
             )
         last = _starts(self.interpreter, n_samples)[-1]
         return found + self.interpreter.length_notes(n_samples - last)

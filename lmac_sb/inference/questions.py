@@ -336,8 +336,8 @@ def settle(
     >>> import torch
     >>> found, notes = settle(None, torch.tensor([[2.0, 1.0]]), listener, names)
     >>> found.target, notes
-    (tensor([1]), [['decided is silence, which nothing that is there explains; \
-explained is the next class, dog']])
+    (tensor([1]), [['the decision is silence, which no part of the sound \
+explains; the next class, dog, is explained instead']])
     """
     notes: list[list[str]] = [[] for _ in logits]
     if not needs_a_pass(question, listener):
@@ -349,9 +349,9 @@ explained is the next class, dog']])
         skipped = decided != target
         for row in skipped.nonzero()[:, 0].tolist():
             notes[row].append(
-                f"decided is {classes[decided[row]]}, which nothing that is "
-                "there explains; explained is the next class, "
-                f"{classes[target[row]]}"
+                f"the decision is {classes[decided[row]]}, which no part of "
+                f"the sound explains; the next class, {classes[target[row]]}, "
+                "is explained instead"
             )
         if question is None and not skipped.any():
             return None, notes
@@ -488,8 +488,8 @@ def asked_of_all(
     heard = [c for c in order if p[c] >= min_p]
     found = [c for c in heard if c not in absences]
     notes = [
-        f"{classes[c]} (p {float(p[c]):.3f}) is not explained, since nothing "
-        "that is there explains it"
+        f"{classes[c]} (p {float(p[c]):.3f}) is not explained, since no part "
+        "of the sound explains it"
         for c in heard
         if c in absences
     ]

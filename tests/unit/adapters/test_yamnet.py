@@ -577,7 +577,7 @@ def test_an_explanation(package, real_data):
     explanation = interpreter.explain_file(path)
     assert explanation.titles == ["Dog (Animal > Domestic animals, pets)"]
     (notes,) = explanation.notes
-    assert notes[-1].startswith("decided is Silence")
+    assert notes[-1].startswith("the decision is Silence")
     assert float(explanation.p_before) == pytest.approx(0.727, abs=0.01)
     assert float(explanation.p_inside) > 0.7
     assert float(explanation.p_outside) < 0.1

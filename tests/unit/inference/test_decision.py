@@ -141,8 +141,8 @@ def test_silence_is_not_explained_unless_asked_for(tones):
     assert explanation.labels == ["Animal"]
     (notes,) = explanation.notes
     assert notes == [
-        "decided is Silence, which nothing that is there explains; explained "
-        "is the next class, Animal"
+        "the decision is Silence, which no part of the sound explains; the "
+        "next class, Animal, is explained instead"
     ]
     assert notes[0] in repr(explanation)
     asked = tones.explain_sound(half_silent(), target="Silence")
@@ -235,7 +235,7 @@ def test_silence_is_left_out_of_all():
     )
     assert found == [2, 0]
     assert notes == [
-        "Silence (p 0.900) is not explained, since nothing that is there "
+        "Silence (p 0.900) is not explained, since no part of the sound "
         "explains it"
     ]
     with pytest.raises(LMACError, match="the highest is 0.7 of Music"):
@@ -254,7 +254,10 @@ def test_a_long_clip(tones):
     explanation = tones.explain_sound(wav)
     assert len(explanation.windows[0]) > 2
     assert "Silence" not in {w["decision"] for w in explanation.windows[0]}
-    assert any("windows, explained is not" in n for n in explanation.notes[0])
+    assert any(
+        "windows the next class is explained instead" in n
+        for n in explanation.notes[0]
+    )
     several = tones.explain_sound(wav, targets="all", min_p=0.5)
     assert several.labels[0] == "Animal" and len(several) >= 2
     against = tones.explain_sound(wav, against="Music")
@@ -362,7 +365,7 @@ def test_command_line(tmp_path, capsys):
     code, said = run(capsys, file, *how, "--target", "/m/dog")
     assert code == 0 and "a.wav: Dog (Animal), p " in said.out
     code, said = run(capsys, file, *how)
-    assert "  note: decided is Silence" in said.out
+    assert "  note: the decision is Silence" in said.out
     code, said = run(
         capsys, file, *how, "--targets", "all", "--min-p", 0.3, "--json"
     )
