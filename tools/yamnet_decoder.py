@@ -4,15 +4,17 @@
     python tools/yamnet_decoder.py --data shared/data --out yamnet_decoder
 
 No labels are needed: each sound is asked for one of the classes that YAMNet
-hears in it. Sounds of 5 s of ESC-10 (folds 1 to 3), of spoken digits, speech
-and noise, and mixtures of them; every 10 minutes, the clips of fold 4 are
-explained, each for the AudioSet class that means the same as its own.
+hears in it. So any sound will do: parts of ESC-10 (folds 1 to 3), of spoken
+digits, speech and noise, faster and slower, brighter and duller, and mixtures
+of them; every 10 minutes, the clips of fold 4 are explained, each for the
+AudioSet class that means the same as its own.
 
 The decoder reads what speaks for and against the class at five depths, so it
 needs no weights for any class. Its objective is that of the gradient steps,
-with two more terms, since a maximum over patches tells only of one of them:
-the part inside keeps the class in each patch that has it, and the part outside
-loses it in every patch.
+with three more terms. A maximum over patches tells only of one of them, so the
+part inside keeps the class in each patch that has it, and the part outside
+loses it in every patch. And a sigmoid near one hides what the part inside has
+lost, so its logit is to be above that of the whole.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from pathlib import Path
 
 import torch
 from torch.nn import functional as F
+from torchaudio.functional import resample
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -45,7 +48,8 @@ from lmac_sb.utils.errors import LMACError, exit_on_user_error  # noqa: E402
 
 RATE = 16000
 N_SAMPLES = 5 * RATE
-BATCH = 5
+# Clips of a step, and their samples: three patches, and each third time 5 s.
+SHORT, LONG = (12, 15600 + 2 * 7680), (5, N_SAMPLES)
 # Of YAMNet's network, the deepest first: 3 x 2, 6 x 4, ... 48 x 32 cells.
 LAYERS = {26: 1024, 22: 512, 10: 256, 6: 128, 2: 64}
 LR = 2e-3
@@ -53,11 +57,13 @@ WARM_UP = 50  # steps
 HEARD = 0.15  # least probability of a class that is asked for
 KNOWN = 0.3  # of one in validation
 VALID_S = 600  # from one validation to the next
-# Weights of the objective; that of the area grows over the first third, or
+# Weights of the objective; that of the area grows over the first half, or
 # the decoder learns to keep nothing before it has learnt what to keep.
-IN_W, OUT_W, EACH_OUT_W, E_IN_W, E_OUT_W = 12.0, 8.0, 8.0, 20.0, 10.0
-AREA_W = 15.0, 60.0
+IN_W, ABOVE_W, OUT_W, EACH_OUT_W = 12.0, 6.0, 8.0, 8.0
+E_IN_W, E_OUT_W = 20.0, 10.0
+AREA_W = 15.0, 55.0
 MARGIN = 2.0  # of logits, below zero, that the part outside is to reach
+ABOVE = 0.5  # of logits, above the whole, that the part inside is to reach
 
 
 def make_explainer(steps, width, seed):
@@ -81,7 +87,7 @@ def make_explainer(steps, width, seed):
 
 
 class Sounds:
-    """Clips of 5 s, drawn at random and mixed.
+    """Parts of sounds, drawn at random, changed and mixed.
 
     Arguments
     ---------
@@ -92,7 +98,10 @@ class Sounds:
     # Kinds of a clip on its own, and of what is put below another.
     ALONE = {"esc10": 0.75, "fsdd": 0.1, "speech": 0.1, "noise": 0.05}
     BELOW = {"esc10": 0.5, "speech": 0.25, "noise": 0.25}
-    MIXED = 0.2
+    MIXED = 0.3
+    # Rates that a sound is taken to have, of which one is drawn.
+    RATES = 12800, 14400, RATE, RATE, 17600, 20000
+    TILT_DB = 3.0  # an octave, at most
 
     def __init__(self, folder):
         folder = Path(folder)
@@ -124,26 +133,37 @@ class Sounds:
             for w, r in zip(wavs, rows)
         ]
 
-    def draw(self, rng):
+    def draw(self, rng, n_samples):
         """One clip, [samples]."""
-        wav = self._part(rng, self.ALONE)
+        wav = self._part(rng, self.ALONE, n_samples)
         if rng.random() < self.MIXED:
-            other = self._part(rng, self.BELOW)
+            other = self._part(rng, self.BELOW, n_samples)
             snr_db = rng.uniform(-5, 10)
             gain = _level(wav) / _level(other) * 10 ** (-snr_db / 20)
             wav = wav + gain * other
         return wav * 10 ** (rng.uniform(-10, 3) / 20)
 
-    def _part(self, rng, shares):
+    def _part(self, rng, shares, n_samples):
         """A clip of a kind; not of digital silence, if it can be helped."""
         (kind,) = rng.choices(list(shares), list(shares.values()))
         wav = rng.choice(self.wavs[kind])
+        rate = rng.choice(self.RATES)
+        needed = math.ceil(n_samples * rate / RATE)
         for _ in range(5):
-            start = rng.randrange(max(1, len(wav) - N_SAMPLES + 1))
-            part = fit_length(wav[start:], N_SAMPLES)
+            start = rng.randrange(max(1, len(wav) - needed + 1))
+            part = wav[start : start + needed]
             if part.abs().amax() > 1e-3:
                 break
-        return part
+        part = fit_length(resample(part, rate, RATE), n_samples)
+        return _tilted(part, rng.uniform(-self.TILT_DB, self.TILT_DB))
+
+
+def _tilted(wav, tilt_db):
+    """A sound whose spectrum rises by so much an octave, round 1 kHz."""
+    spectrum = torch.fft.rfft(wav)
+    hertz = torch.linspace(0, RATE / 2, len(spectrum)).clamp(min=50)
+    gain = 10 ** (tilt_db * torch.log2(hertz / 1000) / 20)
+    return torch.fft.irfft(spectrum * gain, len(wav))
 
 
 def _level(wav):
@@ -195,8 +215,9 @@ class Training:
         """Waveforms [batch, samples], and a class of each that is heard."""
         wavs, classes = [], []
         silence = self.listener.absences
-        while len(wavs) < BATCH:
-            wav = sounds.draw(rng)
+        n_clips, n_samples = SHORT if self.step % 3 else LONG
+        while len(wavs) < n_clips:
+            wav = sounds.draw(rng, n_samples)
             p = self.listener(wav[None])[0].sigmoid()
             p[silence] = 0
             p = torch.where(p > HEARD, p, 0)
@@ -231,10 +252,14 @@ class Training:
         share = whole.sigmoid().square()
         share = share / share.sum(1, keepdim=True).clamp(min=1e-6)
         pooled = [x.amax(1) for x in (before, *embeddings.chunk(2))]
-        grown = min(1, 3 * self.step / self.total)
+        grown = min(1, 2 * self.step / self.total)
         area_w = AREA_W[0] + (AREA_W[1] - AREA_W[0]) * grown
         terms = {
             "in": (IN_W, (share * F.softplus(-logits_in)).sum(1)),
+            "above": (
+                ABOVE_W,
+                F.softplus(whole.amax(1) + ABOVE - logits_in.amax(1)),
+            ),
             "out": (OUT_W, logits_out.amax(1).sigmoid()),
             "each out": (EACH_OUT_W, F.softplus(logits_out + MARGIN).mean(1)),
             "e_in": (E_IN_W, embedding_kept(pooled[1], pooled[0])),
@@ -282,7 +307,7 @@ def main(argv=None):
     parser.add_argument("--data", required=True, help="folder of the sounds")
     parser.add_argument("--out", required=True, help="interpreter's folder")
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--width", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1234)
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="then stop, to go on"
