@@ -35,10 +35,12 @@ from coefficients import (
     small_judge,
 )
 from measure import machine
+from torch.nn.modules.module import register_module_forward_hook
 from yamnet import MEANS, SAMPLE_RATE, load_yamnet
 from yamnet_attributions import make_attributions
 
 from lmac_sb import LMACInterpreter
+from lmac_sb.adapters.yamnet import YAMNet
 from lmac_sb.evaluation.contamination import make_settings
 from lmac_sb.inference.adopt import STEPS
 from lmac_sb.lmac.explainer import Explainer
@@ -50,13 +52,15 @@ from lmac_sb.metrics.registry import METRICS, evaluate
 from lmac_sb.metrics.summary import summarize
 from lmac_sb.models.decoder import LevelDecoder
 from lmac_sb.models.frozen import FrozenClassifier
+from lmac_sb.models.question import Question
 from lmac_sb.utils.errors import exit_on_user_error
 
 BATCH = 10
 SHARE = 0.2  # of the bins that a score keeps
 DEFAULT, OLD = "default", "offset and gain, no embedding"
 LOUDEST = "loudest {:.0%}".format
-MAIN = DEFAULT, OLD, LOUDEST(SHARE)
+DECODER = "decoder"
+MAIN = DEFAULT, DECODER, f"{DECODER}, 5 steps", OLD, LOUDEST(SHARE)
 CONTAMINATED = "clean", "speech 0 dB", "white 0 dB"
 OWN = "AI", "AD", "AG", "FF", "area"
 COLUMNS = *OWN, "linear AD", "linear FF", "CNN AD", "CNN FF"
@@ -102,8 +106,11 @@ def make_ways(explainer):
     level = LevelDecoder(*START)
     old = other(explainer, level, _loss())
     offsets = other(explainer, Half(), _loss(), OFFSETS)
+    decoder = LMACInterpreter.from_pretrained("yamnet", decoder=True).explainer
     ways = {
         DEFAULT: partial(stepped, explainer, STEPS),
+        DECODER: partial(decoded, decoder, 0),
+        f"{DECODER}, 5 steps": partial(decoded, decoder, 5),
         OLD: partial(stepped, old, STEPS),
         LOUDEST(SHARE): partial(loudest, SHARE),
         "offsets alone": partial(stepped, offsets, STEPS),
@@ -160,6 +167,15 @@ def stepped(explainer, steps, analysis, target):
     return explainer.refine(analysis, start, steps, target)
 
 
+def decoded(explainer, steps, analysis, target):
+    """Masks of a decoder, improved by gradient steps if there are any."""
+    question = Question(target)
+    own = explainer.analyze(analysis.wavs, question)
+    with torch.no_grad():
+        mask = explainer.mask(own, question)
+    return explainer.refine(own, mask, steps, question) if steps else mask
+
+
 def loudest(share, analysis, target):
     """Masks of the loudest bins."""
     return top_share(analysis.magnitude, share)
@@ -180,29 +196,30 @@ def scored(function, analysis, target):
 class Passes:
     """Counts passes of YAMNet within `with`: forward, and backward if any.
 
+    Those of each YAMNet, as the decoder has one of its own. They get the
+    patches of clips in the batch axis.
+
     Arguments
     ---------
-    network : torch.nn.Module
-        It gets the patches of clips in the batch axis.
     n_rows : int
         Patches of the clips, for which both together are one pass.
     """
 
-    def __init__(self, network, n_rows):
-        self.network, self.n_rows = network, n_rows
-        self.count = 0.0
+    def __init__(self, n_rows):
+        self.n_rows, self.count = n_rows, 0.0
 
     def __enter__(self):
-        self._handle = self.network.register_forward_hook(self._see)
+        self._handle = register_module_forward_hook(self._see)
         return self
 
     def __exit__(self, *error):
         self._handle.remove()
 
     def _see(self, module, inputs, output):
-        """One call of the network."""
-        times = 1 + output.requires_grad
-        self.count += times * len(output) / self.n_rows
+        """One call of a network."""
+        if isinstance(module, YAMNet):
+            times = 1 + output.requires_grad
+            self.count += times * len(output) / self.n_rows
 
 
 def measured(explainer, judges, way, clips):
@@ -214,7 +231,7 @@ def measured(explainer, judges, way, clips):
     listener = explainer.classifier.embedding_model
     n_rows = len(clips) * listener.windows.count(wavs.shape[1])
     start = time.process_time()
-    with Passes(listener.model, n_rows) as passes:
+    with Passes(n_rows) as passes:
         masks = way(analysis, target)
     cost = time.process_time() - start, passes.count * len(clips)
     cost = {key: x / len(clips) for key, x in zip(COSTS, cost)}
