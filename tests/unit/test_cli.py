@@ -509,3 +509,17 @@ def test_console_script():
     parser.read(ROOT / "setup.cfg", encoding="utf-8")
     scripts = parser["options.entry_points"]["console_scripts"].split("\n")
     assert "lmac = lmac_sb.cli:main" in scripts
+
+
+def test_models_are_listed(capsys, monkeypatch):
+    """Each with what it knows; one that is missing with the line for it."""
+    from lmac_sb.adapters.named import NAMED
+
+    missing = NAMED["crepe"]._replace(package="no_such_package")
+    monkeypatch.setitem(NAMED, "crepe", missing)
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (crepe,) = [line for line in lines if line.startswith("crepe")]
+    assert "pitch" in crepe and "MIT" in crepe
+    assert crepe.endswith('no: pip install "lmac-sb[crepe]"')
+    assert {line.split()[0] for line in lines[1:4]} == set(NAMED)
