@@ -57,11 +57,14 @@ WARM_UP = 50  # steps
 HEARD = 0.15  # least probability of a class that is asked for
 KNOWN = 0.3  # of one in validation
 VALID_S = 600  # from one validation to the next
-# Weights of the objective; that of the area grows over the first half, or
-# the decoder learns to keep nothing before it has learnt what to keep.
+# Weights of the objective. That of the area grows from the first to the second
+# over the first half, or the decoder learns to keep nothing before it has
+# learnt what to keep. From LATE to the end, it goes on to the third, and
+# those of the part outside double: by then the part inside convinces.
 IN_W, ABOVE_W, OUT_W, EACH_OUT_W = 12.0, 6.0, 8.0, 8.0
 E_IN_W, E_OUT_W = 20.0, 10.0
-AREA_W = 15.0, 55.0
+AREA_W = 15.0, 55.0, 100.0
+LATE = 0.7
 MARGIN = 2.0  # of logits, below zero, that the part outside is to reach
 ABOVE = 0.5  # of logits, above the whole, that the part inside is to reach
 
@@ -252,16 +255,22 @@ class Training:
         share = whole.sigmoid().square()
         share = share / share.sum(1, keepdim=True).clamp(min=1e-6)
         pooled = [x.amax(1) for x in (before, *embeddings.chunk(2))]
-        grown = min(1, 2 * self.step / self.total)
-        area_w = AREA_W[0] + (AREA_W[1] - AREA_W[0]) * grown
+        done = self.step / self.total
+        late = min(1, max(0, done - LATE) / (0.9 - LATE))
+        first, second, third = AREA_W
+        area_w = first + (second - first) * min(1, 2 * done)
+        area_w += (third - second) * late
         terms = {
             "in": (IN_W, (share * F.softplus(-logits_in)).sum(1)),
             "above": (
                 ABOVE_W,
                 F.softplus(whole.amax(1) + ABOVE - logits_in.amax(1)),
             ),
-            "out": (OUT_W, logits_out.amax(1).sigmoid()),
-            "each out": (EACH_OUT_W, F.softplus(logits_out + MARGIN).mean(1)),
+            "out": ((1 + late) * OUT_W, logits_out.amax(1).sigmoid()),
+            "each out": (
+                (1 + late) * EACH_OUT_W,
+                F.softplus(logits_out + MARGIN).mean(1),
+            ),
             "e_in": (E_IN_W, embedding_kept(pooled[1], pooled[0])),
             "e_out": (E_OUT_W, embedding_left(pooled[2], pooled[0])),
             "area": (area_w, mask.mean((1, 2))),
