@@ -227,9 +227,16 @@ def _add_report(commands):
         "report",
         help="make a web page from a folder of explanations",
         description="Write one HTML page, which works offline, for the "
-        "results of `lmac explain --out DIR`.",
+        "results of `lmac explain --out DIR`. Clips that are not whole are "
+        "left out, and named here and on the page.",
     )
     parser.add_argument("folder", metavar="DIR", help="folder of explanations")
+    parser.add_argument(
+        "--mix-models",
+        action="store_true",
+        help="allow clips that different models explain; each then names its "
+        "own",
+    )
     parser.add_argument(
         "--link-sounds",
         action="store_true",
@@ -335,15 +342,13 @@ def _explain(options):
     done, failed, full = [], [], None
     files = dict.fromkeys(options.files)
     with tqdm(total=len(files), unit="file", disable=None) as bar:
-        for file, results, error, is_full in explain_files(
-            interpreter, files, collection, order
-        ):
+        for outcome in explain_files(interpreter, files, collection, order):
             bar.update()
-            done += results
-            if error is not None:
-                failed.append({"file": file, "error": error})
-            full = error if is_full else None
-            for result in [] if options.json else results:
+            done += outcome.results
+            if outcome.error is not None:
+                failed.append({"file": outcome.file, "error": outcome.error})
+            full = outcome.error if outcome.is_full else None
+            for result in [] if options.json else outcome.results:
                 bar.write(_line(result), file=sys.stdout)
     _print_explained(done, failed, options.json)
     if full is not None:
@@ -472,7 +477,15 @@ def _report(options):
     """Write the page and print its path."""
     from lmac_sb.pages.report import write_report
 
-    page = write_report(options.folder, embed=not options.link_sounds)
+    left_out = []
+    page = write_report(
+        options.folder,
+        embed=not options.link_sounds,
+        mixed=options.mix_models,
+        left_out=left_out,
+    )
+    for error in left_out:
+        print(f"left out: {_printable(str(error))}", file=sys.stderr)
     print(_printable(f"report: {page}"))
     return 0
 

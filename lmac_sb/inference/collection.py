@@ -104,12 +104,6 @@ class Task(NamedTuple):
             return facts["file"] == self.file
         return facts["asked"]["place"] == self.asked["place"]
 
-    def is_sound_of(self, facts):
-        """Whether facts are of the same sound, which has moved."""
-        sound = facts.get("asked", {}).get("sound")
-        same = sound is not None and sound == self.asked["sound"]
-        return same and facts["file"] == os.path.basename(self.file)
-
     def is_done_by(self, facts):
         """Whether facts are of the explanation that this task asks for."""
         made = {**facts.get("made", {})}
@@ -214,11 +208,10 @@ class Collection:
             key = name_key(name)
             if free.fullmatch(key) and key not in self._given:
                 present[key] = self.folder / name
-        for is_own in (task.is_place_of, task.is_sound_of):
-            for place in present.values():
-                facts = self._facts_of(place)
-                if facts is not None and is_own(facts):
-                    return self._not_busy(place)
+        for place in present.values():
+            facts = self._facts_of(place)
+            if facts is not None and task.is_place_of(facts):
+                return self._not_busy(place)
         name, number = stem, 1
         while True:
             place = present.get(name_key(name))
@@ -338,11 +331,12 @@ def inner_folders(folder):
     >>> inner_folders("nowhere")
     []
     """
-    folder = Path(folder)
-    if not folder.is_dir():
+    try:
+        paths = sorted(Path(folder).iterdir())
+    except OSError:  # none, or none that may be read
         return []
-    return sorted(
+    return [
         path
-        for path in folder.iterdir()
+        for path in paths
         if path.is_dir() and not path.name.startswith(".")
-    )
+    ]
