@@ -119,9 +119,8 @@ class AudioExplanation(Explanation):
     by_class : bool
         Whether all are one clip, each with another class explained.
     made : dict
-        What made the explanations: ``model`` and its ``checksum``, versions
-        of ``lmac_sb``, ``torch`` and ``speechbrain``, and the ``date``; empty
-        where nothing tells it.
+        What made the explanations: name and checksum of the model, versions
+        of the packages, and the day; empty where nothing tells it.
     unrefined : AudioExplanation
         The same clips with the decoder's own masks, to compare with, where
         steps were taken and it was asked for; else None.
