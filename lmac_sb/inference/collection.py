@@ -218,7 +218,7 @@ class Collection:
             if name_key(name) not in self._given:
                 if place is None:
                     return self._not_busy(self.folder / name)
-                if _is_unfinished(place):
+                if self._facts_of(place) is None and _is_unfinished(place):
                     return self._not_busy(place)
             number += 1
             name = f"{stem}_{number}"
@@ -230,10 +230,10 @@ class Collection:
         return place
 
     def _facts_of(self, place):
-        """Facts of the clip in a folder, or of its first class."""
+        """Facts of the clip in a folder, or of one of its classes."""
         if place.is_symlink():
             return None
-        for folder in clip_folders(place)[:1]:
+        for folder in clip_folders(place):
             path = folder / FACTS
             with suppress(LMACError, OSError):
                 key = path, path.lstat().st_mtime_ns
@@ -272,19 +272,15 @@ def _carry_over(place, part):
 
 def _is_unfinished(place):
     """Whether a folder holds but parts of a clip, as a killed process does."""
-    if place.is_symlink() or not place.is_dir():
-        return False
-    names = {path.name for path in place.iterdir() if path.is_file()}
-    folders = [path for path in place.iterdir() if path.is_dir()]
-    return FACTS not in names and all(
-        [
-            *(name in FILES or is_leftover(name) for name in names),
-            *(
-                is_leftover(path.name)
-                or (path.name == UNREFINED and _is_unfinished(path))
-                for path in folders
-            ),
-        ]
+    return (
+        place.is_dir()
+        and not place.is_symlink()
+        and all(
+            is_leftover(path.name)
+            or (path.name in FILES and not path.is_dir())
+            or (path.name == UNREFINED and _is_unfinished(path))
+            for path in place.iterdir()
+        )
     )
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import soundfile as sf
 from PIL import Image
 
-from lmac_sb.data.audio import decode_blocks
 from lmac_sb.inference.clip_facts import WINDOW, answer_of
 from lmac_sb.inference.clip_folder import (
     FACTS,
@@ -262,8 +261,9 @@ def _read_clip(folder, path, embed):
     """Entry of a clip in the page's list, and its pictures and sounds."""
     if path.is_symlink():
         raise LMACError(f"{path}: is a link, expected a clip's folder")
-    info, mask, level, files = read_clip(path)
-    addresses = [_address(folder, file, info, embed) for file in files.values()]
+    clip = read_clip(path)
+    info, mask, level, files = clip
+    addresses = [_address(folder, clip, name, embed) for name in files]
     seconds = info["n_samples"] / info["sample_rate"]
     columns = [info[name] for name in PROBABILITIES]
     explained = info["classes"].index(info["decision"])
@@ -321,21 +321,21 @@ def _shown_classes(info, columns, by_p, explained):
     return [c for c in by_p if c in shown]
 
 
-def _address(folder, file, info, embed):
+def _address(folder, clip, name, embed):
     """Address of a sound: a data URI, or a path for the page."""
+    file, info = clip.files[name], clip.info
     if not embed:
         # Bytes, since a name may not be UTF-8; ./, since it may hold a colon.
         place = file.relative_to(folder).as_posix()
         return f"./{quote(os.fsencode(place))}"
-    rate = info["sample_rate"]
     if info["n_samples"] > _MOST_SAMPLES:
         raise LMACError(
             f"{file}: found {info['n_samples']} samples, expected at most "
             f"{_MOST_SAMPLES} for a page that holds them; use --link-sounds "
             "(embed=False)"
         )
-    wavs = (wav for wav, _ in decode_blocks(file))
-    encoded = base64.b64encode(_vorbis(wavs, rate)).decode("ascii")
+    packed = _vorbis(clip.blocks(name), info["sample_rate"])
+    encoded = base64.b64encode(packed).decode("ascii")
     return f"data:audio/ogg;base64,{encoded}"
 
 

@@ -149,9 +149,11 @@ def test_full_in_between(lmac, arguments, files, tmp_path):
     """What went before is kept, and what failed before is listed."""
     bad = tmp_path / "bad.wav"
     bad.write_text("no sound")
-    sf.write(files[1], np.zeros(400_000) + 0.1, 16000)
+    # The picture of a constant is short, but not six seconds of sound.
+    sf.write(files[0], np.zeros(16_000) + 0.1, 16000)
+    sf.write(files[1], np.zeros(96_000) + 0.1, 16000)
     arguments.insert(1, str(bad))
-    done = lmac(arguments, "full_disk:800000")
+    done = lmac(arguments, "full_disk:250000")
     assert done.code == 1
     assert "2 of 3 files failed:" in done.out
     assert f"{bad}: cannot be read" in done.out
