@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import stat
 from html.parser import HTMLParser
 
@@ -286,7 +287,7 @@ def test_sounds_are_those_of_the_clip(tmp_path):
 
 @pytest.mark.parametrize("rate", [4000, 22050, 44100, 192000])
 def test_sounds_of_any_rate(rate):
-    encoded = report._vorbis(np.zeros(rate * 2, np.float32), rate)
+    encoded = report._vorbis([np.zeros(rate, np.float32)] * 2, rate)
     assert sf.info(io.BytesIO(encoded)).frames == rate * 2
     assert sf.info(io.BytesIO(encoded)).samplerate == rate
 
@@ -504,14 +505,24 @@ def test_broken_file(tmp_path, file, content, message):
         broken.unlink()
     else:
         broken.write_bytes(content)
-    page = tmp_path / "report.html"
-    page.write_text("the earlier page")
-    with pytest.raises(LMACError, match=message) as caught:
+    left_out = []
+    page = Page(write_report(tmp_path, left_out=left_out))
+    (error,) = left_out
+    assert re.search(message, str(error))
+    assert str(error).startswith(str(tmp_path / "worse"))
+    index = page.data("index")
+    assert [clip["id"] for clip in index["clips"]] == ["good"]
+    assert "clip-1" not in page.inline
+    (reason,) = index["left_out"]
+    assert re.search(message, reason) and str(tmp_path) not in page.text
+    # Alone, it makes no page.
+    shutil.rmtree(tmp_path / "good")
+    (tmp_path / "report.html").write_text("the earlier page")
+    with pytest.raises(LMACError, match=message):
         write_report(tmp_path)
-    assert str(caught.value).startswith(str(tmp_path / "worse"))
-    assert page.read_text() == "the earlier page"
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["good", "report.html", "worse"]
+    assert names == ["report.html", "worse"]
+    assert (tmp_path / "report.html").read_text() == "the earlier page"
 
 
 @pytest.mark.parametrize(
