@@ -1,8 +1,8 @@
 """Where in a clip its sound is, if that is known."""
 
-import csv
 from pathlib import Path
 
+from lmac_sb.data.table import read_table
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["read_regions"]
@@ -34,17 +34,15 @@ def read_regions(data_folder):
     path = Path(data_folder) / "meta" / "active_regions.csv"
     if not path.is_file():
         return {}
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return {
-                Path(row["filename"]).stem: (
-                    float(row["onset"]),
-                    float(row["offset"]),
-                )
-                for row in csv.DictReader(file)
-            }
-    except (KeyError, TypeError, ValueError) as error:
-        raise LMACError(
-            f"{path}: expected the columns filename, onset and offset in "
-            f"seconds ({error!r})"
-        ) from error
+    rows = read_table(path, ["filename", "onset", "offset"])
+    regions = {}
+    for line, row in rows:
+        try:
+            region = float(row["onset"]), float(row["offset"])
+        except ValueError as error:
+            raise LMACError(
+                f"{path}, line {line}: expected onset and offset in seconds "
+                f"({error})"
+            ) from error
+        regions[Path(row["filename"]).stem] = region
+    return regions

@@ -13,6 +13,7 @@ from pathlib import Path
 import lmac_sb
 from lmac_sb.data.manifest import read_entries
 from lmac_sb.models.weights import weights_sha256
+from lmac_sb.utils.checksums import file_sha256
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import read_json, write_json
 
@@ -20,6 +21,7 @@ __all__ = [
     "EXPERIMENT",
     "NEUTRAL",
     "Claim",
+    "changed_clips",
     "data_identity",
     "read_claim",
     "recordings",
@@ -122,6 +124,10 @@ class Claim:
     def path(self):
         """Path of the stored identity."""
         return self.folder / EXPERIMENT
+
+    def stored(self, part):
+        """A part of the stored identity, None if there is none."""
+        return read_json(self.path).get(part) if self.path.is_file() else None
 
     @property
     def compared(self):
@@ -242,10 +248,10 @@ def _without(keys, settings):
 def _difference(key, old, new):
     """Description of what has changed."""
     if _is_part(new):
-        old = old["what"] if _is_part(old) else "unknown"
-        if old == new["what"]:
-            return f"another {key}: {old} has changed since"
-        return f"another {key} ({old}), now it is {new['what']}"
+        what = old["what"] if _is_part(old) else "unknown"
+        if what == new["what"]:
+            return f"another {key}: {what} has changed since{_which(old, new)}"
+        return f"another {key} ({what}), now it is {new['what']}"
     if isinstance(new, dict) and isinstance(old, dict):
         for name in dict.fromkeys([*new, *old]):
             if new.get(name) != old.get(name):
@@ -256,6 +262,24 @@ def _difference(key, old, new):
     if key == EPOCHS:
         return f"{key} {old}, now it is {new}, and only more can continue it"
     return f"{key} {_plain(old)}, now it is {_plain(new)}"
+
+
+def _which(old, new):
+    """The files that have changed, where they are known one by one."""
+    old, new = ({**x.get("files", {})} for x in (old, new))
+    changed = [
+        name
+        for name in sorted({*old, *new})
+        if old.get(name, [])[-1:] != new.get(name, [])[-1:]
+    ]
+    return f" ({_some(changed)})" if old and changed else ""
+
+
+def _some(names):
+    """Some of many names."""
+    more = len(names) - MOST_NAMED
+    text = ", ".join(map(shown, names[:MOST_NAMED]))
+    return text + (f" and {more} more" if more > 0 else "")
 
 
 def _plain(value):
@@ -301,10 +325,9 @@ def data_identity(splits, source):
         n_clips = 0
         # A sum over the clips does not depend on their order.
         for clip_id, entry in pairs:
-            size = entry["num_samples"], entry["sample_rate"]
-            line = f"{split} {clip_id} {entry['class_string']} {size}"
-            digest = hashlib.sha256(line.encode()).digest()
-            total += int.from_bytes(digest, "big")
+            line = f"{split} {clip_id} {_content(entry)}"
+            digest = hashlib.sha256(line.encode("utf-8", "surrogatepass"))
+            total += int.from_bytes(digest.digest(), "big")
             n_clips += 1
         sizes.append(f"{n_clips} {split}")
     return {
@@ -313,21 +336,68 @@ def data_identity(splits, source):
     }
 
 
-def recordings(folder, suffixes=(".wav", ".flac", ".ogg")):
-    """Identity of the recordings in a folder, by name and size.
+def _content(entry):
+    """What a clip is, wherever it is stored."""
+    sums = [entry[x] for x in ("sha256", "stem_sha256") if x in entry]
+    size = entry["num_samples"], entry["sample_rate"]
+    return " ".join([entry["class_string"], str(size), *sums])
+
+
+def changed_clips(manifests, splits):
+    """Which clips are others than those of earlier manifests.
+
+    Arguments
+    ---------
+    manifests : dict
+        Split to the path of its earlier manifest, which may be missing.
+    splits : dict
+        Split to its entries by id now.
+
+    Returns
+    -------
+    str
+        For a message: some of their names; empty if there are none.
+
+    Example
+    -------
+    >>> clip = {"num_samples": 9, "sample_rate": 8, "class_string": "dog"}
+    >>> from lmac_sb.data.manifest import to_lines
+    >>> old = getfixture("tmp_path") / "old.jsonl"
+    >>> _ = old.write_text(to_lines({"a": {**clip, "sha256": "0"}}))
+    >>> changed_clips({"test": old}, {"test": {"a": {**clip, "sha256": "1"}}})
+    "'a'"
+    """
+    changed = []
+    for split, path in manifests.items():
+        old = dict(read_entries(path)) if Path(path).is_file() else {}
+        changed += [
+            clip_id
+            for clip_id in (dict.fromkeys([*splits[split], *old]) if old else ())
+            if clip_id not in old
+            or clip_id not in splits[split]
+            or _content(old[clip_id]) != _content(splits[split][clip_id])
+        ]
+    return _some(changed)
+
+
+def recordings(folder, known=None, suffixes=(".wav", ".flac", ".ogg")):
+    """Identity of the recordings in a folder, by name and content.
 
     Arguments
     ---------
     folder : str, Path or None
         Such as `wham_folder`; None if there is none.
+    known : dict
+        What an earlier call returned: a file of the same size and time as
+        then is not read again.
     suffixes : tuple of str
         Suffixes of the files that count.
 
     Returns
     -------
     dict
-        ``sha256``, which is None without a folder, and ``what``, a
-        description.
+        ``sha256``, which is None without a folder; ``what``, a description;
+        and ``files``, name to size, times and checksum of each.
 
     Example
     -------
@@ -338,13 +408,20 @@ def recordings(folder, suffixes=(".wav", ".flac", ".ogg")):
     """
     if folder is None:
         return {"sha256": None, "what": "none"}
-    files = sorted(
-        (path.relative_to(folder).as_posix(), path.stat().st_size)
-        for path in Path(folder).rglob("*")
-        if path.suffix.lower() in suffixes
-    )
-    digest = hashlib.sha256(repr(files).encode()).hexdigest()
-    return {"sha256": digest, "what": f"{len(files)} recordings of {folder}"}
+    known, files = (known or {}).get("files", {}), {}
+    for path in sorted(Path(folder).rglob("*")):
+        if path.suffix.lower() not in suffixes or not path.is_file():
+            continue
+        name, info = path.relative_to(folder).as_posix(), path.stat()
+        state = [info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+        *before, sha256 = known.get(name, [None])
+        files[name] = [*state, sha256 if before == state else file_sha256(path)]
+    sums = repr([(name, values[-1]) for name, values in files.items()])
+    return {
+        "sha256": hashlib.sha256(sums.encode()).hexdigest(),
+        "what": f"{len(files)} recordings of {folder}",
+        "files": files,
+    }
 
 
 def weights_identity(source, *modules):

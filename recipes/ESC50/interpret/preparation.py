@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from esc50_prepare import FOLDS, prepare_esc50
+from esc50_prepare import FOLDS, Needs, prepare_esc50
 
+from lmac_sb.data.dataset import MultilabelEncoder
 from lmac_sb.data.scenes import make_scenes
-from lmac_sb.training.identity import data_identity, recordings
+from lmac_sb.training.identity import changed_clips, data_identity, recordings
+from lmac_sb.utils.errors import LMACError
 
 
 def prepare_clips(
@@ -25,22 +27,34 @@ def prepare_clips(
     if data_folder is None:
         data_folder = scenes_folder
         make_scenes(data_folder, n_events=n_events)
+    sources = ("wham_folder", "speech_folder")
     claim.check(
-        wham_folder=recordings(hparams.get("wham_folder")),
-        speech_folder=recordings(hparams.get("speech_folder")),
+        **{x: recordings(hparams.get(x), claim.stored(x)) for x in sources}
     )
+    manifests = {
+        split: Path(options["manifest_folder"]) / f"{split}.jsonl"
+        for split in FOLDS
+    }
 
     def accept(splits):
         """Compare the data before the manifests are written."""
-        claim.check(data=data_identity(splits, data_folder))
+        try:
+            claim.check(data=data_identity(splits, data_folder))
+        except LMACError as error:
+            changed = changed_clips(manifests, splits)
+            text = f"{error}; changed clips: {changed}"
+            raise LMACError(text if changed else str(error)) from error
 
     folds = {
         split: options.pop(f"{split}_fold_nums", default)
         for split, default in FOLDS.items()
     }
-    manifests = prepare_esc50(
-        data_folder, folds=folds, accept=accept, **options
+    needs = Needs(
+        isinstance(hparams.get("label_encoder"), MultilabelEncoder),
+        hparams.get("sample_rate"),
+        accept,
     )
+    prepare_esc50(data_folder, folds=folds, needs=needs, **options)
     if "data" not in claim.identity:  # the earlier manifests are still valid
-        accept(manifests)
+        claim.check(data=data_identity(manifests, data_folder))
     return Path(data_folder)
