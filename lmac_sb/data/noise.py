@@ -148,7 +148,7 @@ class NoiseMixer:
     def _excerpt(self, path, n_samples, rng):
         """A random stretch of one file, read alone, [n_samples]."""
         try:
-            with sf.SoundFile(path) as file:
+            with sf.SoundFile(os.fsencode(path)) as file:
                 total, rate = file.frames, file.samplerate
                 needed = math.ceil(n_samples * rate / self.sample_rate)
                 repeats = needed > total
