@@ -12,7 +12,7 @@ from lmac_sb.data.manifest import read_entries
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.saved import CLASSIFIER
 from lmac_sb.metrics.summary import markdown_table
-from lmac_sb.models.classifier_folder import load_classifier
+from lmac_sb.models.classifier_folder import load_classifier, save_labels
 from lmac_sb.models.source import HPARAMS, is_local
 from lmac_sb.models.weights import load_strict, write_weights
 from lmac_sb.training.checkpoints import best_checkpoint
@@ -147,7 +147,7 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
                 write_weights(part / f"{name}.safetensors", hparams[name])
                 text += f"        {name}: !ref <{name}>\n"
         (part / HPARAMS).write_text(text, encoding="utf-8")
-        hparams["label_encoder"].save(part / "label_encoder.txt")
+        save_labels(hparams["label_encoder"], part / "label_encoder.txt")
         example = _copy_example(run, part)
         trusted = not _is_safe(text)
         config = _config(hparams, classifier, results, license)

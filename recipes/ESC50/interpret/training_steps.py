@@ -36,6 +36,7 @@ from lmac_sb.training.identity import read_claim, weights_identity
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import restore_folder, write_csv, write_json
 from lmac_sb.utils.provenance import provenance
+from lmac_sb.utils.seal import seal
 
 logger = get_logger(__name__)
 
@@ -354,17 +355,15 @@ def write_results(hparams, brain):
         brain.test_rows, reference=brain.method, columns=columns
     )
     write_csv(folder / "results.csv", complete_rows(brain.test_rows))
-    write_json(
-        folder / "results.json",
-        {
-            "provenance": origin(
-                hparams,
-                brain,
-                data_folder=str(hparams["data_folder"] or "embedded scenes"),
-            ),
-            "summary": summary,
-        },
-    )
+    results = {
+        "provenance": origin(
+            hparams,
+            brain,
+            data_folder=str(hparams["data_folder"] or "embedded scenes"),
+        ),
+        "summary": summary,
+    }
+    write_json(folder / "results.json", seal(results, "results.json"))
     print(markdown_table(summary))
     print(f"results: {folder / 'results.json'} and results.csv")
     print(f"sounds and pictures: {folder / 'interpretations' / 'test'}")
