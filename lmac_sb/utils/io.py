@@ -2,16 +2,22 @@
 
 While one is written, it lies beside its place as
 ``.<name>.<process>@<host>.<random>.part``. Nothing reads what has such a name;
-what a killed process left is deleted when the same thing is written again.
+what a killed process left is deleted when the same thing is written again. The
+host stands there as a number, since folders go to others.
+
+A file is always made new: where its name is a link, the link gives way, and
+what it leads to stays as it is.
 """
 
 import csv
+import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
 import socket
+import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,10 +26,15 @@ from lmac_sb.utils.errors import LMACError
 __all__ = [
     "first_line",
     "folder_in_one_step",
+    "is_being_written",
+    "is_leftover",
     "is_write_error",
+    "no_link",
+    "open_regular",
     "part_folder",
     "read_json",
     "remove_leftovers",
+    "replace_folder",
     "restore_folder",
     "write_csv",
     "write_in_one_step",
@@ -31,6 +42,7 @@ __all__ = [
 ]
 
 _LONGEST_LINE = 300  # characters of an error of others
+_LONGEST_NAME = 150  # bytes of a name that are kept in a temporary one
 
 
 def write_csv(path, rows):
@@ -126,6 +138,11 @@ def write_in_one_step(path, write, binary=False):
     binary : bool
         Whether that file takes bytes.
 
+    Raises
+    ------
+    OSError
+        Names the file, whatever could not be written.
+
     Example
     -------
     >>> path = getfixture("tmp_path") / "x.txt"
@@ -142,8 +159,85 @@ def write_in_one_step(path, write, binary=False):
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        # A full disk names no file, and nobody knows the temporary one.
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def no_link(path, flags):
+    """Open a file that is no link; to be given to `open` as its opener.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    flags : int
+        As of `os.open`.
+
+    Returns
+    -------
+    int
+        Descriptor of the file.
+
+    Raises
+    ------
+    OSError
+        If it is a link, which is not followed.
+    """
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def open_regular(path, most):
+    """Open a file of somebody's folder for reading, or refuse it.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file. Links, pipes and devices are refused, and never waited for.
+    most : int
+        The largest size in bytes.
+
+    Returns
+    -------
+    file object
+        Binary.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    LMACError
+        If it is no regular file, or too large.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "x"
+    >>> _ = path.write_bytes(b"abc")
+    >>> open_regular(path, most=3).read()
+    b'abc'
+    >>> open_regular(path, most=2)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: .../x: found 3 bytes, expected at most 2
+    """
+    if os.path.islink(path):
+        raise LMACError(f"{path}: is a link, expected a regular file")
+    # A pipe that nobody writes to would be waited for.
+    wait = getattr(os, "O_NONBLOCK", 0)
+    file = open(path, "rb", opener=lambda p, flags: no_link(p, flags | wait))
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+        file.close()
+        raise LMACError(f"{path}: is no regular file, expected one")
+    if found.st_size > most:
+        file.close()
+        raise LMACError(
+            f"{path}: found {found.st_size} bytes, expected at most {most}"
+        )
+    return file
 
 
 @contextmanager
@@ -213,7 +307,7 @@ def folder_in_one_step(folder, replace=False):
     with part_folder(folder) as part:
         yield part
         if replace:
-            _replace_folder(part, folder)
+            replace_folder(part, folder)
             return
         with suppress(OSError):
             folder.rmdir()  # an empty one, which some systems do not replace
@@ -244,8 +338,26 @@ def restore_folder(folder):
             os.replace(former, folder)
 
 
-def _replace_folder(part, folder):
-    """Rename twice, as no system replaces a full folder in one step."""
+def replace_folder(part, folder):
+    """Give a finished folder its name, which another one may have.
+
+    Renames twice, as no system replaces a full folder in one step.
+
+    Arguments
+    ---------
+    part : Path
+        The finished folder.
+    folder : Path
+        Beside it; see `folder_in_one_step` on what a kill leaves.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "x"
+    >>> with part_folder(folder) as part:
+    ...     replace_folder(part, folder)
+    >>> folder.is_dir()
+    True
+    """
     restore_folder(folder)
     former = _former_of(folder)
     shutil.rmtree(former, ignore_errors=True)
@@ -266,11 +378,75 @@ def _former_of(folder):
 
 def _part_of(path):
     """A name that no other process uses; removes what killed ones left."""
-    host = f"@{socket.gethostname()}."
-    ours, end = re.escape(f".{path.name}."), rf"{re.escape(host)}\w+\.part"
-    remove_leftovers(path.parent, rf"{ours}(\d+){end}")
-    unique = f"{os.getpid()}{host}{secrets.token_hex(4)}"
-    return path.with_name(f".{path.name}.{unique}.part")
+    remove_leftovers(path.parent, _leftovers(path.name))
+    unique = f"{os.getpid()}@{_host()}.{secrets.token_hex(4)}"
+    return path.with_name(f".{_short(path.name)}.{unique}.part")
+
+
+def _leftovers(name):
+    """Pattern of the temporary names of a file or folder on this machine."""
+    # Former versions wrote the name of the host.
+    hosts = f"(?:{_host()}|{re.escape(socket.gethostname())})"
+    return rf"{re.escape(f'.{_short(name)}.')}(\d+)@{hosts}\.\w+\.part"
+
+
+def _host():
+    """A number for this machine, which does not tell its name."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _short(name):
+    """A name that leaves room for what is added to it."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST_NAME:
+        return name
+    start = encoded[:_LONGEST_NAME].decode(errors="ignore")
+    return f"{start}.{hashlib.sha256(encoded).hexdigest()[:8]}"
+
+
+def is_leftover(name):
+    """Whether a name is the temporary one of a file or folder.
+
+    Arguments
+    ---------
+    name : str
+        Without its folder.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_leftover(".x.12@00ff00ff.89ab.part"), is_leftover("x.part")
+    (True, False)
+    """
+    return re.fullmatch(r"\..+\.\d+@.+\.\w+\.part", name) is not None
+
+
+def is_being_written(path):
+    """Whether another process of this machine is about to make something.
+
+    Arguments
+    ---------
+    path : str or Path
+        What it makes, by `part_folder` or `write_in_one_step`.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> with part_folder(getfixture("tmp_path") / "x") as part:
+    ...     is_being_written(part.with_name("x"))
+    False
+    """
+    path = Path(path)
+    pattern = _leftovers(path.name)
+    matches = (re.fullmatch(pattern, name) for name in os.listdir(path.parent))
+    processes = {int(match[1]) for match in matches if match}
+    return any(map(_is_running, processes - {os.getpid()}))
 
 
 def remove_leftovers(folder, pattern):

@@ -8,23 +8,25 @@ import errno
 import logging
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from speechbrain.utils.distributed import if_main_process
 
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import no_link
 
 try:
     import fcntl
 except ImportError:  # not on Windows
     fcntl = None
 
-__all__ = ["lock_folder"]
+__all__ = ["lock_folder", "wait_for_folder"]
 
 logger = logging.getLogger(__name__)
 
 NAME = "run.lock"
+_SHORT = ".folder.lock"  # held for a moment, by whoever comes next
 _HELD = (errno.EAGAIN, errno.EACCES)
 
 
@@ -82,12 +84,55 @@ def lock_folder(folder):
             file.close()
 
 
+@contextmanager
+def wait_for_folder(folder):
+    """Hold a folder for a moment; other processes wait for its end.
+
+    Where the file system has no locks, nobody waits.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Exists.
+
+    Returns
+    -------
+    context manager
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> with wait_for_folder(folder):
+    ...     (folder / "x").touch()
+    >>> [path.name for path in folder.iterdir()]
+    ['x']
+    """
+    path = Path(folder) / _SHORT
+    file = None
+    try:
+        while fcntl is not None:
+            file = open(path, "a", opener=no_link)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            if _is_same(file, path):
+                break
+            file.close()  # its holder has just removed it
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        if file is not None:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            file.close()
+
+
 def _hold(path):
     """The locked file."""
     if fcntl is None:
         raise OSError("this system has no fcntl")
     while True:
-        file = open(path, "a+", encoding="utf-8")
+        file = open(path, "a+", encoding="utf-8", opener=no_link)
         try:
             # Not `flock`: worker processes would inherit and outlive it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
