@@ -122,7 +122,6 @@ def make_dataset(
     LMACError
         If the manifest cannot be read, is empty, or an entry lacks a key.
     """
-
     lengths, n_stems = array("q"), 0
 
     def visit(clip_id, entry):

@@ -1,11 +1,12 @@
 """Where in a clip its sound is, if that is known."""
 
+import hashlib
 from pathlib import Path
 
 from lmac_sb.data.table import read_table
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["read_regions"]
+__all__ = ["read_regions", "regions_identity"]
 
 
 def read_regions(data_folder):
@@ -46,3 +47,25 @@ def read_regions(data_folder):
             ) from error
         regions[Path(row["filename"]).stem] = region
     return regions
+
+
+def regions_identity(regions):
+    """The regions as a part of what a run is.
+
+    Arguments
+    ---------
+    regions : dict
+        From `read_regions`.
+
+    Returns
+    -------
+    dict
+        ``sha256``, and ``what``, a description.
+
+    Example
+    -------
+    >>> regions_identity({"a": (0.0, 1.5)})["what"]
+    '1 known regions'
+    """
+    digest = hashlib.sha256(repr(sorted(regions.items())).encode()).hexdigest()
+    return {"sha256": digest, "what": f"{len(regions)} known regions"}

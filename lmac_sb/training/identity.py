@@ -21,10 +21,11 @@ __all__ = [
     "EXPERIMENT",
     "NEUTRAL",
     "Claim",
-    "changed_clips",
+    "changes",
     "data_identity",
+    "list_recordings",
     "read_claim",
-    "recordings",
+    "recordings_identity",
     "weights_identity",
 ]
 
@@ -124,10 +125,6 @@ class Claim:
     def path(self):
         """Path of the stored identity."""
         return self.folder / EXPERIMENT
-
-    def stored(self, part):
-        """A part of the stored identity, None if there is none."""
-        return read_json(self.path).get(part) if self.path.is_file() else None
 
     @property
     def compared(self):
@@ -248,10 +245,10 @@ def _without(keys, settings):
 def _difference(key, old, new):
     """Description of what has changed."""
     if _is_part(new):
-        what = old["what"] if _is_part(old) else "unknown"
-        if what == new["what"]:
-            return f"another {key}: {what} has changed since{_which(old, new)}"
-        return f"another {key} ({what}), now it is {new['what']}"
+        old = old["what"] if _is_part(old) else "unknown"
+        if old == new["what"]:
+            return f"another {key}: {old} has changed since"
+        return f"another {key} ({old}), now it is {new['what']}"
     if isinstance(new, dict) and isinstance(old, dict):
         for name in dict.fromkeys([*new, *old]):
             if new.get(name) != old.get(name):
@@ -262,24 +259,6 @@ def _difference(key, old, new):
     if key == EPOCHS:
         return f"{key} {old}, now it is {new}, and only more can continue it"
     return f"{key} {_plain(old)}, now it is {_plain(new)}"
-
-
-def _which(old, new):
-    """The files that have changed, where they are known one by one."""
-    old, new = ({**x.get("files", {})} for x in (old, new))
-    changed = [
-        name
-        for name in sorted({*old, *new})
-        if old.get(name, [])[-1:] != new.get(name, [])[-1:]
-    ]
-    return f" ({_some(changed)})" if old and changed else ""
-
-
-def _some(names):
-    """Some of many names."""
-    more = len(names) - MOST_NAMED
-    text = ", ".join(map(shown, names[:MOST_NAMED]))
-    return text + (f" and {more} more" if more > 0 else "")
 
 
 def _plain(value):
@@ -325,8 +304,8 @@ def data_identity(splits, source):
         n_clips = 0
         # A sum over the clips does not depend on their order.
         for clip_id, entry in pairs:
-            line = f"{split} {clip_id} {_content(entry)}"
-            digest = hashlib.sha256(line.encode("utf-8", "surrogatepass"))
+            line = f"{split} {ascii(clip_id)} {_content(entry)}"
+            digest = hashlib.sha256(line.encode())
             total += int.from_bytes(digest.digest(), "big")
             n_clips += 1
         sizes.append(f"{n_clips} {split}")
@@ -337,91 +316,104 @@ def data_identity(splits, source):
 
 
 def _content(entry):
-    """What a clip is, wherever it is stored."""
-    sums = [entry[x] for x in ("sha256", "stem_sha256") if x in entry]
-    size = entry["num_samples"], entry["sample_rate"]
-    return " ".join([entry["class_string"], str(size), *sums])
+    """What a clip or a recording is, wherever it is stored."""
+    keys = "class_string num_samples sample_rate sha256 stem_sha256".split()
+    return [entry[key] for key in keys if key in entry]
 
 
-def changed_clips(manifests, splits):
-    """Which clips are others than those of earlier manifests.
+def changes(manifest, entries):
+    """What was listed in a manifest and is another one now.
 
     Arguments
     ---------
-    manifests : dict
-        Split to the path of its earlier manifest, which may be missing.
-    splits : dict
-        Split to its entries by id now.
+    manifest : str or Path
+        Written by an earlier run; may be missing.
+    entries : dict
+        What would be written now, by id.
 
     Returns
     -------
-    str
-        For a message: some of their names; empty if there are none.
+    list of str
+        Ids of what is new, gone, or of other content.
 
     Example
     -------
-    >>> clip = {"num_samples": 9, "sample_rate": 8, "class_string": "dog"}
     >>> from lmac_sb.data.manifest import to_lines
     >>> old = getfixture("tmp_path") / "old.jsonl"
-    >>> _ = old.write_text(to_lines({"a": {**clip, "sha256": "0"}}))
-    >>> changed_clips({"test": old}, {"test": {"a": {**clip, "sha256": "1"}}})
-    "'a'"
+    >>> _ = old.write_text(to_lines({"a": {"sha256": "0"}}))
+    >>> changes(old, {"a": {"sha256": "1"}, "b": {"sha256": "0"}})
+    ['a', 'b']
     """
-    changed = []
-    for split, path in manifests.items():
-        old = dict(read_entries(path)) if Path(path).is_file() else {}
-        changed += [
-            clip_id
-            for clip_id in (dict.fromkeys([*splits[split], *old]) if old else ())
-            if clip_id not in old
-            or clip_id not in splits[split]
-            or _content(old[clip_id]) != _content(splits[split][clip_id])
-        ]
-    return _some(changed)
+    if not Path(manifest).is_file():
+        return []
+    known = {clip: _content(entry) for clip, entry in read_entries(manifest)}
+    now = {clip: _content(entry) for clip, entry in entries.items()}
+    return [x for x in {**now, **known} if now.get(x) != known.get(x)]
 
 
-def recordings(folder, known=None, suffixes=(".wav", ".flac", ".ogg")):
-    """Identity of the recordings in a folder, by name and content.
+def list_recordings(folder, manifest, suffixes=(".wav", ".flac", ".ogg")):
+    """The recordings in a folder, with checksums.
 
     Arguments
     ---------
     folder : str, Path or None
         Such as `wham_folder`; None if there is none.
-    known : dict
-        What an earlier call returned: a file of the same size and time as
-        then is not read again.
+    manifest : str or Path
+        Of an earlier call, may be missing: a file of the same size and times
+        as in it is not read again.
     suffixes : tuple of str
         Suffixes of the files that count.
 
     Returns
     -------
     dict
-        ``sha256``, which is None without a folder; ``what``, a description;
-        and ``files``, name to size, times and checksum of each.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "a.wav").write_bytes(b"abc")
-    >>> recordings(folder)["what"].startswith("1 recordings of ")
-    True
+        Entries of a manifest: name to size and times, and checksum.
     """
     if folder is None:
-        return {"sha256": None, "what": "none"}
-    known, files = (known or {}).get("files", {}), {}
+        return {}
+    known = dict(read_entries(manifest)) if Path(manifest).is_file() else {}
+    entries = {}
     for path in sorted(Path(folder).rglob("*")):
         if path.suffix.lower() not in suffixes or not path.is_file():
             continue
         name, info = path.relative_to(folder).as_posix(), path.stat()
         state = [info.st_size, info.st_mtime_ns, info.st_ctime_ns]
-        *before, sha256 = known.get(name, [None])
-        files[name] = [*state, sha256 if before == state else file_sha256(path)]
-    sums = repr([(name, values[-1]) for name, values in files.items()])
-    return {
-        "sha256": hashlib.sha256(sums.encode()).hexdigest(),
-        "what": f"{len(files)} recordings of {folder}",
-        "files": files,
-    }
+        entry = known.get(name, {})
+        if entry.get("state") != state:
+            entry = {"state": state, "sha256": file_sha256(path)}
+        entries[name] = entry
+    return entries
+
+
+def recordings_identity(entries, folder):
+    """Identity of the recordings in a folder, by name and content.
+
+    Arguments
+    ---------
+    entries : dict
+        From `list_recordings`.
+    folder : str, Path or None
+        The folder, for messages; None if there is none.
+
+    Returns
+    -------
+    dict
+        ``sha256``, which is None without a folder, and ``what``, a
+        description.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "a.wav").write_bytes(b"abc")
+    >>> found = list_recordings(folder, folder / "known.jsonl")
+    >>> recordings_identity(found, folder)["what"].startswith("1 recordings of")
+    True
+    """
+    if folder is None:
+        return {"sha256": None, "what": "none"}
+    sums = repr([(name, entry["sha256"]) for name, entry in entries.items()])
+    digest = hashlib.sha256(sums.encode()).hexdigest()
+    return {"sha256": digest, "what": f"{len(entries)} recordings of {folder}"}
 
 
 def weights_identity(source, *modules):

@@ -42,6 +42,7 @@ ESC50_URL = (
 FOLDS = {"train": (1, 2, 3), "valid": (4,), "test": (5,)}
 COLUMNS = ("filename", "fold", "target", "category")
 SUFFIXES = (".wav", ".flac", ".ogg")
+LONGEST = 200  # characters of a category
 SHOWN = 10  # number of bad clips that an error lists
 ATTEMPTS = 5
 TIMEOUT_S = 30.0
@@ -281,9 +282,12 @@ def _check_row(row, place, multilabel):
 
 def _check_category(category, place, multilabel):
     """The class of a clip, or its classes joined by a plus."""
-    if not category or not category.isprintable():
+    if not category or not category.isprintable() or len(category) > LONGEST:
         found = shown(category) if category else "empty"
-        raise LMACError(f"{place}: category is {found}, expected a name")
+        raise LMACError(
+            f"{place}: category is {found}, expected a name of up to {LONGEST} "
+            "printable characters"
+        )
     # One name has one form, whichever program wrote it.
     category = unicodedata.normalize("NFC", category)
     if not multilabel:
