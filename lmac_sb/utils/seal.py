@@ -3,9 +3,9 @@
 import hashlib
 import json
 
-__all__ = ["is_sealed", "seal"]
+__all__ = ["SEAL", "is_sealed", "seal"]
 
-KEY = "sha256"
+SEAL = "sha256"  # its key
 
 
 def seal(content, name):
@@ -31,7 +31,7 @@ def seal(content, name):
     >>> is_sealed({**sealed, "AI": 2.0}, "a.json")
     False
     """
-    return {**content, KEY: _checksum(content, name)}
+    return {**content, SEAL: _checksum(content, name)}
 
 
 def is_sealed(content, name):
@@ -48,10 +48,10 @@ def is_sealed(content, name):
     -------
     bool
     """
-    if not isinstance(content, dict) or KEY not in content:
+    if not isinstance(content, dict) or SEAL not in content:
         return False
-    rest = {key: value for key, value in content.items() if key != KEY}
-    return content[KEY] == _checksum(rest, name)
+    rest = {key: value for key, value in content.items() if key != SEAL}
+    return content[SEAL] == _checksum(rest, name)
 
 
 def _checksum(content, name):

@@ -35,6 +35,7 @@ from lmac_sb.training.experiment import (
 from lmac_sb.training.identity import read_claim, weights_identity
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import restore_folder, write_csv, write_json
+from lmac_sb.utils.portable import portable
 from lmac_sb.utils.provenance import provenance
 from lmac_sb.utils.seal import seal
 
@@ -102,7 +103,7 @@ def train_classifier(brain, hparams, datasets, loader_options, model_folder):
             "config": {
                 "frontend": frontend(hparams),
                 "multilabel": brain.multilabel,
-                "results": results,
+                "results": seal(portable(results), "config.json"),
             },
         },
     )
@@ -125,14 +126,15 @@ def fit_and_test(brain, hparams, datasets, loader_options):
 def origin(hparams, brain, **more):
     """Provenance of the results of a tested run."""
     folder = Path(hparams["output_folder"])
-    return provenance(
+    made = provenance(
         test_folds=hparams["test_fold_nums"],
         seed=hparams["seed"],
         epoch=brain.tested.meta["epoch"],
         data_sha256=read_claim(hparams)["data"]["sha256"],
-        hyperparams=(folder / "hyperparams.yaml").read_text("utf-8"),
         **more,
     )
+    text = (folder / "hyperparams.yaml").read_text("utf-8")
+    return {**made, "hyperparams": text}
 
 
 def find_classifier(hparams, source, recipe, script="train_classifier.py"):
