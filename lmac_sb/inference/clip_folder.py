@@ -6,13 +6,17 @@ report. If the mask was refined, a sub-folder ``unrefined`` may hold the same
 for the decoder's own mask.
 """
 
+import io
 import json
 import math
 import os
 import re
 import shutil
+import struct
+import unicodedata
 import zipfile
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +24,11 @@ import numpy as np
 import soundfile as sf
 
 from lmac_sb.data.audio import decode_audio
+from lmac_sb.inference.clip_facts import read_facts
 from lmac_sb.inference.spectra import (
     FLOOR,
+    MAX_FRAMES,
+    PROBABILITIES,
     RANGE_DB,
     SOUNDS,
     draw_clip,
@@ -29,30 +36,48 @@ from lmac_sb.inference.spectra import (
     probabilities_of,
     sounds_of,
 )
-from lmac_sb.metrics.verdict import VERDICTS
-from lmac_sb.training.kinds import Kind, flag, number, optional, whole
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import part_folder
+from lmac_sb.utils.io import (
+    first_line,
+    folder_in_one_step,
+    naming,
+    open_regular,
+    part_folder,
+)
 
 __all__ = [
     "AUDIO_FORMATS",
-    "INFO",
-    "PROBABILITIES",
+    "FACTS",
+    "FILES",
     "UNREFINED",
-    "WINDOW",
     "ClipFiles",
     "check_format",
     "common_gain",
     "folder_names",
+    "gain_in_words",
+    "name_key",
+    "new_clip",
     "read_clip",
     "save_clip",
+    "write_clip",
 ]
 
-AUDIO_FORMATS = {"wav": "PCM_16", "flac": "PCM_16"}  # ending to samples
+AUDIO_FORMATS = {"wav": "PCM_24", "flac": "PCM_24"}  # ending to samples
+FACTS, MAPS, PICTURE = "explanation.json", "maps.npz", "spectra.png"
 UNREFINED = "unrefined"  # sub-folder, for the decoder's own mask
-PROBABILITIES = ("p", "p_in", "p_out")
+# What a clip's folder may hold besides.
+FILES = {FACTS, MAPS, PICTURE} | {
+    f"{name}.{ending}" for name in SOUNDS for ending in AUDIO_FORMATS
+}
+_QUIETEST = 0.1  # peak of what is written, so that it can be heard
 _BLOCK = 1 << 18  # samples that are processed at a time
 _NAME_BYTES = 150  # longest name of a folder
+# Endings of names that files have, here or beside the folders of clips.
+_ENDINGS = r"(json|npz|png|wav|flac|html|csv|md|txt|part|former|lock|tmp)"
+# Names that Windows keeps for itself, whatever their ending.
+_DEVICES = r"(con|prn|aux|nul|(com|lpt)[0-9])(\..*)?"
+_MOST_BINS = 1 << 14  # of a map
+_MOST_SOUND = 1 << 36  # bytes of a file; its samples are counted too
 
 
 def check_format(audio_format):
@@ -82,111 +107,20 @@ def check_format(audio_format):
         )
 
 
-_text = Kind("a text", lambda value: isinstance(value, str))
-_probabilities = Kind(
-    "a list of probabilities or null",
-    lambda value: (
-        isinstance(value, list)
-        and all(map(optional(number(-1e-4, 1 + 1e-4)).holds, value))
-    ),
-)
-
-_verdict = Kind(
-    f"one of {', '.join(map(repr, VERDICTS))}",
-    lambda value: isinstance(value, str) and value in VERDICTS,
-)
-_numbers = Kind(
-    "names with numbers or null",
-    lambda value: (
-        isinstance(value, dict)
-        and all(map(optional(number()).holds, value.values()))
-    ),
-)
-
-# What is known of each window of a long clip.
-WINDOW = {
-    "start": number(),
-    "end": number(),
-    "decision": _text,
-    **dict.fromkeys(PROBABILITIES, optional(number())),
-    "verdict": _verdict,
-}
-
-# What is explained, in words, and its probabilities.
-ANSWER = {
-    "name": _text,
-    **dict.fromkeys(PROBABILITIES, optional(number(-1e-4, 1 + 1e-4))),
-}
-
-# Those that most clips lack.
-_OPTIONAL = ("answer", "windows", "parents", "notes")
-
-# Keys of `explanation.json`, and what each may be.
-INFO = {
-    "id": _text,
-    "file": optional(_text),
-    "label": optional(_text),
-    # Of several classes that are asked for, the first.
-    "decision": _text,
-    "classes": Kind(
-        "a list of names",
-        lambda value: (
-            isinstance(value, list) and value and all(map(_text.holds, value))
-        ),
-    ),
-    **dict.fromkeys(PROBABILITIES, _probabilities),
-    "verdict": _verdict,
-    # Null, and no names, where nobody asked.
-    "stable": optional(flag),
-    "agreement": _numbers,
-    "metrics": _numbers,
-    "sample_rate": whole(1),
-    "n_samples": whole(1),
-    "hop_samples": whole(1),
-    "n_bins": whole(1),
-    "gain": number(above=0),
-    "threshold": optional(number()),
-    "refine_steps": whole(0),
-    # The classes that contain the explained one, where some do.
-    "parents": _text,
-    # What else a person should know, if there is something.
-    "notes": Kind(
-        "a list of sentences",
-        lambda value: isinstance(value, list) and all(map(_text.holds, value)),
-    ),
-    # Only where more than one class among all is asked for.
-    "answer": Kind(
-        f"an object of {', '.join(ANSWER)}",
-        lambda value: (
-            isinstance(value, dict)
-            and all(kind.holds(value.get(k)) for k, kind in ANSWER.items())
-        ),
-    ),
-    # Of long clips only.
-    "windows": Kind(
-        f"a list of {', '.join(WINDOW)}",
-        lambda value: (
-            isinstance(value, list)
-            and all(
-                isinstance(window, dict)
-                and all(kind.holds(window.get(k)) for k, kind in WINDOW.items())
-                for window in value
-            )
-        ),
-    ),
-}
-
-
 def save_clip(folder, clip, truth=None, audio_format="wav"):
     """Write one explained clip for a person to hear and see.
 
     The sounds ``original``, ``interpretation`` (what the decision rests on)
-    and ``residual`` (the rest) are mono, 16 bit, of the clip's length and
-    share one gain. ``spectra.png`` shows all three and the mask on common
-    axes. ``maps.npz`` and ``explanation.json`` hold mask, level,
-    probabilities, verdict and metrics. Each file appears complete or not at
-    all, and ``explanation.json`` comes last. A folder ``unrefined`` of an
-    earlier clip is deleted.
+    and ``residual`` (the rest) are mono, 24 bit, of the clip's length and
+    share one gain, see `common_gain`. ``spectra.png`` shows all three and the
+    mask on common axes. ``maps.npz`` and ``explanation.json`` hold mask,
+    level, probabilities, verdict and metrics, the gain, and what made them.
+    If the clip has an explanation by the decoder's own mask, a folder
+    ``unrefined`` holds the same of that.
+
+    A new folder appears complete or not at all. In one that exists,
+    ``explanation.json`` comes last, an earlier clip gives way, and other
+    files stay.
 
     Arguments
     ---------
@@ -208,42 +142,123 @@ def save_clip(folder, clip, truth=None, audio_format="wav"):
     ------
     LMACError
         If the format is unknown.
+    OSError
+        If the disk is full or cannot be written to; names the folder.
     """
     check_format(audio_format)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with new_clip(folder) as part:
+        name = folder.resolve().name
+        write_clip(part, clip, name, truth, audio_format)
+    return folder
+
+
+@contextmanager
+def new_clip(folder):
+    """A folder to write a clip to, or clips, which then becomes another one.
+
+    Arguments
+    ---------
+    folder : str or Path
+        A new folder gets its name when it is complete. Into one that exists,
+        which may be the one that the user is in, the files are moved at the
+        end, each ``explanation.json`` as the last one of its folder.
+
+    Returns
+    -------
+    context manager
+        Gives the Path of an empty folder.
+
+    Raises
+    ------
+    OSError
+        Names the folder, whatever could not be written.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "x"
+    >>> with new_clip(folder) as part:
+    ...     (part / "a").touch()
+    >>> [path.name for path in folder.iterdir()]
+    ['a']
+    """
+    folder = Path(folder)
+    with naming(folder):
+        if not folder.is_dir():
+            with folder_in_one_step(folder) as part:
+                yield part
+            return
+        with part_folder(folder / "clip") as part:
+            yield part
+            _move_into(part, folder)
+
+
+def write_clip(part, clip, name, truth=None, audio_format="wav", more=None):
+    """Write the files of a clip into a folder that nobody else uses.
+
+    Arguments
+    ---------
+    part : str or Path
+        From `new_clip`, or in there; made if need be.
+    clip : lmac_sb.inference.explanation.AudioExplanation
+        See `save_clip`.
+    name : str
+        The clip's id.
+    truth : str
+        See `save_clip`.
+    audio_format : str
+        See `save_clip`.
+    more : dict
+        Further values of ``explanation.json``.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "x"
+    >>> write_clip(folder, interpreter.explain_file(path), "x")
+    >>> read_clip(folder).info["id"]
+    'x'
+    """
+    part = Path(part)
+    part.mkdir(exist_ok=True)
     sounds = sounds_of(clip)
     gain = common_gain(sounds.values())
     maps, hop_samples = levels_of(clip)
-    content = _facts(clip)
-    content.update(
-        id=folder.resolve().name,
-        label=truth,
-        hop_samples=hop_samples,
-        gain=gain,
+    content = {
+        **_facts(clip),
+        "id": name,
+        "label": truth,
+        "hop_samples": hop_samples,
+        "gain": gain,
+        **(more or {}),
+    }
+    for sound_name, sound in sounds.items():
+        path = part / f"{sound_name}.{audio_format}"
+        _write_sound(path, sound, gain, clip.sample_rate)
+    draw_clip(clip, truth, maps).savefig(part / PICTURE, dpi=90)
+    np.savez_compressed(
+        part / MAPS,
+        mask=_bytes(maps["mask"]),
+        level=_level_bytes(maps["original"]),
     )
-    with part_folder(folder / "clip") as part:
-        for name, sound in sounds.items():
-            path = part / f"{name}.{audio_format}"
-            _write_sound(path, sound, gain, clip.sample_rate)
-        draw_clip(clip, truth, maps).savefig(part / "spectra.png", dpi=90)
-        np.savez_compressed(
-            part / "maps.npz",
-            mask=_bytes(maps["mask"]),
-            level=_level_bytes(maps["original"]),
+    text = json.dumps(_plain(content), ensure_ascii=False, allow_nan=False)
+    (part / FACTS).write_text(text, encoding="utf-8")
+    if clip.unrefined is not None:
+        write_clip(
+            part / UNREFINED,
+            clip.unrefined,
+            UNREFINED,
+            truth,
+            audio_format,
+            more,
         )
-        (part / "explanation.json").write_text(
-            json.dumps(_plain(content), ensure_ascii=False, allow_nan=False),
-            encoding="utf-8",
-        )
-        _replace_clip(part, folder)
-    return folder
 
 
 def _facts(clip):
     """What `explanation.json` says of a clip."""
+    file = clip.files[0]
     facts = {
-        "file": clip.files[0],
+        # Where it lay is nobody's business.
+        "file": None if file is None else os.path.basename(file),
         "decision": clip.classes[int(clip.decision[0])],
         "classes": clip.classes,
         **probabilities_of(clip),
@@ -266,28 +281,46 @@ def _facts(clip):
         }
     if len(clip.windows[0]) > 1:
         facts["windows"] = clip.windows[0]
-    if clip.parents[0]:
-        facts["parents"] = clip.parents[0]
-    if clip.notes[0]:
-        facts["notes"] = clip.notes[0]
+    for name, value in (
+        ("parents", clip.parents[0]),
+        ("notes", clip.notes[0]),
+        ("made", clip.made),
+    ):
+        if value:
+            facts[name] = value
     return facts
 
 
-def _replace_clip(part, folder):
+def _move_into(part, folder):
     """Move the files of a finished clip to where an earlier one may be."""
     # One from an earlier call vouches for files that now change.
-    (folder / "explanation.json").unlink(missing_ok=True)
-    for name in SOUNDS:
-        for other in AUDIO_FORMATS:
-            (folder / f"{name}.{other}").unlink(missing_ok=True)
-    if (folder / UNREFINED / "explanation.json").is_file():
-        shutil.rmtree(folder / UNREFINED)
-    for path in sorted(part.iterdir(), key=lambda p: p.suffix == ".json"):
-        os.replace(path, folder / path.name)
+    _remove(folder / FACTS)
+    names = {path.name for path in part.iterdir()}
+    for name in FILES - names:
+        if folder / name != folder / PICTURE:
+            _remove(folder / name)
+    unrefined = folder / UNREFINED
+    if UNREFINED not in names and (unrefined / FACTS).is_file():
+        _remove(unrefined)
+    for path in sorted(part.iterdir(), key=lambda p: p.name == FACTS):
+        place = folder / path.name
+        if path.is_dir() and place.is_dir() and not place.is_symlink():
+            _move_into(path, place)
+        else:
+            _remove(place)
+            os.replace(path, place)
+
+
+def _remove(path):
+    """Delete a file, a link, or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def common_gain(sounds):
-    """One gain for several sounds, at which none is clipped.
+    """One gain for several sounds, at which they are heard and not clipped.
 
     Arguments
     ---------
@@ -297,28 +330,65 @@ def common_gain(sounds):
     Returns
     -------
     float
-        At most 1.
+        Brings the largest sample of all to at most 1 and at least 0.1; 1 if
+        it is in between already, or if all is silent.
 
     Example
     -------
     >>> import torch
     >>> common_gain([torch.tensor([0.5]), torch.tensor([1.0, -4.0])])
     0.25
+    >>> common_gain([torch.tensor([0.5])]), common_gain([torch.zeros(2)])
+    (1.0, 1.0)
+    >>> round(common_gain([torch.tensor([0.001, -0.0005])]))
+    100
     """
-    peak = 1.0
+    peak = 0.0
     for sound in sounds:
         for block in sound.split(_BLOCK):
             peak = max(peak, float(block.abs().max()))
-    return 1 / peak
+    if peak > 1:
+        return 1 / peak
+    return _QUIETEST / peak if 0 < peak < _QUIETEST else 1.0
 
 
-def folder_names(names):
-    """Names of folders after other names, none twice.
+def gain_in_words(gain):
+    """What a person should know of the gain of written sounds.
+
+    Arguments
+    ---------
+    gain : float
+        From `common_gain`.
+
+    Returns
+    -------
+    str
+        Empty for a gain of 1.
+
+    Example
+    -------
+    >>> gain_in_words(100.0), gain_in_words(0.5), gain_in_words(1.0)
+    ('sounds played 40 dB louder', 'sounds played 6 dB quieter', '')
+    """
+    decibels = round(20 * math.log10(gain))
+    if decibels == 0:
+        return ""
+    word = "louder" if decibels > 0 else "quieter"
+    return f"sounds played {abs(decibels)} dB {word}"
+
+
+def folder_names(names, taken=()):
+    r"""Names of folders after other names, none twice.
+
+    No name is that of a file that may lie there too, such as
+    ``explanation.json`` or ``report.html``.
 
     Arguments
     ---------
     names : list of str
         Any text, such as names of classes or of files without their ending.
+    taken : collection of str
+        Names that are in use.
 
     Returns
     -------
@@ -327,28 +397,97 @@ def folder_names(names):
 
     Example
     -------
-    >>> folder_names(["Tick", "Dishes, pots", "a/b", "a?b", ".."])
-    ['Tick', 'Dishes_ pots', 'a_b', 'a_b_2', 'clip']
+    >>> folder_names(["Tick", "Dishes, pots", "a/b", "a?b", "..", "TICK"])
+    ['Tick', 'Dishes_ pots', 'a_b', 'a_b_2', 'clip', 'TICK_2']
+    >>> folder_names(["report.html", "0.5", "nul", "unrefined", "caf\udce9"])
+    ['report_html', '0.5', 'nul_', 'unrefined_', 'caf_']
     """
-    found, taken = [], set()
+    found, taken = [], set(map(name_key, taken))
     for name in names:
-        stem = re.sub(r"[^\w .+-]", "_", name).strip(" .")
-        stem = stem.encode()[:_NAME_BYTES].decode(errors="ignore") or "clip"
+        stem = _safe_name(name)
         name, count = stem, 1
-        while name.casefold() in taken:
+        while name_key(name) in taken:
             count += 1
             name = f"{stem}_{count}"
-        taken.add(name.casefold())
+        taken.add(name_key(name))
         found.append(name)
     return found
 
 
+def name_key(name):
+    r"""What two names share if some system takes them for one.
+
+    Arguments
+    ---------
+    name : str
+        Of a file or a folder.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> name_key("\u00c9") == name_key("e\u0301")
+    True
+    """
+    return unicodedata.normalize("NFC", name.casefold())
+
+
+def _safe_name(name):
+    """A name for a folder, whatever the text."""
+    # Names of files may hold bytes that are no text.
+    name = name.encode(errors="surrogateescape").decode(errors="replace")
+    name = unicodedata.normalize("NFC", name)
+    name = re.sub(r"[^\w .+-]", "_", name).strip(" .")
+    name = re.sub(rf"(?i)\.(?={_ENDINGS}$)", "_", name)
+    if name.casefold() == UNREFINED or re.fullmatch(rf"(?i){_DEVICES}", name):
+        stem, dot, ending = name.partition(".")
+        name = f"{stem}_{dot}{ending}"
+    name = name.encode()[:_NAME_BYTES].decode(errors="ignore").strip(" .")
+    return name or "clip"
+
+
+class _Sink(io.FileIO):
+    """A new file that remembers why it could not be written.
+
+    libsndfile does not say it, and not at all where only the end is missing.
+    """
+
+    error = None
+
+    def write(self, data):
+        """Write all bytes, or none of them count."""
+        try:
+            rest = memoryview(data)
+            while len(rest):
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = self.error or error
+            return 0
+        return len(data)
+
+
 def _write_sound(path, sound, gain, sample_rate):
     """Mono file, written in blocks."""
-    subtype = AUDIO_FORMATS[path.suffix[1:]]
-    with sf.SoundFile(path, "w", sample_rate, 1, subtype) as file:
-        for block in sound.split(_BLOCK):
-            file.write((block * gain).numpy())
+    kind = path.suffix[1:]
+    with _Sink(path, "xb") as sink:
+        try:
+            with sf.SoundFile(
+                sink,
+                "w",
+                sample_rate,
+                1,
+                AUDIO_FORMATS[kind],
+                format=kind.upper(),
+            ) as file:
+                for block in sound.split(_BLOCK):
+                    file.write((block.double() * gain).numpy())
+        except (RuntimeError, AssertionError):
+            if sink.error is None:
+                raise
+        if sink.error is not None:
+            raise sink.error
 
 
 def _bytes(values):
@@ -384,13 +523,13 @@ class ClipFiles(NamedTuple):
     Arguments
     ---------
     info : dict
-        See `INFO`.
+        See `lmac_sb.inference.clip_facts.INFO`.
     mask : numpy.ndarray
         [time, freq], uint8; 255 is a mask of one.
     level : numpy.ndarray
         [time, freq], uint8; 255 is the loudest bin, 0 is 80 dB below it.
-    sounds : dict
-        Name of each sound to its file and its samples, a torch.Tensor.
+    files : dict
+        Name of each sound to its file, of the right length and rate.
 
     Example
     -------
@@ -398,16 +537,30 @@ class ClipFiles(NamedTuple):
     >>> clip = read_clip(folder)
     >>> clip.info["decision"] in interpreter.classes, clip.mask.dtype
     (True, dtype('uint8'))
+    >>> clip.sounds["original"].shape
+    torch.Size([16000])
     """
 
     info: dict
     mask: np.ndarray
     level: np.ndarray
-    sounds: dict
+    files: dict
+
+    @property
+    def sounds(self):
+        """Samples of each sound by its name, at the level of the input."""
+        gain = self.info["gain"]
+        return {
+            name: (decode_audio(file)[0].double() / gain).float()
+            for name, file in self.files.items()
+        }
 
 
 def read_clip(folder):
     """Read and check the folder of an explained clip.
+
+    Only regular files in the folder itself are read, and none that is larger
+    than such a clip can be.
 
     Arguments
     ---------
@@ -432,97 +585,110 @@ def read_clip(folder):
     lmac_sb.LMACError: nowhere/explanation.json: no such file, a clip needs it
     """
     folder = Path(folder)
-    info = _read_info(folder / "explanation.json")
-    mask, level = _read_maps(folder / "maps.npz", info["n_bins"])
-    sounds = {name: _read_sound(folder / name, info) for name in SOUNDS}
-    return ClipFiles(info, mask, level, sounds)
-
-
-def _read_info(path):
-    """Content of ``explanation.json``, each value of the expected kind."""
-    try:
-        info = json.loads(path.read_text("utf-8"), parse_constant=_no_constant)
-    except FileNotFoundError as error:
-        raise LMACError(f"{path}: no such file, a clip needs it") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise LMACError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(info, dict):
-        raise LMACError(f"{path}: holds no JSON object, expected one")
-    for key, kind in INFO.items():
-        if key not in info:
-            if key in _OPTIONAL:
-                continue
-            raise LMACError(f"{path}: the key {key!r} is missing")
-        if not kind.holds(info[key]):
-            raise LMACError(
-                f"{path}: {key}: found {shown(info[key])}, expected {kind.name}"
-            )
-    for key in PROBABILITIES:
-        if len(info[key]) != len(info["classes"]):
-            raise LMACError(
-                f"{path}: {key}: found {len(info[key])} values for "
-                f"{len(info['classes'])} classes"
-            )
-    if info["decision"] not in info["classes"]:
-        raise LMACError(
-            f"{path}: decision: found {shown(info['decision'])}, which is "
-            "not among the classes"
-        )
-    return info
-
-
-def _no_constant(name):
-    """Refuse NaN and the like, which Python reads but JSON lacks."""
-    raise ValueError(f"{name} is no JSON, expected null")
+    info = read_facts(folder / FACTS)
+    mask, level = _read_maps(folder / MAPS, info["n_bins"])
+    files = {name: _find_sound(folder / name, info) for name in SOUNDS}
+    return ClipFiles(info, mask, level, files)
 
 
 def _read_maps(path, n_bins):
     """Mask and level of a clip, [time, freq] each, as uint8."""
+    if n_bins > _MOST_BINS:
+        raise LMACError(
+            f"{path.with_name(FACTS)}: n_bins: found {shown(n_bins)}, "
+            f"expected at most {_MOST_BINS}"
+        )
     try:
-        with np.load(path, allow_pickle=False) as maps:
-            mask, level = maps["mask"], maps["level"]
+        # Neither what is packed nor what it is told to be may be larger.
+        with open_regular(path, 2 * MAX_FRAMES * n_bins + (1 << 16)) as file:
+            _check_archive(file)
+            with zipfile.ZipFile(file) as archive:
+                shape = None
+                for name in ("mask", "level"):
+                    shape = _check_map(archive, name, shape, n_bins)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as maps:
+                return maps["mask"], maps["level"]
     except FileNotFoundError as error:
         raise LMACError(f"{path}: no such file, a clip needs it") from error
     except KeyError as error:
         raise LMACError(f"{path}: {error}, expected mask and level") from error
-    # EOFError: an empty file. TypeError, AttributeError: a single array.
+    except LMACError as error:
+        text = str(error)
+        raise LMACError(
+            text if text.startswith(str(path)) else f"{path}: {text}"
+        ) from error
+    # EOFError: an empty file.
     except (
         OSError,
         ValueError,
         EOFError,
-        TypeError,
-        AttributeError,
+        NotImplementedError,
+        RuntimeError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
         raise LMACError(f"{path}: cannot be read as maps ({error})") from error
-    for name, values in (("mask", mask), ("level", level)):
-        shape = (len(mask) if mask.ndim else 0, n_bins)
-        if values.dtype != np.uint8 or values.shape != shape or not shape[0]:
-            raise LMACError(
-                f"{path}: {name}: found {values.dtype} of shape "
-                f"{values.shape}, expected uint8 of [time, {shown(n_bins)}], "
-                "the same time for both"
-            )
-    return mask, level
 
 
-def _read_sound(stem, info):
-    """File and samples of a sound, whatever its format."""
+def _check_archive(file):
+    """Refuse an archive whose list alone would fill the memory."""
+    tail = 22 + 20  # its end, and what comes before that in a large one
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - tail))
+    end = file.read()
+    if end[-22:-18] != b"PK\5\6" or end[:4] == b"PK\6\7":
+        raise ValueError("no archive, or not as it was written")
+    n_members, n_bytes = struct.unpack("<HI", end[-12:-6])
+    if n_members > 2 or n_bytes > 1 << 10:
+        raise ValueError(f"holds {n_members} members, expected 2")
+
+
+def _check_map(archive, name, shape, n_bins):
+    """Refuse a map of another type or shape before it is read."""
+    with archive.open(f"{name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        if version != (1, 0):
+            raise ValueError(f"version {version}, expected (1, 0)")
+        found, _, dtype = np.lib.format.read_array_header_1_0(member)
+    time = found[0] if found else 0
+    if (
+        dtype != np.uint8
+        or found != (time, n_bins)
+        or not 0 < time <= MAX_FRAMES
+        or found != (shape or found)
+    ):
+        raise LMACError(
+            f"{name}: found {dtype} of shape {shown(found)}, expected uint8 of "
+            f"[time, {n_bins}], the same time for both, at most {MAX_FRAMES}"
+        )
+    return found
+
+
+def _find_sound(stem, info):
+    """File of a sound, whatever its format; its samples are not read yet."""
     names = [f"{stem.name}.{ending}" for ending in AUDIO_FORMATS]
-    files = [stem.with_name(name) for name in names]
-    files = [file for file in files if file.exists()]
-    if len(files) != 1:
-        found = " and ".join(file.name for file in files) or "none"
+    paths = [stem.with_name(name) for name in names]
+    paths = [path for path in paths if os.path.lexists(path)]
+    if len(paths) != 1:
+        found = " and ".join(path.name for path in paths) or "none"
         raise LMACError(
             f"{stem.parent}: found {found}, expected one of "
             f"{' or '.join(names)}"
         )
-    wav, rate = decode_audio(files[0])
-    if (len(wav), rate) != (info["n_samples"], info["sample_rate"]):
+    (path,) = paths
+    try:
+        with open_regular(path, _MOST_SOUND) as opened:
+            with sf.SoundFile(opened) as file:
+                length, rate = file.frames, file.samplerate
+    except (OSError, RuntimeError, TypeError) as error:
         raise LMACError(
-            f"{files[0]}: found {len(wav)} samples at {rate} Hz, expected "
+            f"{path}: cannot be read as audio ({first_line(error)})"
+        ) from error
+    if (length, rate) != (info["n_samples"], info["sample_rate"]):
+        raise LMACError(
+            f"{path}: found {length} samples at {rate} Hz, expected "
             f"{shown(info['n_samples'])} at {shown(info['sample_rate'])} Hz as "
             "in explanation.json"
         )
-    return files[0], wav
+    return path

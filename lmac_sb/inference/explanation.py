@@ -15,10 +15,14 @@ import torch
 from torch import Tensor
 
 from lmac_sb.inference.clip_folder import (
-    UNREFINED,
+    FACTS,
+    check_format,
     common_gain,
     folder_names,
+    gain_in_words,
+    new_clip,
     save_clip,
+    write_clip,
 )
 from lmac_sb.inference.questions import answer_names
 from lmac_sb.inference.spectra import draw_clip, input_of
@@ -63,6 +67,7 @@ _COMMON = (
     "refine_steps",
     "families",
     "by_class",
+    "made",
 )
 
 
@@ -113,6 +118,10 @@ class AudioExplanation(Explanation):
         Which classes contain which, where some do; else None.
     by_class : bool
         Whether all are one clip, each with another class explained.
+    made : dict
+        What made the explanations: ``model`` and its ``checksum``, versions
+        of ``lmac_sb``, ``torch`` and ``speechbrain``, and the ``date``; empty
+        where nothing tells it.
     unrefined : AudioExplanation
         The same clips with the decoder's own masks, to compare with, where
         steps were taken and it was asked for; else None.
@@ -146,6 +155,7 @@ class AudioExplanation(Explanation):
     notes: list[list[str]] = field(kw_only=True)
     families: Any = field(default=None, kw_only=True)
     by_class: bool = field(default=False, kw_only=True)
+    made: dict[str, str | None] = field(default_factory=dict, kw_only=True)
 
     @classmethod
     def of(
@@ -222,6 +232,7 @@ class AudioExplanation(Explanation):
                 features,
                 classes,
                 families=named.families,
+                made=named.made,
             )
         return named
 
@@ -367,20 +378,23 @@ class AudioExplanation(Explanation):
             The folder of each clip, see `save_clip`. With `unrefined`, it
             holds a folder of that name, and the report shows both on one card.
         """
+        check_format(audio_format)
         folder = Path(folder)
-        folders = [folder]
+        truths = [None] * len(self) if truth is None else truth
         if self.by_class:
-            folders = [folder / name for name in folder_names(self.labels)]
+            names = folder_names(self.labels)
+            with new_clip(folder) as part:
+                for i, name in enumerate(names):
+                    place = part / name
+                    write_clip(place, self[i], name, truths[i], audio_format)
             # One of a single class from an earlier call is not of this one.
-            (folder / "explanation.json").unlink(missing_ok=True)
-        elif len(self) > 1:
+            (folder / FACTS).unlink(missing_ok=True)
+            return [folder / name for name in names]
+        folders = [folder]
+        if len(self) > 1:
             folders = [folder / f"clip_{i}" for i in range(len(self))]
         for i, path in enumerate(folders):
-            label = None if truth is None else truth[i]
-            save_clip(path, self[i], label, audio_format)
-            if self.unrefined is not None:
-                path = path / UNREFINED
-                save_clip(path, self.unrefined[i], label, audio_format)
+            save_clip(path, self[i], truths[i], audio_format)
         return folders
 
     def plot(self, index: int = 0) -> Figure:
@@ -421,6 +435,8 @@ class AudioExplanation(Explanation):
             self._sound(sounds, index)
             for sounds in (self.wavs, self.waveform, self.residual)
         )
+        if gain_in_words(gain):
+            parts.append(f"<p>{gain_in_words(gain)}</p>")
         for name, p, sounds in (
             ("input", self.p_before, self.wavs),
             ("interpretation", self.p_inside, self.waveform),
@@ -431,12 +447,8 @@ class AudioExplanation(Explanation):
                 parts.append("too long to play here, see <code>save</code></p>")
                 continue
             sound = io.BytesIO()
-            sf.write(
-                sound,
-                (self._sound(sounds, index) * gain).numpy(),
-                self.sample_rate,
-                format="FLAC",
-            )
+            wav = self._sound(sounds, index).double() * gain
+            sf.write(sound, wav.numpy(), self.sample_rate, format="FLAC")
             parts.append(
                 '<audio controls src="data:audio/flac;base64,'
                 f'{_base64(sound.getvalue())}"></audio></p>'

@@ -12,7 +12,7 @@ from hyperpyyaml import load_hyperpyyaml
 
 import lmac_sb
 from lmac_sb.data.manifest import read_entries
-from lmac_sb.inference.interpreter import LMACInterpreter
+from lmac_sb.inference.interpreter import LMACInterpreter, name_of
 from lmac_sb.inference.saved import CLASSIFIER
 from lmac_sb.metrics.summary import markdown_table
 from lmac_sb.models.classifier_folder import load_classifier, save_labels
@@ -235,7 +235,9 @@ def load_interpreter(source, trusted=False):
     if not (Path(source) / EXPERIMENT).is_file():
         return LMACInterpreter.from_hparams(source, trusted=trusted)
     _, hparams, _, _ = _load_run(Path(source))
-    return LMACInterpreter(hparams["modules"], hparams)
+    interpreter = LMACInterpreter(hparams["modules"], hparams)
+    interpreter.model_name = name_of(source)
+    return interpreter
 
 
 def push(folder, repository):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import datetime
+import functools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import speechbrain
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.interfaces import Pretrained
@@ -14,6 +18,7 @@ from speechbrain.utils.run_opts import RunOptions
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+import lmac_sb
 from lmac_sb.adapters.named import check_name
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
 from lmac_sb.data.streaming import read_signal, signal_of, source_of
@@ -38,11 +43,12 @@ from lmac_sb.inference.stability import check_stability
 from lmac_sb.lmac.explainer import Explainer, Explanation, check_batch
 from lmac_sb.models.decoder import OTHER_START, LevelDecoder
 from lmac_sb.models.question import Question
-from lmac_sb.models.source import HPARAMS, read_hparams
+from lmac_sb.models.source import HPARAMS, is_local, read_hparams
+from lmac_sb.models.weights import weights_sha256
 from lmac_sb.utils.checksums import read_sums
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["LMACInterpreter"]
+__all__ = ["LMACInterpreter", "name_of"]
 
 # What may be explained: a class, by name or number, several, or a function
 # from the model's outputs to a score of each clip.
@@ -109,6 +115,8 @@ class LMACInterpreter(Pretrained):
         # Windows begin on frames, and no three of them overlap.
         self.window = max(4, int(window) // hop) * hop
         self.overlap = self.window // hop // 4 * hop
+        origin = hparams.get("origin")
+        self.model_name = None if origin is None else name_of(origin.model)
 
     @classmethod
     def from_hparams(
@@ -155,7 +163,9 @@ class LMACInterpreter(Pretrained):
         try:
             cls._check_parts(hparams["modules"], hparams)
             load_weights(hparams, folder)
-            return cls(hparams["modules"], hparams, **kwargs)
+            found = cls(hparams["modules"], hparams, **kwargs)
+            found.model_name = name_of(source)
+            return found
         except LMACError as error:
             if str(folder) in str(error):
                 raise
@@ -485,7 +495,8 @@ class LMACInterpreter(Pretrained):
         LMACError
             If the file or what is asked cannot be used.
         """
-        return self._explain_one(path, target, against, how, str(path))
+        path = os.fsdecode(path)
+        return self._explain_one(path, target, against, how, path)
 
     def explain_sound(
         self,
@@ -515,7 +526,7 @@ class LMACInterpreter(Pretrained):
         lmac_sb.inference.explanation.AudioExplanation
             Of one clip.
         """
-        if isinstance(sound, (str, Path)):
+        if isinstance(sound, (str, bytes, Path)):
             return self.explain_file(sound, target, against, **how)
         return self._explain_one(sound, target, against, how, None)
 
@@ -763,6 +774,18 @@ class LMACInterpreter(Pretrained):
         """Which classes contain which; None where nothing tells it."""
         return getattr(self.listener, "families", None)
 
+    @functools.cached_property
+    def made(self) -> dict[str, str | None]:
+        """What makes explanations: the model and the versions that run it."""
+        weights = self.explainer.state_dict()
+        return {
+            "model": self.model_name,
+            "checksum": weights_sha256(self.explainer) if weights else None,
+            "lmac_sb": lmac_sb.__version__,
+            "torch": torch.__version__,
+            "speechbrain": speechbrain.__version__,
+        }
+
     @property
     def longest(self) -> int:
         """Samples from which a clip is explained in windows."""
@@ -972,11 +995,39 @@ class LMACInterpreter(Pretrained):
         -------
         AudioExplanation
         """
+        today = datetime.datetime.now(datetime.timezone.utc).date()
         return AudioExplanation.of(
             part,
             wav[None],
             self.explainer.features,
             self.classes,
             families=self.families,
+            made={**self.made, "date": str(today)},
             **more,
         )
+
+
+def name_of(model: Any) -> str:
+    """What a model is called, without the folders above it.
+
+    Arguments
+    ---------
+    model : str, Path or object
+        What it was loaded from, or the model itself.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> name_of("./models/cnn14"), name_of("speechbrain/cnn14-esc50")
+    ('cnn14', 'speechbrain/cnn14-esc50')
+    >>> name_of(torch.nn.Linear(1, 1))
+    'Linear'
+    """
+    if not isinstance(model, (str, Path)):
+        return type(model).__name__
+    if is_local(model):
+        return os.path.basename(os.path.realpath(model))
+    return str(model)

@@ -4,6 +4,7 @@ import torch
 
 __all__ = [
     "FLOOR",
+    "PROBABILITIES",
     "RANGE_DB",
     "SOUNDS",
     "draw_clip",
@@ -14,6 +15,7 @@ __all__ = [
 ]
 
 SOUNDS = ("original", "interpretation", "residual")
+PROBABILITIES = ("p", "p_in", "p_out")  # on each of them
 RANGE_DB = 80  # range of levels in pictures, below a clip's maximum
 MAX_FRAMES = 3000  # in a stored map; longer clips are pooled in time
 FLOOR = 1e-7  # smallest magnitude of a spectrogram
@@ -213,11 +215,8 @@ def probabilities_of(clip):
         ``p``, ``p_in`` and ``p_out``, on the whole, the masked-in and the
         masked-out input, to a list of float.
     """
+    logits = (clip.logits, clip.logits_in, clip.logits_out)
     return {
-        name: clip.distribution(logits.float())[0].tolist()
-        for name, logits in (
-            ("p", clip.logits),
-            ("p_in", clip.logits_in),
-            ("p_out", clip.logits_out),
-        )
+        name: clip.distribution(found.float())[0].tolist()
+        for name, found in zip(PROBABILITIES, logits)
     }

@@ -106,7 +106,11 @@ def weights_sha256(*modules):
     for module in modules:
         for name, value in module.state_dict().items():
             digest.update(name.encode())
-            digest.update(value.detach().cpu().numpy().tobytes())
+            if not isinstance(value, torch.Tensor):
+                continue  # a module's extra state
+            # As bytes, since numpy lacks some of the types.
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "is_being_written",
     "is_leftover",
     "is_write_error",
+    "naming",
     "no_link",
     "open_regular",
     "part_folder",
@@ -153,18 +154,47 @@ def write_in_one_step(path, write, binary=False):
     part = _part_of(Path(path))
     text = {} if binary else {"encoding": "utf-8", "newline": ""}
     try:
-        with open(part, "xb" if binary else "x", **text) as file:
-            write(file)
-            # The name must not reach the disk before the content does.
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        # A full disk names no file, and nobody knows the temporary one.
-        error.filename, error.filename2 = str(path), None
-        raise
+        with naming(path):
+            with open(part, "xb" if binary else "x", **text) as file:
+                write(file)
+                # The name must not reach the disk before the content does.
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path):
+    """Let an error of writing name a file, whatever it names by itself.
+
+    A full disk names none, and nobody knows the temporary ones.
+
+    Arguments
+    ---------
+    path : str or Path
+        What is written.
+
+    Returns
+    -------
+    context manager
+
+    Example
+    -------
+    >>> with naming("x.txt"):
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    ...
+    OSError: [Errno 28] No space left on device: 'x.txt'
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # of a library, with a text alone
+            raise OSError(f"{path}: {error}") from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def no_link(path, flags):

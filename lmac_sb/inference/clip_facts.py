@@ -1,0 +1,191 @@
+"""What the ``explanation.json`` of a clip holds, and what each value may be."""
+
+import json
+
+from lmac_sb.inference.spectra import PROBABILITIES
+from lmac_sb.metrics.verdict import VERDICTS
+from lmac_sb.training.kinds import Kind, flag, number, optional, whole
+from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.io import open_regular
+
+__all__ = ["INFO", "WINDOW", "read_facts"]
+
+# Days of windows. What JSON becomes in memory is up to thirty times as large.
+_MOST_BYTES = 6 << 20
+
+_text = Kind("a text", lambda value: isinstance(value, str))
+_probabilities = Kind(
+    "a list of probabilities or null",
+    lambda value: (
+        isinstance(value, list)
+        and all(map(optional(number(-1e-4, 1 + 1e-4)).holds, value))
+    ),
+)
+
+_verdict = Kind(
+    f"one of {', '.join(map(repr, VERDICTS))}",
+    lambda value: isinstance(value, str) and value in VERDICTS,
+)
+_numbers = Kind(
+    "names with numbers or null",
+    lambda value: (
+        isinstance(value, dict)
+        and all(map(optional(number()).holds, value.values()))
+    ),
+)
+
+# What is known of each window of a long clip.
+WINDOW = {
+    "start": number(),
+    "end": number(),
+    "decision": _text,
+    **dict.fromkeys(PROBABILITIES, optional(number())),
+    "verdict": _verdict,
+}
+
+# What is explained, in words, and its probabilities.
+ANSWER = {
+    "name": _text,
+    **dict.fromkeys(PROBABILITIES, optional(number(-1e-4, 1 + 1e-4))),
+}
+
+# What made an explanation: the model, the versions that ran it, and the day.
+MADE = {
+    **dict.fromkeys(("model", "checksum"), optional(_text)),
+    **dict.fromkeys(("lmac_sb", "torch", "speechbrain", "date"), _text),
+}
+
+# What `lmac explain` was asked, by which it knows its own clips again: the
+# sound by its content and by where it lay, as checksums, and the options.
+ASKED = {
+    "sound": optional(_text),
+    "place": _text,
+    "options": Kind("an object", lambda value: isinstance(value, dict)),
+}
+
+# Those that some clips lack.
+_OPTIONAL = ("answer", "windows", "parents", "notes", "made", "asked")
+
+
+def _object_of(kinds):
+    """Objects with these keys, of these kinds."""
+    return Kind(
+        f"an object of {', '.join(kinds)}",
+        lambda value: (
+            isinstance(value, dict)
+            and all(kind.holds(value.get(key)) for key, kind in kinds.items())
+        ),
+    )
+
+
+# Keys of `explanation.json`, and what each may be.
+INFO = {
+    "id": _text,
+    "file": optional(_text),
+    "label": optional(_text),
+    # Of several classes that are asked for, the first.
+    "decision": _text,
+    "classes": Kind(
+        "a list of names",
+        lambda value: (
+            isinstance(value, list) and value and all(map(_text.holds, value))
+        ),
+    ),
+    **dict.fromkeys(PROBABILITIES, _probabilities),
+    "verdict": _verdict,
+    # Null, and no names, where nobody asked.
+    "stable": optional(flag),
+    "agreement": _numbers,
+    "metrics": _numbers,
+    "sample_rate": whole(1),
+    "n_samples": whole(1),
+    "hop_samples": whole(1),
+    "n_bins": whole(1),
+    "gain": number(above=0),
+    "threshold": optional(number()),
+    "refine_steps": whole(0),
+    # The classes that contain the explained one, where some do.
+    "parents": _text,
+    # What else a person should know, if there is something.
+    "notes": Kind(
+        "a list of sentences",
+        lambda value: isinstance(value, list) and all(map(_text.holds, value)),
+    ),
+    # Only where more than one class among all is asked for.
+    "answer": _object_of(ANSWER),
+    "made": _object_of(MADE),
+    "asked": _object_of(ASKED),
+    # Of long clips only.
+    "windows": Kind(
+        f"a list of {', '.join(WINDOW)}",
+        lambda value: (
+            isinstance(value, list)
+            and all(map(_object_of(WINDOW).holds, value))
+        ),
+    ),
+}
+
+
+def read_facts(path):
+    """Read and check an ``explanation.json``.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    dict
+        See `INFO`.
+
+    Raises
+    ------
+    LMACError
+        If it is missing, no regular file, too large, or holds something else.
+
+    Example
+    -------
+    >>> read_facts("nowhere")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: nowhere: no such file, a clip needs it
+    """
+    try:
+        with open_regular(path, _MOST_BYTES) as file:
+            text = file.read().decode("utf-8")
+        info = json.loads(text, parse_constant=_no_constant)
+    except LMACError:
+        raise
+    except FileNotFoundError as error:
+        raise LMACError(f"{path}: no such file, a clip needs it") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise LMACError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(info, dict):
+        raise LMACError(f"{path}: holds no JSON object, expected one")
+    for key, kind in INFO.items():
+        if key not in info:
+            if key in _OPTIONAL:
+                continue
+            raise LMACError(f"{path}: the key {key!r} is missing")
+        if not kind.holds(info[key]):
+            raise LMACError(
+                f"{path}: {key}: found {shown(info[key])}, expected {kind.name}"
+            )
+    for key in PROBABILITIES:
+        if len(info[key]) != len(info["classes"]):
+            raise LMACError(
+                f"{path}: {key}: found {len(info[key])} values for "
+                f"{len(info['classes'])} classes"
+            )
+    if info["decision"] not in info["classes"]:
+        raise LMACError(
+            f"{path}: decision: found {shown(info['decision'])}, which is "
+            "not among the classes"
+        )
+    return info
+
+
+def _no_constant(name):
+    """Refuse NaN and the like, which Python reads but JSON lacks."""
+    raise ValueError(f"{name} is no JSON, expected null")
