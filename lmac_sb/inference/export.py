@@ -1,6 +1,7 @@
 """Turn a finished run into a folder that anyone can load."""
 
 import logging
+import re
 import shutil
 import time
 from contextlib import suppress
@@ -27,7 +28,7 @@ from lmac_sb.utils.io import (
     folder_in_one_step,
     is_leftover,
     read_json,
-    remove_parts,
+    remove_leftovers,
     restore_folder,
     write_json,
 )
@@ -166,8 +167,8 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
         tested.pop(SEAL, None)
     config = _config(hparams, classifier, results, license)
     try:
-        _sweep(out.parent)
         with folder_in_one_step(out) as part:
+            _sweep(part)
             trusted = _write_model(part, text, hparams)
             write_json(part / "config.json", config)
             more = {
@@ -187,11 +188,15 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
     return out
 
 
-def _sweep(folder):
-    """Delete what exports that were killed have left in a folder."""
-    remove_parts(folder)
+def _sweep(part):
+    """Delete what exports that were killed have left beside an unfinished one.
+
+    The next export has another name as a rule, so nothing else does.
+    """
+    host = re.escape(part.name.rpartition("@")[2].partition(".")[0])
+    remove_leftovers(part.parent, rf"\..+\.(\d+)@{host}\.\w+\.part")
     # Of another machine, or of a process whose number has another one now.
-    for path in folder.glob(".*.part"):
+    for path in part.parent.glob(".*.part"):
         if is_leftover(path.name):
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > _OLD_S:

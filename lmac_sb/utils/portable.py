@@ -16,7 +16,7 @@ _WORD = re.compile(r"""[^\s=,;'"(){}\[\]]+""")
 
 
 def portable(value):
-    """A value of a file for others.
+    r"""A value of a file for others.
 
     Of a path outside the folder in which a command was run, only the last
     name stays, after three dots.
@@ -35,8 +35,8 @@ def portable(value):
     -------
     >>> portable({"data_folder": "/home/jane doe/ESC-50", "seed": 1})
     {'data_folder': '.../ESC-50', 'seed': 1}
-    >>> portable("device: cpu # mine\\nsave: !ref /data/jane/x\\n")
-    'device: cpu\\nsave: !ref .../x\\n'
+    >>> portable("device: cpu # mine\nsave: !ref /data/jane/x\n")
+    "device: cpu\nsave: !ref '.../x'\n"
     """
     if isinstance(value, dict):
         return {key: portable(item) for key, item in value.items()}
@@ -115,7 +115,11 @@ def _of_word(word):
 def _last(path):
     """The last name of a path, unless that is the user's or the host's."""
     name = PureWindowsPath(path).name  # splits at both slashes
-    return "..." if not name or _private([name, name.lstrip("~")]) else f".../{name}"
+    return (
+        "..."
+        if not name or _private([name, name.lstrip("~")])
+        else f".../{name}"
+    )
 
 
 def _private(names):
