@@ -11,7 +11,7 @@ import yaml
 __all__ = ["portable", "portable_command"]
 
 # The start of an absolute path, and a word that may hold a path.
-_ABSOLUTE = re.compile(r"(?:file:/|~|/|\\\\|[A-Za-z]:[\\/])")
+_ABSOLUTE = re.compile(r"file:/|~[A-Za-z_/]|/[^\s/]|\\\\|[A-Za-z]:[\\/]")
 _WORD = re.compile(r"""[^\s=,;'"(){}\[\]]+""")
 
 
