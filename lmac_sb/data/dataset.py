@@ -1,5 +1,6 @@
 """Data sets and batches, from manifests."""
 
+import os
 import random
 from array import array
 from collections import Counter
@@ -10,7 +11,7 @@ import soundfile as sf
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.encoder import CategoricalEncoder
-from speechbrain.utils.data_pipeline import provides, takes
+from speechbrain.utils.data_pipeline import DynamicItem, GeneratorDynamicItem
 
 from lmac_sb.data.audio import fit_length, read_audio, resample
 from lmac_sb.data.manifest import Manifest, labels_of, read_entries
@@ -121,13 +122,6 @@ def make_dataset(
     LMACError
         If the manifest cannot be read, is empty, or an entry lacks a key.
     """
-
-    @takes("class_string")
-    @provides("class_string_encoded")
-    def label_pipeline(class_string):
-        """Number of the class."""
-        return label_encoder.encode_label_torch(class_string)
-
     lengths, n_stems = array("q"), 0
 
     def visit(clip_id, entry):
@@ -142,10 +136,29 @@ def make_dataset(
     entries = Manifest(manifest, visit)
     if not entries:
         raise LMACError(f"{manifest}: holds no clips")
-    items = [_audio_pipeline(preprocess, changes or Changes()), label_pipeline]
+    # Objects of this module, not functions within this one: the latter cannot
+    # be sent to a worker that is not forked.
+    items = [
+        GeneratorDynamicItem(
+            ["wav", "id"],
+            _Sound(preprocess, changes or Changes()),
+            ["sig", "clean", "gain"],
+        ),
+        DynamicItem(
+            ["class_string"],
+            label_encoder.encode_label_torch,
+            ["class_string_encoded"],
+        ),
+    ]
     keys = ["id", "sig", "clean", "class_string", "class_string_encoded"]
     if events and n_stems == len(entries):
-        items.append(_event_pipeline(preprocess, label_encoder))
+        items.append(
+            DynamicItem(
+                ["stem", "clean", "gain", "class_string"],
+                _Event(preprocess, label_encoder),
+                ["event"],
+            )
+        )
         keys.append("event")
     # It would make a list of all ids: it sees the first, then gets the rest.
     dataset = DynamicItemDataset(dict([entries.at(0)]), items, keys)
@@ -154,15 +167,17 @@ def make_dataset(
     return dataset
 
 
-def _audio_pipeline(preprocess, changes):
+class _Sound(NamedTuple):
     """Reads and changes a clip, for `make_dataset`."""
 
-    @takes("wav", "id")
-    @provides("sig", "clean", "gain")
-    def audio_pipeline(wav, clip_id):
+    preprocess: object
+    changes: Changes
+
+    def __call__(self, wav, clip_id):
         """Waveform, the clip within it, and the gain that this has there."""
+        changes = self.changes
         now = None if changes.epoch is None else changes.epoch()
-        clean, gain = preprocess(wav)
+        clean, gain = self.preprocess(wav)
         if changes.shift_seed is not None:
             # Its own generator, so that neither order nor worker matters.
             rng = random.Random(f"{changes.shift_seed} {clip_id} {now}")
@@ -175,31 +190,32 @@ def _audio_pipeline(preprocess, changes):
         yield clean
         yield gain
 
-    return audio_pipeline
 
-
-def _event_pipeline(preprocess, label_encoder):
+class _Event(NamedTuple):
     """Reads the event of a clip, for `make_dataset`."""
-    multilabel = isinstance(label_encoder, MultilabelEncoder)
 
-    @takes("stem", "clean", "gain", "class_string")
-    @provides("event")
-    def event_pipeline(stem, clean, gain, class_string):
+    preprocess: object
+    label_encoder: object
+
+    def __call__(self, stem, clean, gain, class_string):
         """The event at the gain that the clip has in the waveform."""
-        rate, n_samples = preprocess.sample_rate, len(clean)
-        if multilabel:
+        rate, n_samples = self.preprocess.sample_rate, len(clean)
+        if isinstance(self.label_encoder, MultilabelEncoder):
             stems = _read_stems(stem, rate, n_samples, class_string)
-            event = label_encoder.by_class(stems, class_string)
+            event = self.label_encoder.by_class(stems, class_string)
         else:
             event = fit_length(read_audio(stem, rate), n_samples)
         return event * gain
 
-    return event_pipeline
-
 
 def _read_stems(path, sample_rate, n_samples, class_string):
     """Events of a clip of several, a channel each, [labels, samples]."""
-    sounds, found_rate = sf.read(path, dtype="float32", always_2d=True)
+    try:
+        sounds, found_rate = sf.read(
+            os.fsencode(path), dtype="float32", always_2d=True
+        )
+    except (OSError, RuntimeError) as error:
+        raise LMACError(f"{path}: cannot be read as audio ({error})") from error
     n_labels = len(labels_of(class_string))
     if sounds.shape[1] != n_labels:
         raise LMACError(

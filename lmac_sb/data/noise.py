@@ -148,7 +148,7 @@ class NoiseMixer:
     def _excerpt(self, path, n_samples, rng):
         """A random stretch of one file, read alone, [n_samples]."""
         try:
-            with sf.SoundFile(path) as file:
+            with sf.SoundFile(os.fsencode(path)) as file:
                 total, rate = file.frames, file.samplerate
                 needed = math.ceil(n_samples * rate / self.sample_rate)
                 repeats = needed > total
@@ -194,8 +194,12 @@ def _list_noise(folder, split):
             f"{path}: no such noise split, {folder} holds "
             f"{', '.join(found) or 'nothing'}"
         )
+    # Files alone: to open a pipe is to wait for whoever writes to it.
     names = sorted(
-        name for name in os.listdir(path) if name.lower().endswith(SUFFIXES)
+        name
+        for name in os.listdir(path)
+        if name.lower().endswith(SUFFIXES)
+        and os.path.isfile(os.path.join(path, name))
     )
     if not names:
         raise LMACError(

@@ -1,11 +1,12 @@
 """Where in a clip its sound is, if that is known."""
 
-import csv
+import hashlib
 from pathlib import Path
 
+from lmac_sb.data.table import read_table
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["read_regions"]
+__all__ = ["read_regions", "regions_identity"]
 
 
 def read_regions(data_folder):
@@ -34,17 +35,37 @@ def read_regions(data_folder):
     path = Path(data_folder) / "meta" / "active_regions.csv"
     if not path.is_file():
         return {}
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return {
-                Path(row["filename"]).stem: (
-                    float(row["onset"]),
-                    float(row["offset"]),
-                )
-                for row in csv.DictReader(file)
-            }
-    except (KeyError, TypeError, ValueError) as error:
-        raise LMACError(
-            f"{path}: expected the columns filename, onset and offset in "
-            f"seconds ({error!r})"
-        ) from error
+    rows = read_table(path, ["filename", "onset", "offset"])
+    regions = {}
+    for line, row in rows:
+        try:
+            region = float(row["onset"]), float(row["offset"])
+        except ValueError as error:
+            raise LMACError(
+                f"{path}, line {line}: expected onset and offset in seconds "
+                f"({error})"
+            ) from error
+        regions[Path(row["filename"]).stem] = region
+    return regions
+
+
+def regions_identity(regions):
+    """The regions as a part of what a run is.
+
+    Arguments
+    ---------
+    regions : dict
+        From `read_regions`.
+
+    Returns
+    -------
+    dict
+        ``sha256``, and ``what``, a description.
+
+    Example
+    -------
+    >>> regions_identity({"a": (0.0, 1.5)})["what"]
+    '1 known regions'
+    """
+    digest = hashlib.sha256(repr(sorted(regions.items())).encode()).hexdigest()
+    return {"sha256": digest, "what": f"{len(regions)} known regions"}

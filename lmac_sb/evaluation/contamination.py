@@ -169,7 +169,7 @@ class Noise(_Setting):
         self.mixer = NoiseMixer(folder, part, sample_rate, snr_db, seed)
         for path in self.mixer.files:
             try:
-                seconds = sf.info(path).duration
+                seconds = sf.info(os.fsencode(path)).duration
             except (OSError, RuntimeError) as error:
                 raise LMACError(
                     f"{path}: noise cannot be read ({error})"

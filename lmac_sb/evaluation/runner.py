@@ -5,6 +5,7 @@ broken off goes on where it stopped.
 """
 
 import hashlib
+import logging
 import re
 from pathlib import Path
 
@@ -14,9 +15,13 @@ from tqdm import tqdm
 from lmac_sb.data.dataset import EqualLengthBatches
 from lmac_sb.methods.registry import make_case
 from lmac_sb.metrics.registry import METRICS
-from lmac_sb.utils.io import read_json, write_json
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import first_line, read_json, write_json
+from lmac_sb.utils.seal import is_sealed, seal
 
 __all__ = ["Grid"]
+
+logger = logging.getLogger(__name__)
 
 
 class Grid:
@@ -83,12 +88,11 @@ class Grid:
                 ids = [dataset.data_ids[i] for i in batch]
                 key = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
                 path = self.rows_folder / f"{slug}-{key}.json"
-                if path.is_file():
-                    done = read_json(path)
-                else:
+                done = _read(path)
+                if done is None:
                     done = self._batch([dataset[i] for i in batch], setting)
                     self.rows_folder.mkdir(parents=True, exist_ok=True)
-                    write_json(path, done)
+                    write_json(path, seal(done, path.name))
                 rows += done["rows"]
                 spent += done["seconds"]
                 bar.update(len(ids))
@@ -156,6 +160,22 @@ class Grid:
             for onset, offset in (self.regions.get(x, unknown) for x in ids)
         ]
         return torch.stack(active).to(magnitude.device)
+
+
+def _read(path):
+    """Finished rows; None if there are none, or others than were written."""
+    if not path.is_file():
+        return None
+    try:
+        done = read_json(path)
+    except (LMACError, OSError) as error:
+        problem = first_line(error).removeprefix(f"{path}: ")
+    else:
+        if is_sealed(done, path.name):
+            return done
+        problem = "was changed, or is of an older release"
+    logger.warning("%s: %s; computed again", path, problem)
+    return None
 
 
 def _forget_frames(row):

@@ -1,6 +1,10 @@
 """Turn a finished run into a folder that anyone can load."""
 
+import logging
+import re
 import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,7 +16,7 @@ from lmac_sb.data.manifest import read_entries
 from lmac_sb.inference.interpreter import LMACInterpreter, name_of
 from lmac_sb.inference.saved import CLASSIFIER
 from lmac_sb.metrics.summary import markdown_table
-from lmac_sb.models.classifier_folder import load_classifier
+from lmac_sb.models.classifier_folder import load_classifier, save_labels
 from lmac_sb.models.source import HPARAMS, is_local
 from lmac_sb.models.weights import load_strict, write_weights
 from lmac_sb.training.checkpoints import best_checkpoint
@@ -20,14 +24,21 @@ from lmac_sb.training.identity import EXPERIMENT, weights_identity
 from lmac_sb.utils.checksums import check_sums, write_sums
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import (
+    first_line,
     folder_in_one_step,
+    is_leftover,
     read_json,
+    remove_leftovers,
     restore_folder,
     write_json,
 )
+from lmac_sb.utils.portable import portable
+from lmac_sb.utils.seal import SEAL, is_sealed
 from lmac_sb.utils.yaml_safety import safe_yaml
 
 __all__ = ["export_run", "load_interpreter", "push"]
+
+logger = logging.getLogger(__name__)
 
 # Objects in a run's yaml that make up the model.
 PARTS = (
@@ -113,6 +124,13 @@ not loaded. Weights are safetensors: loading them runs no code.
 {example}"""
 
 
+UNVOUCHED = """
+These figures have no checksum: nothing shows whether they are those of a test.
+"""
+
+_OLD_S = 24 * 3600  # of an unfinished folder that nobody writes to any more
+
+
 def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
     """Write the model of a finished L-MAC run to a separate folder.
 
@@ -141,23 +159,59 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise LMACError(f"{out}: already exists; choose another folder")
     text, hparams, classifier, results = _load_run(run)
-    with folder_in_one_step(out) as part:
-        for name in WEIGHTS:
-            if hparams[name].state_dict():
-                write_weights(part / f"{name}.safetensors", hparams[name])
-                text += f"        {name}: !ref <{name}>\n"
-        (part / HPARAMS).write_text(text, encoding="utf-8")
-        hparams["label_encoder"].save(part / "label_encoder.txt")
-        example = _copy_example(run, part)
-        trusted = not _is_safe(text)
-        config = _config(hparams, classifier, results, license)
-        write_json(part / "config.json", config)
-        card = _card(repository or out.name, config, run, trusted, example)
-        (part / "README.md").write_text(card, encoding="utf-8")
-        write_sums(part)
-        # Check that the export can be loaded.
-        LMACInterpreter.from_hparams(part, trusted=trusted)
+    vouched = _are_vouched(results, "results.json", run)
+    tested = classifier.get("results")
+    if tested:
+        of = f"classifier of {run}"
+        vouched &= _are_vouched(tested, "config.json", of)
+        tested.pop(SEAL, None)
+    config = _config(hparams, classifier, results, license)
+    try:
+        with folder_in_one_step(out) as part:
+            _sweep(part)
+            trusted = _write_model(part, text, hparams)
+            write_json(part / "config.json", config)
+            more = {
+                "trusted": trusted,
+                "example": _copy_example(run, part),
+                "vouched": vouched,
+            }
+            card = _card(repository or out.name, config, run, **more)
+            (part / "README.md").write_text(card, encoding="utf-8")
+            write_sums(part)
+            # Check that the export can be loaded.
+            LMACInterpreter.from_hparams(part, trusted=trusted)
+    except OSError as error:
+        raise LMACError(
+            f"{out}: cannot be written ({first_line(error)})"
+        ) from error
     return out
+
+
+def _sweep(part):
+    """Delete what exports that were killed have left beside an unfinished one.
+
+    The next export has another name as a rule, so nothing else does.
+    """
+    host = re.escape(part.name.rpartition("@")[2].partition(".")[0])
+    remove_leftovers(part.parent, rf"\..+\.(\d+)@{host}\.\w+\.part")
+    # Of another machine, or of a process whose number has another one now.
+    for path in part.parent.glob(".*.part"):
+        if is_leftover(path.name):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _OLD_S:
+                    shutil.rmtree(path)
+
+
+def _write_model(part, text, hparams):
+    """Write yaml, weights and labels; whether it takes trust to load them."""
+    for name in WEIGHTS:
+        if hparams[name].state_dict():
+            write_weights(part / f"{name}.safetensors", hparams[name])
+            text += f"        {name}: !ref <{name}>\n"
+    (part / HPARAMS).write_text(text, encoding="utf-8")
+    save_labels(hparams["label_encoder"], part / "label_encoder.txt")
+    return not _is_safe(text)
 
 
 def load_interpreter(source, trusted=False):
@@ -260,6 +314,24 @@ def _load_run(run):
             "training command again to test it"
         )
     return text, hparams, classifier, results
+
+
+def _are_vouched(figures, name, place):
+    """Whether figures have their checksum; an error if they were changed."""
+    if is_sealed(figures, name):
+        return True
+    if isinstance(figures, dict) and SEAL in figures:
+        raise LMACError(
+            f"{place}: {name} was changed since the test wrote it; run the "
+            "training command again, which tests again"
+        )
+    logger.warning(
+        "%s: %s has no checksum; the model card says that nothing shows "
+        "whether its figures are those of a test",
+        place,
+        name,
+    )
+    return False
 
 
 def _read_run(path):
@@ -410,13 +482,13 @@ def _config(hparams, classifier, results, license):
         "sample_rate": features.sample_rate,
         "signal_length_s": hparams["preprocess"].signal_length_s,
         "classes": [names[c] for c in range(len(names))],
-        "classifier": classifier,
-        "provenance": results["provenance"],
+        "classifier": portable(classifier),
+        "provenance": portable(results["provenance"]),
         "results": results["summary"],
     }
 
 
-def _card(title, config, run, trusted, example):
+def _card(title, config, run, trusted, example, vouched):
     """Text of the model card."""
     made = config["provenance"]
     accuracy = ""
@@ -446,7 +518,7 @@ def _card(title, config, run, trusted, example):
         version=config["lmac_sb"],
         data=f"{data} Test folds: {made['test_folds']}.",
         table=markdown_table(config["results"]),
-        accuracy=accuracy,
+        accuracy=accuracy + ("" if vouched else UNVOUCHED),
         example=note,
         **{
             key: made[key]

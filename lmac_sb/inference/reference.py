@@ -122,7 +122,8 @@ def refer_to(model: Any, leave_out: Path | None = None) -> dict[str, Any]:
         see `lmac_sb.adapters.named`; or the id of a hub repository,
         ``name/repository`` or ``name/repository@revision``.
     leave_out : Path
-        Folder within that of the model whose files do not count.
+        Folder that refers to it, from which its path is seen; where it lies
+        within that of the model, its files do not count.
 
     Returns
     -------
@@ -157,7 +158,7 @@ def refer_to(model: Any, leave_out: Path | None = None) -> dict[str, Any]:
             raise LMACError(f"model: {model}: no such folder")
         return {
             "kind": "folder",
-            "path": str(path.resolve()),
+            "path": _path_from(leave_out, path),
             "files": _sums(path, leave_out),
         }
     return {
@@ -165,6 +166,14 @@ def refer_to(model: Any, leave_out: Path | None = None) -> dict[str, Any]:
         "id": on_hub(model)[0],
         "revision": _commit(str(model)),
     }
+
+
+def _path_from(folder: Path | None, path: Path) -> str:
+    """Where a model lies, seen from the folder that refers to it."""
+    if folder is None:
+        return str(path.resolve())
+    # An absolute one would tell others of the maker's machine.
+    return os.path.relpath(path.resolve(), folder.resolve())
 
 
 def _sums(path: Path, leave_out: Path | None = None) -> dict[str, str]:
@@ -240,7 +249,8 @@ def find_referred(
             f"{folder}: its model is of the kind {shown(kind)}, expected "
             "function, name, folder or hub"
         )
-    path = Path(reference["path"] if moved is None else moved)
+    place = os.path.normpath(folder.resolve() / reference["path"])
+    path = Path(moved or place)
     if not path.exists():
         raise LMACError(
             f"{folder}: the model that it explains is not in {path} any more; "

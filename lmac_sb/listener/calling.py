@@ -10,6 +10,7 @@ import types
 
 import torch
 
+from lmac_sb.models.frozen import derivable
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
@@ -176,8 +177,8 @@ def as_needed(modules, wavs):
     """While a classifier is called: evaluation mode, weights without gradient.
 
     Afterwards each of its modules and weights is as it was found. Nothing of
-    the user's object changes lastingly. On CUDA, recurrent layers run without
-    cuDNN, which gives no gradient in evaluation mode.
+    the user's object changes lastingly. Recurrent layers run without cuDNN,
+    which gives no gradient in evaluation mode.
 
     Arguments
     ---------
@@ -203,11 +204,7 @@ def as_needed(modules, wavs):
         for weight in module.parameters()
         if weight.requires_grad and weight.is_leaf
     ]
-    with contextlib.ExitStack() as stack:
-        if any(_is_on_cuda(module) for module in modules) or wavs.is_cuda:
-            if any(_is_recurrent(part) for part in parts):
-                flags = torch.backends.cudnn.flags(enabled=False)
-                stack.enter_context(flags)
+    with derivable(*modules):
         try:
             for part in training:
                 part.training = False
@@ -255,22 +252,6 @@ def copies_for_gradient(modules):
 
     hooks = torch.autograd.graph.saved_tensors_hooks
     return hooks(keep, lambda tensor: tensor)
-
-
-def _is_on_cuda(module):
-    """Whether a module's first weight is on a GPU."""
-    weight = _first_weight(module)
-    return weight is not None and weight.is_cuda
-
-
-def _is_recurrent(module):
-    """Whether cuDNN runs a layer that it cannot derive in evaluation mode."""
-    name = getattr(module, "original_name", type(module).__name__)
-    return isinstance(module, torch.nn.RNNBase) or name in (
-        "GRU",
-        "LSTM",
-        "RNN",
-    )
 
 
 def _first_weight(module):

@@ -1,5 +1,6 @@
 """Read and write the folder of a trained classifier."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -17,7 +18,12 @@ from lmac_sb.utils.io import (
     write_json,
 )
 
-__all__ = ["load_classifier", "load_labels", "save_classifier"]
+__all__ = [
+    "load_classifier",
+    "load_labels",
+    "save_classifier",
+    "save_labels",
+]
 
 
 def load_classifier(source, modules, label_encoder, savedir):
@@ -105,6 +111,45 @@ def load_labels(label_encoder, path):
     label_encoder.expect_len(len(label_encoder))
 
 
+def save_labels(label_encoder, path):
+    """Write the names of the classes, whatever they are, for `load_labels`.
+
+    The encoder's own `save` writes no name with " => " in it that its `load`
+    can read. Here its equals sign is escaped, which `load` undoes.
+
+    Arguments
+    ---------
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        Names of the classes.
+    path : str or Path
+        The file.
+
+    Example
+    -------
+    >>> from speechbrain.dataio.encoder import CategoricalEncoder
+    >>> encoder, read = CategoricalEncoder(), CategoricalEncoder()
+    >>> encoder.update_from_iterable(["cat => dog"])
+    >>> path = getfixture("tmp_path") / "labels.txt"
+    >>> save_labels(encoder, path)
+    >>> load_labels(read, path)
+    >>> read.lab2ind
+    {'cat => dog': 0}
+    """
+    written = copy.copy(label_encoder)
+    written.lab2ind = {
+        _Escaped(label) if isinstance(label, str) else label: index
+        for label, index in label_encoder.lab2ind.items()
+    }
+    written.save(path)
+
+
+class _Escaped(str):
+    """A name that is written without what separates it from its number."""
+
+    def __repr__(self):
+        return super().__repr__().replace("=>", r"\x3d>")
+
+
 def _get(source, name, savedir):
     """Local path of a file in a folder or hub repository."""
     if Path(source).is_dir():
@@ -158,7 +203,7 @@ def save_classifier(folder, modules, label_encoder, config):
         with folder_in_one_step(folder, replace=True) as part:
             for name, module in modules.items():
                 torch.save(module.state_dict(), part / f"{name}.ckpt")
-            label_encoder.save(part / "label_encoder.txt")
+            save_labels(label_encoder, part / "label_encoder.txt")
             write_json(part / "config.json", config)
     except (OSError, RuntimeError) as error:
         if not is_write_error(error):

@@ -1,5 +1,6 @@
 """The adapter that freezes a classifier and reads its layers."""
 
+import contextlib
 import functools
 
 import torch
@@ -9,7 +10,7 @@ from lmac_sb.models.encoders import embed
 from lmac_sb.models.question import as_question
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["FrozenClassifier"]
+__all__ = ["FrozenClassifier", "derivable", "is_recurrent"]
 
 BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
 
@@ -146,8 +147,9 @@ class FrozenClassifier(torch.nn.Module):
             `latent_layers`, in order. Layers without a frequency axis have
             one band.
         """
-        embeddings = embed(self.embedding_model, features)
-        logits = self.classifier(embeddings).flatten(1)
+        with derivable(self):
+            embeddings = embed(self.embedding_model, features)
+            logits = self.classifier(embeddings).flatten(1)
         # The dict is cleared, so that no graph outlives the call.
         latents = [self.to_map(self._latents[n]) for n in self.latent_layers]
         self._latents.clear()
@@ -169,12 +171,13 @@ class FrozenClassifier(torch.nn.Module):
             Output of the embedding model, [batch, dimensions]; if that has
             this method itself, what it gives.
         """
-        if hasattr(self.embedding_model, "logits_and_embedding"):
-            model = self.embedding_model
-            logits, embedding = model.logits_and_embedding(features)
-        else:
-            embedding = embed(self.embedding_model, features)
-            logits = self.classifier(embedding)
+        with derivable(self):
+            if hasattr(self.embedding_model, "logits_and_embedding"):
+                model = self.embedding_model
+                logits, embedding = model.logits_and_embedding(features)
+            else:
+                embedding = embed(self.embedding_model, features)
+                logits = self.classifier(embedding)
         self._latents.clear()
         return logits.flatten(1), embedding.flatten(1)
 
@@ -235,6 +238,59 @@ class FrozenClassifier(torch.nn.Module):
                 latent = latent.transpose(1, 2)
             return latent.unsqueeze(3)
         return latent
+
+
+def is_recurrent(module):
+    """Whether cuDNN runs a layer that it cannot derive in evaluation mode.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        A layer, which may be compiled to TorchScript.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_recurrent(torch.nn.GRU(1, 1)), is_recurrent(torch.nn.Linear(1, 1))
+    (True, False)
+    """
+    name = getattr(module, "original_name", type(module).__name__)
+    return isinstance(module, torch.nn.RNNBase) or name in (
+        "GRU",
+        "LSTM",
+        "RNN",
+    )
+
+
+def derivable(*modules):
+    """Context in which outputs of modules in evaluation mode have gradients.
+
+    Recurrent layers run without cuDNN, which gives none then ("cudnn RNN
+    backward can only be called in training mode"). What counts is how the
+    outputs were made; the backward pass itself may be outside.
+
+    Arguments
+    ---------
+    *modules : torch.nn.Module
+        Those that will be called.
+
+    Returns
+    -------
+    context manager
+
+    Example
+    -------
+    >>> with derivable(torch.nn.GRU(1, 1)):
+    ...     torch.backends.cudnn.enabled
+    False
+    """
+    parts = (part for module in modules for part in module.modules())
+    if any(map(is_recurrent, parts)):
+        return torch.backends.cudnn.flags(enabled=False)
+    return contextlib.nullcontext()
 
 
 def _is_fixed(norm):

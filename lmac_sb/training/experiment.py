@@ -5,6 +5,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process, run_on_main
@@ -137,12 +138,22 @@ def make_datasets(manifest_folder, sounds, epoch_counter, seed, events=False):
             Changes(
                 noise,
                 shift_seed=seed if train else None,
-                epoch=(lambda: epoch_counter.current) if train else None,
+                epoch=_Epoch(epoch_counter) if train else None,
             ),
             events=events and not train,
         )
         _warn_of_lengths(manifest, datasets[split].n_samples)
     return datasets
+
+
+class _Epoch(NamedTuple):
+    """The current epoch; unlike a lambda, it can be sent to any worker."""
+
+    counter: object
+
+    def __call__(self):
+        """Its number."""
+        return self.counter.current
 
 
 def _warn_of_lengths(manifest, lengths):

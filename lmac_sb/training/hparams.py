@@ -297,8 +297,7 @@ def _check_device(run_opts):
         device = torch.device(name or "cpu")
     except RuntimeError as error:
         raise LMACError(
-            f"device: {shown(name)} is unknown, expected cpu, cuda, cuda:0 or "
-            "mps"
+            f"device: {shown(name)} is unknown, expected cpu, cuda, cuda:0, ..."
         ) from error
     if device.type == "cuda" and (device.index or 0) >= (
         torch.cuda.device_count()
@@ -309,6 +308,11 @@ def _check_device(run_opts):
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise LMACError("device: mps does not exist, it needs a Mac with a GPU")
+    if device.type == "mps":
+        raise LMACError(
+            "device: mps has no floats of 64 bits, which the metrics need; "
+            "expected cpu or cuda"
+        )
     if device.type == "cuda" or (name is None and torch.cuda.is_available()):
         return
     for key in ("precision", "eval_precision"):

@@ -13,6 +13,7 @@ from pathlib import Path
 import lmac_sb
 from lmac_sb.data.manifest import read_entries
 from lmac_sb.models.weights import weights_sha256
+from lmac_sb.utils.checksums import file_sha256
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import read_json, write_json
 
@@ -20,9 +21,11 @@ __all__ = [
     "EXPERIMENT",
     "NEUTRAL",
     "Claim",
+    "changes",
     "data_identity",
+    "list_recordings",
     "read_claim",
-    "recordings",
+    "recordings_identity",
     "weights_identity",
 ]
 
@@ -301,10 +304,9 @@ def data_identity(splits, source):
         n_clips = 0
         # A sum over the clips does not depend on their order.
         for clip_id, entry in pairs:
-            size = entry["num_samples"], entry["sample_rate"]
-            line = f"{split} {clip_id} {entry['class_string']} {size}"
-            digest = hashlib.sha256(line.encode()).digest()
-            total += int.from_bytes(digest, "big")
+            line = f"{split} {ascii(clip_id)} {_content(entry)}"
+            digest = hashlib.sha256(line.encode())
+            total += int.from_bytes(digest.digest(), "big")
             n_clips += 1
         sizes.append(f"{n_clips} {split}")
     return {
@@ -313,15 +315,85 @@ def data_identity(splits, source):
     }
 
 
-def recordings(folder, suffixes=(".wav", ".flac", ".ogg")):
-    """Identity of the recordings in a folder, by name and size.
+def _content(entry):
+    """What a clip or a recording is, wherever it is stored."""
+    keys = "class_string num_samples sample_rate sha256 stem_sha256".split()
+    return [entry[key] for key in keys if key in entry]
+
+
+def changes(manifest, entries):
+    """What was listed in a manifest and is another one now.
+
+    Arguments
+    ---------
+    manifest : str or Path
+        Written by an earlier run; may be missing.
+    entries : dict
+        What would be written now, by id.
+
+    Returns
+    -------
+    list of str
+        Ids of what is new, gone, or of other content.
+
+    Example
+    -------
+    >>> from lmac_sb.data.manifest import to_lines
+    >>> old = getfixture("tmp_path") / "old.jsonl"
+    >>> _ = old.write_text(to_lines({"a": {"sha256": "0"}}))
+    >>> changes(old, {"a": {"sha256": "1"}, "b": {"sha256": "0"}})
+    ['a', 'b']
+    """
+    if not Path(manifest).is_file():
+        return []
+    known = {clip: _content(entry) for clip, entry in read_entries(manifest)}
+    now = {clip: _content(entry) for clip, entry in entries.items()}
+    return [x for x in {**now, **known} if now.get(x) != known.get(x)]
+
+
+def list_recordings(folder, manifest, suffixes=(".wav", ".flac", ".ogg")):
+    """The recordings in a folder, with checksums.
 
     Arguments
     ---------
     folder : str, Path or None
         Such as `wham_folder`; None if there is none.
+    manifest : str or Path
+        Of an earlier call, may be missing: a file of the same size and times
+        as in it is not read again.
     suffixes : tuple of str
         Suffixes of the files that count.
+
+    Returns
+    -------
+    dict
+        Entries of a manifest: name to size and times, and checksum.
+    """
+    if folder is None:
+        return {}
+    known = dict(read_entries(manifest)) if Path(manifest).is_file() else {}
+    entries = {}
+    for path in sorted(Path(folder).rglob("*")):
+        if path.suffix.lower() not in suffixes or not path.is_file():
+            continue
+        name, info = path.relative_to(folder).as_posix(), path.stat()
+        state = [info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+        entry = known.get(name, {})
+        if entry.get("state") != state:
+            entry = {"state": state, "sha256": file_sha256(path)}
+        entries[name] = entry
+    return entries
+
+
+def recordings_identity(entries, folder):
+    """Identity of the recordings in a folder, by name and content.
+
+    Arguments
+    ---------
+    entries : dict
+        From `list_recordings`.
+    folder : str, Path or None
+        The folder, for messages; None if there is none.
 
     Returns
     -------
@@ -333,18 +405,15 @@ def recordings(folder, suffixes=(".wav", ".flac", ".ogg")):
     -------
     >>> folder = getfixture("tmp_path")
     >>> _ = (folder / "a.wav").write_bytes(b"abc")
-    >>> recordings(folder)["what"].startswith("1 recordings of ")
+    >>> found = list_recordings(folder, folder / "known.jsonl")
+    >>> recordings_identity(found, folder)["what"].startswith("1 recordings of")
     True
     """
     if folder is None:
         return {"sha256": None, "what": "none"}
-    files = sorted(
-        (path.relative_to(folder).as_posix(), path.stat().st_size)
-        for path in Path(folder).rglob("*")
-        if path.suffix.lower() in suffixes
-    )
-    digest = hashlib.sha256(repr(files).encode()).hexdigest()
-    return {"sha256": digest, "what": f"{len(files)} recordings of {folder}"}
+    sums = repr([(name, entry["sha256"]) for name, entry in entries.items()])
+    digest = hashlib.sha256(sums.encode()).hexdigest()
+    return {"sha256": digest, "what": f"{len(entries)} recordings of {folder}"}
 
 
 def weights_identity(source, *modules):

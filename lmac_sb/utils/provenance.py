@@ -10,6 +10,8 @@ import speechbrain
 import torch
 import torchaudio
 
+from lmac_sb.utils.portable import portable, portable_command
+
 __all__ = ["provenance"]
 
 
@@ -19,7 +21,8 @@ def provenance(**more):
     Arguments
     ---------
     **more
-        Further entries, such as the fold and the checkpoint.
+        Further entries, such as the fold and the checkpoint. Results are for
+        others: of paths only the last name stays.
 
     Returns
     -------
@@ -27,7 +30,7 @@ def provenance(**more):
         Command, versions, machine, git commit and the entries given.
     """
     return {
-        "command": " ".join(sys.argv),
+        "command": portable_command(sys.argv),
         "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -35,7 +38,7 @@ def provenance(**more):
         "speechbrain": speechbrain.__version__,
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
-        **more,
+        **portable(more),
     }
 
 

@@ -7,26 +7,32 @@ manifest per split. Nothing is written to the data folder. On request, ESC-50
 is downloaded first.
 """
 
-import csv
+import functools
 import hashlib
-import io
 import json
 import logging
 import os
 import stat
 import sys
+import unicodedata
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import Callable, NamedTuple, Optional
 
+import soundfile as sf
+import torch
 from fsdd_prepare import RECORDINGS, digits_table
 
-from lmac_sb.data.audio import MIN_LENGTH_S, decode_audio
+from lmac_sb.data.audio import MIN_LENGTH_S, decode_audio, resample
 from lmac_sb.data.manifest import labels_of, to_lines
+from lmac_sb.data.names import Names
+from lmac_sb.data.table import read_table
+from lmac_sb.utils.checksums import file_sha256
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import part_folder, write_in_one_step
+from lmac_sb.utils.io import first_line, part_folder, write_in_one_step
 
-__all__ = ["ESC50_URL", "download_esc50", "prepare_esc50"]
+__all__ = ["ESC50_URL", "Needs", "download_esc50", "prepare_esc50"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +42,37 @@ ESC50_URL = (
 FOLDS = {"train": (1, 2, 3), "valid": (4,), "test": (5,)}
 COLUMNS = ("filename", "fold", "target", "category")
 SUFFIXES = (".wav", ".flac", ".ogg")
+LONGEST = 200  # characters of a category
 SHOWN = 10  # number of bad clips that an error lists
 ATTEMPTS = 5
 TIMEOUT_S = 30.0
 MAX_UNPACKED_BYTES = 4 << 30  # ESC-50 takes less than 1 GB
+FORMAT = 2  # of the entries: of an earlier one, manifests are made again
+
+
+class Needs(NamedTuple):
+    """What a run needs of its clips.
+
+    Arguments
+    ---------
+    multilabel : bool
+        Whether a plus joins the classes of a clip; else it is a character as
+        any other.
+    sample_rate : int
+        To which each clip must be brought; None for no such rate.
+    accept : callable
+        Called with the entries of all splits before they are written; may
+        raise.
+
+    Example
+    -------
+    >>> Needs(multilabel=True).sample_rate is None
+    True
+    """
+
+    multilabel: bool = False
+    sample_rate: Optional[int] = None
+    accept: Optional[Callable] = None
 
 
 def prepare_esc50(
@@ -48,7 +81,7 @@ def prepare_esc50(
     folds=None,
     download=False,
     skip_bad_clips=False,
-    accept=None,
+    needs=None,
 ):
     """Check the data and write the manifests of the three splits.
 
@@ -73,9 +106,8 @@ def prepare_esc50(
     skip_bad_clips : bool
         Whether to leave out unusable clips instead of stopping. They are
         listed in the log and in `skipped.json`.
-    accept : callable
-        Called with the entries of all splits before they are written; may
-        raise.
+    needs : Needs
+        What the run needs; by default one class a clip.
 
     Returns
     -------
@@ -102,11 +134,13 @@ def prepare_esc50(
             f"manifest_folder {manifest_folder}: lies in the data folder, "
             "which is only read; expected a folder outside it"
         )
+    needs = needs or Needs()
     table, csv_bytes, audio = _find_table(data_folder, download)
-    rows = _read_table(table, csv_bytes)
+    rows = _read_clips(table, csv_bytes, needs.multilabel)
     folds = _check_folds(folds or FOLDS, {row["fold"] for row in rows}, table)
     clips = _locate(rows, folds, audio)
-    content_hash = _content_hash(csv_bytes, folds, skip_bad_clips, clips)
+    settings = [FORMAT, folds, bool(skip_bad_clips), *needs[:2]]
+    content_hash = _content_hash(csv_bytes, settings, clips)
     state = {"content_hash": content_hash, "folds": folds}
     paths = {split: manifest_folder / f"{split}.jsonl" for split in folds}
     paths["skipped"] = manifest_folder / "skipped.json"
@@ -114,10 +148,17 @@ def prepare_esc50(
     if _up_to_date(summary, state, paths):
         skipped = json.loads(paths["skipped"].read_text(encoding="utf-8"))
     else:
-        contents = _check_clips(clips, folds, data_folder, skip_bad_clips)
-        skipped = contents["skipped"]
-        if accept:
-            accept({split: contents[split] for split in folds})
+        entries, skipped = _check_clips(clips, folds, needs)
+        if skipped and not skip_bad_clips:
+            raise LMACError(
+                _list_bad(skipped, len(clips), data_folder)
+                + "\nRepair them, or leave them out with "
+                "`skip_bad_clips: True`"
+            )
+        _check_classes(entries, data_folder, needs.multilabel)
+        if needs.accept:
+            needs.accept(entries)
+        contents = {**entries, "skipped": skipped}
         _write_all(paths, contents, summary, state)
     if skipped:
         logger.warning(
@@ -204,13 +245,13 @@ def download_esc50(data_folder, url=None):
         ) from error
 
 
-def _read_table(table, content):
-    """The rows of the csv in order, checked."""
+def _read_clips(table, content, multilabel):
+    """The clips of the table in order, checked."""
     seen = {}
     checked = []
-    for line, row in _parse_csv(table, content):
+    for line, row in read_table(table, COLUMNS, content):
         place = f"{table}, line {line}"
-        clip = _check_row(row, place)
+        clip = _check_row(row, place, multilabel)
         if clip["id"] in seen:
             raise LMACError(
                 f"{place}: filename {shown(clip['filename'])} gives the clip "
@@ -219,52 +260,45 @@ def _read_table(table, content):
             )
         seen[clip["id"]] = line
         checked.append(clip)
+    if not checked:
+        raise LMACError(f"{table}: has a header but no clips")
     return checked
 
 
-def _parse_csv(table, content):
-    """Line number and fields of each row, with the expected columns."""
-    try:
-        text = content.decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        found = list(reader.fieldnames or ())
-        rows = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise LMACError(f"{table}: is not a csv file ({error})") from error
-    if not text.strip():
-        raise LMACError(f"{table}: is empty")
-    for column in COLUMNS:
-        if column not in found:
-            raise LMACError(
-                f"{table}: has no column {column!r}, found {shown(found)}, "
-                f"expected {', '.join(COLUMNS)}"
-            )
-    if not rows:
-        raise LMACError(f"{table}: has a header but no clips")
-    return rows
-
-
-def _check_row(row, place):
+def _check_row(row, place, multilabel):
     """The clip that a row describes."""
-    if None in row or None in row.values():
-        n_fields = sum(key is not None for key in row)
-        raise LMACError(
-            f"{place}: expected {n_fields} fields, as in the header"
-        )
     _check_filename(row["filename"], place)
-    if not row["fold"].strip().isdecimal() or len(row["fold"]) > 9:
+    if not row["fold"].isdecimal() or len(row["fold"]) > 9:
         raise LMACError(
             f"{place}: fold is {shown(row['fold'])}, expected a whole number"
         )
-    if not row["category"].strip() or not row["category"].isprintable():
-        found = shown(row["category"]) if row["category"] else "empty"
-        raise LMACError(f"{place}: category is {found}, expected a name")
     return {
         "id": Path(row["filename"]).stem,
         "filename": row["filename"],
         "fold": int(row["fold"]),
-        "category": row["category"].strip(),
+        "category": _check_category(row["category"], place, multilabel),
     }
+
+
+def _check_category(category, place, multilabel):
+    """The class of a clip, or its classes joined by a plus."""
+    if not category or not category.isprintable() or len(category) > LONGEST:
+        found = shown(category) if category else "empty"
+        raise LMACError(
+            f"{place}: category is {found}, expected a name of up to {LONGEST} "
+            "printable characters"
+        )
+    # One name has one form, whichever program wrote it.
+    category = unicodedata.normalize("NFC", category)
+    if not multilabel:
+        return category
+    labels = [label.strip() for label in labels_of(category)]
+    if "" in labels or len(set(labels)) < len(labels):
+        raise LMACError(
+            f"{place}: category is {shown(category)}, expected names joined by "
+            "'+', each once"
+        )
+    return "+".join(labels)
 
 
 def _check_filename(filename, place):
@@ -315,41 +349,48 @@ def _check_folds(asked, present, table):
 
 def _locate(rows, folds, audio):
     """The clips of the chosen folds, with their files (None if missing)."""
-    stems = audio.with_name("stems")
+    stems = Names(audio.with_name("stems"))
     if not audio.is_dir():
         raise LMACError(f"{audio}: no such folder, expected the clips there")
-    audio_names = set(os.listdir(audio))
-    stem_names = set(os.listdir(stems)) if stems.is_dir() else set()
+    files = Names(audio)
+    named = {row["filename"] for row in rows}
     chosen = {num for nums in folds.values() for num in nums}
-    clips = []
+    clips, owners = [], {}
     for row in rows:
         if row["fold"] not in chosen:
             continue
         names = [row["filename"]] + [row["id"] + end for end in SUFFIXES]
-        wav = next((name for name in names if name in audio_names), None)
-        stem = next((name for name in names if name in stem_names), None)
-        clips.append(
-            {
-                **row,
-                "wav": None if wav is None else str(audio / wav),
-                "stem": None if stem is None else str(stems / stem),
-            }
-        )
+        clip = {**row, "wav": None, "stem": None}
+        try:
+            clip["wav"], clip["stem"] = files.find(names), stems.find(names)
+        except LMACError as error:
+            clip["problem"] = str(error)
+        found = clip["wav"] and clip["wav"].name
+        if found not in names and found in named:
+            clip["wav"] = None  # it is another row's, by its very name
+        elif owners.setdefault(found, row["id"]) != row["id"] and found:
+            clip["problem"] = (
+                f"{row['filename']}: found {shown(found)} alone, which is "
+                f"the clip {shown(owners[found])}"
+            )
+        clips.append(clip)
     return clips
 
 
-def _content_hash(csv_bytes, folds, skip_bad_clips, clips):
+def _content_hash(csv_bytes, settings, clips):
     """SHA-256 of everything that the manifests depend on."""
     files = []
     for clip in clips:
         for path in (clip["wav"], clip["stem"]):
             if path is None or not os.path.exists(path):
-                files.append([path])
+                files.append([str(path)])
             else:
                 info = os.stat(path)
-                files.append([path, info.st_size, info.st_mtime_ns])
+                # Of the three, programs that copy a file keep the first two.
+                times = info.st_mtime_ns, info.st_ctime_ns
+                files.append([str(path), info.st_size, *times])
     table = hashlib.sha256(csv_bytes).hexdigest()
-    text = json.dumps([table, folds, bool(skip_bad_clips), files])
+    text = json.dumps([table, settings, files])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -367,29 +408,33 @@ def _up_to_date(summary, state, paths):
     return same
 
 
-def _check_clips(clips, folds, data_folder, skip_bad_clips):
-    """Decode each clip; return each split's entries, and what is skipped."""
+def _check_clips(clips, folds, needs):
+    """Decode each clip; return each split's entries, and the bad clips."""
     split_of = {num: split for split, nums in folds.items() for num in nums}
     entries = {split: {} for split in folds}
     bad = []
     for clip in clips:
         try:
-            entry = _check_clip(clip)
+            entry = _check_clip(clip, needs)
         except LMACError as error:
-            bad.append({"id": clip["id"], "reason": str(error)})
+            reason = str(error)
+        except Exception as error:
+            # Whatever is wrong with a file is no reason to stop at it.
+            what = clip["wav"] or clip["filename"]
+            reason = f"{what}: {type(error).__name__}: {first_line(error)}"
         else:
             entries[split_of[clip["fold"]]][clip["id"]] = entry
-    if bad and not skip_bad_clips:
-        raise LMACError(
-            _list_bad(bad, len(clips), data_folder)
-            + "\nRepair them, or leave them out with `skip_bad_clips: True`"
-        )
-    _check_classes(entries, data_folder)
-    return {**entries, "skipped": bad}
+            continue
+        # Names that are not UTF-8 cannot be printed.
+        reason = reason.encode("utf-8", "backslashreplace").decode("utf-8")
+        bad.append({"id": clip["id"], "reason": reason})
+    return entries, bad
 
 
-def _check_clip(clip):
+def _check_clip(clip, needs):
     """The manifest's entry for a clip, or an error that says what is wrong."""
+    if "problem" in clip:
+        raise LMACError(clip["problem"])
     if clip["wav"] is None:
         raise LMACError(f"{clip['filename']}: no such file in audio/")
     wav, sample_rate = decode_audio(clip["wav"])
@@ -401,23 +446,53 @@ def _check_clip(clip):
         )
     if not wav.any():
         raise LMACError(f"{clip['wav']}: is silent")
+    if needs.sample_rate is not None:
+        _check_rate(sample_rate, needs.sample_rate, clip["wav"])
     entry = {
-        "wav": clip["wav"],
+        "wav": str(clip["wav"]),
         "class_string": clip["category"],
         "fold": clip["fold"],
         "duration": duration,
         "num_samples": len(wav),
         "sample_rate": sample_rate,
+        "sha256": file_sha256(clip["wav"]),
     }
     if clip["stem"] is not None:
-        stem, stem_rate = decode_audio(clip["stem"])
-        if (len(stem), stem_rate) != (len(wav), sample_rate):
-            raise LMACError(
-                f"{clip['stem']}: {len(stem)} samples at {stem_rate} Hz, "
-                f"expected {len(wav)} at {sample_rate} Hz, as in its clip"
-            )
-        entry["stem"] = clip["stem"]
+        _check_stem(clip, len(wav), sample_rate, needs.multilabel)
+        entry["stem"] = str(clip["stem"])
+        entry["stem_sha256"] = file_sha256(clip["stem"])
     return entry
+
+
+def _check_rate(found_rate, sample_rate, path):
+    """Refuse a rate from which training could not resample."""
+    try:
+        _try_rate(found_rate, sample_rate)
+    except LMACError as error:
+        raise LMACError(f"{path}{error}") from error
+
+
+@functools.lru_cache(maxsize=None)
+def _try_rate(found_rate, sample_rate):
+    """Resample a little; once for all clips of a rate."""
+    resample(torch.zeros(1000), found_rate, sample_rate, "")
+
+
+def _check_stem(clip, n_samples, sample_rate, multilabel):
+    """Refuse a stem that does not fit its clip."""
+    stem, stem_rate = decode_audio(clip["stem"])
+    if (len(stem), stem_rate) != (n_samples, sample_rate):
+        raise LMACError(
+            f"{clip['stem']}: {len(stem)} samples at {stem_rate} Hz, "
+            f"expected {n_samples} at {sample_rate} Hz, as in its clip"
+        )
+    n_labels = len(labels_of(clip["category"]))
+    n_channels = sf.info(os.fsencode(clip["stem"])).channels
+    if multilabel and n_channels != n_labels:
+        raise LMACError(
+            f"{clip['stem']}: {n_channels} channels, expected {n_labels}, one "
+            f"for each of {clip['category']}"
+        )
 
 
 def _list_bad(bad, total, data_folder, shown=SHOWN):
@@ -429,7 +504,7 @@ def _list_bad(bad, total, data_folder, shown=SHOWN):
     return "\n".join(lines)
 
 
-def _check_classes(entries, data_folder):
+def _check_classes(entries, data_folder, multilabel):
     """Refuse an empty split, and classes that the train folds lack."""
     classes = {}
     for split, clips in entries.items():
@@ -437,8 +512,10 @@ def _check_classes(entries, data_folder):
             raise LMACError(
                 f"{data_folder}: no usable clip is left for {split}"
             )
-        strings = (clip["class_string"] for clip in clips.values())
-        classes[split] = set().union(*map(labels_of, strings))
+        found = {clip["class_string"] for clip in clips.values()}
+        if multilabel:
+            found = set().union(*map(labels_of, found))
+        classes[split] = found
     for split in ("valid", "test"):
         unknown = sorted(classes[split] - classes["train"])
         if unknown:
@@ -452,16 +529,15 @@ def _write_all(paths, contents, summary, state):
     """Write the manifests, then the summary that vouches for them."""
     try:
         summary.parent.mkdir(parents=True, exist_ok=True)
-        sha256 = {}
-        for name, path in paths.items():
-            is_manifest = name != "skipped"
-            to_text = to_lines if is_manifest else _to_json
-            sha256[name] = _write(path, to_text(contents[name]))
-        _write(summary, _to_json({**state, "sha256": sha256}))
     except OSError as error:
         raise LMACError(
-            f"manifest_folder {summary.parent}: cannot be written ({error})"
+            f"manifest_folder {summary.parent}: cannot be made ({error})"
         ) from error
+    sha256 = {}
+    for name, path in paths.items():
+        to_text = _to_json if name == "skipped" else to_lines
+        sha256[name] = _write(path, to_text(contents[name]))
+    _write(summary, _to_json({**state, "sha256": sha256}))
 
 
 def _to_json(content):
@@ -471,7 +547,10 @@ def _to_json(content):
 
 def _write(path, text):
     """Write in one step; return the SHA-256 of what was written."""
-    write_in_one_step(path, lambda file: file.write(text))
+    try:
+        write_in_one_step(path, lambda file: file.write(text))
+    except OSError as error:
+        raise LMACError(f"{path}: cannot be written ({error})") from error
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -15,7 +15,7 @@ from preparation import prepare_clips
 
 from lmac_sb.data.dataset import thin_out
 from lmac_sb.data.manifest import read_entries
-from lmac_sb.data.regions import read_regions
+from lmac_sb.data.regions import read_regions, regions_identity
 from lmac_sb.evaluation.comparison import Comparison
 from lmac_sb.evaluation.contamination import make_settings
 from lmac_sb.evaluation.judge import Judge
@@ -77,7 +77,9 @@ def prepare(claim, hparams, interpreter):
         },
         NOISE_PARTS[split],
     )
-    return dataset, settings, read_regions(data_folder)
+    regions = read_regions(data_folder)
+    claim.check(active_regions=regions_identity(regions))
+    return dataset, settings, regions
 
 
 @exit_on_user_error

@@ -1,11 +1,22 @@
 """Make or find the clips of a run, and write their manifests."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
-from esc50_prepare import FOLDS, prepare_esc50
+from esc50_prepare import FOLDS, Needs, prepare_esc50
 
+from lmac_sb.data.dataset import MultilabelEncoder
+from lmac_sb.data.manifest import to_lines
 from lmac_sb.data.scenes import make_scenes
-from lmac_sb.training.identity import data_identity, recordings
+from lmac_sb.training.identity import (
+    MOST_NAMED,
+    changes,
+    data_identity,
+    list_recordings,
+    recordings_identity,
+)
+from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.io import write_in_one_step
 
 
 def prepare_clips(
@@ -25,22 +36,55 @@ def prepare_clips(
     if data_folder is None:
         data_folder = scenes_folder
         make_scenes(data_folder, n_events=n_events)
-    claim.check(
-        wham_folder=recordings(hparams.get("wham_folder")),
-        speech_folder=recordings(hparams.get("speech_folder")),
-    )
+    folder = Path(options["manifest_folder"])
+    manifests = {split: folder / f"{split}.jsonl" for split in FOLDS}
+    for key in ("wham_folder", "speech_folder"):
+        _check_recordings(claim, key, hparams.get(key), folder / f"{key}.jsonl")
 
     def accept(splits):
         """Compare the data before the manifests are written."""
-        claim.check(data=data_identity(splits, data_folder))
+        with _naming_changes(manifests, splits):
+            claim.check(data=data_identity(splits, data_folder))
 
     folds = {
         split: options.pop(f"{split}_fold_nums", default)
         for split, default in FOLDS.items()
     }
-    manifests = prepare_esc50(
-        data_folder, folds=folds, accept=accept, **options
+    needs = Needs(
+        isinstance(hparams.get("label_encoder"), MultilabelEncoder),
+        hparams.get("sample_rate"),
+        accept,
     )
+    prepare_esc50(data_folder, folds=folds, needs=needs, **options)
     if "data" not in claim.identity:  # the earlier manifests are still valid
-        accept(manifests)
+        claim.check(data=data_identity(manifests, data_folder))
     return Path(data_folder)
+
+
+def _check_recordings(claim, key, source, manifest):
+    """Compare recordings that are mixed in, and list them for the next time."""
+    entries = list_recordings(source, manifest)
+    with _naming_changes({key: manifest}, {key: entries}):
+        claim.check(**{key: recordings_identity(entries, source)})
+    if entries:
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        text = to_lines(entries)
+        write_in_one_step(manifest, lambda file: file.write(text))
+
+
+@contextmanager
+def _naming_changes(manifests, contents):
+    """Add to an error what is another one than earlier manifests say."""
+    try:
+        yield
+    except LMACError as error:
+        changed = [
+            name
+            for key, manifest in manifests.items()
+            for name in changes(manifest, contents[key])
+        ]
+        named = ", ".join(map(shown, changed[:MOST_NAMED]))
+        if len(changed) > MOST_NAMED:
+            named += f" and {len(changed) - MOST_NAMED} more"
+        text = f"{error}; changed: {named}" if changed else str(error)
+        raise LMACError(text) from error

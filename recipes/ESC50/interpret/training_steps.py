@@ -35,7 +35,9 @@ from lmac_sb.training.experiment import (
 from lmac_sb.training.identity import read_claim, weights_identity
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import restore_folder, write_csv, write_json
+from lmac_sb.utils.portable import portable
 from lmac_sb.utils.provenance import provenance
+from lmac_sb.utils.seal import seal
 
 logger = get_logger(__name__)
 
@@ -101,7 +103,7 @@ def train_classifier(brain, hparams, datasets, loader_options, model_folder):
             "config": {
                 "frontend": frontend(hparams),
                 "multilabel": brain.multilabel,
-                "results": results,
+                "results": seal(portable(results), "config.json"),
             },
         },
     )
@@ -124,14 +126,15 @@ def fit_and_test(brain, hparams, datasets, loader_options):
 def origin(hparams, brain, **more):
     """Provenance of the results of a tested run."""
     folder = Path(hparams["output_folder"])
-    return provenance(
+    made = provenance(
         test_folds=hparams["test_fold_nums"],
         seed=hparams["seed"],
         epoch=brain.tested.meta["epoch"],
         data_sha256=read_claim(hparams)["data"]["sha256"],
-        hyperparams=(folder / "hyperparams.yaml").read_text("utf-8"),
         **more,
     )
+    text = (folder / "hyperparams.yaml").read_text("utf-8")
+    return {**made, "hyperparams": text}
 
 
 def find_classifier(hparams, source, recipe, script="train_classifier.py"):
@@ -354,17 +357,15 @@ def write_results(hparams, brain):
         brain.test_rows, reference=brain.method, columns=columns
     )
     write_csv(folder / "results.csv", complete_rows(brain.test_rows))
-    write_json(
-        folder / "results.json",
-        {
-            "provenance": origin(
-                hparams,
-                brain,
-                data_folder=str(hparams["data_folder"] or "embedded scenes"),
-            ),
-            "summary": summary,
-        },
-    )
+    results = {
+        "provenance": origin(
+            hparams,
+            brain,
+            data_folder=str(hparams["data_folder"] or "embedded scenes"),
+        ),
+        "summary": summary,
+    }
+    write_json(folder / "results.json", seal(results, "results.json"))
     print(markdown_table(summary))
     print(f"results: {folder / 'results.json'} and results.csv")
     print(f"sounds and pictures: {folder / 'interpretations' / 'test'}")

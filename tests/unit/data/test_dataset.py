@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.utils.epoch_loop import EpochCounter
 
 from lmac_sb.data import audio
 from lmac_sb.data.audio import Preprocessor, read_audio
@@ -12,12 +14,14 @@ from lmac_sb.data.cache import AudioCache
 from lmac_sb.data.dataset import (
     Changes,
     EqualLengthBatches,
+    MultilabelEncoder,
     check_labels,
     make_dataset,
 )
 from lmac_sb.data.manifest import to_lines
 from lmac_sb.data.noise import NoiseMixer
 from lmac_sb.data.scenes import make_scenes
+from lmac_sb.training.experiment import Sounds, make_datasets
 from lmac_sb.utils.errors import LMACError
 
 RATE = 16000
@@ -460,3 +464,50 @@ def test_shift(recordings):
     assert other != first
     now = 2
     assert [shift_of(i, s) for i, s in zip(dataset(), still)] != first
+
+
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+def test_workers_that_are_not_forked(scenes, noise_folder, tmp_path, context):
+    """They give what the process itself gives, as on a Mac."""
+    counter = EpochCounter(3)
+    next(iter(counter))
+    sounds = Sounds(
+        Preprocessor(RATE, 0.5),
+        MultilabelEncoder(),
+        noise_folder,
+        noisy_splits=["train"],
+        audio_cache=tmp_path / "cache",
+    )
+    names = {"dog+cat", "cow"}
+    sounds.label_encoder.update_from_iterable(names)
+    clips = sorted((scenes / "audio").iterdir())[:2]
+    for split in ("train", "valid", "test"):
+        entries = {}
+        for clip, name in zip(clips, sorted(names)):
+            stem = tmp_path / f"{name}.wav"
+            wav, rate = sf.read(scenes / "stems" / clip.name)
+            sf.write(stem, np.stack([wav] * name.count("+") + [wav], 1), rate)
+            entries[clip.stem] = {
+                "wav": str(clip),
+                "stem": str(stem),
+                "class_string": name,
+                "num_samples": len(wav),
+                "sample_rate": rate,
+            }
+        (tmp_path / f"{split}.jsonl").write_text(to_lines(entries))
+    made = make_datasets(tmp_path, sounds, counter, seed=1, events=True)
+    for split in ("train", "test"):
+        loader = torch.utils.data.DataLoader(
+            made[split],
+            batch_size=2,
+            num_workers=1,
+            multiprocessing_context=context,
+            collate_fn=PaddedBatch,
+        )
+        (found,) = loader
+        expected = PaddedBatch([made[split][0], made[split][1]])
+        assert found.id == expected.id
+        for key in ("sig", "clean", "class_string_encoded", "event"):
+            if key == "event" and split == "train":
+                continue
+            assert torch.equal(found[key].data, expected[key].data), key

@@ -1,5 +1,6 @@
 """The grid of the evaluation on a tiny model."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -338,3 +339,45 @@ def test_bad_shares(make_grid, tmp_path, share):
 def test_the_first_method_gives_the_area(make_grid, tmp_path):
     with pytest.raises(LMACError, match="'loudest' comes first"):
         make_grid(tmp_path, make_methods(["loudest", "ones"], {}))
+
+
+def change_a_value(text):
+    """One figure of one row, by hand."""
+    content = json.loads(text)
+    content["rows"][0]["AI"] = 12.5
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        change_a_value,
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        lambda text: "[]",
+        lambda text: "{}",
+        lambda text: "null",
+        lambda text: '{"rows": [], "seconds": []}',
+        lambda text: text.replace("sha256", "sum"),
+        lambda text: text.replace("ones", "zeros", 1),
+        lambda text: "\0" * len(text),
+    ],
+)
+def test_spoilt_rows_are_computed_again(
+    make_grid, clips, tmp_path, spoil, caplog
+):
+    """With a line that names the file, and to the same rows."""
+    methods = make_methods(["ones"], {})
+    whole, _ = make_grid(tmp_path, methods).run(clips, 2)
+    path, other = sorted(tmp_path.iterdir())
+    before = {file: file.read_text() for file in (path, other)}
+    path.write_text(spoil(before[path]))
+    again, _ = make_grid(tmp_path, methods).run(clips, 2)
+    assert again == whole
+    assert caplog.text.count("computed again") == 1 and str(path) in caplog.text
+    assert json.loads(path.read_text())["rows"]
+    # Nor is one batch taken for another one.
+    caplog.clear()
+    other.write_text(path.read_text())
+    assert make_grid(tmp_path, methods).run(clips, 2)[0] == whole
+    assert str(other) in caplog.text

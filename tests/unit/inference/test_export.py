@@ -1,10 +1,14 @@
 """Tests of the export of a run, and of its upload."""
 
+import errno
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -20,6 +24,7 @@ from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.utils.checksums import check_sums
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import write_json
+from lmac_sb.utils.seal import seal
 from lmac_sb.utils.yaml_safety import safe_yaml
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -328,3 +333,149 @@ def test_push(bundle, monkeypatch, tmp_path):
     with pytest.raises(LMACError, match="config.json: truncated or changed"):
         push(tmp_path / "changed", "me/model")
     assert len(FakeHub.calls) == 2
+
+
+def searched(folder, *words):
+    """Files of a folder, and members of archives, that hold a word."""
+    found = set()
+    for path in folder.rglob("*"):
+        texts = [path.relative_to(folder).as_posix().encode()]
+        if path.is_file():
+            texts.append(path.read_bytes())
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    texts += map(archive.read, archive.namelist())
+                    texts += [name.encode() for name in archive.namelist()]
+        if any(word.encode() in text for word in words for text in texts):
+            found.add(path.relative_to(folder).as_posix())
+    return found
+
+
+def test_nothing_tells_of_the_maker(make_run, tmp_path, monkeypatch):
+    """No path, user or host, in any file of the folder."""
+    home = tmp_path / "home" / "jane-doe" / "my work"
+    home.mkdir(parents=True)
+    monkeypatch.setattr("getpass.getuser", lambda: "jane-doe")
+    monkeypatch.setattr("socket.gethostname", lambda: "secret-host")
+    arguments = [f"{home}/train_lmac.py", f"--data_folder={home}/ESC-10"]
+    monkeypatch.setattr("sys.argv", arguments)
+    run = make_run(home / "run")
+    results = json.loads((run / "results.json").read_text("utf-8"))
+    results["provenance"].update(
+        # As an earlier release wrote them.
+        command=f"{home}/train.py ~/x.yaml --output_folder={home}/run",
+        data_folder=f"{home}/ESC-10",
+        hyperparams=(run / "hyperparams.yaml").read_text("utf-8"),
+    )
+    write_json(run / "results.json", results)
+    model = home / "model" / "config.json"
+    config = json.loads(model.read_text("utf-8"))
+    config["results"]["hyperparams"] = f"# of {home}\nfolder: {home}/x\n"
+    write_json(model, config)
+    out = export_run(run, home / "out")
+    words = "jane-doe", "my work", "secret-host", str(tmp_path)
+    assert searched(run, *words)
+    assert searched(out, *words) == set()
+    card = (out / "README.md").read_text("utf-8")
+    assert ".../run" in card and "ESC-10: 2 train" in card
+
+
+def sealed(run, **changes):
+    """Seal the results of a run, and then change them by hand."""
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results = seal(results, "results.json")
+    write_json(run / "results.json", {**results, **changes})
+
+
+def test_changed_figures_are_not_exported(run_copy, results, tmp_path):
+    results["summary"]["lmac"]["AI"]["mean"] = 99.9
+    sealed(run_copy, summary=results["summary"])
+    with pytest.raises(LMACError, match="results.json was changed since"):
+        export_run(run_copy, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_the_card_says_whether_its_figures_are_vouched_for(
+    run_copy, run_folder, tmp_path, caplog
+):
+    """Those of an earlier release have no checksum."""
+    model = tmp_path / "runs" / "model"
+    shutil.copytree(run_folder.parent / "model", model)
+    path = run_copy / "hyperparams.yaml"
+    text = path.read_text("utf-8").replace(
+        str(run_folder.parent / "model"), str(model)
+    )
+    path.write_text(text, "utf-8")
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    note = "These figures have no checksum"
+    for name, prepare in (
+        ("neither", lambda: None),
+        ("one", lambda: sealed(run_copy)),
+        (
+            "both",
+            lambda: write_json(
+                model / "config.json",
+                {**config, "results": seal(config["results"], "config.json")},
+            ),
+        ),
+    ):
+        prepare()
+        caplog.clear()
+        out = export_run(run_copy, tmp_path / name)
+        card = (out / "README.md").read_text("utf-8")
+        assert (note in card) == (name != "both"), name
+        assert ("has no checksum" in caplog.text) == (name != "both")
+        found = json.loads((out / "config.json").read_text("utf-8"))
+        assert found["classifier"]["results"] == config["results"]
+    changed = {**config["results"], "test": {"accuracy": 1.0}, "sha256": "0"}
+    write_json(model / "config.json", {**config, "results": changed})
+    with pytest.raises(LMACError, match="config.json was changed"):
+        export_run(run_copy, tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_cannot_be_written(
+    run_folder, tmp_path, monkeypatch, number
+):
+    """One line that names the folder, and nothing is left."""
+
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("lmac_sb.inference.export.write_weights", fail)
+    with pytest.raises(LMACError, match="out: cannot be written .*") as caught:
+        export_run(run_folder, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("os.mkdir", fail)
+    with pytest.raises(LMACError, match="new/out: cannot be written .*"):
+        export_run(run_folder, tmp_path / "new" / "out")
+
+
+KILLED = """
+import os, signal, sys
+import lmac_sb.inference.export as export
+
+export.write_sums = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
+export.export_run(*sys.argv[1:])
+"""
+
+
+def test_the_next_export_deletes_what_a_killed_one_left(run_folder, tmp_path):
+    """Under any name, and of another machine after a day."""
+    command = [sys.executable, "-c", KILLED, run_folder, tmp_path / "first"]
+    done = subprocess.run(command, capture_output=True)
+    assert done.returncode == -9, done.stderr
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".first.") and any(left.iterdir())
+    mine = tmp_path / ".mine.part"
+    young, old = (
+        tmp_path / f".x.1@another.{name}.part" for name in ("young", "old")
+    )
+    for folder in (mine, young, old):
+        folder.mkdir()
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for folder in (mine, old):
+        os.utime(folder, (two_days_ago, two_days_ago))
+    export_run(run_folder, tmp_path / "second")
+    assert set(tmp_path.iterdir()) == {mine, young, tmp_path / "second"}

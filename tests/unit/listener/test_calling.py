@@ -182,3 +182,17 @@ def test_what_cannot_be_copied_is_said():
     net.generator = (i for i in range(3))
     with pytest.raises(LMACError, match="Linear cannot be copied"):
         private_copy(net)
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "RNN"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_recurrent_layers_run_without_cudnn(kind, compiled):
+    """In evaluation mode it refuses the backward pass."""
+    before = torch.backends.cudnn.enabled
+    net = torch.nn.Sequential(getattr(torch.nn, kind)(4, 4))
+    net = torch.jit.script(net) if compiled else net
+    with as_needed([net], torch.rand(1, 4)):
+        assert not torch.backends.cudnn.enabled
+    assert torch.backends.cudnn.enabled == before
+    with as_needed([torch.nn.Linear(4, 4)], torch.rand(1, 4)):
+        assert torch.backends.cudnn.enabled == before

@@ -492,3 +492,43 @@ def test_several_processes_leave_the_norms_alone():
     kinds = {type(module) for module in synced.modules()}
     assert torch.nn.SyncBatchNorm not in kinds
     torch.testing.assert_close(synced(mel)[0], expected)
+
+
+class Watched(torch.nn.Module):
+    """An embedding model with a recurrent layer, as in CRDNN."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+        self.first = torch.nn.Linear(40, 8)
+        self.gru = torch.nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, features):
+        self.seen.append(torch.backends.cudnn.enabled)
+        states, _ = self.gru(self.first(features))
+        return states[:, -1:]
+
+
+def test_cudnn_is_left_out_of_recurrent_layers():
+    """It gives no gradient in evaluation mode; no GPU is needed to see it."""
+    before, seen = torch.backends.cudnn.enabled, []
+    frozen = FrozenClassifier(Watched(seen), torch.nn.Linear(8, 3), ["first"])
+    features = torch.rand(2, 50, 40, requires_grad=True)
+    logits, _ = frozen(features)
+    frozen.trace(features)
+    frozen.logits_and_embedding(features)
+    assert seen == [False] * 3
+    assert torch.backends.cudnn.enabled == before
+    logits.sum().backward()
+    assert features.grad.any()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_recurrent_layers_on_a_gpu():
+    frozen = FrozenClassifier(Watched([]), torch.nn.Linear(8, 3), ["first"])
+    frozen.cuda()
+    features = torch.rand(2, 50, 40, device="cuda", requires_grad=True)
+    logits, (evidence, _) = frozen.trace(features)
+    assert evidence.isfinite().all()
+    frozen(features)[0].sum().backward()
+    assert features.grad.any()

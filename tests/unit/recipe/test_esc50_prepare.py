@@ -18,6 +18,7 @@ import pytest
 import soundfile as sf
 
 from lmac_sb.data.manifest import read_entries
+from lmac_sb.utils.checksums import file_sha256
 from lmac_sb.utils.errors import LMACError
 
 RECIPE = Path(__file__).resolve().parents[3] / "recipes/ESC50/interpret"
@@ -121,6 +122,7 @@ def test_manifests(data, out):
         "duration": 0.2,
         "num_samples": 1600,
         "sample_rate": RATE,
+        "sha256": file_sha256(data / "audio" / "4-rain.wav"),
     }
     assert sorted(os.listdir(out)) == [
         "prepared.json",

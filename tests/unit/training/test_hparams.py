@@ -258,6 +258,13 @@ def test_device_that_is_not_there(option, told, monkeypatch):
     assert told in refused(HPARAMS / "lmac.yaml", f"--{option}")
 
 
+def test_a_mac(monkeypatch):
+    """The metrics need what its GPU has not."""
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    message = refused(HPARAMS / "lmac.yaml", "--device=mps")
+    assert message.startswith("device: mps has no floats of 64 bits")
+
+
 @pytest.mark.parametrize("key", ["precision", "eval_precision"])
 def test_half_precision_of_a_gpu(key):
     """Half precision of a GPU is refused on a CPU."""

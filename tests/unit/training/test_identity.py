@@ -7,15 +7,20 @@ import pytest
 import torch
 
 import lmac_sb
+from lmac_sb.data.manifest import to_lines
+from lmac_sb.training import identity
 from lmac_sb.training.hparams import load_hparams
 from lmac_sb.training.identity import (
     NEUTRAL,
     Claim,
+    changes,
     data_identity,
-    recordings,
+    list_recordings,
+    recordings_identity,
     weights_identity,
 )
 from lmac_sb.training.keys import KEYS
+from lmac_sb.utils.checksums import file_sha256
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import read_json, write_json
 
@@ -244,8 +249,13 @@ def test_data():
     assert data_identity(swapped, "x")["sha256"] != found["sha256"]
 
 
+def recordings(folder):
+    """Identity of a folder of recordings."""
+    return recordings_identity(list_recordings(folder, "nowhere"), folder)
+
+
 def test_recordings(tmp_path):
-    """Names and sizes of sounds count, in any folder."""
+    """Names and contents of sounds count, in any folder."""
     for base in ("a", "b"):
         (tmp_path / base / "tr").mkdir(parents=True)
         (tmp_path / base / "tr" / "1.WAV").write_bytes(b"123")
@@ -256,6 +266,27 @@ def test_recordings(tmp_path):
     (tmp_path / "b" / "tr" / "2.flac").write_bytes(b"1")
     assert recordings(tmp_path / "b")["sha256"] != first["sha256"]
     assert recordings(None) == {"sha256": None, "what": "none"}
+    (tmp_path / "a" / "tr" / "1.WAV").write_bytes(b"321")
+    assert recordings(tmp_path / "a")["sha256"] != first["sha256"]
+
+
+def test_recordings_are_read_again_only_where_they_moved(tmp_path, monkeypatch):
+    read = []
+
+    def spy(path):
+        read.append(path.name)
+        return file_sha256(path)
+
+    monkeypatch.setattr(identity, "file_sha256", spy)
+    for name in "ab":
+        (tmp_path / f"{name}.wav").write_bytes(b"123")
+    known = tmp_path / "known.jsonl"
+    known.write_text(to_lines(list_recordings(tmp_path, known)))
+    assert read == ["a.wav", "b.wav"]
+    (tmp_path / "b.wav").write_bytes(b"321")
+    found = list_recordings(tmp_path, known)
+    assert read == ["a.wav", "b.wav", "b.wav"]
+    assert changes(known, found) == ["b.wav"]
 
 
 def test_weights():

@@ -1,0 +1,129 @@
+"""Tables of clips as csv, whatever program wrote them."""
+
+import codecs
+import csv
+import io
+import logging
+import re
+
+from lmac_sb.utils.errors import LMACError, shown
+
+__all__ = ["read_table"]
+
+logger = logging.getLogger(__name__)
+
+_SEPARATORS = ",;\t"
+# What speaks against Latin-1: bytes that are no letter of it, and two in a row,
+# which are more often text in an encoding of another script.
+_NOT_LATIN = re.compile(rb"[\x80-\xbf\xd7\xf7]|[\x80-\xff]{2}")
+
+
+def read_table(path, columns, content=None):
+    r"""Rows of a csv table with a header.
+
+    Commas, semicolons or tabs separate its fields. It is in UTF-8, in UTF-16,
+    or in Latin-1 where no other encoding makes sense; of one that is not in
+    UTF-8, a warning says what was found. Blank lines are left out.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    columns : list of str
+        Those that it must have; it may have more.
+    content : bytes
+        Of the file, if it has been read.
+
+    Returns
+    -------
+    list of (int, dict)
+        Number of the line, and its fields by column, without blanks around
+        them.
+
+    Raises
+    ------
+    LMACError
+        If it is no such table; names the file and the line.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "x.csv"
+    >>> _ = path.write_bytes(b'clip;class\n\n"a;b";caf\xe9\n')
+    >>> read_table(path, ["clip", "class"])
+    [(3, {'clip': 'a;b', 'class': 'café'})]
+    """
+    try:
+        content = path.read_bytes() if content is None else content
+    except OSError as error:
+        raise LMACError(f"{path}: cannot be read ({error})") from error
+    text, encoding = _decode(path, content)
+    if not text.strip():
+        raise LMACError(f"{path}: is empty")
+    try:
+        header, rows = _parse(text, columns)
+    except csv.Error as error:
+        raise LMACError(f"{path}: is not a csv file ({error})") from error
+    missing = [name for name in columns if name not in header]
+    if missing and encoding != "UTF-8":
+        raise LMACError(f"{path}: is not a csv file (no text in {encoding})")
+    if missing:
+        raise LMACError(
+            f"{path}: has no column {missing[0]!r}, found {shown(header)}, "
+            f"expected {', '.join(columns)}"
+        )
+    if encoding != "UTF-8":
+        logger.warning("%s: found %s, expected UTF-8; read so", path, encoding)
+    for name in columns:
+        if header.count(name) > 1:
+            raise LMACError(f"{path}: has the column {name!r} twice")
+    for line, row in rows:
+        if len(row) != len(header):
+            raise LMACError(
+                f"{path}, line {line}: expected {len(header)} fields, as in "
+                f"the header, found {len(row)}"
+            )
+    return [(line, dict(zip(header, row))) for line, row in rows]
+
+
+def _decode(path, content):
+    """Text of a file, and the name of its encoding."""
+    name, codec = "UTF-8", "utf-8-sig"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        name, codec = "UTF-16", "utf-16"
+    elif b"\0" in content[:2]:  # one of the two bytes of its first letter
+        low_first = content[1:2] == b"\0"
+        name, codec = "UTF-16", "utf-16-le" if low_first else "utf-16-be"
+    try:
+        return content.decode(codec), name
+    except UnicodeDecodeError as error:
+        if name == "UTF-8" and not _NOT_LATIN.search(content):
+            return content.decode("latin-1"), "Latin-1"
+        line = content.count(b"\n", 0, error.start) + 1
+        raise LMACError(
+            f"{path}: is not a csv file in {name} (line {line}: "
+            f"{error.reason}), nor clear in another encoding; save it as UTF-8"
+        ) from error
+
+
+def _parse(text, columns):
+    """The header, and line number and fields of each other row."""
+    separator = next(
+        (x for x in _SEPARATORS if set(columns) <= set(_header(text, x))), ","
+    )
+    rows = list(_rows(text, separator, strict=True))
+    return (rows[0][1] if rows else []), rows[1:]
+
+
+def _header(text, separator):
+    """The header, if its fields are separated in this way."""
+    return next(_rows(text, separator, strict=False), (1, []))[1]
+
+
+def _rows(text, separator, strict):
+    """Line number and fields of each row that is not blank."""
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=separator, strict=strict)
+    for row in reader:
+        fields = [field.strip() for field in row]
+        if any(fields):
+            yield reader.line_num, fields
