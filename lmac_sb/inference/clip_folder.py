@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
-from lmac_sb.data.audio import decode_audio
+from lmac_sb.data.decode import decode_audio
 from lmac_sb.inference.spectra import (
     FLOOR,
     RANGE_DB,

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.levels import SILENT_DB
 
 __all__ = [
     "VERDICTS",
@@ -29,7 +30,6 @@ __all__ = [
     "agreement",
     "energy_share",
     "heard_area",
-    "level_db",
     "verdicts",
 ]
 
@@ -44,9 +44,6 @@ LOST = 0.5
 LEAST = 0.01
 # Rounding moves probabilities by a few 1e-7.
 TOLERANCE = 1e-6
-# A sound whose largest swing is smaller is silent: a 16 bit file has three
-# steps there, so dither is silence.
-SILENT_DB = -80.0
 # Bins that far below the loudest one count as empty: what the STFT's window
 # leaks into them is no sound, and the mask may have any value there.
 HEARD_DB = -50.0
@@ -86,7 +83,7 @@ class Evidence(NamedTuple):
     top_before, top_inside, top_outside : torch.Tensor
         Whether it is the most probable class there, boolean.
     level : torch.Tensor
-        Of the input in dB, see `level_db`.
+        Of the input in dB, see `lmac_sb.utils.levels.level_db`.
     area : torch.Tensor
         Of the mask where there is sound, see `heard_area`.
     energy : torch.Tensor
@@ -200,31 +197,6 @@ def _decides(evidence: Evidence, p: Tensor, top: Tensor) -> Tensor:
     possible = p >= LOST * before - TOLERANCE
     says_something = decided | top | (p >= LEAST)
     return says_something & (same | (possible & (top | ~decided)))
-
-
-def level_db(wavs: Tensor) -> Tensor:
-    """Level of sounds: half of the distance from lowest to highest sample.
-
-    A constant offset is no sound, so it does not count.
-
-    Arguments
-    ---------
-    wavs : torch.Tensor
-        Full scale is 1, [batch, samples].
-
-    Returns
-    -------
-    torch.Tensor
-        In dB below full scale, [batch]; -inf for a constant.
-
-    Example
-    -------
-    >>> level_db(torch.tensor([[0.1, -0.1], [0.5, 0.5]]))
-    tensor([-20., -inf])
-    """
-    # One after the other: sounds of long files lie on disk.
-    swings = [float(wav.max()) - float(wav.min()) for wav in wavs.detach()]
-    return 20 * torch.tensor(swings).div(2).log10()
 
 
 def heard_area(mask: Tensor, magnitude: Tensor) -> Tensor:

@@ -21,10 +21,12 @@ from pathlib import Path, PurePosixPath
 
 from fsdd_prepare import RECORDINGS, digits_table
 
-from lmac_sb.data.audio import MIN_LENGTH_S, decode_audio
+from lmac_sb.data.audio import MIN_LENGTH_S
+from lmac_sb.data.decode import decode_audio
 from lmac_sb.data.manifest import labels_of, to_lines
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import part_folder, write_in_one_step
+from lmac_sb.utils.levels import is_silent
 
 __all__ = ["ESC50_URL", "download_esc50", "prepare_esc50"]
 
@@ -399,7 +401,7 @@ def _check_clip(clip):
             f"{clip['wav']}: {duration:.4f} s long, expected at least "
             f"{MIN_LENGTH_S} s"
         )
-    if not wav.any():
+    if is_silent(wav):
         raise LMACError(f"{clip['wav']}: is silent")
     entry = {
         "wav": clip["wav"],

@@ -13,10 +13,10 @@ from lmac_sb.metrics.verdict import (
     agreement,
     energy_share,
     heard_area,
-    level_db,
     verdicts,
 )
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.levels import level_db
 
 REST = "unfaithful: the rest decides the same"
 KEPT = "unfaithful: the kept part does not decide so"
@@ -163,7 +163,7 @@ def test_the_rule_by_cases():
     ("sound", "expected"),
     [
         ({"level": -math.inf}, "silent"),
-        ({"level": -80.0}, "silent"),
+        ({"level": -90.0}, "silent"),
         ({"level": -79.9}, "faithful"),
         ({"area": 0.0, "energy": 0.0}, "nothing kept"),
         ({"area": 0.0049, "energy": 9e-4}, "nothing kept"),
