@@ -44,13 +44,12 @@ class _Data(NamedTuple):
     """The samples of a container: where they begin, and their size in bytes.
 
     `size` is None where the header does not tell; `outer` is the size of the
-    file by the header, `frame` that of a sample of all channels. `field`
-    is where the size is written, and how, if libsndfile needs the true one.
+    file by the header. `field` is where the size is written, how, and what it
+    counts beside the samples, if libsndfile needs the true one.
     """
 
     start: int
     size: int = None
-    frame: int = 1
     outer: int = None
     field: tuple = ()
 
@@ -75,14 +74,17 @@ def layout_of(source):
     >>> from lmac_sb.data.pieces import Source
     >>> file = io.BytesIO()
     >>> sf.write(file, [0.0] * 100, 8000, format="WAV")
-    >>> _ = file.truncate(200)
+    >>> _ = file.seek(200), file.truncate()
     >>> layout_of(Source(file)).missing
     44
     """
     head = source.at(0, 32)
     for magic, read in _READERS.items():
         if head.startswith(magic):
-            return read(source)
+            try:
+                return read(source)
+            except (struct.error, IndexError):
+                break  # the header is cut, which libsndfile says
     begin = mpeg.find_stream(source)
     if begin is not None:
         return Layout(*mpeg.layout(source, begin, source.size))
@@ -102,7 +104,7 @@ def _compare(source, data):
         return _whole(source)
     fits = data.outer is not None and data.outer <= source.size
     few = (
-        lacking < max(data.frame, _FEW)
+        lacking <= _FEW
         or fits
         and lacking <= _FEW_INSIDE
         # Of the whole file, or of all behind the first size.
@@ -151,22 +153,20 @@ def _wave(source):
     order = ">" if magic == b"RIFX" else "<"
     if order == ">":
         outer = struct.unpack(">4sI", source.at(0, 8))[1]
-    kind, frame, long_size = 0, 1, None
+    kind, long_size = 0, None
     for name, at, size in _chunks(source, 12, f"{order}4sI"):
         if name == b"ds64":
             outer, long_size = struct.unpack("<QQ", source.at(at, 16))
             long_at = at + 8
         elif name == b"fmt ":
-            fmt = source.at(at, 14)
-            if len(fmt) == 14:
-                kind, *_, frame = struct.unpack(f"{order}HHIIH", fmt)
+            (kind,) = struct.unpack(f"{order}H", source.at(at, 2))
         elif name == b"data":
             field = (at - 4, f"{order}I", 0)
             if long_size is not None and size == 0xFFFFFFFF:
                 size, field = long_size, (long_at, "<Q", 0)
             if _is_unknown(size) and not _are_chunks(source, at + size, order):
                 size = None
-            data = _Data(at, size, frame, outer + 8, field)
+            data = _Data(at, size, outer + 8, field)
             found = _compare(source, data)
             return found if kind not in (80, 85) else _mpeg(source, data, found)
     return _whole(source)
@@ -196,37 +196,24 @@ def _mpeg(source, data, found):
 def _form(source):
     """AIFF, AIFC and the Amiga's 8SVX."""
     outer = struct.unpack(">4sI", source.at(0, 8))[1] + 8
-    frame = 1
     for name, at, size in _chunks(source, 12, ">4sI"):
-        if name == b"COMM" and size >= 18:
-            channels, _, bits = struct.unpack(">HIH", source.at(at, 8))
-            frame = channels * (-(-bits // 8))
-        elif name in (b"SSND", b"BODY"):
-            offset = 8 if name == b"SSND" else 0
-            unknown = _is_unknown(size - offset) or _is_unknown(size)
-            return _compare(
-                source,
-                _Data(
-                    at + offset,
-                    None if unknown else size - offset,
-                    frame,
-                    outer,
-                ),
-            )
+        if name == b"SSND":  # begins with an offset and a size of blocks
+            known = None if _is_unknown(max(0, size - 8)) else size - 8
+            return _compare(source, _Data(at + 8, known, outer))
+        if name == b"BODY":
+            known = None if _is_unknown(size) else size
+            return _compare(source, _Data(at, known, outer))
     return _whole(source)
 
 
 def _caf(source):
     """Apple's Core Audio, whose last chunk may have any size."""
-    frame = 1
     for name, at, size in _chunks(source, 8, ">4sq", align=1):
-        if name == b"desc":
-            frame = int.from_bytes(source.at(at + 16, 4), "big")
-        elif name == b"data":
+        if name == b"data":
             # The chunk begins with a count of edits.
             field = (at - 8, ">q", 4)
             known = None if size < 4 or size >= _HUGE else size - 4
-            found = _compare(source, _Data(at + 4, known, frame, None, field))
+            found = _compare(source, _Data(at + 4, known, field=field))
             # The format allows -1.
             return found if known is not None else found._replace(note="")
     return _whole(source)
@@ -238,7 +225,7 @@ def _w64(source):
     for name, at, size in _chunks(source, 40, "<16sQ", align=8, own=24):
         if name[:4] == b"data":
             known = None if size >= _HUGE else size
-            return _compare(source, _Data(at, known, 1, outer))
+            return _compare(source, _Data(at, known, outer))
     return _whole(source)
 
 
@@ -255,31 +242,27 @@ def _avr(source):
     """Audio Visual Research's."""
     stereo, bits, *_, n = struct.unpack(">HH10xI", source.at(12, 18))
     frame = (2 if stereo else 1) * (-(-bits // 8))
-    return _compare(source, _Data(128, n * frame, frame))
+    return _compare(source, _Data(128, n * frame))
 
 
 def _mpc(source):
     """Akai's MPC 2000."""
     frame = 2 * (source.at(21, 1)[0] + 1)
     n = struct.unpack("<I", source.at(30, 4))[0]
-    return _compare(source, _Data(42, n * frame, frame))
+    return _compare(source, _Data(42, n * frame))
 
 
 def _nist(source):
     """NIST's Sphere, with a header in words."""
     size = source.at(8, 8).strip()
     start = int(size) if size.isdigit() else 1024
-    words = dict(
-        line.split(maxsplit=2)[::2]
-        for line in source.at(0, start).splitlines()
-        if line.count(b" -i ") == 1
-    )
+    lines = (line.split() for line in source.at(0, start).splitlines())
+    words = {line[0]: line[2] for line in lines if len(line) == 3}
     names = (b"sample_count", b"channel_count", b"sample_n_bytes")
     if not all(words.get(name, b"").isdigit() for name in names):
         return _whole(source)
     n, channels, n_bytes = (int(words[name]) for name in names)
-    frame = channels * n_bytes
-    return _compare(source, _Data(start, n * frame or None, frame))
+    return _compare(source, _Data(start, n * channels * n_bytes or None))
 
 
 def _wve(source):
@@ -304,7 +287,7 @@ def _xi(source):
     sizes = [
         int.from_bytes(heads[40 * i : 40 * i + 4], "little") for i in range(n)
     ]
-    return _compare(source, _Data(298 + 40 * n, sum(sizes)))
+    return _compare(source, _Data(298 + 40 * n, sum(sizes) or None))
 
 
 def _mat4(source):

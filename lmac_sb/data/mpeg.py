@@ -167,14 +167,14 @@ def _header(word):
 
 
 def _begins(source, place, stop, like=None):
-    """Whether some frames follow each other from here on."""
+    """Whether some frames follow each other, or those up to the end."""
     for _ in range(_IN_A_ROW):
         header = _header(source.at(place, 4))
         if header is None or like is not None and not header.is_like(like):
             return False
         like, place = header, place + header.length
         if place >= stop:
-            return True
+            return place == stop
     return True
 
 

@@ -80,7 +80,8 @@ class Window:
     def seek(self, offset, whence=io.SEEK_SET):
         """Go to a place, as in a file."""
         size = self.ends[-1] if self.ends else 0
-        self.place = offset + (0, self.place, size)[whence]
+        # Where a broken header says so, libsndfile seeks before the beginning.
+        self.place = max(0, offset + (0, self.place, size)[whence])
         return self.place
 
     def read(self, size):

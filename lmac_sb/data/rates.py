@@ -82,7 +82,7 @@ def reach(found_rate, sample_rate):
     Example
     -------
     >>> reach(48000, 16000)
-    53
+    54
     """
     old, new = _parts(found_rate, sample_rate)
     return math.ceil((_CROSSINGS + 1) / _factor(old, new)) + 1

@@ -37,7 +37,8 @@ def layout(source):
     while place < source.size:
         head = source.at(place, 4)
         kind, size = head[0], int.from_bytes(head[1:], "little")
-        if kind == _END:
+        # sox counts some bytes too few; what follows then is no block.
+        if kind == _END or kind > _NEW:
             break
         start, place = place + 4, place + 4 + size
         if place > source.size:

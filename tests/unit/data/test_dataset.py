@@ -350,13 +350,13 @@ def test_events_have_the_level_that_peaks_tell(scenes, noise_folder, tmp_path):
 def test_each_file_is_decoded_once(scenes, tmp_path, monkeypatch, cached):
     """Clip and stem, for an item with its event; the cached clip never."""
     decoded = []
-    original = audio.decode_blocks
+    original = Recording._frames
 
-    def count(path):
-        decoded.append(str(path))
-        return original(path)
+    def count(recording, size):
+        decoded.append(recording.path)
+        return original(recording, size)
 
-    monkeypatch.setattr(audio, "decode_blocks", count)
+    monkeypatch.setattr(Recording, "_frames", count)
     preprocess = Preprocessor(RATE)
     if cached:
         preprocess = AudioCache(tmp_path / "cache", preprocess)
