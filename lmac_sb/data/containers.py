@@ -25,7 +25,7 @@ _BLOCK = 1 << 20  # bytes that are searched at a time
 # A stream begins so, if the block about the stream is the only one, or not.
 _FLAC = (b"fLaC\x80\0\0\x22", b"fLaC\0\0\0\x22")
 _FEW = 16  # bytes; a header may be so much too long
-_FEW_INSIDE = 64  # the same, if another size in the header agrees with the file
+_FEW_IN_WHOLE = 64  # the same, if another size in it says the file is whole
 
 
 class Layout(NamedTuple):
@@ -74,9 +74,9 @@ def layout_of(source):
     >>> from lmac_sb.data.pieces import Source
     >>> file = io.BytesIO()
     >>> sf.write(file, [0.0] * 100, 8000, format="WAV")
-    >>> _ = file.seek(200), file.truncate()
+    >>> _ = file.seek(180), file.truncate()
     >>> layout_of(Source(file)).missing
-    44
+    64
     """
     head = source.at(0, 32)
     for magic, read in _READERS.items():
@@ -103,13 +103,9 @@ def _compare(source, data):
     if lacking <= 0 and data.size is not None:
         return _whole(source)
     fits = data.outer is not None and data.outer <= source.size
-    few = (
-        lacking <= _FEW
-        or fits
-        and lacking <= _FEW_INSIDE
-        # Of the whole file, or of all behind the first size.
-        or data.size in (source.size, source.size - 8)
-    )
+    # Some write the size of the whole file, or of all behind the first size.
+    fits = fits or data.size in (source.size, source.size - 8)
+    few = lacking <= (_FEW_IN_WHOLE if fits else _FEW)
     if not few:
         return _whole(source, lacking)
     note = f"the header promises {lacking} bytes more than there are"
@@ -225,7 +221,7 @@ def _w64(source):
     for name, at, size in _chunks(source, 40, "<16sQ", align=8, own=24):
         if name[:4] == b"data":
             known = None if size >= _HUGE else size
-            return _compare(source, _Data(at, known, outer))
+            return _compare(source, _Data(at, known, outer, (at - 8, "<Q", 24)))
     return _whole(source)
 
 

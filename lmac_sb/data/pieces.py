@@ -80,8 +80,9 @@ class Window:
     def seek(self, offset, whence=io.SEEK_SET):
         """Go to a place, as in a file."""
         size = self.ends[-1] if self.ends else 0
-        # Where a broken header says so, libsndfile seeks before the beginning.
-        self.place = max(0, offset + (0, self.place, size)[whence])
+        place = offset + (0, self.place, size)[whence]
+        # A broken header may send libsndfile before the beginning.
+        self.place = size if place < 0 else place
         return self.place
 
     def read(self, size):

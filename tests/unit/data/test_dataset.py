@@ -6,7 +6,6 @@ import soundfile as sf
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 
-from lmac_sb.data import audio
 from lmac_sb.data.audio import Preprocessor, read_audio
 from lmac_sb.data.cache import AudioCache
 from lmac_sb.data.dataset import (
@@ -15,6 +14,7 @@ from lmac_sb.data.dataset import (
     check_labels,
     make_dataset,
 )
+from lmac_sb.data.decode import Recording
 from lmac_sb.data.manifest import to_lines
 from lmac_sb.data.noise import NoiseMixer
 from lmac_sb.data.scenes import make_scenes
