@@ -311,7 +311,7 @@ def _mat5(source):
 
 
 def _flac(source):
-    """FLAC; its decoder finds out itself if samples are missing."""
+    """FLAC, whose header counts samples."""
     begins, place = [0], 4
     while place < source.size:
         block = source.at(place, _BLOCK + 7)
@@ -323,7 +323,20 @@ def _flac(source):
         place += _BLOCK
     begins.sort()
     ends = [*begins[1:], source.size]
-    return Layout([Part((piece,)) for piece in zip(begins, ends)])
+    return Layout(
+        [
+            # 36 bits; none if they were not known.
+            Part(
+                (piece,), _number(source, piece[0] + 18, 8) % (1 << 36) or None
+            )
+            for piece in zip(begins, ends)
+        ]
+    )
+
+
+def _number(source, place, size):
+    """A whole number, its highest byte first."""
+    return int.from_bytes(source.at(place, size), "big")
 
 
 def _voc(source):
