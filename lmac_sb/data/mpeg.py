@@ -127,7 +127,7 @@ def layout(source, start, stop):
             if stop - place < 4 and source.at(place, 1) == b"\xff":
                 missing = 1
                 break
-            place = _resync(source, place, stop, last)
+            place = _resync(source, place, stop)
             if place is None:
                 break
             header = _header(source.at(place, 4))
@@ -178,7 +178,7 @@ def _begins(source, place, stop, like=None):
     return True
 
 
-def _resync(source, place, stop, last):
+def _resync(source, place, stop):
     """The next place where frames follow each other; None if there is none."""
     place = skip_tags(source, place)
     while place < stop:

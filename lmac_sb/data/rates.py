@@ -10,7 +10,10 @@ from lmac_sb.utils.errors import LMACError
 
 __all__ = ["reach", "resample"]
 
-_MOST_TAPS = 1 << 24  # of torchaudio's filter, which has one for each phase
+# Rates with few phases, such as 44100 and 16000 Hz, are torchaudio's: models
+# were trained with its filter. It grows with the product of two odd rates.
+_MOST_PHASES = 1 << 19
+_RATES = range(250, 1000001)  # in Hz; beyond, a header is broken
 _LONGEST = 1 << 31  # samples of a result
 # The other filter: zero crossings on each side, where it ends in parts of half
 # the lower rate, and the shape of its window. Those of ffmpeg.
@@ -43,7 +46,8 @@ def resample(wav, found_rate, sample_rate, name="signal"):
     Raises
     ------
     LMACError
-        When the result would fill the memory.
+        When the file's rate is none of sound, or the result would fill the
+        memory.
 
     Example
     -------
@@ -56,12 +60,14 @@ def resample(wav, found_rate, sample_rate, name="signal"):
         return wav
     old, new = _parts(found_rate, sample_rate)
     n_samples = -(-wav.shape[-1] * new // old)
-    if n_samples > _LONGEST:
+    if found_rate not in _RATES or n_samples > _LONGEST:
         raise LMACError(
-            f"{name}: would have {n_samples} samples at {sample_rate} Hz "
-            f"(found {found_rate} Hz), expected at most {_LONGEST}"
+            f"{name}: {wav.shape[-1]} samples cannot be brought from "
+            f"{found_rate} Hz to {sample_rate} Hz; expected a rate from "
+            f"{_RATES.start} to {_RATES.stop - 1} Hz and at most {_LONGEST} "
+            "samples then"
         )
-    if old * new <= _MOST_TAPS:
+    if old * new <= _MOST_PHASES:
         return _resampler(found_rate, sample_rate, str(wav.device))(wav)
     return _resample_oddly(wav, old, new, n_samples)
 

@@ -435,7 +435,7 @@ def test_from_the_middle_of_a_stream(no_tag, tmp_path):
 
 
 @ffmpeg
-@pytest.mark.parametrize("junk", [b"\0" * 500, b"\xff\xfb\x90" * 999])
+@pytest.mark.parametrize("junk", [b"\0" * 500, b"\xff\xfb\0" * 999])
 def test_junk_between_frames(no_tag, tmp_path, junk, capfd):
     """It is left out; the library in between says nothing about it."""
     path, places = tmp_path / "x.mp3", frames_of(no_tag)
