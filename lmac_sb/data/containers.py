@@ -21,6 +21,8 @@ _UNKNOWN = (
     range(0xFFFFF000, 0x100000000),
 )
 _HUGE = 1 << 62  # from here on, of 64 bits
+_MPEG = (0x50, 0x55)  # forms of samples in a wave file
+_MOST_CHUNKS = 1 << 14  # more are none
 _BLOCK = 1 << 20  # bytes that are searched at a time
 # A stream begins so, if the block about the stream is the only one, or not.
 _FLAC = (b"fLaC\x80\0\0\x22", b"fLaC\0\0\0\x22")
@@ -87,7 +89,7 @@ def layout_of(source):
                 break  # the header is cut, which libsndfile says
     begin = mpeg.find_stream(source)
     if begin is not None:
-        return Layout(*mpeg.layout(source, begin, source.size))
+        return _mpeg(source, begin, source.size)
     return _whole(source)
 
 
@@ -132,7 +134,7 @@ def _chunks(source, place, kind, align=2, own=0):
     `kind` is the form of name and size; `own` what the size counts of both.
     """
     head = struct.calcsize(kind)
-    while True:
+    for _ in range(_MOST_CHUNKS):
         found = source.at(place, head)
         if len(found) < head:
             return
@@ -162,9 +164,12 @@ def _wave(source):
                 size, field = long_size, (long_at, "<Q", 0)
             if _is_unknown(size) and not _are_chunks(source, at + size, order):
                 size = None
-            data = _Data(at, size, outer + 8, field)
-            found = _compare(source, data)
-            return found if kind not in (80, 85) else _mpeg(source, data, found)
+            found = _compare(source, _Data(at, size, outer + 8, field))
+            stop = source.size if size is None else min(at + size, source.size)
+            begin = None
+            if kind in _MPEG and not found.missing:
+                begin = mpeg.find_stream(source, at, stop)
+            return found if begin is None else _mpeg(source, begin, stop)
     return _whole(source)
 
 
@@ -177,16 +182,11 @@ def _are_chunks(source, place, order):
     return place <= source.size + 1
 
 
-def _mpeg(source, data, found):
-    """MP3 in the data of a wave file."""
-    stop = source.size
-    if data.size is not None:
-        stop = min(stop, data.start + data.size)
-    begin = mpeg.find_stream(source, data.start, stop)
-    if begin is None or found.missing:
-        return found
-    parts, missing = mpeg.layout(source, begin, stop)
-    return Layout(parts, missing, found.note)
+def _mpeg(source, begin, stop):
+    """MP3 and its like."""
+    parts, missing, junk = mpeg.layout(source, begin, stop)
+    note = f"{junk} bytes between its frames are left out" if junk else ""
+    return Layout(parts, missing, note)
 
 
 def _form(source):
@@ -287,17 +287,14 @@ def _xi(source):
 
 
 def _mat4(source):
-    """Matrices of Matlab 4, one after the other."""
-    place, end = 0, source.size
-    while place < source.size:
-        head = source.at(place, 20)
-        if len(head) < 20:
-            break
+    """Two matrices of Matlab 4: the rate and the samples."""
+    end = 0
+    for _ in range(2):
+        head = source.at(end, 20)
         order = ">" if head[2:4] == b"\3\xe8" else "<"
-        kind, rows, columns, _, name = struct.unpack(f"{order}5i", head)
+        kind, rows, columns, _, name = struct.unpack(f"{order}5I", head)
         n_bytes = {0: 8, 1: 4, 2: 4, 3: 2, 4: 2, 5: 1}.get(kind // 10 % 10, 1)
-        start = place + 20 + name
-        place = end = start + rows * columns * n_bytes
+        end += 20 + name + rows * columns * n_bytes
     return _compare(source, _Data(0, end))
 
 

@@ -108,6 +108,8 @@ class Recording:
                     f"{self.path}: truncated, {missing} bytes fewer than the "
                     "file promises"
                 )
+            if not self._parts:
+                raise LMACError(f"{self.path}: holds no samples")
             with self._decoder(source, self._parts[0]) as first:
                 self.sample_rate = first.samplerate
                 self.channels = first.channels
@@ -191,9 +193,7 @@ class Recording:
                         blocks = _joined(blocks, self.path)
                     for block in blocks:
                         n_read += len(block)
-                        # Their sum may be too large, too.
-                        whole = np.isfinite(block.sum(axis=1)).all()
-                        finite = finite and bool(whole)
+                        finite = finite and bool(np.isfinite(block).all())
                         yield block, rate
         if n_read == 0:
             raise LMACError(f"{self.path}: holds no samples")

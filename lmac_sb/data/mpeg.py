@@ -13,6 +13,7 @@ from lmac_sb.data.pieces import Part
 __all__ = ["find_stream", "layout", "skip_tags"]
 
 _SEARCHED = 1 << 16  # bytes in which the first frame is looked for
+_JUNK = 1 << 20  # bytes between two frames that are searched for the second
 _IN_A_ROW = 4  # frames that make a stream; noise has not so many
 _SAME = 0xFFFE0C00  # bits that all frames of a stream have in common
 _NO_CRC = 0x00010000
@@ -117,9 +118,11 @@ def layout(source, start, stop):
     missing : int
         Bytes that the last frame, or frames that a tag, promises and that are
         not there.
+    junk : int
+        Bytes that are neither frames nor tags; those at the end do not count.
     """
     stop = _before_tags(source, start, stop)
-    runs, missing = [], 0
+    runs, missing, junk = [], 0, 0
     place, last = start, None
     while place < stop:
         header = _header(source.at(place, 4))
@@ -127,9 +130,11 @@ def layout(source, start, stop):
             if stop - place < 4 and source.at(place, 1) == b"\xff":
                 missing = 1
                 break
-            place = _resync(source, place, stop)
+            begin = skip_tags(source, place)
+            place = _resync(source, begin, stop)
             if place is None:
                 break
+            junk += place - begin
             header = _header(source.at(place, 4))
         if place + header.length > stop:
             missing = place + header.length - stop
@@ -142,9 +147,8 @@ def layout(source, start, stop):
         else:
             runs[-1].add(place, header)
         place, last = place + header.length, header
-    return [_part(run) for run in runs if run.frames], missing or max(
-        (_lacking(run) for run in runs), default=0
-    )
+    missing = missing or max(map(_lacking, runs), default=0)
+    return [_part(run) for run in runs if run.frames], missing, junk
 
 
 def _header(word):
@@ -180,8 +184,7 @@ def _begins(source, place, stop, like=None):
 
 def _resync(source, place, stop):
     """The next place where frames follow each other; None if there is none."""
-    place = skip_tags(source, place)
-    while place < stop:
+    for place in range(place, min(stop, place + _JUNK), _SEARCHED):
         block = source.at(place, _SEARCHED)
         found = block.find(b"\xff")
         while found >= 0:
@@ -191,7 +194,6 @@ def _resync(source, place, stop):
             if whole and _begins(source, place + found, stop):
                 return place + found
             found = block.find(b"\xff", found + 1)
-        place += _SEARCHED
     return None
 
 

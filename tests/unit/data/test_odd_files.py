@@ -436,14 +436,28 @@ def test_from_the_middle_of_a_stream(no_tag, tmp_path):
 
 @ffmpeg
 @pytest.mark.parametrize("junk", [b"\0" * 500, b"\xff\xfb\0" * 999])
-def test_junk_between_frames(no_tag, tmp_path, junk, capfd):
-    """It is left out; the library in between says nothing about it."""
+def test_junk_between_frames(no_tag, tmp_path, junk, capfd, caplog):
+    """It is left out, and that is said; by us, not by the library."""
     path, places = tmp_path / "x.mp3", frames_of(no_tag)
     path.write_bytes(no_tag)
     expected = whole(path)
     path.write_bytes(no_tag[: places[9]] + junk + no_tag[places[9] :])
     np.testing.assert_array_equal(whole(path), expected)
+    assert (
+        f"x.mp3: {len(junk)} bytes between its frames are left" in caplog.text
+    )
     assert capfd.readouterr().err == ""
+
+
+@ffmpeg
+def test_tag_without_sound(made, tmp_path):
+    """A stream of one frame that is none."""
+    path = tmp_path / "x.mp3"
+    run("ffmpeg", "-i", made / "b.wav", "-id3v2_version", "0", path)
+    content = path.read_bytes()
+    path.write_bytes(content[: frames_of(content)[1]])
+    with pytest.raises(LMACError, match="x.mp3: "):
+        decode_audio(path)
 
 
 # ------------------------------------------------------------------ no audio
