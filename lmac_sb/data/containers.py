@@ -26,7 +26,7 @@ _MOST_CHUNKS = 1 << 14  # more are none
 _BLOCK = 1 << 20  # bytes that are searched at a time
 # A stream begins so, if the block about the stream is the only one, or not.
 _FLAC = (b"fLaC\x80\0\0\x22", b"fLaC\0\0\0\x22")
-_FEW = 16  # bytes; a header may be so much too long
+_FEW = 8  # bytes; a header may be so much too long
 _FEW_IN_WHOLE = 64  # the same, if another size in it says the file is whole
 
 
@@ -47,13 +47,15 @@ class _Data(NamedTuple):
 
     `size` is None where the header does not tell; `outer` is the size of the
     file by the header. `field` is where the size is written, how, and what it
-    counts beside the samples, if libsndfile needs the true one.
+    counts beside the samples, if libsndfile needs the true one; `patches` are
+    places and what should be there.
     """
 
     start: int
     size: int = None
     outer: int = None
     field: tuple = ()
+    patches: tuple = ()
 
 
 def layout_of(source):
@@ -93,9 +95,13 @@ def layout_of(source):
     return _whole(source)
 
 
-def _whole(source, missing=0, note=""):
-    """A file that is read as it is."""
-    return Layout([Part(((0, source.size),))], missing, note)
+def _whole(source, patches=(), **more):
+    """A file that is read as it is, but for other bytes in some places."""
+    pieces, place = [], 0
+    for at, content in sorted(patches):
+        pieces += [(place, at), (content, len(content))]
+        place = at + len(content)
+    return Layout([Part((*pieces, (place, source.size)))], **more)
 
 
 def _compare(source, data):
@@ -103,24 +109,20 @@ def _compare(source, data):
     there = source.size - data.start
     lacking = 0 if data.size is None else data.size - there
     if lacking <= 0 and data.size is not None:
-        return _whole(source)
+        return _whole(source, data.patches)
     fits = data.outer is not None and data.outer <= source.size
     # Some write the size of the whole file, or of all behind the first size.
     fits = fits or data.size in (source.size, source.size - 8)
-    few = lacking <= (_FEW_IN_WHOLE if fits else _FEW)
-    if not few:
-        return _whole(source, lacking)
+    if lacking > (_FEW_IN_WHOLE if fits else _FEW):
+        return _whole(source, missing=lacking)
     note = f"the header promises {lacking} bytes more than there are"
     if data.size is None:
         note = "the header does not say how long it is"
-    note += "; read to the end of the file"
-    if not data.field:
-        return _whole(source, note=note)
-    place, kind, extra = data.field
-    true = struct.pack(kind, there + extra)
-    behind = place + len(true)
-    pieces = ((0, place), (true, len(true)), (behind, source.size))
-    return Layout([Part(pieces)], note=note)
+    patches = list(data.patches)
+    if data.field:
+        place, kind, extra = data.field
+        patches.append((place, struct.pack(kind, there + extra)))
+    return _whole(source, patches, note=f"{note}; read to the end of the file")
 
 
 def _is_unknown(size):
@@ -218,10 +220,17 @@ def _caf(source):
 def _w64(source):
     """Sony's, with names of 16 bytes."""
     outer = struct.unpack("<16sQ", source.at(0, 24))[1]
+    patches = []
     for name, at, size in _chunks(source, 40, "<16sQ", align=8, own=24):
-        if name[:4] == b"data":
+        if name[:4] == b"fmt ":
+            form, inner = struct.unpack("<H22xH", source.at(at, 26).ljust(26))
+            if (form, inner) == (0xFFFE, 3):
+                # libsndfile takes floating point for whole numbers there.
+                patches = [(at, struct.pack("<H", inner))]
+        elif name[:4] == b"data":
             known = None if size >= _HUGE else size
-            return _compare(source, _Data(at, known, outer, (at - 8, "<Q", 24)))
+            field = (at - 8, "<Q", 24)
+            return _compare(source, _Data(at, known, outer, field, patches))
     return _whole(source)
 
 

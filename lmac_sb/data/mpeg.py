@@ -182,9 +182,9 @@ def _begins(source, place, stop, like=None):
     return True
 
 
-def _resync(source, place, stop):
+def _resync(source, start, stop):
     """The next place where frames follow each other; None if there is none."""
-    for place in range(place, min(stop, place + _JUNK), _SEARCHED):
+    for place in range(start, min(stop, start + _JUNK), _SEARCHED):
         block = source.at(place, _SEARCHED)
         found = block.find(b"\xff")
         while found >= 0:

@@ -152,7 +152,7 @@ BY_FFMPEG = [
     *(f"libmp3lame:b={b}k:write_xing=0 mp3 {LOSSY}" for b in (64, 128, 320)),
     *(
         f"libmp3lame:q=5:write_xing=0:ar={rate} mp3 {LOSSY}"
-        for rate in (8000, 11025, 16000, 24000, 32000, 48000)
+        for rate in (8000, 11025, 16000, 32000, 48000)
     ),
     f"libmp3lame:q=4:ac=1:write_xing=0 mp3 {LOSSY}",
     f"libmp3lame:q=4:id3v2_version=0:write_xing=0 mp3 {LOSSY}",
@@ -185,7 +185,7 @@ BY_SOX = [
         "wav aiff aifc au caf w64 flac sf sph paf pvf voc"
     ).split()),
     *(f"{kind}/mono {PCM}" for kind in ("8svx", "avr", "hcom")),
-    *(f"wav:-e:{form} {PCM}" for form in ("a-law", "u-law", "gsm", "ms")),
+    *(f"wav:-e:{form} {PCM}" for form in ("a-law", "u-law", "gsm")),
     *(f"mp3:-C:{kbits} {LOSSY}" for kbits in (64, 96, 128, 192, 320)),
     *(f"mp3:-C:-{quality}.2 {LOSSY}" for quality in (1, 4, 8)),
     *(f"mp3/mono:-C:{kbits} {LOSSY}" for kbits in (32, 64)),
@@ -203,8 +203,7 @@ def test_by_sox(made, tmp_path, case):
     ending, _, mono = ending.partition("/")
     path = tmp_path / f"x.{ending}"
     source = "mono.wav" if mono else "b.wav"
-    forms = {"gsm": "gsm-full-rate", "ms": "ms-adpcm"}
-    settings = [forms.get(setting, setting) for setting in settings]
+    settings = [s.replace("gsm", "gsm-full-rate") for s in settings]
     run("sox", made / source, *settings, path)
     if ending == "hcom":  # which libsndfile does not know
         with pytest.raises(LMACError, match="x.hcom: cannot be read as audio"):
@@ -277,7 +276,7 @@ def test_really_empty(tmp_path):
         decode_audio(path)
 
 
-@pytest.mark.parametrize("extra", [1, 2, 4, 8, 16, 44])
+@pytest.mark.parametrize("extra", [1, 2, 4, 8, 44])
 @pytest.mark.parametrize("kind", ["WAV", "WAVEX", "AIFF", "AU", "W64", "CAF"])
 def test_header_a_few_bytes_too_long(tmp_path, caplog, kind, extra):
     """All samples are there; 44 bytes only where the rest of it agrees."""
