@@ -11,7 +11,6 @@ import torch
 from lmac_sb.data.decode import decode_audio
 from lmac_sb.data.rates import resample
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.levels import SILENT_DB
 
 __all__ = [
     "MIN_LENGTH_S",
@@ -28,6 +27,7 @@ __all__ = [
 # decoded and resampled: audio caches then make their clips again.
 # `test_samples_are_those_of_the_version` notices.
 VERSION = 2
+_ROUNDING = 2.0**-15  # one step of 16 bits
 MIN_LENGTH_S = 0.1  # shorter clips have too few frames to explain
 
 
@@ -153,7 +153,7 @@ def normalize_peak(wav):
     (tensor([ 1.0000e-05, -1.0000e-05]), 1.0)
     """
     peak = wav.abs().max()
-    if 20 * peak.log10() <= SILENT_DB:
+    if peak <= _ROUNDING:
         return wav, 1.0
     return wav / peak, 1 / peak.item()
 

@@ -29,11 +29,11 @@ from lmac_sb.metrics.verdict import (
     Evidence,
     energy_share,
     heard_area,
+    level_db,
     verdicts,
 )
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.levels import level_db
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

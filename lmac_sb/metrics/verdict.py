@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.levels import SILENT_DB
 
 __all__ = [
     "VERDICTS",
@@ -30,6 +29,8 @@ __all__ = [
     "agreement",
     "energy_share",
     "heard_area",
+    "is_silent",
+    "level_db",
     "verdicts",
 ]
 
@@ -44,6 +45,9 @@ LOST = 0.5
 LEAST = 0.01
 # Rounding moves probabilities by a few 1e-7.
 TOLERANCE = 1e-6
+# A sound whose largest swing is not above this is silent: one step of 16 bits
+# up and down, as of dither, or of channels that cancel each other.
+SILENT_DB = -90.0
 # Bins that far below the loudest one count as empty: what the STFT's window
 # leaks into them is no sound, and the mask may have any value there.
 HEARD_DB = -50.0
@@ -83,7 +87,7 @@ class Evidence(NamedTuple):
     top_before, top_inside, top_outside : torch.Tensor
         Whether it is the most probable class there, boolean.
     level : torch.Tensor
-        Of the input in dB, see `lmac_sb.utils.levels.level_db`.
+        Of the input in dB, see `level_db`.
     area : torch.Tensor
         Of the mask where there is sound, see `heard_area`.
     energy : torch.Tensor
@@ -197,6 +201,55 @@ def _decides(evidence: Evidence, p: Tensor, top: Tensor) -> Tensor:
     possible = p >= LOST * before - TOLERANCE
     says_something = decided | top | (p >= LEAST)
     return says_something & (same | (possible & (top | ~decided)))
+
+
+def level_db(wavs: Tensor) -> Tensor:
+    """Level of sounds: half of the distance from lowest to highest sample.
+
+    A constant offset is no sound, so it does not count.
+
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        Full scale is 1, [batch, samples].
+
+    Returns
+    -------
+    torch.Tensor
+        In dB below full scale, [batch]; -inf for a constant.
+
+    Example
+    -------
+    >>> level_db(torch.tensor([[0.1, -0.1], [0.5, 0.5]]))
+    tensor([-20., -inf])
+    """
+    # One after the other: sounds of long files lie on disk.
+    swings = [float(wav.max()) - float(wav.min()) for wav in wavs.detach()]
+    return 20 * torch.tensor(swings).div(2).log10()
+
+
+def is_silent(wav: Tensor) -> bool:
+    """Whether there is no sound in a signal at its own level.
+
+    The one test for data preparation, training and explanation.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        Full scale is 1, [samples].
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_silent(torch.tensor([1.0, 0.0, -1.0]) / 32768)
+    True
+    >>> is_silent(torch.tensor([1.0, 0.0, -1.0]) * 1e-4)
+    False
+    """
+    return bool(level_db(wav[None]) <= SILENT_DB)
 
 
 def heard_area(mask: Tensor, magnitude: Tensor) -> Tensor:

@@ -24,9 +24,9 @@ from fsdd_prepare import RECORDINGS, digits_table
 from lmac_sb.data.audio import MIN_LENGTH_S
 from lmac_sb.data.decode import decode_audio
 from lmac_sb.data.manifest import labels_of, to_lines
+from lmac_sb.metrics.verdict import is_silent
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import part_folder, write_in_one_step
-from lmac_sb.utils.levels import is_silent
 
 __all__ = ["ESC50_URL", "download_esc50", "prepare_esc50"]
 

@@ -12,8 +12,8 @@ import torch
 from lmac_sb.data.audio import Preprocessor
 from lmac_sb.data.decode import Recording, decode_audio
 from lmac_sb.data.streaming import read_signal
+from lmac_sb.metrics.verdict import is_silent
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.levels import is_silent
 
 RATE = 16000
 KINDS = {
