@@ -26,8 +26,8 @@ _MOST_CHUNKS = 1 << 14  # more are none
 _BLOCK = 1 << 20  # bytes that are searched at a time
 # A stream begins so, if the block about the stream is the only one, or not.
 _FLAC = (b"fLaC\x80\0\0\x22", b"fLaC\0\0\0\x22")
-_FEW = 8  # bytes; a header may be so much too long
-_FEW_IN_WHOLE = 64  # the same, if another size in it says the file is whole
+_FEW = 8  # bytes that a header may be too long, if nothing else tells a size
+_FEW_IN_WHOLE = 64  # the same, if another size in it says that none is missing
 
 
 class Layout(NamedTuple):
@@ -35,6 +35,11 @@ class Layout(NamedTuple):
 
     `parts` are decoded one after the other; of what the header promises,
     `missing` bytes are not there; `note` says what else is wrong with it.
+
+    Example
+    -------
+    >>> Layout([Part(((0, 44),))]).missing
+    0
     """
 
     parts: list
@@ -110,10 +115,10 @@ def _compare(source, data):
     lacking = 0 if data.size is None else data.size - there
     if lacking <= 0 and data.size is not None:
         return _whole(source, data.patches)
-    fits = data.outer is not None and data.outer <= source.size
-    # Some write the size of the whole file, or of all behind the first size.
-    fits = fits or data.size in (source.size, source.size - 8)
-    if lacking > (_FEW_IN_WHOLE if fits else _FEW):
+    few = _FEW
+    if data.outer is not None:
+        few = _FEW_IN_WHOLE if data.outer <= source.size else 0
+    if lacking > few:
         return _whole(source, missing=lacking)
     note = f"the header promises {lacking} bytes more than there are"
     if data.size is None:

@@ -198,7 +198,19 @@ def _resync(source, start, stop):
 
 
 def skip_tags(source, place):
-    """The first place behind tags with a cover and names (ID3v2)."""
+    """The first place behind tags with a cover and names (ID3v2).
+
+    Arguments
+    ---------
+    source : lmac_sb.data.pieces.Source
+        Bytes of a file.
+    place : int
+        Where such tags may begin.
+
+    Returns
+    -------
+    int
+    """
     head = source.at(place, 10)
     while len(head) == 10 and head[:3] == b"ID3" and max(head[6:]) < 128:
         size = 0

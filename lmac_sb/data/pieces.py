@@ -41,6 +41,11 @@ class Part(NamedTuple):
     `pieces` are places in the file, (start, stop), or bytes that are not there,
     repeated up to a size, (bytes, size); `n_samples` is the length, None for
     all that comes out.
+
+    Example
+    -------
+    >>> Part(((0, 44), (b"-", 8))).n_samples is None
+    True
     """
 
     pieces: tuple

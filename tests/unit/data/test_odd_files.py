@@ -279,7 +279,7 @@ def test_really_empty(tmp_path):
 @pytest.mark.parametrize("extra", [1, 2, 4, 8, 44])
 @pytest.mark.parametrize("kind", ["WAV", "WAVEX", "AIFF", "AU", "W64", "CAF"])
 def test_header_a_few_bytes_too_long(tmp_path, caplog, kind, extra):
-    """All samples are there; 44 bytes only where the rest of it agrees."""
+    """All samples are there: another size says so, or it is next to none."""
     path = write(tmp_path, kind, "PCM_16")
     content = bytearray(path.read_bytes())
     names = {"AIFF": b"SSND", "AU": b".snd"}
