@@ -15,7 +15,8 @@ import numpy as np
 import soundfile as sf
 import torch
 
-from lmac_sb.data.audio import fit_length, resample
+from lmac_sb.data.audio import fit_length
+from lmac_sb.data.rates import resample
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["MIN_NOISE_RMS", "SPLITS", "NoiseMixer"]
