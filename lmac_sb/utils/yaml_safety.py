@@ -249,7 +249,7 @@ def _check_events(text, name, aliases):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if depth > _DEEPEST or count > 2 * _MOST:
+        if depth > _DEEPEST or count > 3 * _MOST:
             raise _too_much(name, event)
 
 
@@ -259,7 +259,7 @@ def _check_expanded(root, name):
     while waiting:
         node, depth = waiting.pop()
         count += 1
-        if depth > _DEEPEST or count > 2 * _MOST:
+        if depth > _DEEPEST or count > 3 * _MOST:
             raise _too_much(name, node)
         waiting += [(part, depth + 1) for part in _parts(node)]
 
