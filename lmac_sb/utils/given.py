@@ -10,13 +10,21 @@ from pathlib import Path
 
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["check_file", "list_files", "read_given", "show_size"]
+__all__ = [
+    "MOST_FILES",
+    "WEIGHTS",
+    "check_file",
+    "list_files",
+    "read_given",
+    "show_size",
+]
 
 TEXT = 8 << 20  # bytes of a text or table, at most
 DATA = 4 << 30  # and of weights
 MOST_FILES = 10_000
 DEEPEST = 12  # folders in folders
-_WEIGHTS = (".bin", ".ckpt", ".h5", ".onnx", ".pt", ".pth", ".safetensors")
+# Endings of files of weights.
+WEIGHTS = (".bin", ".ckpt", ".h5", ".onnx", ".pt", ".pth", ".safetensors")
 _OTHERS = 512 << 20  # bytes of what is neither, such as the sound of an example
 _TEXTS = (".csv", ".json", ".md", ".txt", ".yaml", ".yml", "")
 _SMALL = 1 << 20  # below, nobody minds a hole
@@ -87,7 +95,7 @@ def check_file(path, most=None, folder=None):
 def _most(path):
     """Bytes that a file may hold, by the ending of its name."""
     ending = os.path.splitext(path)[1].lower()
-    if ending in _WEIGHTS:
+    if ending in WEIGHTS:
         return DATA
     return TEXT if ending in _TEXTS else _OTHERS
 
