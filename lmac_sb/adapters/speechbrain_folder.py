@@ -59,6 +59,7 @@ OTHERS = {
     "whisper",
 }
 LABELS = "label_encoder"
+_HIGHEST = 768_000  # Hz
 # What of a yaml is looked at by its name; see `_find_parts`.
 NEEDED = (
     "modules",
@@ -352,12 +353,12 @@ def _sample_rate(parts, hparams, path, given):
     ):
         if isinstance(rate, (int, float)):
             rates.setdefault(int(rate), key)
-    if len(rates) == 1:
-        return next(iter(rates))
+    if len(rates) == 1 and 0 < min(rates) <= _HIGHEST:
+        return min(rates)
     found = " and ".join(f"{rate} Hz by {key}" for rate, key in rates.items())
     raise LMACError(
-        f"{path}: found {found or 'no sample rate'}, expected one; say which "
-        "it hears by sample_rate="
+        f"{path}: found {found or 'no sample rate'}, expected one of at "
+        f"most {_HIGHEST} Hz; say which it hears by sample_rate="
     )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.parameter_transfer import Pretrainer
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.given import (
@@ -39,7 +39,7 @@ HPARAMS = "hyperparams.yaml"
 # Of an interface of ours.
 NEEDED = ("modules", "pretrainer", "preprocess", "label_encoder")
 _ROOM = 64 << 20  # bytes of windows and filters, which no file holds
-_STEPS = 20_000  # tensors of a model, and of what leads to them
+_STEPS = 6000  # tensors of a model, and of what leads to them
 
 
 def is_local(source):
@@ -302,7 +302,7 @@ def room_beside(folder):
     return 4 * sum(map(check_file, files)) + _ROOM
 
 
-class Budget(TorchDispatchMode):
+class Budget(TorchFunctionMode):
     """While it is entered, tensors may be made of so many bytes in all.
 
     Their sizes are known before they are made.
@@ -311,8 +311,6 @@ class Budget(TorchDispatchMode):
     ---------
     room : int
         Bytes.
-    largest : int
-        Bytes of each; by default as many.
     steps : int
         Number of operations.
 
@@ -326,42 +324,71 @@ class Budget(TorchDispatchMode):
     lmac_sb.LMACError: its objects take more than 1.0 kB, expected no more ...
     """
 
-    def __init__(self, room, largest=None, steps=_STEPS):
+    def __init__(self, room, steps=_STEPS):
         super().__init__()
         self.room, self.left, self.steps = room, room, steps
-        self.largest = room if largest is None else largest
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         """Do what was asked, if there is room for what it gives."""
         kwargs = kwargs or {}
         self.steps -= 1
-        size = _bytes_of(func, args, kwargs)
-        self.left -= size
-        if self.left < 0 or size > self.largest or self.steps < 0:
+        given = _tensors((args, kwargs))
+        # Some were made by a way that is not seen here.
+        if max((x.nbytes for x in given), default=0) > self.room:
+            self._take(self.room + 1)
+        # A look ahead takes longer than most operations do.
+        if func is torch.eye or _most_bytes(args, kwargs) > self.left:
+            self._take(_bytes_ahead(func, args, kwargs), spend=False)
+        found = func(*args, **kwargs)
+        known = {_place_of(x) for x in given}
+        new = [x for x in _tensors(found) if _place_of(x) not in known]
+        self._take(sum(x.nbytes for x in new))
+        return found
+
+    def _take(self, size, spend=True):
+        """Refuse what there is no room for; take the room, unless it waits."""
+        if size > self.left or self.steps < 0:
             raise LMACError(
                 f"its objects take more than {show_size(self.room)}, expected "
                 "no more than the weights that lie beside them"
             )
-        return func(*args, **kwargs)
+        self.left -= size if spend else 0
 
 
-def _bytes_of(func, args, kwargs):
-    """Bytes of the new tensors that an operation gives."""
-    schema = func._schema
-    if any(x.alias_info is not None for x in schema.returns):
-        return 0  # a view, or in place
-    if any(x.name == "device" for x in schema.arguments):
+def _most_bytes(args, kwargs):
+    """What an operation on tensors and sizes gives, at the very most."""
+    count = 16  # bytes of the largest numbers
+    for value in tree_leaves((args, kwargs)):
+        if isinstance(value, torch.Tensor):
+            count *= max(1, value.numel())
+        elif isinstance(value, int):
+            count *= max(1, abs(value))
+    return count
+
+
+def _bytes_ahead(func, args, kwargs):
+    """Bytes of what an operation gives, which is not done."""
+    if kwargs.get("device") is not None:
         kwargs = {**kwargs, "device": "meta"}
     args, kwargs = tree_map_only(
         torch.Tensor, lambda tensor: tensor.to("meta"), (args, kwargs)
     )
     try:
-        found = func(*args, **kwargs)
-    except Exception:
+        with torch.device("meta"):
+            return sum(x.nbytes for x in _tensors(func(*args, **kwargs)))
+    except (NotImplementedError, RuntimeError):
         # It asks for values, of which no shape that follows is large.
         return 0
-    found = found if isinstance(found, (list, tuple)) else (found,)
-    return sum(x.nbytes for x in found if isinstance(x, torch.Tensor))
+
+
+def _tensors(values):
+    """The tensors in what an operation takes or gives."""
+    return [x for x in tree_leaves(values) if isinstance(x, torch.Tensor)]
+
+
+def _place_of(tensor):
+    """Where the numbers of a tensor lie: a view lies where its base does."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def read_hparams(path, trusted=False, needed=NEEDED):
