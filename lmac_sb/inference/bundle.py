@@ -57,9 +57,9 @@ def find_bundle(source, savedir=None):
             f"{folder / SUMS}: no such file, expected a folder written by "
             "`lmac export`"
         )
-    names = check_sums(folder, complete=True, hidden=False)
-    if HPARAMS not in names:
+    if HPARAMS not in read_sums(folder):
         raise LMACError(f"{folder / SUMS}: does not name {HPARAMS}")
+    names = check_sums(folder, complete=True, hidden=False)
     if savedir is None:
         return folder
     savedir = Path(savedir)
