@@ -25,7 +25,10 @@ MOST = {
     "sample_rate": 768_000,  # Hz
     "seconds": 600,  # of a clip or window
     "refine_steps": 1000,
+    "n_fft": 1 << 17,
     "cells": 1 << 25,  # frames times bins of a clip or window
+    "samples": 1 << 26,  # of a window
+    "overlap": 64,  # windows over a sample
 }
 
 
