@@ -18,6 +18,7 @@ from lmac_sb.utils.given import check_file
 from lmac_sb.utils.io import first_line
 
 __all__ = [
+    "check_unread",
     "check_values",
     "load_strict",
     "load_tensors",
@@ -67,7 +68,6 @@ def load_strict(module, path):
     path = Path(path)
     if not path.is_file():
         raise LMACError(f"{path}: no such file, expected weights")
-    check_file(path)
     if path.suffix == ".safetensors":
         state = _read_safetensors(path, module)
     else:
@@ -86,13 +86,7 @@ def _read_safetensors(path, module):
     # Here, so that other files load without that package.
     from safetensors import safe_open
 
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > _LONGEST:
-        raise LMACError(
-            f"{path}: not a file of weights only (names and shapes of "
-            f"{length} bytes, expected at most {_LONGEST})"
-        )
+    check_unread(path)
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()
@@ -135,21 +129,62 @@ def load_tensors(path):
     >>> load_tensors(path)
     {'mean': tensor([0., 0.])}
     """
-    path = Path(path)
-    size = check_file(path)
+    check_unread(path)
     try:
-        is_zip = zipfile.is_zipfile(path)
-        if is_zip:
-            _check_zip(path, size)
-        else:
-            with open(path, "rb") as file:
-                _check_names(file.read(_LONGEST), _PICKLES)
         return torch.load(
-            path, map_location="cpu", weights_only=True, mmap=is_zip
+            path,
+            map_location="cpu",
+            weights_only=True,
+            mmap=zipfile.is_zipfile(path),
         )
     except Exception as error:
         # Broken files fail in many ways: IndexError, UnicodeDecodeError, ...
         raise _no_weights(path, error) from error
+
+
+def check_unread(path):
+    """Refuse a file of weights that would grow when it is read, or runs code.
+
+    Arguments
+    ---------
+    path : str or Path
+        Its name ends in ``.safetensors``, or it is a pickle.
+
+    Returns
+    -------
+    int
+        Its size in bytes.
+
+    Raises
+    ------
+    LMACError
+        If it is too large, has too many names, is compressed, or names
+        anything but tensors.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "m.ckpt"
+    >>> torch.save(torch.nn.Linear(2, 1).state_dict(), path)
+    >>> check_unread(path) > 12
+    True
+    """
+    path = Path(path)
+    size = check_file(path)
+    try:
+        if path.suffix == ".safetensors":
+            with open(path, "rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+            if length > _LONGEST:
+                raise LMACError(f"names and shapes of {length} bytes")
+        elif zipfile.is_zipfile(path):
+            _check_zip(path, size)
+        else:
+            with open(path, "rb") as file:
+                _check_names(file.read(_LONGEST), _PICKLES)
+    except Exception as error:
+        # Broken files fail in many ways: IndexError, UnicodeDecodeError, ...
+        raise _no_weights(path, error) from error
+    return size
 
 
 def _no_weights(path, error):

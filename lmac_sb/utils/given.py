@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 TEXT = 8 << 20  # bytes of a text or table, at most
-DATA = 4 << 30  # and of weights
+DATA = 16 << 30  # and of weights
 MOST_FILES = 10_000
 DEEPEST = 12  # folders in folders
 # Endings of files of weights.
@@ -110,15 +110,13 @@ def _kind(mode):
 
 
 def _check_place(path, folder):
-    """Refuse a link that leads out of a folder."""
+    """Refuse a link that leads out of a folder, but to the hub's own cache."""
     real = Path(os.path.realpath(path))
-    home = Path(os.path.realpath(folder))
-    homes = [home]
-    # A hub's cache: models--name--repository/snapshots/<commit>, whose files
-    # are links to those in blobs/.
-    if home.parent.name == "snapshots" and "--" in home.parents[1].name:
-        homes.append(home.parents[1] / "blobs")
-    if not any(place in real.parents for place in homes):
+    # models--name--repository/blobs, which holds what anyone can get.
+    place = real.parent
+    if place.name == "blobs" and place.parent.name.startswith("models--"):
+        return
+    if Path(os.path.realpath(folder)) not in real.parents:
         raise LMACError(
             f"{_name(path)}: is a link out of the folder, to {_name(real)}, "
             "expected a file; put a copy in its place"
