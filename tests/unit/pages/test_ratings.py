@@ -159,7 +159,9 @@ def test_no_json_object(key, tmp_path, text):
     path = tmp_path / "bad.json"
     path.write_bytes(text.encode("latin-1"))
     for read in (read_key, lambda path: read_ratings([path], key)):
-        with pytest.raises(LMACError, match="bad.json: (not JSON|is no text|holds no)"):
+        with pytest.raises(
+            LMACError, match="bad.json: (not JSON|is no text|holds no)"
+        ):
             read(path)
 
 
