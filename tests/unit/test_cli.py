@@ -554,7 +554,7 @@ def test_try_explains_what_comes_along(tmp_path, capsys):
             for name in ("interpretation", "residual")
         )
     )
-    assert kept < 0.5 * rest
+    assert kept < rest
 
 
 def test_without_a_model_yamnet_is_taken(monkeypatch, tmp_path, capsys):
