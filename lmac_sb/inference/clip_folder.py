@@ -298,8 +298,7 @@ def _move_into(part, folder):
     _remove(folder / FACTS)
     names = {path.name for path in part.iterdir()}
     for name in FILES - names:
-        if folder / name != folder / PICTURE:
-            _remove(folder / name)
+        _remove(folder / name)
     unrefined = folder / UNREFINED
     if UNREFINED not in names and (unrefined / FACTS).is_file():
         _remove(unrefined)

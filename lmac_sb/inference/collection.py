@@ -43,7 +43,15 @@ _PLACE_DIGITS = 16
 
 
 class Busy(Exception):
-    """Another process is about to explain the same clip."""
+    """Another process is about to explain the same clip.
+
+    Example
+    -------
+    >>> raise Busy("out/dog")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.inference.collection.Busy: out/dog
+    """
 
 
 class Task(NamedTuple):
