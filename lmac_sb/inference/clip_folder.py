@@ -294,29 +294,22 @@ def _facts(clip):
 
 def _move_into(part, folder):
     """Move the files of a finished clip to where an earlier one may be."""
-    # One from an earlier call vouches for files that now change.
-    _remove(folder / FACTS)
     names = {path.name for path in part.iterdir()}
-    for name in FILES - names:
-        _remove(folder / name)
+    # One from an earlier call vouches for files that now change.
+    for name in (FACTS, *(FILES - names)):
+        if not (folder / name).is_dir():
+            (folder / name).unlink(missing_ok=True)
     unrefined = folder / UNREFINED
-    if UNREFINED not in names and (unrefined / FACTS).is_file():
-        _remove(unrefined)
+    if unrefined.is_symlink():
+        unrefined.unlink()
+    elif UNREFINED not in names and (unrefined / FACTS).is_file():
+        shutil.rmtree(unrefined)
     for path in sorted(part.iterdir(), key=lambda p: p.name == FACTS):
         place = folder / path.name
         if path.is_dir() and place.is_dir() and not place.is_symlink():
             _move_into(path, place)
         else:
-            _remove(place)
             os.replace(path, place)
-
-
-def _remove(path):
-    """Delete a file, a link, or a folder, if there is one."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def common_gain(sounds):
