@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from lmac_sb.inference.clip_folder import (
-    FACTS,
     check_format,
     common_gain,
     folder_names,
@@ -386,8 +385,6 @@ class AudioExplanation(Explanation):
                 for i, name in enumerate(names):
                     place = part / name
                     write_clip(place, self[i], name, truths[i], audio_format)
-            # One of a single class from an earlier call is not of this one.
-            (folder / FACTS).unlink(missing_ok=True)
             return [folder / name for name in names]
         folders = [folder]
         if len(self) > 1:

@@ -36,6 +36,13 @@ class Order(NamedTuple):
         Options of the listener that change its answers.
     audio_format : str
         ``wav`` or ``flac``.
+
+    Example
+    -------
+    >>> order = Order({"target": "dog"}, {"threshold": 0.5}, {})
+    >>> (explanation,) = order.explanations(path, interpreter)
+    >>> explanation.labels
+    ['dog']
     """
 
     asked: dict
@@ -79,6 +86,11 @@ class Outcome(NamedTuple):
         What went wrong, in words that name the file.
     is_full : bool
         Whether that is a full disk, on which nothing else can be written.
+
+    Example
+    -------
+    >>> Outcome("dog.wav", [], "dog.wav: no such audio file").is_full
+    False
     """
 
     file: str
