@@ -14,6 +14,7 @@ from lmac_sb.utils.errors import LMACError
 
 __all__ = [
     "MIN_LENGTH_S",
+    "ROUNDING",
     "VERSION",
     "Preprocessor",
     "as_signal",
@@ -27,7 +28,7 @@ __all__ = [
 # decoded and resampled: audio caches then make their clips again.
 # `test_samples_are_those_of_the_version` notices.
 VERSION = 2
-_ROUNDING = 2.0**-15  # one step of 16 bits
+ROUNDING = 2.0**-15  # one step of 16 bits, below which there is no sound
 MIN_LENGTH_S = 0.1  # shorter clips have too few frames to explain
 
 
@@ -153,7 +154,7 @@ def normalize_peak(wav):
     (tensor([ 1.0000e-05, -1.0000e-05]), 1.0)
     """
     peak = wav.abs().max()
-    if peak <= _ROUNDING:
+    if peak <= ROUNDING:
         return wav, 1.0
     return wav / peak, 1 / peak.item()
 

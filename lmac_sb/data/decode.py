@@ -29,7 +29,7 @@ _LONGEST = 1 << 29  # samples held at once; a small file can hold more silence
 _UNKNOWN = 1 << 62  # frames; from here on, the header tells none
 _EIGHT_BITS = ("PCM_S8", "PCM_U8", "DPCM_8")
 _FINE = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-_CANCELLED = 1e-3  # of the loudest channel: what its inverse leaves of it
+_CANCELLED = 1e-4  # of the loudest channel: what its inverse leaves of it
 
 
 def decode_audio(path):
@@ -99,7 +99,7 @@ class Recording:
     """
 
     def __init__(self, path, file=None):
-        self.path, self._file = os.fspath(path), file
+        self.path, self._file = os.fsdecode(path), file
         self.n_samples, self._loudest, self._peak = 0, 0.0, 0.0
         with self._opened() as source:
             self._parts, missing, note = layout_of(source)
