@@ -1,6 +1,5 @@
 """Data sets and batches, from manifests."""
 
-import os
 import random
 from array import array
 from collections import Counter
@@ -210,12 +209,7 @@ class _Event(NamedTuple):
 
 def _read_stems(path, sample_rate, n_samples, class_string):
     """Events of a clip of several, a channel each, [labels, samples]."""
-    try:
-        sounds, found_rate = sf.read(
-            os.fsencode(path), dtype="float32", always_2d=True
-        )
-    except (OSError, RuntimeError) as error:
-        raise LMACError(f"{path}: cannot be read as audio ({error})") from error
+    sounds, found_rate = sf.read(path, dtype="float32", always_2d=True)
     n_labels = len(labels_of(class_string))
     if sounds.shape[1] != n_labels:
         raise LMACError(
