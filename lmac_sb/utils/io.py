@@ -35,6 +35,7 @@ __all__ = [
     "part_folder",
     "read_json",
     "remove_leftovers",
+    "remove_parts",
     "replace_folder",
     "restore_folder",
     "write_csv",
@@ -413,11 +414,31 @@ def _part_of(path):
     return path.with_name(f".{_short(path.name)}.{unique}.part")
 
 
-def _leftovers(name):
+def _leftovers(name=None):
     """Pattern of the temporary names of a file or folder on this machine."""
     # Former versions wrote the name of the host.
     hosts = f"(?:{_host()}|{re.escape(socket.gethostname())})"
-    return rf"{re.escape(f'.{_short(name)}.')}(\d+)@{hosts}\.\w+\.part"
+    name = ".+" if name is None else re.escape(_short(name))
+    return rf"\.{name}\.(\d+)@{hosts}\.\w+\.part"
+
+
+def remove_parts(folder):
+    """Delete what killed processes of this machine were writing in a folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Need not exist.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> with part_folder(folder / "x") as part:
+    ...     remove_parts(folder)
+    ...     part.exists()
+    True
+    """
+    remove_leftovers(folder, _leftovers())
 
 
 def _host():
