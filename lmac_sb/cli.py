@@ -266,6 +266,11 @@ def _add_export(commands):
         metavar="REPOSITORY",
         help="upload it to the Hugging Face hub as name/repository",
     )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let the run's yaml run any code: only if you know its author",
+    )
     parser.set_defaults(run=_export)
 
 
@@ -495,7 +500,11 @@ def _export(options):
     from lmac_sb.inference.export import export_run, push
 
     folder = export_run(
-        options.run_folder, options.out_folder, options.license, options.push
+        options.run_folder,
+        options.out_folder,
+        options.license,
+        options.push,
+        options.trust,
     )
     print(f"exported: {folder}")
     if options.push:

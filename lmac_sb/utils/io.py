@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.given import read_given
 
 __all__ = [
     "first_line",
@@ -91,7 +92,7 @@ def read_json(path):
     Raises
     ------
     LMACError
-        If the file holds something else.
+        If the file holds something else, is too large or no file.
 
     Example
     -------
@@ -102,9 +103,11 @@ def read_json(path):
     ...
     lmac_sb.LMACError: .../x.json: not JSON (...)
     """
+    text = read_given(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads(text)
+    # RecursionError: lists in lists in lists.
+    except (ValueError, RecursionError) as error:
         raise LMACError(f"{path}: not JSON ({error})") from error
 
 
