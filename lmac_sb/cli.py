@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -9,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import lmac_sb
-from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.errors import LMACError, exit_on_user_error, is_full
 
 __all__ = ["main"]
 
@@ -59,6 +60,11 @@ def main(argv=None):
         # The reader of the output, such as `head`, has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        # A disk that cannot be written to is nothing to look for in the code.
+        if is_full(error):
+            raise
+        raise LMACError(str(error)) from error
 
 
 def _parser():
@@ -91,8 +97,12 @@ def _add_explain(commands):
         description="Explain the decision of a model on each file. Each file "
         "gets a folder with sounds (what the decision rests on, and the "
         "rest), a picture, metrics and a verdict: whether the explanation is "
-        "faithful. Files that cannot be used are listed at the end, and the "
-        "exit code is then 1.",
+        "faithful. Files that cannot be used are listed at the end; they do "
+        "not hold up the others, nor `lmac explain ... && lmac report ...`: "
+        "the exit code is 1 only if no file could be explained, or with "
+        "--strict. A full disk stops at once. The same command again goes on "
+        "where an earlier one stopped: it keeps what is there of the same "
+        "sounds, model and options, and says so.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="sound file")
     parser.add_argument(
@@ -205,8 +215,9 @@ def _add_checks(parser):
     parser.add_argument(
         "--strict",
         action="store_true",
-        help=f"exit code {_NOT_FAITHFUL} if an explanation is not faithful, "
-        "or, with --stable, not stable",
+        help="exit code 1 if any file could not be explained, and "
+        f"{_NOT_FAITHFUL} if an explanation is not faithful, or, with "
+        "--stable, not stable",
     )
 
 
@@ -216,9 +227,16 @@ def _add_report(commands):
         "report",
         help="make a web page from a folder of explanations",
         description="Write one HTML page, which works offline, for the "
-        "results of `lmac explain --out DIR`.",
+        "results of `lmac explain --out DIR`. Clips that are not whole are "
+        "left out, and named here and on the page.",
     )
     parser.add_argument("folder", metavar="DIR", help="folder of explanations")
+    parser.add_argument(
+        "--mix-models",
+        action="store_true",
+        help="allow clips that different models explain; each then names its "
+        "own",
+    )
     parser.add_argument(
         "--link-sounds",
         action="store_true",
@@ -247,6 +265,11 @@ def _add_export(commands):
         "--push",
         metavar="REPOSITORY",
         help="upload it to the Hugging Face hub as name/repository",
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let the run's yaml run any code: only if you know its author",
     )
     parser.set_defaults(run=_export)
 
@@ -288,7 +311,9 @@ def _explain(options):
     from tqdm import tqdm
 
     from lmac_sb.inference.clip_folder import check_format
+    from lmac_sb.inference.collection import Collection
     from lmac_sb.inference.load import load_interpreter
+    from lmac_sb.inference.many import Order, explain_files
 
     check_format(options.format)
     if options.threshold is not None and not 0 < options.threshold <= 1:
@@ -317,39 +342,38 @@ def _explain(options):
     }
     if options.refine is not None:
         interpreter.explainer.check_refinement(options.refine)
-    out = Path(options.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LMACError(f"--out: {out} cannot be made ({error})") from error
-    done, failed = [], []
-    bar = tqdm(options.files, unit="file", disable=None)
-    for file in bar:
-        try:
-            for result in _explained(interpreter, file, asked, how, options):
-                done.append(result)
-                if not options.json:
-                    bar.write(_line(result), file=sys.stdout)
-        except (LMACError, OSError) as error:
-            failed.append({"file": file, "error": str(error)})
+    order = Order(asked, how, _heard(options), options.format)
+    collection = Collection(options.out)
+    done, failed, full = [], [], None
+    files = dict.fromkeys(options.files)
+    with tqdm(total=len(files), unit="file", disable=None) as bar:
+        for outcome in explain_files(interpreter, files, collection, order):
+            bar.update()
+            done += outcome.results
+            if outcome.error is not None:
+                failed.append({"file": outcome.file, "error": outcome.error})
+            full = outcome.error if outcome.is_full else None
+            for result in [] if options.json else outcome.results:
+                bar.write(_line(result), file=sys.stdout)
     _print_explained(done, failed, options.json)
-    if failed:
+    if full is not None:
+        raise LMACError(f"{full}; free some space, then start again")
+    n_failed, n_files = len(failed), len(files)
+    if n_failed and (options.strict or n_failed == n_files):
         return 1
+    if n_failed:
+        print(
+            f"warning: {n_failed} of {n_files} files failed, the others are "
+            "explained (exit code 0; 1 with --strict)",
+            file=sys.stderr,
+        )
     good = all(_is_good(row) for row in done)
     return _NOT_FAITHFUL if options.strict and not good else 0
 
 
-def _explained(interpreter, file, asked, how, options):
-    """Explain a file, and write the results; what is reported of each."""
-    if options.targets is None:
-        parts = [interpreter.explain_file(file, **asked, **how)]
-    else:
-        parts = interpreter.explain_classes(file, **asked, **how)
-    folder = None
-    for part in parts:
-        folder = folder or _own_folder(Path(options.out), file)
-        for i, path in enumerate(part.save(folder, options.format)):
-            yield _result(file, path, part[i])
+def _heard(options):
+    """Options on how a classifier of others is heard, as they were given."""
+    return {"at": options.at, "pool": options.pool}
 
 
 def _listened(options):
@@ -410,7 +434,8 @@ def _print_explained(done, failed, as_json):
         found = "; ".join(f"{n} {name}" for name, n in counts.items())
         print(f"verdicts: {found}")
     if failed:
-        print(f"{len(failed)} of {len(done) + len(failed)} files failed:")
+        n_files = len({row["file"] for row in [*done, *failed]})
+        print(f"{len(failed)} of {n_files} files failed:")
         for row in failed:
             print(f"  {_printable(row['error'])}")
 
@@ -425,37 +450,22 @@ def _counts(done):
     return {name: n for name, n in counts.items() if n}
 
 
-def _result(file, folder, explanation):
-    """What the command reports about one file."""
-    return {
-        "file": file,
-        "folder": str(folder),
-        "class": explanation.labels[0],
-        "parents": explanation.parents[0],
-        "p": float(explanation.p_before[0]),
-        "p_inside": float(explanation.p_inside[0]),
-        "p_outside": float(explanation.p_outside[0]),
-        "verdict": explanation.verdicts[0],
-        "stable": explanation.stable[0],
-        "agreement": explanation.agreement[0],
-        "top": [list(pair) for pair in explanation.top()[0]],
-        "refine_steps": explanation.refine_steps,
-        "windows": explanation.windows[0],
-        "notes": explanation.notes[0],
-    }
-
-
 def _line(result):
     """The result of one file on one line."""
     # Others are to be seen among hundreds of lines.
     mark = "" if _is_good(result) else "!! "
     stable = {None: "", True: ", stable", False: ", not stable"}
     parents = f" ({result['parents']})" if result["parents"] else ""
+    p, p_in, p_out = (
+        math.nan if result[name] is None else result[name]
+        for name in ("p", "p_inside", "p_outside")
+    )
+    kept = ", kept from an earlier call" if result["kept"] else ""
     line = _printable(
-        f"{result['file']}: {result['class']}{parents}, p {result['p']:.3f}, "
-        f"inside {result['p_inside']:.3f}, outside {result['p_outside']:.3f}; "
+        f"{result['file']}: {result['class']}{parents}, p {p:.3f}, "
+        f"inside {p_in:.3f}, outside {p_out:.3f}; "
         f"{mark}{result['verdict']}{stable[result['stable']]} -> "
-        f"{result['folder']}"
+        f"{result['folder']}{kept}"
     )
     notes = [f"  note: {_printable(note)}" for note in result["notes"]]
     return "\n".join([line, *notes])
@@ -468,38 +478,20 @@ def _printable(text):
     return text.encode(encoding, "replace").decode(encoding)
 
 
-def _own_folder(out, file):
-    """Folder in `out` that no other file uses, named after this one."""
-    from lmac_sb.inference.clip_folder import folder_names
-
-    (stem,) = folder_names([Path(file).stem])
-    taken = {path.name.casefold() for path in out.iterdir()}
-    name, number = stem, 1
-    while name.casefold() in taken and not _is_of(out / name, file):
-        number += 1
-        name = f"{stem}_{number}"
-    return out / name
-
-
-def _is_of(folder, file):
-    """Whether a folder holds an earlier explanation of the same file."""
-    # Of several classes, each has a folder of its own in it.
-    inner = sorted(folder.iterdir()) if folder.is_dir() else []
-    for path in (folder, *inner):
-        try:
-            text = (path / "explanation.json").read_text(encoding="utf-8")
-            return json.loads(text)["file"] == str(file)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return False
-
-
 def _report(options):
     """Write the page and print its path."""
     from lmac_sb.pages.report import write_report
 
-    page = write_report(options.folder, embed=not options.link_sounds)
-    print(f"report: {page}")
+    left_out = []
+    page = write_report(
+        options.folder,
+        embed=not options.link_sounds,
+        mixed=options.mix_models,
+        left_out=left_out,
+    )
+    for error in left_out:
+        print(f"left out: {_printable(str(error))}", file=sys.stderr)
+    print(_printable(f"report: {page}"))
     return 0
 
 
@@ -508,7 +500,11 @@ def _export(options):
     from lmac_sb.inference.export import export_run, push
 
     folder = export_run(
-        options.run_folder, options.out_folder, options.license, options.push
+        options.run_folder,
+        options.out_folder,
+        options.license,
+        options.push,
+        options.trust,
     )
     print(f"exported: {folder}")
     if options.push:

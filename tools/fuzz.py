@@ -327,7 +327,8 @@ def check_audio(folder, content):
     """An accepted signal is finite, with absolute values of at most one."""
     import torch
 
-    from lmac_sb.data.audio import Preprocessor, decode_audio
+    from lmac_sb.data.audio import Preprocessor
+    from lmac_sb.data.decode import decode_audio
 
     path = folder / "x.wav"
     path.write_bytes(content)

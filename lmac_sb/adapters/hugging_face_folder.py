@@ -1,12 +1,15 @@
 """Read the model and the feature extractor of a folder or hub repository."""
 
 import functools
+import re
 from pathlib import Path
 
 import torch
 
-from lmac_sb.models.classifier_folder import is_local
+from lmac_sb.models.source import is_local
+from lmac_sb.models.weights import check_unread, check_values
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.given import check_file, show_size
 from lmac_sb.utils.io import first_line, read_json
 
 __all__ = ["read_hugging_face"]
@@ -29,6 +32,11 @@ _AUTO = {
     "AUDIO_XVECTOR": "AutoModelForAudioXVector",
     "AUDIO_CLASSIFICATION": "AutoModelForAudioClassification",
 }
+_LAYERS = re.compile("layers|blocks|depths?$|stages")
+_BANDS = re.compile("mel|fft|feature_size|window_size")
+# What a setting may be, by its name.
+_MOST = ((_LAYERS, 200), (_BANDS, 1 << 16), (re.compile(""), 10**7))
+_SLACK = 64 << 20  # bytes of a model that no file holds
 # Not used in evaluation, so that a folder may lack it.
 _UNUSED = "masked_spec_embed"
 
@@ -58,6 +66,8 @@ def read_hugging_face(source, revision=None, trusted=False):
         See `lmac_sb.adapters.hugging_face.load_hugging_face`.
     """
     source, revision = _locate(source, revision)
+    local = not trusted and Path(source).is_dir()
+    size = _check_folder(Path(source)) if local else None
     transformers = _import_transformers()
     read = functools.partial(
         _read, source, revision=revision, trust_remote_code=trusted
@@ -65,6 +75,8 @@ def read_hugging_face(source, revision=None, trusted=False):
     config = read("config.json", transformers.AutoConfig)
     auto = _loader(transformers, source, config)
     extractor = read(_EXTRACTOR[0], transformers.AutoFeatureExtractor)
+    if local:
+        _check_size(source, auto, config, size)
     keywords = {}
     attention = getattr(config, "_attn_implementation", None)
     if attention not in (None, "eager", "sdpa"):
@@ -130,6 +142,76 @@ def _locate(source, revision):
     return str(folder), revision
 
 
+def _check_folder(folder):
+    """Refuse files and settings that would make too much work.
+
+    Returns
+    -------
+    int
+        Bytes of the weights.
+    """
+    for name in ("config.json", *_EXTRACTOR):
+        if (folder / name).exists():
+            check_file(folder / name, folder=folder)
+            _check_numbers(read_json(folder / name), folder / name)
+    found = [name for name in _WEIGHTS if (folder / name).exists()]
+    names = found[:1]
+    if names[0].endswith(".json"):
+        index = read_json(folder / names[0])
+        shards = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(shards, dict):
+            raise LMACError(f"{folder / names[0]}: holds no weight_map")
+        names = sorted({str(shard) for shard in shards.values()})
+    size = 0
+    for name in names:
+        if "/" in name or "\\" in name:
+            raise LMACError(f"{folder}: {shown(name)} leads out of the folder")
+        check_file(folder / name, folder=folder)
+        try:
+            size += check_unread(folder / name)
+        except LMACError as error:
+            raise LMACError(
+                f"{folder / _WEIGHTS[0]}: cannot be loaded ({error})"
+            ) from error
+    return size
+
+
+def _check_numbers(content, path, key=""):
+    """Refuse a number of layers, bands or anything else that is too large."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            _check_numbers(value, path, str(name))
+    elif isinstance(content, list):
+        for value in content:
+            _check_numbers(value, path, key)
+    elif isinstance(content, int):
+        most = next(most for kind, most in _MOST if kind.search(key))
+        if abs(content) > most:
+            raise LMACError(
+                f"{path}: {shown(key)} is {shown(content)}, expected at most "
+                f"{most}"
+            )
+
+
+def _check_size(source, auto, config, size):
+    """Refuse a model that is much larger than the weights in its folder."""
+    try:
+        with torch.device("meta"):
+            model = auto.from_config(config)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise LMACError(
+            f"{Path(source) / 'config.json'}: cannot be loaded ({reason})"
+        ) from error
+    needed = sum(x.nbytes for x in model.state_dict().values())
+    # Weights may be of half precision.
+    if needed > 4 * size + _SLACK:
+        raise LMACError(
+            f"{Path(source) / 'config.json'}: asks for a model of "
+            f"{show_size(needed)}, but the weights hold {show_size(size)}"
+        )
+
+
 def _read(source, name, auto, **keywords):
     """Object that transformers makes of a file; one line if it cannot."""
     try:
@@ -191,6 +273,4 @@ def _check_weights(source, config, model, found):
             f"{type(model).__name__}, expected a trained classifier "
             "(explanations of a random one mean nothing)"
         )
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise LMACError(f"{source}: '{name}' holds NaN or infinite values")
+    check_values(model.state_dict(), source)

@@ -4,7 +4,6 @@ import copy
 from pathlib import Path
 
 import torch
-import yaml
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.lobes.features import MFCC, Fbank, Leaf
@@ -21,7 +20,9 @@ from lmac_sb.adapters.speechbrain_weights import load_parts
 from lmac_sb.listener.listener import Listener
 from lmac_sb.models.source import HPARAMS, local_folder, read_hparams
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.given import read_given
 from lmac_sb.utils.io import first_line
+from lmac_sb.utils.yaml_safety import compose_bounded
 
 __all__ = ["Normalized", "load_speechbrain"]
 
@@ -58,6 +59,17 @@ OTHERS = {
     "whisper",
 }
 LABELS = "label_encoder"
+_HIGHEST = 768_000  # Hz
+# What of a yaml is looked at by its name; see `_find_parts`.
+NEEDED = (
+    "modules",
+    "pretrainer",
+    "compute_stft",
+    "compute_fbank",
+    "audio_normalizer",
+    LABELS,
+    *(name for names in NAMES.values() for name in names),
+)
 
 
 def load_speechbrain(
@@ -167,7 +179,7 @@ def _yaml_of(source, savedir):
 def _read(path, trusted):
     """Objects of the yaml; another interface is named as the reason first."""
     try:
-        return read_hparams(path, trusted)
+        return read_hparams(path, trusted, NEEDED)
     except LMACError:
         names = _module_names(path)
         if names is not None:
@@ -178,9 +190,7 @@ def _read(path, trusted):
 def _module_names(path):
     """Keys under `modules`, read as text; None if there are none to read."""
     try:
-        root = yaml.compose(
-            path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader
-        )
+        root = compose_bounded(read_given(path), path)
         (modules,) = (v for k, v in root.value if k.value == "modules")
         return [key.value for key, _ in modules.value]
     except Exception:
@@ -343,12 +353,12 @@ def _sample_rate(parts, hparams, path, given):
     ):
         if isinstance(rate, (int, float)):
             rates.setdefault(int(rate), key)
-    if len(rates) == 1:
-        return next(iter(rates))
+    if len(rates) == 1 and 0 < min(rates) <= _HIGHEST:
+        return min(rates)
     found = " and ".join(f"{rate} Hz by {key}" for rate, key in rates.items())
     raise LMACError(
-        f"{path}: found {found or 'no sample rate'}, expected one; say which "
-        "it hears by sample_rate="
+        f"{path}: found {found or 'no sample rate'}, expected one of at "
+        f"most {_HIGHEST} Hz; say which it hears by sample_rate="
     )
 
 

@@ -15,13 +15,16 @@ from speechbrain.utils.fetching import fetch
 from speechbrain.utils.logger import get_logger
 
 from lmac_sb.models.classifier_folder import load_labels
-from lmac_sb.models.weights import load_strict
+from lmac_sb.models.weights import load_strict, load_tensors
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.given import check_file
 from lmac_sb.utils.io import first_line
 
 __all__ = ["find_file", "load_parts", "load_statistics"]
 
 logger = get_logger(__name__)
+
+_MOST_MEANS = 1 << 20  # features of a normaliser
 
 
 def load_parts(hparams, path, parts, trusted=False):
@@ -149,11 +152,13 @@ def load_statistics(normalizer, path):
     if not Path(path).is_file():
         raise LMACError(f"{path}: no such file, expected statistics")
     try:
+        state = load_tensors(path)
         # SpeechBrain counts frames in a tensor or a number.
-        state = torch.load(path, map_location="cpu", weights_only=True)
         mean, std = state["glob_mean"], state["glob_std"]
-        fits = mean.shape == std.shape and mean.numel() > 0
+        fits = mean.shape == std.shape and 0 < mean.numel() <= _MOST_MEANS
         fits = fits and bool((mean.isfinite() & std.isfinite()).all())
+        fits = fits and mean.dtype == std.dtype == torch.float32
+        fits = fits and bool((std >= 0).all())
         count = state["count"]
     except Exception as error:
         raise LMACError(
@@ -162,7 +167,8 @@ def load_statistics(normalizer, path):
     if not fits:
         raise LMACError(
             f"{path}: mean {list(mean.shape)} and deviation {list(std.shape)}, "
-            "expected finite ones of one shape"
+            "expected finite ones of one shape, of float32, and no deviation "
+            "below zero"
         )
     normalizer.count, normalizer.glob_mean, normalizer.glob_std = (
         count,
@@ -197,7 +203,7 @@ def find_file(path, key, named, kinds, trusted=False):
     Raises
     ------
     LMACError
-        If there is none, or the path leads out of the folder.
+        If there is none, or the path or a link leads out of the folder.
 
     Example
     -------
@@ -221,6 +227,8 @@ def find_file(path, key, named, kinds, trusted=False):
         names = [name, *(f"{stem}.{kind}" for kind in kinds if stem)]
     for end in [*longer, *names]:
         if (folder / end).is_file():
+            if not trusted:
+                _check_link(folder / end, Path(path))
             _tell_if_elsewhere(folder / end, named)
             return folder / end
     if trusted and named is not None:
@@ -230,6 +238,15 @@ def find_file(path, key, named, kinds, trusted=False):
         f"{folder}: no file {expected}, expected by {Path(path).name} for "
         f"'{key}' (files elsewhere are used with trusted=True only)"
     )
+
+
+def _check_link(file, path):
+    """Refuse a link out of the folder, but to where the yaml itself is.
+
+    SpeechBrain keeps a folder of links to a model, with that of its yaml.
+    """
+    is_link = file.is_symlink() and path.is_symlink()
+    check_file(file, folder=path.resolve().parent if is_link else path.parent)
 
 
 def _ends(path, key, named, trusted):

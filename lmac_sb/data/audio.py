@@ -1,146 +1,35 @@
-"""Reading and preprocessing of audio: one way for training and inference.
+"""Preprocessing of audio: one way for training and inference.
 
 A file becomes a mono signal at the wanted rate, cut or padded where that is
 asked for, with a peak of one. Whatever cannot be used is named in an error.
 """
 
-import functools
-import math
 import os
-import struct
 
-import numpy as np
-import soundfile as sf
 import torch
-import torchaudio
 
+from lmac_sb.data.decode import decode_audio
+from lmac_sb.data.rates import resample
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
     "MIN_LENGTH_S",
+    "ROUNDING",
     "VERSION",
     "Preprocessor",
     "as_signal",
-    "decode_audio",
-    "decode_blocks",
     "fit_length",
-    "is_truncated",
     "normalize_peak",
     "read_audio",
-    "resample",
 ]
 
 # Of the samples and gains that a `Preprocessor` makes. Raise it with every
-# change here that changes one of them, by however little: audio caches then
-# make their clips again. `test_samples_are_those_of_the_version` notices.
-VERSION = 1
+# change that changes one of them, by however little, here or where files are
+# decoded and resampled: audio caches then make their clips again.
+# `test_samples_are_those_of_the_version` notices.
+VERSION = 2
+ROUNDING = 2.0**-15  # one step of 16 bits, below which there is no sound
 MIN_LENGTH_S = 0.1  # shorter clips have too few frames to explain
-_BLOCK = 1 << 20  # values decoded at a time
-_LONGEST = 1 << 29  # samples held at once; a small file can hold more silence
-_MOST_TAPS = 1 << 24  # of a resampling filter
-_MOST_UP = 64  # times the found rate
-_OGG_PAGE_MAX = 65307  # bytes of the longest possible Ogg page
-_WAV_UNKNOWN = 0x7FFFF000  # from here on a size stands for "was a stream"
-
-
-def decode_audio(path):
-    """Decode a whole file and mix it down to one channel.
-
-    Arguments
-    ---------
-    path : str or path
-        A file in a format of libsndfile (wav, flac, ogg, ...).
-
-    Returns
-    -------
-    wav : torch.Tensor
-        Mean of the channels, float32, [samples].
-    sample_rate : int
-        The file's own rate in Hz.
-
-    Raises
-    ------
-    LMACError
-        When the file is missing, a directory, not audio, truncated, empty,
-        longer than memory should hold, or holds NaN or infinite values.
-
-    Example
-    -------
-    >>> decode_audio("nowhere.wav")
-    Traceback (most recent call last):
-    ...
-    lmac_sb.LMACError: nowhere.wav: no such audio file
-    """
-    blocks, n_samples = [], 0
-    for block in decode_blocks(path):
-        blocks.append(block)
-        n_samples += len(block[0])
-        if n_samples > _LONGEST:
-            raise LMACError(
-                f"{path}: holds more than {_LONGEST} samples, cut it into "
-                "shorter files"
-            )
-    wav = np.concatenate([block for block, _ in blocks])
-    return torch.from_numpy(wav), blocks[0][1]
-
-
-def decode_blocks(path):
-    """Decode a file block by block; faults are reported at its end.
-
-    Arguments
-    ---------
-    path : str or path
-        A file in a format of libsndfile (wav, flac, ogg, ...).
-
-    Yields
-    ------
-    block : np.ndarray
-        Mean of the channels, float32, [samples].
-    sample_rate : int
-        The file's own rate in Hz.
-
-    Returns
-    -------
-    generator
-
-    Raises
-    ------
-    LMACError
-        See `decode_audio`.
-    """
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        raise LMACError(f"{path}: is a folder, expected an audio file")
-    if not os.path.isfile(path):
-        raise LMACError(f"{path}: no such audio file")
-    n_samples, finite = 0, True
-    try:
-        with sf.SoundFile(path) as file:
-            promised = file.frames
-            # In blocks, as a broken header may promise terabytes.
-            size = max(1, _BLOCK // file.channels)
-            length = size
-            while length == size:
-                block = file.read(size, dtype="float32", always_2d=True)
-                length = len(block)
-                mono = block.mean(axis=1)
-                n_samples += length
-                finite = finite and bool(np.isfinite(mono).all())
-                yield mono, file.samplerate
-        truncated = is_truncated(path)
-    except (OSError, RuntimeError) as error:
-        raise LMACError(
-            f"{path}: cannot be read as audio, or is truncated ({error})"
-        ) from error
-    if n_samples < promised or truncated:
-        raise LMACError(
-            f"{path}: truncated, only {n_samples} samples could be decoded, "
-            "fewer than the file promises"
-        )
-    if n_samples == 0:
-        raise LMACError(f"{path}: holds no samples")
-    if not finite:
-        raise LMACError(f"{path}: holds NaN or infinite values")
 
 
 def read_audio(path, sample_rate):
@@ -165,58 +54,14 @@ def read_audio(path, sample_rate):
 
     Example
     -------
-    >>> import os, tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> path = os.path.join(folder.name, "x.wav")
-    >>> sf.write(path, np.full((8000, 2), 0.5), 8000)
+    >>> import soundfile as sf
+    >>> path = getfixture("tmp_path") / "x.wav"
+    >>> sf.write(path, torch.full((8000, 2), 0.5).numpy(), 8000)
     >>> read_audio(path, 16000).shape
     torch.Size([16000])
-    >>> folder.cleanup()
     """
     wav, found_rate = decode_audio(path)
     return resample(wav, found_rate, sample_rate, os.fspath(path))
-
-
-def resample(wav, found_rate, sample_rate, name="signal"):
-    """Bring a signal from one rate to another.
-
-    Arguments
-    ---------
-    wav : torch.Tensor
-        Signal, [..., samples].
-    found_rate : int
-        Its rate in Hz.
-    sample_rate : int
-        Wanted rate in Hz.
-    name : str
-        Where the signal comes from, for the message.
-
-    Returns
-    -------
-    torch.Tensor
-        Signal, [..., samples]; untouched when the rates are equal.
-
-    Raises
-    ------
-    LMACError
-        When the rates are so odd that the filter, or the result, would fill
-        the memory.
-
-    Example
-    -------
-    >>> resample(torch.zeros(44100), 44100, 16000).shape
-    torch.Size([16000])
-    """
-    if found_rate == sample_rate:
-        return wav
-    common = math.gcd(found_rate, sample_rate)
-    taps = found_rate // common * (sample_rate // common)
-    if taps > _MOST_TAPS or sample_rate > _MOST_UP * found_rate:
-        raise LMACError(
-            f"{name}: cannot be brought from {found_rate} Hz to {sample_rate} "
-            "Hz; expected a usual rate, such as 16000, 44100 or 48000 Hz"
-        )
-    return _resampler(found_rate, sample_rate, str(wav.device))(wav)
 
 
 def as_signal(sound, found_rate, sample_rate):
@@ -282,35 +127,36 @@ def as_signal(sound, found_rate, sample_rate):
     return resample(wav, found_rate, sample_rate, "sound")
 
 
-def normalize_peak(wav, eps=1e-8):
+def normalize_peak(wav):
     """Scale a signal to a largest absolute value of one.
 
     The absolute value matters: a signal and its inverse get the same level.
+    Silence has no level and stays as it is; rounding at full scale would be
+    noise.
 
     Arguments
     ---------
     wav : torch.Tensor
         Signal, [samples].
-    eps : float
-        The least peak to divide by, so that silence stays silence.
 
     Returns
     -------
     wav : torch.Tensor
         The scaled signal, [samples].
     gain : float
-        What it was multiplied by; 1 for silence, which has no level.
+        What it was multiplied by; 1 for silence.
 
     Example
     -------
     >>> normalize_peak(torch.tensor([0.25, -0.5]))
     (tensor([ 0.5000, -1.0000]), 2.0)
-    >>> normalize_peak(torch.zeros(2))
-    (tensor([0., 0.]), 1.0)
+    >>> normalize_peak(torch.tensor([1e-5, -1e-5]))
+    (tensor([ 1.0000e-05, -1.0000e-05]), 1.0)
     """
     peak = wav.abs().max()
-    gain = 1 / max(peak.item(), eps) if peak > 0 else 1.0
-    return wav / peak.clamp_min(eps), gain
+    if peak <= ROUNDING:
+        return wav, 1.0
+    return wav / peak, 1 / peak.item()
 
 
 def fit_length(wav, n_samples):
@@ -458,12 +304,6 @@ class Preprocessor:
         return normalize_peak(wav) if self.normalize else (wav, 1.0)
 
 
-@functools.lru_cache(maxsize=32)
-def _resampler(found_rate, sample_rate, device):
-    """A resampler; its filter is costly to make, so it is kept."""
-    return torchaudio.transforms.Resample(found_rate, sample_rate).to(device)
-
-
 def _is_number(value):
     """Whether a setting is a real number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -480,49 +320,3 @@ def _check_rate(sample_rate):
             f"sample_rate: found {sample_rate!r}, expected a whole number of Hz"
         )
     return int(sample_rate)
-
-
-def is_truncated(path):
-    """Whether a wav or Ogg file ends before its own end.
-
-    libsndfile corrects the count of such files without a word.
-
-    Arguments
-    ---------
-    path : str or path
-        The file.
-
-    Returns
-    -------
-    bool
-    """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(12)
-        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-            return _is_truncated_wav(file, size)
-        if head[:4] == b"OggS":
-            file.seek(max(0, size - _OGG_PAGE_MAX))
-            return _is_truncated_ogg(file.read())
-    return False
-
-
-def _is_truncated_wav(file, size):
-    """Whether the data chunk reaches beyond the end of the file."""
-    chunk = file.read(8)
-    while len(chunk) == 8:
-        name, length = chunk[:4], struct.unpack("<I", chunk[4:])[0]
-        if name == b"data":
-            return size - file.tell() < length < _WAV_UNKNOWN
-        file.seek(length + length % 2, os.SEEK_CUR)
-        chunk = file.read(8)
-    return False
-
-
-def _is_truncated_ogg(tail):
-    """Whether the last page is cut, or is not marked as the last one."""
-    page = tail[max(0, tail.rfind(b"OggS")) :]
-    if len(page) < 27 or len(page) < 27 + page[26]:
-        return True
-    complete = 27 + page[26] + sum(page[27 : 27 + page[26]])
-    return len(page) < complete or not page[5] & 4

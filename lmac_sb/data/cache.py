@@ -237,7 +237,7 @@ def cache_version():
     Example
     -------
     >>> cache_version()
-    'v1-libsndfile-...-torchaudio-...-torch-...'
+    'v2-libsndfile-...-torchaudio-...-torch-...'
     """
     return (
         f"v{audio.VERSION}-libsndfile-{sf.__libsndfile_version__}"

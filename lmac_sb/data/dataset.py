@@ -6,14 +6,15 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import soundfile as sf
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.data_pipeline import DynamicItem, GeneratorDynamicItem
 
-from lmac_sb.data.audio import fit_length, read_audio, resample
+from lmac_sb.data.audio import fit_length, read_audio
+from lmac_sb.data.decode import Recording
 from lmac_sb.data.manifest import Manifest, labels_of, read_entries
+from lmac_sb.data.rates import resample
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
@@ -209,15 +210,16 @@ class _Event(NamedTuple):
 
 def _read_stems(path, sample_rate, n_samples, class_string):
     """Events of a clip of several, a channel each, [labels, samples]."""
-    sounds, found_rate = sf.read(path, dtype="float32", always_2d=True)
+    recording = Recording(path)
+    stems = recording.by_channel()
     n_labels = len(labels_of(class_string))
-    if sounds.shape[1] != n_labels:
+    if len(stems) != n_labels:
         raise LMACError(
-            f"{path}: {sounds.shape[1]} channels, expected {n_labels}, one "
+            f"{path}: {len(stems)} channels, expected {n_labels}, one "
             f"for each of {class_string}"
         )
-    stems = torch.from_numpy(sounds.T.copy())
-    return fit_length(resample(stems, found_rate, sample_rate), n_samples)
+    stems = resample(stems, recording.sample_rate, sample_rate, path)
+    return fit_length(stems, n_samples)
 
 
 def _n_samples(entry, preprocess):

@@ -5,6 +5,7 @@ neither the order of visits, nor the worker, nor the rank plays a part, so
 validation and test hear the same mixtures in every run.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -15,7 +16,9 @@ import numpy as np
 import soundfile as sf
 import torch
 
-from lmac_sb.data.audio import fit_length, resample
+from lmac_sb.data.audio import ROUNDING, fit_length
+from lmac_sb.data.decode import Recording
+from lmac_sb.data.rates import resample
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["MIN_NOISE_RMS", "SPLITS", "NoiseMixer"]
@@ -116,9 +119,10 @@ class NoiseMixer:
                 f"clip {clip_id}: found shape {list(wav.shape)}, expected "
                 "[samples], not empty"
             )
-        power = wav.double().square().mean()
-        if power == 0:  # no gain gives silence the wanted ratio
+        # No gain gives silence the wanted ratio.
+        if wav.abs().max() <= ROUNDING:
             return wav, wav.clone(), 1.0
+        power = wav.double().square().mean()
         noise = self._draw(len(wav), clip_id, epoch).to(wav)
         wanted = power / 10 ** (self.snr_db / 10)
         gain = (wanted / noise.double().square().mean()).sqrt()
@@ -167,6 +171,7 @@ class NoiseMixer:
                 f"{path}: truncated, {len(block)} of {wanted} samples could "
                 f"be read from sample {start} on"
             )
+        _check_whole(path)
         noise = block.mean(axis=1)
         if not np.isfinite(noise).all():
             raise LMACError(f"{path}: noise holds NaN or infinite values")
@@ -176,6 +181,12 @@ class NoiseMixer:
             noise = np.resize(noise, needed)
         noise = resample(torch.from_numpy(noise), rate, self.sample_rate)
         return fit_length(noise, n_samples)
+
+
+@functools.lru_cache(maxsize=None)
+def _check_whole(path):
+    """Refuse a truncated file, of which an excerpt may be whole."""
+    Recording(path)
 
 
 def _below(rng, n):

@@ -5,28 +5,27 @@ it; the operating system keeps there what is in use. The files are gone once
 nobody holds the tensors.
 """
 
+import contextlib
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import soundfile as sf
 import torch
 
-from lmac_sb.data.audio import (
-    MIN_LENGTH_S,
-    as_signal,
-    decode_blocks,
-    read_audio,
-    resample,
-)
+from lmac_sb.data.audio import MIN_LENGTH_S, as_signal
+from lmac_sb.data.decode import Recording
+from lmac_sb.data.rates import reach, resample
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["mapped", "read_signal", "signal_of", "source_of"]
 
 _BLOCK = 1 << 20  # values read at a time
+_LONGEST_PIPE = 1 << 32  # bytes; one that never ends would fill the disk
 
 
 def mapped(shape, dtype=torch.float32):
@@ -66,7 +65,7 @@ def read_signal(path, sample_rate):
     """Read a file of any length as a mono signal at the wanted rate.
 
     Short files are read as in training; long ones by the same steps, block
-    by block.
+    by block. A pipe is read as well, once.
 
     Arguments
     ---------
@@ -85,17 +84,52 @@ def read_signal(path, sample_rate):
     LMACError
         As `lmac_sb.data.audio.read_audio`, and when the file is too short.
     """
-    promised = _promised_values(path)
-    if promised is None or promised <= _BLOCK:
-        wav = read_audio(path, sample_rate)
-    else:
-        wav = _stream(path, sample_rate)
+    with _rereadable(path) as file:
+        recording = Recording(path, file)
+        blocks, first = recording.blocks(_BLOCK), []
+        for block in blocks:
+            first.append(block)
+            if recording.n_samples * recording.channels > _BLOCK:
+                wav = _stream(recording, chain(first, blocks), sample_rate)
+                break
+        else:
+            wav = recording.heard(torch.from_numpy(np.concatenate(first)))
+            found_rate = recording.sample_rate
+            wav = resample(wav, found_rate, sample_rate, os.fspath(path))
     if len(wav) < MIN_LENGTH_S * sample_rate:
         raise LMACError(
             f"{path}: {len(wav) / sample_rate:.4f} s long, expected "
             f"at least {MIN_LENGTH_S} s"
         )
     return wav
+
+
+@contextlib.contextmanager
+def _rereadable(path):
+    """What a pipe holds as an open file; None for a file."""
+    try:
+        is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        is_pipe = False  # said when it is opened
+    if not is_pipe:
+        yield None
+        return
+    with tempfile.TemporaryFile(prefix="lmac_sb_") as file:
+        try:
+            with open(path, "rb") as pipe:
+                block = pipe.read(_BLOCK)
+                while block:
+                    file.write(block)
+                    if file.tell() > _LONGEST_PIPE:
+                        raise LMACError(
+                            f"{path}: gives more than {_LONGEST_PIPE} bytes, "
+                            "expected a sound that ends"
+                        )
+                    block = pipe.read(_BLOCK)
+            file.flush()
+        except OSError as error:
+            raise LMACError(f"{path}: cannot be read ({error})") from error
+        yield file
 
 
 def signal_of(sound, sample_rate):
@@ -159,10 +193,10 @@ def source_of(sound):
     """
     if isinstance(sound, (str, Path)):
         try:
-            info = sf.info(str(sound))
-        except (OSError, RuntimeError):
+            recording = Recording(sound)
+        except LMACError:
             return None, None
-        return info.samplerate, info.channels
+        return recording.sample_rate, recording.channels
     rate = None
     if isinstance(sound, Mapping) and {"array", "sampling_rate"} <= set(sound):
         sound = (sound["array"], sound["sampling_rate"])
@@ -174,30 +208,17 @@ def source_of(sound):
     return rate, min(shape) if len(shape) == 2 else 1
 
 
-def _promised_values(path):
-    """Values of all channels by the file's header; None if it has none."""
-    if not Path(path).is_file():
-        return None
-    try:
-        info = sf.info(str(path))
-    except (OSError, RuntimeError):
-        return None
-    return info.frames * info.channels
-
-
-def _stream(path, sample_rate):
-    """Decode, mix down and resample in blocks."""
+def _stream(recording, blocks, sample_rate):
+    """Put what is decoded into a file, and resample it in blocks."""
     handle, raw = tempfile.mkstemp(prefix="lmac_sb_")
-    n_frames = 0
     try:
         with os.fdopen(handle, "wb") as out:
-            for block, rate in decode_blocks(path):
+            for block in blocks:
                 out.write(block.tobytes())
-                n_frames += len(block)
-                found_rate = rate
-        wav = torch.from_file(raw, shared=False, size=n_frames)
+        wav = torch.from_file(raw, shared=False, size=recording.n_samples)
     finally:
         os.unlink(raw)
+    wav, found_rate = recording.heard(wav), recording.sample_rate
     if found_rate == sample_rate:
         return wav
     return _resample(wav, found_rate, sample_rate)
@@ -208,9 +229,8 @@ def _resample(wav, found_rate, sample_rate):
     common = math.gcd(found_rate, sample_rate)
     old, new = found_rate // common, sample_rate // common
     n_samples = -(-len(wav) * new // old)
-    # Blocks begin where both rates have a sample. A filter of the resampler
-    # reaches 6 zero crossings far.
-    margin = (8 * max(old, new) // min(old, new) // old + 1) * old
+    # Blocks begin where both rates have a sample.
+    margin = (reach(found_rate, sample_rate) // old + 1) * old
     size = max(1, _BLOCK // old) * old
     result = mapped((n_samples,))
     for start in range(0, len(wav), size):

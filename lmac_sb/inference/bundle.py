@@ -15,10 +15,21 @@ from lmac_sb.models.classifier_folder import load_labels
 from lmac_sb.models.source import HPARAMS, local_folder
 from lmac_sb.models.weights import load_strict
 from lmac_sb.utils.checksums import SUMS, check_sums, read_sums
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import folder_in_one_step
 
-__all__ = ["find_bundle", "load_weights"]
+__all__ = ["check_work", "find_bundle", "load_weights"]
+
+# What an explanation may take of a model that nobody vouches for.
+MOST = {
+    "sample_rate": 768_000,  # Hz
+    "seconds": 600,  # of a clip or window
+    "refine_steps": 1000,
+    "n_fft": 1 << 17,
+    "cells": 1 << 25,  # frames times bins of a clip or window
+    "samples": 1 << 26,  # of a window
+    "overlap": 64,  # windows over a sample
+}
 
 
 def find_bundle(source, savedir=None):
@@ -39,31 +50,30 @@ def find_bundle(source, savedir=None):
     Raises
     ------
     LMACError
-        If there is no such folder or repository, a file is missing or
-        changed, or `savedir` holds another model.
+        If there is no such folder or repository, a file is missing, changed
+        or added, or a link out of the folder, or `savedir` holds another
+        model.
     """
     folder = local_folder(source)
-    if not (folder / SUMS).is_file():
+    if not (folder / SUMS).exists():
         raise LMACError(
             f"{folder / SUMS}: no such file, expected a folder written by "
             "`lmac export`"
         )
-    names = check_sums(folder)
-    if HPARAMS not in names:
+    if HPARAMS not in read_sums(folder):
         raise LMACError(f"{folder / SUMS}: does not name {HPARAMS}")
+    names = check_sums(folder, complete=True, hidden=False)
     if savedir is None:
         return folder
     savedir = Path(savedir)
     if savedir.is_dir() and any(savedir.iterdir()):
         present = savedir / SUMS
-        if not present.is_file() or (
-            present.read_bytes() != (folder / SUMS).read_bytes()
-        ):
+        if not present.is_file() or read_sums(savedir) != read_sums(folder):
             raise LMACError(
                 f"savedir: {savedir} does not hold the model of {source}; use "
                 "a separate folder for each model"
             )
-        check_sums(savedir)
+        check_sums(savedir, complete=True, hidden=False)
         return savedir
     _copy(folder, names, savedir)
     return savedir
@@ -75,6 +85,38 @@ def _copy(folder, names, target):
         for name in [*names, SUMS]:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, part / name)
+
+
+def check_work(settings, source):
+    """Refuse settings with which an explanation would take hours or all memory.
+
+    Arguments
+    ---------
+    settings : dict
+        Some of `MOST`: name to value, None where there is none.
+    source : str or Path
+        Where they come from, for messages.
+
+    Raises
+    ------
+    LMACError
+        If one is too large, or no number.
+
+    Example
+    -------
+    >>> check_work({"refine_steps": 20, "seconds": None}, "model")
+    >>> check_work({"refine_steps": 10**9}, "model")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: model: refine_steps is 1000000000, expected at most 1000
+    """
+    for name, value in settings.items():
+        is_number = isinstance(value, (int, float)) and value == value
+        if value is not None and not (is_number and value <= MOST[name]):
+            raise LMACError(
+                f"{source}: {name} is {shown(value)}, expected at most "
+                f"{MOST[name]}"
+            )
 
 
 def load_weights(hparams, folder):

@@ -8,7 +8,7 @@ from lmac_sb.training.kinds import Kind, flag, number, optional, whole
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import open_regular
 
-__all__ = ["INFO", "WINDOW", "read_facts"]
+__all__ = ["INFO", "WINDOW", "answer_of", "read_facts"]
 
 # Days of windows. What JSON becomes in memory is up to thirty times as large.
 _MOST_BYTES = 6 << 20
@@ -189,3 +189,29 @@ def read_facts(path):
 def _no_constant(name):
     """Refuse NaN and the like, which Python reads but JSON lacks."""
     raise ValueError(f"{name} is no JSON, expected null")
+
+
+def answer_of(info):
+    """What is explained, in words, and its probabilities.
+
+    Arguments
+    ---------
+    info : dict
+        From `read_facts`.
+
+    Returns
+    -------
+    dict
+        ``name``, ``p``, ``p_in`` and ``p_out``.
+
+    Example
+    -------
+    >>> p = {"p": [0.9, 0.1], "p_in": [0.8, 0.2], "p_out": [0.3, 0.7]}
+    >>> answer_of({"classes": ["a", "b"], "decision": "a", **p})["p_out"]
+    0.3
+    """
+    number = info["classes"].index(info["decision"])
+    return info.get("answer") or {
+        "name": info["decision"],
+        **{name: info[name][number] for name in PROBABILITIES},
+    }

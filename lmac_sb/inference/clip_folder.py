@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import struct
+import sys
 import unicodedata
 import zipfile
 import zlib
@@ -22,8 +23,9 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile as sf
+import torch
 
-from lmac_sb.data.audio import decode_audio
+from lmac_sb.data.decode import decode_audio
 from lmac_sb.inference.clip_facts import read_facts
 from lmac_sb.inference.spectra import (
     FLOOR,
@@ -215,8 +217,8 @@ def write_clip(part, clip, name, truth=None, audio_format="wav", more=None):
     -------
     >>> folder = getfixture("tmp_path") / "x"
     >>> write_clip(folder, interpreter.explain_file(path), "x")
-    >>> read_clip(folder).info["id"]
-    'x'
+    >>> (folder / "explanation.json").is_file()
+    True
     """
     part = Path(part)
     part.mkdir(exist_ok=True)
@@ -297,8 +299,7 @@ def _move_into(part, folder):
     _remove(folder / FACTS)
     names = {path.name for path in part.iterdir()}
     for name in FILES - names:
-        if folder / name != folder / PICTURE:
-            _remove(folder / name)
+        _remove(folder / name)
     unrefined = folder / UNREFINED
     if UNREFINED not in names and (unrefined / FACTS).is_file():
         _remove(unrefined)
@@ -439,6 +440,9 @@ def _safe_name(name):
     # Names of files may hold bytes that are no text.
     name = name.encode(errors="surrogateescape").decode(errors="replace")
     name = unicodedata.normalize("NFC", name)
+    # Nor has each system all letters.
+    name = name.encode(sys.getfilesystemencoding(), "replace")
+    name = name.decode(sys.getfilesystemencoding())
     name = re.sub(r"[^\w .+-]", "_", name).strip(" .")
     name = re.sub(rf"(?i)\.(?={_ENDINGS}$)", "_", name)
     if name.casefold() == UNREFINED or re.fullmatch(rf"(?i){_DEVICES}", name):
@@ -549,11 +553,42 @@ class ClipFiles(NamedTuple):
     @property
     def sounds(self):
         """Samples of each sound by its name, at the level of the input."""
-        gain = self.info["gain"]
-        return {
-            name: (decode_audio(file)[0].double() / gain).float()
-            for name, file in self.files.items()
-        }
+        found = {}
+        for name in self.files:
+            wav = torch.from_numpy(np.concatenate([*self.blocks(name)]))
+            found[name] = (wav.double() / self.info["gain"]).float()
+        return found
+
+    def blocks(self, name):
+        """Samples of a sound as it is written, block by block.
+
+        Arguments
+        ---------
+        name : str
+            One of `lmac_sb.inference.spectra.SOUNDS`.
+
+        Yields
+        ------
+        numpy.ndarray
+            [samples], float32; with the gain, for people to hear.
+
+        Raises
+        ------
+        LMACError
+            If the file is truncated or damaged.
+        """
+        path, n_samples = self.files[name], 0
+        with _open_sound(path) as file:
+            for block in file.blocks(_BLOCK, dtype="float32", always_2d=True):
+                n_samples += len(block)
+                if not np.isfinite(block).all():
+                    raise LMACError(f"{path}: holds NaN or infinite values")
+                yield block.mean(axis=1)
+        if n_samples != self.info["n_samples"]:
+            raise LMACError(
+                f"{path}: truncated, found {n_samples} samples, expected "
+                f"{self.info['n_samples']}"
+            )
 
 
 def read_clip(folder):
@@ -677,14 +712,8 @@ def _find_sound(stem, info):
             f"{' or '.join(names)}"
         )
     (path,) = paths
-    try:
-        with open_regular(path, _MOST_SOUND) as opened:
-            with sf.SoundFile(opened) as file:
-                length, rate = file.frames, file.samplerate
-    except (OSError, RuntimeError, TypeError) as error:
-        raise LMACError(
-            f"{path}: cannot be read as audio ({first_line(error)})"
-        ) from error
+    with _open_sound(path) as file:
+        length, rate = file.frames, file.samplerate
     if (length, rate) != (info["n_samples"], info["sample_rate"]):
         raise LMACError(
             f"{path}: found {length} samples at {rate} Hz, expected "
@@ -692,3 +721,16 @@ def _find_sound(stem, info):
             "in explanation.json"
         )
     return path
+
+
+@contextmanager
+def _open_sound(path):
+    """Open a sound that was written with a clip."""
+    try:
+        with open_regular(path, _MOST_SOUND) as opened:
+            with sf.SoundFile(opened) as file:
+                yield file
+    except (OSError, RuntimeError, TypeError) as error:
+        raise LMACError(
+            f"{path}: cannot be read as audio ({first_line(error)})"
+        ) from error

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from lmac_sb.inference.clip_folder import (
-    FACTS,
     check_format,
     common_gain,
     folder_names,
@@ -119,9 +118,8 @@ class AudioExplanation(Explanation):
     by_class : bool
         Whether all are one clip, each with another class explained.
     made : dict
-        What made the explanations: ``model`` and its ``checksum``, versions
-        of ``lmac_sb``, ``torch`` and ``speechbrain``, and the ``date``; empty
-        where nothing tells it.
+        What made the explanations: name and checksum of the model, versions
+        of the packages, and the day; empty where nothing tells it.
     unrefined : AudioExplanation
         The same clips with the decoder's own masks, to compare with, where
         steps were taken and it was asked for; else None.
@@ -387,8 +385,6 @@ class AudioExplanation(Explanation):
                 for i, name in enumerate(names):
                     place = part / name
                     write_clip(place, self[i], name, truths[i], audio_format)
-            # One of a single class from an earlier call is not of this one.
-            (folder / FACTS).unlink(missing_ok=True)
             return [folder / name for name in names]
         folders = [folder]
         if len(self) > 1:

@@ -1,7 +1,6 @@
 """Turn a finished run into a folder that anyone can load."""
 
 import logging
-import re
 import shutil
 import time
 from contextlib import suppress
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import torch
 import yaml
-from hyperpyyaml import load_hyperpyyaml
 
 import lmac_sb
 from lmac_sb.data.manifest import read_entries
@@ -17,24 +15,30 @@ from lmac_sb.inference.interpreter import LMACInterpreter, name_of
 from lmac_sb.inference.saved import CLASSIFIER
 from lmac_sb.metrics.summary import markdown_table
 from lmac_sb.models.classifier_folder import load_classifier, save_labels
-from lmac_sb.models.source import HPARAMS, is_local
+from lmac_sb.models.source import (
+    HPARAMS,
+    is_local,
+    make_objects,
+    room_beside,
+)
 from lmac_sb.models.weights import load_strict, write_weights
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.identity import EXPERIMENT, weights_identity
-from lmac_sb.utils.checksums import check_sums, write_sums
+from lmac_sb.utils.checksums import SUMS, check_sums, write_sums
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.given import check_file, read_given
 from lmac_sb.utils.io import (
     first_line,
     folder_in_one_step,
     is_leftover,
     read_json,
-    remove_leftovers,
+    remove_parts,
     restore_folder,
     write_json,
 )
 from lmac_sb.utils.portable import portable
 from lmac_sb.utils.seal import SEAL, is_sealed
-from lmac_sb.utils.yaml_safety import safe_yaml
+from lmac_sb.utils.yaml_safety import compose_bounded, one_line, safe_yaml
 
 __all__ = ["export_run", "load_interpreter", "push"]
 
@@ -53,6 +57,9 @@ PARTS = (
 )
 # Those with weights; features have some only if they learn statistics.
 WEIGHTS = ("features", "embedding_model", "classifier", "decoder")
+
+# What the card says of how the model was made, beside the data.
+MADE = ("command", "commit", "python", "torch", "speechbrain", "seed")
 
 HEADER = """\
 # A sound classifier and its explanations by L-MAC, for
@@ -131,7 +138,13 @@ These figures have no checksum: nothing shows whether they are those of a test.
 _OLD_S = 24 * 3600  # of an unfinished folder that nobody writes to any more
 
 
-def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
+def export_run(
+    run_folder,
+    out_folder,
+    license="apache-2.0",
+    repository=None,
+    trusted=False,
+):
     """Write the model of a finished L-MAC run to a separate folder.
 
     Arguments
@@ -144,6 +157,8 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
         Licence of the model, for its card.
     repository : str
         Id of the hub repository for which it is meant, for its card.
+    trusted : bool
+        Whether the run's yaml may make any object and call any function.
 
     Returns
     -------
@@ -153,12 +168,13 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
     Raises
     ------
     LMACError
-        If the run is incomplete, or its parts do not belong together.
+        If the run is incomplete, its parts do not belong together, or its
+        yaml asks for what is not allowed.
     """
     run, out = Path(run_folder), Path(out_folder)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise LMACError(f"{out}: already exists; choose another folder")
-    text, hparams, classifier, results = _load_run(run)
+    text, hparams, classifier, results = _load_run(run, trusted)
     vouched = _are_vouched(results, "results.json", run)
     tested = classifier.get("results")
     if tested:
@@ -168,8 +184,8 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
     config = _config(hparams, classifier, results, license)
     try:
         with folder_in_one_step(out) as part:
-            _sweep(part)
-            trusted = _write_model(part, text, hparams)
+            _sweep(part.parent)
+            trusted &= not _write_model(part, text, hparams)
             write_json(part / "config.json", config)
             more = {
                 "trusted": trusted,
@@ -188,15 +204,14 @@ def export_run(run_folder, out_folder, license="apache-2.0", repository=None):
     return out
 
 
-def _sweep(part):
-    """Delete what exports that were killed have left beside an unfinished one.
+def _sweep(folder):
+    """Delete what exports that were killed have left in a folder.
 
     The next export has another name as a rule, so nothing else does.
     """
-    host = re.escape(part.name.rpartition("@")[2].partition(".")[0])
-    remove_leftovers(part.parent, rf"\..+\.(\d+)@{host}\.\w+\.part")
+    remove_parts(folder)
     # Of another machine, or of a process whose number has another one now.
-    for path in part.parent.glob(".*.part"):
+    for path in folder.glob(".*.part"):
         if is_leftover(path.name):
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > _OLD_S:
@@ -204,14 +219,14 @@ def _sweep(part):
 
 
 def _write_model(part, text, hparams):
-    """Write yaml, weights and labels; whether it takes trust to load them."""
+    """Write yaml, weights and labels; whether they load without trust."""
     for name in WEIGHTS:
         if hparams[name].state_dict():
             write_weights(part / f"{name}.safetensors", hparams[name])
             text += f"        {name}: !ref <{name}>\n"
     (part / HPARAMS).write_text(text, encoding="utf-8")
     save_labels(hparams["label_encoder"], part / "label_encoder.txt")
-    return not _is_safe(text)
+    return _is_safe(text)
 
 
 def load_interpreter(source, trusted=False):
@@ -222,8 +237,7 @@ def load_interpreter(source, trusted=False):
     source : str or Path
         Folder of a finished run, exported folder, or id of a hub repository.
     trusted : bool
-        See `LMACInterpreter.from_hparams`. The yaml of a run is always
-        trusted.
+        See `LMACInterpreter.from_hparams`; of a run too.
 
     Returns
     -------
@@ -236,10 +250,14 @@ def load_interpreter(source, trusted=False):
     """
     kept = Path(source) / "interpreter"  # of a run of lmac_any.yaml
     if (kept / CLASSIFIER).is_file():
+        if not trusted:
+            check_file(kept / CLASSIFIER, folder=source)
         return LMACInterpreter.from_hparams(kept, trusted=trusted)
-    if not (Path(source) / EXPERIMENT).is_file():
+    # An exported folder has checksums, whatever else lies in it.
+    is_run = (Path(source) / EXPERIMENT).is_file()
+    if not is_run or (Path(source) / SUMS).exists():
         return LMACInterpreter.from_hparams(source, trusted=trusted)
-    _, hparams, _, _ = _load_run(Path(source))
+    _, hparams, _, _ = _load_run(Path(source), trusted)
     interpreter = LMACInterpreter(hparams["modules"], hparams)
     interpreter.model_name = name_of(source)
     return interpreter
@@ -285,35 +303,49 @@ def push(folder, repository):
     return str(done)
 
 
-def _load_run(run):
+def _load_run(run, trusted):
     """The yaml, the loaded objects, the classifier's config, the results."""
     if not run.is_dir():
         raise LMACError(f"{run}: no such run folder")
     text, settings = _read_run(run / HPARAMS)
-    hparams = load_hyperpyyaml(text)
+    checkpoint = _find_checkpoint(run, settings)
+    source = _locate(
+        run, settings["classifier_folder"], settings["output_folder"]
+    )
+    # Where training has put what comes from a hub.
+    place = source if Path(source).is_dir() else run / "save" / "classifier"
+    hparams = _make(run, text, (checkpoint.path, place), trusted)
     if hparams["frozen_classifier"].multilabel:
         raise LMACError(
             f"{run}: its classifier is multi-label, which only "
             "train_multilabel.py supports; expected a run of train_lmac.py"
         )
-    checkpoint = _load_decoder(run, hparams, settings)
-    classifier = _load_classifier(run, hparams, settings)
-    results = _read_json(run / "results.json")
+    load_strict(hparams["decoder"], checkpoint.paramfiles["decoder"])
+    classifier = _load_classifier(run, hparams, source)
+    results = _read_results(run / "results.json", checkpoint.meta["epoch"])
+    return text, hparams, classifier, results
+
+
+def _read_results(path, epoch):
+    """The results of a run, if they are those of this epoch."""
+    results = _read_json(path)
     try:
-        epoch = results["provenance"]["epoch"]
+        found = float(results["provenance"]["epoch"])
         if not results["summary"]:
             raise KeyError("summary")
-    except (KeyError, TypeError) as error:
+        for key in MADE:
+            _ = results["provenance"][key]
+        markdown_table(results["summary"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise LMACError(
-            f"{run / 'results.json'}: holds no {error}; train_lmac.py writes it"
+            f"{path}: holds no {one_line(error)}; train_lmac.py writes it"
         ) from error
-    if epoch != checkpoint.meta["epoch"]:
+    if found != epoch:
         raise LMACError(
-            f"{run / 'results.json'}: results of epoch {epoch:g}, but the best "
-            f"checkpoint is of epoch {checkpoint.meta['epoch']:g}; run the "
-            "training command again to test it"
+            f"{path}: results of epoch {found:g}, but the best checkpoint is "
+            f"of epoch {epoch:g}; run the training command again to test it"
         )
-    return text, hparams, classifier, results
+    return results
 
 
 def _are_vouched(figures, name, place):
@@ -336,23 +368,24 @@ def _are_vouched(figures, name, place):
 
 def _read_run(path):
     """The yaml of the model alone, and the run's settings as text."""
-    if not path.is_file():
+    if not path.exists():
         raise LMACError(
             f"{path}: no such file, expected a run of train_lmac.py"
         )
-    text = path.read_text(encoding="utf-8")
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        settings = yaml.load(text, Loader=yaml.BaseLoader)
-    except yaml.YAMLError as error:
-        raise LMACError(f"{path}: not yaml ({error})") from error
-    if not isinstance(root, yaml.MappingNode):
-        raise LMACError(f"{path}: holds no keys, expected 'key: value'")
+    root = compose_bounded(read_given(path, folder=path.parent), path)
     nodes = {key.value: node for key, node in root.value}
     expected = (*PARTS, "classifier_folder", "output_folder", "select_key")
     missing = [name for name in expected if name not in nodes]
     if missing:
         raise LMACError(f"{path}: key '{missing[0]}' is missing")
+    settings = {
+        name: node.value
+        for name, node in nodes.items()
+        if isinstance(node, yaml.ScalarNode)
+    }
+    for name in ("classifier_folder", "output_folder", "select_key"):
+        if name not in settings:
+            raise LMACError(f"{path}: key '{name}' is no text")
     names = {id(n): k for k, n in nodes.items() if n.tag.startswith("!")}
     kept, new = {}, list(PARTS)
     while new:
@@ -390,8 +423,8 @@ def _rewrite(node, names, found, top=False):
     return yaml.MappingNode(node.tag, items, flow_style=node.flow_style)
 
 
-def _load_decoder(run, hparams, settings):
-    """Load the decoder of the best checkpoint; returns the checkpoint."""
+def _find_checkpoint(run, settings):
+    """The best checkpoint of a run, which holds a decoder."""
     key = settings["select_key"]
     largest = settings.get("select_largest", "false").lower() == "true"
     checkpoint = best_checkpoint(run / "save", key, largest)
@@ -399,24 +432,41 @@ def _load_decoder(run, hparams, settings):
         raise LMACError(
             f"{run / 'save'}: found no intact checkpoint with '{key}'"
         )
-    load_strict(hparams["decoder"], checkpoint.paramfiles["decoder"])
+    for name in ("epoch", key):
+        if not isinstance(checkpoint.meta.get(name), (int, float)):
+            raise LMACError(
+                f"{checkpoint.path}: '{name}' is no number in CKPT.yaml"
+            )
+    if "decoder" not in checkpoint.paramfiles:
+        raise LMACError(f"{checkpoint.path}: holds no decoder.ckpt")
     return checkpoint
 
 
-def _load_classifier(run, hparams, settings):
+def _make(run, text, folders, trusted):
+    """The objects of a run's yaml; of what others wrote, only safe ones."""
+    if trusted:
+        return make_objects(text, run / HPARAMS)
+    text = safe_yaml(text, run / HPARAMS)
+    room = sum(map(room_beside, folders))
+    hparams = make_objects(text, run / HPARAMS, room)
+    LMACInterpreter._check_parts(hparams["modules"], hparams)
+    LMACInterpreter._check_work(hparams, run / HPARAMS)
+    return hparams
+
+
+def _load_classifier(run, hparams, source):
     """Load the classifier that the run explained; returns its config."""
-    source = _locate(
-        run, settings["classifier_folder"], settings["output_folder"]
-    )
     config = load_classifier(
         source,
         {name: hparams[name] for name in ("embedding_model", "classifier")},
         hparams["label_encoder"],
         run / "save" / "classifier",
     )
-    claimed = _read_json(run / EXPERIMENT).get("classifier_folder")
+    claimed = _read_json(run / EXPERIMENT)
+    for key in ("classifier_folder", "sha256"):
+        claimed = claimed.get(key) if isinstance(claimed, dict) else None
     found = weights_identity(source, hparams["frozen_classifier"])
-    if not claimed or claimed["sha256"] != found["sha256"]:
+    if claimed != found["sha256"]:
         raise LMACError(
             f"{source}: not the classifier that {run} was trained on; it has "
             "been replaced since then"
@@ -448,8 +498,9 @@ def _locate(run, folder, output_folder):
 
 def _read_json(path):
     """Content of a JSON file that a finished run has."""
-    if not path.is_file():
+    if not path.exists():
         raise LMACError(f"{path}: no such file; the run is not finished")
+    check_file(path, folder=path.parent)
     return read_json(path)
 
 
@@ -520,16 +571,6 @@ def _card(title, config, run, trusted, example, vouched):
         table=markdown_table(config["results"]),
         accuracy=accuracy + ("" if vouched else UNVOUCHED),
         example=note,
-        **{
-            key: made[key]
-            for key in (
-                "command",
-                "commit",
-                "python",
-                "torch",
-                "speechbrain",
-                "seed",
-            )
-        },
+        **{key: made[key] for key in MADE},
         epoch=f"{made['epoch']:g}",
     )

@@ -22,7 +22,7 @@ import lmac_sb
 from lmac_sb.adapters.named import check_name
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
 from lmac_sb.data.streaming import read_signal, signal_of, source_of
-from lmac_sb.inference.bundle import find_bundle, load_weights
+from lmac_sb.inference.bundle import check_work, find_bundle, load_weights
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.inference.long_clip import explain_long, mean_probabilities
 from lmac_sb.inference.questions import (
@@ -162,6 +162,8 @@ class LMACInterpreter(Pretrained):
         hparams = read_hparams(folder / HPARAMS, trusted)
         try:
             cls._check_parts(hparams["modules"], hparams)
+            if not trusted:
+                cls._check_work(hparams, folder)
             load_weights(hparams, folder)
             found = cls(hparams["modules"], hparams, **kwargs)
             found.model_name = name_of(source)
@@ -378,6 +380,25 @@ class LMACInterpreter(Pretrained):
                     f"{kind.__name__}"
                 )
 
+    @staticmethod
+    def _check_work(hparams: dict[str, Any], folder: Path) -> None:
+        """Refuse a model that would take hours or all memory."""
+        explainer = hparams["modules"]["explainer"]
+        features, preprocess = explainer.features, hparams["preprocess"]
+        seconds = preprocess.signal_length_s or hparams.get("window_s", 0)
+        check_work(
+            {
+                "sample_rate": preprocess.sample_rate,
+                "seconds": seconds,
+                "refine_steps": explainer.refine_steps,
+            },
+            folder,
+        )
+        # Few seconds in short steps are as much.
+        samples = max(seconds, WINDOW_S) * preprocess.sample_rate
+        frames = samples // features.hop_samples
+        check_work({"cells": frames * features.n_bins}, folder)
+
     def _check_classes(self, hparams: dict[str, Any]) -> list[str]:
         """Names of the classes, as many as the classifier has outputs."""
         names = hparams["label_encoder"].ind2lab
@@ -392,16 +413,23 @@ class LMACInterpreter(Pretrained):
         return [str(names[c]) for c in range(n_classes)]
 
     def _n_outputs(self) -> int:
-        """Outputs of the classifier, found out by a short silence."""
+        """Outputs of the classifier, found out by a short noise."""
         n_samples = round(MIN_LENGTH_S * self.sample_rate)
-        silence = torch.zeros(1, n_samples, device=self.device)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(1, n_samples, generator=generator) / 10
         try:
-            return self.explainer(silence, refine_steps=0).logits.shape[1]
+            found = self.explainer(noise.to(self.device), refine_steps=0)
         except Exception as error:
             # Layers of the wrong size fail in many ways.
             raise LMACError(
                 f"modules: do not fit together ({' '.join(str(error).split())})"
             ) from error
+        if not found.logits.isfinite().all():
+            raise LMACError(
+                "modules: give NaN or infinite outputs for a noise, expected "
+                "numbers: the weights are damaged"
+            )
+        return found.logits.shape[1]
 
     def train(self, mode: bool = True) -> LMACInterpreter:
         """Stay in evaluation mode, batch norm and dropout included."""

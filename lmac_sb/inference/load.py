@@ -19,6 +19,7 @@ from lmac_sb.models.source import (
 from lmac_sb.training.identity import EXPERIMENT
 from lmac_sb.utils.checksums import SUMS
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.given import read_given
 
 __all__ = ["is_own", "load_interpreter"]
 
@@ -113,7 +114,7 @@ def is_own(source: Any) -> bool:
         return True
     yaml = folder / HPARAMS
     if yaml.is_file():
-        return _MARK in yaml.read_bytes()
+        return _MARK in read_given(yaml).encode()
     return (folder / SUMS).is_file()
 
 
@@ -134,4 +135,4 @@ def _is_own_on_hub(source: str) -> bool:
         except Exception as error:
             # Each request is tried for long, so no other follows.
             raise not_fetched(source, error) from error
-    return _MARK in Path(path).read_bytes()
+    return _MARK in read_given(path).encode()

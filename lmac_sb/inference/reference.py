@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lmac_sb.adapters.named import is_named
 from lmac_sb.models.source import cached_file, is_local, on_hub
 from lmac_sb.utils.checksums import file_sha256
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.given import MOST_FILES, check_file
 from lmac_sb.utils.io import first_line
 
 __all__ = ["call_import_path", "find_referred", "is_import_path", "refer_to"]
@@ -179,14 +181,26 @@ def _path_from(folder: Path | None, path: Path) -> str:
 def _sums(path: Path, leave_out: Path | None = None) -> dict[str, str]:
     """Checksums of the files of a model, by name."""
     folder = path if path.is_dir() else path.parent
+    names = _names(folder, leave_out)
+    return {name: file_sha256(folder / name) for name in names}
+
+
+def _names(folder: Path, leave_out: Path | None) -> list[str]:
+    """The files of a model, none of which is read."""
     leave_out = leave_out and leave_out.resolve()
-    return {
-        file.relative_to(folder).as_posix(): file_sha256(file)
-        for file in sorted(folder.rglob("*"))
+    found = [
+        file.relative_to(folder).as_posix()
+        for file in islice(folder.rglob("*"), MOST_FILES)
         if file.is_file()
         and not _is_hidden(file.relative_to(folder))
         and leave_out not in file.resolve().parents
-    }
+    ]
+    if len(found) >= MOST_FILES:
+        raise LMACError(
+            f"{folder}: holds more than {MOST_FILES} files, expected those of "
+            "a model"
+        )
+    return sorted(found)
 
 
 def _is_hidden(path: Path) -> bool:
@@ -240,8 +254,16 @@ def find_referred(
         If a folder is gone, or its files are not those that were there.
     """
     kind = reference.get("kind")
-    if kind in ("function", "name"):
-        return str(reference["name"] if moved is None else moved)
+    needed = {"folder": ("path", "files"), "hub": ("id", "revision")}
+    for key in needed.get(str(kind), ("name",)):
+        if not isinstance(reference.get(key), dict if key == "files" else str):
+            raise LMACError(f"{folder}: its model has no {key}")
+    is_kind = {"function": is_import_path, "name": is_named}.get(kind)
+    if is_kind is not None:
+        found = reference["name"] if moved is None else moved
+        if moved is None and not is_kind(found):
+            raise LMACError(f"{folder}: {shown(found)} is no {kind}")
+        return str(found)
     if kind == "hub" and moved is None:
         return f"{reference['id']}@{reference['revision']}"
     if kind not in ("folder", "hub"):
@@ -263,15 +285,19 @@ def find_referred(
 
 def _check_files(path: Path, expected: dict[str, str], folder: Path) -> None:
     """Refuse a folder with other files than there were."""
-    found = _sums(path, folder)
-    for name in sorted({*expected, *found}):
-        if expected.get(name) == found.get(name):
-            continue
+    place = path if path.is_dir() else path.parent
+    found = set(_names(place, folder))
+    # Names come first: hashing takes long.
+    for name in sorted(found ^ set(expected)) + sorted(expected):
         what = "has changed"
         if name not in found:
             what = "is gone"
         elif name not in expected:
             what = "is new"
+        elif check_file(place / name) >= 0 and (
+            file_sha256(place / name) == expected[name]
+        ):
+            continue
         raise LMACError(
             f"{path}: {name} {what} since {folder} was saved, expected the "
             "model that it was made for; make the interpreter again from this "

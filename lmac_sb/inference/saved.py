@@ -22,6 +22,7 @@ from lmac_sb.adapters.layers import Layer, layer_modules
 from lmac_sb.adapters.named import is_named
 from lmac_sb.adapters.source import as_listener
 from lmac_sb.inference.adopt import ADOPTED, adopt, tried
+from lmac_sb.inference.bundle import check_work
 from lmac_sb.inference.reference import (
     call_import_path,
     find_referred,
@@ -31,18 +32,30 @@ from lmac_sb.inference.reference import (
 from lmac_sb.listener.listener import Listener
 from lmac_sb.listener.windows import Windows
 from lmac_sb.lmac.explainer import Explainer
+from lmac_sb.lmac.refine import Refiner
 from lmac_sb.models.decoder import LevelDecoder, MaskDecoder
 from lmac_sb.models.sound import SoundFeatures
 from lmac_sb.models.source import HPARAMS, load_yaml
 from lmac_sb.models.weights import load_strict, write_weights
 from lmac_sb.utils.checksums import read_sums, write_sums
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import folder_in_one_step, read_json, write_json
+from lmac_sb.utils.io import (
+    first_line,
+    folder_in_one_step,
+    read_json,
+    write_json,
+)
 
 __all__ = ["CLASSIFIER", "Origin", "load_saved", "save_interpreter"]
 
 CLASSIFIER = "classifier.json"
 _WEIGHTS = "decoder.safetensors"
+_KEYS = ("decoder", "refiner", "refine_steps", "mask_domain")
+# What values of other kinds than were saved lead to.
+_WRONG = (
+    *(AttributeError, KeyError, IndexError, TypeError, ValueError),
+    *(OverflowError, RuntimeError),
+)
 _NEAR = 1e-2  # of answers to one sound, as a share of their spread
 
 _YAML = """\
@@ -226,15 +239,23 @@ def load_saved(
         If the classifier is gone, or another one, or a file is broken.
     """
     facts = _read_facts(folder / CLASSIFIER)
-    modules, hparams, run_opts = _compare(facts, folder, trusted, moved)
     values = _read_yaml(folder / HPARAMS)
+    try:
+        layers = [Layer(**layer) for layer in facts["layers"]]
+        modules, hparams, run_opts = _compare(facts, folder, trusted, moved)
+    except LMACError:
+        raise
+    except _WRONG as error:
+        raise LMACError(
+            f"{folder / CLASSIFIER}: {type(error).__name__}: "
+            f"{first_line(error)}"
+        ) from error
     adopted, decoder = modules["explainer"], values["decoder"]
     if _WEIGHTS in read_sums(folder):
         load_strict(decoder, folder / _WEIGHTS)
     elif decoder.state_dict():
         raise LMACError(f"{folder / _WEIGHTS}: no such file, expected weights")
     classifier = adopted.classifier
-    layers = [Layer(**layer) for layer in facts["layers"]]
     if layers:
         known = layer_modules(hparams["listener"])
         for layer in layers:
@@ -418,10 +439,17 @@ def _block(values: dict[str, Any]) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     """Decoder, refiner and settings, without weights."""
-    values = load_yaml(path)
-    for key in ("decoder", "refiner", "refine_steps", "mask_domain"):
+    values = load_yaml(path, needed=_KEYS)
+    for key in _KEYS:
         if key not in values:
             raise LMACError(f"{path}: key '{key}' is missing")
+    for key, kind in (("decoder", torch.nn.Module), ("refiner", Refiner)):
+        if not isinstance(values[key], kind):
+            raise LMACError(
+                f"{path}: {key} is a {type(values[key]).__name__}, expected a "
+                f"{kind.__name__}"
+            )
+    check_work({"refine_steps": values["refine_steps"]}, path)
     return values
 
 
@@ -442,4 +470,25 @@ def _read_facts(path: Path) -> dict[str, Any]:
             raise LMACError(
                 f"{path}: key '{key}' is missing or no {kind.__name__}"
             )
+    check_work(_work_of(facts["arguments"], facts["features"]), path)
     return facts
+
+
+def _work_of(
+    arguments: dict[str, Any], features: dict[str, Any]
+) -> dict[str, Any]:
+    """What makes an explanation long, see `check_work`."""
+    windows = arguments.get("windows")
+    if isinstance(windows, dict):
+        windows = windows.get("windows")
+    windows = windows if isinstance(windows, dict) else {}
+    size, hop = windows.get("size"), windows.get("hop")
+    overlaps = isinstance(size, int) and isinstance(hop, int) and hop > 0
+    return {
+        "sample_rate": arguments.get("sample_rate"),
+        "seconds": arguments.get("signal_length_s"),
+        "refine_steps": arguments.get("steps"),
+        "n_fft": features.get("n_fft"),
+        "samples": size,
+        "overlap": size / hop if overlaps else None,
+    }

@@ -29,6 +29,7 @@ __all__ = [
     "agreement",
     "energy_share",
     "heard_area",
+    "is_silent",
     "level_db",
     "verdicts",
 ]
@@ -44,9 +45,9 @@ LOST = 0.5
 LEAST = 0.01
 # Rounding moves probabilities by a few 1e-7.
 TOLERANCE = 1e-6
-# A sound whose largest swing is smaller is silent: a 16 bit file has three
-# steps there, so dither is silence.
-SILENT_DB = -80.0
+# A sound whose largest swing is not above this is silent: one step of 16 bits
+# up and down, as of dither, or of channels that cancel each other.
+SILENT_DB = -90.0
 # Bins that far below the loudest one count as empty: what the STFT's window
 # leaks into them is no sound, and the mask may have any value there.
 HEARD_DB = -50.0
@@ -225,6 +226,30 @@ def level_db(wavs: Tensor) -> Tensor:
     # One after the other: sounds of long files lie on disk.
     swings = [float(wav.max()) - float(wav.min()) for wav in wavs.detach()]
     return 20 * torch.tensor(swings).div(2).log10()
+
+
+def is_silent(wav: Tensor) -> bool:
+    """Whether there is no sound in a signal at its own level.
+
+    The one test for data preparation, training and explanation.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        Full scale is 1, [samples].
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_silent(torch.tensor([1.0, 0.0, -1.0]) / 32768)
+    True
+    >>> is_silent(torch.tensor([1.0, 0.0, -1.0]) * 1e-4)
+    False
+    """
+    return bool(level_db(wav[None]) <= SILENT_DB)
 
 
 def heard_area(mask: Tensor, magnitude: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from speechbrain.utils.fetching import fetch
 from lmac_sb.models.source import is_local
 from lmac_sb.models.weights import load_strict
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.given import check_file, read_given
 from lmac_sb.utils.io import (
     first_line,
     folder_in_one_step,
@@ -24,6 +25,9 @@ __all__ = [
     "save_classifier",
     "save_labels",
 ]
+
+# Of a file of class names: bytes, lines, and characters of a line.
+_LONGEST, _MOST_LABELS, _WIDEST = 4 << 20, 30_000, 1000
 
 
 def load_classifier(source, modules, label_encoder, savedir):
@@ -101,6 +105,12 @@ def load_labels(label_encoder, path):
     ...
     lmac_sb.LMACError: .../labels.txt: holds no classes
     """
+    lines = read_given(path, _LONGEST).splitlines()
+    if len(lines) > _MOST_LABELS or max(map(len, lines), default=0) > _WIDEST:
+        raise LMACError(
+            f"{path}: {len(lines)} lines, expected names of classes: at most "
+            f"{_MOST_LABELS} of {_WIDEST} characters"
+        )
     try:
         label_encoder.load(str(path))
     except Exception as error:

@@ -1,26 +1,45 @@
 """Where a trained model comes from: a folder or a hub, and its yaml."""
 
+import contextlib
 import io
+from itertools import islice
 from pathlib import Path
 
+import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.parameter_transfer import Pretrainer
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.given import (
+    MOST_FILES,
+    WEIGHTS,
+    check_file,
+    read_given,
+    show_size,
+)
 from lmac_sb.utils.yaml_safety import one_line, safe_yaml
 
 __all__ = [
     "HPARAMS",
+    "Budget",
     "cached_file",
     "is_local",
     "load_yaml",
     "local_folder",
+    "make_objects",
     "not_fetched",
     "on_hub",
     "read_hparams",
+    "room_beside",
 ]
 
 HPARAMS = "hyperparams.yaml"
+# Of an interface of ours.
+NEEDED = ("modules", "pretrainer", "preprocess", "label_encoder")
+_ROOM = 64 << 20  # bytes of windows and filters, which no file holds
+_STEPS = 6000  # tensors of a model, and of what leads to them
 
 
 def is_local(source):
@@ -168,7 +187,7 @@ def not_fetched(source, error):
     )
 
 
-def load_yaml(path, trusted=False):
+def load_yaml(path, trusted=False, needed=None):
     """Make the objects in a yaml file.
 
     Arguments
@@ -177,6 +196,9 @@ def load_yaml(path, trusted=False):
         A file of hyperpyyaml's format.
     trusted : bool
         Whether it may make any object and call any function.
+    needed : tuple of str
+        Keys whose objects are needed, see
+        `lmac_sb.utils.yaml_safety.safe_yaml`; by default all are.
 
     Returns
     -------
@@ -186,7 +208,8 @@ def load_yaml(path, trusted=False):
     Raises
     ------
     LMACError
-        If it is invalid or contains something that is not allowed.
+        If it is invalid or contains something that is not allowed, or its
+        objects are much larger than the weights that lie beside it.
 
     Example
     -------
@@ -196,22 +219,179 @@ def load_yaml(path, trusted=False):
     2
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise LMACError(f"{path}: not a text file ({error})") from error
-    stream = io.StringIO(text if trusted else safe_yaml(text, path))
-    # What a trusted file includes lies beside it.
+    text = read_given(path)
+    if trusted:
+        return make_objects(text, path)
+    text = safe_yaml(text, path, needed)
+    return make_objects(text, path, room_beside(path.parent))
+
+
+def make_objects(text, path, room=None):
+    """Make the objects in a yaml text, which has been checked or is trusted.
+
+    Arguments
+    ---------
+    text : str
+        See `lmac_sb.utils.yaml_safety.safe_yaml`.
+    path : str or Path
+        Its file, for messages; what a trusted one includes lies beside it.
+    room : int
+        Bytes that all tensors may take; by default any number.
+
+    Returns
+    -------
+    dict
+        Objects and values by key.
+
+    Raises
+    ------
+    LMACError
+        If it is invalid, or there is no such room.
+
+    Example
+    -------
+    >>> text = "net: !new:torch.nn.Linear [2, 1]"
+    >>> make_objects(text, "x.yaml")["net"].in_features
+    2
+    >>> make_objects(text, "x.yaml", room=1)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: x.yaml: its objects take more than 1 byte, ...
+    """
+    stream = io.StringIO(text)
     stream.name = str(path)
+    budget = contextlib.nullcontext() if room is None else Budget(room)
     try:
-        return load_hyperpyyaml(stream)
+        with budget:
+            return load_hyperpyyaml(stream)
     except Exception as error:
         # A yaml can call anything; hyperpyyaml wraps the resulting errors.
         reason = one_line(error.__cause__ or error)
         raise LMACError(f"{path}: {reason}") from error
 
 
-def read_hparams(path, trusted=False):
+def room_beside(folder):
+    """Bytes that a model may take whose weights lie in a folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The folder.
+
+    Returns
+    -------
+    int
+        Four times their size, since some are drawn at random before they are
+        loaded, and as much as windows and filters may take.
+
+    Raises
+    ------
+    LMACError
+        If a file of weights is too large, or mostly a hole.
+
+    Example
+    -------
+    >>> room_beside(getfixture("tmp_path")) >> 20
+    64
+    """
+    files = (
+        path
+        for path in islice(Path(folder).rglob("*"), MOST_FILES)
+        if path.suffix in WEIGHTS and path.is_file()
+    )
+    return 4 * sum(map(check_file, files)) + _ROOM
+
+
+class Budget(TorchFunctionMode):
+    """While it is entered, tensors may be made of so many bytes in all.
+
+    Their sizes are known before they are made.
+
+    Arguments
+    ---------
+    room : int
+        Bytes.
+    steps : int
+        Number of operations.
+
+    Example
+    -------
+    >>> with Budget(1000):
+    ...     _ = torch.zeros(10)
+    ...     _ = torch.zeros(10**12)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: its objects take more than 1.0 kB, expected no more ...
+    """
+
+    def __init__(self, room, steps=_STEPS):
+        super().__init__()
+        self.room, self.left, self.steps = room, room, steps
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Do what was asked, if there is room for what it gives."""
+        kwargs = kwargs or {}
+        self.steps -= 1
+        given = _tensors((args, kwargs))
+        # Some were made by a way that is not seen here.
+        if max((x.nbytes for x in given), default=0) > self.room:
+            self._take(self.room + 1)
+        # A look ahead takes longer than most operations do.
+        if func is torch.eye or _most_bytes(args, kwargs) > self.left:
+            self._take(_bytes_ahead(func, args, kwargs), spend=False)
+        found = func(*args, **kwargs)
+        known = {_place_of(x) for x in given}
+        new = [x for x in _tensors(found) if _place_of(x) not in known]
+        self._take(sum(x.nbytes for x in new))
+        return found
+
+    def _take(self, size, spend=True):
+        """Refuse what there is no room for; take the room, unless it waits."""
+        if size > self.left or self.steps < 0:
+            raise LMACError(
+                f"its objects take more than {show_size(self.room)}, expected "
+                "no more than the weights that lie beside them"
+            )
+        self.left -= size if spend else 0
+
+
+def _most_bytes(args, kwargs):
+    """What an operation on tensors and sizes gives, at the very most."""
+    count = 16  # bytes of the largest numbers
+    for value in tree_leaves((args, kwargs)):
+        if isinstance(value, torch.Tensor):
+            count *= max(1, value.numel())
+        elif isinstance(value, int):
+            count *= max(1, abs(value))
+    return count
+
+
+def _bytes_ahead(func, args, kwargs):
+    """Bytes of what an operation gives, which is not done."""
+    if kwargs.get("device") is not None:
+        kwargs = {**kwargs, "device": "meta"}
+    args, kwargs = tree_map_only(
+        torch.Tensor, lambda tensor: tensor.to("meta"), (args, kwargs)
+    )
+    try:
+        with torch.device("meta"):
+            return sum(x.nbytes for x in _tensors(func(*args, **kwargs)))
+    except (NotImplementedError, RuntimeError):
+        # It asks for values, of which no shape that follows is large.
+        return 0
+
+
+def _tensors(values):
+    """The tensors in what an operation takes or gives."""
+    return [x for x in tree_leaves(values) if isinstance(x, torch.Tensor)]
+
+
+def _place_of(tensor):
+    """Where the numbers of a tensor lie: a view lies where its base does."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def read_hparams(path, trusted=False, needed=NEEDED):
     """Make the objects in a model's yaml, without their weights.
 
     Arguments
@@ -220,6 +400,8 @@ def read_hparams(path, trusted=False):
         A file of SpeechBrain's format, mostly ``hyperparams.yaml``.
     trusted : bool
         Whether the yaml may make any object and call any function.
+    needed : tuple of str
+        See `load_yaml`.
 
     Returns
     -------
@@ -232,7 +414,7 @@ def read_hparams(path, trusted=False):
     LMACError
         If the yaml is invalid or contains something that is not allowed.
     """
-    hparams = load_yaml(path, trusted)
+    hparams = load_yaml(path, trusted, needed)
     for key, kind in (("modules", dict), ("pretrainer", Pretrainer)):
         if not isinstance(hparams.get(key), kind):
             raise LMACError(

@@ -1,14 +1,42 @@
-"""Load the weights of modules strictly, and compute their checksum."""
+"""Load the weights of modules strictly, and compute their checksum.
+
+A file of weights may come from anyone: its shapes are compared with those of
+the module before a weight is read, and nothing in it is unpacked.
+"""
 
 import hashlib
+import io
+import os
+import pickletools
+import zipfile
 from pathlib import Path
 
 import torch
 
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.given import check_file
 from lmac_sb.utils.io import first_line
 
-__all__ = ["load_strict", "weights_sha256", "write_weights"]
+__all__ = [
+    "check_unread",
+    "check_values",
+    "load_strict",
+    "load_tensors",
+    "weights_sha256",
+    "write_weights",
+]
+
+# Bytes of the names and shapes of a file of weights, which are a hundred for
+# each tensor.
+_LONGEST = 1 << 20
+# What the pickle of a state dict names, but for storages.
+_NAMED = (
+    "collections OrderedDict",
+    "torch._utils _rebuild_parameter",
+    "torch._utils _rebuild_tensor_v2",
+    "torch.nn.parameter Parameter",
+)
+_PICKLES = 5  # in a row, in files of torch before version 1.6
 
 
 def load_strict(module, path):
@@ -38,55 +66,255 @@ def load_strict(module, path):
     lmac_sb.LMACError: .../m.ckpt: 'weight' has shape [1, 2], ...
     """
     path = Path(path)
-    state = _read_state(path)
+    if not path.is_file():
+        raise LMACError(f"{path}: no such file, expected weights")
+    if path.suffix == ".safetensors":
+        state = _read_safetensors(path, module)
+    else:
+        state = load_tensors(path)
+        if not isinstance(state, dict) or not all(
+            isinstance(value, torch.Tensor) for value in state.values()
+        ):
+            raise LMACError(f"{path}: not a state dict of tensors")
     _check_fit(state, module, path)
+    check_values(state, path)
     module.load_state_dict(state)
 
 
-def _read_state(path):
-    """State dict in a file, which may hold nothing but tensors."""
-    if not path.is_file():
-        raise LMACError(f"{path}: no such file, expected weights")
-    try:
-        if path.suffix == ".safetensors":
-            # Here, so that other files load without that package.
-            from safetensors.torch import load_file
+def _read_safetensors(path, module):
+    """State dict in a file, if its header has the shapes of a module."""
+    # Here, so that other files load without that package.
+    from safetensors import safe_open
 
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+    check_unread(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            shapes = {x: file.get_slice(x).get_shape() for x in names}
+            _check_shapes(shapes, module, path)
+            return {name: file.get_tensor(name) for name in names}
+    except LMACError:
+        raise
+    except Exception as error:
+        # Of its own class, and of those of the tensors' types.
+        raise _no_weights(path, error) from error
+
+
+def load_tensors(path):
+    """What a pickle holds: tensors and plain values, of which no code is run.
+
+    Tensors lie in the file until they are used, so that their shapes can be
+    looked at first.
+
+    Arguments
+    ---------
+    path : str or Path
+        Written by `torch.save`.
+
+    Returns
+    -------
+    object
+        Mostly a state dict.
+
+    Raises
+    ------
+    LMACError
+        If it holds anything else, or is compressed: then it may be much
+        larger than the file.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "m.ckpt"
+    >>> torch.save({"mean": torch.zeros(2)}, path)
+    >>> load_tensors(path)
+    {'mean': tensor([0., 0.])}
+    """
+    check_unread(path)
+    try:
+        return torch.load(
+            path,
+            map_location="cpu",
+            weights_only=True,
+            mmap=zipfile.is_zipfile(path),
+        )
     except Exception as error:
         # Broken files fail in many ways: IndexError, UnicodeDecodeError, ...
-        raise LMACError(
-            f"{path}: not a file of weights only ({first_line(error)})"
-        ) from error
-    if not isinstance(state, dict) or not all(
-        isinstance(value, torch.Tensor) for value in state.values()
-    ):
-        raise LMACError(f"{path}: not a state dict of tensors")
-    return state
+        raise _no_weights(path, error) from error
 
 
-def _check_fit(state, module, path):
-    """Refuse weights that do not fit the module, or are not finite."""
+def check_unread(path):
+    """Refuse a file of weights that would grow when it is read, or runs code.
+
+    Arguments
+    ---------
+    path : str or Path
+        Its name ends in ``.safetensors``, or it is a pickle.
+
+    Returns
+    -------
+    int
+        Its size in bytes.
+
+    Raises
+    ------
+    LMACError
+        If it is too large, has too many names, is compressed, or names
+        anything but tensors.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "m.ckpt"
+    >>> torch.save(torch.nn.Linear(2, 1).state_dict(), path)
+    >>> check_unread(path) > 12
+    True
+    """
+    path = Path(path)
+    size = check_file(path)
+    try:
+        if path.suffix == ".safetensors":
+            with open(path, "rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+            if length > _LONGEST:
+                raise LMACError(f"names and shapes of {length} bytes")
+        elif zipfile.is_zipfile(path):
+            _check_zip(path, size)
+        else:
+            with open(path, "rb") as file:
+                _check_names(file.read(_LONGEST), _PICKLES)
+    except Exception as error:
+        # Broken files fail in many ways: IndexError, UnicodeDecodeError, ...
+        raise _no_weights(path, error) from error
+    return size
+
+
+def _no_weights(path, error):
+    """The error for a file that holds something else."""
+    return LMACError(
+        f"{path}: not a file of weights only ({first_line(error)})"
+    )
+
+
+class _Sipped(io.FileIO):
+    """A file of which no large part is read at once."""
+
+    def read(self, size=-1):
+        """Bytes, by default all that are left; refused if they are many."""
+        if size < 0:
+            size = os.fstat(self.fileno()).st_size - self.tell()
+        if size > _LONGEST:
+            raise LMACError(f"a list of {size} bytes of files or names")
+        return super().read(size)
+
+
+def _check_zip(path, size):
+    """Refuse an archive that holds more than it is large, or names code."""
+    with _Sipped(path) as file, zipfile.ZipFile(file) as archive:
+        found = archive.infolist()
+        for item in found:
+            if item.compress_type or item.file_size != item.compress_size:
+                raise LMACError(
+                    f"{shown(item.filename)} is compressed, expected a file "
+                    "as torch.save writes it"
+                )
+        total = sum(item.file_size for item in found)
+        if total > size:
+            raise LMACError(
+                f"says that it holds {total} bytes, but has {size}"
+            )
+        for item in found:
+            if not item.filename.endswith(".pkl"):
+                continue
+            if item.file_size > _LONGEST:
+                raise LMACError(f"a pickle of {item.file_size} bytes")
+            _check_names(archive.read(item))
+
+
+def _check_names(content, most=1):
+    """Refuse pickles that name what no state dict names."""
+    stream, texts = io.BytesIO(content), []
+    for _ in range(most):
+        for code, argument, _ in pickletools.genops(stream):
+            name = argument
+            if code.name == "STACK_GLOBAL":
+                name = " ".join(texts[-2:])
+            elif code.name != "GLOBAL":
+                if isinstance(argument, str):
+                    texts = [*texts[-1:], argument]
+                continue
+            is_storage = name.startswith("torch ") and name.endswith("Storage")
+            if name not in _NAMED and not is_storage:
+                raise LMACError(f"it names {shown(name)}")
+
+
+def _check_shapes(shapes, module, path):
+    """Refuse names and shapes that are not those of a module."""
     owner = type(module).__name__
     expected = module.state_dict()
     for name, value in expected.items():
-        if name not in state:
+        if name not in shapes:
             raise LMACError(f"{path}: holds no '{name}', expected by {owner}")
-        if state[name].shape != value.shape:
+        if list(shapes[name]) != list(value.shape):
             raise LMACError(
-                f"{path}: '{name}' has shape {list(state[name].shape)}, "
-                f"expected {list(value.shape)}"
+                f"{path}: '{name}' has shape {list(shapes[name])}, expected "
+                f"{list(value.shape)}"
             )
-    extra = sorted(set(state) - set(expected))
-    if extra:
+    extra = min(set(shapes) - set(expected), default=None, key=str)
+    if extra is not None:
         raise LMACError(
-            f"{path}: holds '{extra[0]}', which {owner} does not have"
+            f"{path}: holds {shown(extra)}, which {owner} does not have"
         )
-    bad = [n for n, v in state.items() if not torch.isfinite(v).all()]
-    if bad:
-        raise LMACError(f"{path}: '{bad[0]}' holds NaN or infinite values")
+
+
+def _check_fit(state, module, path):
+    """Refuse tensors that are not those of a module, or of another type."""
+    shapes = {name: value.shape for name, value in state.items()}
+    _check_shapes(shapes, module, path)
+    for name, value in module.state_dict().items():
+        found = state[name]
+        if found.dtype != value.dtype:
+            raise LMACError(
+                f"{path}: '{name}' is of {found.dtype}, expected {value.dtype}"
+            )
+        if found.layout != torch.strided or found.device.type != "cpu":
+            raise LMACError(
+                f"{path}: '{name}' is a {found.layout} of the device "
+                f"{found.device}, expected plain numbers"
+            )
+
+
+def check_values(state, path):
+    """Refuse weights that are not finite, and variances below zero.
+
+    Arguments
+    ---------
+    state : dict
+        Name to tensor.
+    path : str or Path
+        Where they come from, for messages.
+
+    Raises
+    ------
+    LMACError
+        If there are some; names the first.
+
+    Example
+    -------
+    >>> norm = torch.nn.BatchNorm1d(2)
+    >>> _ = norm.running_var.fill_(-1)
+    >>> check_values(norm.state_dict(), "x.ckpt")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: x.ckpt: 'running_var' holds -1, ...
+    """
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise LMACError(f"{path}: '{name}' holds NaN or infinite values")
+        what = name.rpartition(".")[2]
+        if what in ("running_var", "num_batches_tracked") and (value < 0).any():
+            raise LMACError(
+                f"{path}: '{name}' holds {value.min():g}, expected none below "
+                "zero"
+            )
 
 
 def weights_sha256(*modules):

@@ -7,6 +7,7 @@ import base64
 import io
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,32 +15,41 @@ import numpy as np
 import soundfile as sf
 from PIL import Image
 
+from lmac_sb.inference.clip_facts import WINDOW, answer_of
 from lmac_sb.inference.clip_folder import (
-    PROBABILITIES,
+    FACTS,
     UNREFINED,
-    WINDOW,
+    gain_in_words,
     read_clip,
 )
+from lmac_sb.inference.collection import clip_folders, inner_folders
+from lmac_sb.inference.spectra import PROBABILITIES
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.verdict import VERDICTS
 from lmac_sb.pages.page import write_block, write_page
-from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import write_in_one_step
+from lmac_sb.utils.errors import LMACError, is_full, shown
+from lmac_sb.utils.io import restore_folder, write_in_one_step
 
 __all__ = ["write_report"]
 
 # Size of the largest picture; a screen would not show more of it.
 MAX_FRAMES, MAX_BINS = 512, 256
+_DIGITS = 16  # of a checksum, for people
+_VERSIONS = ("lmac_sb", "torch", "speechbrain")
 N_BARS = 3  # most probable classes with bars; more may be added
+_MOST_SAMPLES = 1 << 29  # of a sound in the page: hours
 _BLOCK = 1 << 16  # samples; libsndfile's Vorbis crashes on very long writes
 
 
-def write_report(folder, out_file=None, embed=True):
+def write_report(folder, out_file=None, embed=True, mixed=False, left_out=None):
     """Write a page for a folder of explained clips.
 
     Each sub-folder must be a clip as `save_clip` writes it. If a clip has a
     folder ``unrefined``, its card compares both masks. The page is a single
     file that opens from disk and loads nothing else.
+
+    Clips that are not whole, or hold something else, such as links, are left
+    out; the page names them.
 
     Arguments
     ---------
@@ -51,6 +61,10 @@ def write_report(folder, out_file=None, embed=True):
     embed : bool
         Whether the sounds become part of the page, as Ogg/Vorbis. Otherwise
         the page plays the clips' own files, so it must stay in their folder.
+    mixed : bool
+        Whether the clips may be those of different models.
+    left_out : list
+        Gets the `LMACError` of each clip that was left out.
 
     Returns
     -------
@@ -60,8 +74,8 @@ def write_report(folder, out_file=None, embed=True):
     Raises
     ------
     LMACError
-        If there are no clips, or a clip lacks a file or has another format.
-        Then an earlier page stays as it was.
+        If no clip is whole, they are of different models, or the page cannot
+        be written. Then an earlier page stays as it was.
 
     Example
     -------
@@ -71,7 +85,7 @@ def write_report(folder, out_file=None, embed=True):
     lmac_sb.LMACError: nowhere: no such folder of explanations
     """
     folder = Path(folder)
-    clips = _clip_folders(folder)
+    report = _Report(folder, embed, mixed, _find_clips(folder))
     page = folder / "report.html" if out_file is None else Path(out_file)
     if page.is_dir():
         raise LMACError(f"{page}: is a folder, expected a file name")
@@ -80,29 +94,43 @@ def write_report(folder, out_file=None, embed=True):
             f"{page}: a page without embedded sounds plays those in {folder}, "
             "expected a page in that folder"
         )
-    page.parent.mkdir(parents=True, exist_ok=True)
     media = "data:" if embed else "'self' file:"
-    write_in_one_step(
-        page,
-        lambda file: write_page(
-            file,
-            "report",
-            lambda file: _write_clips(file, folder, clips, embed),
-            media=media,
-        ),
-    )
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_in_one_step(
+            page,
+            lambda file: write_page(file, "report", report.write, media=media),
+        )
+    except OSError as error:
+        if is_full(error):
+            raise
+        raise LMACError(
+            f"{page}: cannot be written ({error.strerror})"
+        ) from error
+    if left_out is not None:
+        left_out += report.left_out
     return page
 
 
-def _clip_folders(folder):
-    """Sub-folders with clips, in natural order."""
+def _find_clips(folder):
+    """Folders of clips, in natural order; those of no clip, too."""
     if not folder.is_dir():
         raise LMACError(f"{folder}: no such folder of explanations")
-    if (folder / "explanation.json").exists():
+    if (folder / FACTS).is_file():
         raise LMACError(
             f"{folder}: is itself one clip, expected the folder above it"
         )
-    clips = [path for found in _folders_in(folder) for path in _parts_of(found)]
+    for former in folder.glob("*.former"):
+        # Nothing can be done where nothing can be written.
+        with suppress(OSError):
+            restore_folder(former.with_suffix(""))
+    clips = [
+        path
+        for found in inner_folders(folder)
+        if not found.with_suffix("").is_dir() or found.suffix != ".former"
+        for path in ([] if found.is_symlink() else clip_folders(found))
+        or [found]
+    ]
     if not clips:
         raise LMACError(
             f"{folder}: holds no explained clips, expected one sub-folder for "
@@ -111,68 +139,109 @@ def _clip_folders(folder):
     return sorted(clips, key=_natural)
 
 
-def _folders_in(folder):
-    """Its sub-folders, without hidden ones."""
-    return [
-        path
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith(".")
-    ]
-
-
-def _parts_of(folder):
-    """A clip's folder, or those of its classes, if each has one."""
-    if (folder / "explanation.json").exists():
-        return [folder]
-    inner = [
-        path
-        for path in _folders_in(folder)
-        if (path / "explanation.json").exists()
-    ]
-    return inner or [folder]
-
-
 def _natural(path):
     """Sort key that puts clip 9 before clip 10."""
     parts = re.split(r"([0-9]+)", f"{path.parent.name}/{path.name}")
     return [int(p) if i % 2 else p for i, p in enumerate(parts)]
 
 
-def _write_clips(file, folder, clips, embed):
-    """Write one clip after another, to save memory, and then their list."""
-    index, found = [], set()
-    for i, path in enumerate(clips):
-        entry, heavy = _read_clip(folder, path, embed)
-        index.append(entry)
-        found |= set(entry["metrics"])
-        write_block(file, f"clip-{i}", heavy)
-        if (path / UNREFINED).is_dir():
-            other, heavy = _read_clip(folder, path / UNREFINED, embed)
+class _Report:
+    """The data of a page, written clip by clip, to save memory."""
+
+    def __init__(self, folder, embed, mixed, clips):
+        self.folder, self.embed, self.mixed = folder, embed, mixed
+        self.clips = clips
+        self.index = []  # what the page lists of each clip
+        self.left_out = []
+
+    def write(self, file):
+        """Write one clip after another, and then their list."""
+        for path in self.clips:
+            try:
+                blocks = self._read(path)
+            except LMACError as error:
+                self.left_out.append(error)
+                continue
+            for name, heavy in blocks.items():
+                write_block(file, name, heavy)
+        if not self.index:
+            first, more = self.left_out[0], len(self.left_out) - 1
+            raise LMACError(
+                f"{first}; {more} more are not whole" if more else str(first)
+            )
+        self._check_models()
+        write_block(file, "index", self._contents())
+
+    def _read(self, path):
+        """Add a clip to the list; gives its pictures and sounds by name."""
+        block = f"clip-{len(self.index)}"
+        entry, heavy = _read_clip(self.folder, path, self.embed)
+        blocks = {block: heavy}
+        if os.path.lexists(path / UNREFINED):
+            other, heavy = _read_clip(self.folder, path / UNREFINED, self.embed)
             _check_pair(path, entry, other)
             entry["unrefined"] = other
-            found |= set(other["metrics"])
-            write_block(file, f"clip-{i}-{UNREFINED}", heavy)
-    # Known metrics come first, in their usual order.
-    names = [n for n in METRICS if n in found]
-    names += sorted(found - set(names))
-    metrics = [
-        [name, METRICS[name].direction if name in METRICS else 0]
-        for name in names
-    ]
-    title = folder.resolve().name
-    contents = {
-        "title": title,
-        "metrics": metrics,
-        # The good one first.
-        "verdicts": list(reversed(VERDICTS.items())),
-        "clips": index,
-    }
-    write_block(file, "index", contents)
+            blocks[f"{block}-{UNREFINED}"] = heavy
+        self.index.append(entry)
+        return blocks
+
+    def _check_models(self):
+        """Refuse clips of several models, unless that is asked for."""
+        first = self.index[0]
+        for entry in self.index:
+            if entry["model"] != first["model"] and not self.mixed:
+                raise LMACError(
+                    f"{self.folder}: found clips of different models: "
+                    f"{shown(first['id'])} by {first['made']}, and "
+                    f"{shown(entry['id'])} by {entry['made']}; expected those "
+                    "of one, or --mix-models (mixed=True)"
+                )
+
+    def _contents(self):
+        """What the page says of all clips."""
+        found = set()
+        for entry in self.index:
+            found |= set(entry["metrics"])
+            found |= set(entry.get("unrefined", {}).get("metrics", ()))
+        # Known metrics come first, in their usual order.
+        names = [n for n in METRICS if n in found]
+        names += sorted(found - set(names))
+        metrics = [
+            [name, METRICS[name].direction if name in METRICS else 0]
+            for name in names
+        ]
+        known = self.index if any(e["model"] for e in self.index) else []
+        dates = sorted({entry["date"] for entry in known if entry["date"]})
+        return {
+            "title": self.folder.resolve().name,
+            "metrics": metrics,
+            # The good one first.
+            "verdicts": list(reversed(VERDICTS.items())),
+            # None, where nothing is known of any clip.
+            "made": sorted({entry["made"] for entry in known}),
+            "dates": [dates[0], *dates[1:][-1:]] if dates else [],
+            "left_out": [self._reason(error) for error in self.left_out],
+            "clips": self.index,
+        }
+
+    def _reason(self, error):
+        """Why a clip was left out, without the folders above it."""
+        return str(error).replace(f"{self.folder}{os.sep}", "")
+
+
+def _made_in_words(made):
+    """What made an explanation, for a person; the day is said elsewhere."""
+    if not made:
+        return "an unknown model"
+    checksum = (made["checksum"] or "without weights")[:_DIGITS]
+    versions = (f"{name} {made[name]}" for name in _VERSIONS)
+    return f"{made['model']} ({checksum}), {', '.join(versions)}"
 
 
 def _check_pair(path, refined, unrefined):
     """Refuse two explanations of different clips or classes."""
-    for key in ("file", "label", "explained", "threshold", "seconds"):
+    keys = ("file", "label", "explained", "threshold", "seconds", "model")
+    for key in keys:
         if refined[key] != unrefined[key]:
             raise LMACError(
                 f"{path / UNREFINED / 'explanation.json'}: {key}: found "
@@ -190,28 +259,31 @@ def _check_pair(path, refined, unrefined):
 
 def _read_clip(folder, path, embed):
     """Entry of a clip in the page's list, and its pictures and sounds."""
-    info, mask, level, sounds = read_clip(path)
-    addresses = [
-        _address(folder, file, wav, info["sample_rate"], embed)
-        for file, wav in sounds.values()
-    ]
+    if path.is_symlink():
+        raise LMACError(f"{path}: is a link, expected a clip's folder")
+    clip = read_clip(path)
+    info, mask, level, files = clip
+    addresses = [_address(folder, clip, name, embed) for name in files]
     seconds = info["n_samples"] / info["sample_rate"]
     columns = [info[name] for name in PROBABILITIES]
     explained = info["classes"].index(info["decision"])
     by_p = sorted(range(len(columns[0])), key=lambda c: -(columns[0][c] or 0))
     best = by_p[0] if columns[0][by_p[0]] is not None else explained
-    answer = info.get("answer") or {
-        "name": info["decision"],
-        **{name: info[name][explained] for name in PROBABILITIES},
-    }
+    answer = answer_of(info)
+    made = info.get("made")
+    notes = [*info.get("notes", []), gain_in_words(info["gain"])]
     entry = {
         "id": info["id"],
-        "file": info["file"] and os.path.basename(info["file"]),
+        # Former versions wrote where it lay.
+        "file": info["file"] and re.split(r"[/\\]", info["file"])[-1],
         "label": info["label"],
         "decision": info["classes"][best],
         "explained": answer["name"],
         "parents": info.get("parents", ""),
-        "notes": info.get("notes", []),
+        "notes": [note for note in notes if note],
+        "made": _made_in_words(made),
+        "model": made and [made["model"], made["checksum"]],
+        "date": made and made["date"],
         "probabilities": [answer[name] for name in PROBABILITIES],
         "bars": [
             [info["classes"][c], *(column[c] for column in columns)]
@@ -249,24 +321,33 @@ def _shown_classes(info, columns, by_p, explained):
     return [c for c in by_p if c in shown]
 
 
-def _address(folder, file, wav, sample_rate, embed):
+def _address(folder, clip, name, embed):
     """Address of a sound: a data URI, or a path for the page."""
+    file, info = clip.files[name], clip.info
     if not embed:
         # Bytes, since a name may not be UTF-8; ./, since it may hold a colon.
         place = file.relative_to(folder).as_posix()
         return f"./{quote(os.fsencode(place))}"
-    encoded = base64.b64encode(_vorbis(wav.numpy(), sample_rate))
-    return f"data:audio/ogg;base64,{encoded.decode('ascii')}"
+    if info["n_samples"] > _MOST_SAMPLES:
+        raise LMACError(
+            f"{file}: found {info['n_samples']} samples, expected at most "
+            f"{_MOST_SAMPLES} for a page that holds them; use --link-sounds "
+            "(embed=False)"
+        )
+    packed = _vorbis(clip.blocks(name), info["sample_rate"])
+    encoded = base64.b64encode(packed).decode("ascii")
+    return f"data:audio/ogg;base64,{encoded}"
 
 
-def _vorbis(wav, rate):
-    """A sound as a small file in a format that browsers play."""
+def _vorbis(wavs, rate):
+    """A sound in parts as a small file in a format that browsers play."""
     buffer = io.BytesIO()
     with sf.SoundFile(
         buffer, "w", rate, 1, format="OGG", subtype="VORBIS"
     ) as file:
-        for start in range(0, len(wav), _BLOCK):
-            file.write(wav[start : start + _BLOCK])
+        for wav in wavs:
+            for start in range(0, len(wav), _BLOCK):
+                file.write(wav[start : start + _BLOCK])
     return buffer.getvalue()
 
 

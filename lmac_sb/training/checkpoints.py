@@ -6,8 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
+import yaml
 from speechbrain.utils.checkpoints import (
     CKPT_PREFIX,
+    METAFNAME,
     Checkpointer,
     ckpt_recency,
 )
@@ -15,7 +17,9 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from lmac_sb.utils.checksums import SUMS, check_sums, write_sums
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.given import read_given
 from lmac_sb.utils.io import first_line, is_write_error
+from lmac_sb.utils.yaml_safety import compose_bounded, one_line
 
 __all__ = ["SafeCheckpointer", "best_checkpoint", "plain"]
 
@@ -201,9 +205,26 @@ def _fault(folder):
     try:
         # Sums cut short would vouch for less than all files.
         check_sums(folder, complete=True)
+        _check_meta(folder / METAFNAME)
     except LMACError as error:
         return str(error)
     return None
+
+
+def _check_meta(path):
+    """Refuse metadata that `save_checkpoint` has not written."""
+    text = read_given(path, folder=path.parent)
+    root = compose_bounded(text, path)
+    try:
+        if not all(isinstance(v, yaml.ScalarNode) for _, v in root.value):
+            raise LMACError("a value is no number or text")
+        meta = yaml.load(text, Loader=yaml.SafeLoader)
+        kinds = {"unixtime": (int, float)}
+        for key, value in {"unixtime": None, **meta}.items():
+            if not isinstance(value, kinds.get(key, (int, float, str))):
+                raise LMACError(f"{key} is no number or text")
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+        raise LMACError(f"{path}: {one_line(error)}") from error
 
 
 def best_checkpoint(folder, key, largest=False):
@@ -226,7 +247,10 @@ def best_checkpoint(folder, key, largest=False):
     if not Path(folder).is_dir():
         return None
     return SafeCheckpointer(folder).find_checkpoint(
-        **{"max_key" if largest else "min_key": key}
+        **{"max_key" if largest else "min_key": key},
+        ckpt_predicate=lambda found: isinstance(
+            found.meta.get(key), (int, float)
+        ),
     )
 
 

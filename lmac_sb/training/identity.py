@@ -152,6 +152,8 @@ class Claim:
         if not self._is_taken():
             return
         found = read_json(self.path)
+        if not isinstance(found, dict):
+            raise LMACError(f"{self.path}: holds no keys, expected a run's")
         differences = {
             key: _difference(key, found.get(key), new)
             for key, new in self.identity.items()
@@ -245,7 +247,7 @@ def _without(keys, settings):
 def _difference(key, old, new):
     """Description of what has changed."""
     if _is_part(new):
-        old = old["what"] if _is_part(old) else "unknown"
+        old = old.get("what") if _is_part(old) else "unknown"
         if old == new["what"]:
             return f"another {key}: {old} has changed since"
         return f"another {key} ({old}), now it is {new['what']}"

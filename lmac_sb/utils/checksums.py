@@ -6,14 +6,19 @@ digits, two spaces, and the name as seen from the folder.
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.given import check_file, list_files, read_given, show_size
 from lmac_sb.utils.io import write_in_one_step
 
 __all__ = ["SUMS", "check_sums", "file_sha256", "read_sums", "write_sums"]
 
 SUMS = "SHA256SUMS"
+_LONGEST = 1 << 20  # bytes of that file, at most
+_MOST = 8 << 30  # and of all files together
+_SUM = re.compile("[0-9a-f]{64}")
 
 
 def file_sha256(path):
@@ -93,25 +98,28 @@ def read_sums(folder):
         If there are no checksums, or they are something else.
     """
     path = Path(folder) / SUMS
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise LMACError(f"{path}: no such file, expected the folder's sums")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise LMACError(f"{path}: is no text ({error})") from error
     sums = {}
-    for line in lines:
+    for line in read_given(path, _LONGEST, folder).splitlines():
         checksum, _, name = line.partition("  ")
         if not name or os.path.isabs(name) or ".." in Path(name).parts:
             raise LMACError(
                 f"{path}: {shown(line)} names no file of this folder"
             )
+        if not _SUM.fullmatch(checksum) or name in sums:
+            raise LMACError(
+                f"{path}: found {shown(line)}, expected one checksum of 64 "
+                "digits for each file"
+            )
         sums[name] = checksum
     return sums
 
 
-def check_sums(folder, complete=False):
+def check_sums(folder, complete=False, hidden=True):
     """Refuse a folder with a missing or changed file.
+
+    Nothing is hashed before the sizes of all files have been looked at.
 
     Arguments
     ---------
@@ -119,6 +127,9 @@ def check_sums(folder, complete=False):
         With a file ``SHA256SUMS``.
     complete : bool
         Whether to refuse files without a checksum too.
+    hidden : bool
+        Whether these may be what git, a hub's client and Python keep there,
+        see `lmac_sb.utils.given.list_files`.
 
     Returns
     -------
@@ -145,18 +156,28 @@ def check_sums(folder, complete=False):
     """
     folder = Path(folder)
     sums = read_sums(folder)
-    for name, checksum in sums.items():
-        path = folder / name
+    total = 0
+    for name in sums:
         # Of os: that of pathlib fails where the name is too long for a file.
-        if not os.path.isfile(path):
+        if not os.path.exists(folder / name):
             raise LMACError(
                 f"{folder / SUMS}: names {shown(name)}, which does not exist"
             )
-        if file_sha256(path) != checksum:
+        total += check_file(folder / name, folder=folder)
+    if total > _MOST:
+        raise LMACError(
+            f"{folder}: its files hold {show_size(total)}, expected at most "
+            f"{show_size(_MOST)}"
+        )
+    for name in list_files(folder, hidden) if complete else ():
+        if name not in sums and name != SUMS:
             raise LMACError(
-                f"{path}: truncated or changed, expected the checksum in {SUMS}"
+                f"{folder / name}: is not in {SUMS}, so nobody vouches for it"
             )
-    for name in _names(folder) if complete else ():
-        if name not in sums:
-            raise LMACError(f"{folder / name}: is not in {SUMS}")
+    for name, checksum in sums.items():
+        if file_sha256(folder / name) != checksum:
+            raise LMACError(
+                f"{folder / name}: truncated or changed, expected the "
+                f"checksum in {SUMS}"
+            )
     return list(sums)

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Callable
 
-__all__ = ["LMACError", "exit_on_user_error", "shown"]
+__all__ = ["LMACError", "exit_on_user_error", "is_full", "shown"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PATIENCE_S = 10
@@ -57,6 +57,26 @@ def shown(value: object) -> str:
     return _SHORT.repr(value)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk is full, or a user's part of it.
+
+    Arguments
+    ---------
+    error : Exception
+        Any.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_full(OSError(errno.ENOSPC, "full")), is_full(OSError("gone"))
+    (True, False)
+    """
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
 def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a script's `main`, so that an `LMACError` ends it in one line.
 
@@ -92,7 +112,7 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
             _leave_it_to_the_main_process()
             if isinstance(error, LMACError):
                 message = str(error)
-            elif isinstance(error, OSError) and error.errno in _FULL:
+            elif is_full(error):
                 message = f"{error}; free some space, then start again"
             else:
                 raise

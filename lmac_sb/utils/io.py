@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.given import read_given
 
 __all__ = [
     "first_line",
@@ -35,6 +36,7 @@ __all__ = [
     "part_folder",
     "read_json",
     "remove_leftovers",
+    "remove_parts",
     "replace_folder",
     "restore_folder",
     "write_csv",
@@ -90,7 +92,7 @@ def read_json(path):
     Raises
     ------
     LMACError
-        If the file holds something else.
+        If the file holds something else, is too large or no file.
 
     Example
     -------
@@ -101,9 +103,11 @@ def read_json(path):
     ...
     lmac_sb.LMACError: .../x.json: not JSON (...)
     """
+    text = read_given(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads(text)
+    # RecursionError: lists in lists in lists.
+    except (ValueError, RecursionError) as error:
         raise LMACError(f"{path}: not JSON ({error})") from error
 
 
@@ -413,11 +417,31 @@ def _part_of(path):
     return path.with_name(f".{_short(path.name)}.{unique}.part")
 
 
-def _leftovers(name):
+def _leftovers(name=None):
     """Pattern of the temporary names of a file or folder on this machine."""
     # Former versions wrote the name of the host.
     hosts = f"(?:{_host()}|{re.escape(socket.gethostname())})"
-    return rf"{re.escape(f'.{_short(name)}.')}(\d+)@{hosts}\.\w+\.part"
+    name = ".+" if name is None else re.escape(_short(name))
+    return rf"\.{name}\.(\d+)@{hosts}\.\w+\.part"
+
+
+def remove_parts(folder):
+    """Delete what killed processes of this machine were writing in a folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Need not exist.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> with part_folder(folder / "x") as part:
+    ...     remove_parts(folder)
+    ...     part.exists()
+    True
+    """
+    remove_leftovers(folder, _leftovers())
 
 
 def _host():

@@ -7,6 +7,10 @@ value that begins with a bracket goes to a loader that makes any object.
 `safe_yaml` refuses all of these, except for a list of classes. References that
 join texts, as paths do, are replaced by the text that they make, so that
 hyperpyyaml sees none of them.
+
+A short file can also make a lot of work, by lists in lists and by copies of
+copies. So the text is bounded in its length, depth and number of values, and
+objects that nothing needs are left out.
 """
 
 import re
@@ -16,7 +20,21 @@ import yaml
 
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["ACTIVATIONS", "OTHERS", "is_safe", "one_line", "safe_yaml"]
+__all__ = [
+    "ACTIVATIONS",
+    "OTHERS",
+    "compose_bounded",
+    "is_safe",
+    "one_line",
+    "safe_yaml",
+]
+
+# Ten times what the longest of the recipes has; hyperpyyaml takes a second for
+# so many values.
+_LONGEST = 200_000  # characters
+_MOST = 3000  # values, with each copy
+_DEEPEST = 30  # lists in lists
+_LARGEST = 2.0**32  # number
 
 # Modules whose classes may say that they are safe, by an attribute of their
 # own: `SAFE_IN_YAML = True`.
@@ -124,7 +142,7 @@ def is_safe(name):
     )
 
 
-def safe_yaml(text, name):
+def safe_yaml(text, name, needed=None):
     """Check that a hyperpyyaml text makes only objects of known classes.
 
     Arguments
@@ -133,6 +151,10 @@ def safe_yaml(text, name):
         Content of the file.
     name : str or Path
         Name of the file, for messages.
+    needed : tuple of str
+        Keys whose objects are needed, with what they refer to: objects of
+        others are left out, so that none is made for nothing. By default all
+        are kept.
 
     Returns
     -------
@@ -143,7 +165,8 @@ def safe_yaml(text, name):
     Raises
     ------
     LMACError
-        If something is not allowed; the message names the line.
+        If something is not allowed, or there is too much of it; the message
+        names the line.
 
     Example
     -------
@@ -154,10 +177,50 @@ def safe_yaml(text, name):
     ...
     lmac_sb.LMACError: x.yaml, line 1: '!apply:os.system' is ...
     """
+    root = compose_bounded(text, name, aliases=False)
+    _replace_joins(root)
+    _check_node(root, name)
+    references = _References(root, name)
+    if needed is not None:
+        kept = references.kept(needed)
+        root.value = [item for item in root.value if item[0].value in kept]
+    return yaml.serialize(root, allow_unicode=True, width=80)
+
+
+def compose_bounded(text, name, aliases=True):
+    """The nodes of a yaml text of bounded size, of which nothing is made.
+
+    Arguments
+    ---------
+    text : str
+        Content of the file.
+    name : str or Path
+        Name of the file, for messages.
+    aliases : bool
+        Whether a node may stand in several places, as an anchor and aliases.
+
+    Returns
+    -------
+    yaml.MappingNode
+
+    Raises
+    ------
+    LMACError
+        If it is no yaml with keys, is too long or deep, holds too many
+        values, or a node that holds itself.
+
+    Example
+    -------
+    >>> root = compose_bounded("a: [1, 2]", "x.yaml")
+    >>> [key.value for key, _ in root.value]
+    ['a']
+    """
+    if len(text) > _LONGEST:
+        raise LMACError(
+            f"{name}: {len(text)} characters, expected at most {_LONGEST}"
+        )
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise _unsafe(name, event, "an alias '*'")
+        _check_events(text, name, aliases)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except LMACError:
         raise
@@ -171,9 +234,53 @@ def safe_yaml(text, name):
         raise LMACError(f"{name}: not yaml ({one_line(error)})") from error
     if not isinstance(root, yaml.MappingNode):
         raise LMACError(f"{name}: holds no keys, expected 'key: value'")
-    _replace_joins(root)
-    _check_node(root, name)
-    return yaml.serialize(root, allow_unicode=True, width=80)
+    if aliases:
+        _check_expanded(root, name)
+    return root
+
+
+def _check_events(text, name, aliases):
+    """Stop at the first value that is too deep, or one too many."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        if isinstance(event, yaml.AliasEvent) and not aliases:
+            raise _unsafe(name, event, "an alias '*'")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST or count > 3 * _MOST:
+            raise _too_much(name, event)
+
+
+def _check_expanded(root, name):
+    """Refuse what is too much if each alias is a copy."""
+    waiting, count = [(root, 0)], 0
+    while waiting:
+        node, depth = waiting.pop()
+        count += 1
+        if depth > _DEEPEST or count > 3 * _MOST:
+            raise _too_much(name, node)
+        waiting += [(part, depth + 1) for part in _parts(node)]
+
+
+def _parts(node):
+    """The nodes in a node: items, or keys and values."""
+    if isinstance(node, yaml.ScalarNode):
+        return []
+    return [
+        part
+        for item in node.value
+        for part in (item if isinstance(item, tuple) else (item,))
+    ]
+
+
+def _too_much(name, place):
+    """The error for a file that would make too much work."""
+    return LMACError(
+        f"{name}: not yaml of a model: more than {_MOST} values, or lists in "
+        f"lists more than {_DEEPEST} deep, at line {place.start_mark.line + 1}"
+    )
 
 
 def _replace_joins(root):
@@ -189,8 +296,7 @@ def _replace_joins(root):
     while waiting:
         node = waiting.pop()
         if not isinstance(node, yaml.ScalarNode):
-            for item in node.value:
-                waiting += item if isinstance(item, tuple) else (item,)
+            waiting += _parts(node)
         elif node.tag == "!ref" and not _KEY.fullmatch(node.value):
             text = _joined(node, values, made)
             if text is not None and _WORD.search(text):
@@ -258,13 +364,103 @@ def _check_node(node, name):
         # also resolves references inside a text that it refers to.
         if node.value.lstrip().startswith("(") or "<" in node.value:
             raise _unsafe(name, node, f"the value {shown(node.value)}")
+        if not _size_of(node.value) <= _LARGEST:
+            raise LMACError(
+                f"{name}, line {node.start_mark.line + 1}: the number "
+                f"{shown(node.value)}, expected one of at most {_LARGEST:.0f}"
+            )
         if tag == "tag:yaml.org,2002:null":
             # An empty value would be written as '' with a tag.
             node.value = "null"
         return
-    for item in node.value:
-        for part in item if isinstance(item, tuple) else (item,):
-            _check_node(part, name)
+    for part in _parts(node):
+        _check_node(part, name)
+
+
+def _size_of(text):
+    """How large a number is; zero for what is none.
+
+    Parsers disagree on what is one, so a text like one counts too.
+    """
+    if not re.match(r"[-+]?[\d.]", text):
+        return 0
+    text = text.replace("_", "")
+    for read in (float, lambda number: int(number, 0)):
+        try:
+            return abs(read(text))
+        except ValueError:
+            continue
+        except OverflowError:
+            return float("inf")
+    return 0
+
+
+class _References:
+    """What the top-level keys of a yaml refer to.
+
+    Arguments
+    ---------
+    root : yaml.MappingNode
+        Checked by `_check_node`.
+    name : str or Path
+        Name of the file, for messages.
+    """
+
+    def __init__(self, root, name):
+        self.name = name
+        self.nodes = {key.value: value for key, value in root.value}
+        self.sizes = {}  # key to its values, with those that it refers to
+        self.makes = {}  # key to whether an object is made for it
+        self.to = {}  # key to the keys that it refers to
+        self.total = 0
+        for key, node in root.value:
+            self._follow(key.value, node)
+
+    def kept(self, needed):
+        """Keys that are needed, and those that make no object."""
+        kept = {key for key, makes in self.makes.items() if not makes}
+        waiting = [key for key in needed if key in self.nodes]
+        while waiting:
+            key = waiting.pop()
+            kept.add(key)
+            waiting += self.to[key] - kept
+        return kept
+
+    def _follow(self, key, place, path=()):
+        """See what a key refers to; returns the number of its values."""
+        if key in self.sizes:
+            return self.sizes[key]
+        if key not in self.nodes:
+            raise self._wrong(place, f"<{key}>, which is no key of the file")
+        if key in path:
+            raise self._wrong(place, f"<{key}>, which refers to itself")
+        if len(path) > _DEEPEST:
+            raise _too_much(self.name, place)
+        size, makes, to = 0, False, set()
+        waiting = [self.nodes[key]]
+        while waiting:
+            node = waiting.pop()
+            size += 1
+            self.total += 1
+            makes |= node.tag.startswith(("!new:", "!name:"))
+            waiting += _parts(node)
+            if node.tag in ("!ref", "!copy"):
+                other = node.value[1:-1]
+                found = self._follow(other, node, (*path, key))
+                # A copy of this one copies that too.
+                size += found
+                self.total += found if node.tag == "!copy" else 0
+                makes |= self.makes[other]
+                to.add(other)
+            if max(size, self.total) > _MOST:
+                raise _too_much(self.name, node)
+        self.sizes[key], self.makes[key], self.to[key] = size, makes, to
+        return size
+
+    def _wrong(self, place, what):
+        """The error for a reference that cannot be followed."""
+        line = place.start_mark.line + 1
+        return LMACError(f"{self.name}, line {line}: refers to {what}")
 
 
 _DATA_TAGS = {

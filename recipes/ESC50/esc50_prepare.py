@@ -24,10 +24,13 @@ import soundfile as sf
 import torch
 from fsdd_prepare import RECORDINGS, digits_table
 
-from lmac_sb.data.audio import MIN_LENGTH_S, decode_audio, resample
+from lmac_sb.data.audio import MIN_LENGTH_S
+from lmac_sb.data.decode import decode_audio
 from lmac_sb.data.manifest import labels_of, to_lines
 from lmac_sb.data.names import Names
+from lmac_sb.data.rates import resample
 from lmac_sb.data.table import read_table
+from lmac_sb.metrics.verdict import is_silent
 from lmac_sb.utils.checksums import file_sha256
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import first_line, part_folder, write_in_one_step
@@ -444,7 +447,7 @@ def _check_clip(clip, needs):
             f"{clip['wav']}: {duration:.4f} s long, expected at least "
             f"{MIN_LENGTH_S} s"
         )
-    if not wav.any():
+    if is_silent(wav):
         raise LMACError(f"{clip['wav']}: is silent")
     if needs.sample_rate is not None:
         _check_rate(sample_rate, needs.sample_rate, clip["wav"])

@@ -20,7 +20,7 @@ LazyModule.__file__ = None
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from lmac_sb.data import audio  # noqa: E402
+from lmac_sb.data import audio, decode, rates  # noqa: E402
 from lmac_sb.utils.errors import LMACError, shown  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,20 +168,20 @@ def test_loud_values_are_refused(monkeypatch):
         audio.Preprocessor(16000).process(loud, 8000)
 
 
-@pytest.mark.parametrize("rate", [1, 200, 44101, 2**31 - 1])
-def test_odd_rates_are_refused(rate):
+@pytest.mark.parametrize("rate", [1, 200, 2**31 - 1])
+def test_absurd_rates_are_refused(rate):
     with pytest.raises(LMACError, match=f"x: .* from {rate} Hz to 16000 Hz"):
-        audio.resample(torch.zeros(10), rate, 16000, "x")
+        rates.resample(torch.zeros(10), rate, 16000, "x")
 
 
 def test_a_bomb_is_refused(tmp_path, monkeypatch):
     """A small file may hold hours of silence."""
     path = tmp_path / "x.flac"
     path.write_bytes(fuzz.recording(5, 1))
-    assert len(audio.decode_audio(path)[0]) == 2400
-    monkeypatch.setattr(audio, "_LONGEST", 2399)
+    assert len(decode.decode_audio(path)[0]) == 2400
+    monkeypatch.setattr(decode, "_LONGEST", 2399)
     with pytest.raises(LMACError, match="more than 2399 samples"):
-        audio.decode_audio(path)
+        decode.decode_audio(path)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_check_can_fail(tmp_path, monkeypatch):
     with pytest.raises(KeyError):
         fuzz.taken({}.__getitem__, 1)
     with pytest.raises(RuntimeError, match="not one line"):
-        fuzz.taken(audio.decode_audio, "a\nb")
+        fuzz.taken(decode.decode_audio, "a\nb")
 
 
 def test_without_atheris_it_says_how_to_get_it(tmp_path):

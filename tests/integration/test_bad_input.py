@@ -124,6 +124,15 @@ def silent_clip(data):
     return clip(data), "silent"
 
 
+def cancelled_clip(data):
+    """Channels of a clip cancel each other, up to a step of their samples."""
+    rng = np.random.default_rng(0)
+    left = rng.integers(-9999, 9999, 16000)
+    right = rng.integers(-1, 2, 16000) - left
+    sf.write(clip(data), np.stack([left, right], 1).astype(np.int16), 16000)
+    return clip(data), "silent"
+
+
 SPOILT_TABLES = [no_column, no_csv, empty_csv, no_audio]
 SPOILT_CLIPS = [
     missing_clip,
@@ -134,6 +143,7 @@ SPOILT_CLIPS = [
     nan_clip,
     truncated_clip,
     silent_clip,
+    cancelled_clip,
 ]
 
 

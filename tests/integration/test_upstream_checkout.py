@@ -45,7 +45,7 @@ def lay(folder, number):
     return done.stdout
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3])
+@pytest.fixture(scope="module", params=[1, 2, 3, 4])
 def checkout(request, tmp_path_factory):
     """A copy of the checkout, with the contributions up to one."""
     place = os.environ.get("LMAC_SB_SPEECHBRAIN")
@@ -108,7 +108,9 @@ def test_examples(checkout):
 def test_its_own_tests(checkout):
     """Of each contribution those that look at more than a module."""
     number, folder = checkout
-    name = {1: "decoder", 2: "recipe", 3: "published_layout"}[number]
+    name = {1: "decoder", 2: "recipe", 3: "rates", 4: "published_layout"}[
+        number
+    ]
     test = f"{TESTS}/test_lmac_{name}.py"
     run(folder, sys.executable, "-m", "pytest", "-q", test)
     run(folder, sys.executable, "-m", "pytest", "-q", "--collect-only", TESTS)

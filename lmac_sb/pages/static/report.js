@@ -365,6 +365,7 @@
       origin.push(`explained: ${clip.explained}${above}`);
     }
     origin.push(...clip.notes);
+    if (index.made.length > 1) origin.push(`by ${clip.made}`);
     if (clip.threshold !== null) {
       origin.push(`sounds of the mask cut at ${number(clip.threshold)}`);
     }
@@ -590,6 +591,19 @@
   ]
     .filter(Boolean)
     .join(" · ");
+  $("#made").textContent = [
+    ...index.made.map((made) => `by ${made}`),
+    index.dates.join(" to "),
+  ]
+    .filter(Boolean)
+    .join(" · ");
+  const leftOut = index.left_out.length;
+  $("#left-out").hidden = !leftOut;
+  $("#left-out summary").textContent =
+    `${leftOut} ${leftOut === 1 ? "clip is" : "clips are"} left out`;
+  for (const reason of index.left_out) {
+    $("#left-out ul").append(element("li", reason));
+  }
   given.forEach((name) => option($("#verdict"), name, name));
   for (const [name, meaning] of MEANINGS) {
     const pair = element("div");

@@ -252,10 +252,10 @@ def find_interpreter(hparams, source):
     best = best_checkpoint(
         source / "save", hparams["select_key"], hparams["select_largest"]
     )
-    if best is None:
+    if best is None or "decoder" not in best.paramfiles:
         raise LMACError(
             f"pretrained_interpreter: {source} holds no intact checkpoint "
-            f"with '{hparams['select_key']}' in save/"
+            f"of a decoder with '{hparams['select_key']}' in save/"
         )
     return best.paramfiles["decoder"]
 

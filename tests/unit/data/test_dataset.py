@@ -8,7 +8,6 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.epoch_loop import EpochCounter
 
-from lmac_sb.data import audio
 from lmac_sb.data.audio import Preprocessor, read_audio
 from lmac_sb.data.cache import AudioCache
 from lmac_sb.data.dataset import (
@@ -18,6 +17,7 @@ from lmac_sb.data.dataset import (
     check_labels,
     make_dataset,
 )
+from lmac_sb.data.decode import Recording
 from lmac_sb.data.manifest import to_lines
 from lmac_sb.data.noise import NoiseMixer
 from lmac_sb.data.scenes import make_scenes
@@ -354,13 +354,13 @@ def test_events_have_the_level_that_peaks_tell(scenes, noise_folder, tmp_path):
 def test_each_file_is_decoded_once(scenes, tmp_path, monkeypatch, cached):
     """Clip and stem, for an item with its event; the cached clip never."""
     decoded = []
-    original = audio.decode_blocks
+    original = Recording._frames
 
-    def count(path):
-        decoded.append(str(path))
-        return original(path)
+    def count(recording, size):
+        decoded.append(recording.path)
+        return original(recording, size)
 
-    monkeypatch.setattr(audio, "decode_blocks", count)
+    monkeypatch.setattr(Recording, "_frames", count)
     preprocess = Preprocessor(RATE)
     if cached:
         preprocess = AudioCache(tmp_path / "cache", preprocess)

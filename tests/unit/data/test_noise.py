@@ -257,6 +257,15 @@ def test_bad_noise_file(tmp_path):
         mixer(clip(), "a")
 
 
+def test_truncated_noise(tmp_path):
+    """Also where the excerpt is whole."""
+    wav = np.random.default_rng(0).normal(0, 0.1, 9 * RATE)
+    path = write(tmp_path, "tr/n.wav", wav)
+    path.write_bytes(path.read_bytes()[:-9000])
+    with pytest.raises(LMACError, match="n.wav: truncated, 9000 bytes fewer"):
+        NoiseMixer(tmp_path, "tr", RATE)(clip(), "a")
+
+
 def test_real_noise(real_data):
     """Every real file is loud enough, in every split."""
     for split in ("tr", "cv", "tt"):

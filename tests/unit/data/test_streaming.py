@@ -1,5 +1,10 @@
 """Tests of reading long files in blocks."""
 
+import os
+import shutil
+import subprocess
+import threading
+
 import numpy as np
 import pytest
 import soundfile as sf
@@ -7,7 +12,7 @@ import torch
 
 from lmac_sb.data import streaming as streams
 from lmac_sb.data.audio import read_audio
-from lmac_sb.data.streaming import mapped, read_signal
+from lmac_sb.data.streaming import mapped, read_signal, source_of
 from lmac_sb.utils.errors import LMACError
 
 
@@ -47,6 +52,63 @@ def test_short_files_are_read_as_in_training(tmp_path, monkeypatch):
     monkeypatch.delattr(streams, "_stream")
     path = write(tmp_path / "x.wav", 44100)
     assert torch.equal(read_signal(path, 16000), read_audio(path, 16000))
+
+
+@pytest.mark.parametrize("rate", [22254, 44099, 11127, 15999, 1009, 383999])
+def test_odd_rates(rate, small_blocks, tmp_path):
+    """Also where no block of one rate is one of the other."""
+    path = write(tmp_path / "x.wav", rate, 1, seconds=2.2)
+    assert torch.allclose(
+        read_signal(path, 16000), read_audio(path, 16000), atol=2e-6
+    )
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="no ffmpeg")
+def test_long_mp3_of_variable_rate(small_blocks, tmp_path):
+    """Not one wrong sample where blocks meet."""
+    source = write(tmp_path / "x.wav", 44100, seconds=9)
+    path = tmp_path / "x.mp3"
+    options = ["-q:a", "5", "-write_xing", "0"]
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", source, *options, path], check=True
+    )
+    found, expected = read_signal(path, 44100), read_audio(path, 44100)
+    assert torch.equal(found, expected)
+    assert len(found) >= 9 * 44100
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+def test_pipe(kind, tmp_path):
+    """Read once, to its end; of training data, a pipe is refused."""
+    path, pipe = tmp_path / "x", tmp_path / "pipe"
+    wav = np.random.default_rng(0).uniform(-0.9, 0.9, (44100, 2))
+    sf.write(path, wav, 44100, format=kind)
+    os.mkfifo(pipe)
+    with pytest.raises(LMACError, match="pipe: is a pipe or device"):
+        read_audio(pipe, 16000)
+    assert source_of(pipe) == (None, None)
+    writer = threading.Thread(
+        target=pipe.write_bytes, args=(path.read_bytes(),), daemon=True
+    )
+    writer.start()
+    assert torch.equal(read_signal(pipe, 16000), read_audio(path, 16000))
+    writer.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_pipe_without_end(tmp_path, monkeypatch):
+    """It fills no disk."""
+    monkeypatch.setattr(streams, "_LONGEST_PIPE", 10000)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(
+        target=pipe.write_bytes, args=(bytes(10001),), daemon=True
+    )
+    writer.start()
+    with pytest.raises(LMACError, match="pipe: gives more than 10000 bytes"):
+        read_signal(pipe, 16000)
+    writer.join()
 
 
 def test_faults_in_a_late_block(small_blocks, tmp_path):

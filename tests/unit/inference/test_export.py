@@ -185,12 +185,14 @@ def test_an_encoder_classifier(make_run, sounds, tmp_path):
 
 
 def test_other_classes(run_copy, tmp_path):
-    """A class that is not allowed needs trust, as the card says."""
+    """A class that is not allowed needs trust, here and as the card says."""
     path = run_copy / "hyperparams.yaml"
     text = path.read_text(encoding="utf-8")
     text = text.replace("!new:torch.nn.Linear", "!new:torch.nn.modules.Linear")
     path.write_text(text, encoding="utf-8")
-    out = export_run(run_copy, tmp_path / "out")
+    with pytest.raises(LMACError, match="'!new:torch.nn.modules.Linear' is"):
+        export_run(run_copy, tmp_path / "out")
+    out = export_run(run_copy, tmp_path / "out", trusted=True)
     assert "trusted=True" in (out / "README.md").read_text(encoding="utf-8")
     with pytest.raises(LMACError, match="'!new:torch.nn.modules.Linear' is"):
         LMACInterpreter.from_hparams(out)

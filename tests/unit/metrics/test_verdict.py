@@ -13,6 +13,7 @@ from lmac_sb.metrics.verdict import (
     agreement,
     energy_share,
     heard_area,
+    is_silent,
     level_db,
     verdicts,
 )
@@ -163,7 +164,7 @@ def test_the_rule_by_cases():
     ("sound", "expected"),
     [
         ({"level": -math.inf}, "silent"),
-        ({"level": -80.0}, "silent"),
+        ({"level": -90.0}, "silent"),
         ({"level": -79.9}, "faithful"),
         ({"area": 0.0, "energy": 0.0}, "nothing kept"),
         ({"area": 0.0049, "energy": 9e-4}, "nothing kept"),
@@ -233,7 +234,8 @@ def test_bad_evidence():
         (np.full(1000, 0.25), True),  # an offset is no sound
         (np.full(1000, -0.5) + np.resize([1e-5, -1e-5], 1000), True),
         (np.resize([0, 1, 0, -1], 1000) / 32768, True),  # dither
-        (np.resize([8, -8], 1000) / 32768, False),  # quiet, but a tone
+        (np.resize([2, -2], 1000) / 32768, False),  # quiet, but a tone
+        (np.resize([1e-4, -1e-4], 1000), False),  # so is one at -80 dB
         (np.eye(1, 1000)[0], False),  # a click
         (0.4 + np.resize([1e-3, -1e-3], 1000), False),
     ],
@@ -244,6 +246,7 @@ def test_silence(wav, silent):
     expected = 20 * math.log10(swing) if swing > 0 else -math.inf
     assert float(level) == pytest.approx(expected, abs=0.1)
     assert (of(0.9, 0.9, 0.1, IN, level=float(level)) == "silent") == silent
+    assert is_silent(torch.tensor(wav)) == silent
 
 
 def test_area_where_there_is_sound():

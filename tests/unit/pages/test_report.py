@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import stat
 from html.parser import HTMLParser
 
@@ -286,7 +287,7 @@ def test_sounds_are_those_of_the_clip(tmp_path):
 
 @pytest.mark.parametrize("rate", [4000, 22050, 44100, 192000])
 def test_sounds_of_any_rate(rate):
-    encoded = report._vorbis(np.zeros(rate * 2, np.float32), rate)
+    encoded = report._vorbis([np.zeros(rate, np.float32)] * 2, rate)
     assert sf.info(io.BytesIO(encoded)).frames == rate * 2
     assert sf.info(io.BytesIO(encoded)).samplerate == rate
 
@@ -504,14 +505,24 @@ def test_broken_file(tmp_path, file, content, message):
         broken.unlink()
     else:
         broken.write_bytes(content)
-    page = tmp_path / "report.html"
-    page.write_text("the earlier page")
-    with pytest.raises(LMACError, match=message) as caught:
+    left_out = []
+    page = Page(write_report(tmp_path, left_out=left_out))
+    (error,) = left_out
+    assert re.search(message, str(error))
+    assert str(error).startswith(str(tmp_path / "worse"))
+    index = page.data("index")
+    assert [clip["id"] for clip in index["clips"]] == ["good"]
+    assert "clip-1" not in page.inline
+    (reason,) = index["left_out"]
+    assert re.search(message, reason) and str(tmp_path) not in page.text
+    # Alone, it makes no page.
+    shutil.rmtree(tmp_path / "good")
+    (tmp_path / "report.html").write_text("the earlier page")
+    with pytest.raises(LMACError, match=message):
         write_report(tmp_path)
-    assert str(caught.value).startswith(str(tmp_path / "worse"))
-    assert page.read_text() == "the earlier page"
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["good", "report.html", "worse"]
+    assert names == ["report.html", "worse"]
+    assert (tmp_path / "report.html").read_text() == "the earlier page"
 
 
 @pytest.mark.parametrize(
@@ -585,6 +596,152 @@ def test_maps_that_are_one_array(tmp_path):
         np.save(file, np.zeros((40, BINS), np.uint8))
     with pytest.raises(LMACError, match=r"maps\.npz: cannot be read"):
         write_report(tmp_path)
+
+
+# ------------------------------------------------- models, links, disks
+
+
+def made(**changes):
+    """What made a clip."""
+    return {
+        "model": "mine",
+        "checksum": "0123456789abcdef0123",
+        "lmac_sb": "0.1",
+        "torch": "2.0",
+        "speechbrain": "1.0",
+        "date": "2026-01-02",
+        **changes,
+    }
+
+
+def test_what_made_the_clips(tmp_path):
+    """The model, its checksum, versions, and first and last day."""
+    for i, day in enumerate(("2026-01-03", "2026-01-01", "2026-01-02")):
+        write_clip(tmp_path, str(i), made=made(date=day))
+    index = Page(write_report(tmp_path)).data("index")
+    words = "mine (0123456789abcdef), lmac_sb 0.1, torch 2.0, speechbrain 1.0"
+    assert index["made"] == [words]
+    assert index["dates"] == ["2026-01-01", "2026-01-03"]
+    write_clip(tmp_path / "former", "a")
+    index = Page(write_report(tmp_path / "former")).data("index")
+    assert (index["made"], index["dates"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"made": made(model="other")}, {"made": made(checksum="fedc")}, {}],
+)
+def test_models_are_not_mixed_silently(tmp_path, other):
+    write_clip(tmp_path, "a", made=made())
+    write_clip(tmp_path, "b", **other)
+    with pytest.raises(LMACError, match="'a' by mine .*'b' by .*--mix-models"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+    index = Page(write_report(tmp_path, mixed=True)).data("index")
+    assert len(index["made"]) == 2
+    assert {clip["made"] for clip in index["clips"]} == set(index["made"])
+
+
+def test_two_masks_by_two_models(tmp_path):
+    write_pair(tmp_path, made=made())
+    with pytest.raises(LMACError, match="model: found .*expected None"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, [], {"model": "x"}, made(date=3)])
+def test_what_cannot_have_made_a_clip(tmp_path, value):
+    write_clip(tmp_path, made=value)
+    with pytest.raises(LMACError, match="made: found"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gain", "said"),
+    [(1.0, []), (100.0, ["sounds played 40 dB louder"])],
+)
+def test_the_gain_is_said(tmp_path, gain, said):
+    write_clip(tmp_path, gain=gain)
+    (clip,) = Page(write_report(tmp_path)).data("index")["clips"]
+    assert clip["notes"] == said
+
+
+@pytest.mark.parametrize("embed", [True, False])
+@pytest.mark.parametrize("place", ["a", "a/unrefined", "a/original.wav"])
+def test_links_are_left_out(tmp_path, place, embed):
+    """A private recording does not come out inside of the page."""
+    clips, private = tmp_path / "clips", tmp_path / "private"
+    write_clip(clips, "good")
+    write_pair(clips, "a")
+    os.replace(clips / place, private)
+    (clips / place).symlink_to(private)
+    left_out = []
+    page = Page(write_report(clips, embed=embed, left_out=left_out))
+    (error,) = left_out
+    assert str(error).startswith(f"{clips / place}: is a link")
+    assert [clip["id"] for clip in page.data("index")["clips"]] == ["good"]
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.html.part"])
+def test_the_page_follows_no_link(tmp_path, name):
+    """It takes the place of the link, not of the file behind it."""
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    write_clip(tmp_path / "clips")
+    (tmp_path / "clips" / name).symlink_to(mine)
+    page = write_report(tmp_path / "clips")
+    assert mine.read_text() == "mine"
+    assert page.is_file() and not page.is_symlink()
+
+
+def test_a_page_that_cannot_be_written(tmp_path, monkeypatch):
+    """One line names it, on a read-only file system say."""
+    write_clip(tmp_path)
+
+    def refused(*arguments, **more):
+        raise OSError(30, "Read-only file system", "x")
+
+    monkeypatch.setattr("lmac_sb.utils.io.open", refused, raising=False)
+    with pytest.raises(LMACError) as caught:
+        write_report(tmp_path)
+    page = tmp_path / "report.html"
+    assert str(caught.value).endswith("(Read-only file system)")
+    assert names_of(tmp_path) == ["a"]
+    assert not page.exists()
+
+
+def names_of(folder):
+    """What is in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    """It stays an error of the disk, which names the page."""
+    write_clip(tmp_path)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lmac_sb.utils.io.os.fsync", full)
+    with pytest.raises(OSError, match=r"No space left .*report\.html"):
+        write_report(tmp_path)
+    assert names_of(tmp_path) == ["a"]
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    """Folders with the names of files are folders like others."""
+    write_clip(tmp_path, "explanation.json")
+    index = Page(write_report(tmp_path)).data("index")
+    assert [clip["id"] for clip in index["clips"]] == ["explanation.json"]
+
+
+def test_truncated_sounds_are_left_out(tmp_path):
+    """Although their header is whole."""
+    write_clip(tmp_path, "good")
+    path = write_clip(tmp_path, "b", ending="flac") / "residual.flac"
+    os.truncate(path, path.stat().st_size // 2)
+    left_out = []
+    write_report(tmp_path, left_out=left_out)
+    assert str(left_out[0]).startswith(str(path))
 
 
 # ------------------------------------------------------------ the real clips

@@ -155,7 +155,7 @@ def test_a_model_folder_is_that_of_the_recipe(name):
         yaml.compose(upstream.plan(2)[f"{RECIPE}/hparams/{name}.yaml"])
     )
     model = tagged(
-        yaml.compose(upstream.plan(3)[f"{RECIPE}/models/{name}.yaml"])
+        yaml.compose(upstream.plan(4)[f"{RECIPE}/models/{name}.yaml"])
     )
     common = set(recipe) & set(model) - {"modules"}
     assert {"psi_model", "frozen_classifier", "explainer"} <= common
@@ -205,9 +205,9 @@ def test_the_patched_files_count():
 
 def test_words_that_no_file_has():
     declared = upstream.load()
-    declared["contributions"][3]["words"]["no such words"] = ""
+    declared["contributions"][4]["words"]["no such words"] = ""
     with pytest.raises(LMACError, match="no file has 'no such words'"):
-        upstream.plan(3, declared)
+        upstream.plan(4, declared)
 
 
 @pytest.mark.parametrize("key", ["left_out", "skipped"])

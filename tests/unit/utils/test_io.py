@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 
 from lmac_sb.utils import io
+from lmac_sb.utils.errors import LMACError, is_full
 from lmac_sb.utils.io import (
     folder_in_one_step,
+    is_leftover,
+    no_link,
+    open_regular,
     part_folder,
     remove_leftovers,
     restore_folder,
@@ -284,6 +288,67 @@ def test_restored_only_where_it_is_missing(tmp_path):
     with folder_in_one_step(folder, replace=True) as part:
         (part / "new").touch()
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_links_give_way(tmp_path):
+    """What they lead to stays as it is."""
+    mine, path = tmp_path / "mine", tmp_path / "x.json"
+    mine.write_text("mine")
+    path.symlink_to(mine)
+    write_json(path, 1)
+    assert mine.read_text() == "mine" and path.read_text() == "1"
+    path.unlink()
+    path.symlink_to(mine)
+    with pytest.raises(LMACError, match="x.json: is a link"):
+        open_regular(path, 100)
+    with pytest.raises(OSError):
+        open(path, "a", opener=no_link)
+
+
+def test_what_is_no_regular_file(tmp_path):
+    """A pipe is not waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(LMACError, match="is no regular file"):
+            open_regular(path, 1 << 40)
+
+
+def test_errors_of_writing_name_the_file(tmp_path):
+    """Whatever the system says, and of each kind."""
+    path = tmp_path / "x" / "a.json"
+    with pytest.raises(FileNotFoundError, match=r"x/a\.json'$"):
+        write_json(path, 1)
+
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=r"device: '.*b\.json'$") as caught:
+        write_in_one_step(tmp_path / "b.json", full)
+    assert is_full(caught.value)
+
+
+def test_temporary_names_tell_nothing_and_fit(tmp_path, monkeypatch):
+    """Neither the name of the machine, nor more than a name may hold."""
+    monkeypatch.setattr(io.socket, "gethostname", lambda: "h" * 64)
+    path = tmp_path / ("ü" * 127)
+    with part_folder(path) as part:
+        assert "hhh" not in part.name and is_leftover(part.name)
+        assert not io.is_being_written(path)  # by another process
+    write_json(path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["ü" * 127]
+
+
+def test_who_is_writing(slow_writer, tmp_path):
+    """As long as it lives."""
+    path = tmp_path / "x"
+    process = slow_writer(path, "a")
+    assert io.is_being_written(path)
+    assert not io.is_being_written(tmp_path / "y")
+    process.kill()
+    process.wait()
+    assert not io.is_being_written(path)
+    io.remove_parts(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_part_folder(tmp_path):

@@ -1,0 +1,125 @@
+"""Pieces of a file, read as if they were a file of their own."""
+
+import io
+from bisect import bisect_right
+from itertools import accumulate
+from typing import NamedTuple
+
+__all__ = ["Part", "Source", "Window"]
+
+
+class Source:
+    """Bytes of an open file, anywhere.
+
+    Arguments
+    ---------
+    file : file
+        Open for reading bytes, and seekable.
+    start : int
+        What counts as its beginning.
+
+    Example
+    -------
+    >>> source = Source(io.BytesIO(b"RIFF...."))
+    >>> source.at(4, 2), source.size
+    (b'..', 8)
+    """
+
+    def __init__(self, file, start=0):
+        self.file, self.start = file, start
+        self.size = file.seek(0, io.SEEK_END) - start
+
+    def at(self, start, size):
+        """As many bytes from a place on, or fewer at the end."""
+        self.file.seek(self.start + start)
+        return self.file.read(max(0, size))
+
+
+class Part(NamedTuple):
+    """What is decoded as one stream.
+
+    `pieces` are places in the file, (start, stop), or bytes that are not there,
+    repeated up to a size, (bytes, size); `n_samples` is the length, None for
+    all that comes out.
+
+    Example
+    -------
+    >>> Part(((0, 44), (b"-", 8))).n_samples is None
+    True
+    """
+
+    pieces: tuple
+    n_samples: int = None
+
+
+class Window:
+    """Pieces of a file as one file; what is read past its end is empty.
+
+    It has no name, so that nobody takes an ending for a format.
+
+    Arguments
+    ---------
+    source : Source
+        The file.
+    pieces : tuple
+        See `Part`.
+
+    Example
+    -------
+    >>> source = Source(io.BytesIO(b"0123456789"))
+    >>> Window(source, ((2, 4), (b"-", 3), (8, 10))).read(9)
+    b'23---89'
+    """
+
+    def __init__(self, source, pieces):
+        self.source = source
+        self.pieces = pieces
+        self.ends = list(accumulate(_size(piece) for piece in pieces))
+        self.place = 0
+        self.error = None  # of the disk; C code in between would lose it
+
+    def tell(self):
+        """Where the next byte is read."""
+        return self.place
+
+    def seek(self, offset, whence=io.SEEK_SET):
+        """Go to a place, as in a file."""
+        size = self.ends[-1] if self.ends else 0
+        place = offset + (0, self.place, size)[whence]
+        # A broken header may send libsndfile before the beginning.
+        self.place = size if place < 0 else place
+        return self.place
+
+    def read(self, size):
+        """The next bytes."""
+        found = []
+        while size > 0:
+            i = bisect_right(self.ends, self.place)
+            if i == len(self.ends):
+                break
+            block = self._read(i, min(size, self.ends[i] - self.place))
+            if not block:
+                break
+            found.append(block)
+            self.place += len(block)
+            size -= len(block)
+        return b"".join(found)
+
+    def _read(self, i, size):
+        """Bytes of one piece, from the place on."""
+        content, _ = self.pieces[i]
+        skip = self.place - self.ends[i] + _size(self.pieces[i])
+        if isinstance(content, bytes):
+            skip %= len(content)
+            return content[skip : skip + size]
+        try:
+            return self.source.at(content + skip, size)
+        except OSError as error:
+            self.error = error
+            return b""
+
+
+def _size(piece):
+    """Bytes of a piece."""
+    content, end = piece
+    return end if isinstance(content, bytes) else end - content
