@@ -25,7 +25,6 @@ import numpy as np
 import soundfile as sf
 import torch
 
-from lmac_sb.data.decode import decode_audio
 from lmac_sb.inference.clip_facts import read_facts
 from lmac_sb.inference.spectra import (
     FLOOR,

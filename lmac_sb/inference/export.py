@@ -177,7 +177,7 @@ def export_run(
     text, hparams, classifier, results = _load_run(run, trusted)
     vouched = _are_vouched(results, "results.json", run)
     tested = classifier.get("results")
-    if tested:
+    if isinstance(tested, dict):
         of = f"classifier of {run}"
         vouched &= _are_vouched(tested, "config.json", of)
         tested.pop(SEAL, None)

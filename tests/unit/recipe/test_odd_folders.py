@@ -567,7 +567,12 @@ def test_replaced_audio_is_another_content(folder, keep_time):
 
 @pytest.mark.parametrize(
     ("number", "name"),
-    enumerate(["train.jsonl", "valid.jsonl", "test.jsonl", "skipped.json"], 1),
+    [
+        (1, "train.jsonl"),
+        (2, "valid.jsonl"),
+        (3, "test.jsonl"),
+        (4, "skipped.json"),
+    ],
 )
 def test_a_full_disk_is_a_line_with_the_file(folder, monkeypatch, number, name):
     """No part of it stays, and the next call goes on."""
