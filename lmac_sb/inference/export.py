@@ -1,7 +1,6 @@
 """Turn a finished run into a folder that anyone can load."""
 
 import logging
-import re
 import shutil
 import time
 from contextlib import suppress
@@ -33,7 +32,7 @@ from lmac_sb.utils.io import (
     folder_in_one_step,
     is_leftover,
     read_json,
-    remove_leftovers,
+    remove_parts,
     restore_folder,
     write_json,
 )
@@ -178,15 +177,15 @@ def export_run(
     text, hparams, classifier, results = _load_run(run, trusted)
     vouched = _are_vouched(results, "results.json", run)
     tested = classifier.get("results")
-    if tested:
+    if isinstance(tested, dict):
         of = f"classifier of {run}"
         vouched &= _are_vouched(tested, "config.json", of)
         tested.pop(SEAL, None)
     config = _config(hparams, classifier, results, license)
     try:
         with folder_in_one_step(out) as part:
-            _sweep(part)
-            trusted &= _write_model(part, text, hparams)
+            _sweep(part.parent)
+            trusted &= not _write_model(part, text, hparams)
             write_json(part / "config.json", config)
             more = {
                 "trusted": trusted,
@@ -205,15 +204,14 @@ def export_run(
     return out
 
 
-def _sweep(part):
-    """Delete what exports that were killed have left beside an unfinished one.
+def _sweep(folder):
+    """Delete what exports that were killed have left in a folder.
 
     The next export has another name as a rule, so nothing else does.
     """
-    host = re.escape(part.name.rpartition("@")[2].partition(".")[0])
-    remove_leftovers(part.parent, rf"\..+\.(\d+)@{host}\.\w+\.part")
+    remove_parts(folder)
     # Of another machine, or of a process whose number has another one now.
-    for path in part.parent.glob(".*.part"):
+    for path in folder.glob(".*.part"):
         if is_leftover(path.name):
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > _OLD_S:
@@ -221,14 +219,14 @@ def _sweep(part):
 
 
 def _write_model(part, text, hparams):
-    """Write yaml, weights and labels; whether it takes trust to load them."""
+    """Write yaml, weights and labels; whether they load without trust."""
     for name in WEIGHTS:
         if hparams[name].state_dict():
             write_weights(part / f"{name}.safetensors", hparams[name])
             text += f"        {name}: !ref <{name}>\n"
     (part / HPARAMS).write_text(text, encoding="utf-8")
     save_labels(hparams["label_encoder"], part / "label_encoder.txt")
-    return not _is_safe(text)
+    return _is_safe(text)
 
 
 def load_interpreter(source, trusted=False):

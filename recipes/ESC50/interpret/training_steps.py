@@ -318,7 +318,10 @@ def prepare_adopted(claim, hparams, frozen, clips, sounds):
             len(unknown),
             ", ".join(unknown[:3]),
         )
-        encoder.add_unk()
+        name = "<unk>"
+        while name in encoder.lab2ind:
+            name = f"<{name}>"
+        encoder.add_unk(name)
     encoder.expect_len(len(encoder))
     return datasets
 

@@ -385,9 +385,9 @@ LISTS = {
     "no checksum": f"x  {YAML}\n",
     "missing file": f"{SUM}  {YAML}\n{SUM}  gone\n",
     "million lines": "".join(f"{SUM}  {i}\n" for i in range(20_000)),
-    "long name": f"{SUM}  {'x' * 5000}\n",
+    "long name": f"{SUM}  {YAML}\n{SUM}  {'x' * 5000}\n",
     "nothing": "",
-    "zero byte": f"{SUM}  a\0b\n",
+    "zero byte": f"{SUM}  {YAML}\n{SUM}  a\0b\n",
 }
 
 
@@ -397,6 +397,8 @@ UNSEALED = (
     "one file more in a folder",
     "many files",
     "deep folders",
+    "pipe as yaml",
+    "device as yaml",
     *(name for name in FILES if name.startswith(("sparse", "pipe as sums"))),
 )
 

@@ -105,7 +105,9 @@ def test_preparation_sees_new_recordings(tmp_path):
     """A new recording is noticed."""
     data = make_digits(tmp_path / "data")
     prepare_esc50(data, tmp_path / "manifests")
-    sf.write(data / "recordings" / "7_lucas_2.wav", np.ones(1600) / 2, 8000)
+    sf.write(
+        data / "recordings" / "7_lucas_2.wav", np.sin(np.arange(1600)), 8000
+    )
     paths = prepare_esc50(data, tmp_path / "manifests")
     assert "7_lucas_2" in dict(read_entries(paths["test"]))
 

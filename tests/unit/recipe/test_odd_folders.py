@@ -4,6 +4,7 @@ Each case changes a good folder of two clips (dog, rain) in each of five folds.
 """
 
 import csv
+import errno
 import json
 import logging
 import os
@@ -562,3 +563,31 @@ def test_replaced_audio_is_another_content(folder, keep_time):
     assert after["5-rain"] == before["5-rain"]
     changed = {k for k, v in after["5-dog"].items() if before["5-dog"][k] != v}
     assert changed == {"sha256"}
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (1, "train.jsonl"),
+        (2, "valid.jsonl"),
+        (3, "test.jsonl"),
+        (4, "skipped.json"),
+    ],
+)
+def test_a_full_disk_is_a_line_with_the_file(folder, monkeypatch, number, name):
+    """No part of it stays, and the next call goes on."""
+    calls, sync = [], os.fsync
+
+    def full(handle):
+        calls.append(handle)
+        if len(calls) == number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return sync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(LMACError, match=f"{name}: cannot be written .*No"):
+            prepared(folder)
+    left = {path.name for path in (folder.path.parent / "out").iterdir()}
+    assert name not in left and not any(x.endswith(".part") for x in left)
+    assert len(prepared(folder)["train"]) == 6
