@@ -38,8 +38,8 @@ def explain(
         and an interpreter is used as it is.
     sound : str, Path, numpy.ndarray, torch.Tensor or tuple
         An audio file, whose name may be bytes; samples; or samples with
-        their rate, see `lmac_sb.LMACInterpreter.explain_sound`. Samples alone have the rate
-        of the option `rate`, or else the model's.
+        their rate, see `lmac_sb.LMACInterpreter.explain_sound`. Samples
+        alone have the rate of the option `rate`, or else the model's.
     target : str, int, set or callable
         What to explain; default the decision. See
         `lmac_sb.LMACInterpreter.explain_file`.
