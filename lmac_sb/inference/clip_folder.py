@@ -391,8 +391,8 @@ def folder_names(names, taken=()):
     -------
     >>> folder_names(["Tick", "Dishes, pots", "a/b", "a?b", "..", "TICK"])
     ['Tick', 'Dishes_ pots', 'a_b', 'a_b_2', 'clip', 'TICK_2']
-    >>> folder_names(["report.html", "0.5", "nul", "unrefined", "caf\udce9"])
-    ['report_html', '0.5', 'nul_', 'unrefined_', 'caf_']
+    >>> folder_names(["report.html", "0.5", "nul", "unrefined", "dog\udce9"])
+    ['report_html', '0.5', 'nul_', 'unrefined_', 'dog_']
     """
     found, taken = [], set(map(name_key, taken))
     for name in names:

@@ -245,7 +245,7 @@ def part_host(folder):
 # ------------------------------------------------------------------- names
 
 ODD = [
-    *(b"caf\xe9.wav", b"explanation.json.wav", b"maps.npz.wav"),
+    *(b"dog\xe9.wav", b"explanation.json.wav", b"maps.npz.wav"),
     *(b"report.html.wav", b"explanations.csv.wav", b"original.wav"),
     *(b"con.wav", b"NUL.txt.wav", b"unrefined.wav", b"x.former.wav"),
     *(b"x.wav", b"X.wav", b"x .wav", b"x..wav", b"...wav", b"x_2.wav"),
