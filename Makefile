@@ -13,13 +13,14 @@ SEED := 1234
 RUN := cd $(RECIPE) && "$(CURDIR)/$(BIN)/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint reproduce clean
+.PHONY: help demo test lint docs reproduce clean
 
 help:
 	@echo "make demo   make scenes, train, explain: writes $(RECIPE)/results"
 	@echo "make test   run the tests         (PYTEST_ARGS='$(PYTEST_ARGS)')"
 	@echo "make reproduce   compute the tables in docs/ again, and compare (hours)"
 	@echo "make lint   check style: ruff, imports, types, yamllint, codespell"
+	@echo "make docs   make the site: docs/_build/html/index.html (runs the notebooks)"
 	@echo "make clean  delete $(VENV) and caches, keep results"
 	@echo "Each target first creates the environment $(VENV) with PYTHON=$(PYTHON)."
 
@@ -66,10 +67,16 @@ lint: $(READY)
 	$(BIN)/yamllint .
 	$(BIN)/codespell
 
+# Each page is made anew; a warning fails the build.
+docs: $(READY)
+	rm -rf docs/_api docs/_build
+	cd docs && PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 \
+	    "$(CURDIR)/$(BIN)/python" -m sphinx -q -W --keep-going . _build/html
+
 reproduce: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/reproduce.py
 
 clean:
 	rm -rf $(LOCKED) $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache \
-	    .hypothesis
+	    .hypothesis docs/_api docs/_build
 	find lmac_sb recipes tests -type d -name __pycache__ -prune -exec rm -rf {} +

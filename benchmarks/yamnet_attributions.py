@@ -25,35 +25,6 @@ CAM_LAYERS = {
 HOP_S, FIRST_S = 0.01, 0.0125  # of YAMNet's frames: hop, middle of the first
 
 
-class Heard:
-    """An explainer that knows the phase of the one clip it is asked about.
-
-    Arguments
-    ---------
-    explainer : lmac_sb.lmac.explainer.Explainer
-        Of a classifier that hears sound.
-    analysis : lmac_sb.lmac.explainer.Analysis
-        Of one clip.
-    """
-
-    def __init__(self, explainer, analysis):
-        self.explainer = explainer
-        self.analysis = analysis
-
-    def classify(self, magnitude):
-        """Logits [versions, classes] of versions of the clip."""
-        return self.explainer.classify(magnitude, self.analysis)
-
-
-def by_clip(function, explainer, analysis, target):
-    """Scores [batch, time, freq] of a function of one clip at a time."""
-    parts = []
-    for i in range(len(target)):
-        one = analysis[i : i + 1]
-        parts.append(function(Heard(explainer, one), one, target[i : i + 1]))
-    return torch.cat(parts)
-
-
 def integrated_gradients(clip):
     """Integrated gradients in few steps, whether they add up or not."""
     method = captum_method("IntegratedGradients")(clip.logits)
@@ -142,5 +113,5 @@ def make_attributions(explainer):
         for cells, layer in CAM_LAYERS.items()
     }
     for name, function in functions.items():
-        ways[name] = partial(by_clip, function, explainer)
+        ways[name] = partial(function, explainer)
     return ways

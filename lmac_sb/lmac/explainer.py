@@ -876,7 +876,7 @@ class Explainer(torch.nn.Module):
         return features.mel(self.pad(magnitude))
 
     def pad(self, frames: Tensor) -> Tensor:
-        """At least as many frames [batch, time, *] as can be classified."""
+        """At least as many frames [batch, time, ...] as can be classified."""
         missing = self.classifier.min_frames - frames.shape[1]
         if missing <= 0:
             return frames

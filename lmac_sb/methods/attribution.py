@@ -32,30 +32,28 @@ class Clip:
         Name of the method, for messages.
     explainer : lmac_sb.Explainer
         Its `classify` is explained.
-    magnitude : torch.Tensor
-        Linear, [1, time, freq].
+    analysis : lmac_sb.lmac.explainer.Analysis
+        Of the clip alone.
     target : int
         Class to explain.
 
     Example
     -------
-    >>> from types import SimpleNamespace
-    >>> classify = lambda magnitude: magnitude.flatten(1)
-    >>> explainer = SimpleNamespace(classify=classify)
-    >>> clip = Clip("saliency", explainer, torch.tensor([[[1.0, 3.0]]]), 1)
-    >>> clip.logits(clip.x).tolist()
-    [[1.0, 3.0]]
+    >>> clip = Clip("saliency", explainer, explainer.analyze(wavs[:1]), 1)
+    >>> clip.logits(clip.x).shape
+    torch.Size([1, 3])
     """
 
-    def __init__(self, method, explainer, magnitude, target):
+    def __init__(self, method, explainer, analysis, target):
         self.method = method
         self.explainer = explainer
+        self.analysis = analysis
         self.target = target
-        self.x = torch.log1p(magnitude).detach().requires_grad_()
+        self.x = torch.log1p(analysis.magnitude).detach().requires_grad_()
 
     def logits(self, x):
         """Logits [n, classes] of log1p magnitudes [n, time, freq]."""
-        logits = self.explainer.classify(torch.expm1(x))
+        logits = self.explainer.classify(torch.expm1(x), self.analysis)
         if x.requires_grad and not logits.requires_grad:
             raise LMACError(
                 f"{self.method}: the classifier gives no gradient to its "
@@ -200,11 +198,10 @@ def attribute(name, one, explainer, analysis, target):
     LMACError
         If captum is missing, or the classifier does not allow the method.
     """
-    magnitude = analysis.magnitude
     scores = []
     with torch.inference_mode(False), torch.enable_grad():
         for i, label in enumerate(target.tolist()):
-            clip = Clip(name, explainer, magnitude[i : i + 1], label)
+            clip = Clip(name, explainer, analysis[i : i + 1], label)
             scores.append(one(clip).detach())
     scores = torch.cat(scores)
     if not scores.isfinite().all():

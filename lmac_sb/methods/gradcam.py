@@ -58,6 +58,11 @@ def gradcam(clip):
         Scores [1, time, freq].
     """
     classifier, features = clip.explainer.classifier, clip.explainer.features
+    if features.IS_SOUND:
+        raise LMACError(
+            "gradcam: found a classifier that hears sound, whose layers need "
+            "not lie in time and frequency; expected one on features"
+        )
     name = classifier.latent_layers[0]
     kept = []
 
@@ -108,4 +113,4 @@ def guided_gradcam(clip):
     torch.Tensor
         Scores [1, time, freq].
     """
-    return guided_backprop(clip) * gradcam(clip)
+    return gradcam(clip) * guided_backprop(clip)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lmac_sb.metrics.faithfulness import (
+from lmac_sb.metrics.fidelity import (
     average_drop,
     average_drop_second_softmax,
     average_gain,

@@ -246,7 +246,7 @@ def fit_grid(x, size):
     Returns
     -------
     torch.Tensor
-        [batch, channels, *size].
+        [batch, channels, time, freq], of that size.
     """
     for dim, wanted in ((2, size[0]), (3, size[1])):
         found = x.shape[dim]

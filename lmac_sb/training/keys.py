@@ -34,7 +34,7 @@ class Key(NamedTuple):
 
     Arguments
     ---------
-    kind : Kind or None
+    kind : lmac_sb.training.kinds.Kind or None
         The allowed values; None for objects, which check themselves.
     text : str
         The meaning, as in the comments of the yaml files.

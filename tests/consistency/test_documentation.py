@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/*.md")]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 
 
 def test_readme_is_one_page():
@@ -21,7 +21,11 @@ def test_links_lead_to_files(page):
     assert [link for link in here if not (page.parent / link).exists()] == []
 
 
-def test_index_names_every_page():
-    index = (ROOT / "docs" / "README.md").read_text("utf-8")
-    pages = {p.name for p in (ROOT / "docs").glob("*.md")} - {"README.md"}
-    assert {name for name in pages if f"]({name})" not in index} == set()
+def test_readme_names_every_page():
+    """On GitHub, where the site's index shows no list of pages."""
+    index = (ROOT / "README.md").read_text("utf-8")
+    pages = {p.stem for p in (ROOT / "docs").glob("*.md")}
+    # Lists of pages, and pages of the root folder.
+    pages -= {"index", "api", "figures", "security", "changelog"}
+    pages -= {"contributing"}
+    assert {x for x in pages if f"](docs/{x}.md)" not in index} == set()

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lmac_sb import LMACInterpreter
 from lmac_sb.lmac.explainer import Analysis, Explainer
 from lmac_sb.methods.attribution import PASS
 from lmac_sb.methods.gradients import ATTRIBUTIONS
@@ -41,20 +42,22 @@ class Toy:
     def __init__(self, network):
         self.network = network
 
-    def classify(self, magnitude):
+    def classify(self, magnitude, analysis):
         """Logits [n, classes]."""
         return self.network(torch.log1p(magnitude))
 
 
-def analysis_of(x):
-    """Analysis of log1p magnitudes, for the methods."""
-    return Analysis(None, torch.expm1(x), None, None, 0)
+def analysis_of(magnitude):
+    """Analysis of magnitudes, for methods that need no more."""
+    return Analysis(magnitude, magnitude, magnitude, [], 0)
 
 
 def attribute(name, network, x, target=0):
     """Scores of a toy network."""
     targets = torch.full([len(x)], target)
-    return ATTRIBUTIONS[name](Toy(network), analysis_of(x), targets)
+    return ATTRIBUTIONS[name](
+        Toy(network), analysis_of(torch.expm1(x)), targets
+    )
 
 
 def conv_explainer():
@@ -99,8 +102,7 @@ def found(explainer):
 
 def one_clip(analysis, i):
     """Analysis of one clip of a batch."""
-    magnitude = analysis.magnitude[i : i + 1].clone()
-    return Analysis(None, magnitude, None, None, analysis.n_samples)
+    return analysis[i : i + 1]
 
 
 def logit(explainer, x, target):
@@ -211,7 +213,7 @@ def test_relevance_lands_on_what_counts(name, target):
     magnitude[:, 18:25, 150:200] = 2.0  # and one above it
     scores = ATTRIBUTIONS[name](
         explainer,
-        Analysis(None, magnitude, None, None, 0),
+        analysis_of(magnitude),
         torch.tensor([target]),
     )
     middle = int((features.fbank_matrix[:, :20].sum(1) > 0).nonzero().max())
@@ -483,9 +485,7 @@ def test_gradcam_of_a_short_clip(explainer):
     target = analysis.logits.argmax(1)
     padded = F.pad(analysis.magnitude, (0, 0, 0, MIN_FRAMES - 9))
     short, long = (
-        ATTRIBUTIONS["gradcam"](
-            explainer, Analysis(None, magnitude, None, None, 0), target
-        )
+        ATTRIBUTIONS["gradcam"](explainer, analysis_of(magnitude), target)
         for magnitude in (analysis.magnitude, padded)
     )
     assert long.any()
@@ -533,7 +533,7 @@ def test_gradcam_of_any_layout(layout):
     explainer = Explainer(features, frozen, torch.nn.Identity())
     magnitude = torch.rand(1, 6, 257)
     scores = ATTRIBUTIONS["gradcam"](
-        explainer, Analysis(None, magnitude, None, None, 0), torch.tensor([0])
+        explainer, analysis_of(magnitude), torch.tensor([0])
     )[0]
     steps = features.mel(magnitude)[0].mean(1)
     expected = (2 / 6 * steps - 2 / 18 * steps.flip(0)).clamp(min=0)
@@ -776,7 +776,7 @@ def test_a_classifier_without_a_gradient_is_refused(explainer, found, name):
     analysis, target, _ = found
 
     class Broken(Explainer):
-        def classify(self, magnitude):
+        def classify(self, magnitude, analysis):
             """Logits without a gradient."""
             return super().classify(magnitude.detach())
 
@@ -791,7 +791,7 @@ def test_nan_is_an_error(explainer, found, name):
     analysis, target, _ = found
 
     class Broken(Explainer):
-        def classify(self, magnitude):
+        def classify(self, magnitude, analysis):
             """Logits that are NaN for loud clips."""
             logits = super().classify(magnitude)
             return logits * torch.where(
@@ -801,7 +801,7 @@ def test_nan_is_an_error(explainer, found, name):
     broken = Broken(explainer.features, explainer.classifier, explainer.decoder)
     magnitude = analysis.magnitude.clone()
     magnitude[1, 3, 3] = 1e9
-    loud = Analysis(None, magnitude, None, None, 0)
+    loud = analysis_of(magnitude)
     with pytest.raises(LMACError, match=f"^{name}: .*finite"):
         ATTRIBUTIONS[name](broken, loud, target)
 
@@ -822,3 +822,56 @@ def test_captum_is_missing(monkeypatch, name):
     with pytest.raises(LMACError, match='^captum: .* pip install "captum>='):
         attribute(name, network, POINT)
     attribute("deeplift_shap", network, POINT)
+
+
+class Hears(torch.nn.Module):
+    """Two classes of a waveform: its energy, and that of its differences."""
+
+    def forward(self, wavs):
+        energies = [x.square().mean(1) for x in (wavs, wavs.diff(dim=1))]
+        return 20 * torch.stack(energies, 1) - 4
+
+
+def of_sound():
+    """Explainer of a classifier that hears sound, and its analysed clips."""
+    interpreter = LMACInterpreter.from_classifier(Hears(), 16000, ["a", "b"])
+    explainer = interpreter.explainer
+    generator = torch.Generator().manual_seed(0)
+    wavs = torch.rand(2, 8000, generator=generator) - 0.5
+    return explainer, explainer.analyze(wavs)
+
+
+def test_a_classifier_that_hears_sound_is_asked_with_its_clips_phase():
+    """The gradient is that through the inverse STFT, clip by clip."""
+    explainer, analysis = of_sound()
+    targets = torch.tensor([1, 0])
+    found = ATTRIBUTIONS["input_x_gradient"](explainer, analysis, targets)
+    features = explainer.features
+    for i, target in enumerate(targets):
+        stft = torch.view_as_complex(analysis.stft[i : i + 1])
+        level = torch.log1p(stft.abs()).requires_grad_()
+        heard = torch.polar(torch.expm1(level), stft.angle())
+        wav = features.istft(torch.view_as_real(heard), 8000)
+        logit = Hears()(wav)[0, target]
+        (gradient,) = torch.autograd.grad(logit, level)
+        expected = (level * gradient)[0].detach()
+        torch.testing.assert_close(found[i], expected, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", ["saliency", "smoothgrad", "gradient_shap", "occlusion"]
+)
+def test_methods_without_layers_take_any_classifier(name):
+    explainer, analysis = of_sound()
+    targets = torch.tensor([1, 0])
+    found = ATTRIBUTIONS[name](explainer, analysis, targets)
+    assert found.shape == analysis.magnitude.shape
+    alone = ATTRIBUTIONS[name](explainer, analysis[1:], targets[1:])
+    torch.testing.assert_close(found[1:], alone)
+
+
+@pytest.mark.parametrize("name", ["gradcam", "guided_gradcam"])
+def test_gradcam_says_that_it_needs_maps_of_the_classifier(name):
+    explainer, analysis = of_sound()
+    with pytest.raises(LMACError, match="gradcam: found a classifier that h"):
+        ATTRIBUTIONS[name](explainer, analysis, torch.tensor([1, 0]))
