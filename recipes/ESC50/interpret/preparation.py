@@ -63,13 +63,16 @@ def prepare_clips(
 
 def _check_recordings(claim, key, source, manifest):
     """Compare recordings that are mixed in, and list them for the next time."""
-    entries = list_recordings(source, manifest)
-    with _naming_changes({key: manifest}, {key: entries}):
-        claim.check(**{key: recordings_identity(entries, source)})
-    if entries:
-        manifest.parent.mkdir(parents=True, exist_ok=True)
-        text = to_lines(entries)
-        write_in_one_step(manifest, lambda file: file.write(text))
+    try:
+        entries = list_recordings(source, manifest)
+        with _naming_changes({key: manifest}, {key: entries}):
+            claim.check(**{key: recordings_identity(entries, source)})
+        if entries:
+            manifest.parent.mkdir(parents=True, exist_ok=True)
+            text = to_lines(entries)
+            write_in_one_step(manifest, lambda file: file.write(text))
+    except OSError as error:
+        raise LMACError(f"{key}: {error}") from error
 
 
 @contextmanager
