@@ -6,6 +6,7 @@ claimed before it is explained, by a temporary folder beside its place; names
 are chosen, and finished clips get them, while the folder is held.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -26,15 +27,15 @@ from lmac_sb.inference.clip_folder import (
 from lmac_sb.utils.checksums import file_sha256
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import (
-    is_being_written,
     is_leftover,
     naming,
     part_folder,
+    parts_of,
     remove_parts,
     replace_folder,
     restore_folder,
 )
-from lmac_sb.utils.lock import wait_for_folder
+from lmac_sb.utils.lock import hold, is_held, wait_for_folder
 
 __all__ = ["Busy", "Collection", "Task", "clip_folders", "inner_folders"]
 
@@ -156,9 +157,12 @@ class Collection:
             self.folder.mkdir(parents=True, exist_ok=True)
             with wait_for_folder(self.folder):
                 self._tidy()
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(errno.EACCES, "it is read-only")
         except OSError as error:
             raise LMACError(
-                f"--out: {folder} cannot be made ({error.strerror})"
+                f"--out: {folder} cannot be made or written to "
+                f"({error.strerror})"
             ) from error
 
     def _tidy(self):
@@ -200,6 +204,7 @@ class Collection:
                 if not self._is_done(place, task):
                     with naming(place):
                         part = stack.enter_context(part_folder(place))
+                    stack.enter_context(hold(part))
             self._given.add(name_key(place.name))
             yield place, part
             if part is not None:
@@ -233,7 +238,7 @@ class Collection:
 
     def _not_busy(self, place):
         """A place, unless another process is at it."""
-        if is_being_written(place):
+        if any(map(is_held, parts_of(place))):
             raise Busy(str(place))
         return place
 

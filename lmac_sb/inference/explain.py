@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,9 @@ def explain(
         ``"yamnet"``, ``"crepe"`` and ``"silero"`` (see `from_pretrained`),
         and an interpreter is used as it is.
     sound : str, Path, numpy.ndarray, torch.Tensor or tuple
-        An audio file; samples; or samples with their rate, see
-        `lmac_sb.LMACInterpreter.explain_sound`. Samples alone have the rate
-        of the option `rate`, or else the model's.
+        An audio file, whose name may be bytes; samples; or samples with
+        their rate, see `lmac_sb.LMACInterpreter.explain_sound`. Samples
+        alone have the rate of the option `rate`, or else the model's.
     target : str, int, set or callable
         What to explain; default the decision. See
         `lmac_sb.LMACInterpreter.explain_file`.
@@ -75,6 +76,8 @@ def explain(
     >>> explanation = lmac_sb.explain(net, path, sample_rate=16000)
     >>> folders = explanation.save(getfixture("tmp_path") / "why")
     """
+    if isinstance(sound, bytes):  # a name that is no text
+        sound = os.fsdecode(sound)
     how = {name: options.pop(name) for name in _HOW if name in options}
     rate = options.pop("rate", None)
     if rate is not None:

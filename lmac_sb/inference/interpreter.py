@@ -478,7 +478,7 @@ class LMACInterpreter(Pretrained):
 
     def explain_file(
         self,
-        path: str | Path,
+        path: str | bytes | Path,
         target: Target = None,
         against: Target = None,
         **how: Any,
@@ -494,7 +494,7 @@ class LMACInterpreter(Pretrained):
 
         Arguments
         ---------
-        path : str or Path
+        path : str, bytes or Path
             An audio file.
         target : str, int, set or callable
             What to explain: a class, by name or number; several, one of which

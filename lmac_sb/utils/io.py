@@ -27,13 +27,13 @@ from lmac_sb.utils.given import read_given
 __all__ = [
     "first_line",
     "folder_in_one_step",
-    "is_being_written",
     "is_leftover",
     "is_write_error",
     "naming",
     "no_link",
     "open_regular",
     "part_folder",
+    "parts_of",
     "read_json",
     "remove_leftovers",
     "remove_parts",
@@ -478,29 +478,31 @@ def is_leftover(name):
     return re.fullmatch(r"\..+\.\d+@.+\.\w+\.part", name) is not None
 
 
-def is_being_written(path):
-    """Whether another process of this machine is about to make something.
+def parts_of(path):
+    """What is, or was, about to become a file or folder on this machine.
 
     Arguments
     ---------
     path : str or Path
-        What it makes, by `part_folder` or `write_in_one_step`.
+        What it becomes, by `part_folder` or `write_in_one_step`.
 
     Returns
     -------
-    bool
+    list of Path
 
     Example
     -------
     >>> with part_folder(getfixture("tmp_path") / "x") as part:
-    ...     is_being_written(part.with_name("x"))
-    False
+    ...     parts_of(part.with_name("x")) == [part]
+    True
     """
     path = Path(path)
     pattern = _leftovers(path.name)
-    matches = (re.fullmatch(pattern, name) for name in os.listdir(path.parent))
-    processes = {int(match[1]) for match in matches if match}
-    return any(map(_is_running, processes - {os.getpid()}))
+    return [
+        path.with_name(name)
+        for name in os.listdir(path.parent)
+        if re.fullmatch(pattern, name)
+    ]
 
 
 def remove_leftovers(folder, pattern):

@@ -21,7 +21,7 @@ try:
 except ImportError:  # not on Windows
     fcntl = None
 
-__all__ = ["lock_folder", "wait_for_folder"]
+__all__ = ["hold", "is_held", "lock_folder", "wait_for_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +125,70 @@ def wait_for_folder(folder):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             file.close()
+
+
+@contextmanager
+def hold(folder):
+    """Hold a folder against whoever asks `is_held`, without a file in it.
+
+    Where the file system has no locks, nobody is kept off.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Exists; may get another name meanwhile.
+
+    Returns
+    -------
+    context manager
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> with hold(folder):
+    ...     is_held(folder)
+    True
+    >>> is_held(folder)
+    False
+    """
+    handle = None
+    with suppress(OSError, AttributeError):
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def is_held(folder):
+    """Whether a process that lives holds a folder.
+
+    The number of a process does not tell: another one may have it by now.
+
+    Arguments
+    ---------
+    folder : str or Path
+        May not exist.
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (OSError, AttributeError):  # no locks here
+        return False
+    finally:
+        os.close(handle)
+    return False
 
 
 def _hold(path):

@@ -144,6 +144,12 @@ def test_sounds_that_are_longer_than_they_say(clip):
     refused(clip, f"residual.flac: found {200 * 60 * rate} samples at 16000")
 
 
+def test_sounds_of_many_channels(clip):
+    with sf.SoundFile(clip / "residual.wav", "w", 16000, 1000) as file:
+        file.write(np.zeros((16000, 1000), np.int16))
+    refused(clip, "residual.wav: found 1000 channels, expected 1")
+
+
 MEASURE = """
 import resource, sys
 from lmac_sb.inference.clip_folder import read_clip

@@ -333,22 +333,20 @@ def test_temporary_names_tell_nothing_and_fit(tmp_path, monkeypatch):
     path = tmp_path / ("ü" * 127)
     with part_folder(path) as part:
         assert "hhh" not in part.name and is_leftover(part.name)
-        assert not io.is_being_written(path)  # by another process
+        assert io.parts_of(path) == [part]
     write_json(path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["ü" * 127]
 
 
-def test_who_is_writing(slow_writer, tmp_path):
-    """As long as it lives."""
-    path = tmp_path / "x"
-    process = slow_writer(path, "a")
-    assert io.is_being_written(path)
-    assert not io.is_being_written(tmp_path / "y")
-    process.kill()
-    process.wait()
-    assert not io.is_being_written(path)
+def test_parts_of_the_dead(slow_writer, tmp_path):
+    """They are told from those of others, and all removed at once."""
+    processes = [slow_writer(tmp_path / name, "a") for name in "xy"]
+    (part,) = io.parts_of(tmp_path / "x")
+    processes[0].kill()
+    processes[0].wait()
     io.remove_parts(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert not part.exists()
+    assert list(tmp_path.iterdir()) == io.parts_of(tmp_path / "y")
 
 
 def test_part_folder(tmp_path):
