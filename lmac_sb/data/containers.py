@@ -126,7 +126,9 @@ def _compare(source, data):
     patches = list(data.patches)
     if data.field:
         place, kind, extra = data.field
-        patches.append((place, struct.pack(kind, there + extra)))
+        # The largest size of 32 bits is that of a longer file, too.
+        most = 0xFFFFFFFF if kind[1] == "I" else _HUGE
+        patches.append((place, struct.pack(kind, min(there + extra, most))))
     return _whole(source, patches, note=f"{note}; read to the end of the file")
 
 
@@ -158,8 +160,8 @@ def _wave(source):
     order = ">" if magic == b"RIFX" else "<"
     if order == ">":
         outer = struct.unpack(">4sI", source.at(0, 8))[1]
-    kind, long_size = 0, None
-    for name, at, size in _chunks(source, 12, f"{order}4sI"):
+    kind, long_size, form = 0, None, f"{order}4sI"
+    for name, at, size in _chunks(source, 12, form):
         if name == b"ds64":
             outer, long_size = struct.unpack("<QQ", source.at(at, 16))
             long_at = at + 8
@@ -168,8 +170,9 @@ def _wave(source):
         elif name == b"data":
             field = (at - 4, f"{order}I", 0)
             if long_size is not None and size == 0xFFFFFFFF:
-                size, field = long_size, (long_at, "<Q", 0)
-            if _is_unknown(size) and not _are_chunks(source, at + size, order):
+                size = 0 if long_size >= _HUGE else long_size
+                field = (long_at, "<Q", 0)
+            if _is_unknown(size) and not _are_chunks(source, at + size, form):
                 size = None
             found = _compare(source, _Data(at, size, outer + 8, field))
             stop = source.size if size is None else min(at + size, source.size)
@@ -180,9 +183,9 @@ def _wave(source):
     return _whole(source)
 
 
-def _are_chunks(source, place, order):
+def _are_chunks(source, place, kind):
     """Whether there is nothing from here on, or chunks up to the end."""
-    for name, at, size in _chunks(source, place, f"{order}4sI"):
+    for name, at, size in _chunks(source, place, kind):
         place = at + size
         if not name.isascii() or place > source.size + 1:
             return False
@@ -200,12 +203,15 @@ def _form(source):
     """AIFF, AIFC and the Amiga's 8SVX."""
     outer = struct.unpack(">4sI", source.at(0, 8))[1] + 8
     for name, at, size in _chunks(source, 12, ">4sI"):
-        if name == b"SSND":  # begins with an offset and a size of blocks
-            known = None if _is_unknown(max(0, size - 8)) else size - 8
-            return _compare(source, _Data(at + 8, known, outer))
-        if name == b"BODY":
-            known = None if _is_unknown(size) else size
-            return _compare(source, _Data(at, known, outer))
+        if name in (b"SSND", b"BODY"):
+            # The first begins with an offset and the size of blocks.
+            extra = 8 if name == b"SSND" else 0
+            start, known = at + extra, max(0, size - extra)
+            behind = start + known
+            if _is_unknown(known) and not _are_chunks(source, behind, ">4sI"):
+                known = None
+            field = (at - 4, ">I", extra)
+            return _compare(source, _Data(start, known, outer, field))
     return _whole(source)
 
 
@@ -215,10 +221,10 @@ def _caf(source):
         if name == b"data":
             # The chunk begins with a count of edits.
             field = (at - 8, ">q", 4)
-            known = None if size < 4 or size >= _HUGE else size - 4
+            known = None if size <= 4 or size >= _HUGE else size - 4
             found = _compare(source, _Data(at + 4, known, field=field))
             # The format allows -1.
-            return found if known is not None else found._replace(note="")
+            return found._replace(note="") if size == -1 else found
     return _whole(source)
 
 
@@ -245,7 +251,9 @@ def _au(source):
     start, size = struct.unpack(f"{order}II", source.at(4, 8))
     if size == 0xFFFFFFFF:  # the format allows it
         return _whole(source)
-    return _compare(source, _Data(start, size))
+    return _compare(
+        source, _Data(start, size or None, field=(8, order + "I", 0))
+    )
 
 
 def _avr(source):
@@ -334,26 +342,23 @@ def _flac(source):
         place += _BLOCK
     begins.sort()
     ends = [*begins[1:], source.size]
-    return Layout(
-        [
-            # 36 bits; none if they were not known.
-            Part(
-                (piece,), _number(source, piece[0] + 18, 8) % (1 << 36) or None
-            )
-            for piece in zip(begins, ends)
-        ]
-    )
-
-
-def _number(source, place, size):
-    """A whole number, its highest byte first."""
-    return int.from_bytes(source.at(place, size), "big")
+    parts = []
+    for begin, end in zip(begins, ends):
+        # Of 36 bits; zero if it was not known.
+        n_samples = int.from_bytes(source.at(begin + 21, 5), "big") % (1 << 36)
+        parts.append(Part(((begin, end),), n_samples or None))
+    return Layout(parts)
 
 
 def _voc(source):
     """Creative's, in blocks."""
-    parts, missing = voc.layout(source)
-    return Layout(parts, missing) if parts or missing else _whole(source)
+    parts, missing, junk = voc.layout(source)
+    if not parts and not missing:
+        return _whole(source)
+    note = (
+        f"{junk} bytes at its end are no blocks, and left out" if junk else ""
+    )
+    return Layout(parts, missing, note)
 
 
 def _ogg(source):

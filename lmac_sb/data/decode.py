@@ -29,7 +29,7 @@ _LONGEST = 1 << 29  # samples held at once; a small file can hold more silence
 _UNKNOWN = 1 << 62  # frames; from here on, the header tells none
 _EIGHT_BITS = ("PCM_S8", "PCM_U8", "DPCM_8")
 _FINE = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-_CANCELLED = 1e-3  # of the loudest channel: what its inverse leaves of it
+_CANCELLED = 1e-4  # of the loudest channel: what its inverse leaves of it
 
 
 def decode_audio(path):
@@ -99,8 +99,9 @@ class Recording:
     """
 
     def __init__(self, path, file=None):
-        self.path, self._file = os.fspath(path), file
+        self.path, self._file = os.fsdecode(path), file
         self.n_samples, self._loudest, self._peak = 0, 0.0, 0.0
+        self._told = None
         with self._opened() as source:
             self._parts, missing, note = layout_of(source)
             if missing:
@@ -110,12 +111,26 @@ class Recording:
                 )
             if not self._parts:
                 raise LMACError(f"{self.path}: holds no samples")
-            with self._decoder(source, self._parts[0]) as first:
-                self.sample_rate = first.samplerate
-                self.channels = first.channels
-                self._step = _step_of(first.subtype)
         if note:
             _warn_once(f"{self.path}: {note}")
+
+    @property
+    def sample_rate(self):
+        """In Hz, of the first stream."""
+        return self._first()[0]
+
+    @property
+    def channels(self):
+        """Of the first stream."""
+        return self._first()[1]
+
+    def _first(self):
+        """Rate, channels and type of the first stream."""
+        if self._told is None:  # else known from decoding
+            with self._opened() as source:
+                with self._decoder(source, self._parts[0]):
+                    pass
+        return self._told
 
     def blocks(self, size=_BLOCK):
         """Decode and mix down, once; faults are reported at the end.
@@ -136,8 +151,8 @@ class Recording:
         """
         for frames, rate in self._frames(size):
             mono = frames.mean(axis=1)
-            self._loudest = max(self._loudest, float(np.abs(frames).max()))
-            self._peak = max(self._peak, float(np.abs(mono).max()))
+            self._loudest = max(self._loudest, _peak_of(frames))
+            self._peak = max(self._peak, _peak_of(mono))
             if rate != self.sample_rate:
                 wav = torch.from_numpy(mono)
                 mono = resample(wav, rate, self.sample_rate, self.path).numpy()
@@ -177,7 +192,8 @@ class Recording:
         torch.Tensor
             [samples].
         """
-        rounding = max(self._step, _CANCELLED * self._loudest)
+        step = _step_of(self._first()[2])
+        rounding = max(step, _CANCELLED * self._loudest)
         return wav if self._peak > rounding else torch.zeros_like(wav)
 
     def _frames(self, size):
@@ -240,6 +256,9 @@ class Recording:
         window = Window(source, part.pieces)
         try:
             with _open_stream(window, self.path) as stream:
+                if self._told is None:
+                    kind = stream.samplerate, stream.channels, stream.subtype
+                    self._told = kind
                 yield stream
         except RuntimeError as error:
             reason = window.error or getattr(error, "error_string", error)
@@ -296,6 +315,11 @@ def _step_of(subtype):
     if subtype in _FINE:
         return 0.0
     return 2.0**-7 if subtype in _EIGHT_BITS else 2.0**-15
+
+
+def _peak_of(values):
+    """Largest absolute value."""
+    return max(float(values.max()), -float(values.min()))
 
 
 def _joined(blocks, path):

@@ -17,6 +17,13 @@ _JUNK = 1 << 20  # bytes between two frames that are searched for the second
 _IN_A_ROW = 4  # frames that make a stream; noise has not so many
 _SAME = 0xFFFE0C00  # bits that all frames of a stream have in common
 _NO_CRC = 0x00010000
+# Where a tag stands in a frame of layer 3, by its samples and if it is mono.
+_TAG_AT = {
+    (1152, False): 36,
+    (1152, True): 21,
+    (576, False): 21,
+    (576, True): 13,
+}
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000)}
 _RATES[0] = tuple(rate // 2 for rate in _RATES[2])
 _KBITS = {  # version 1 or not, layer
@@ -60,7 +67,9 @@ class _Run:
     pieces: list = field(default_factory=list)
     frames: int = 0
     longest: int = 0
-    tag: tuple = ()  # where it is, frames and bytes that it promises
+    tag: tuple = ()  # where it is
+    promised: tuple = (None, None)  # frames and bytes
+    believed: bool = False  # whether the decoder takes the length from the tag
 
     def add(self, offset, header):
         """One more frame."""
@@ -87,8 +96,8 @@ def find_stream(source, start=0, stop=None):
     -------
     int
     """
-    stop = source.size if stop is None else stop
     start = skip_tags(source, start)
+    stop = _before_tags(source, start, source.size if stop is None else stop)
     block = source.at(start, min(_SEARCHED, stop - start))
     place = block.find(b"\xff")
     while place >= 0:
@@ -143,7 +152,8 @@ def layout(source, start, stop):
         if not runs or tag or not header.is_like(last):
             runs.append(_Run(header))
         if tag:
-            runs[-1].tag = ((place, place + header.length), *tag)
+            runs[-1].tag = (place, place + header.length)
+            runs[-1].promised, runs[-1].believed = tag
         else:
             runs[-1].add(place, header)
         place, last = place + header.length, header
@@ -234,34 +244,31 @@ def _before_tags(source, start, stop):
 
 
 def _tag(frame, header):
-    """Frames and bytes that a tag in a frame's place promises; () if none.
+    """What a tag in a frame's place promises, see `_Run`; () if there is none.
 
-    Either is None where it does not tell.
+    Frames or bytes are None where it does not tell them.
     """
     if header.samples not in (576, 1152) or header.word >> 17 & 3 != 1:
         return ()
     if frame[36:40] == b"VBRI" and len(frame) >= 54:
         n_bytes, n_frames = struct.unpack(">II", frame[46:54])
-        return n_frames, n_bytes
-    side = (
-        (17 if header.mono else 32)
-        if header.samples == 1152
-        else (9 if header.mono else 17)
-    )
-    at = 4 + side
-    if frame[at : at + 4] not in (b"Xing", b"Info"):
+        return (n_frames, n_bytes), False
+    at = _TAG_AT[header.samples, header.mono]
+    words = frame[at + 4 : at + 16]
+    if frame[at : at + 4] not in (b"Xing", b"Info") or len(words) < 12:
         return ()
-    flags, *words = struct.unpack(">III", frame[at + 4 : at + 16])
+    flags, *words = struct.unpack(">III", words)
     n_frames = words.pop(0) if flags & 1 else None
-    return n_frames, words.pop(0) if flags & 2 else None
+    return (n_frames, words.pop(0) if flags & 2 else None), True
 
 
 def _lacking(run):
     """Bytes, at least one, that a run lacks of what its tag promises."""
-    if not run.tag or not run.tag[1] or run.frames >= run.tag[1]:
+    n_frames, n_bytes = run.promised
+    if n_frames is None or run.frames >= n_frames:
         return 0
-    (begin, end), n_frames, n_bytes = run.tag
-    there = end - begin + sum(stop - start for start, stop in run.pieces)
+    pieces = (run.tag, *run.pieces)
+    there = sum(stop - start for start, stop in pieces)
     if n_bytes is not None and n_bytes <= there:
         return 0  # some encoders count their tag as a frame
     return max(1, (n_frames - run.frames) * (there // (run.frames + 1)))
@@ -269,9 +276,9 @@ def _lacking(run):
 
 def _part(run):
     """What is decoded of a run, and how many samples that makes."""
-    if run.tag and run.tag[1] == run.frames:
-        # The decoder believes the tag, and leaves out the encoder's delay.
-        return Part((run.tag[0], *run.pieces))
+    if run.believed and run.promised[0] == run.frames:
+        # The decoder also leaves out the encoder's delay then.
+        return Part((run.tag, *run.pieces))
     # It guesses the length from the first frame and the number of bytes, and
     # decodes no further: silent frames behind make it guess enough. Those are
     # never decoded.

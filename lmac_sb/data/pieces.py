@@ -105,6 +105,12 @@ class Window:
             size -= len(block)
         return b"".join(found)
 
+    def readinto(self, buffer):
+        """The next bytes, into memory; how many there were."""
+        block = self.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
     def _read(self, i, size):
         """Bytes of one piece, from the place on."""
         content, _ = self.pieces[i]

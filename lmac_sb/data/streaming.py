@@ -194,9 +194,9 @@ def source_of(sound):
     if isinstance(sound, (str, Path)):
         try:
             recording = Recording(sound)
+            return recording.sample_rate, recording.channels
         except LMACError:
             return None, None
-        return recording.sample_rate, recording.channels
     rate = None
     if isinstance(sound, Mapping) and {"array", "sampling_rate"} <= set(sound):
         sound = (sound["array"], sound["sampling_rate"])

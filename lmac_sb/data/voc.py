@@ -31,18 +31,20 @@ def layout(source):
         Samples of one form each; none if there is a form that is not known.
     missing : int
         Bytes that the last block lacks.
+    junk : int
+        Bytes at the end that are no block.
     """
     place = int.from_bytes(source.at(20, 2), "little")
-    runs, told = [], None
+    runs, told, junk = [], None, 0
     while place < source.size:
         head = source.at(place, 4)
         kind, size = head[0], int.from_bytes(head[1:], "little")
-        # sox counts some bytes too few; what follows then is no block.
         if kind == _END or kind > _NEW:
+            junk = source.size - place if kind else 0
             break
         start, place = place + 4, place + 4 + size
         if place > source.size:
-            return [], place - source.size
+            return [], place - source.size, 0
         block = source.at(start, 12)
         if kind == _STEREO:
             told = _stereo(block)
@@ -62,8 +64,8 @@ def layout(source):
             n = 1 + int.from_bytes(block[:2], "little")
             pieces.append((silent, n * channels * bits // 8))
     if any(code not in _FORMS for (_, _, code), _ in runs):
-        return [], 0
-    return [_part(*run) for run in runs], 0
+        return [], 0, 0
+    return [_part(*run) for run in runs], 0, junk
 
 
 def _stereo(block):

@@ -115,11 +115,10 @@ def test_silence(tmp_path, case):
     assert (gain, wav.abs().max()) == (1, 0)
 
 
-@pytest.mark.parametrize("kind", ["OGG", "MP3"])
-def test_cancelled_with_loss(tmp_path, kind):
-    """A codec leaves some noise of both channels."""
+def test_cancelled_with_loss(tmp_path):
+    """Where a codec stores the sum of both channels."""
     tone = 0.5 * np.sin(np.arange(RATE) / 9)
-    sf.write(tmp_path / "x", stereo(tone, -tone), RATE, format=kind)
+    sf.write(tmp_path / "x", stereo(tone, -tone), RATE, format="MP3")
     assert is_silent(decode_audio(tmp_path / "x")[0])
 
 

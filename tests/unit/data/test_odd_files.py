@@ -267,6 +267,36 @@ def test_crashed_recorder(tmp_path, caplog, size, riff):
     )
 
 
+# Where a header has the size of the samples, and values that are none.
+NO_SIZE = {
+    "AU": (8, ">I", [0, 0xFFFFFFFF]),
+    "AIFF": (b"SSND", ">I", [0, 8, 0x7F000008, 0xFFFFFFFF]),
+    "SVX": (b"BODY", ">I", [0, 0xFFFFFFFF]),
+    "CAF": (b"data", ">q", [-1, 0, 4]),
+    "W64": (b"data", "<12xQ", [0, 24, 2**63 - 1, 2**64 - 1]),
+    "RF64": (b"ds64", "<12xQ", [0, 2**64 - 1]),
+    "AVR": (26, ">I", [0]),
+    "WVE": (18, ">I", [0]),
+    "MPC2K": (30, "<I", [0]),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [(k, v) for k, (*_, vs) in NO_SIZE.items() for v in vs]
+)
+def test_no_size(tmp_path, kind, value):
+    """Read to the end of the file, in every container."""
+    path = write(tmp_path, kind, sf.default_subtype(kind))
+    content, expected = bytearray(path.read_bytes()), whole(path)
+    place, form, _ = NO_SIZE[kind]
+    if isinstance(place, bytes):
+        place = content.index(place) + 4
+    skip = 12 if "x" in form else 0
+    struct.pack_into(form.replace("12x", ""), content, place + skip, value)
+    path.write_bytes(content)
+    np.testing.assert_array_equal(whole(path), expected)
+
+
 def test_really_empty(tmp_path):
     """No samples, but a chunk behind them: nothing has crashed."""
     path = write(tmp_path, "WAV", "PCM_16", np.zeros((0, 2)))
@@ -446,6 +476,26 @@ def test_junk_between_frames(no_tag, tmp_path, junk, capfd, caplog):
         f"x.mp3: {len(junk)} bytes between its frames are left" in caplog.text
     )
     assert capfd.readouterr().err == ""
+
+
+@ffmpeg
+@pytest.mark.parametrize("promised", [0, 1])
+def test_tag_of_fraunhofer(no_tag, tmp_path, promised):
+    """It is no sound, and what it promises is looked at."""
+    path, n = tmp_path / "x.mp3", len(frames_of(no_tag)) - 1
+    frame = bytearray(no_tag[: frames_of(no_tag)[1]])
+    frame[4:] = bytes(len(frame) - 4)
+    frame[36:54] = struct.pack(
+        ">4s3HII", b"VBRI", 1, 0, 0, len(no_tag) + 2 * len(frame), n + promised
+    )
+    path.write_bytes(frame + no_tag)
+    if promised:
+        with pytest.raises(LMACError, match="x.mp3: truncated"):
+            decode_audio(path)
+        return
+    found = whole(path)
+    assert len(found) == 1152 * n
+    assert np.abs(found.ravel() - by_ffmpeg(path)).max() <= LOSSY
 
 
 @ffmpeg

@@ -77,6 +77,13 @@ def test_long_mp3_of_variable_rate(small_blocks, tmp_path):
     assert len(found) >= 9 * 44100
 
 
+def test_source_of_no_sound(tmp_path):
+    """Nothing tells; that it cannot be read is said where it is read."""
+    path = tmp_path / "x.wav"
+    path.write_bytes(b"<html>" * 999)
+    assert source_of(path) == source_of(tmp_path / "y.wav") == (None, None)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
 def test_pipe(kind, tmp_path):
