@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from pathlib import Path
 
 from lmac_sb.utils.errors import LMACError, shown
 
@@ -30,10 +31,10 @@ class Names:
     """
 
     def __init__(self, folder):
-        self.folder = folder
-        self.present = os.listdir(folder) if os.path.isdir(folder) else []
-        self._exact, self._alike = set(self.present), {}
-        for name in self.present:
+        self.folder = Path(folder)
+        present = os.listdir(folder) if os.path.isdir(folder) else []
+        self._exact, self._alike = set(present), {}
+        for name in present:
             self._alike.setdefault(_key(name), []).append(name)
 
     def find(self, names):
@@ -53,17 +54,19 @@ class Names:
         LMACError
             If several files can be meant; names them.
         """
-        found = next((name for name in names if name in self._exact), None)
-        if found is None:
-            alike = [self._alike.get(_key(name), []) for name in names]
-            found = next(filter(None, alike), [None])
+        for name in names:
+            if name in self._exact:
+                return self.folder / name
+        for name in names:
+            found = self._alike.get(_key(name), [])
             if len(found) > 1:
                 raise LMACError(
                     f"{shown(names[0])}: can be either of "
                     f"{', '.join(map(shown, sorted(found)))} in {self.folder}"
                 )
-            found = found[0]
-        return None if found is None else self.folder / found
+            if found:
+                return self.folder / found[0]
+        return None
 
 
 def _key(name):

@@ -5,6 +5,7 @@ import csv
 import io
 import logging
 import re
+from pathlib import Path
 
 from lmac_sb.utils.errors import LMACError, shown
 
@@ -53,7 +54,7 @@ def read_table(path, columns, content=None):
     [(3, {'clip': 'a;b', 'class': 'café'})]
     """
     try:
-        content = path.read_bytes() if content is None else content
+        content = Path(path).read_bytes() if content is None else content
     except OSError as error:
         raise LMACError(f"{path}: cannot be read ({error})") from error
     text, encoding = _decode(path, content)

@@ -82,6 +82,14 @@ OPTIONS = (
 # A folder without any of these holds nothing that a run could resume from.
 KEPT = ("save/CKPT*", "save/*.ckpt", "rows/*", "*.csv", "key.json")
 EPOCHS = "number_of_epochs"
+# Of an entry of a manifest: what it is, not where.
+CONTENT = (
+    "class_string",
+    "num_samples",
+    "sample_rate",
+    "sha256",
+    "stem_sha256",
+)
 MOST_NAMED = 4  # differences in a message
 
 
@@ -319,8 +327,7 @@ def data_identity(splits, source):
 
 def _content(entry):
     """What a clip or a recording is, wherever it is stored."""
-    keys = "class_string num_samples sample_rate sha256 stem_sha256".split()
-    return [entry[key] for key in keys if key in entry]
+    return {key: entry[key] for key in CONTENT if key in entry}
 
 
 def changes(manifest, entries):
@@ -348,9 +355,18 @@ def changes(manifest, entries):
     """
     if not Path(manifest).is_file():
         return []
-    known = {clip: _content(entry) for clip, entry in read_entries(manifest)}
-    now = {clip: _content(entry) for clip, entry in entries.items()}
-    return [x for x in {**now, **known} if now.get(x) != known.get(x)]
+    known = dict(read_entries(manifest))
+    changed = [
+        name
+        for name, entry in entries.items()
+        # A manifest of an earlier release has no checksums.
+        if name not in known
+        or any(
+            known[name].get(key, value) != value
+            for key, value in _content(entry).items()
+        )
+    ]
+    return changed + [name for name in known if name not in entries]
 
 
 def list_recordings(folder, manifest, suffixes=(".wav", ".flac", ".ogg")):

@@ -8,6 +8,9 @@ from pathlib import Path, PureWindowsPath
 
 import yaml
 
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.yaml_safety import compose_bounded
+
 __all__ = ["portable", "portable_command"]
 
 # The start of an absolute path, and a word that may hold a path.
@@ -83,12 +86,12 @@ def portable_command(arguments):
 
 def _of_yaml(text):
     """A yaml text, without its comments; of another one, each word."""
+    in_line = "\n" not in text
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        root = None
-    if root is None:
+        root = compose_bounded(f"x: {text}" if in_line else text, "a text")
+    except LMACError:
         return _WORD.sub(lambda word: _of_word(word[0]), text)
+    root = root.value[0][1] if in_line else root
     nodes, seen = [root], set()
     while nodes:
         node = nodes.pop()
@@ -100,9 +103,8 @@ def _of_yaml(text):
         else:
             for item in node.value:
                 nodes += item if isinstance(item, tuple) else (item,)
-    flow = "\n" not in text
     made = yaml.serialize(root, allow_unicode=True, width=1 << 20)
-    return made.strip() if flow else made
+    return made.strip() if in_line else made
 
 
 def _of_word(word):

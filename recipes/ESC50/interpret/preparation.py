@@ -38,8 +38,12 @@ def prepare_clips(
         make_scenes(data_folder, n_events=n_events)
     folder = Path(options["manifest_folder"])
     manifests = {split: folder / f"{split}.jsonl" for split in FOLDS}
-    for key in ("wham_folder", "speech_folder"):
-        _check_recordings(claim, key, hparams.get(key), folder / f"{key}.jsonl")
+    mixed_in = {
+        folder / f"{key}.jsonl": _check_recordings(
+            claim, key, hparams.get(key), folder / f"{key}.jsonl"
+        )
+        for key in ("wham_folder", "speech_folder")
+    }
 
     def accept(splits):
         """Compare the data before the manifests are written."""
@@ -58,18 +62,30 @@ def prepare_clips(
     prepare_esc50(data_folder, folds=folds, needs=needs, **options)
     if "data" not in claim.identity:  # the earlier manifests are still valid
         claim.check(data=data_identity(manifests, data_folder))
+    for manifest, entries in mixed_in.items():
+        if entries:
+            _list_for_next_time(manifest, entries)
     return Path(data_folder)
 
 
 def _check_recordings(claim, key, source, manifest):
-    """Compare recordings that are mixed in, and list them for the next time."""
-    entries = list_recordings(source, manifest)
+    """The recordings that are mixed in, if they are those of the run."""
+    try:
+        entries = list_recordings(source, manifest)
+    except OSError as error:
+        raise LMACError(f"{key}: cannot be read ({error})") from error
     with _naming_changes({key: manifest}, {key: entries}):
         claim.check(**{key: recordings_identity(entries, source)})
-    if entries:
-        manifest.parent.mkdir(parents=True, exist_ok=True)
-        text = to_lines(entries)
+    return entries
+
+
+def _list_for_next_time(manifest, entries):
+    """Keep checksums, so that only files that moved are read again."""
+    text = to_lines(entries)
+    try:
         write_in_one_step(manifest, lambda file: file.write(text))
+    except OSError as error:
+        raise LMACError(f"{manifest}: cannot be written ({error})") from error
 
 
 @contextmanager
