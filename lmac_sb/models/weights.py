@@ -218,9 +218,7 @@ def _check_zip(path, size):
                 )
         total = sum(item.file_size for item in found)
         if total > size:
-            raise LMACError(
-                f"says that it holds {total} bytes, but has {size}"
-            )
+            raise LMACError(f"says that it holds {total} bytes, but has {size}")
         for item in found:
             if not item.filename.endswith(".pkl"):
                 continue

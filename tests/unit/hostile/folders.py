@@ -321,7 +321,13 @@ FILES = {
     "giant shape": written(
         "decoder.safetensors",
         headed(
-            {"w": {"dtype": "F32", "shape": [10**9] * 2, "data_offsets": [0, 4]}}
+            {
+                "w": {
+                    "dtype": "F32",
+                    "shape": [10**9] * 2,
+                    "data_offsets": [0, 4],
+                }
+            }
         ),
     ),
     "shapes in shapes": written("decoder.safetensors", headed(b"[" * 100_000)),

@@ -64,7 +64,9 @@ def test_code_beside_the_model(run, outcome, name):
 def test_trust_runs_it(run, tmp_path, monkeypatch):
     """The yaml of these tests would leave the canary."""
     monkeypatch.chdir(tmp_path)
-    change = "min_frames: !apply:pathlib.Path.mkdir [!new:pathlib.Path [CANARY]]"
+    change = (
+        "min_frames: !apply:pathlib.Path.mkdir [!new:pathlib.Path [CANARY]]"
+    )
     replaced("min_frames: 32", change)(run)
     with pytest.raises(Exception):  # noqa: B017
         load_interpreter(run, trusted=True)
@@ -169,9 +171,7 @@ FILES = {
         "results.json", b'{"provenance": {"epoch": "x"}, "summary": {"a": 1}}'
     ),
     "results bytes": spoil("results.json", b"\xff"),
-    "weights with code": weights(
-        lambda path: torch.save({"a": Trap()}, path)
-    ),
+    "weights with code": weights(lambda path: torch.save({"a": Trap()}, path)),
     "weights as a bomb": weights(lambda path: path.write_bytes(bomb())),
     "weights elsewhere": weights(linked),
     **{
