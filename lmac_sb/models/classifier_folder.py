@@ -77,7 +77,11 @@ def load_classifier(source, modules, label_encoder, savedir):
     config = Path(source) / "config.json"
     if not config.is_file():
         return {}
-    return read_json(config)
+    check_file(config, folder=source)
+    found = read_json(config)
+    if not isinstance(found, dict):
+        raise LMACError(f"{config}: holds no keys, expected settings")
+    return found
 
 
 def load_labels(label_encoder, path):
@@ -166,6 +170,7 @@ def _get(source, name, savedir):
         path = Path(source) / name
         if not path.is_file():
             raise LMACError(f"{path}: no such file in the classifier's folder")
+        check_file(path, folder=source)
         return path
     try:
         return fetch(name, source=source, savedir=str(savedir))
