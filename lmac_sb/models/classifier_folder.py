@@ -9,7 +9,7 @@ from speechbrain.utils.fetching import fetch
 from lmac_sb.models.source import is_local
 from lmac_sb.models.weights import load_strict
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.given import read_given
+from lmac_sb.utils.given import check_file, read_given
 from lmac_sb.utils.io import (
     first_line,
     folder_in_one_step,
