@@ -59,11 +59,11 @@ KNOWN = 0.3  # of one in validation
 VALID_S = 600  # from one validation to the next
 # Weights of the objective. That of the area grows from the first to the second
 # over the first half, or the decoder learns to keep nothing before it has
-# learnt what to keep. From LATE to the end, it goes on to the third, and
-# those of the part outside double: by then the part inside convinces.
+# learnt what to keep. From LATE on, it grows to the third, and those of the
+# part outside to four times as much: by then, the part inside convinces.
 IN_W, ABOVE_W, OUT_W, EACH_OUT_W = 12.0, 6.0, 8.0, 8.0
 E_IN_W, E_OUT_W = 20.0, 10.0
-AREA_W = 15.0, 55.0, 100.0
+AREA_W = 15.0, 55.0, 110.0
 LATE = 0.7
 MARGIN = 2.0  # of logits, below zero, that the part outside is to reach
 ABOVE = 0.5  # of logits, above the whole, that the part inside is to reach
@@ -266,9 +266,9 @@ class Training:
                 ABOVE_W,
                 F.softplus(whole.amax(1) + ABOVE - logits_in.amax(1)),
             ),
-            "out": ((1 + late) * OUT_W, logits_out.amax(1).sigmoid()),
+            "out": ((1 + 3 * late) * OUT_W, logits_out.amax(1).sigmoid()),
             "each out": (
-                (1 + late) * EACH_OUT_W,
+                (1 + 3 * late) * EACH_OUT_W,
                 F.softplus(logits_out + MARGIN).mean(1),
             ),
             "e_in": (E_IN_W, embedding_kept(pooled[1], pooled[0])),

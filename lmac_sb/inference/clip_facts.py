@@ -64,7 +64,7 @@ ASKED = {
 }
 
 # Those that some clips lack.
-_OPTIONAL = ("answer", "windows", "parents", "notes", "made", "asked")
+_OPTIONAL = ("answer", "windows", "parents", "kin", "notes", "made", "asked")
 
 
 def _object_of(kinds):
@@ -106,6 +106,11 @@ INFO = {
     "refine_steps": whole(0),
     # The classes that contain the explained one, where some do.
     "parents": _text,
+    # Those that contain the label, or that it contains: they are right too.
+    "kin": Kind(
+        "a list of names",
+        lambda value: isinstance(value, list) and all(map(_text.holds, value)),
+    ),
     # What else a person should know, if there is something.
     "notes": Kind(
         "a list of sentences",

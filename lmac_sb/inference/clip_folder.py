@@ -225,6 +225,7 @@ def write_clip(part, clip, name, truth=None, audio_format="wav", more=None):
     maps, hop_samples = levels_of(clip)
     content = {
         **_facts(clip),
+        **_kin_of(truth, clip),
         "id": name,
         "label": truth,
         "hop_samples": hop_samples,
@@ -289,6 +290,19 @@ def _facts(clip):
         if value:
             facts[name] = value
     return facts
+
+
+def _kin_of(truth, clip):
+    """Classes that contain the label, or that it contains, if there are any."""
+    if clip.families is None or truth not in clip.classes:
+        return {}
+    label = clip.classes.index(truth)
+    kin = [
+        name
+        for number, name in enumerate(clip.classes)
+        if number != label and clip.families.related(number, label)
+    ]
+    return {"kin": kin} if kin else {}
 
 
 def _move_into(part, folder):

@@ -278,6 +278,7 @@ def _read_clip(folder, path, embed):
         "file": info["file"] and re.split(r"[/\\]", info["file"])[-1],
         "label": info["label"],
         "decision": info["classes"][best],
+        "right": _is_right(info, info["classes"][best]),
         "explained": answer["name"],
         "parents": info.get("parents", ""),
         "notes": [note for note in notes if note],
@@ -308,6 +309,13 @@ def _read_clip(folder, path, embed):
     pictures = [_png(_coarsen(_shrink(x))) for x in (level, mask)]
     level, mask = (base64.b64encode(x).decode("ascii") for x in pictures)
     return entry, {"level": level, "mask": mask, "sounds": addresses}
+
+
+def _is_right(info, decision):
+    """Whether a decision agrees with the label; None without one."""
+    if info["label"] is None:
+        return None
+    return decision in (info["label"], *info.get("kin", []))
 
 
 def _shown_classes(info, columns, by_p, explained):

@@ -41,11 +41,7 @@
   const measure = (clip, name) =>
     Object.hasOwn(clip.metrics, name) ? clip.metrics[name] : null;
   const outcome = (clip) =>
-    clip.label === null
-      ? "unknown"
-      : clip.label === clip.decision
-        ? "right"
-        : "wrong";
+    clip.right === null ? "unknown" : clip.right ? "right" : "wrong";
   const STABLE = { null: "", true: ", stable", false: ", not stable" };
   const isGood = (clip) => clip.verdict === "faithful" && clip.stable !== false;
 

@@ -15,6 +15,7 @@ from lmac_sb import LMACInterpreter, cli
 from lmac_sb.adapters import named
 from lmac_sb.adapters.source import as_listener
 from lmac_sb.data.streaming import source_of
+from lmac_sb.inference.clip_facts import read_facts
 from lmac_sb.inference.load import is_own
 from lmac_sb.inference.questions import asked_of_all, class_number, settle
 from lmac_sb.listener.families import Families
@@ -435,3 +436,13 @@ def test_memory_of_a_long_clip_does_not_grow_with_the_first_pass(tones):
     tones.explainer.forward = count
     tones._probabilities(tone(DOG, 20.0))
     assert len(lengths) > 20 and max(lengths) <= tones.window
+
+
+@pytest.mark.parametrize(
+    ("truth", "kin"), [("Dog", ["Animal"]), ("Animal", ["Dog"]), ("Music", [])]
+)
+def test_a_clip_knows_its_labels_family(tones, tmp_path, truth, kin):
+    """A label and a decision that contain each other agree."""
+    found = tones.explain_sound(tone(DOG))
+    (folder,) = found.save(tmp_path / "clip", truth=[truth])
+    assert read_facts(folder / "explanation.json").get("kin", []) == kin

@@ -777,3 +777,20 @@ def test_page_of_clips_as_saved(tmp_path):
     assert (clip["decision"], clip["label"]) == ("b", "b")
     assert clip["area"] == pytest.approx(0.75, abs=0.005)
     assert clip["seconds"] == 3001 / RATE
+
+
+@pytest.mark.parametrize(
+    ("label", "kin", "right"),
+    [
+        (None, {}, None),
+        ("dog", {}, True),
+        ("cat", {}, False),
+        # The label contains the decision, or is contained in it.
+        ("cat", {"kin": ["hen", "dog"]}, True),
+        ("cat", {"kin": ["hen"]}, False),
+    ],
+)
+def test_who_is_of_the_labels_family_is_right(tmp_path, label, kin, right):
+    write_clip(tmp_path, label=label, **kin)
+    (clip,) = Page(write_report(tmp_path)).data("index")["clips"]
+    assert clip["right"] is right
