@@ -272,7 +272,7 @@ def check_meta(folder, content):
     """Accepted rows of a meta csv have plain names."""
     import esc50_prepare
 
-    rows = taken(esc50_prepare._read_table, "esc50.csv", content)
+    rows = taken(esc50_prepare._read_clips, "esc50.csv", content, False)
     for row in rows or ():
         for text in (row["filename"], row["id"], row["category"]):
             if not text or not text.isprintable():

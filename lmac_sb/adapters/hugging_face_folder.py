@@ -75,14 +75,18 @@ def read_hugging_face(source, revision=None, trusted=False):
     config = read("config.json", transformers.AutoConfig)
     auto = _loader(transformers, source, config)
     extractor = read(_EXTRACTOR[0], transformers.AutoFeatureExtractor)
-    if local:
-        _check_size(source, auto, config, size)
     keywords = {}
     attention = getattr(config, "_attn_implementation", None)
     if attention not in (None, "eager", "sdpa"):
         # Others need a package, a GPU or half precision; what they name may
         # also be a hub repository, whose code transformers would run.
         keywords["attn_implementation"] = "eager"
+    if local:
+        _check_size(
+            source,
+            size,
+            functools.partial(auto.from_config, config, **keywords),
+        )
     # Weights of another shape are refused below, in words of one line.
     model, found = read(
         _WEIGHTS[0],
@@ -193,11 +197,11 @@ def _check_numbers(content, path, key=""):
             )
 
 
-def _check_size(source, auto, config, size):
+def _check_size(source, size, make):
     """Refuse a model that is much larger than the weights in its folder."""
     try:
         with torch.device("meta"):
-            model = auto.from_config(config)
+            model = make()
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise LMACError(

@@ -38,6 +38,8 @@ class MultilabelEncoder(CategoricalEncoder):
     tensor([1., 1., 0.])
     """
 
+    SAFE_IN_YAML = True  # of a model folder of unknown origin
+
     def update_from_iterable(self, iterable, sequence_input=False):
         """Add the classes of these clips, sorted by name."""
         labels = {label for clip in iterable for label in labels_of(clip)}

@@ -1,5 +1,6 @@
 """Read the ratings of a listening test, and score its methods."""
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -150,10 +151,10 @@ def read_ratings(files, key):
 
 def _read_object(path, expected):
     """Content of a JSON file that holds an object."""
+    if not os.path.exists(path):
+        raise LMACError(f"{path}: no such file, {expected}")
     try:
         content = read_json(path)
-    except FileNotFoundError as error:
-        raise LMACError(f"{path}: no such file, {expected}") from error
     except (OSError, RecursionError) as error:
         raise LMACError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):

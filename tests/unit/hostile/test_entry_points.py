@@ -216,6 +216,7 @@ ENTRIES = {
 OTHERS = {
     "explain files": "sounds",
     "explain out": "written to",
+    "try out": "written to",
     "explain weights": "a file, see tests of YAMNet",
     "explain at": "a time",
     "explain target": "a class",
