@@ -79,7 +79,7 @@ class Recording:
     ---------
     path : str or path
         A file in a format of libsndfile.
-    file : file
+    file : file object
         What is read instead, if the path can be read only once.
 
     Raises

@@ -13,7 +13,7 @@ class Source:
 
     Arguments
     ---------
-    file : file
+    file : file object
         Open for reading bytes, and seekable.
     start : int
         What counts as its beginning.
