@@ -16,6 +16,7 @@ from lmac_sb.utils.yaml_safety import ACTIVATIONS, OTHERS, is_safe, safe_yaml
 
 OURS = """\
 lmac_sb.data.audio.Preprocessor
+lmac_sb.data.dataset.MultilabelEncoder
 lmac_sb.lmac.explainer.Explainer
 lmac_sb.lmac.losses.LMACLoss
 lmac_sb.lmac.refine.Refiner
