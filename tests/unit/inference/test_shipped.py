@@ -10,6 +10,7 @@ import lmac_sb
 from lmac_sb import LMACError, LMACInterpreter
 from lmac_sb.cli import main
 from lmac_sb.listener.listener import Listener
+from lmac_sb.utils.checksums import check_sums
 
 CROWING = "Crowing, cock-a-doodle-doo"
 FOLDER = Path(lmac_sb.__file__).with_name("inference") / "shipped" / "yamnet"
@@ -35,6 +36,7 @@ def test_it_is_small():
     """At most 1 MB, with a card that says how it was made."""
     files = [path for path in FOLDER.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 2**20
+    check_sums(FOLDER)
     card = (FOLDER / "README.md").read_text("utf-8")
     for needed in ("tools/yamnet_decoder.py", "CC BY", "fold 4"):
         assert needed in card
