@@ -391,7 +391,7 @@ def _explain(options):
     from lmac_sb.inference.clip_folder import check_format
     from lmac_sb.inference.collection import Collection
     from lmac_sb.inference.load import load_interpreter
-    from lmac_sb.inference.many import Order, explain_files
+    from lmac_sb.inference.many import explain_files
 
     check_format(options.format)
     if options.threshold is not None and not 0 < options.threshold <= 1:
@@ -402,24 +402,7 @@ def _explain(options):
         )
     model = options.model or _default_model()
     interpreter = load_interpreter(model, options.trust, **_listened(options))
-    target, against = (
-        _class_of(name, interpreter)
-        for name in (options.target, options.against)
-    )
-    # An unknown class is wrong for all files: refuse it before the first.
-    interpreter.check_question(target, against)
-    asked = {"against": against, **_several(options)}
-    if options.targets is None:
-        asked["target"] = target
-    how = {
-        "threshold": options.threshold,
-        "refine_steps": options.refine,
-        "unrefined": interpreter.has_decoder,
-        "stable": options.stable,
-    }
-    if options.refine is not None:
-        interpreter.explainer.check_refinement(options.refine)
-    order = Order(asked, how, _heard(options), options.format)
+    order = _order(options, interpreter)
     collection = Collection(options.out)
     done, failed, full = [], [], None
     files = dict.fromkeys(options.files)
@@ -446,6 +429,30 @@ def _explain(options):
         )
     good = all(_is_good(row) for row in done)
     return _NOT_FAITHFUL if options.strict and not good else 0
+
+
+def _order(options, interpreter):
+    """What is wanted of each file, checked before the first."""
+    from lmac_sb.inference.many import Order
+
+    target, against = (
+        _class_of(name, interpreter)
+        for name in (options.target, options.against)
+    )
+    # An unknown class is wrong for all files: refuse it before the first.
+    interpreter.check_question(target, against)
+    asked = {"against": against, **_several(options)}
+    if options.targets is None:
+        asked["target"] = target
+    how = {
+        "threshold": options.threshold,
+        "refine_steps": options.refine,
+        "unrefined": interpreter.has_decoder,
+        "stable": options.stable,
+    }
+    if options.refine is not None:
+        interpreter.explainer.check_refinement(options.refine)
+    return Order(asked, how, _heard(options), options.format)
 
 
 def _default_model():

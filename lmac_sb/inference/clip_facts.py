@@ -14,12 +14,18 @@ __all__ = ["INFO", "WINDOW", "answer_of", "read_facts"]
 _MOST_BYTES = 6 << 20
 
 _text = Kind("a text", lambda value: isinstance(value, str))
-_probabilities = Kind(
-    "a list of probabilities or null",
-    lambda value: (
-        isinstance(value, list)
-        and all(map(optional(number(-1e-4, 1 + 1e-4)).holds, value))
-    ),
+
+
+def _list_of(what, kind):
+    """Lists of values of a kind."""
+    return Kind(
+        f"a list of {what}",
+        lambda value: isinstance(value, list) and all(map(kind.holds, value)),
+    )
+
+
+_probabilities = _list_of(
+    "probabilities or null", optional(number(-1e-4, 1 + 1e-4))
 )
 
 _verdict = Kind(
@@ -107,27 +113,15 @@ INFO = {
     # The classes that contain the explained one, where some do.
     "parents": _text,
     # Those that contain the label, or that it contains: they are right too.
-    "kin": Kind(
-        "a list of names",
-        lambda value: isinstance(value, list) and all(map(_text.holds, value)),
-    ),
+    "kin": _list_of("names", _text),
     # What else a person should know, if there is something.
-    "notes": Kind(
-        "a list of sentences",
-        lambda value: isinstance(value, list) and all(map(_text.holds, value)),
-    ),
+    "notes": _list_of("sentences", _text),
     # Only where more than one class among all is asked for.
     "answer": _object_of(ANSWER),
     "made": _object_of(MADE),
     "asked": _object_of(ASKED),
     # Of long clips only.
-    "windows": Kind(
-        f"a list of {', '.join(WINDOW)}",
-        lambda value: (
-            isinstance(value, list)
-            and all(map(_object_of(WINDOW).holds, value))
-        ),
-    ),
+    "windows": _list_of(", ".join(WINDOW), _object_of(WINDOW)),
 }
 
 

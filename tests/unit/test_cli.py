@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from console import run
 
 from lmac_sb import cli
 from lmac_sb.cli import main
@@ -36,14 +37,6 @@ def explain(bundle, tmp_path, capsys):
         return code, captured.out, captured.err
 
     return explain
-
-
-def run(*arguments):
-    """Exit code of a command."""
-    try:
-        return main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return stop.code
 
 
 def write(path, wav):

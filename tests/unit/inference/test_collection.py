@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from console import run
 
-from lmac_sb.cli import main
 from lmac_sb.inference.clip_folder import folder_names, read_clip
 from lmac_sb.inference.collection import clip_folders
 from lmac_sb.utils.errors import LMACError
@@ -39,14 +39,6 @@ def explain(model, tmp_path, capsys):
         return code, captured.out, captured.err
 
     return explain
-
-
-def run(*arguments):
-    """Exit code of a command."""
-    try:
-        return main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return stop.code
 
 
 def write(path, seed=0):
