@@ -12,7 +12,6 @@ from lmac_sb.data.decode import Recording
 from lmac_sb.inference.by_method import by_method
 from lmac_sb.inference.clip_folder import UNREFINED, folder_names
 from lmac_sb.methods.gradients import ATTRIBUTIONS
-from lmac_sb.methods.trivial import TRIVIAL_MASKS
 from lmac_sb.metrics.shape import mask_area
 from lmac_sb.pages.report import write_report
 from lmac_sb.utils.errors import LMACError
@@ -43,7 +42,9 @@ CAPTUM = (
 )
 INSTALL_CAPTUM = 'pip install "lmac-sb[eval]"'
 # Of a path, all but its last name.
-_FOLDERS = re.compile(r"(?<![\w.:/\\])(?:[A-Za-z]:)?(?:[/\\][^/\\\s:'\"]+)+[/\\]")
+_FOLDERS = re.compile(
+    r"(?<![\w.:/\\])(?:[A-Za-z]:)?(?:[/\\][^/\\\s:'\"]+)+[/\\]"
+)
 
 
 class Limits(NamedTuple):
@@ -332,9 +333,7 @@ def zipped(folder):
     """
     write_report(folder)
     whole = str(folder)
-    return Path(
-        shutil.make_archive(whole, "zip", folder.parent, folder.name)
-    )
+    return Path(shutil.make_archive(whole, "zip", folder.parent, folder.name))
 
 
 def sentence(error, sound=None):

@@ -32,8 +32,8 @@ STYLE = """
 #answer .note { color: var(--body-text-color-subdued); }
 #answer label { display: block; margin: .6rem 0; }
 #answer audio, #answer img { display: block; width: 100%; }
-#answer table { border-collapse: collapse; margin-top: .6rem; }
-#answer td { padding: .1rem 1rem .1rem 0; }
+#answer table { border-collapse: collapse; margin-top: .6rem; border: none; }
+#answer td { padding: .1rem 1rem .1rem 0; border: none; }
 #answer td + td { text-align: right; font-variant-numeric: tabular-nums; }
 """
 
@@ -63,9 +63,7 @@ def cards(results, done=True):
     own = results[0].explanation
     heard = ", ".join(f"{name} {p:.3f}" for name, p in own.top(N_TOP)[0])
     parts = [f'<p class="heard">The model hears: {_text(heard)}</p>']
-    parts += [
-        f'<p class="note">{_text(note)}</p>' for note in results[0].notes
-    ]
+    parts += [f'<p class="note">{_text(note)}</p>' for note in results[0].notes]
     parts += ['<div class="cards">', *map(_card, results), "</div>"]
     if len(results) > 1:
         parts.append(
@@ -75,7 +73,8 @@ def cards(results, done=True):
         )
     if not done:
         parts.append('<p class="note">more to come ...</p>')
-    return "\n".join(parts)
+    # One line that begins with a tag, in which no Markdown is looked for.
+    return f"<div>{''.join(parts)}</div>"
 
 
 def _card(result):
@@ -140,5 +139,5 @@ def _address(path):
 
 
 def _text(text):
-    """Text that stays text."""
-    return html.escape(str(text))
+    """Text that stays text, on one line."""
+    return html.escape(" ".join(str(text).split()))

@@ -83,7 +83,11 @@ def build_page(interpreter, limits, visits):
         with gr.Row():
             explain = gr.Button("Explain", variant="primary", elem_id="explain")
             stop = gr.Button("Stop", elem_id="stop")
-        answers = gr.HTML(elem_id="answer", js_on_load=None)
+        # Not gr.HTML, which compiles its content, as a program may be. All
+        # text in it is escaped already, and no formula.
+        answers = gr.Markdown(
+            elem_id="answer", sanitize_html=False, latex_delimiters=[]
+        )
         download = gr.DownloadButton(
             "Download all as a zip file", visible=False, elem_id="download"
         )
@@ -111,7 +115,9 @@ def build_page(interpreter, limits, visits):
 
 def _asked(interpreter):
     """Parts that say what is asked of the sound."""
-    classes = [(name, number) for number, name in enumerate(interpreter.classes)]
+    classes = [
+        (name, number) for number, name in enumerate(interpreter.classes)
+    ]
     has_steps = interpreter.explainer.refiner is not None
     steps = min(interpreter.explainer.refine_steps, MOST_STEPS)
     known = offered(interpreter)
@@ -135,7 +141,7 @@ def _asked(interpreter):
             steps if has_steps else 0,
             step=1,
             label="gradient steps",
-            info="more take longer, and are more faithful"
+            info="more take longer, and are faithful more often"
             if has_steps
             else "this model takes none",
             interactive=has_steps,

@@ -7,10 +7,8 @@ and judged in the same way.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lmac_sb.inference.interpreter import LMACInterpreter
