@@ -37,8 +37,8 @@ HEADERS = {
 # Beginnings of the addresses that the page asks for; the others are for
 # programs, logins, other servers, and pages about the page.
 ALLOWED = (
-    *("/config", "/theme.css", "/favicon.ico", "/manifest.json"),
-    *("/robots.txt", "/assets/", "/static/", "/svelte/"),
+    *("/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt"),
+    *("/assets/", "/static/", "/svelte/"),
     *(
         f"/gradio_api/{name}"
         for name in (
@@ -50,8 +50,13 @@ ALLOWED = (
 FILE = "/gradio_api/file="
 ASKED = ("/gradio_api/queue/join", "/gradio_api/run/predict")
 MOST_ASKED = 1 << 20  # bytes of what the page asks; sounds are uploaded
-# Pictures and addresses for those who link to the page.
-_META = re.compile(rb'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>')
+# Pictures and addresses for those who link to the page, and sounds that are
+# examples for programs.
+PAGES = ("/", "/config")
+_OUTSIDE = re.compile(
+    rb'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>'
+    rb"|https://github\.com/gradio-app/[^\"]*"
+)
 
 
 class Guard:
@@ -92,7 +97,7 @@ class Guard:
             await _refuse(send, 404, "not here")
         elif path.rstrip("/") in ASKED:
             await self._ask(scope, receive, send)
-        elif path == "/":
+        elif path in PAGES:
             await self._give_page(scope, receive, send)
         else:
             await self.app(scope, receive, _with_headers(send))
@@ -111,7 +116,7 @@ class Guard:
         """
         if path.startswith(FILE):
             return self._is_ours(path[len(FILE) :])
-        return path == "/" or path.startswith(ALLOWED)
+        return path in PAGES or path.startswith(ALLOWED)
 
     def _is_ours(self, path):
         """Whether a file lies in the app's folder."""
@@ -166,11 +171,12 @@ class Guard:
             """Wait for the whole page."""
             if message["type"] == "http.response.start":
                 start.update(message)
+            if message["type"] != "http.response.body":
                 return
             parts.append(message.get("body", b""))
             if message.get("more_body", False):
                 return
-            body = _META.sub(b"", b"".join(parts))
+            body = _OUTSIDE.sub(b"", b"".join(parts))
             start["headers"] = [
                 *(x for x in start["headers"] if x[0] != b"content-length"),
                 (b"content-length", str(len(body)).encode()),
