@@ -72,7 +72,7 @@ def serve(
     limits = _limits(max_mb, max_seconds)
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(_listen(host, port))
-        stack.enter_context(_ends_on(signal.SIGTERM, "SIGHUP"))
+        stack.enter_context(_ends_on_signals())
         folder = stack.enter_context(_own_folder())
         _check_gradio()
         interpreter = load_interpreter(
@@ -214,19 +214,24 @@ def _address(host, listening):
 
 
 @contextlib.contextmanager
-def _ends_on(*signals):
-    """A context that a signal ends as `sys.exit` does, so that it is left."""
-    numbers = [getattr(signal, str(x), x) for x in signals]
-    former = {}
+def _ends_on_signals():
+    """A context that is left in order when the process is told to end."""
 
     def leave(number, frame):
-        """End."""
+        """End as `sys.exit` does; while it answers, the server does it."""
         sys.exit(128 + number)
 
-    for number in numbers:
-        # Only the main thread gets signals; some systems have no SIGHUP.
-        with contextlib.suppress(ValueError, TypeError):
-            former[number] = signal.signal(number, leave)
+    def terminal_closed(number, frame):
+        """End in the same way."""
+        signal.raise_signal(signal.SIGTERM)
+
+    handlers = {"SIGTERM": leave, "SIGHUP": terminal_closed}
+    former = {}
+    for name, handler in handlers.items():
+        # Some systems have no SIGHUP, and only the main thread gets signals.
+        with contextlib.suppress(AttributeError, ValueError):
+            number = getattr(signal, name)
+            former[number] = signal.signal(number, handler)
     try:
         yield
     finally:
