@@ -5,6 +5,7 @@ file or ask another server, and no address of another server in the page. The
 browser is told the same by a content security policy.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -83,6 +84,11 @@ class Guard:
         self.app = app
         self.folder = Path(folder).resolve()
         self.hosts = hosts
+        self._ending = asyncio.Event()
+
+    def end(self):
+        """Close what is open, so that nothing has to be waited for."""
+        self._ending.set()
 
     async def __call__(self, scope, receive, send):
         """Answer a request."""
@@ -90,6 +96,7 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
+        receive = self._until_end(receive)
         path = scope["path"]
         if not self._is_called_by_name(scope):
             await _refuse(send, 421, "called by another name")
@@ -101,6 +108,26 @@ class Guard:
             await self._give_page(scope, receive, send)
         else:
             await self.app(scope, receive, _with_headers(send))
+
+    def _until_end(self, receive):
+        """`receive`, for which everyone has gone when the app ends."""
+
+        async def wrapped():
+            """The next message."""
+            coming = asyncio.ensure_future(receive())
+            ending = asyncio.ensure_future(self._ending.wait())
+            try:
+                await asyncio.wait(
+                    (coming, ending), return_when=asyncio.FIRST_COMPLETED
+                )
+                if coming.done():
+                    return coming.result()
+                return {"type": "http.disconnect"}
+            finally:
+                coming.cancel()
+                ending.cancel()
+
+        return wrapped
 
     def is_allowed(self, path):
         """Whether an address is one of the page.

@@ -81,12 +81,11 @@ def serve(
         address, is_open = _address(host, listening)
         hosts = None if is_open else ["127.0.0.1", "localhost", "::1", host]
         app, visits = make_app(interpreter, limits, folder, hosts)
-        stack.callback(visits.close_all)
         if is_open:
             print("others on the network can open this page and use the model")
         name = interpreter.model_name or "a model"
         print(f"lmac app, {name}: {address} (Ctrl-C ends it)", flush=True)
-        _run(app, listening)
+        _run(app, listening, visits)
 
 
 def make_app(interpreter, limits, folder, hosts=None):
@@ -231,7 +230,9 @@ def _ends_on_signals():
         # Some systems have no SIGHUP, and only the main thread gets signals.
         with contextlib.suppress(AttributeError, ValueError):
             number = getattr(signal, name)
-            former[number] = signal.signal(number, handler)
+            # `nohup` has it ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                former[number] = signal.signal(number, handler)
     try:
         yield
     finally:
@@ -274,9 +275,18 @@ def _check_gradio():
         ) from error
 
 
-def _run(app, listening):
+def _run(app, listening, visits):
     """Answer until Ctrl-C."""
     import uvicorn
+
+    class Server(uvicorn.Server):
+        """One that neither waits for open pages nor lets them wait."""
+
+        async def shutdown(self, sockets=None):
+            """Stop answering."""
+            visits.close_all()
+            app.end()
+            await super().shutdown(sockets)
 
     config = uvicorn.Config(
         app,
@@ -285,4 +295,4 @@ def _run(app, listening):
         timeout_graceful_shutdown=GRACE_S,
     )
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+        Server(config).run(sockets=[listening])
