@@ -19,7 +19,7 @@ __all__ = ["make_app", "serve"]
 
 INSTALL = 'pip install "lmac-sb[app]"'
 N_PORTS = 50  # after the wanted one, of which a free one is named
-GRACE_S = 1  # for open connections, when the app ends
+GRACE_S = 4  # for answers that Gradio is about to give, when the app ends
 # Gradio asks its makers for nothing, and tells them nothing.
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
