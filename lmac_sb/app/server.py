@@ -243,6 +243,10 @@ def _ends_on_signals():
 @contextlib.contextmanager
 def _own_folder():
     """A folder for all temporary files of this process, deleted at the end."""
+    import matplotlib
+
+    # Without a home, it makes folders that it deletes itself, after the end.
+    matplotlib.get_configdir(), matplotlib.get_cachedir()
     try:
         folder = os.path.realpath(tempfile.mkdtemp(prefix="lmac_app_"))
     except OSError as error:

@@ -144,6 +144,12 @@ def app(small, tmp_path_factory):
 
 
 @pytest.fixture
+def new_visitor():
+    """`Visitor`, for other apps than this one."""
+    return Visitor
+
+
+@pytest.fixture
 def visitor(app, request):
     """One visitor, who leaves at the end."""
     session = request.node.name
