@@ -19,6 +19,7 @@ from lmac_sb.utils.io import first_line
 
 __all__ = [
     "MOST_STEPS",
+    "SLOW",
     "Limits",
     "Result",
     "Wish",
@@ -40,6 +41,8 @@ CAPTUM = (
     "integrated_gradients",
     "occlusion",
 )
+# Hundreds of passes of the classifier.
+SLOW = ("integrated_gradients", "occlusion")
 INSTALL_CAPTUM = 'pip install "lmac-sb[eval]"'
 # Of a path, all but its last name.
 _FOLDERS = re.compile(

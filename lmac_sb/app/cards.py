@@ -32,8 +32,9 @@ STYLE = """
 #answer .note { color: var(--body-text-color-subdued); }
 #answer label { display: block; margin: .6rem 0; }
 #answer audio, #answer img { display: block; width: 100%; }
-#answer table { border-collapse: collapse; margin-top: .6rem; border: none; }
-#answer td { padding: .1rem 1rem .1rem 0; border: none; }
+#answer table { border-collapse: collapse; margin-top: .6rem; }
+#answer table, #answer tr, #answer td { border: none !important; }
+#answer td { padding: .1rem 1rem .1rem 0; }
 #answer td + td { text-align: right; font-variant-numeric: tabular-nums; }
 """
 

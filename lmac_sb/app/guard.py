@@ -70,8 +70,8 @@ class Guard:
     folder : str or Path
         The only one whose files are given.
     hosts : list of str
-        Names by which the server may be called, without port; by others, pages
-        of other servers could read it. None for any.
+        Names by which the server may be called, without port, so that pages of
+        other servers can neither read it nor ask it. None for any.
 
     Example
     -------
@@ -98,8 +98,8 @@ class Guard:
             return
         receive = self._until_end(receive)
         path = scope["path"]
-        if not self._is_called_by_name(scope):
-            await _refuse(send, 421, "called by another name")
+        if not self._is_meant(scope):
+            await _refuse(send, 403, "meant for another server or page")
         elif not self.is_allowed(path):
             await _refuse(send, 404, "not here")
         elif path.rstrip("/") in ASKED:
@@ -150,13 +150,17 @@ class Guard:
         real = Path(os.path.realpath(path))
         return os.path.isabs(path) and real.is_relative_to(self.folder)
 
-    def _is_called_by_name(self, scope):
-        """Whether the browser means this server."""
+    def _is_meant(self, scope):
+        """Whether the browser means this server, and asks for its own page."""
         if self.hosts is None:
             return True
-        called = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        name = re.sub(r":\d+$", "", called).strip("[]")
-        return name in self.hosts
+        headers = dict(scope["headers"])
+        called = headers.get(b"host", b"").decode("latin-1")
+        origin = headers.get(b"origin", f"http://{called}".encode())
+        return (
+            re.sub(r":\d+$", "", called).strip("[]") in self.hosts
+            and origin.decode("latin-1") == f"http://{called}"
+        )
 
     async def _ask(self, scope, receive, send):
         """Pass on a question that names no file but those of the app."""

@@ -7,6 +7,7 @@ import gradio as gr
 
 from lmac_sb.app.answer import (
     MOST_STEPS,
+    SLOW,
     Wish,
     answer,
     check_sound,
@@ -148,7 +149,11 @@ def _asked(interpreter):
             elem_id="steps",
         ),
         gr.CheckboxGroup(
-            [name for name, why in known if not why],
+            [
+                (f"{name} (slow)" if name in SLOW else name, name)
+                for name, why in known
+                if not why
+            ],
             label="compare with other methods",
             info=f"Not here: {'; '.join(missing)}" if missing else None,
             elem_id="methods",

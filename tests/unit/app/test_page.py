@@ -137,9 +137,24 @@ def test_hidden_ways_are_closed(app):
     ways += ["/docs", "/login", "/monitoring", "/gradio_api/mcp/"]
     found = {way: app.client.get(way).status_code for way in ways}
     assert found == dict.fromkeys(ways, 404)
-    # A page elsewhere whose name leads to this machine.
-    headers = {"host": "evil.example"}
-    assert app.client.get("/", headers=headers).status_code == 421
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example"},  # a name that leads to this machine
+        {"host": "127.0.0.1.evil.example:7860"},
+        {"host": "[::1"},
+        {"origin": "http://evil.example"},
+        {"origin": "http://127.0.0.1:8000"},  # another program's page
+        {"origin": "null"},
+    ],
+)
+def test_pages_of_others_cannot_ask(app, headers):
+    assert app.client.get("/", headers=headers).status_code == 403
+    given = {"files": {"files": ("x.wav", b"x")}, "headers": headers}
+    found = app.client.post("/gradio_api/upload", **given)
+    assert found.status_code == 403
 
 
 def test_the_page_names_no_other_server(app):
