@@ -286,7 +286,7 @@ def _own_title(interpreter, steps):
         return f"gradient steps ({steps})" if steps else "loud bins (no steps)"
     if interpreter.explainer.refiner is None or not steps:
         return "decoder"
-    return f"decoder, then {steps} steps"
+    return f"decoder, then {steps} step{'' if steps == 1 else 's'}"
 
 
 def folder_for(folder, sound):
