@@ -11,9 +11,17 @@ does not need, and `server` runs all of it.
 **One more method** to choose from is one entry of
 `lmac_sb.methods.gradients.ATTRIBUTIONS`, or of `answer.TRIVIAL`.
 
->>> from lmac_sb.app.answer import offered
->>> [name for name, _ in offered(interpreter)][:2]
-['saliency', 'input_x_gradient']
+>>> from lmac_sb.app.answer import Wish, answer, offered
+>>> from lmac_sb.methods.gradients import ATTRIBUTIONS
+>>> ATTRIBUTIONS["low"] = lambda explainer, analysis, target: (
+...     -analysis.magnitude.cumsum(2)
+... )
+>>> ("low", "") in offered(interpreter)
+True
+>>> wish = Wish(path, methods=("low",))
+>>> [x.title for x in answer(interpreter, wish, getfixture("tmp_path"))]
+['decoder', 'low']
+>>> del ATTRIBUTIONS["low"]
 """
 
 from lmac_sb.app.server import serve
