@@ -22,6 +22,11 @@ class Stopped(BaseException):
 
     Not an Exception: what handles those, such as a loop over methods, is not
     to go on.
+
+    Example
+    -------
+    >>> issubclass(Stopped, Exception)
+    False
     """
 
 
