@@ -39,15 +39,15 @@ STYLE = """
 """
 
 
-def cards(results, done=True):
+def cards(results, note=""):
     """All answers side by side.
 
     Arguments
     ---------
     results : list of lmac_sb.app.answer.Result
-        At least one, the model's own first.
-    done : bool
-        Whether no other follows.
+        The model's own first.
+    note : str
+        What is said below them.
 
     Returns
     -------
@@ -68,12 +68,14 @@ def cards(results, done=True):
     parts += ['<div class="cards">', *map(_card, results), "</div>"]
     if len(results) > 1:
         parts.append(
-            '<p class="note">Each other method keeps as large a share of the '
-            "spectrogram as the mask of the first, and asks for the class "
-            "alone, whatever it is compared with.</p>"
+            _note(
+                "Each other method keeps as large a share of the spectrogram "
+                "as the mask of the first, and asks for the class alone, "
+                "whatever it is compared with."
+            )
         )
-    if not done:
-        parts.append('<p class="note">more to come ...</p>')
+    if note:
+        parts.append(_note(note))
     # One line that begins with a tag, in which no Markdown is looked for.
     return f"<div>{''.join(parts)}</div>"
 
@@ -82,7 +84,7 @@ def _card(result):
     """One method."""
     parts = [f"<h3>{_text(result.title)}</h3>"]
     if result.explanation is None:
-        parts.append(f'<p class="note">not possible: {_text(result.error)}</p>')
+        parts.append(_note(f"not possible: {result.error}"))
     else:
         parts += _explained(result.explanation, result.folder)
     return f'<section class="card">{"".join(parts)}</section>'
@@ -97,7 +99,7 @@ def _explained(clip, folder):
     yield f"<p>{_text(VERDICTS[verdict])}.</p>"
     said = gain_in_words(common_gain(sounds_of(clip).values()))
     if said:
-        yield f'<p class="note">{_text(said)}</p>'
+        yield _note(said)
     for name, title in SOUNDS.items():
         yield (
             f'<label>{_text(title)}<audio class="{name}" controls '
@@ -109,6 +111,11 @@ def _explained(clip, folder):
         'the three sounds, and the mask">'
     )
     yield _table(_numbers(clip))
+
+
+def _note(text):
+    """A line that is less important."""
+    return f'<p class="note">{_text(text)}</p>'
 
 
 def _numbers(clip):

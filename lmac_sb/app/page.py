@@ -174,16 +174,16 @@ class _Service:
         try:
             self.visits.keep(request.session_hash, sound)
         except Exception as error:
-            raise _shown(error, sound) from error
+            raise _said(error, sound) from error
         return "", gr.DownloadButton(visible=False)
 
     def explain(
         self, sound, target, against, steps, methods, request: gr.Request
     ):
         """Show one method after the other, then the download."""
+        results = []
         try:
             visit = self.visits.find(request.session_hash, sound)
-            visit.start()
             wish = Wish(
                 visit.sound,
                 None if target == -1 else target,
@@ -191,30 +191,28 @@ class _Service:
                 steps,
                 tuple(methods),
             )
-            yield from self._answer(visit, wish)
+            for archive in self._answer(visit, wish, results):
+                yield _shown(results, archive)
         except Stopped:
-            yield gr.skip(), gr.skip()
+            yield _shown(results, None, "stopped")
         except Exception as error:
-            raise _shown(error, sound) from error
+            raise _said(error, sound) from error
 
-    def _answer(self, visit, wish):
-        """What is shown, as it grows."""
+    def _answer(self, visit, wish, results):
+        """Add one result after the other; yields at each, the archive last."""
         check_sound(wish.sound, self.limits)
-        classifier = self.interpreter.explainer.classifier
-        results = []
+        visit.start()
         try:
             folder = folder_for(visit.new_folder(), wish.sound)
+            classifier = self.interpreter.explainer.classifier
             with interruptible(classifier, visit.check):
                 for result in answer(self.interpreter, wish, folder):
                     visit.check()
                     results.append(result)
-                    yield cards(results, done=False), gr.skip()
+                    yield None
             archive = zipped(folder)
             visit.check()
-            yield (
-                cards(results),
-                gr.DownloadButton(value=str(archive), visible=True),
-            )
+            yield archive
         finally:
             self.visits.leave(visit)
 
@@ -227,7 +225,16 @@ class _Service:
         self.visits.close(request.session_hash)
 
 
-def _shown(error, sound):
+def _shown(results, archive, note=""):
+    """Values of the answer and of the download."""
+    if archive is None:
+        note = note or "more to come ..."
+        return cards(results, note), gr.DownloadButton(visible=False)
+    button = gr.DownloadButton(value=str(archive), visible=True)
+    return cards(results), button
+
+
+def _said(error, sound):
     """An error as a visitor reads it: one sentence, no markup."""
     if is_full(error):
         text = "the disk of this computer is full; try again later"

@@ -18,6 +18,7 @@ from lmac_sb.utils.errors import LMACError, shown
 __all__ = ["make_app", "serve"]
 
 INSTALL = 'pip install "lmac-sb[app]"'
+OLDEST = 6  # version of Gradio
 N_PORTS = 50  # after the wanted one, of which a free one is named
 GRACE_S = 4  # for answers that Gradio is about to give, when the app ends
 # Gradio asks its makers for nothing, and tells them nothing.
@@ -263,7 +264,7 @@ def _own_folder():
     finally:
         tempfile.tempdir = usual
         for name, value in former.items():
-            os.environ.pop(name)
+            os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
         shutil.rmtree(folder, ignore_errors=True)
@@ -272,11 +273,16 @@ def _own_folder():
 def _check_gradio():
     """Refuse to go on without Gradio, before a model is loaded."""
     try:
-        import gradio  # noqa: F401
+        import gradio
     except ImportError as error:
         raise LMACError(
             f"gradio: not installed, the app needs it: {INSTALL}"
         ) from error
+    if int(gradio.__version__.split(".")[0]) < OLDEST:
+        raise LMACError(
+            f"gradio: found {gradio.__version__}, expected {OLDEST} or newer: "
+            f"{INSTALL}"
+        )
 
 
 def _run(app, listening, visits):

@@ -1,6 +1,8 @@
 """Tests of the app without a browser: what it takes, refuses and deletes."""
 
 import re
+import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from lmac_sb import LMACError
 from lmac_sb.metrics.verdict import VERDICTS
 
 
@@ -240,3 +243,83 @@ def test_a_full_disk_is_told(visitor, tone, monkeypatch):
     monkeypatch.setattr(page, "zipped", full)
     found = visitor.explain(visitor.give(tone))
     assert found.error.startswith("the disk of this computer is full")
+
+
+def test_an_explanation_can_be_stopped(app, visitor, tone, monkeypatch):
+    from lmac_sb.app import page
+
+    real = page.answer
+
+    def answer(*arguments):
+        """Stopped after the first method."""
+        results = real(*arguments)
+        yield next(results)
+        body = visitor.body("stop", [])
+        assert app.client.post("/gradio_api/run/predict", json=body).is_success
+        yield from results
+
+    path = visitor.give(tone)
+    with monkeypatch.context() as patch:
+        patch.setattr(page, "answer", answer)
+        found = visitor.explain(path, methods=["loudest", "random"])
+    assert found.error is None
+    assert re.findall("<h3>([^<]*)", found.shown[0]) == ["loud bins (no steps)"]
+    assert ">stopped</p>" in found.shown[0]
+    # The next one is not.
+    found = visitor.explain(path, methods=["loudest"])
+    assert found.shown[0].count("<h3>") == 2
+
+
+def test_only_some_may_wait(app, new_visitor, tone, monkeypatch):
+    from lmac_sb.app import page
+
+    go_on, at_once = threading.Event(), []
+
+    def answer(*arguments):
+        """Takes its time."""
+        at_once.append(True)
+        assert len(at_once) == 1
+        go_on.wait(20)
+        at_once.pop()
+        yield from ()
+
+    def end(folder):
+        """No archive."""
+        raise LMACError("enough")
+
+    monkeypatch.setattr(page, "answer", answer)
+    monkeypatch.setattr(page, "zipped", end)
+    found = []
+    for number in range(page.N_WAITING + 3):
+        one = new_visitor(app.client, f"crowd {number}")
+        path = one.give(tone)
+        asked = [one.file(path), -1, -1, 0, []]
+        body = one.body("explain", asked)
+        found.append(app.client.post("/gradio_api/queue/join", json=body))
+        if number == 0:
+            wait_for(lambda: at_once)
+    go_on.set()
+    refused = [answer for answer in found if answer.status_code != 200]
+    assert 1 <= len(refused) <= 3
+    assert "full" in refused[0].text
+    wait_for(lambda: not at_once)
+    for number in range(page.N_WAITING + 3):
+        app.visits.close(f"crowd {number}")
+
+
+def wait_for(condition):
+    """Until it holds."""
+    end = time.time() + 20
+    while not condition():
+        assert time.time() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../../x.wav", "a/b.wav", "x" * 300 + ".wav", "Käfer 🐞.wav", "."],
+)
+def test_any_name_stays_in_the_folder(app, visitor, tone, name):
+    path = visitor.give(tone, name)
+    assert Path(path).is_relative_to(app.folder)
+    assert visitor.explain(path).error is None

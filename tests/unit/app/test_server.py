@@ -145,6 +145,13 @@ def test_without_gradio_it_says_how_to_get_it(monkeypatch):
         serve(port=0)
 
 
+def test_an_old_gradio_is_told(monkeypatch):
+    gradio = pytest.importorskip("gradio")
+    monkeypatch.setattr(gradio, "__version__", "5.20.1")
+    with pytest.raises(LMACError, match="gradio: found 5.20.1, expected 6"):
+        serve(port=0)
+
+
 def test_nothing_is_left_if_the_model_cannot_be_loaded(tmp_path, monkeypatch):
     pytest.importorskip("gradio", reason="no gradio: the extra app")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
