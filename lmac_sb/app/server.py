@@ -18,13 +18,12 @@ from lmac_sb.utils.errors import LMACError, shown
 __all__ = ["make_app", "serve"]
 
 INSTALL = 'pip install "lmac-sb[app]"'
-OLDEST = 6  # version of Gradio
+OLDEST = (6, 31)  # version of Gradio
 N_PORTS = 50  # after the wanted one, of which a free one is named
 GRACE_S = 4  # for answers that Gradio is about to give, when the app ends
 # Gradio asks its makers for nothing, and tells them nothing.
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
-    "GRADIO_RUN_HISTORY": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
@@ -278,10 +277,11 @@ def _check_gradio():
         raise LMACError(
             f"gradio: not installed, the app needs it: {INSTALL}"
         ) from error
-    if int(gradio.__version__.split(".")[0]) < OLDEST:
+    found = tuple(int(part) for part in gradio.__version__.split(".")[:2])
+    if found < OLDEST:
         raise LMACError(
-            f"gradio: found {gradio.__version__}, expected {OLDEST} or newer: "
-            f"{INSTALL}"
+            f"gradio: found {gradio.__version__}, expected "
+            f"{'.'.join(map(str, OLDEST))} or newer: {INSTALL}"
         )
 
 

@@ -36,6 +36,22 @@ def test_what_is_asked_is_asked_of_the_model(visitor, tone):
     assert "why <b>dog rather than cat</b>" in found.shown[0]
 
 
+def test_the_runner_up(visitor, tone):
+    found = visitor.explain(visitor.give(tone), target=2, against=-2)
+    assert "why <b>dog rather than cat</b>" in found.shown[0]
+
+
+def test_what_cannot_be_asked_is_told(visitor, tone):
+    found = visitor.explain(visitor.give(tone), target=1, against=1)
+    assert found.error.startswith("against: class 1 is the one that is asked")
+
+
+def test_silence_has_its_verdict(visitor, tmp_path):
+    sf.write(tmp_path / "silence.wav", np.zeros(16000), 16000)
+    found = visitor.explain(visitor.give(tmp_path / "silence.wav"))
+    assert ">silent</p>" in found.shown[0]
+
+
 def test_methods_stand_side_by_side(visitor, tone, monkeypatch):
     methods = ["smoothgrad", "loudest", "deeplift_shap"]
     found = visitor.explain(visitor.give(tone), steps=1, methods=methods)

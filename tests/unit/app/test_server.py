@@ -148,7 +148,7 @@ def test_without_gradio_it_says_how_to_get_it(monkeypatch):
 def test_an_old_gradio_is_told(monkeypatch):
     gradio = pytest.importorskip("gradio")
     monkeypatch.setattr(gradio, "__version__", "5.20.1")
-    with pytest.raises(LMACError, match="gradio: found 5.20.1, expected 6"):
+    with pytest.raises(LMACError, match="gradio: found 5.20.1, expected 6.31"):
         serve(port=0)
 
 
