@@ -2,8 +2,11 @@
 
 import html
 import logging
+import tempfile
+from pathlib import Path
 
 import gradio as gr
+import soundfile as sf
 
 from lmac_sb.app.answer import (
     MOST_STEPS,
@@ -18,6 +21,7 @@ from lmac_sb.app.answer import (
 )
 from lmac_sb.app.cards import STYLE, cards
 from lmac_sb.app.visits import Stopped, interruptible
+from lmac_sb.data.example import siren_and_clock
 from lmac_sb.models.question import RUNNER_UP
 from lmac_sb.utils.errors import LMACError, is_full
 
@@ -27,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 DECISION, ALL_OTHERS = "the decision", "all other classes"
 N_WAITING = 8  # more are refused, since one is explained at a time
+RATE = 16000  # of the example, in Hz
 SWEEP_S, OLDEST_S = 600, 86400  # uploads of a day ago are deleted
 
 # Fonts of the visitor's own system: none is loaded.
@@ -79,6 +84,9 @@ def build_page(interpreter, limits, visits):
                     editable=False,
                     buttons=[],
                 )
+                example = gr.Button(
+                    "Or take a siren beside a clock", elem_id="example"
+                )
             with gr.Column():
                 asked = _asked(interpreter)
         with gr.Row():
@@ -96,6 +104,7 @@ def build_page(interpreter, limits, visits):
         service = _Service(interpreter, limits, visits)
         shown = [answers, download]
         hidden = {"api_visibility": "private"}
+        example.click(service.example, None, sound, queue=False, **hidden)
         sound.change(service.take, sound, shown, queue=False, **hidden)
         explain.click(
             service.explain,
@@ -168,6 +177,13 @@ class _Service:
         self.interpreter = interpreter
         self.limits = limits
         self.visits = visits
+
+    def example(self):
+        """A sound for those who have none; the page gives it as its own."""
+        folder = Path(tempfile.mkdtemp(dir=self.visits.folder))
+        path = folder / "siren_and_clock.wav"
+        sf.write(path, siren_and_clock(RATE).numpy(), RATE)
+        return str(path)
 
     def take(self, sound, request: gr.Request):
         """Keep a new sound; an answer about another one goes."""

@@ -218,6 +218,16 @@ def test_a_sound_is_explained_by_use(app, opened, sounds, tmp_path):
     opened.wait(lambda: not files_of(app), "kept after the page was closed")
 
 
+def test_the_example_is_explained(app, opened):
+    opened.one("#example").click()
+    opened.wait(opened.is_given, "not given")
+    opened.explain()
+    opened.wait(opened.is_answered, "no answer")
+    assert opened.play(opened.all("#answer audio.original")[0]) == 4
+    opened.driver.get("about:blank")
+    opened.wait(lambda: not files_of(app), "kept after the page was closed")
+
+
 def test_a_recording_is_explained(app, opened):
     source = "#sound button[aria-label='Record audio']"
     opened.wait(lambda: opened.all(source))[0].click()
