@@ -9,12 +9,43 @@ __all__ = ["is_good", "line", "print_explained"]
 
 
 def is_good(result):
-    """Whether an explanation is faithful, and stable as far as is known."""
+    """Whether an explanation is faithful, and stable as far as is known.
+
+    Arguments
+    ---------
+    result : dict
+        Row of a result, from `lmac_sb.inference.many.explain_files`.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_good({"verdict": "faithful", "stable": None})
+    True
+    """
     return result["verdict"] == "faithful" and result["stable"] is not False
 
 
 def print_explained(done, failed, as_json):
-    """What is said after the last file: all of it, or its summary."""
+    """Print what is said after the last file: all of it, or its summary.
+
+    Arguments
+    ---------
+    done : list of dict
+        Rows of the results.
+    failed : list of dict
+        File and error of each that failed.
+    as_json : bool
+        Whether to print it all, for a program.
+
+    Example
+    -------
+    >>> print_explained([], [{"file": "x", "error": "x: empty"}], False)
+    1 of 1 files failed:
+      x: empty
+    """
     counts = _counts(done)
     if as_json:
         content = {"results": done, "errors": failed, "verdicts": counts}
@@ -42,7 +73,17 @@ def _counts(done):
 
 
 def line(result):
-    """The result of one file on one line."""
+    """The result of one file on one line, and its notes below.
+
+    Arguments
+    ---------
+    result : dict
+        Row of a result.
+
+    Returns
+    -------
+    str
+    """
     # Others are to be seen among hundreds of lines.
     mark = "" if is_good(result) else "!! "
     stable = {None: "", True: ", stable", False: ", not stable"}
