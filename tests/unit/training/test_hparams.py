@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lmac_sb.training.hparams import SCRIPTS, load_hparams
+from lmac_sb.training.arguments import SCRIPTS
+from lmac_sb.training.hparams import load_hparams
 from lmac_sb.training.keys import KEYS
 from lmac_sb.utils.errors import LMACError
 
