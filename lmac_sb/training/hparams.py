@@ -18,6 +18,7 @@ from speechbrain.utils.run_opts import RunOptions
 
 from lmac_sb.training.brain import LOG_CONFIG
 from lmac_sb.training.keys import KEYS, check_values
+from lmac_sb.utils.console import Loudness, set_loudness
 from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["Hparams", "load_hparams"]
@@ -87,8 +88,9 @@ def load_hparams(argv=None, script=None):
     Arguments
     ---------
     argv : list of str
-        Arguments of a script: a yaml file, then run options and overrides.
-        By default the arguments of this process.
+        Arguments of a script: a yaml file, then run options and overrides,
+        and ``--quiet`` or ``--verbose``. By default the arguments of this
+        process.
     script : str
         Path of the script, to refuse a yaml file of another script.
 
@@ -115,7 +117,7 @@ def load_hparams(argv=None, script=None):
     logging.getLogger("speechbrain.utils.train_logger").addFilter(
         lambda record: "torchvision" not in record.getMessage()
     )
-    argv = sys.argv[1:] if argv is None else argv
+    argv = _take_loudness(sys.argv[1:] if argv is None else argv)
     _check_arguments(argv)
     file, run_opts, overrides = _parse(argv)
     text = _read(file)
@@ -135,6 +137,22 @@ def load_hparams(argv=None, script=None):
         cause = error.__cause__ or error
         raise LMACError(f"{file}: {_one_line(cause)}") from error
     return Hparams(values, file, run_opts, overrides, resolved)
+
+
+def _take_loudness(argv):
+    """Print as much as is asked for; the arguments without that."""
+    asked = {
+        option: loudness
+        for option, loudness in (
+            ("--quiet", Loudness.QUIET),
+            ("--verbose", Loudness.VERBOSE),
+        )
+        if option in argv
+    }
+    if len(asked) > 1:
+        raise LMACError("command line: expected --quiet or --verbose, not both")
+    set_loudness(next(iter(asked.values()), Loudness.USUAL))
+    return [argument for argument in argv if argument not in asked]
 
 
 def _check_arguments(argv):
