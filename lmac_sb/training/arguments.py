@@ -10,6 +10,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from lmac_sb.training.key_help import key_help
 from lmac_sb.training.keys import KEYS, check_values
 from lmac_sb.training.run_options import FLAGS, LISTS, RUN_OPTIONS
+from lmac_sb.utils.console import Loudness, set_loudness
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.near import near
 from lmac_sb.utils.recipe import recipe_folder
@@ -75,7 +76,8 @@ def read_arguments(argv, script=None):
     Arguments
     ---------
     argv : list of str
-        Arguments of a script: a yaml file, then run options and overrides.
+        Arguments of a script: a yaml file, then run options and overrides,
+        and ``--quiet`` or ``--verbose``.
     script : str or None
         Path of the script, to refuse a yaml file of another script.
 
@@ -103,7 +105,7 @@ def read_arguments(argv, script=None):
         usage = f"python {_name(script)} YAML [--key value ...]"
         print(key_help(_read(file) if file else "", usage))
         raise SystemExit(0)
-    file, run_options, overrides = _split(argv)
+    file, run_options, overrides = _split(_take_loudness(argv))
     text = _read(file)
     own = _top_keys(text, file)
     _check_keys(file, text, own)
@@ -138,6 +140,22 @@ def script_of(file):
     return _owner(_top_keys(_read(file), file))
 
 
+def _take_loudness(argv):
+    """Print as much as is asked for; the arguments without that."""
+    asked = {
+        option: loudness
+        for option, loudness in (
+            ("--quiet", Loudness.QUIET),
+            ("--verbose", Loudness.VERBOSE),
+        )
+        if option in argv
+    }
+    if len(asked) > 1:
+        raise LMACError("command line: expected --quiet or --verbose, not both")
+    set_loudness(next(iter(asked.values()), Loudness.USUAL))
+    return [argument for argument in argv if argument not in asked]
+
+
 def _name(script):
     """Name of a script, for its help."""
     return Path(script).name if script else "SCRIPT"
@@ -149,7 +167,7 @@ def _file_of_help(argv, script):
     for word in values:
         if not word.startswith("-"):
             return word
-        if "=" not in word and word[2:] not in FLAGS:
+        if "=" not in word and word[2:] not in FLAGS | {"quiet", "verbose"}:
             next(values, None)
     default = DEFAULT_YAML.get(_name(script))
     return default and Path(script).parent / "hparams" / default

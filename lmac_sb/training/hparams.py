@@ -70,8 +70,9 @@ def load_hparams(argv=None, script=None):
     Arguments
     ---------
     argv : list of str
-        Arguments of a script: a yaml file, then run options and overrides.
-        By default the arguments of this process.
+        Arguments of a script: a yaml file, then run options and overrides,
+        and ``--quiet`` or ``--verbose``. By default the arguments of this
+        process.
     script : str
         Path of the script, to refuse a yaml file of another script.
 

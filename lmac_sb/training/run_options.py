@@ -24,7 +24,7 @@ RUN_OPTIONS = {
     *("max_grad_norm", "nonfinite_patience", "optimizer_step_limit"),
     *("precision", "profile_steps", "profile_warmup"),
 }
-# Those that --help shows: name, default or kind of value, meaning.
+# What --help shows, with two of our own: name, default or kind of value, meaning.
 SHOWN = (
     ("device", "NAME", "cpu, cuda, cuda:0, ..."),
     ("precision", "fp32", "in training: fp32, bf16, or fp16 on a GPU"),
@@ -36,5 +36,7 @@ SHOWN = (
         "time between checkpoints within an epoch, in minutes; 0: none",
     ),
     ("debug", "", "try the command with a few batches of two epochs"),
+    ("quiet", "", "print results, warnings and errors alone"),
+    ("verbose", "", "print notes, all metrics and whole tables too"),
     ("noprogressbar", "", "show no progress bars"),
 )

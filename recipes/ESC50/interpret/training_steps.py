@@ -33,6 +33,7 @@ from lmac_sb.training.experiment import (
     make_datasets,
 )
 from lmac_sb.training.identity import read_claim, weights_identity
+from lmac_sb.utils.console import Loudness, get_loudness, say, set_loudness
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import restore_folder, write_csv, write_json
 from lmac_sb.utils.portable import portable
@@ -108,7 +109,7 @@ def train_classifier(brain, hparams, datasets, loader_options, model_folder):
         },
     )
     if if_main_process():
-        print(f"classifier: {model_folder}")
+        say(f"classifier: {model_folder}", Loudness.QUIET)
 
 
 def fit_and_test(brain, hparams, datasets, loader_options):
@@ -173,8 +174,12 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
             f"first: {shlex.join(command)}"
         )
     if if_main_process():
-        print(f"no classifier in {folder}, training one first", flush=True)
-        print("+", shlex.join(command), flush=True)
+        log = folder.parent / "train_log.txt"
+        say(f"no classifier in {folder}, training one first: {log}")
+        say(f"+ {shlex.join(command)}", Loudness.VERBOSE)
+    loudness = get_loudness()
+    verbose = loudness is Loudness.VERBOSE
+    command.append("--verbose" if verbose else "--quiet")
     if distributed.is_initialized():
         # On CPUs, several processes cannot train batch normalisation.
         run_on_main(train_alone, args=[command])
@@ -182,6 +187,7 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
     with keep_random_state():
         # Without the decorator that exits on errors: this script has its own.
         import_module(script.stem).main.__wrapped__(command[2:])
+    set_loudness(loudness)
 
 
 def train_alone(command):
@@ -329,7 +335,7 @@ def prepare_adopted(claim, hparams, frozen, clips, sounds):
 def keep_adopted(hparams, interpreter):
     """Write the trained decoder to a folder that `lmac explain` takes."""
     folder = interpreter.save(Path(hparams["output_folder"]) / "interpreter")
-    print(f"interpreter: {folder}")
+    say(f"interpreter: {folder}", Loudness.QUIET)
 
 
 def starting_decoder(hparams, source=None):
@@ -369,7 +375,10 @@ def write_results(hparams, brain):
         "summary": summary,
     }
     write_json(folder / "results.json", seal(results, "results.json"))
-    print(markdown_table(summary))
-    print(f"results: {folder / 'results.json'} and results.csv")
-    print(f"sounds and pictures: {folder / 'interpretations' / 'test'}")
+    say(markdown_table(summary), Loudness.QUIET)
+    for what, where in (
+        ("results", f"{folder / 'results.json'} and results.csv"),
+        ("sounds and pictures", folder / "interpretations" / "test"),
+    ):
+        say(f"{what}: {where}", Loudness.QUIET)
     report_failures(brain.test_rows, folder)
