@@ -5,13 +5,18 @@ import sys
 import click
 
 import lmac_sb
+from lmac_sb.cli.app import app
 from lmac_sb.cli.cache import cache
+from lmac_sb.cli.completion import completion
 from lmac_sb.cli.doctor import doctor
+from lmac_sb.cli.evaluate import evaluate, listen, sanity, score
 from lmac_sb.cli.example import example
 from lmac_sb.cli.explain import explain
 from lmac_sb.cli.export import export
 from lmac_sb.cli.models import models
+from lmac_sb.cli.recipe import recipe
 from lmac_sb.cli.report import report
+from lmac_sb.cli.train import finetune, train
 from lmac_sb.cli.usage import Group, usage_line
 from lmac_sb.utils.errors import LMACError, exit_on_user_error, is_full
 
@@ -24,7 +29,10 @@ examples:
   lmac explain *.wav --model my_classifier --out explained
   lmac explain *.wav --model yamnet --targets all --out explained
   lmac report explained
+  lmac app
   lmac models
+  lmac train lmac_any --model name/repository --data_folder sounds
+  lmac eval results/lmac/1234
   lmac export results/lmac/1234 results/bundle
   lmac cache /fast/disk/cache --prune
   lmac doctor
@@ -50,8 +58,10 @@ def lmac():
     """
 
 
-lmac.add_section("explain", example, explain, report, models, export)
-lmac.add_section("this installation", cache, doctor)
+lmac.add_section("explain", example, explain, report, app, models)
+lmac.add_section("train and share", train, finetune, export, recipe)
+lmac.add_section("evaluate", evaluate, sanity, listen, score)
+lmac.add_section("this installation", doctor, cache, completion)
 
 
 @exit_on_user_error

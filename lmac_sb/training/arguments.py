@@ -56,8 +56,8 @@ class Arguments(NamedTuple):
         Its content.
     run_options : list of str
         Arguments for SpeechBrain.
-    overrides : str
-        Keys that the command line overrides, as yaml.
+    changed : dict
+        Keys that the command line overrides, to their values as given.
     resolved : dict
         The file's content as plain values, with overrides applied and
         references resolved; an object is a dict with its tag.
@@ -66,8 +66,13 @@ class Arguments(NamedTuple):
     file: str
     text: str
     run_options: list
-    overrides: str
+    changed: dict
     resolved: dict
+
+    @property
+    def overrides(self):
+        """Keys that the command line overrides, as yaml."""
+        return _as_yaml(self.changed)
 
 
 def read_arguments(argv, script=None):
@@ -105,18 +110,23 @@ def read_arguments(argv, script=None):
         usage = f"python {_name(script)} YAML [--key value ...]"
         print(key_help(_read(file) if file else "", usage))
         raise SystemExit(0)
-    file, run_options, overrides = _split(_take_loudness(argv))
+    file, run_options, changed = _split(_take_loudness(argv))
     text = _read(file)
     own = _top_keys(text, file)
     _check_keys(file, text, own)
-    _check_overrides(own, overrides)
+    _check_overrides(own, changed)
     _check_script(file, own, script)
-    overrides = "\n".join(f"{key}: {value}" for key, value in overrides.items())
+    overrides = _as_yaml(changed)
     if overrides:
         _top_keys(overrides, "command line")
     resolved, plain = _resolve(file, text, overrides)
     check_values(plain, file)
-    return Arguments(file, text, run_options, overrides, resolved)
+    return Arguments(file, text, run_options, changed, resolved)
+
+
+def _as_yaml(changed):
+    """Overrides as SpeechBrain takes them."""
+    return "\n".join(f"{key}: {value}" for key, value in changed.items())
 
 
 def script_of(file):

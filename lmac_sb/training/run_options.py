@@ -24,7 +24,7 @@ RUN_OPTIONS = {
     *("max_grad_norm", "nonfinite_patience", "optimizer_step_limit"),
     *("precision", "profile_steps", "profile_warmup"),
 }
-# What --help shows, with two of our own: name, default or kind of value, meaning.
+# What --help shows, with two of our own: name, default or kind, meaning.
 SHOWN = (
     ("device", "NAME", "cpu, cuda, cuda:0, ..."),
     ("precision", "fp32", "in training: fp32, bf16, or fp16 on a GPU"),
