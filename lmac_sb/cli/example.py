@@ -69,7 +69,10 @@ def example(out):
         status = command.main(words, command.name, standalone_mode=False)
         if status:
             return status
-    print("open the page and play it. Then, with a sound of yours:")
-    print(f"  lmac explain SOUND --model {DEFAULT_MODEL} --out explained")
-    print("  lmac report explained")
+    print("then, with a sound of yours:")
+    for words in (
+        ("explain", "SOUND", "--model", DEFAULT_MODEL, "--out", "explained"),
+        ("report", "explained"),
+    ):
+        print(f"  {command_line(*words)}")
     return 0

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import click
 
 from lmac_sb.cli.explained import is_good, line, print_explained
+from lmac_sb.cli.said import command_line, say_next
 from lmac_sb.cli.usage import NUMBER, WHOLE, Choice, Command
 from lmac_sb.utils.errors import LMACError
 
@@ -152,6 +153,7 @@ def _with(options):
     "--format",
     default="wav",
     metavar="FORMAT",
+    type=Choice(["wav", "flac"]),
     help="format of the written sounds, wav or flac (default: wav)",
 )
 @click.option("--json", is_flag=True, help="print the results as JSON")
@@ -171,18 +173,11 @@ def explain(**options):
     options = SimpleNamespace(**options)
     from tqdm import tqdm
 
-    from lmac_sb.inference.clip_folder import check_format
+    _check(options)
     from lmac_sb.inference.collection import Collection
     from lmac_sb.inference.load import load_interpreter
     from lmac_sb.inference.many import explain_files
 
-    check_format(options.format)
-    if options.threshold is not None and not 0 < options.threshold <= 1:
-        raise LMACError(f"--threshold: {options.threshold} is not in (0, 1]")
-    if options.refine is not None and options.refine < 0:
-        raise LMACError(
-            f"--refine: {options.refine}, expected a whole number from 0"
-        )
     model = options.model or _default_model()
     interpreter = load_interpreter(model, options.trust, **_listened(options))
     order = _order(options, interpreter)
@@ -199,6 +194,8 @@ def explain(**options):
             for result in [] if options.json else outcome.results:
                 bar.write(line(result), file=sys.stdout)
     print_explained(done, failed, options.json)
+    if done and not options.json:
+        say_next(command_line("report", options.out))
     if full is not None:
         raise LMACError(f"{full}; free some space, then start again")
     n_failed, n_files = len(failed), len(files)
@@ -212,6 +209,18 @@ def explain(**options):
         )
     good = all(is_good(row) for row in done)
     return _NOT_FAITHFUL if options.strict and not good else 0
+
+
+def _check(options):
+    """Refuse what can be refused before torch is imported."""
+    if options.threshold is not None and not 0 < options.threshold <= 1:
+        raise LMACError(f"--threshold: {options.threshold} is not in (0, 1]")
+    if options.refine is not None and options.refine < 0:
+        raise LMACError(
+            f"--refine: {options.refine}, expected a whole number from 0"
+        )
+    _listened(options)
+    _several(options)
 
 
 def _order(options, interpreter):

@@ -1,7 +1,10 @@
 """``lmac export``: a run becomes a folder that anyone can load."""
 
+from pathlib import Path
+
 import click
 
+from lmac_sb.cli.said import command_line, say_next
 from lmac_sb.cli.usage import Command
 
 __all__ = ["export"]
@@ -57,4 +60,8 @@ def export(run_folder, out_folder, license, push, trust):
     print(f"exported: {folder}")
     if push:
         print(f"pushed: {exporting.push(folder, push)}")
+    # A clip of the run's test comes along, if there is one.
+    sound = next(Path(folder).glob("example/*/original.*"), "FILE")
+    words = [sound, "--model", out_folder, "--out", "explained"]
+    say_next(command_line("explain", *words))
     return 0

@@ -1,6 +1,7 @@
 """``lmac report``: a web page of explanations."""
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -55,4 +56,5 @@ def report(folder, mix_models, link_sounds):
     for error in left_out:
         print(f"left out: {printable(str(error))}", file=sys.stderr)
     print(printable(f"report: {page}"))
+    print(f"open it in a browser: {Path(page).resolve().as_uri()}")
     return 0

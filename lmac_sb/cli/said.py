@@ -1,11 +1,11 @@
 """What commands print: texts that any terminal shows, and what comes next."""
 
 import shlex
-import shutil
 import sys
-from pathlib import Path
 
-__all__ = ["command_line", "printable", "program", "say_next"]
+from lmac_sb.utils.program import program
+
+__all__ = ["command_line", "printable", "say_next"]
 
 
 def printable(text):
@@ -30,26 +30,6 @@ def printable(text):
     return text.encode(encoding, "replace").decode(encoding)
 
 
-def program():
-    """How this command is called from where the user stands.
-
-    Returns
-    -------
-    list of str
-        ``lmac``, where a shell finds it by that name; else its path, or
-        ``python -m lmac_sb``.
-    """
-    called = Path(sys.argv[0])
-    if called.parts[-2:] == ("lmac_sb", "__main__.py"):
-        return ["python", "-m", "lmac_sb"]
-    if called.stem != "lmac" or not called.is_file():
-        return ["lmac"]
-    found = shutil.which("lmac")
-    if found and Path(found).samefile(called):
-        return ["lmac"]
-    return [sys.argv[0]]
-
-
 def command_line(*words):
     """A command of this program, to be given to a shell.
 
@@ -68,7 +48,7 @@ def command_line(*words):
     >>> command_line("report", "my sounds")
     "lmac report 'my sounds'"
     """
-    return shlex.join([*program(), *map(str, words)])
+    return shlex.join([*(program() or ["lmac"]), *map(str, words)])
 
 
 def say_next(*commands):

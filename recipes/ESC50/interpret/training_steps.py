@@ -37,6 +37,7 @@ from lmac_sb.utils.console import Loudness, get_loudness, say, set_loudness
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import restore_folder, write_csv, write_json
 from lmac_sb.utils.portable import portable
+from lmac_sb.utils.program import program
 from lmac_sb.utils.provenance import provenance
 from lmac_sb.utils.seal import seal
 
@@ -150,7 +151,7 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
         return
     folder = Path(source)
     script = Path(__file__).resolve().parent / script
-    recipe = script.parent / "hparams" / recipe
+    recipe = find_recipe(hparams.file, recipe)
     own_data = hparams["data_folder"] is not None
     options = {
         "output_folder": folder.parent,
@@ -168,15 +169,17 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
     ]
     if hparams.run_opts["noprogressbar"]:
         command.append("--noprogressbar")
+    caller = program()
+    shown = [*([*caller, "train"] if caller else command[:2]), *command[2:]]
     if own_data:
         raise LMACError(
             f"classifier_folder: {folder} does not exist; train a classifier "
-            f"first: {shlex.join(command)}"
+            f"first: {shlex.join(shown)}"
         )
     if if_main_process():
         log = folder.parent / "train_log.txt"
         say(f"no classifier in {folder}, training one first: {log}")
-        say(f"+ {shlex.join(command)}", Loudness.VERBOSE)
+        say(f"+ {shlex.join(shown)}", Loudness.VERBOSE)
     loudness = get_loudness()
     verbose = loudness is Loudness.VERBOSE
     command.append("--verbose" if verbose else "--quiet")
@@ -188,6 +191,18 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
         # Without the decorator that exits on errors: this script has its own.
         import_module(script.stem).main.__wrapped__(command[2:])
     set_loudness(loudness)
+
+
+def find_recipe(file, name):
+    """The yaml file that trains a classifier: beside a run's, or of these."""
+    shipped = Path(__file__).resolve().parent / "hparams"
+    for folder in (Path(file).parent, shipped):
+        if (folder / name).is_file():
+            return folder / name
+    raise LMACError(
+        f"classifier_recipe: {name}: no such file beside {file} or in "
+        f"{shipped}, expected a yaml file that trains a classifier"
+    )
 
 
 def train_alone(command):
@@ -360,7 +375,7 @@ def train_explainer(brain, hparams, datasets, loader_options, save_clips):
 
 def write_results(hparams, brain):
     """Write the results by clip, their summary and their provenance."""
-    folder = Path(hparams["output_folder"]).resolve()
+    folder = Path(hparams["output_folder"])
     columns = [*METRICS, *(f"heard {name}" for name in METRICS)]
     summary = summarize(
         brain.test_rows, reference=brain.method, columns=columns
