@@ -7,6 +7,9 @@ files. The weights are random. Each is made when an example first uses it.
 
 import pytest
 
+# A link: the scripts have no examples, and import each other from there.
+collect_ignore = ["lmac_sb/recipe"]
+
 YAML = """\
 preprocess: !new:lmac_sb.data.audio.Preprocessor
     sample_rate: 16000

@@ -6,6 +6,7 @@ from lmac_sb.evaluation.tables import write_summary
 from lmac_sb.methods.registry import passes
 from lmac_sb.metrics.registry import shown_in
 from lmac_sb.metrics.summary import summarize
+from lmac_sb.utils.console import Loudness, say, say_table
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import write_csv, write_json
 
@@ -49,8 +50,8 @@ def write_results(output_folder, rows, seconds, methods, origin):
             stem = output_folder / f"steps {setting}".replace(" ", "_")
             draw_passes(stem, lines, shown_in("passes"))
     summary = output_folder / "summary.md"
-    print(summary.read_text(encoding="utf-8"))
-    print(f"all rows, tables and figures: {output_folder}")
+    say_table(summary.read_text(encoding="utf-8"), summary)
+    say(f"all rows, tables and figures: {output_folder}", Loudness.QUIET)
     report_failures(rows, output_folder)
     return summary
 

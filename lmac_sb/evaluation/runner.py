@@ -10,11 +10,11 @@ import re
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from lmac_sb.data.dataset import EqualLengthBatches
 from lmac_sb.methods.registry import make_case
 from lmac_sb.metrics.registry import METRICS
+from lmac_sb.utils.console import progress
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import first_line, read_json, write_json
 from lmac_sb.utils.seal import is_sealed, seal
@@ -81,7 +81,7 @@ class Grid:
         rows, spent = [], []
         batches = list(EqualLengthBatches(dataset.n_samples, batch_size))
         total = len(dataset.n_samples) * len(self.settings)
-        bar = tqdm(total=total, unit="clip", disable=quiet)
+        bar = progress(total=total, unit="clip", disable=quiet)
         for setting in self.settings:
             slug = re.sub(r"[^\w.+-]+", "_", setting.name)
             for batch in batches:

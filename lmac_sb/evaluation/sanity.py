@@ -9,11 +9,11 @@ relevant must do worse than one that lost the same amount at random.
 
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from lmac_sb.data.dataset import EqualLengthBatches
 from lmac_sb.lmac.masking import apply_mask, cut_ranks, ranks
 from lmac_sb.methods.registry import Case, min_max
+from lmac_sb.utils.console import progress
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
@@ -339,7 +339,7 @@ def check_randomisation(explainer, methods, dataset, batch_size, seed=0):
     """
     decides_by_weights(methods)
     rows = []
-    for wavs, _, ids in tqdm(
+    for wavs, _, ids in progress(
         list(_batches(dataset, batch_size, explainer)), unit="batch"
     ):
         with torch.no_grad():
@@ -428,7 +428,7 @@ def check_roar(explainer, methods, datasets, shares, make_model, options):
     trainings = [
         (*key, run) for key in inputs["train"] for run in range(options["runs"])
     ]
-    for method, share, run in tqdm(trainings, unit="training"):
+    for method, share, run in progress(trainings, unit="training"):
         right = _retrained_decisions(
             make_model,
             {split: found[method, share] for split, found in inputs.items()},
@@ -469,7 +469,7 @@ def _retrained_decisions(make_model, inputs, labels, epochs, seed):
 def _remove_from_all(explainer, methods, shares, dataset, batch_size, split):
     """Inputs from `remove` of all clips, and their labels [clips]."""
     parts, labels = {}, []
-    for wavs, found, _ in tqdm(
+    for wavs, found, _ in progress(
         list(_batches(dataset, batch_size, explainer)),
         unit="batch",
         desc=f"{split}: masks",

@@ -124,7 +124,7 @@ def captum_method(method):
     except ImportError as error:
         raise LMACError(
             "captum: not installed, expected captum 0.8 or newer; "
-            'run: pip install "captum>=0.8"'
+            'run: pip install "lmac-sb[eval]"'
         ) from error
     return getattr(captum.attr, method)
 

@@ -18,6 +18,7 @@ from torch import distributed
 from lmac_sb.data.dataset import EqualLengthBatches
 from lmac_sb.metrics.registry import shown_in
 from lmac_sb.training.checkpoints import plain
+from lmac_sb.utils.console import Loudness, get_loudness, progress, say
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["LOG_CONFIG", "OneCycle", "RecipeBrain", "gather_rows"]
@@ -30,6 +31,8 @@ LOG_CONFIG = str(Path(__file__).with_name("log-config.yaml"))
 
 # What the console shows beside the metrics; the log file has all.
 CONSOLE = ("loss", "accuracy", "fidelity", "gated", "n_nan")
+# Of a longer training, the console shows evenly spread epochs.
+MOST_EPOCHS = 25
 
 
 class OneCycle:
@@ -177,10 +180,9 @@ class RecipeBrain(sb.Brain):
         self.select_largest = select_largest
         self.tensorboard_logger = None
         if use_tensorboard and if_main_process():
-            self.tensorboard_logger = sb.utils.train_logger.TensorboardLogger(
-                tensorboard_folder
-            )
+            self.tensorboard_logger = _tensorboard(tensorboard_folder)
         self.loaded = []
+        self.bar = progress(disable=True)
         # A finite loss may still have gradients that are not finite.
         self.skip_nonfinite_grads = True
 
@@ -202,6 +204,8 @@ class RecipeBrain(sb.Brain):
         )
         kwargs.setdefault("collate_fn", PaddedBatch)
         loader = make_dataloader(items, batch_sampler=sampler, **kwargs)
+        if stage == sb.Stage.TEST:
+            self.bar.reset(total=len(sampler))
         if train:
             self.train_sampler = sampler
             self.steps_per_epoch = len(sampler)
@@ -213,13 +217,19 @@ class RecipeBrain(sb.Brain):
 
     def fit(self, *args, **kwargs):
         """Train and validate; an error becomes one clear message."""
-        with self._clear_errors():
-            super().fit(*args, **kwargs)
+        # One bar for all epochs, instead of one for each.
+        with self._clear_errors(), self._bar(unit="step") as self.bar:
+            super().fit(*args, progressbar=False, **kwargs)
 
     def evaluate(self, *args, **kwargs):
         """Test; an error becomes one clear message."""
-        with self._clear_errors():
-            return super().evaluate(*args, **kwargs)
+        with self._clear_errors(), self._bar(unit="batch") as self.bar:
+            return super().evaluate(*args, progressbar=False, **kwargs)
+
+    def _bar(self, **options):
+        """A progress bar, if it is wanted."""
+        hidden = self.noprogressbar or not if_main_process()
+        return progress(disable=hidden, dynamic_ncols=True, **options)
 
     @contextmanager
     def _clear_errors(self):
@@ -254,11 +264,9 @@ class RecipeBrain(sb.Brain):
         super().on_fit_start()
         done = self.checkpointer.recoverables["counter"].current
         if done >= self.number_of_epochs and if_main_process():
-            print(f"all {done} epochs are already done", flush=True)
-
-    def _fit_valid(self, valid_set, epoch, enable):
-        """Validate without a progress bar of its own."""
-        super()._fit_valid(valid_set, epoch, enable=False)
+            say(f"all {done} epochs are already done")
+        self.bar.reset(total=self.number_of_epochs * self.steps_per_epoch)
+        self.bar.update(done * self.steps_per_epoch)
 
     def on_stage_start(self, stage, epoch=None):
         """Clear the records of the previous stage."""
@@ -267,6 +275,7 @@ class RecipeBrain(sb.Brain):
     def fit_batch(self, batch):
         """Make one step, unless the loss or a gradient is not finite."""
         self._batch_ids = list(batch.id)
+        self.bar.update()
         # Random numbers depend only on the step, so that a resumed run draws
         # the same ones as an uninterrupted run.
         torch.manual_seed(hash((self.seed, self.optimizer_step, _rank())))
@@ -472,6 +481,12 @@ class RecipeBrain(sb.Brain):
             )
         self.tested = found
 
+    def evaluate_batch(self, batch, stage):
+        """Evaluate one batch, and count it where that is a test."""
+        if stage == sb.Stage.TEST:
+            self.bar.update()
+        return super().evaluate_batch(batch, stage)
+
     # All processes call this: SpeechBrain's loggers would wait for the others
     # if only the main process called them without this decorator.
     @main_process_only
@@ -486,15 +501,27 @@ class RecipeBrain(sb.Brain):
         self.train_logger.log_stats(meta, **stats)
         if self.tensorboard_logger is not None and test_stats is None:
             self.tensorboard_logger.log_stats(meta, **stats)
+        self._print(meta, stats)
+
+    def _print(self, meta, stats):
+        """Print a line of statistics."""
+        verbose = get_loudness() is Loudness.VERBOSE
+        every = math.ceil(self.number_of_epochs / MOST_EPOCHS)
+        epoch, tested = meta["epoch"], "test_stats" in stats
+        last = epoch == self.number_of_epochs
+        if not (tested or verbose or last or (epoch - 1) % every == 0):
+            return
         parts = [f"{k} {_number(v)}" for k, v in meta.items()]
         console = {*CONSOLE, *shown_in("console")}
         for kind, values in stats.items():
             kind = kind.split("_")[0]
             numbers = " ".join(
-                f"{k} {_number(v)}" for k, v in values.items() if k in console
+                f"{k} {_number(v)}"
+                for k, v in values.items()
+                if verbose or k in console
             )
             parts.append(f"{kind}: {numbers}")
-        print(" | ".join(parts), flush=True)
+        say(" | ".join(parts), Loudness.QUIET if tested else Loudness.USUAL)
 
 
 def gather_rows(rows):
@@ -545,3 +572,14 @@ def _world_size():
 def _rank():
     """Number of this process."""
     return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def _tensorboard(folder):
+    """Writer of the files for TensorBoard."""
+    try:
+        return sb.utils.train_logger.TensorboardLogger(folder)
+    except ImportError as error:
+        raise LMACError(
+            "use_tensorboard: TensorBoard is not installed, expected it; "
+            'run: pip install "lmac-sb[tensorboard]"'
+        ) from error

@@ -565,7 +565,7 @@ def _fetch(url, folder):
     except ImportError as error:
         raise LMACError(
             "pooch: not installed, expected pooch 1.8 or newer; "
-            'run: pip install "pooch>=1.8"'
+            'run: pip install "lmac-sb[download]"'
         ) from error
     # Without a checksum, as the archive is of the newest commit.
     source = pooch.create(

@@ -503,6 +503,9 @@ def test_missing_classifier_is_trained_first(
     )
     assert done.code == 0, done.err
     assert "no classifier in" in done.out
+    # The classifier's epochs are in its own log, and files get no bars.
+    assert done.out.count("epoch 1 | lr") == 1
+    assert "\r" not in done.out + done.err
     assert (tmp_path / "classifier" / "train_classifier.py").is_file()
     log = (first / "log.txt").read_text(encoding="utf-8")
     assert "error" not in log.lower()

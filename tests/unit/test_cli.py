@@ -13,7 +13,6 @@ import pytest
 import soundfile as sf
 from console import run
 
-from lmac_sb import cli
 from lmac_sb.cli import main
 from lmac_sb.data import audio
 from lmac_sb.data.cache import AudioCache
@@ -430,7 +429,7 @@ def test_doctor(capsys, monkeypatch):
     def fail():
         raise RuntimeError("no sound card")
 
-    monkeypatch.setattr(cli, "_check_audio", fail)
+    monkeypatch.setattr("lmac_sb.cli.doctor._check_audio", fail)
     assert run("doctor") == 1
     out = capsys.readouterr().out
     assert "audio        FAILED: RuntimeError: no sound card" in out

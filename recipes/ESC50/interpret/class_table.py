@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lmac_sb.metrics.summary import markdown_table, summarize
+from lmac_sb.utils.console import Loudness, say, say_table
 from lmac_sb.utils.io import write_csv, write_in_one_step
 
 # Columns of the table; "ones" is the mask that keeps everything.
@@ -71,5 +72,6 @@ def write_classes(hparams, brain, n_clips):
     write_in_one_step(
         folder / "classes.md", lambda file: print(table, file=file)
     )
-    print(table)
-    print(f"{n_clips - len(explained)} of {n_clips} clips have no decision")
+    say_table(table, folder / "classes.md")
+    n_none = n_clips - len(explained)
+    say(f"{n_none} of {n_clips} clips have no decision", Loudness.QUIET)

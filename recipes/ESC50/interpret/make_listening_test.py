@@ -17,7 +17,6 @@ from pathlib import Path
 
 import speechbrain as sb
 from preparation import prepare_clips
-from tqdm import tqdm
 
 from lmac_sb.data.dataset import thin_out
 from lmac_sb.data.manifest import read_entries
@@ -30,6 +29,7 @@ from lmac_sb.evaluation.models import (
 from lmac_sb.pages.listening import choose_methods, make_trial, write_test
 from lmac_sb.training.experiment import open_run
 from lmac_sb.training.hparams import load_hparams
+from lmac_sb.utils.console import Loudness, progress, say
 from lmac_sb.utils.errors import exit_on_user_error
 
 
@@ -84,7 +84,7 @@ def main(argv=None):
                 interpreter.classes,
                 device,
             )
-            for setting, place in tqdm(sounds, unit="sound", disable=quiet)
+            for setting, place in progress(sounds, unit="sound", disable=quiet)
         ]
         page = write_test(
             hparams["output_folder"],
@@ -92,8 +92,9 @@ def main(argv=None):
             interpreter.sample_rate,
             claim.compared,
         )
-    print(f"for the listeners: {page}")
-    print(f"keep for yourself: {page.with_name('key.json')}")
+    key = page.with_name("key.json")
+    say(f"for the listeners: {page}", Loudness.QUIET)
+    say(f"keep for yourself: {key}", Loudness.QUIET)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,9 @@ from lmac_sb.methods.registry import make_methods
 from lmac_sb.metrics.summary import means_over
 from lmac_sb.training.experiment import open_run
 from lmac_sb.training.hparams import load_hparams
+from lmac_sb.utils.console import Loudness, say, say_table
 from lmac_sb.utils.errors import exit_on_user_error
-from lmac_sb.utils.io import write_csv, write_json
+from lmac_sb.utils.io import write_csv, write_in_one_step, write_json
 from lmac_sb.utils.provenance import provenance
 
 
@@ -39,13 +40,17 @@ def write(output_folder, name, rows, lines, draw):
     """Write the rows of a check, print their means and draw them."""
     write_csv(output_folder / f"{name}.csv", rows)
     over = {"roar": "share", "randomisation": "down to"}[name]
+    table = []
     for method, points in lines.items():
         for x, values in points:
             cells = [
                 f"{name} {v['mean']:.3f} [{v['low']:.3f}, {v['high']:.3f}]"
                 for name, v in values.items()
             ]
-            print(f"{method}, {over} {x}: {', '.join(cells)}")
+            table.append(f"{method}, {over} {x}: {', '.join(cells)}")
+    path = output_folder / f"{name}.txt"
+    write_in_one_step(path, lambda file: file.write("\n".join(table) + "\n"))
+    say_table("\n".join(table), path)
     draw(output_folder / name, lines)
 
 
@@ -82,7 +87,7 @@ def run_checks(hparams, explainer, methods, datasets):
         lines = means_over(rows, "stage", ["correlation", "SSIM"])
         write(output_folder, "randomisation", rows, lines, draw_randomisation)
     write_json(output_folder / "provenance.json", provenance())
-    print(f"rows and figures: {output_folder}")
+    say(f"rows and figures: {output_folder}", Loudness.QUIET)
 
 
 @exit_on_user_error

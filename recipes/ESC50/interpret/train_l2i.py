@@ -25,6 +25,7 @@ from training_steps import (
 from lmac_sb.models.weights import load_strict
 from lmac_sb.training.experiment import open_run
 from lmac_sb.training.hparams import load_hparams
+from lmac_sb.utils.console import say
 from lmac_sb.utils.errors import exit_on_user_error
 from lmac_sb.utils.io import write_in_one_step
 
@@ -41,7 +42,7 @@ def write_dictionary(path, dataset, learner, features):
             return torch.log1p(features.magnitude(stft))[0]
 
     frames = learner.sample(log_spectrogram, len(dataset))
-    print(f"learning {learner.n_components} spectral patterns", flush=True)
+    say(f"learning {learner.n_components} spectral patterns")
     dictionary = learner.learn(frames)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_in_one_step(path, partial(torch.save, {"W": dictionary}), binary=True)

