@@ -175,10 +175,10 @@ def explain(**options):
 
     _check(options)
     from lmac_sb.inference.collection import Collection
-    from lmac_sb.inference.load import load_interpreter
+    from lmac_sb.inference.load import default_model, load_interpreter
     from lmac_sb.inference.many import explain_files
 
-    model = options.model or _default_model()
+    model = options.model or default_model()
     interpreter = load_interpreter(model, options.trust, **_listened(options))
     order = _order(options, interpreter)
     collection = Collection(options.out)
@@ -245,21 +245,6 @@ def _order(options, interpreter):
     if options.refine is not None:
         interpreter.explainer.check_refinement(options.refine)
     return Order(asked, how, _heard(options), options.format)
-
-
-def _default_model():
-    """The model that is taken where none is given."""
-    from lmac_sb.adapters.named import NAMED
-
-    known = NAMED[DEFAULT_MODEL]
-    if not known.is_here:
-        raise LMACError(
-            "--model: found none, expected a folder, a hub id or a name; "
-            f"without one, {DEFAULT_MODEL} is taken where it is installed: "
-            f"{known.install}"
-        )
-    print(f"model: {DEFAULT_MODEL}, as none was given", file=sys.stderr)
-    return DEFAULT_MODEL
 
 
 def _heard(options):
