@@ -144,8 +144,8 @@ def check_name(name):
     Traceback (most recent call last):
     ...
     lmac_sb.LMACError: name: found 'yamet', expected one of crepe, esc10, \
-silero, yamnet; did you mean 'yamnet'? Folders and hub ids go to from_hparams or \
-from_classifier
+silero, yamnet; did you mean 'yamnet'? Folders and hub ids go to \
+from_hparams or from_classifier
     """
     if is_named(name):
         return

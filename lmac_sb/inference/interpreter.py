@@ -44,6 +44,7 @@ from lmac_sb.inference.saved import (
 from lmac_sb.inference.stability import check_stability
 from lmac_sb.lmac.explainer import Explainer, Explanation, check_batch
 from lmac_sb.models.decoder import OTHER_START, LevelDecoder
+from lmac_sb.models.familiarity import Familiarity
 from lmac_sb.models.question import Question
 from lmac_sb.models.source import HPARAMS, is_local, read_hparams
 from lmac_sb.models.weights import weights_sha256
@@ -71,7 +72,8 @@ class LMACInterpreter(Pretrained):
     modules : dict
         ``explainer``.
     hparams : dict
-        ``preprocess`` and ``label_encoder``.
+        ``preprocess`` and ``label_encoder``; and maybe ``familiarity``, which
+        tells sounds that are far from those of the training.
     **kwargs
         See `speechbrain.inference.interfaces.Pretrained`.
 
@@ -395,6 +397,8 @@ class LMACInterpreter(Pretrained):
             ("preprocess", hparams["preprocess"], Preprocessor),
             ("label_encoder", hparams["label_encoder"], CategoricalEncoder),
         ]
+        if "familiarity" in hparams:
+            parts.append(("familiarity", hparams["familiarity"], Familiarity))
         for name, part, kind in parts:
             if not isinstance(part, kind):
                 raise LMACError(
@@ -874,6 +878,7 @@ class LMACInterpreter(Pretrained):
             found = self.explain_short(batch, asked, how)
             for i, part, notes in zip(short, found, said):
                 notes = [*notes, *self.length_notes(len(clips[i]))]
+                notes += self.far_notes([clips[i]])
                 parts[i] = self.named(part, clips[i], notes=[notes])
         for i, clip in enumerate(clips):
             if parts[i] is None:
@@ -1026,6 +1031,30 @@ class LMACInterpreter(Pretrained):
         if self.listener is None:
             return []
         return list(self.listener.notes(self.preprocess.n_samples or n_samples))
+
+    def far_notes(self, pieces: list[Tensor]) -> list[str]:
+        """That a sound is far from those that the model was trained on.
+
+        Arguments
+        ---------
+        pieces : list of torch.Tensor
+            The sound, or its windows, at the model's rate, [samples] each.
+
+        Returns
+        -------
+        list of str
+            One at most; none for a model of which nobody measured it.
+        """
+        familiarity = getattr(self.hparams, "familiarity", None)
+        if familiarity is None:
+            return []
+        explainer, distances = self.explainer, []
+        for piece in pieces:
+            wavs = self._ready([piece])[0].to(self.device)
+            heard = explainer.embedding(explainer.analyze(wavs))
+            distances.append(familiarity(heard.float().cpu()))
+        note = familiarity.note(torch.cat(distances))
+        return [] if note is None else [note]
 
     def named(
         self, part: Explanation, wav: Tensor, **more: Any

@@ -8,6 +8,9 @@ from lmac_sb.utils.errors import LMACError
 __all__ = ["Familiarity"]
 
 SHARE = 0.95  # of the validation clips, which are not said to be far
+# Of the windows of a long sound, one in twenty is far by that: so many are not
+# worth a word.
+_FEW = 0.2
 _RANK = 64  # axes of the covariance that are kept
 _SHRINKAGE = 0.1  # of it towards a sphere: there are few clips a dimension
 
@@ -112,13 +115,13 @@ class Familiarity(torch.nn.Module):
         self.limit.fill_(torch.quantile(distances / unit, SHARE))
         return self
 
-    def note(self, distance):
-        """What is to be said of a sound at this distance; None if nothing.
+    def note(self, distances):
+        """What is to be said of a sound at these distances; None if nothing.
 
         Arguments
         ---------
-        distance : float
-            From `forward`.
+        distances : torch.Tensor
+            From `forward`, of the sound or of each of its windows, [windows].
 
         Returns
         -------
@@ -127,17 +130,24 @@ class Familiarity(torch.nn.Module):
         Example
         -------
         >>> known = Familiarity(n_classes=2, dim=8)
-        >>> known.note(0.9)
-        >>> print(known.note(3.14))
+        >>> known.note(torch.tensor([0.9]))
+        >>> print(known.note(torch.tensor([3.14])))
         this sound is unlike those that the model was trained on (distance \
 3.1; 95 % of its validation clips have at most 1.0): its decision may mean \
 nothing
         """
-        if distance <= self.limit:
+        far = distances[distances > self.limit]
+        if len(far) <= _FEW * len(distances):
             return None
+        where, up_to = "", ""
+        if len(distances) > 1:
+            where, up_to = (
+                f"in {len(far)} of {len(distances)} windows ",
+                "up to ",
+            )
         return (
-            "this sound is unlike those that the model was trained on "
-            f"(distance {distance:.1f}; {100 * SHARE:.0f} % of its validation clips "
-            f"have at most {float(self.limit):.1f}): its decision may mean "
-            "nothing"
+            f"{where}this sound is unlike those that the model was trained on "
+            f"(distance {up_to}{far.max():.1f}; {100 * SHARE:.0f} % of its "
+            f"validation clips have at most {self.limit.item():.1f}): its "
+            "decision may mean nothing"
         )

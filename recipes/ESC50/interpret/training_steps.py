@@ -24,6 +24,7 @@ from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.summary import markdown_table, summarize
 from lmac_sb.models.classifier_folder import load_classifier, save_classifier
 from lmac_sb.models.source import is_local
+from lmac_sb.models.weights import write_weights
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.experiment import (
     FRONTEND,
@@ -42,6 +43,7 @@ from lmac_sb.utils.seal import seal
 logger = get_logger(__name__)
 
 FOLDS = ("train_fold_nums", "valid_fold_nums", "test_fold_nums")
+FAMILIAR_CLIPS = 1000  # of a split, on which usual distances are measured
 # Keys that a classifier and the run that explains it have in common.
 SHARED = (
     *FRONTEND,
@@ -349,7 +351,37 @@ def train_explainer(brain, hparams, datasets, loader_options, save_clips):
         )
     }
     fit_and_test(brain, hparams, datasets, loader_options)
+    if "familiarity" in hparams:
+        run_on_main(
+            measure_familiarity,
+            args=[hparams["familiarity"], brain.explainer, datasets],
+            kwargs={"folder": Path(hparams["output_folder"])},
+        )
     run_on_main(write_results, kwargs={"hparams": hparams, "brain": brain})
+
+
+def measure_familiarity(familiarity, explainer, datasets, folder):
+    """Write how far sounds usually are from the training clips."""
+    heard = {}
+    for split in ("train", "valid"):
+        dataset, device = datasets[split], next(explainer.parameters()).device
+        clips = range(len(dataset))
+        n_clips = min(len(clips), FAMILIAR_CLIPS)
+        with dataset.output_keys_as(["sig", "class_string_encoded"]):
+            items = (dataset[len(clips) * i // n_clips] for i in range(n_clips))
+            heard[split] = [
+                (
+                    explainer.embedding(
+                        explainer.analyze(item["sig"][None].to(device))
+                    ).cpu(),
+                    item["class_string_encoded"],
+                )
+                for item in items
+            ]
+    embeddings, labels = (torch.cat(x) for x in zip(*heard["train"]))
+    held_out = torch.cat([embedding for embedding, _ in heard["valid"]])
+    familiarity.fit(embeddings, labels, held_out)
+    write_weights(folder / "familiarity.safetensors", familiarity)
 
 
 def write_results(hparams, brain):
