@@ -1048,12 +1048,13 @@ class LMACInterpreter(Pretrained):
         familiarity = getattr(self.hparams, "familiarity", None)
         if familiarity is None:
             return []
-        explainer, distances = self.explainer, []
+        explainer, found = self.explainer, []
         for piece in pieces:
             wavs = self._ready([piece])[0].to(self.device)
-            heard = explainer.embedding(explainer.analyze(wavs))
-            distances.append(familiarity(heard.float().cpu()))
-        note = familiarity.note(torch.cat(distances))
+            analysis = explainer.analyze(wavs)
+            heard = explainer.embedding(analysis), analysis.logits
+            found.append(familiarity(*(x.float().cpu() for x in heard)))
+        note = familiarity.note(torch.cat(found))
         return [] if note is None else [note]
 
     def named(

@@ -1,4 +1,4 @@
-"""How far a sound is from those that a classifier was trained on."""
+"""How strange a sound is to a classifier, beside those it was trained on."""
 
 import torch
 from torch.nn import functional as F
@@ -7,26 +7,31 @@ from lmac_sb.utils.errors import LMACError
 
 __all__ = ["Familiarity"]
 
-SHARE = 0.95  # of the validation clips, which are not said to be far
-# Of the windows of a long sound, one in twenty is far by that: so many are not
-# worth a word.
+SHARE = 0.95  # of the validation clips, which are not called strange
+# Of the windows of a long sound, one in twenty is strange by that: so many are
+# not worth a word.
 _FEW = 0.2
 _RANK = 64  # axes of the covariance that are kept
 _SHRINKAGE = 0.1  # of it towards a sphere: there are few clips a dimension
 
 
 class Familiarity(torch.nn.Module):
-    """Distance of an embedding from those of the training clips.
+    """Strangeness of sounds by their embedding and by the doubt of a decision.
 
-    Mahalanobis distance to the nearest class, by one covariance for all
+    The distance of an embedding from those of the training clips, times one
+    plus the entropy of the decision in nats: a sound is strange if it is far
+    from all that was learnt, and more so if the classifier is in doubt. The
+    distance is Mahalanobis' to the nearest class, by one covariance for all
     classes (Lee et al., arXiv 1807.03888), of embeddings that are scaled to
-    length one (Mueller and Hein, arXiv 2505.18032). Its unit is the median of
-    the validation clips. It is made by `fit`, or gets its numbers from a file.
+    length one (Mueller and Hein, arXiv 2505.18032). The median of the
+    validation clips is the unit. docs/far.md compares it with others.
+
+    It is made by `fit`, or gets its numbers from a file.
 
     Arguments
     ---------
     n_classes : int
-        Classes of the classifier.
+        Classes of the classifier, one of which it decides for.
     dim : int
         Size of an embedding.
 
@@ -39,13 +44,14 @@ class Familiarity(torch.nn.Module):
     -------
     >>> _ = torch.manual_seed(0)
     >>> labels = torch.arange(40) % 2
-    >>> clips = torch.randn(40, 8) + 4 * torch.eye(8)[labels]
+    >>> clips, sure = torch.randn(40, 8) + 4 * torch.eye(8)[labels], [[9.0, 0]]
+    >>> logits = torch.tensor(sure).expand(20, 2)
     >>> known = Familiarity(n_classes=2, dim=8).fit(
-    ...     clips[:20], labels[:20], clips[20:]
+    ...     clips[:20], labels[:20], clips[20:], logits
     ... )
-    >>> far = known(clips[20:]) > known.limit
-    >>> int(far.sum()), (known(-clips[:3]) > known.limit).tolist()
-    (1, [True, True, True])
+    >>> strange = known(clips[20:], logits) > known.limit
+    >>> strange.sum().item(), (known(-clips[:3], logits[:3]) > known.limit)
+    (1, tensor([True, True, True]))
     """
 
     SAFE_IN_YAML = True  # of a model folder of unknown origin
@@ -59,8 +65,21 @@ class Familiarity(torch.nn.Module):
         self.register_buffer("rest", torch.ones(1))  # variance elsewhere
         self.register_buffer("limit", torch.ones(1))
 
-    def forward(self, embeddings):
-        """Distances [batch] of embeddings [batch, dim]."""
+    def forward(self, embeddings, logits):
+        """Strangeness of sounds.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            [batch, dim].
+        logits : torch.Tensor
+            [batch, classes].
+
+        Returns
+        -------
+        torch.Tensor
+            About 1 for clips like those of the training, [batch].
+        """
         dim = self.means.shape[1]
         if embeddings.shape[1] != dim:
             raise LMACError(
@@ -71,10 +90,11 @@ class Familiarity(torch.nn.Module):
         along = (apart @ self.axes.T).square()
         other = (apart.square().sum(2) - along.sum(2)).clamp_min(0)
         squares = (along / self.variances).sum(2) + other / self.rest
-        return squares.amin(1).sqrt()
+        doubt = torch.special.entr(logits.softmax(1)).sum(1)
+        return squares.amin(1).sqrt() * (1 + doubt)
 
     @torch.no_grad()
-    def fit(self, embeddings, labels, held_out):
+    def fit(self, embeddings, labels, held_out, held_out_logits):
         """Learn what is usual.
 
         Arguments
@@ -83,10 +103,10 @@ class Familiarity(torch.nn.Module):
             Of the training clips, [clips, dim].
         labels : torch.Tensor
             Their classes, [clips].
-        held_out : torch.Tensor
-            Embeddings of clips that were not trained on, [clips, dim]. The
-            classifier knows its training clips too well to tell how far
-            others of their kind are.
+        held_out, held_out_logits : torch.Tensor
+            Embeddings [clips, dim] and logits [clips, classes] of clips that
+            were not trained on. The classifier knows its training clips too
+            well to tell how strange others of their kind are.
 
         Returns
         -------
@@ -100,27 +120,24 @@ class Familiarity(torch.nn.Module):
         covariance = apart.T @ apart / len(apart)
         sphere = covariance.diagonal().mean().clamp_min(1e-12)
         values, vectors = torch.linalg.eigh(covariance)
+        values = (1 - _SHRINKAGE) * values.clamp_min(0) + _SHRINKAGE * sphere
         rank = len(self.axes)
         self.axes.copy_(vectors.T[-rank:])
-        kept = (1 - _SHRINKAGE) * values[-rank:].clamp_min(0)
-        left = (1 - _SHRINKAGE) * values[:-rank].clamp_min(0)
-        self.rest.fill_(_SHRINKAGE * sphere)
-        if len(left):
-            self.rest.add_(left.mean())
-        self.variances.copy_(kept + _SHRINKAGE * sphere)
-        distances = self(held_out)
-        unit = distances.median().clamp_min(1e-6)
-        self.rest.mul_(unit**2)
+        self.variances.copy_(values[-rank:])
+        self.rest.copy_(values[: max(1, len(values) - rank)].mean())
+        usual = self(held_out, held_out_logits)
+        unit = usual.median().clamp_min(1e-6)
         self.variances.mul_(unit**2)
-        self.limit.fill_(torch.quantile(distances / unit, SHARE))
+        self.rest.mul_(unit**2)
+        self.limit.copy_(torch.quantile(usual / unit, SHARE))
         return self
 
-    def note(self, distances):
-        """What is to be said of a sound at these distances; None if nothing.
+    def note(self, strangeness):
+        """What is to be said of a sound; None if nothing.
 
         Arguments
         ---------
-        distances : torch.Tensor
+        strangeness : torch.Tensor
             From `forward`, of the sound or of each of its windows, [windows].
 
         Returns
@@ -136,15 +153,13 @@ class Familiarity(torch.nn.Module):
 3.1; 95 % of its validation clips have at most 1.0): its decision may mean \
 nothing
         """
-        far = distances[distances > self.limit]
-        if len(far) <= _FEW * len(distances):
+        far = strangeness[strangeness > self.limit]
+        if len(far) <= _FEW * len(strangeness):
             return None
         where, up_to = "", ""
-        if len(distances) > 1:
-            where, up_to = (
-                f"in {len(far)} of {len(distances)} windows ",
-                "up to ",
-            )
+        if len(strangeness) > 1:
+            where = f"in {len(far)} of {len(strangeness)} windows "
+            up_to = "up to "
         return (
             f"{where}this sound is unlike those that the model was trained on "
             f"(distance {up_to}{far.max():.1f}; {100 * SHARE:.0f} % of its "

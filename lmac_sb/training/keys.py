@@ -159,7 +159,7 @@ KEYS = {
     "decoder": Key(None, "turns latents into a mask"),
     "explainer": Key(None, "runs the steps of an explanation in order"),
     "familiarity": Key(
-        None, "knows how far a sound is from those of the training"
+        None, "knows what sounds were trained on, and tells others"
     ),
     "l_in_w": Key(weight, "weight of the decision on the masked sound"),
     "l_out_w": Key(weight, "weight of the decision on the rest"),

@@ -361,27 +361,25 @@ def train_explainer(brain, hparams, datasets, loader_options, save_clips):
 
 
 def measure_familiarity(familiarity, explainer, datasets, folder):
-    """Write how far sounds usually are from the training clips."""
+    """Write what is usual of training and validation clips."""
     heard = {}
     for split in ("train", "valid"):
-        dataset, device = datasets[split], next(explainer.parameters()).device
-        clips = range(len(dataset))
-        n_clips = min(len(clips), FAMILIAR_CLIPS)
-        with dataset.output_keys_as(["sig", "class_string_encoded"]):
-            items = (dataset[len(clips) * i // n_clips] for i in range(n_clips))
-            heard[split] = [
-                (
-                    explainer.embedding(
-                        explainer.analyze(item["sig"][None].to(device))
-                    ).cpu(),
-                    item["class_string_encoded"],
-                )
-                for item in items
-            ]
-    embeddings, labels = (torch.cat(x) for x in zip(*heard["train"]))
-    held_out = torch.cat([embedding for embedding, _ in heard["valid"]])
-    familiarity.fit(embeddings, labels, held_out)
+        clips = datasets[split]
+        places = spread(range(len(clips)), FAMILIAR_CLIPS)
+        with clips.output_keys_as(["sig", "class_string_encoded"]):
+            found = [hear(explainer, clips[place]) for place in sorted(places)]
+        heard[split] = [torch.cat(values) for values in zip(*found)]
+    embeddings, _, labels = heard["train"]
+    familiarity.fit(embeddings, labels, *heard["valid"][:2])
     write_weights(folder / "familiarity.safetensors", familiarity)
+
+
+def hear(explainer, item):
+    """Embedding, logits and label of a clip of a data set."""
+    device = next(explainer.parameters()).device
+    analysis = explainer.analyze(item["sig"][None].to(device))
+    embedding = explainer.embedding(analysis)
+    return embedding.cpu(), analysis.logits.cpu(), item["class_string_encoded"]
 
 
 def write_results(hparams, brain):
