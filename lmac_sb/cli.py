@@ -30,7 +30,6 @@ examples:
   lmac doctor
 """
 
-DEFAULT_MODEL = "yamnet"
 _NOT_FAITHFUL = 3  # exit code on request; 1 and 2 are errors
 
 
@@ -99,9 +98,20 @@ def _add_try(commands):
     parser = commands.add_parser(
         "try",
         help="explain a sound that comes with the package",
-        description="Explain a siren that wails while a clock ticks loudly, "
-        "as YAMNet hears it, and make a page to look at and listen to. It "
-        "takes seconds; YAMNet's weights are needed (see lmac models).",
+        description="Explain a sound that is made here, and make a page to "
+        "look at and listen to. It takes seconds, and needs nothing else.",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="as of lmac explain; default: yamnet, where it is installed, "
+        "else esc10",
+    )
+    parser.add_argument(
+        "--sound",
+        metavar="NAME",
+        help="baby_in_rain, helicopter or siren_and_clock; default: one that "
+        "the model knows",
     )
     parser.add_argument(
         "--out",
@@ -133,9 +143,9 @@ def _add_explain(commands):
         metavar="MODEL",
         help="folder or hub id (name/repository) of a SpeechBrain or Hugging "
         "Face classifier, or of what `lmac export` or an interpreter's `save` "
-        "wrote; or yamnet, crepe or silero; or package.module:function, which "
-        "returns a classifier (with --trust); default: yamnet, where it is "
-        "installed",
+        "wrote; or esc10, yamnet, crepe or silero (see lmac models); or "
+        "package.module:function, which returns a classifier (with --trust); "
+        "default: yamnet, where it is installed, else esc10",
     )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder for the results"
@@ -309,8 +319,8 @@ def _add_models(commands):
         "models",
         help="list the classifiers that are known by a name",
         description="List the classifiers that --model takes by a name: what "
-        "they know, the licence of their weights, and whether they are "
-        "installed. Folders and hub ids of other classifiers work as well.",
+        "they know, the licence of their weights, their size, and whether "
+        "they are installed, or how to get them. Folders and hub ids of other classifiers work as well.",
     )
     parser.set_defaults(run=_models)
 
@@ -348,30 +358,20 @@ def _add_doctor(commands):
 
 
 def _try(options):
-    """Explain the example by the commands that a user would give next."""
-    import soundfile as sf
+    """Explain an example by the commands that a user would give next."""
+    from lmac_sb.adapters.named import default_name
+    from lmac_sb.data.example import write_example
 
-    from lmac_sb.adapters.named import NAMED
-    from lmac_sb.data.example import siren_and_clock
-    from lmac_sb.utils.io import write_in_one_step
-
-    if not NAMED[DEFAULT_MODEL].is_here:
-        raise LMACError(
-            f"{DEFAULT_MODEL}: its weights are not installed, expected them: "
-            f"{NAMED[DEFAULT_MODEL].install}"
-        )
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    sound, explained = out / "siren_and_clock.wav", out / "explained"
-    wav = siren_and_clock(16000).numpy()
-    write_in_one_step(
-        sound, lambda file: sf.write(file, wav, 16000, format="WAV"), True
-    )
-    print(f"the sound, a siren and a clock: {sound}")
-    explain = ["explain", str(sound), "--model", DEFAULT_MODEL]
+    model, out = options.model, Path(options.out)
+    if model is None:
+        model, why = default_name()
+        print(why)
+    sound, what = write_example(out, options.sound, model)
+    explained = str(out / "explained")
+    print(f"the sound, {what}: {sound}")
     for command in (
-        [*explain, "--out", str(explained)],
-        ["report", str(explained)],
+        ["explain", str(sound), "--model", model, "--out", explained],
+        ["report", explained],
     ):
         print(f"$ lmac {' '.join(command)}", flush=True)
         parsed = _parser().parse_args(command)
@@ -379,7 +379,7 @@ def _try(options):
         if status:
             return status
     print("open the page and play it. Then, with a sound of yours:")
-    print(f"  lmac explain SOUND --model {DEFAULT_MODEL} --out explained")
+    print(f"  lmac explain SOUND --model {model} --out explained")
     print("  lmac report explained")
     return 0
 
@@ -456,18 +456,12 @@ def _order(options, interpreter):
 
 
 def _default_model():
-    """The model that is taken where none is given."""
-    from lmac_sb.adapters.named import NAMED
+    """The model that is taken where none is given; says so."""
+    from lmac_sb.adapters.named import default_name
 
-    known = NAMED[DEFAULT_MODEL]
-    if not known.is_here:
-        raise LMACError(
-            "--model: found none, expected a folder, a hub id or a name; "
-            f"without one, {DEFAULT_MODEL} is taken where it is installed: "
-            f"{known.install}"
-        )
-    print(f"model: {DEFAULT_MODEL}, as none was given", file=sys.stderr)
-    return DEFAULT_MODEL
+    name, why = default_name()
+    print(why, file=sys.stderr)
+    return name
 
 
 def _heard(options):

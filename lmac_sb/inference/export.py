@@ -324,11 +324,6 @@ def _load_run(run, trusted):
     load_strict(hparams["decoder"], checkpoint.paramfiles["decoder"])
     if FAMILIARITY in hparams:
         path = run / f"{FAMILIARITY}.safetensors"
-        if not path.is_file():
-            raise LMACError(
-                f"{path}: no such file; run the training command again, "
-                "which writes it"
-            )
         check_file(path, folder=run)
         load_strict(hparams[FAMILIARITY], path)
     classifier = _load_classifier(run, hparams, source)
@@ -399,7 +394,15 @@ def _read_run(path):
     names = {id(n): k for k, n in nodes.items() if n.tag.startswith("!")}
     kept, new = {}, [*PARTS]
     if FAMILIARITY in nodes:
-        new.append(FAMILIARITY)
+        measured = path.with_name(f"{FAMILIARITY}.safetensors")
+        if measured.is_file():
+            new.append(FAMILIARITY)
+        else:
+            logger.warning(
+                "%s: no such file, so nobody is told of strange sounds; run "
+                "the training command again, which writes it",
+                measured,
+            )
     while new:
         name = new.pop()
         if name not in kept:
