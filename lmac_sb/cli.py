@@ -320,7 +320,8 @@ def _add_models(commands):
         help="list the classifiers that are known by a name",
         description="List the classifiers that --model takes by a name: what "
         "they know, the licence of their weights, their size, and whether "
-        "they are installed, or how to get them. Folders and hub ids of other classifiers work as well.",
+        "they are installed, or how to get them. Folders and hub ids of other "
+        "classifiers work as well.",
     )
     parser.set_defaults(run=_models)
 
