@@ -10,9 +10,8 @@ from lmac_sb.cli.said import command_line, say_next
 from lmac_sb.cli.usage import NUMBER, WHOLE, Choice, Command
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["DEFAULT_MODEL", "explain"]
+__all__ = ["explain"]
 
-DEFAULT_MODEL = "yamnet"
 _NOT_FAITHFUL = 3  # exit code on request; 1 and 2 are errors
 
 HELP = """\
@@ -135,9 +134,9 @@ def _with(options):
     metavar="MODEL",
     help="folder or hub id (name/repository) of a SpeechBrain or Hugging "
     "Face classifier, or of what `lmac export` or an interpreter's `save` "
-    "wrote; or yamnet, crepe or silero; or package.module:function, which "
-    "returns a classifier (with --trust); default: yamnet, where it is "
-    "installed",
+    "wrote; or esc10, yamnet, crepe or silero (see lmac models); or "
+    "package.module:function, which returns a classifier (with --trust); "
+    "default: yamnet, where it is installed, else esc10",
 )
 @click.option(
     "--out",

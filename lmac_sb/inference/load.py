@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lmac_sb.adapters.named import NAMED, is_named
+from lmac_sb.adapters.named import default_name, is_named
 from lmac_sb.inference.export import load_interpreter as load_own
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.reference import is_import_path
@@ -22,9 +22,8 @@ from lmac_sb.utils.checksums import SUMS
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.given import read_given
 
-__all__ = ["DEFAULT_MODEL", "default_model", "is_own", "load_interpreter"]
+__all__ = ["default_model", "is_own", "load_interpreter"]
 
-DEFAULT_MODEL = "yamnet"
 _MARK = b"lmac_sb."  # names our classes in a yaml
 
 
@@ -34,27 +33,16 @@ def default_model() -> str:
     Returns
     -------
     str
-        Its name, which is printed as well.
-
-    Raises
-    ------
-    LMACError
-        If it is not installed; says how to get it.
+        Its name, which is printed as well, with the reason.
 
     Example
     -------
-    >>> default_model()
-    'yamnet'
+    >>> default_model() in ("yamnet", "esc10")
+    True
     """
-    known = NAMED[DEFAULT_MODEL]
-    if not known.is_here:
-        raise LMACError(
-            "--model: found none, expected a folder, a hub id or a name; "
-            f"without one, {DEFAULT_MODEL} is taken where it is installed: "
-            f"{known.install}"
-        )
-    print(f"model: {DEFAULT_MODEL}, as none was given", file=sys.stderr)
-    return DEFAULT_MODEL
+    name, why = default_name()
+    print(why, file=sys.stderr)
+    return name
 
 
 def load_interpreter(
