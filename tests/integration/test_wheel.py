@@ -222,7 +222,10 @@ def test_what_a_command_proposes_works(bare, recording):
         ("lmac explain *.wav --model silero --out x", "silero"),
         ("lmac explain *.wav --model wav2vec2 --out x", "huggingface"),
         ("lmac eval --methods [saliency]", "eval"),
-        ("lmac train --data_folder esc50 --download True", "download"),
+        (
+            "lmac train classifier_conv --data_folder esc50 --download True",
+            "download",
+        ),
         ("lmac train --use_tensorboard True --output_folder t", "tensorboard"),
     ],
 )
@@ -234,6 +237,7 @@ def test_a_missing_extra_is_named(bare, recording, command, extra):
         '{"model_type": "wav2vec2", '
         '"architectures": ["Wav2Vec2ForSequenceClassification"]}'
     )
+    (folder / "preprocessor_config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"")
     model = bare.package / "inference" / "shipped" / "esc10"
     if "eval" in command:
