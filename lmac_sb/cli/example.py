@@ -7,7 +7,7 @@ import click
 from lmac_sb.cli.explain import DEFAULT_MODEL, explain
 from lmac_sb.cli.report import report
 from lmac_sb.cli.said import command_line
-from lmac_sb.cli.usage import Command
+from lmac_sb.cli.usage import PLACE, Command
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["example"]
@@ -25,7 +25,7 @@ are needed (see lmac models)."""
     "--out",
     metavar="DIR",
     default="lmac_try",
-    type=click.Path(),
+    type=PLACE,
     help="folder for the sound and its explanation (default: lmac_try)",
 )
 def example(out):
