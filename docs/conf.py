@@ -21,7 +21,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx-mathjax-offline",  # formulas without a network
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "space"]  # the latter is an app's own
 templates_path = ["_templates"]
 html_theme = "furo"
 html_title = f"lmac-sb {release}"

@@ -1,13 +1,15 @@
 """Classifiers that are loaded by a name, since a package brings their weights.
 
+The package is that of others, or this one.
+
 >>> sorted(NAMED)
-['crepe', 'silero', 'yamnet']
+['crepe', 'esc10', 'silero', 'yamnet']
 """
 
 import difflib
 import importlib.util
 import inspect
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Optional
 
 from lmac_sb.adapters.crepe import load_crepe
 from lmac_sb.adapters.silero import load_silero
@@ -15,7 +17,14 @@ from lmac_sb.adapters.yamnet import load_yamnet
 from lmac_sb.listener.listener import Listener
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["NAMED", "Known", "check_name", "is_named", "load_named"]
+__all__ = [
+    "NAMED",
+    "Known",
+    "check_name",
+    "default_name",
+    "is_named",
+    "load_named",
+]
 
 
 class Known(NamedTuple):
@@ -25,7 +34,8 @@ class Known(NamedTuple):
     ---------
     load : callable
         Returns its `Listener`; takes options of its own, and those of
-        `Listener`.
+        `Listener`. None for a model of ours, which this package holds with
+        its decoder.
     classes : str
         What it knows, in a few words.
     licence : str
@@ -41,14 +51,21 @@ class Known(NamedTuple):
     -------
     >>> NAMED["yamnet"].install
     'pip install "lmac-sb[yamnet]"'
+    >>> NAMED["esc10"].is_ours, NAMED["esc10"].is_here
+    (True, True)
     """
 
-    load: Callable
+    load: Optional[Callable]
     classes: str
     licence: str
     package: str
     size_mb: int
-    extra: str
+    extra: str = ""
+
+    @property
+    def is_ours(self):
+        """Whether it comes with this package, and its decoder with it."""
+        return self.load is None
 
     @property
     def is_here(self):
@@ -69,6 +86,9 @@ NAMED = {
         "torchcrepe",
         87,
         "crepe",
+    ),
+    "esc10": Known(
+        None, "10 everyday sounds (ESC-10)", "Apache-2.0", "lmac_sb", 3
     ),
     "silero": Known(
         load_silero, "speech or not", "MIT", "silero_vad", 14, "silero"
@@ -123,9 +143,9 @@ def check_name(name):
     >>> check_name("yamet")
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: name: found 'yamet', expected one of crepe, silero, \
-yamnet; did you mean 'yamnet'? Folders and hub ids go to from_hparams or \
-from_classifier
+    lmac_sb.LMACError: name: found 'yamet', expected one of crepe, esc10, \
+silero, yamnet; did you mean 'yamnet'? Folders and hub ids go to \
+from_hparams or from_classifier
     """
     if is_named(name):
         return
@@ -134,6 +154,32 @@ from_classifier
     raise LMACError(
         f"name: found {shown(name)}, expected one of {', '.join(NAMED)}; "
         f"{hint}Folders and hub ids go to from_hparams or from_classifier"
+    )
+
+
+def default_name():
+    """The model that is taken where none is given, and why.
+
+    Returns
+    -------
+    name : str
+        ``"yamnet"``, which knows most sounds, where it is installed; else
+        ``"esc10"``.
+    why : str
+        For people, on one line.
+
+    Example
+    -------
+    >>> name, why = default_name()
+    >>> why.startswith(f"model: {name}, as none was given")
+    True
+    """
+    best = NAMED["yamnet"]
+    if best.is_here:
+        return "yamnet", "model: yamnet, as none was given"
+    return "esc10", (
+        f"model: esc10, as none was given; it knows {NAMED['esc10'].classes}, "
+        f"yamnet knows {best.classes}: {best.install}"
     )
 
 
@@ -154,8 +200,8 @@ def load_named(name, options):
     Raises
     ------
     LMACError
-        If an option is not one of the loader's nor the listener's, or a
-        package is missing.
+        If an option is not one of the loader's nor the listener's, a package
+        is missing, or the model is one of ours.
 
     Example
     -------
@@ -164,6 +210,11 @@ def load_named(name, options):
     (16000, {'pool': 'max'})
     """
     load = NAMED[name].load
+    if load is None:
+        raise LMACError(
+            f"{name}: comes with its decoder, expected it of "
+            f'LMACInterpreter.from_pretrained("{name}"), or as --model'
+        )
     mine = [
         key
         for key, kind in inspect.signature(load).parameters.items()

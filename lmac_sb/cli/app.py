@@ -4,7 +4,7 @@ import importlib.util
 
 import click
 
-from lmac_sb.cli.usage import NUMBER, WHOLE, Command
+from lmac_sb.cli.usage import MODEL, NUMBER, WHOLE, Command
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["app"]
@@ -20,6 +20,7 @@ page is at this machine alone, unless --host says otherwise; Ctrl-C ends it."""
 @click.option(
     "--model",
     metavar="MODEL",
+    type=MODEL,
     help="as of lmac explain; default: as there",
 )
 @click.option(

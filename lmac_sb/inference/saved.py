@@ -38,7 +38,7 @@ from lmac_sb.models.sound import SoundFeatures
 from lmac_sb.models.source import HPARAMS, load_yaml
 from lmac_sb.models.weights import load_strict, write_weights
 from lmac_sb.utils.checksums import read_sums, write_sums
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import (
     first_line,
     folder_in_one_step,
@@ -52,6 +52,7 @@ __all__ = [
     "load_saved",
     "save_interpreter",
     "shipped_decoder",
+    "shipped_model",
 ]
 
 CLASSIFIER = "classifier.json"
@@ -285,8 +286,8 @@ def shipped_decoder(
         If there is no decoder for it.
     """
     folder = _SHIPPED / name
-    if not folder.is_dir():
-        found = sorted(x.name for x in _SHIPPED.iterdir() if x.is_dir())
+    if not (folder / CLASSIFIER).is_file():
+        found = sorted(x.parent.name for x in _SHIPPED.glob(f"*/{CLASSIFIER}"))
         raise LMACError(
             f"decoder: found none for {name}, expected one of "
             f"{', '.join(found)}; lmac_sb.fit trains one"
@@ -294,6 +295,38 @@ def shipped_decoder(
     facts = _read_facts(folder / CLASSIFIER)
     values = _read_yaml(folder / HPARAMS)
     return _with_decoder((modules, hparams, run_opts), folder, facts, values)
+
+
+def shipped_model(name: str, options: dict[str, Any]) -> Path:
+    """The folder of a model that comes with this package.
+
+    Arguments
+    ---------
+    name : str
+        Of the model, see `lmac_sb.adapters.named`.
+    options : dict
+        Those that were given, other than `run_opts` and `trusted`.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    LMACError
+        If there are options: the model is ready as it is.
+
+    Example
+    -------
+    >>> shipped_model("esc10", {}).name
+    'esc10'
+    """
+    for key, value in options.items():
+        raise LMACError(
+            f"{key}: found {shown(value)}, but {name} is made already; "
+            "expected it of a classifier of others"
+        )
+    return _SHIPPED / name
 
 
 def _with_decoder(

@@ -158,6 +158,9 @@ KEYS = {
     "decoder_width": Key(whole(1), "channels of the decoder"),
     "decoder": Key(None, "turns latents into a mask"),
     "explainer": Key(None, "runs the steps of an explanation in order"),
+    "familiarity": Key(
+        None, "knows what sounds were trained on, and tells others"
+    ),
     "l_in_w": Key(weight, "weight of the decision on the masked sound"),
     "l_out_w": Key(weight, "weight of the decision on the rest"),
     "l_out_type": Key(

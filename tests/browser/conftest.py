@@ -21,6 +21,9 @@ OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
     "--autoplay-policy=no-user-gesture-required",
+    # A microphone that beeps, and may be listened to.
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
 ]
 
 
@@ -61,7 +64,10 @@ def requests_of(driver):
 
 @pytest.fixture
 def browse(chromium):
-    """Opens pages; none may log errors or send requests to the outside."""
+    """Opens pages; none may log errors or send requests to the outside.
+
+    A page is a file, or the address of a server on this machine.
+    """
 
     def open_page(path, width=1280, height=900, dark=False):
         chromium.execute_cdp_cmd(
@@ -78,8 +84,9 @@ def browse(chromium):
         chromium.execute_cdp_cmd(
             "Emulation.setEmulatedMedia", {"features": [feature]}
         )
-        folders.add(path.parent.as_uri())
-        chromium.get(path.as_uri())
+        is_served = isinstance(path, str)
+        folders.add(path if is_served else path.parent.as_uri())
+        chromium.get(path if is_served else path.as_uri())
         return chromium
 
     folders = set()
@@ -88,9 +95,8 @@ def browse(chromium):
     chromium.get_log("browser")
     yield SimpleNamespace(open=open_page, driver=chromium)
     assert chromium.get_log("browser") == []
+    inside = ("data:", "about:", *folders, *(f"blob:{x}" for x in folders))
     outside = [
-        url
-        for url in requests_of(chromium)
-        if not url.startswith(("data:", "about:", *folders))
+        url for url in requests_of(chromium) if not url.startswith(inside)
     ]
     assert outside == []

@@ -24,6 +24,7 @@ from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.summary import markdown_table, summarize
 from lmac_sb.models.classifier_folder import load_classifier, save_classifier
 from lmac_sb.models.source import is_local
+from lmac_sb.models.weights import write_weights
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.experiment import (
     FRONTEND,
@@ -44,6 +45,7 @@ from lmac_sb.utils.seal import seal
 logger = get_logger(__name__)
 
 FOLDS = ("train_fold_nums", "valid_fold_nums", "test_fold_nums")
+FAMILIAR_CLIPS = 1000  # of a split, on which usual distances are measured
 # Keys that a classifier and the run that explains it have in common.
 SHARED = (
     *FRONTEND,
@@ -370,7 +372,35 @@ def train_explainer(brain, hparams, datasets, loader_options, save_clips):
         )
     }
     fit_and_test(brain, hparams, datasets, loader_options)
+    if "familiarity" in hparams:
+        run_on_main(
+            measure_familiarity,
+            args=[hparams["familiarity"], brain.explainer, datasets],
+            kwargs={"folder": Path(hparams["output_folder"])},
+        )
     run_on_main(write_results, kwargs={"hparams": hparams, "brain": brain})
+
+
+def measure_familiarity(familiarity, explainer, datasets, folder):
+    """Write what is usual of training and validation clips."""
+    heard = {}
+    for split in ("train", "valid"):
+        clips = datasets[split]
+        places = spread(range(len(clips)), FAMILIAR_CLIPS)
+        with clips.output_keys_as(["sig", "class_string_encoded"]):
+            found = [hear(explainer, clips[place]) for place in sorted(places)]
+        heard[split] = [torch.cat(values) for values in zip(*found)]
+    embeddings, _, labels = heard["train"]
+    familiarity.fit(embeddings, labels, *heard["valid"][:2])
+    write_weights(folder / "familiarity.safetensors", familiarity)
+
+
+def hear(explainer, item):
+    """Embedding, logits and label of a clip of a data set."""
+    device = next(explainer.parameters()).device
+    analysis = explainer.analyze(item["sig"][None].to(device))
+    embedding = explainer.embedding(analysis)
+    return embedding.cpu(), analysis.logits.cpu(), item["class_string_encoded"]
 
 
 def write_results(hparams, brain):

@@ -20,7 +20,7 @@ from folders import YAML, Trap, change, replaced
 
 from lmac_sb import cli
 from lmac_sb.cli.main import lmac
-from lmac_sb.cli.usage import PLACE
+from lmac_sb.cli.usage import MODEL, PLACE
 from lmac_sb.inference.load import load_interpreter
 from lmac_sb.training.keys import KEYS
 from lmac_sb.utils.checksums import write_sums
@@ -271,7 +271,7 @@ def options_of_commands():
         f"{name} {option.name}"
         for name, command in lmac.commands.items()
         for option in getattr(command, "params", [])
-        if option.type in (PLACE, click.STRING)
+        if option.type in (MODEL, PLACE, click.STRING)
     }
 
 
