@@ -2,7 +2,7 @@
 
 import click
 
-from lmac_sb.cli.usage import NUMBER, WHOLE, Command
+from lmac_sb.cli.usage import MODEL, NUMBER, WHOLE, Command
 
 __all__ = ["app"]
 
@@ -17,6 +17,7 @@ page is at this machine alone, unless --host says otherwise; Ctrl-C ends it."""
 @click.option(
     "--model",
     metavar="MODEL",
+    type=MODEL,
     help="as of lmac explain; default: as there",
 )
 @click.option(

@@ -2,7 +2,7 @@
 
 import click
 
-from lmac_sb.cli.usage import Command
+from lmac_sb.cli.usage import PLACE, Command
 
 __all__ = ["cache"]
 
@@ -14,7 +14,7 @@ its libraries."""
 
 
 @click.command("cache", cls=Command, help=HELP)
-@click.argument("folder", metavar="FOLDER", type=click.Path())
+@click.argument("folder", metavar="FOLDER", type=PLACE)
 @click.option(
     "--prune",
     is_flag=True,

@@ -4,7 +4,7 @@ import click
 
 from lmac_sb.cli.said import command_line
 from lmac_sb.cli.scripts import ScriptCommand, is_yaml, run_script
-from lmac_sb.cli.usage import Command
+from lmac_sb.cli.usage import PLACE, Command
 from lmac_sb.utils.recipe import find_yaml, load_script
 
 __all__ = ["evaluate", "listen", "sanity", "score"]
@@ -123,19 +123,19 @@ def listen(ctx, words):
     nargs=-1,
     required=True,
     metavar="RATINGS...",
-    type=click.Path(),
+    type=PLACE,
 )
 @click.option(
     "--key",
     required=True,
     metavar="FILE",
-    type=click.Path(),
+    type=PLACE,
     help="key.json, written with the page",
 )
 @click.option(
     "--output_folder",
     metavar="DIR",
-    type=click.Path(),
+    type=PLACE,
     help="folder for the scores (default: the key's)",
 )
 def score(ratings, key, output_folder):

@@ -7,7 +7,7 @@ import click
 from lmac_sb.cli.explain import explain
 from lmac_sb.cli.report import report
 from lmac_sb.cli.said import command_line
-from lmac_sb.cli.usage import Command
+from lmac_sb.cli.usage import MODEL, PLACE, Command
 
 __all__ = ["example"]
 
@@ -22,6 +22,7 @@ else."""
 @click.option(
     "--model",
     metavar="MODEL",
+    type=MODEL,
     help="as of lmac explain; default: yamnet, where it is installed, else "
     "esc10",
 )
@@ -35,7 +36,7 @@ else."""
     "--out",
     metavar="DIR",
     default="lmac_try",
-    type=click.Path(),
+    type=PLACE,
     help="folder for the sound and its explanation (default: lmac_try)",
 )
 def example(model, sound, out):

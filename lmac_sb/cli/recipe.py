@@ -5,7 +5,7 @@ import shlex
 import click
 
 from lmac_sb.cli.said import command_line, say_next
-from lmac_sb.cli.usage import Command, Group
+from lmac_sb.cli.usage import PLACE, Command, Group
 from lmac_sb.utils.recipe import copy_recipe
 
 __all__ = ["recipe"]
@@ -34,7 +34,7 @@ def recipe():
 
 
 @click.command("copy", cls=Command, help=COPY)
-@click.argument("folder", metavar="FOLDER", type=click.Path())
+@click.argument("folder", metavar="FOLDER", type=PLACE)
 def copy(folder):
     """Copy the recipe.
 

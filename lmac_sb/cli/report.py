@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from lmac_sb.cli.said import printable
-from lmac_sb.cli.usage import Command
+from lmac_sb.cli.usage import PLACE, Command
 
 __all__ = ["report"]
 
@@ -19,7 +19,7 @@ page."""
 
 
 @click.command("report", cls=Command, help=HELP)
-@click.argument("folder", metavar="DIR", type=click.Path())
+@click.argument("folder", metavar="DIR", type=PLACE)
 @click.option(
     "--mix-models",
     is_flag=True,

@@ -65,4 +65,4 @@ def say_next(*commands):
     next: lmac report explained
     """
     for command in commands:
-        print(f"next: {command}")
+        print(printable(f"next: {command}"))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import click
+from click.shell_completion import CompletionItem
 
 from lmac_sb.cli.usage import Command
 from lmac_sb.training.arguments import read_arguments, script_of
@@ -93,15 +93,15 @@ class ScriptCommand(Command):
             }
             known |= dict.fromkeys(sorted(RUN_OPTIONS), "")
             return [
-                click.shell_completion.CompletionItem(f"--{key}", help=meaning)
+                CompletionItem(f"--{key}", help=meaning)
                 for key, meaning in known.items()
                 if f"--{key}".startswith(incomplete)
             ]
         if self.name == "train" and not words:
             names = [x for x in yaml_names() if x.startswith(incomplete)]
             if names:
-                return [click.shell_completion.CompletionItem(x) for x in names]
-        return [click.shell_completion.CompletionItem(incomplete, type="file")]
+                return [CompletionItem(x) for x in names]
+        return [CompletionItem(incomplete, type="file")]
 
 
 def is_yaml(word):

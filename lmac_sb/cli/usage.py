@@ -4,43 +4,22 @@ An unknown command or option proposes the nearest one; an option that is given
 twice or has no value is refused.
 """
 
-import difflib
-
 import click
+from click.shell_completion import CompletionItem
+
+from lmac_sb.utils.near import near
 
 __all__ = [
+    "MODEL",
+    "MODELS",
     "NUMBER",
+    "PLACE",
     "WHOLE",
     "Choice",
     "Command",
     "Group",
-    "near",
     "usage_line",
 ]
-
-
-def near(word, known):
-    """A hint at the word that was meant.
-
-    Arguments
-    ---------
-    word : str
-        What was found.
-    known : iterable of str
-        What could have been meant.
-
-    Returns
-    -------
-    str
-        To be put after a message; empty if nothing is similar.
-
-    Example
-    -------
-    >>> near("exprot", ["explain", "export"]), near("x", ["explain"])
-    ("; did you mean 'export'?", '')
-    """
-    found = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"; did you mean '{found[0]}'?" if found else ""
 
 
 class Command(click.Command):
@@ -210,6 +189,34 @@ class _Number(click.ParamType):
             )
 
 
+class _Place(click.ParamType):
+    """A path, which a shell completes; `click.Path` would look at it first."""
+
+    name = "path"
+
+    def shell_complete(self, ctx, param, incomplete):
+        """Let the shell complete it."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+class _Model(click.ParamType):
+    """A model: a name, a hub id or a folder."""
+
+    name = "model"
+
+    def shell_complete(self, ctx, param, incomplete):
+        """The names that there are, else let the shell complete it."""
+        found = [x for x in MODELS if x.startswith(incomplete)]
+        if not found:
+            return [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(name) for name in found]
+
+
+# Those of `lmac_sb.adapters.named`, which imports torch.
+MODELS = ("crepe", "esc10", "silero", "yamnet")
+
+MODEL = _Model()
+PLACE = _Place()
 WHOLE = _Number(int, "a whole number")
 NUMBER = _Number(float, "a number")
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +215,19 @@ def open_run(hparams, neutral=()):
     claim = Claim(hparams, neutral)
     with lock_folder(claim.folder):
         run_on_main(claim.check)
+        run_on_main(_let_replace, args=[claim.folder])
         yield claim
+
+
+def _let_replace(folder):
+    """Let a run replace its copy of a script, which may be read-only.
+
+    The copy has the mode of the script, which may lie in a package that nobody
+    can write to.
+    """
+    for path in Path(folder).glob("*.py"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
 def check_frontend(found, hparams, source):

@@ -55,7 +55,8 @@ def test_explain(explain, sounds, tmp_path):
     files = [write(tmp_path / f"{i}.wav", sounds[i]) for i in (0, 1)]
     code, out, err = explain(*files)
     assert (code, err) == (0, "")
-    *lines, summary = out.splitlines()
+    *lines, summary, step = out.splitlines()
+    assert step == f"next: lmac report {tmp_path / 'out'}"
     assert len(lines) == 2
     assert summary.startswith("verdicts: ")
     for i, line in enumerate(lines):
@@ -90,7 +91,7 @@ def test_verdicts(explain, sounds, tmp_path):
     files = [write_second(tmp_path / f"{n}.wav", w) for n, w in wavs.items()]
     code, out, err = explain(*files, "--refine", "5")
     assert (code, err) == (0, "")
-    *lines, summary = out.splitlines()
+    *lines, summary, _ = out.splitlines()
     expected = ["faithful", REST, "silent", "silent"]
     for name, line, verdict in zip(wavs, lines, expected):
         mark = "" if verdict == "faithful" else "!! "
@@ -384,7 +385,10 @@ def test_report(explain, sounds, tmp_path, capsys):
     explain(write(tmp_path / "clip_q.wav", sounds[0]))
     page = tmp_path / "out" / "report.html"
     assert run("report", tmp_path / "out") == 0
-    assert capsys.readouterr().out == f"report: {page}\n"
+    assert capsys.readouterr().out.splitlines() == [
+        f"report: {page}",
+        f"open it in a browser: {page.as_uri()}",
+    ]
     assert "clip_q" in page.read_text(encoding="utf-8")
     size = page.stat().st_size
     assert run("report", tmp_path / "out", "--link-sounds") == 0
@@ -409,7 +413,10 @@ def test_export(run_folder, tmp_path, capsys, monkeypatch):
     assert code == 0
     assert pushed == [(out, "me/model")]
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [f"exported: {out}", "pushed: https://hub.invalid"]
+    assert lines[:2] == [f"exported: {out}", "pushed: https://hub.invalid"]
+    (sound,) = (out / "example").glob("*/original.wav")
+    step = f"next: lmac explain {sound} --model {out} --out explained"
+    assert lines[2:] == [step]
     assert "license: mit" in (out / "README.md").read_text(encoding="utf-8")
     assert run("export", run_folder, out) == 1
     assert "already exists" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from folders import YAML, Trap, change, replaced
 
 from lmac_sb import cli
 from lmac_sb.cli.main import lmac
+from lmac_sb.cli.usage import MODEL, PLACE
 from lmac_sb.inference.load import load_interpreter
 from lmac_sb.training.keys import KEYS
 from lmac_sb.utils.checksums import write_sums
@@ -223,12 +224,16 @@ OTHERS = {
     "explain at": "a time",
     "explain target": "a class",
     "explain against": "a class",
-    "explain format": "a word",
     "export out_folder": "written to",
     "export license": "a word",
     "export push": "an id",
     "cache folder": "of the user's own clips; only names are read",
     "score_listening_test output_folder": "written to",
+    "score ratings": "goes to the script, which is tried",
+    "score key": "goes to the script, which is tried",
+    "score output_folder": "written to",
+    "app model": "loaded as that of explain",
+    "app host": "an address",
     "experiment_name": "a word",
     "output_folder": "the user's own run",
     "save_folder": "the user's own run",
@@ -265,8 +270,8 @@ def options_of_commands():
     return {
         f"{name} {option.name}"
         for name, command in lmac.commands.items()
-        for option in command.params
-        if isinstance(option.type, (click.Path, click.types.StringParamType))
+        for option in getattr(command, "params", [])
+        if option.type in (MODEL, PLACE, click.STRING)
     }
 
 

@@ -347,7 +347,8 @@ def test_any_error_is_of_its_file(explain, tmp_path, monkeypatch, error):
     assert code == 0 and err.startswith("warning: 1 of 3 files failed")
     assert names(tmp_path / "out") == ["a", "c"]
     head, *tail = out.split("1 of 3 files failed:\n")[1].splitlines()
-    assert head.startswith(f"  {files[1]}: ") and tail == []
+    assert head.startswith(f"  {files[1]}: ")
+    assert tail == [f"next: lmac report {tmp_path / 'out'}"]
     assert explain(*files, "--strict")[0] == 1
     assert run("report", tmp_path / "out") == 0
 
