@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from lmac_sb.data.decode import Recording
 from lmac_sb.inference.by_method import by_method
 from lmac_sb.inference.clip_folder import UNREFINED, folder_names
-from lmac_sb.methods.gradients import ATTRIBUTIONS
+from lmac_sb.methods.gradients import ATTRIBUTIONS, OF_CAPTUM
 from lmac_sb.metrics.shape import mask_area
 from lmac_sb.pages.report import write_report
 from lmac_sb.utils.errors import LMACError
@@ -34,13 +34,6 @@ __all__ = [
 MOST_STEPS = 50
 OWN = "own"  # folder of the model's own explanation
 TRIVIAL = ("loudest", "random")  # that know nothing of the classifier
-# Those that call captum.
-CAPTUM = (
-    "saliency",
-    "input_x_gradient",
-    "integrated_gradients",
-    "occlusion",
-)
 # Hundreds of passes of the classifier.
 SLOW = ("integrated_gradients", "occlusion")
 INSTALL_CAPTUM = 'pip install "lmac-sb[eval]"'
@@ -159,7 +152,7 @@ def offered(interpreter):
     found = []
     for name in (*ATTRIBUTIONS, *TRIVIAL):
         missing = ""
-        if name in CAPTUM and not has_captum:
+        if name in OF_CAPTUM and not has_captum:
             missing = f"needs captum: {INSTALL_CAPTUM}"
         elif "gradcam" in name and hears_sound:
             missing = "needs a classifier on a spectrogram"

@@ -45,7 +45,7 @@ from lmac_sb.methods.deeplift import deeplift_shap
 from lmac_sb.methods.gradcam import gradcam, guided_backprop, guided_gradcam
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["ATTRIBUTIONS"]
+__all__ = ["ATTRIBUTIONS", "OF_CAPTUM"]
 
 _STEPS = (32, 64, 128, 256, 512)  # points on integrated gradients' path
 
@@ -130,6 +130,12 @@ def _occlusion(clip):
 
 # name -> function of the explainer, the analysis of a batch and the class to
 # explain [batch], which gives scores [batch, time, freq]
+OF_CAPTUM = (
+    "saliency",
+    "input_x_gradient",
+    "integrated_gradients",
+    "occlusion",
+)
 ATTRIBUTIONS = {
     name: functools.partial(attribute, name, one)
     for name, one in {

@@ -9,7 +9,8 @@ from functools import partial
 import torch
 
 from lmac_sb.lmac.masking import binarize, convert_mask, ideal_mask
-from lmac_sb.methods.gradients import ATTRIBUTIONS
+from lmac_sb.methods.attribution import captum_method
+from lmac_sb.methods.gradients import ATTRIBUTIONS, OF_CAPTUM
 from lmac_sb.methods.trivial import TRIVIAL_MASKS
 from lmac_sb.utils.errors import LMACError
 
@@ -118,7 +119,7 @@ def make_methods(names, interpreters, optimised_steps=150, seed=0):
     ------
     LMACError
         If a name is unknown (the message lists the known ones) or given
-        twice.
+        twice, or its package is not installed.
 
     Example
     -------
@@ -151,6 +152,8 @@ def make_methods(names, interpreters, optimised_steps=150, seed=0):
         base, steps = re.fullmatch(r"(.*?)(?:\+(\d+))?", str(name)).groups()
         if name in methods:
             raise LMACError(f"methods: '{name}' is given twice")
+        if name in OF_CAPTUM:
+            captum_method("Saliency")  # is it there?
         if name in known:
             methods[name] = known[name]
         elif base in stepping:
