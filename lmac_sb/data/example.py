@@ -172,6 +172,11 @@ class Example(NamedTuple):
         Returns it at a rate, [samples].
     what : str
         What is to be heard, as a noun.
+
+    Example
+    -------
+    >>> EXAMPLES["helicopter"].make(16000).shape
+    torch.Size([80000])
     """
 
     make: Callable

@@ -11,6 +11,7 @@ import torch
 
 from lmac_sb.data.manifest import read_entries
 from lmac_sb.data.scenes import CLASSES
+from lmac_sb.inference.export import export_run, load_interpreter
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.training.checkpoints import best_checkpoint
 
@@ -102,6 +103,22 @@ def test_best_checkpoint_is_tested(lmac_run):
     assert results["provenance"]["epoch"] == best.meta["epoch"]
     for value in best.meta.values():
         assert type(value) in (int, float, bool)
+
+
+def test_what_is_usual_is_measured(lmac_run, tmp_path):
+    """From the run, and in what is exported of it, a far sound is told."""
+    folder = export_run(lmac_run, tmp_path / "bundle")
+    assert (folder / "familiarity.safetensors").is_file()
+    wavs = torch.zeros(1, 16000)
+    wavs[0, 8000] = 1
+    said = [
+        load_interpreter(source).far_notes([*wavs])
+        for source in (lmac_run, folder)
+    ]
+    assert said[0] == said[1]
+    known = load_interpreter(folder).hparams.familiarity
+    assert known.means.shape == (10, known.means.shape[1])
+    assert known.means.abs().sum(1).min() > 0 and 1 <= known.limit < 100
 
 
 def test_log_has_all_figures(lmac_run, helpers):

@@ -24,6 +24,7 @@ from speechbrain.utils.distributed import run_on_main
 from training_steps import (
     find_interpreter,
     keep_adopted,
+    measure_familiarity,
     prepare_adopted,
     prepare_explained,
     starting_decoder,
@@ -76,6 +77,10 @@ def main(argv=None):
         train_explainer(brain, hparams, datasets, options, n_clips)
         if adopted is not None:
             run_on_main(keep_adopted, args=[hparams, adopted])
+        if "familiarity" in hparams:
+            parts = [hparams["familiarity"], hparams["explainer"]]
+            parts += [datasets, hparams["output_folder"]]
+            run_on_main(measure_familiarity, args=parts)
 
 
 if __name__ == "__main__":

@@ -372,12 +372,6 @@ def train_explainer(brain, hparams, datasets, loader_options, save_clips):
         )
     }
     fit_and_test(brain, hparams, datasets, loader_options)
-    if "familiarity" in hparams:
-        run_on_main(
-            measure_familiarity,
-            args=[hparams["familiarity"], brain.explainer, datasets],
-            kwargs={"folder": Path(hparams["output_folder"])},
-        )
     run_on_main(write_results, kwargs={"hparams": hparams, "brain": brain})
 
 
@@ -392,7 +386,7 @@ def measure_familiarity(familiarity, explainer, datasets, folder):
         heard[split] = [torch.cat(values) for values in zip(*found)]
     embeddings, _, labels = heard["train"]
     familiarity.fit(embeddings, labels, *heard["valid"][:2])
-    write_weights(folder / "familiarity.safetensors", familiarity)
+    write_weights(Path(folder) / "familiarity.safetensors", familiarity)
 
 
 def hear(explainer, item):
