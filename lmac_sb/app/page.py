@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 
 import gradio as gr
-import soundfile as sf
 
 from lmac_sb.app.answer import (
     MOST_STEPS,
@@ -21,7 +20,7 @@ from lmac_sb.app.answer import (
 )
 from lmac_sb.app.cards import STYLE, cards
 from lmac_sb.app.visits import Stopped, interruptible
-from lmac_sb.data.example import siren_and_clock
+from lmac_sb.data.example import write_example
 from lmac_sb.models.question import RUNNER_UP
 from lmac_sb.utils.errors import LMACError, is_full
 
@@ -31,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 DECISION, ALL_OTHERS = "the decision", "all other classes"
 N_WAITING = 8  # more are refused, since one is explained at a time
-RATE = 16000  # of the example, in Hz
 SWEEP_S, OLDEST_S = 600, 86400  # uploads of a day ago are deleted
 
 # Fonts of the visitor's own system: none is loaded.
@@ -84,9 +82,7 @@ def build_page(interpreter, limits, visits):
                     editable=False,
                     buttons=[],
                 )
-                example = gr.Button(
-                    "Or take a siren beside a clock", elem_id="example"
-                )
+                example = gr.Button("Or take an example", elem_id="example")
             with gr.Column():
                 asked = _asked(interpreter)
         with gr.Row():
@@ -181,8 +177,7 @@ class _Service:
     def example(self):
         """A sound for those who have none; the page gives it as its own."""
         folder = Path(tempfile.mkdtemp(dir=self.visits.folder))
-        path = folder / "siren_and_clock.wav"
-        sf.write(path, siren_and_clock(RATE).numpy(), RATE)
+        path, _ = write_example(folder, model=self.interpreter.model_name)
         return str(path)
 
     def take(self, sound, request: gr.Request):

@@ -1,11 +1,8 @@
 """``lmac app``: a page on which sounds are explained."""
 
-import importlib.util
-
 import click
 
 from lmac_sb.cli.usage import MODEL, NUMBER, WHOLE, Command
-from lmac_sb.utils.errors import LMACError
 
 __all__ = ["app"]
 
@@ -34,7 +31,7 @@ page is at this machine alone, unless --host says otherwise; Ctrl-C ends it."""
     metavar="N",
     type=WHOLE,
     default=7860,
-    help="port to listen on (default: 7860)",
+    help="port to listen on, 0 for any that is free (default: 7860)",
 )
 @click.option(
     "--max-mb",
@@ -70,22 +67,6 @@ def app(model, **options):
     int
         Exit code.
     """
-    for name, most in (
-        ("port", 65535),
-        ("max_mb", float("inf")),
-        ("max_seconds", float("inf")),
-    ):
-        if not 0 < options[name] <= most:
-            option = f"--{name.replace('_', '-')}"
-            raise LMACError(
-                f"{option}: found {options[name]}, expected more than 0"
-                + (f" and at most {most}" if name == "port" else "")
-            )
-    if importlib.util.find_spec("gradio") is None:
-        raise LMACError(
-            "app: gradio is not installed, expected it: "
-            'pip install "lmac-sb[app]"'
-        )
     from lmac_sb.app import serve
 
     serve(model, **options)

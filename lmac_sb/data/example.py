@@ -28,7 +28,7 @@ _CRY_S, _CRIES_S = 0.9, 1.2  # of a cry, and from one to the next
 # Hz, width in Hz and gain of what the baby's mouth lets through.
 _FORMANTS = ((1100, 200, 1.0), (1700, 300, 0.7), (3500, 500, 0.5))
 _DROPS = 150  # of rain, in a second
-_BLADES = 11  # of the helicopter, that pass in a second
+_BLADES = 14  # of the helicopter, that pass in a second
 
 
 def siren_and_clock(sample_rate=16000, seconds=4.0):
@@ -118,10 +118,10 @@ def helicopter(sample_rate=16000, seconds=5.0):
     generator = torch.Generator().manual_seed(6)
     beats, air = torch.randn(2, n_samples, generator=generator)
     since = (torch.arange(n_samples) / sample_rate * _BLADES) % 1
-    swell = torch.exp(-6 * since) + 0.1
+    swell = torch.exp(-4 * since) + 0.3
     low = _filtered(beats, sample_rate, lambda f: 1 / (1 + (f / 600) ** 4))
     wind = _filtered(air, sample_rate, lambda f: 1 / (1 + (f / 2000) ** 2))
-    return 0.6 * low * swell + 0.05 * wind
+    return 0.6 * low * swell + 0.02 * wind
 
 
 def _rain(n_samples, rate, generator):

@@ -34,7 +34,8 @@ def explain(
         Any classifier of sounds: see
         `lmac_sb.LMACInterpreter.from_classifier`. Folders that `lmac export`
         or `LMACInterpreter.save` wrote can be named as well, as can
-        ``"yamnet"``, ``"crepe"`` and ``"silero"`` (see `from_pretrained`),
+        ``"esc10"``, ``"yamnet"``, ``"crepe"`` and ``"silero"`` (see
+        `from_pretrained`),
         and an interpreter is used as it is.
     sound : str, Path, numpy.ndarray, torch.Tensor or tuple
         An audio file, whose name may be bytes; samples; or samples with

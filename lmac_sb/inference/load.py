@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lmac_sb.adapters.named import default_name, is_named
+from lmac_sb.adapters.named import NAMED, default_name, is_named
 from lmac_sb.inference.export import load_interpreter as load_own
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.reference import is_import_path
@@ -55,7 +55,7 @@ def load_interpreter(
     source : str, Path or object
         A folder that `lmac export` or `LMACInterpreter.save` wrote, that of a
         finished run, that of a SpeechBrain or Hugging Face classifier, the
-        hub id of one of these, a name such as ``"yamnet"``, or
+        hub id of one of these, a name such as ``"esc10"``, or
         ``package.module:function``. Anything else
         goes to `LMACInterpreter.from_classifier`; an interpreter is given
         back as it is.
@@ -80,13 +80,18 @@ def load_interpreter(
     """
     if isinstance(source, LMACInterpreter):
         return source
-    if is_own(source):
+    ours = is_named(source) and NAMED[source].is_ours
+    if ours:
+        options.pop("decoder", None)  # it has no other way to explain
+    if ours or is_own(source):
         for name in ("weights", "decoder", "pool", "at"):
             if name in options:
                 raise LMACError(
                     f"{name}: found {shown(options[name])}, but {source} is "
                     "made already; expected it of a classifier of others"
                 )
+        if ours:
+            return LMACInterpreter.from_pretrained(source)
         return load_own(source, trusted)
     if trusted:
         options["trusted"] = True

