@@ -54,6 +54,10 @@ demo: $(READY)
 	rm -rf $(RECIPE)/results/model
 	$(BIN)/lmac export $(RECIPE)/results/lmac/$(SEED) $(RECIPE)/results/model
 	$(BIN)/lmac report $(RECIPE)/results/lmac/$(SEED)/interpretations/test
+	@echo "next: $(BIN)/lmac explain $(RECIPE)/results/model/example/*/original.wav" \
+	    "--model $(RECIPE)/results/model --out explained"
+	@echo "next: $(BIN)/lmac report explained"
+	@echo "next: $(BIN)/lmac try"
 
 # One thread for each worker, since more would compete for the cores.
 test: $(READY)

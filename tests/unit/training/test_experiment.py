@@ -10,6 +10,7 @@ from speechbrain.lobes.models.Cnn14 import Cnn14
 from lmac_sb.training.experiment import (
     check_frontend,
     frontend,
+    open_run,
 )
 from lmac_sb.training.hparams import Hparams, load_hparams
 from lmac_sb.utils.errors import LMACError
@@ -108,3 +109,15 @@ def test_paper_settings(tmp_path):
     assert explanation.mask.shape[2] == 513
     assert explanation.logits_in.shape == (1, 50)
     assert explanation.waveform.shape == (1, 16000)
+
+
+def test_a_copy_of_a_script_of_a_package_that_is_read_only(tmp_path):
+    """Its mode is copied too; the run must be able to replace it later."""
+    copy = tmp_path / "run" / "train_lmac.py"
+    copy.parent.mkdir()
+    copy.touch(mode=0o444)
+    hparams = load_hparams(
+        [str(HPARAMS / "lmac.yaml"), f"--output_folder={copy.parent}"]
+    )
+    with open_run(hparams):
+        assert copy.stat().st_mode & 0o777 == 0o644
