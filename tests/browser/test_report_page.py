@@ -21,14 +21,16 @@ from driven import DrivenPage  # noqa: E402
 from selenium.webdriver import ActionChains, Keys  # noqa: E402
 
 RATE, SECONDS, FRAMES, BINS = 8000, 3, 60, 32
-VEIL = [126, 136, 146]
-YELLOW, BLACK = [252, 253, 191], [0, 0, 4]  # loud and silent
+# A loud cell that is kept, one that is left out, and silence.
+KEPT_LOUD, LEFT_OUT, SILENT = [255, 255, 255], [76, 120, 178], [0, 0, 0]
 REST = "unfaithful: the rest decides the same"
 KEPT = "unfaithful: the kept part does not decide so"
 SECONDS_200 = 20  # to open 200 clips; usually a second or two
 
 
-def make_clip(path, facts, seconds=SECONDS, frames=FRAMES, bins=BINS):
+def make_clip(
+    path, facts, seconds=SECONDS, frames=FRAMES, bins=BINS, hertz=660
+):
     """A clip whose mask is 1 in the first half and 0.25 in the second."""
     path.mkdir(parents=True)
     mask = np.full((frames, bins), 255, np.uint8)
@@ -37,9 +39,9 @@ def make_clip(path, facts, seconds=SECONDS, frames=FRAMES, bins=BINS):
     level[:, bins // 2 :] = 0
     np.savez_compressed(path / "maps.npz", mask=mask, level=level)
     time = np.arange(RATE * seconds) / RATE
-    sounds = {"original": 440, "interpretation": 660, "residual": 880}
-    for name, hertz in sounds.items():
-        tone = 0.1 * np.sin(2 * np.pi * hertz * time)
+    sounds = {"original": 440, "interpretation": hertz, "residual": 880}
+    for name, pitch in sounds.items():
+        tone = 0.1 * np.sin(2 * np.pi * pitch * time)
         sf.write(path / f"{name}.wav", tone, RATE, "PCM_16")
     facts = {
         "id": path.name,
@@ -278,30 +280,99 @@ def test_sounds_beside_the_page_play(browse, clips, tmp_path):
     assert source.endswith("/original.wav")
 
 
+def scaled(level, factor):
+    """Level of 80 dB, from 0 to 1, after a multiplication."""
+    return max(0, level + 20 * np.log10(factor) / 80) if factor else 0
+
+
+def heard(level, mask):
+    """Colour of a cell: the kept level as heat, over the rest in blue."""
+    kept, rest = scaled(level, mask), scaled(level, 1 - mask)
+    hot = [min(max(2 * kept - c, 0), 1) for c in (0, 0.5, 1)]
+    blue = [0.3 * rest, 0.47 * rest, 0.7 * rest]
+    return [255 * max(pair) for pair in zip(hot, blue)]
+
+
+def test_the_picture_shows_what_is_heard(opened):
+    """Loud below, silent above; mask 1 to the left, 0.25 to the right."""
+    assert near(opened.pixel("one", 0.2, 0.9), KEPT_LOUD)
+    quarter = opened.pixel("one", 0.8, 0.9)
+    assert near(quarter, heard(1, 64 / 255), 6)
+    # A mask over silence is nothing.
+    for x in (0.2, 0.8):
+        assert near(opened.pixel("one", x, 0.1), SILENT)
+
+
 def test_sliders_change_the_picture(opened):
-    # Loud below, silent above; mask 1 to the left, 0.25 to the right.
+    """The mask fades, and the threshold cuts it, but not where it is silent."""
+    silence = [opened.pixel("one", x, 0.1) for x in (0.2, 0.8)]
     opened.slide("#opacity", 0)
     assert opened.one("output[for=opacity]").text == "0 %"
     for x in (0.2, 0.8):
-        assert near(opened.pixel("one", x, 0.9), YELLOW)
-        assert near(opened.pixel("one", x, 0.1), BLACK)
+        assert near(opened.pixel("one", x, 0.9), KEPT_LOUD)
     opened.slide("#opacity", 100)
-    assert near(opened.pixel("one", 0.2, 0.9), YELLOW)
-    for y, colour in ((0.9, YELLOW), (0.1, BLACK)):
-        mixed = [c + 0.75 * (v - c) for c, v in zip(colour, VEIL)]
-        assert near(opened.pixel("one", 0.8, y), mixed)
     opened.slide("#threshold", 20)
-    assert near(opened.pixel("one", 0.8, 0.9), mixed_yellow())
+    assert near(opened.pixel("one", 0.8, 0.9), heard(1, 64 / 255), 6)
     opened.slide("#threshold", 30)
     assert opened.one("output[for=threshold]").text == "0.30"
-    assert near(opened.pixel("one", 0.8, 0.9), VEIL)
-    assert near(opened.pixel("one", 0.2, 0.9), YELLOW)
-    assert near(opened.pixel("two", 0.8, 0.9), VEIL)
+    for name in ("one", "two"):
+        assert near(opened.pixel(name, 0.8, 0.9), LEFT_OUT)
+    assert near(opened.pixel("one", 0.2, 0.9), KEPT_LOUD)
+    assert [opened.pixel("one", x, 0.1) for x in (0.2, 0.8)] == silence
+    # The sounds stay, and the page says so beside the slider.
+    note = opened.one("#silent")
+    assert note.is_displayed() and "not what you hear" in note.text
+    described = opened.one("#threshold").get_attribute("aria-describedby")
+    assert described == note.get_attribute("id")
 
 
-def mixed_yellow():
-    """Colour of a loud bin under three quarters of the veil."""
-    return [c + 0.75 * (v - c) for c, v in zip(YELLOW, VEIL)]
+# Machado et al. 2009, for linear RGB.
+COLOUR_BLIND = {
+    "protan": [
+        [0.152, 1.053, -0.205],
+        [0.115, 0.786, 0.099],
+        [0, -0.048, 1.052],
+    ],
+    "deutan": [
+        [0.367, 0.861, -0.228],
+        [0.28, 0.673, 0.047],
+        [-0.012, 0.043, 0.969],
+    ],
+    "tritan": [
+        [1.256, -0.077, -0.179],
+        [-0.078, 0.931, 0.148],
+        [0.005, 0.691, 0.304],
+    ],
+}
+
+
+def lab(colours):
+    """Colours of linear RGB in CIELAB."""
+    to_xyz = [
+        [0.4124, 0.3576, 0.1805],
+        [0.2126, 0.7152, 0.0722],
+        [0.0193, 0.1192, 0.9505],
+    ]
+    xyz = colours @ np.transpose(to_xyz) / [0.9505, 1, 1.089]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    x, y, z = np.moveaxis(f, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+
+
+@pytest.mark.parametrize("kind", COLOUR_BLIND)
+def test_the_colour_blind_tell_kept_from_left_out(opened, kind):
+    """Whatever the levels, from -40 dB, the two differ by far."""
+    scales = opened.js(
+        "['--kept', '--rest'].map(x => document.documentElement.style"
+        ".getPropertyValue(x).match(/[0-9]+/g).map(Number))"
+    )
+    kept, rest = (np.reshape(x, (-1, 3))[16:] / 255 for x in scales)
+    seen = [
+        lab(np.clip(x**2.2 @ np.transpose(COLOUR_BLIND[kind]), 0, 1))
+        for x in (kept, rest)
+    ]
+    distance = np.linalg.norm(seen[0][:, None] - seen[1][None], axis=-1)
+    assert distance.min() > 40
 
 
 def test_what_a_card_says(opened):
@@ -349,7 +420,6 @@ def test_windows_of_a_long_clip(browse, tmp_path):
     assert shown == [True, False]
     summary = found.all(".windows summary")[0]
     assert summary.text == "4 windows"
-    summary.click()
     found.wait(lambda: len(found.all(".windows tbody tr")) == 4)
     rows = [row.text for row in found.all(".windows tbody tr")]
     assert rows[2] == "1.5 s <b>cat</b>\nsilent\n0.500 – 0.125"
@@ -443,7 +513,7 @@ def test_sorting(opened):
     assert opened.ids() == ["two2", "two", "three", "one"]
     # The pictures are still there.
     opened.slide("#opacity", 0)
-    assert near(opened.pixel("one", 0.2, 0.9), YELLOW)
+    assert near(opened.pixel("one", 0.2, 0.9), KEPT_LOUD)
 
 
 def test_keys_go_from_clip_to_clip(opened):
@@ -500,7 +570,7 @@ def test_controls_keep_their_own_keys(opened):
 
     opened.js("a.focus()", opened.one("#opacity"))
     opened.press(Keys.ARROW_LEFT, Keys.ARROW_DOWN)
-    assert opened.one("#opacity").get_attribute("value") == "73"
+    assert opened.one("#opacity").get_attribute("value") == "98"
     assert opened.focused() is None
 
     # Space on a button presses it, once.
@@ -577,7 +647,10 @@ def test_text_can_be_read(browse, page, dark):
         ".verdict:not(.good)",
         ".play",
         ".sounds button",
-        ".axis .top",
+        ".axis .tick",
+        ".legend span",
+        "#silent",
+        ".files a",
         "thead th",
         ".note",
         ".metrics dt",
@@ -625,11 +698,27 @@ def test_no_width_scrolls_sideways(browse, tmp_path, width):
     assert cut == []
 
 
-def test_fingers_find_the_buttons(browse, page):
+CONTROLS = "a[href], button, input, select, summary"
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_fingers_find_all_controls(browse, pair_page, width):
+    """Whatever can be pressed or moved is 44 px high, and as wide."""
+    found = Report(browse.open(pair_page, width=width, height=740))
+    found.wait(lambda: len(found.all(".files a[href]")) >= 4)
+    sizes = found.js(
+        "[...document.querySelectorAll(a)].filter(e => e.checkVisibility())"
+        ".map(e => [e.outerHTML.slice(0, 80), e.getBoundingClientRect()])"
+        ".map(([text, box]) => [text, box.width, box.height])",
+        CONTROLS,
+    )
+    assert len(sizes) > 40
+    small = [x for x in sizes if min(x[1:]) < 43.9]
+    assert small == []
+
+
+def test_fingers_play_sounds(browse, page):
     found = Report(browse.open(page, width=360, height=740))
-    for selector in (".play", ".sounds button", "select", "#theme"):
-        for element in found.all(selector):
-            assert element.size["height"] >= 36
     found.play_button("one").click()
     found.wait(lambda: found.time("original") > 0.2)
 
@@ -758,6 +847,7 @@ def pairs(tmp_path_factory):
             "stable": True,
             "agreement": {"shift and noise": 0.9},
         },
+        hertz=550,
     )
     level = np.load(path / "maps.npz")["level"]
     mask = np.full((FRAMES, BINS), 64, np.uint8)
@@ -835,18 +925,20 @@ def test_a_switch_between_two_masks(compared):
     ):
         wear(compared, text)
         assert [k for k, v in switch(compared).items() if v == "true"] == [text]
-        compared.wait(lambda x=shown: near(compared.pixel("a", x, 0.9), YELLOW))
-        assert near(compared.pixel("a", half, 0.9), mixed_yellow())
+        compared.wait(
+            lambda x=shown: near(compared.pixel("a", x, 0.9), KEPT_LOUD)
+        )
+        assert near(compared.pixel("a", half, 0.9), heard(1, 64 / 255), 6)
         found = facts(compared)
         assert found[0] == ["dog", "label", "0.750", *row.split()]
         assert found[1] == metrics
         place = "from 0.2 to 2.3 s" if text == REFINED else "from 0.7 to 2.8 s"
         assert place in found[2]
         # No other card has changed.
-        assert near(compared.pixel("b", 0.2, 0.9), YELLOW)
+        assert near(compared.pixel("b", 0.2, 0.9), KEPT_LOUD)
         assert facts(compared, "c")[0] == ["dog", "0.750", "0.900", "0.200"]
     compared.slide("#threshold", 90)
-    assert near(compared.pixel("a", 0.8, 0.9), VEIL)
+    assert near(compared.pixel("a", 0.8, 0.9), LEFT_OUT)
 
 
 def test_the_verdict_follows_the_switch(compared):
@@ -856,13 +948,14 @@ def test_the_verdict_follows_the_switch(compared):
         """Text, tooltip and whether it is green, of the clip of two masks."""
         (found,) = compared.clip("a").find_elements("css selector", ".verdict")
         kind = found.get_attribute("class")
-        return found.text, found.get_attribute("title"), kind
+        ActionChains(compared.driver).move_to_element(found).perform()
+        return found.text, compared.one("#tip").text, kind
 
     meanings = dict(VERDICTS)
-    good = ("faithful", meanings["faithful"], "verdict good")
+    good = ("faithful", say(meanings["faithful"]), "verdict good")
     assert badge() == good
     wear(compared, DECODER)
-    title = f"{meanings[REST]}; agreement, shift and noise: 0.900"
+    title = say(f"{meanings[REST]}; agreement, shift and noise: 0.900")
     assert badge() == (f"{REST}, stable", title, "verdict")
     assert compared.one("#verdicts").text == "3 faithful"
     assert compared.options("#verdict") == ["All", "faithful"]
@@ -870,8 +963,12 @@ def test_the_verdict_follows_the_switch(compared):
     assert badge() == good
 
 
+def say(words):
+    """A sentence."""
+    return f"{words[0].upper()}{words[1:]}."
+
+
 def test_windows_follow_the_switch(compared):
-    compared.clip("a").find_element("css selector", ".windows summary").click()
     rows = ".clip:first-child .windows tbody tr"
     compared.wait(lambda: compared.all(rows))
     assert compared.one(rows).text == "0.0 s dog\nfaithful\n0.750 0.950 0.200"
@@ -958,7 +1055,7 @@ def test_the_switch_has_a_name(compared):
     for selector in (".masks span", ".masks button"):
         assert contrast(compared, selector) >= 4.5
     buttons = compared.all(".clip:first-child .masks button")
-    assert all(button.size["height"] >= 36 for button in buttons)
+    assert all(button.size["height"] >= 44 for button in buttons)
 
 
 def test_filters_and_order_go_by_the_refined_mask(compared):
@@ -977,7 +1074,7 @@ def test_filters_and_order_go_by_the_refined_mask(compared):
         compared.select("#metric", "Any value")
         compared.select("#sort", "Clip")
     # Its picture outlives being hidden and moved.
-    compared.wait(lambda: near(compared.pixel("a", 0.8, 0.9), YELLOW))
+    compared.wait(lambda: near(compared.pixel("a", 0.8, 0.9), KEPT_LOUD))
 
 
 def test_both_masks_beside_the_page(browse, pairs, tmp_path):
@@ -1036,7 +1133,7 @@ def test_200_clips(browse, tmp_path, monkeypatch):
 
         return packed
 
-    for name in ("_vorbis", "_png"):
+    for name in ("_pack", "_png"):
         monkeypatch.setattr(report, name, once(getattr(report, name)))
     page = write_report(tmp_path / "clips")
     start = time.monotonic()

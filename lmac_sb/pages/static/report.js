@@ -281,10 +281,10 @@
       (_, i) => Number((i * step).toPrecision(6))
     );
   };
-  const fillAxis = (axis, end, side) => {
+  const fillAxis = (axis, end) => {
     for (const tick of ticks(end)) {
       const mark = element("span", tick, "tick");
-      mark.style[side] = `${(100 * tick) / end}%`;
+      mark.style.setProperty("--place", tick / end);
       axis.append(mark);
     }
   };
@@ -514,8 +514,8 @@
     card.files.forEach((link, i) => (link.textContent = SOUNDS[i]));
     part(".masks").hidden = !clip.unrefined;
     card.switches[1].textContent = refined[0].toUpperCase() + refined.slice(1);
-    fillAxis(part(".hertz"), clip.kilohertz, "bottom");
-    fillAxis(part(".seconds"), clip.seconds, "left");
+    fillAxis(part(".hertz"), clip.kilohertz);
+    fillAxis(part(".seconds"), clip.seconds);
     all("thead th", part(".facts")).forEach((head) => {
       head.replaceChildren(term(head.textContent, COLUMNS[head.textContent]));
     });
@@ -829,7 +829,7 @@
         else release(card);
       }
     },
-    { rootMargin: "800px 0px" }
+    { rootMargin: "1600px 0px" }
   );
   cards.forEach((card) => watcher.observe(card.element));
   openLinked();
