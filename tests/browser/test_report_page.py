@@ -20,7 +20,7 @@ pytest.importorskip("selenium")
 from driven import DrivenPage  # noqa: E402
 from selenium.webdriver import ActionChains, Keys  # noqa: E402
 
-RATE, SECONDS, FRAMES, BINS = 8000, 3, 60, 32
+RATE, SECONDS, FRAMES, BINS = 16000, 3, 60, 32
 # A loud cell that is kept, one that is left out, and silence.
 KEPT_LOUD, LEFT_OUT, SILENT = [255, 255, 255], [76, 120, 178], [0, 0, 0]
 REST = "unfaithful: the rest decides the same"
@@ -744,9 +744,9 @@ def test_every_control_and_picture_has_a_name(opened):
         assert all(roles[role]), (role, roles[role])
     (alternative,) = (x for x in roles["image"] if " of one," in x)
     assert alternative == (
-        "Spectrogram of one, 3.0 seconds, 0 to 4 kHz, under the mask for dog. "
+        "Spectrogram of one, 3.0 seconds, 0 to 8 kHz, under the mask for dog. "
         "The mask keeps 63 %, most of it from 0.2 to 2.3 s and "
-        "from 0.4 to 3.6 kHz."
+        "from 0.8 to 7.3 kHz."
     )
     assert any(name.startswith("dog one") for name in roles["article"])
 

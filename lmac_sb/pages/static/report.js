@@ -292,7 +292,7 @@
   // Names of files that no system takes for something else.
   const fileName = (card, sound, source) => {
     const ending = source.startsWith("data:")
-      ? { "audio/mpeg": "mp3", "audio/flac": "flac" }[source.slice(5, source.indexOf(";"))]
+      ? { "audio/mpeg": "mp3", "audio/wav": "wav" }[source.slice(5, source.indexOf(";"))]
       : source.split(".").pop();
     const clip = card.clip.id
       .replace(/[^\p{L}\p{N}._-]+/gu, "_")
