@@ -261,7 +261,7 @@ def _check_values(path, sound, rating):
 
 
 def _check_heard(path, sound, rating):
-    """How a sound was listened to; empty where an older page did not note it."""
+    """How a sound was listened to; empty if an older page did not note it."""
     found = {name: rating[name] for name in HEARD if name in rating}
     if not found:
         return {}
@@ -464,19 +464,7 @@ def write_scores(folder, rows):
         f"Mean opinions from {LOWEST} to {HIGHEST} and their 95 % intervals, "
         f"bootstrapped over listeners ({n_listeners}) and clips ({n_clips}).",
     ]
-    if left_out:
-        names = (f"{shown(name)} ({why})" for name, why in left_out.items())
-        lines += [
-            "",
-            f"Left out: {len(left_out)} of {n_listeners + len(left_out)} "
-            f"listeners, who cannot have listened: {'; '.join(names)}.",
-        ]
-    if unknown:
-        lines += [
-            "",
-            f"Counted, though their files do not say what was played: "
-            f"{len(unknown)} listeners: {', '.join(map(shown, unknown))}.",
-        ]
+    lines += _footnotes(left_out, unknown, n_listeners)
     text = "\n".join(lines) + "\n"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -496,3 +484,23 @@ def write_scores(folder, rows):
     write_csv(folder / "scores.csv", table)
     write_in_one_step(folder / "scores.md", lambda file: file.write(text))
     return text
+
+
+def _footnotes(left_out, unknown, n_scored):
+    """Lines on listeners who do not count, and on those of unknown hearing."""
+    lines = []
+    if left_out:
+        names = (f"{shown(name)} ({why})" for name, why in left_out.items())
+        lines += [
+            "",
+            f"Left out: {len(left_out)} of {n_scored + len(left_out)} "
+            f"listeners, who cannot have listened: {'; '.join(names)}.",
+        ]
+    if unknown:
+        lines += [
+            "",
+            f"Not known what was played, but counted: {len(unknown)} of "
+            f"{n_scored} listeners, whose files are of an older page: "
+            f"{', '.join(map(shown, unknown))}.",
+        ]
+    return lines

@@ -1,9 +1,12 @@
 """Tests of the report page in a browser."""
 
+import base64
 import json
 import os
+import re
 import shutil
 import time
+import zlib
 from pathlib import Path
 
 import matplotlib.image
@@ -13,6 +16,7 @@ import soundfile as sf
 
 from lmac_sb.metrics.verdict import VERDICTS
 from lmac_sb.pages import report
+from lmac_sb.pages.meanings import MEANINGS
 from lmac_sb.pages.report import write_report
 
 pytest.importorskip("selenium")
@@ -25,11 +29,17 @@ RATE, SECONDS, FRAMES, BINS = 16000, 3, 60, 32
 KEPT_LOUD, LEFT_OUT, SILENT = [255, 255, 255], [76, 120, 178], [0, 0, 0]
 REST = "unfaithful: the rest decides the same"
 KEPT = "unfaithful: the kept part does not decide so"
-SECONDS_200 = 20  # to open 200 clips; usually a second or two
+SECONDS_OPEN = 20  # to open 500 clips; usually two or three
 
 
 def make_clip(
-    path, facts, seconds=SECONDS, frames=FRAMES, bins=BINS, hertz=660
+    path,
+    facts,
+    seconds=SECONDS,
+    frames=FRAMES,
+    bins=BINS,
+    hertz=660,
+    rate=RATE,
 ):
     """A clip whose mask is 1 in the first half and 0.25 in the second."""
     path.mkdir(parents=True)
@@ -38,11 +48,11 @@ def make_clip(
     level = np.full((frames, bins), 255, np.uint8)
     level[:, bins // 2 :] = 0
     np.savez_compressed(path / "maps.npz", mask=mask, level=level)
-    time = np.arange(RATE * seconds) / RATE
+    time = np.arange(rate * seconds) / rate
     sounds = {"original": 440, "interpretation": hertz, "residual": 880}
     for name, pitch in sounds.items():
         tone = 0.1 * np.sin(2 * np.pi * pitch * time)
-        sf.write(path / f"{name}.wav", tone, RATE, "PCM_16")
+        sf.write(path / f"{name}.wav", tone, rate, "PCM_16")
     facts = {
         "id": path.name,
         "file": f"{path.name}.wav",
@@ -53,7 +63,7 @@ def make_clip(
         "p_in": [0.9, 0.1],
         "p_out": [0.2, 0.8],
         "metrics": {},
-        "sample_rate": RATE,
+        "sample_rate": rate,
         "n_samples": len(time),
         "hop_samples": len(time) // frames,
         "n_bins": bins,
@@ -1115,10 +1125,11 @@ def test_no_width_cuts_the_switch(browse, pair_page, width):
     assert switch(found) == {DECODER: "false", REFINED: "true"}
 
 
-def test_200_clips(browse, tmp_path, monkeypatch):
-    one = tmp_path / "clips" / "clip0"
+def many_clips(folder, n, monkeypatch):
+    """The page of many clips with large pictures."""
+    one = folder / "clip0"
     make_clip(one, {}, seconds=5, frames=512, bins=256)
-    for i in range(1, 200):
+    for i in range(1, n):
         shutil.copytree(one, one.with_name(f"clip{i}"))
     # Equal sounds and pictures are encoded only once.
     kept = {}
@@ -1135,18 +1146,261 @@ def test_200_clips(browse, tmp_path, monkeypatch):
 
     for name in ("_pack", "_png"):
         monkeypatch.setattr(report, name, once(getattr(report, name)))
-    page = write_report(tmp_path / "clips")
+    return write_report(folder)
+
+
+@pytest.mark.parametrize("n", [200, 500])
+def test_many_clips(browse, tmp_path, monkeypatch, n):
+    page = many_clips(tmp_path / "clips", n, monkeypatch)
     start = time.monotonic()
     found = Report(browse.open(page))
     found.wait(lambda: found.drawn()[0])
-    assert time.monotonic() - start < SECONDS_200
-    assert len(found.all(".clip")) == 200
+    assert time.monotonic() - start < SECONDS_OPEN
+    assert len(found.all(".clip")) == n
     # Only pictures near the screen are kept.
     assert 1 <= sum(found.drawn()) < 20
     found.js("scrollTo(0, document.body.scrollHeight)")
     found.wait(lambda: found.drawn()[-1] and not found.drawn()[0])
     assert sum(found.drawn()) < 20
     assert found.audios() == []
+
+
+def printed(driver):
+    """Pictures of a PDF of the page: width, height and number of colours."""
+    pdf = base64.b64decode(
+        driver.execute_cdp_cmd("Page.printToPDF", {})["data"]
+    )
+    found = []
+    for match in re.finditer(
+        rb"<<([^>]*/Subtype /Image[^>]*)>>\s*stream\s", pdf
+    ):
+        facts = match[1].decode()
+        width, height, size = (
+            int(re.search(rf"/{key} ([0-9]+)", facts)[1])
+            for key in ("Width", "Height", "Length")
+        )
+        data = pdf[match.end() :][:size]
+        if "/FlateDecode" in facts:
+            data = zlib.decompress(data)
+        found.append((width, height, len(set(data))))
+    return found
+
+
+@pytest.mark.parametrize("n", [30, 60])
+def test_all_pictures_are_printed(browse, tmp_path, monkeypatch, n):
+    """Also those that were never on the screen."""
+    page = many_clips(tmp_path / "clips", n, monkeypatch)
+    found = Report(browse.open(page))  # returns when the page has loaded
+    pictures = [x for x in printed(found.driver) if x[0] == 512]
+    # Each has many colours: none is black.
+    assert len(pictures) == n
+    assert min(x[2] for x in pictures) > 3
+    # Afterwards, those far away are given up again.
+    found.wait(lambda: sum(found.drawn()) < 20)
+    # A filter is followed on paper too.
+    found.select("#verdict", "faithful")
+    found.js("document.querySelectorAll('.clip')[0].hidden = true")
+    pictures = [x for x in printed(found.driver) if x[0] == 512]
+    assert len(pictures) == n - 1
+
+
+def test_paper_is_white_and_has_no_controls(browse, page):
+    found = Report(browse.open(page, dark=True))
+    found.one("#theme").click()
+    found.one("#theme").click()  # dark, as chosen
+    assert brightness(found) < 50
+    driver = found.driver
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert found.js("getComputedStyle(document.body).colorScheme") == "light"
+    for selector in ("#filters", ".play", ".position", ".files"):
+        assert not any(x.is_displayed() for x in found.all(selector))
+    assert all(found.drawn())
+    for selector in (".legend", ".axis", ".verdict"):
+        assert all(x.is_displayed() for x in found.all(selector))
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_axes_and_scales(opened):
+    """Seconds and kHz with round ticks and names; dB and mask as scales."""
+    clip = opened.clip("one")
+
+    def texts(selector):
+        found = clip.find_elements("css selector", selector)
+        assert all(x.is_displayed() for x in found)
+        return [x.text for x in found]
+
+    assert texts(".seconds .tick") == ["0", "0.5", "1", "1.5", "2", "2.5", "3"]
+    assert texts(".hertz .tick") == ["0", "2", "4", "6", "8"]
+    assert texts(".axis .name") == ["Frequency in kHz", "Time in s"]
+    kept, rest, mask = texts(".legend p")
+    assert kept.split() == ["Kept", "−80", "0", "dB"]
+    assert rest.split() == ["Left", "out", "−80", "0", "dB"]
+    assert mask.split() == ["Mask", "at", "0", "dB", "0", "1"]
+    # Ticks stand where they say, on either side of the picture.
+    places = opened.js(
+        "((box, mid) => [...a.querySelectorAll('.hertz .tick')].map(x =>"
+        " (box.bottom - mid(x.getBoundingClientRect())) / box.height))("
+        "a.querySelector('.picture').getBoundingClientRect(),"
+        " box => (box.top + box.bottom) / 2)",
+        clip,
+    )
+    assert places == pytest.approx([0, 0.25, 0.5, 0.75, 1], abs=0.02)
+    ends = opened.js(
+        "['rgb(0, 0, 0)', 'rgb(255, 255, 255)'].map(x => getComputedStyle("
+        "a.querySelector('.kept i')).backgroundImage.includes(x))",
+        clip,
+    )
+    assert ends == [True, True]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_tooltips(browse, page, width):
+    """Metrics, verdicts and headings: by mouse, keyboard and touch."""
+    found = Report(browse.open(page, width=width))
+    tip = found.one("#tip")
+    assert not tip.is_displayed()
+    words = {
+        word.text: word
+        for word in found.clip("two").find_elements("css selector", ".term")
+    }
+    expected = {
+        "FF ↑": MEANINGS["FF"],
+        "AD ↓": MEANINGS["AD"],
+        REST: say(dict(VERDICTS)[REST]),
+        "Inside": "The probability for the kept part alone; a good "
+        "explanation keeps it.",
+    }
+    assert set(expected) <= set(words)
+    for name, sentence in expected.items():
+        word = words[name]
+        found.js("a.focus()", word)
+        assert tip.is_displayed() and tip.text == sentence
+        assert word.get_attribute("aria-describedby") == "tip"
+        box = tip.rect
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width
+        found.press(Keys.ESCAPE)
+        assert not tip.is_displayed()
+        assert word.get_attribute("aria-describedby") is None
+        word.click()
+        assert tip.text == sentence
+        # It stays while the mouse is on it, and goes with a touch elsewhere.
+        ActionChains(found.driver).move_to_element(tip).perform()
+        assert tip.is_displayed()
+        found.js("document.body.click()")
+        assert not tip.is_displayed()
+
+
+def test_a_link_opens_its_clip(browse, page):
+    """Also where a filter hides it; the address stays in the bar."""
+    found = Report(browse.open(page))
+    link = found.clip("two").find_element("css selector", ".link")
+    address = link.get_attribute("href")
+    assert address == f"{page.as_uri()}#clip/two"
+    link.click()
+    found.wait(lambda: found.driver.current_url == address)
+    assert found.focused() == "two"
+    found.select("#decision", "dog")
+    assert "two" not in found.ids()
+    found.js("void (location.hash = 'clip/one')")
+    found.wait(lambda: found.focused() == "one")
+    assert found.ids() == ["one", "two2"]  # it is not hidden: all stays
+    found.js("void (location.hash = 'clip/two')")
+    found.wait(lambda: found.focused() == "two")
+    assert len(found.ids()) == 4
+    assert found.options("#decision")[0] == "All"
+    found.driver.get("about:blank")
+    found.driver.get(address)
+    found.wait(lambda: found.focused() == "two")
+    found.driver.get("about:blank")
+    found.driver.get(f"{page.as_uri()}#clip/nowhere")
+    assert found.focused() is None
+
+
+def test_links_of_odd_names(browse, tmp_path):
+    name = "a ü#?%41'\"&<b>"
+    make_clip(tmp_path / "x", {})
+    make_clip(tmp_path / name, {"id": "y"})
+    found = Report(browse.open(write_report(tmp_path)))
+    link = found.clip("y").find_element("css selector", ".link")
+    address = link.get_attribute("href")
+    found.driver.get("about:blank")
+    found.driver.get(address)
+    found.wait(lambda: found.focused() == "y")
+
+
+def test_downloads(browse, tmp_path):
+    """Each sound of a clip, under a name that tells clip, sound and mask."""
+    clip = tmp_path / "clips" / "dog #1/ <b>"
+    make_clip(clip, {"id": "../dog #1/<b>"})
+    found = Report(browse.open(write_report(tmp_path / "clips")))
+    (tmp_path / "saved").mkdir()
+    found.driver.execute_cdp_cmd(
+        "Browser.setDownloadBehavior",
+        {"behavior": "allow", "downloadPath": str(tmp_path / "saved")},
+    )
+    found.wait(lambda: len(found.all(".files a[download]")) == 3)
+    for link in found.all(".files a[download]"):
+        name = f"dog_1_b_-{link.text}.mp3"
+        assert link.get_attribute("download") == name
+        link.click()
+        path = tmp_path / "saved" / name
+        found.wait(path.is_file, f"no {name}")
+        assert sf.info(path).frames == RATE * SECONDS
+
+
+def test_long_sounds_are_saved_and_played(browse, tmp_path):
+    """At a rate that MP3 lacks, a minute: many megabytes."""
+    make_clip(tmp_path / "clips" / "a", {}, seconds=60, rate=48001)
+    found = Report(browse.open(write_report(tmp_path / "clips")))
+    found.driver.execute_cdp_cmd(
+        "Browser.setDownloadBehavior",
+        {"behavior": "allow", "downloadPath": str(tmp_path)},
+    )
+    found.wait(lambda: found.all(".files a[download]"))
+    found.slide(".position", 55)
+    found.play_button("a").click()
+    found.wait(lambda: found.time("original") > 55.2)
+    found.all(".files a[download]")[0].click()
+    path = tmp_path / "a-original.wav"
+    found.wait(path.is_file, "not saved")
+    assert sf.info(path).frames == 48001 * 60
+
+
+def test_sounds_beside_the_page_are_linked(browse, clips, tmp_path):
+    """A page from disk may not save them, but opens them."""
+    shutil.copytree(clips / "one", tmp_path / "clips" / "one")
+    found = Report(browse.open(write_report(tmp_path / "clips", embed=False)))
+    found.wait(lambda: len(found.all(".files a[href]")) == 4)
+    link = found.all(".files a[download]")[1]
+    assert link.get_attribute("href").endswith("/one/interpretation.wav")
+    assert link.get_attribute("target") == "_blank"
+
+
+def test_sounds_play_where_ogg_does_not(browse, page):
+    """No sound of the page is in a format that Safari lacks."""
+    found = Report(browse.open(page))
+    found.play_button("one").click()
+    found.wait(lambda: found.playing())
+    kinds = found.js(
+        "[...document.querySelectorAll('audio')].map(x => x.src.split(';')[0])"
+    )
+    assert kinds == ["data:audio/mpeg"] * 3
+
+
+def test_names_from_right_to_left_stay_in_place(browse, tmp_path):
+    """Nor do characters that turn the direction reach beyond a name."""
+    for i, name in enumerate(["כלב נובח", "\u202eevil\u202d", "x" * 300]):
+        make_clip(tmp_path / f"c{i}", {"id": name, "file": f"{i}.wav"})
+    found = Report(browse.open(write_report(tmp_path), width=390))
+    for origin in found.all(".origin"):
+        ends = found.js(
+            "(range => [...a.childNodes].map(x => { range.selectNode(x);"
+            " return range.getClientRects()[0] })"
+            ".map(box => [box.top, box.left]))(new Range())",
+            origin,
+        )
+        assert ends == sorted(ends)  # in the order of reading
+    assert found.js("document.documentElement.scrollWidth") <= 390
 
 
 @pytest.mark.parametrize("dark", [False, True])
