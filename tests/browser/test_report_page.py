@@ -1167,13 +1167,10 @@ def test_many_clips(browse, tmp_path, monkeypatch, n):
 
 def printed(driver):
     """Pictures of a PDF of the page: width, height and number of colours."""
-    pdf = base64.b64decode(
-        driver.execute_cdp_cmd("Page.printToPDF", {})["data"]
-    )
-    found = []
-    for match in re.finditer(
-        rb"<<([^>]*/Subtype /Image[^>]*)>>\s*stream\s", pdf
-    ):
+    made = driver.execute_cdp_cmd("Page.printToPDF", {})
+    pdf, found = base64.b64decode(made["data"]), []
+    image = rb"<<([^>]*/Subtype /Image[^>]*)>>\s*stream\s"
+    for match in re.finditer(image, pdf):
         facts = match[1].decode()
         width, height, size = (
             int(re.search(rf"/{key} ([0-9]+)", facts)[1])
@@ -1194,7 +1191,7 @@ def test_all_pictures_are_printed(browse, tmp_path, monkeypatch, n):
     pictures = [x for x in printed(found.driver) if x[0] == 512]
     # Each has many colours: none is black.
     assert len(pictures) == n
-    assert min(x[2] for x in pictures) > 3
+    assert min(x[2] for x in pictures) > 2
     # Afterwards, those far away are given up again.
     found.wait(lambda: sum(found.drawn()) < 20)
     # A filter is followed on paper too.
@@ -1313,7 +1310,7 @@ def test_a_link_opens_its_clip(browse, page):
     found.wait(lambda: found.focused() == "two")
     found.driver.get("about:blank")
     found.driver.get(f"{page.as_uri()}#clip/nowhere")
-    assert found.focused() is None
+    assert found.js("document.activeElement === document.body")
 
 
 def test_links_of_odd_names(browse, tmp_path):

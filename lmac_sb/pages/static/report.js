@@ -659,8 +659,12 @@
   for (const kind of ["mouseover", "focusin", "click"]) {
     document.addEventListener(kind, (event) => {
       const word = wordAt(event);
+      // The page may move under a mouse that rests, and the mouse to the tip.
+      const stays =
+        kind === "mouseover" &&
+        (explained === document.activeElement || tip.contains(event.target));
       if (word) showTip(word);
-      else if (kind === "click" || !tip.contains(event.target)) hideTip();
+      else if (!stays) hideTip();
     });
   }
   document.addEventListener("focusout", hideTip);
