@@ -1,5 +1,7 @@
 """Spectrograms of an explained clip, and a picture of them."""
 
+import math
+
 import torch
 
 __all__ = [
@@ -25,6 +27,8 @@ _BLOCK = 1 << 18  # samples that are processed at a time
 def draw_clip(clip, truth=None, levels=None):
     """Spectrograms and mask of one clip.
 
+    The mask fades where the input is quiet: a mask over silence is nothing.
+
     Arguments
     ---------
     clip : lmac_sb.inference.explanation.AudioExplanation
@@ -39,6 +43,7 @@ def draw_clip(clip, truth=None, levels=None):
     matplotlib.figure.Figure
     """
     # Here, so that who draws nothing does without.
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
     if levels is None:
@@ -48,7 +53,15 @@ def draw_clip(clip, truth=None, levels=None):
         name: {"vmin": top - RANGE_DB, "vmax": top, "cmap": "magma"}
         for name in SOUNDS
     }
-    pictures["mask"] = {"vmin": 0, "vmax": 1, "cmap": "viridis"}
+    level = levels["original"].T
+    silent = top <= 20 * math.log10(FLOOR) + 1e-3
+    heard = (level - top) / RANGE_DB + 1 if not silent else 0 * level
+    pictures["mask"] = {
+        "vmin": 0,
+        "vmax": 1,
+        "cmap": "viridis",
+        "alpha": heard.clamp(0, 1).numpy(),
+    }
     places = {
         "original": (0, 0),
         "mask": (0, 1),
@@ -83,8 +96,11 @@ def draw_clip(clip, truth=None, levels=None):
             **look,
         )
         axis.set_title(titles[name])
-        unit = {} if name == "mask" else {"label": "dB"}
-        figure.colorbar(image, ax=axis, **unit)
+        axis.set_facecolor("black")
+        # Its own image, since that of the mask is transparent in places.
+        scale = ScalarMappable(image.norm, image.cmap)
+        unit = "mask, darker where it is quiet" if name == "mask" else "dB"
+        figure.colorbar(scale, ax=axis, label=unit)
     for axis in axes[1]:
         axis.set_xlabel("time in s")
     for axis in axes[:, 0]:

@@ -283,7 +283,8 @@ def _encode(trial, sample_rate, identity):
         for name in trial["sounds"]
     }
     entry = {name: trial[name] for name in ("id", "setting", "decision")}
-    entry.update(label=trial["label"], sounds=codes)
+    seconds = len(trial["original"]) / sample_rate
+    entry.update(label=trial["label"], seconds=seconds, sounds=codes)
     return entry, {"original": original, **dict(zip(codes, flacs))}
 
 

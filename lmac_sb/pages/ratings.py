@@ -1,5 +1,6 @@
 """Read the ratings of a listening test, and score its methods."""
 
+import math
 import os
 import unicodedata
 from pathlib import Path
@@ -15,12 +16,18 @@ __all__ = [
     "read_key",
     "read_ratings",
     "score",
+    "who_listened",
     "write_scores",
 ]
 
 QUESTIONS = ("fit", "quality")
 LOWEST, HIGHEST = 1, 100  # ends of a slider
 ALL = "all"  # name for all settings together
+# What the page says of each sound: how often it was played to its end, and the
+# seconds from the first time to the last answer.
+HEARD = ("plays", "seconds")
+_FACTS = ("listener", "id", "setting", "method", "place")
+_MARGIN = 0.1  # seconds that a browser's clocks may differ
 
 
 def read_key(path):
@@ -59,6 +66,7 @@ def read_key(path):
             isinstance(trial, dict)
             and isinstance(trial.get("id"), str)
             and isinstance(trial.get("setting"), str)
+            and _is_number(trial.get("seconds", 0))
             and isinstance(trial.get("sounds"), dict)
             and all(isinstance(x, str) for x in trial["sounds"].values())
             for trial in trials.values()
@@ -67,6 +75,11 @@ def read_key(path):
     if not good:
         raise LMACError(f"{path}: not the key of a listening test, {expected}")
     return content
+
+
+def _is_number(value):
+    """Whether a value from JSON is a number that is not negative."""
+    return type(value) in (int, float) and 0 <= value < math.inf
 
 
 def rating_files(places, key_file):
@@ -120,7 +133,10 @@ def read_ratings(files, key):
     list of dict
         One for each listener and sound: ``listener, id, setting, method,
         place, fit, quality``. `place` is the position, from 1, at which the
-        listener saw the explanation in its trial.
+        listener saw the explanation in its trial. Where the page noted it,
+        ``plays``, how often the sound was played to its end, and ``seconds``
+        from then on to the last answer; and ``lasts``, the seconds of the
+        sound, where the key has them.
 
     Raises
     ------
@@ -205,8 +221,11 @@ def _rows(path, trials, key):
                 )
             if (code, sound) in given:
                 raise LMACError(f"{path}: rates the code {shown(sound)} twice")
-            values = _check_values(path, sound, rating)
-            given[code, sound] = {"place": place, **values}
+            given[code, sound] = {
+                "place": place,
+                **_check_values(path, sound, rating),
+                **_check_heard(path, sound, rating),
+            }
     wanted = [(code, x) for code, trial in key.items() for x in trial["sounds"]]
     if len(given) < len(wanted):
         raise LMACError(
@@ -218,6 +237,11 @@ def _rows(path, trials, key):
             "setting": key[code]["setting"],
             "method": key[code]["sounds"][sound],
             **given[code, sound],
+            **(
+                {"lasts": key[code]["seconds"]}
+                if "seconds" in key[code]
+                else {}
+            ),
         }
         for code, sound in wanted
     ]
@@ -234,6 +258,72 @@ def _check_values(path, sound, rating):
                 f"{HIGHEST}"
             )
     return values
+
+
+def _check_heard(path, sound, rating):
+    """How a sound was listened to; empty if an older page did not note it."""
+    found = {name: rating[name] for name in HEARD if name in rating}
+    if not found:
+        return {}
+    plays = found.get("plays")
+    for name, good, expected in (
+        ("plays", type(plays) is int and plays >= 0, "a whole number from 0"),
+        ("seconds", _is_number(found.get("seconds")), "a number from 0"),
+    ):
+        if not good:
+            raise LMACError(
+                f"{path}: {name} of the code {shown(sound)}: found "
+                f"{shown(found.get(name))}, expected {expected}"
+            )
+    return found
+
+
+def who_listened(rows):
+    """Which listeners can have listened to what they rated.
+
+    Somebody cannot have if a sound was never played to its end, or was rated
+    in less time than it lasts. One such sound is enough: the page allows none.
+
+    Arguments
+    ---------
+    rows : list of dict
+        From `read_ratings`.
+
+    Returns
+    -------
+    left_out : dict
+        Each listener who cannot have listened, to the reason.
+    unknown : list of str
+        Listeners whose files do not say what was played.
+
+    Example
+    -------
+    >>> row = {"listener": "x", "plays": 1, "seconds": 2.0, "lasts": 5.0}
+    >>> who_listened([row, {"listener": "y"}])
+    ({'x': '1 of 1 sounds rated in less time than they last'}, ['y'])
+    """
+    left_out, unknown = {}, []
+    for listener in dict.fromkeys(row["listener"] for row in rows):
+        own = [row for row in rows if row["listener"] == listener]
+        known = [row for row in own if "plays" in row]
+        silent = sum(row["plays"] == 0 for row in known)
+        hurried = sum(
+            row["plays"] > 0 and row["seconds"] < row.get("lasts", 0) - _MARGIN
+            for row in known
+        )
+        reasons = [
+            f"{count} of {len(own)} sounds {what}"
+            for count, what in (
+                (silent, "not played to their end"),
+                (hurried, "rated in less time than they last"),
+            )
+            if count
+        ]
+        if reasons:
+            left_out[listener] = ", ".join(reasons)
+        elif len(known) < len(own):
+            unknown.append(listener)
+    return left_out, unknown
 
 
 def score(rows, n_draws=N_DRAWS, seed=0):
@@ -327,6 +417,9 @@ def _cells(rows):
 def write_scores(folder, rows):
     """Write the ratings, and the scores as csv and Markdown.
 
+    Listeners who cannot have listened are left out of the scores, see
+    `who_listened`. The table names them, and those of whom it is not known.
+
     Arguments
     ---------
     folder : str or Path
@@ -338,8 +431,21 @@ def write_scores(folder, rows):
     -------
     str
         The table in ``scores.md``.
+
+    Raises
+    ------
+    LMACError
+        If no listener is left.
     """
-    table = score(rows)
+    left_out, unknown = who_listened(rows)
+    heard = [row for row in rows if row["listener"] not in left_out]
+    if not heard:
+        listener, reason = next(iter(left_out.items()))
+        raise LMACError(
+            f"found {len(left_out)} listeners who cannot have listened, such "
+            f"as {shown(listener)}: {reason}; expected at least one who has"
+        )
+    table = score(heard)
     lines = [
         "| setting | method | fits the decision ↑ | sounds good ↑ |",
         "|---|---|---|---|",
@@ -358,10 +464,43 @@ def write_scores(folder, rows):
         f"Mean opinions from {LOWEST} to {HIGHEST} and their 95 % intervals, "
         f"bootstrapped over listeners ({n_listeners}) and clips ({n_clips}).",
     ]
+    lines += _footnotes(left_out, unknown, n_listeners)
     text = "\n".join(lines) + "\n"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(folder / "ratings.csv", rows)
+    write_csv(
+        folder / "ratings.csv",
+        [
+            {
+                **{
+                    name: row.get(name)
+                    for name in (*_FACTS, *QUESTIONS, *HEARD)
+                },
+                "counts": row["listener"] not in left_out,
+            }
+            for row in rows
+        ],
+    )
     write_csv(folder / "scores.csv", table)
     write_in_one_step(folder / "scores.md", lambda file: file.write(text))
     return text
+
+
+def _footnotes(left_out, unknown, n_scored):
+    """Lines on listeners who do not count, and on those of unknown hearing."""
+    lines = []
+    if left_out:
+        names = (f"{shown(name)} ({why})" for name, why in left_out.items())
+        lines += [
+            "",
+            f"Left out: {len(left_out)} of {n_scored + len(left_out)} "
+            f"listeners, who cannot have listened: {'; '.join(names)}.",
+        ]
+    if unknown:
+        lines += [
+            "",
+            f"Not known what was played, but counted: {len(unknown)} of "
+            f"{n_scored} listeners, whose files are of an older page: "
+            f"{', '.join(map(shown, unknown))}.",
+        ]
+    return lines

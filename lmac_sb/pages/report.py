@@ -26,6 +26,7 @@ from lmac_sb.inference.collection import clip_folders, inner_folders
 from lmac_sb.inference.spectra import PROBABILITIES
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.verdict import VERDICTS
+from lmac_sb.pages.meanings import MEANINGS
 from lmac_sb.pages.page import write_block, write_page
 from lmac_sb.utils.errors import LMACError, is_full, shown
 from lmac_sb.utils.io import restore_folder, write_in_one_step
@@ -38,7 +39,17 @@ _DIGITS = 16  # of a checksum, for people
 _VERSIONS = ("lmac_sb", "torch", "speechbrain")
 N_BARS = 3  # most probable classes with bars; more may be added
 _MOST_SAMPLES = 1 << 29  # of a sound in the page: hours
-_BLOCK = 1 << 16  # samples; libsndfile's Vorbis crashes on very long writes
+_BLOCK = 1 << 16  # samples that are encoded at a time
+# Every browser plays MP3, which has the rates of MPEG 1 and 2, and WAV, which
+# has all. In FLAC, Chromium finds no place but the start; Safari plays no Ogg.
+_MP3 = {
+    "format": "MP3",
+    "subtype": "MPEG_LAYER_III",
+    # No larger than Ogg/Vorbis, and nearer to the sound.
+    "bitrate_mode": "VARIABLE",
+    "compression_level": 0.5,
+}
+_MP3_RATES = (16000, 22050, 24000, 32000, 44100, 48000)
 
 
 def write_report(folder, out_file=None, embed=True, mixed=False, left_out=None):
@@ -59,7 +70,8 @@ def write_report(folder, out_file=None, embed=True, mixed=False, left_out=None):
     out_file : str or Path
         The page, by default ``report.html`` in the folder.
     embed : bool
-        Whether the sounds become part of the page, as Ogg/Vorbis. Otherwise
+        Whether the sounds become part of the page, as MP3, or as WAV where
+        MP3 lacks their rate; every browser plays both. Otherwise
         the page plays the clips' own files, so it must stay in their folder.
     mixed : bool
         Whether the clips may be those of different models.
@@ -215,6 +227,7 @@ class _Report:
         return {
             "title": self.folder.resolve().name,
             "metrics": metrics,
+            "meanings": {n: MEANINGS[n] for n in names if n in MEANINGS},
             # The good one first.
             "verdicts": list(reversed(VERDICTS.items())),
             # None, where nothing is known of any clip.
@@ -272,12 +285,19 @@ def _read_clip(folder, path, embed):
     answer = answer_of(info)
     made = info.get("made")
     notes = [*info.get("notes", []), gain_in_words(info["gain"])]
+    windows = info.get("windows", [])
     entry = {
         "id": info["id"],
+        # One that stays, whichever clips are beside it.
+        "anchor": quote(os.fsencode(path.relative_to(folder).as_posix())),
         # Former versions wrote where it lay.
         "file": info["file"] and re.split(r"[/\\]", info["file"])[-1],
         "label": info["label"],
         "decision": info["classes"][best],
+        # What the windows of a long clip have in common, if they do.
+        "headline": all(
+            window["decision"] == info["classes"][best] for window in windows
+        ),
         "right": _is_right(info, info["classes"][best]),
         "explained": answer["name"],
         "parents": info.get("parents", ""),
@@ -298,8 +318,7 @@ def _read_clip(folder, path, embed):
         "refine_steps": info["refine_steps"],
         # Only checked keys of a window go into the page.
         "windows": [
-            {key: window.get(key) for key in WINDOW}
-            for window in info.get("windows", [])
+            {key: window.get(key) for key in WINDOW} for window in windows
         ],
         "seconds": seconds,
         "kilohertz": info["sample_rate"] / 2000,
@@ -342,21 +361,22 @@ def _address(folder, clip, name, embed):
             f"{_MOST_SAMPLES} for a page that holds them; use --link-sounds "
             "(embed=False)"
         )
-    packed = _vorbis(clip.blocks(name), info["sample_rate"])
+    kind, packed = _pack(clip.blocks(name), info["sample_rate"])
     encoded = base64.b64encode(packed).decode("ascii")
-    return f"data:audio/ogg;base64,{encoded}"
+    return f"data:{kind};base64,{encoded}"
 
 
-def _vorbis(wavs, rate):
-    """A sound in parts as a small file in a format that browsers play."""
+def _pack(wavs, rate):
+    """MIME type and bytes of a sound in parts, which every browser plays."""
+    kind, look = "audio/wav", {"format": "WAV", "subtype": "PCM_16"}
+    if rate in _MP3_RATES and "MP3" in sf.available_formats():
+        kind, look = "audio/mpeg", _MP3
     buffer = io.BytesIO()
-    with sf.SoundFile(
-        buffer, "w", rate, 1, format="OGG", subtype="VORBIS"
-    ) as file:
+    with sf.SoundFile(buffer, "w", rate, 1, **look) as file:
         for wav in wavs:
             for start in range(0, len(wav), _BLOCK):
                 file.write(wav[start : start + _BLOCK])
-    return buffer.getvalue()
+    return kind, buffer.getvalue()
 
 
 def _spread(mask, seconds, kilohertz):

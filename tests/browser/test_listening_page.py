@@ -6,23 +6,23 @@ import pytest
 import torch
 
 from lmac_sb.pages.listening import write_test
-from lmac_sb.pages.ratings import read_key, read_ratings
+from lmac_sb.pages.ratings import read_key, read_ratings, who_listened
 
 pytest.importorskip("selenium")
 
 from driven import DrivenPage  # noqa: E402
 
 RATE, SECONDS = 8000, 2
+BLINK = 0.2  # seconds, of sounds that are played through
 METHODS = ("lmac", "gradcam at equal area", "ones")
 IDS = ("a", "b", "c", "d")
 HOSTILE = "<b>dog</b>"
+LOCKED = "play it to the end first"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Folder of a test with four clips, three methods each."""
-    folder = tmp_path_factory.mktemp("test")
-    time = torch.arange(RATE * SECONDS) / RATE
+def make_test(folder, seconds):
+    """A test with four clips, three methods each."""
+    time = torch.arange(int(RATE * seconds)) / RATE
     tones = [torch.sin(2 * torch.pi * hertz * time) for hertz in (440, 660)]
     trials = [
         {
@@ -37,6 +37,12 @@ def made(tmp_path_factory):
     ]
     write_test(folder, trials, RATE, {"seed": 1})
     return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Folder of a test of very short sounds."""
+    return make_test(tmp_path_factory.mktemp("test"), BLINK)
 
 
 class Test(DrivenPage):
@@ -62,7 +68,19 @@ class Test(DrivenPage):
         """Text next to the sliders."""
         return [output.text for output in self.all("#explanations output")]
 
+    def listen(self):
+        """Play all explanations of the screen to their end."""
+        for i, button in enumerate(self.all("#explanations .play")):
+            slider = self.sliders()[2 * i]
+            button.click()
+            self.wait(slider.is_enabled, "still locked")
+
     def rate(self, values):
+        """Listen, and move the sliders as by hand."""
+        self.listen()
+        self.move(values)
+
+    def move(self, values):
         """Move the sliders as by hand."""
         for slider, value in zip(self.sliders(), values):
             self.driver.execute_script(
@@ -172,6 +190,12 @@ def test_nothing_is_left_out(page):
     page.next()
     assert page.title() == "Sound 1 of 4"
     assert page.one("#missing").text == (
+        "3 explanations have not been played to their end yet."
+    )
+    assert page.active() == "Play Explanation 1"
+    page.listen()
+    page.next()
+    assert page.one("#missing").text == (
         "6 sliders of this sound are not rated yet."
     )
     assert page.active() == "fit-0"
@@ -193,6 +217,7 @@ def test_nothing_is_left_out(page):
 
 def test_a_click_on_the_middle_is_a_rating(page):
     page.begin("ann")
+    page.listen()
     assert page.outputs() == ["not rated"] * 6
     page.sliders()[0].click()
     assert page.outputs() == ["50", *["not rated"] * 5]
@@ -217,7 +242,7 @@ def test_a_reload_loses_nothing(page, downloads):
     page.one("#other").click()
     page.begin("ben")
     assert page.title() == "Sound 1 of 4"
-    assert page.outputs() == ["not rated"] * 6
+    assert page.outputs() == [LOCKED] * 6
     page.driver.refresh()
     assert page.one("#summary").text.startswith("Listener ben")
 
@@ -226,6 +251,7 @@ def test_garbage_in_the_browsers_memory(page):
     page.begin("ann")
     page.rate([5])
     kept = page.codes()
+    unheard = {"fit": 50, "quality": 50, "plays": 0, "began": 1}
     for text in (
         "{",
         "null",
@@ -235,6 +261,9 @@ def test_garbage_in_the_browsers_memory(page):
         json.dumps(
             {**kept, "ratings": {x: {"fit": 500} for x in kept["ratings"]}}
         ),
+        json.dumps(
+            {**kept, "ratings": dict.fromkeys(kept["ratings"], unheard)}
+        ),
     ):
         page.js(
             "localStorage.setItem(Object.keys(localStorage)"
@@ -243,7 +272,8 @@ def test_garbage_in_the_browsers_memory(page):
         )
         page.driver.refresh()
         assert page.title() == "Sound 1 of 4"
-        assert set(page.outputs()[1:]) == {"not rated"}
+        assert set(page.outputs()[1:]) <= {"not rated", LOCKED}
+    assert page.outputs() == [LOCKED] * 6
 
 
 def test_works_where_nothing_is_kept(page, made, downloads):
@@ -308,6 +338,8 @@ def test_order_is_the_listeners(page, made, tmp_path):
 def test_keyboard_and_names(page):
     page.one("#listener").send_keys("ann", "\ue007")  # Enter
     assert page.active() == "trial-title"
+    page.listen()
+    page.js("document.getElementById('trial-title').focus()")
     stops = []
     for _ in range(11):
         page.press("\ue004")  # Tab
@@ -342,7 +374,83 @@ def test_keyboard_and_names(page):
     page.one("#missing[role=alert]")
 
 
-def test_sounds_play_one_at_a_time(page):
+def test_what_was_not_played_is_not_rated(page, downloads):
+    """A slider is locked until its own sound has been played to the end."""
+    page.begin("ann")
+    assert page.outputs() == [LOCKED] * 6
+    assert not any(slider.is_enabled() for slider in page.sliders())
+    page.move([50] * 6)  # as a script could
+    page.sliders()[0].click()
+    assert page.outputs() == [LOCKED] * 6
+    # The original counts for itself.
+    page.all("#trial .play")[0].click()
+    page.wait(lambda: page.codes()["originals"])
+    page.all("#explanations .play")[1].click()
+    page.wait(lambda: page.sliders()[2].is_enabled())
+    enabled = [slider.is_enabled() for slider in page.sliders()]
+    assert enabled == [False, False, True, True, False, False]
+    page.move([50] * 6)
+    assert page.outputs() == [LOCKED] * 2 + ["50"] * 2 + [LOCKED] * 2
+    # What was played stays played.
+    page.driver.refresh()
+    assert page.outputs() == [LOCKED] * 2 + ["50"] * 2 + [LOCKED] * 2
+
+
+def test_the_file_says_how_often_and_how_long(page, made, downloads):
+    page.begin("ann")
+    page.listen()
+    page.all("#explanations .play")[0].click()
+    page.wait(lambda: total_plays(page) == 4, "not played again")
+    for _ in range(4):
+        page.rate(range(1, 7))
+        page.next()
+    path = saved(page, downloads)
+    rows = read_ratings([path], read_key(made / "key.json"))
+    assert {row["lasts"] for row in rows} == {BLINK}
+    assert all(row["seconds"] >= BLINK - 0.05 for row in rows)
+    assert all(row["plays"] >= 1 for row in rows)
+    assert who_listened(rows) == ({}, [])
+    content = json.loads(path.read_text("utf-8"))
+    first = content["trials"][0]
+    assert first["ratings"][0]["plays"] >= 2
+    assert set(first["ratings"][0]) == {
+        *("code", "fit", "quality", "plays", "seconds")
+    }
+    assert first["plays"] == 0  # of the original
+
+
+def total_plays(page):
+    """How often the explanations of all trials were played to the end."""
+    kept = page.codes()["ratings"].values()
+    return sum(rating["plays"] for rating in kept)
+
+
+def test_skipping_to_the_end_is_no_listening(browse, tmp_path):
+    """A sound of two seconds that jumps there, as by a media key."""
+    page = Test(
+        browse.open(make_test(tmp_path, SECONDS) / "listening_test.html")
+    )
+    page.js("localStorage.clear()")
+    page.js(
+        "window.Audio = class extends Audio { constructor(...x) { super(...x);"
+        "(window.made ??= []).push(this); } }"
+    )
+    page.begin("ann")
+    page.all("#explanations .play")[0].click()
+    page.wait(lambda: page.js("window.made[1].currentTime") > 0)
+    page.js("void (window.made[1].currentTime = a)", SECONDS - 0.05)
+    page.wait(lambda: page.js("window.made[1].paused"))
+    page.wait(lambda: page.all("#explanations .play")[0].text == "Play")
+    assert page.outputs() == [LOCKED] * 6
+    page.js("localStorage.clear()")
+
+
+def test_sounds_play_one_at_a_time(browse, tmp_path):
+    page = Test(
+        browse.open(make_test(tmp_path, SECONDS) / "listening_test.html")
+    )
+    page.js("localStorage.clear()")
+    page.driver.refresh()
     page.begin("ann")
     buttons = page.all("#trial .play")
     assert len(buttons) == 4
@@ -359,6 +467,28 @@ def test_sounds_play_one_at_a_time(page):
     buttons[2].click()
     page.wait(lambda: buttons[2].text == "Play")
     assert not any(p.text for p in page.all(".player .problem"))
+    # A pause is not the end.
+    assert page.outputs() == [LOCKED] * 6
+    page.js("localStorage.clear()")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_fingers_find_all_controls(browse, made, width):
+    page = Test(browse.open(made / "listening_test.html", width=width))
+    page.js("localStorage.clear()")
+    page.driver.refresh()
+    for step in range(2):
+        sizes = page.js(
+            "[...document.querySelectorAll('a[href], button, input')]"
+            ".filter(e => e.checkVisibility()).map(e =>"
+            " [e.outerHTML.slice(0, 60), e.getBoundingClientRect()])"
+            ".map(([text, box]) => [text, box.width, box.height])"
+        )
+        assert len(sizes) >= 2 + 9 * step
+        assert [x for x in sizes if min(x[1:]) < 43.9] == []
+        if not step:
+            page.begin("ann")
+    page.js("localStorage.clear()")
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -74,10 +74,14 @@
     session.trials = shuffled(index.trials, next).map((trial) => ({
       code: trial.trial,
       decision: trial.decision,
+      plays: 0, // of the original
       ratings: shuffled(trial.codes, next).map((code) => ({
         code,
         fit: null,
         quality: null,
+        plays: 0, // to the end
+        began: null, // when it was first played
+        seconds: null, // from then to the last answer
       })),
     }));
     let kept = null;
@@ -87,10 +91,18 @@
       // Stored data that cannot be read is replaced.
     }
     for (const trial of session.trials) {
+      const plays = kept?.originals?.[trial.code];
+      if (Number.isInteger(plays) && plays > 0) trial.plays = plays;
       for (const rating of trial.ratings) {
+        const found = kept?.ratings?.[rating.code];
+        // What was not played is not rated either.
+        if (!(Number.isInteger(found?.plays) && found.plays > 0)) continue;
+        if (!Number.isFinite(found.began)) continue;
+        rating.plays = found.plays;
+        rating.began = found.began;
+        if (Number.isFinite(found.seconds)) rating.seconds = found.seconds;
         for (const question of QUESTIONS) {
-          const value = kept?.ratings?.[rating.code]?.[question];
-          if (isRating(value)) rating[question] = value;
+          if (isRating(found[question])) rating[question] = found[question];
         }
       }
     }
@@ -102,15 +114,15 @@
   };
 
   const store = () => {
-    const ratings = {};
+    const [originals, ratings] = [{}, {}];
     for (const trial of session.trials) {
-      for (const { code, fit, quality } of trial.ratings) {
-        ratings[code] = { fit, quality };
-      }
+      originals[trial.code] = trial.plays;
+      for (const { code, ...rating } of trial.ratings) ratings[code] = rating;
     }
     const { listener, place, started } = session;
     keep(OPEN, listener);
-    keep(box(listener), JSON.stringify({ place, started, ratings }));
+    const kept = { place, started, originals, ratings };
+    keep(box(listener), JSON.stringify(kept));
   };
 
   const isRated = (rating) =>
@@ -128,7 +140,17 @@
     audios = [];
   };
 
-  const addPlayer = (place, source, name) => {
+  // Seconds of a sound that were played, each once.
+  const covered = ({ played }) => {
+    let total = 0;
+    for (let i = 0; i < played.length; i++) {
+      total += played.end(i) - played.start(i);
+    }
+    return total;
+  };
+
+  // `heard` counts how often the sound is played to its end.
+  const addPlayer = (place, source, name, heard, ended = () => {}) => {
     const audio = new Audio(source);
     audios.push(audio);
     place.replaceChildren($("#player").content.cloneNode(true));
@@ -163,6 +185,7 @@
       });
     });
     audio.addEventListener("play", () => {
+      heard.began ??= Date.now();
       say("Pause");
       follow();
     });
@@ -173,6 +196,12 @@
     audio.addEventListener("ended", () => {
       audio.currentTime = 0;
       bar.value = 0;
+      // A keyboard's media keys may skip to the end.
+      if (covered(audio) < 0.95 * audio.duration) return;
+      heard.plays++;
+      session.saved = false;
+      store();
+      ended();
     });
     audio.addEventListener("error", failed);
   };
@@ -190,8 +219,10 @@
     slider.setAttribute("aria-labelledby", `${legend} ${label.id}`);
     const show = () => {
       const value = rating[question];
+      const blank = rating.plays ? "not rated" : "play it to the end first";
+      slider.disabled = !rating.plays;
       place.classList.toggle("rated", value !== null);
-      output.textContent = value ?? "not rated";
+      output.textContent = value ?? blank;
       if (value !== null) {
         slider.value = value;
         place.classList.remove("missing");
@@ -199,11 +230,15 @@
         slider.removeAttribute("aria-valuetext");
       } else {
         slider.value = 50;
-        slider.setAttribute("aria-valuetext", "not rated");
+        slider.setAttribute("aria-valuetext", blank);
       }
     };
     const rate = () => {
+      if (!rating.plays) return;
       rating[question] = Number(slider.value);
+      // To hundredths; a clock may have been set back.
+      const taken = Math.round((Date.now() - rating.began) / 10) / 100;
+      rating.seconds = Math.max(rating.seconds, taken, 0);
       session.saved = false;
       show();
       store();
@@ -220,6 +255,7 @@
       }
     });
     show();
+    return show;
   };
 
   // ---------------------------------------------------------------- screens
@@ -247,7 +283,7 @@
     $("#trial-title").textContent = `Sound ${place + 1} of ${n}`;
     $("#decision").textContent = trial.decision;
     $("#missing").textContent = "";
-    addPlayer($("#original"), sounds.original, "the original sound");
+    addPlayer($("#original"), sounds.original, "the original sound", trial);
     $("#original .play").after("Original sound");
     const cards = trial.ratings.map((rating, i) => {
       const card = $("#explanation").content.firstElementChild.cloneNode(true);
@@ -255,11 +291,12 @@
       const legend = $("legend", card);
       legend.textContent = name;
       legend.id = `legend-${i}`;
-      addPlayer($(".player", card), sounds[rating.code], name);
-      for (const question of all(".question", card)) {
+      const shows = all(".question", card).map((question) => {
         const id = `${question.dataset.question}-${i}`;
-        addQuestion(question, rating, id, legend.id);
-      }
+        return addQuestion(question, rating, id, legend.id);
+      });
+      const ended = () => shows.forEach((show) => show());
+      addPlayer($(".player", card), sounds[rating.code], name, rating, ended);
       return card;
     });
     $("#explanations").replaceChildren(...cards);
@@ -270,6 +307,16 @@
   // Whether the shown trial is fully rated; if not, point out what is missing.
   const check = () => {
     const { ratings } = session.trials[session.place];
+    const unheard = ratings.filter(({ plays }) => !plays).length;
+    if (unheard) {
+      $("#missing").textContent =
+        unheard === 1
+          ? "One explanation has not been played to its end yet."
+          : `${unheard} explanations have not been played to their end yet.`;
+      const first = ratings.findIndex(({ plays }) => !plays);
+      all("#explanations .play")[first].focus();
+      return false;
+    }
     const cards = all("#explanations .question").filter(
       (card, i) =>
         ratings[Math.floor(i / QUESTIONS.length)][card.dataset.question] ===
@@ -295,7 +342,11 @@
       listener,
       started,
       saved: new Date().toISOString(),
-      trials: trials.map(({ code, ratings }) => ({ trial: code, ratings })),
+      trials: trials.map(({ code, plays, ratings }) => ({
+        trial: code,
+        plays,
+        ratings: ratings.map(({ began, ...rating }) => rating),
+      })),
     };
     const text = JSON.stringify(content, null, 1);
     const link = document.createElement("a");

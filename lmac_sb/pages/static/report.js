@@ -9,21 +9,13 @@
   const index = data("index");
   const SOUNDS = ["original", "explanation", "residual"];
   const ARROWS = { 1: " ↑", 0: "", "-1": " ↓" };
-  const WHITE = 252; // the pictures' largest value
   const MEANINGS = new Map(index.verdicts);
-
-  // Stops of matplotlib's magma, evenly spaced.
-  const MAGMA = (
-    "000004 1c1044 4f127b 812581 b5367a e55064 fb8761 fec287 fcfdbf"
-  )
-    .split(" ")
-    .map((hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16)));
-  const COLOURS = Array.from({ length: WHITE + 1 }, (_, value) => {
-    const place = (value / WHITE) * (MAGMA.length - 1);
-    const i = Math.min(Math.floor(place), MAGMA.length - 2);
-    return MAGMA[i].map((x, c) => x + (place - i) * (MAGMA[i + 1][c] - x));
-  });
-  const VEIL = [126, 136, 146];
+  // What the tooltips of the headings say.
+  const COLUMNS = {
+    Before: "The probability that the classifier gives for the whole sound.",
+    Inside: "The probability for the kept part alone; a good explanation keeps it.",
+    Outside: "The probability for the rest alone; a good explanation loses it.",
+  };
 
   const element = (tag, text, name) => {
     const made = document.createElement(tag);
@@ -43,46 +35,111 @@
   const outcome = (clip) =>
     clip.right === null ? "unknown" : clip.right ? "right" : "wrong";
   const STABLE = { null: "", true: ", stable", false: ", not stable" };
+  const say = (sentence) =>
+    `${sentence[0].toUpperCase()}${sentence.slice(1)}.`;
   const isGood = (clip) => clip.verdict === "faithful" && clip.stable !== false;
 
   // ------------------------------------------------------------- pictures
 
-  const decode = (base64) =>
-    new Promise((resolve, reject) => {
-      const image = new Image();
-      image.onload = () => {
-        const canvas = document.createElement("canvas");
-        canvas.width = image.width;
-        canvas.height = image.height;
-        const context = canvas.getContext("2d", { willReadFrequently: true });
-        context.drawImage(image, 0, 0);
-        const { width, height } = image;
-        const pixels = context.getImageData(0, 0, width, height).data;
-        resolve({ width, height, values: pixels.filter((_, i) => i % 4 === 0) });
-      };
-      image.onerror = () => reject(new Error("picture cannot be decoded"));
-      image.src = `data:image/png;base64,${base64}`;
+  const STEPS = 64; // values of a picture
+  const RANGE = 80; // dB below the loudest cell, down to black
+  // What is kept, as matplotlib's afmhot, and what is left out. People who see
+  // fewer colours tell the two apart as well; see the tests.
+  const hot = (x) =>
+    [0, 0.5, 1].map((from) => Math.min(Math.max(2 * x - from, 0), 1));
+  const blue = (x) => [0.3 * x, 0.47 * x, 0.7 * x];
+  // Level, from 0 to 1, of a sound that is multiplied by a factor.
+  const scaled = (level, factor) =>
+    Math.max(0, level + (20 * Math.log10(factor)) / RANGE);
+
+  // Colour of a cell: what the mask lets through of its level, over the rest.
+  const colour = (level, mask) => {
+    const kept = mask < $("#threshold").value / 100 ? 0 : mask;
+    const veil = $("#opacity").value / 100;
+    const whole = hot(level);
+    const rest = blue(scaled(level, 1 - kept));
+    return hot(scaled(level, kept)).map((x, c) => {
+      const found = veil * Math.max(x, rest[c]) + (1 - veil) * whole[c];
+      return Math.round(255 * found);
     });
+  };
+
+  // The colours of all cells, by mask and level, and the scales beside them.
+  const palette = new Uint8Array(3 * STEPS * STEPS);
+  const mix = () => {
+    for (let mask = 0; mask < STEPS; mask++) {
+      for (let level = 0; level < STEPS; level++) {
+        const found = colour(level / (STEPS - 1), mask / (STEPS - 1));
+        palette.set(found, 3 * (STEPS * mask + level));
+      }
+    }
+    const scale = (cell) =>
+      Array.from({ length: 33 }, (_, i) => `rgb(${colour(...cell(i / 32))})`);
+    for (const [name, cell] of [
+      ["kept", (x) => [x, 1]],
+      ["rest", (x) => [x, 0]],
+      ["mask", (x) => [1, x]],
+    ]) {
+      document.documentElement.style.setProperty(
+        `--${name}`,
+        `linear-gradient(to right, ${scale(cell)})`
+      );
+    }
+  };
+
+  // A picture that is loaded costs little: it is decoded when it is drawn.
+  const load = (base64) => {
+    const image = new Image();
+    image.src = `data:image/png;base64,${base64}`;
+    return image;
+  };
+  const loaded = (image) =>
+    image.complete ||
+    new Promise((resolve, reject) => {
+      image.onload = resolve;
+      image.onerror = () => reject(new Error("picture cannot be decoded"));
+    });
+  const values = (image) => {
+    const canvas = document.createElement("canvas");
+    const { width, height } = image;
+    Object.assign(canvas, { width, height });
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(image, 0, 0);
+    const pixels = context.getImageData(0, 0, width, height).data;
+    const found = new Uint8Array(width * height);
+    for (let i = 0; i < found.length; i++) found[i] = pixels[4 * i] >> 2;
+    return found;
+  };
 
   const draw = (card) => {
     if (!card.level) return;
-    const { width, height, values } = card.level;
-    const opacity = $("#opacity").value / 100;
-    const threshold = $("#threshold").value / 100;
+    const { width, height } = card.canvas;
     // Pixels are set one by one, so the picture need not be on the GPU.
     const context = card.canvas.getContext("2d", { willReadFrequently: true });
     const picture = context.createImageData(width, height);
-    const pixels = picture.data;
-    for (let i = 0; i < values.length; i++) {
-      const kept = card.mask.values[i] / WHITE;
-      const veil = opacity * (kept < threshold ? 1 : 1 - kept);
-      const colour = COLOURS[values[i]];
-      for (let c = 0; c < 3; c++) {
-        pixels[4 * i + c] = colour[c] + veil * (VEIL[c] - colour[c]);
-      }
-      pixels[4 * i + 3] = 255;
+    const pixels = picture.data.fill(255);
+    for (let i = 0; i < card.level.length; i++) {
+      const cell = 3 * (STEPS * card.mask[i] + card.level[i]);
+      for (let c = 0; c < 3; c++) pixels[4 * i + c] = palette[cell + c];
     }
     context.putImageData(picture, 0, 0);
+  };
+
+  // The pictures of a card, level and mask, once they are loaded.
+  const prepare = async (card) => {
+    if (!card.images) {
+      const { level, mask } = data(card.key);
+      card.images = [level, mask].map(load);
+    }
+    await Promise.all(card.images.map(loaded));
+  };
+  const paint = (card) => {
+    if (card.level) return;
+    if (!card.images?.every((image) => image.complete)) return;
+    const { width, height } = card.images[0];
+    Object.assign(card.canvas, { width, height });
+    [card.level, card.mask] = card.images.map(values);
+    draw(card);
   };
 
   // Only pictures near the screen are kept: 200 would fill the memory.
@@ -90,19 +147,17 @@
     card.near = true;
     if (card.level) return;
     const { key } = card;
-    const { level, mask } = data(key);
-    const pictures = await Promise.all([decode(level), decode(mask)]);
+    fillFiles(card);
+    if ($(".windows", card.element).open) fillWindows(card);
+    await prepare(card);
     // By now it may have left the screen, or show its other mask.
-    if (!card.near || card.key !== key) return;
-    [card.level, card.mask] = pictures;
-    card.canvas.width = card.level.width;
-    card.canvas.height = card.level.height;
-    draw(card);
+    if (card.near && card.key === key) paint(card);
   };
   const release = (card) => {
     card.near = false;
     card.level = card.mask = null;
     card.canvas.width = card.canvas.height = 0;
+    for (const link of card.files) link.removeAttribute("href");
   };
 
   // -------------------------------------------------------------- players
@@ -143,7 +198,7 @@
     card.audios = null;
   };
 
-  const load = (card) => {
+  const loadSounds = (card) => {
     if (card.audios) return;
     if (playing) unload(playing);
     playing = card;
@@ -172,7 +227,7 @@
   };
 
   const start = (card) => {
-    load(card);
+    loadSounds(card);
     const audio = card.audios[card.sound];
     audio.currentTime = card.seconds < card.clip.seconds ? card.seconds : 0;
     // The error event reports a failure; otherwise the user has paused.
@@ -205,6 +260,56 @@
   };
 
   // ---------------------------------------------------------------- cards
+
+  // A word that a tooltip explains, or the word alone.
+  const term = (word, tip) => {
+    if (!tip) return document.createTextNode(word);
+    const button = element("button", undefined, "term");
+    button.type = "button";
+    button.dataset.tip = tip;
+    button.append(element("span", word));
+    return button;
+  };
+
+  // Round numbers from 0 to the end of an axis, at most about six.
+  const ticks = (end) => {
+    const rough = end / 6;
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const step = [1, 2, 5, 10].find((x) => x * power >= rough) * power;
+    return Array.from(
+      { length: Math.floor(end / step + 1e-6) + 1 },
+      (_, i) => Number((i * step).toPrecision(6))
+    );
+  };
+  const fillAxis = (axis, end) => {
+    for (const tick of ticks(end)) {
+      const mark = element("span", tick, "tick");
+      mark.style.setProperty("--place", tick / end);
+      axis.append(mark);
+    }
+  };
+
+  // Names of files that no system takes for something else.
+  const fileName = (card, sound, source) => {
+    const ending = source.startsWith("data:")
+      ? { "audio/mpeg": "mp3", "audio/wav": "wav" }[source.slice(5, source.indexOf(";"))]
+      : source.split(".").pop();
+    const clip = card.clip.id
+      .replace(/[^\p{L}\p{N}._-]+/gu, "_")
+      .replace(/^[._]+/, "")
+      .slice(0, 80);
+    const mask = card.worn ? "" : "-decoder";
+    return `${clip || "clip"}-${SOUNDS[sound]}${mask}.${ending}`;
+  };
+  const fillFiles = (card) => {
+    data(card.key).sounds.forEach((source, sound) => {
+      const link = card.files[sound];
+      link.href = source;
+      link.download = fileName(card, sound, source);
+      // A page from disk may not save a file beside it, but shows it.
+      if (!source.startsWith("data:")) link.target = "_blank";
+    });
+  };
 
   const describe = (clip) => {
     const head =
@@ -249,7 +354,7 @@
       const place = element("td");
       const button = element("button", `${window.start.toFixed(1)}\u00a0s`);
       button.type = "button";
-      button.title = `Go to ${button.textContent}`;
+      button.setAttribute("aria-label", `Go to ${button.textContent}`);
       button.addEventListener("click", () => seek(card, window.start));
       place.append(button);
       const decided = element("td", window.decision);
@@ -270,10 +375,10 @@
     for (const [name, direction] of index.metrics) {
       if (!Object.hasOwn(clip.metrics, name)) continue;
       const pair = element("div");
-      pair.append(
-        element("dt", name + ARROWS[direction]),
-        element("dd", number(clip.metrics[name]))
-      );
+      const tip = Object.hasOwn(index.meanings, name) && index.meanings[name];
+      const title = element("dt");
+      title.append(term(name + ARROWS[direction], tip));
+      pair.append(title, element("dd", number(clip.metrics[name])));
       list.append(pair);
     }
     list.hidden = !list.children.length;
@@ -284,17 +389,19 @@
     const { element: article, view } = card;
     card.canvas.setAttribute("aria-label", describe(view));
     const badge = $(".verdict", article);
-    badge.textContent = view.verdict + STABLE[view.stable];
-    badge.classList.toggle("good", isGood(view));
-    badge.title = [
+    const tips = [
       MEANINGS.get(view.verdict),
       ...Object.entries(view.agreement).map(
         ([name, value]) => `agreement, ${name}: ${number(value)}`
       ),
-    ].join("; ");
+    ];
+    badge.replaceChildren(
+      term(view.verdict + STABLE[view.stable], say(tips.join("; ")))
+    );
+    badge.classList.toggle("good", isGood(view));
     fillTable($(".facts tbody", article), view);
     fillMetrics($(".metrics", article), view);
-    if ($(".windows", article).open) fillWindows(card);
+    if (card.near && $(".windows", article).open) fillWindows(card);
     card.switches.forEach((button, i) =>
       button.setAttribute("aria-pressed", i === card.worn)
     );
@@ -310,9 +417,31 @@
     card.worn = worn;
     [card.view, card.key] = card.views[worn];
     fillCard(card);
-    card.level = card.mask = null;
+    card.level = card.mask = card.images = null;
     if (card.near) show(card);
     if (goesOn) start(card);
+  };
+
+  // What is decided in how many windows of a long clip, the most first.
+  const countWindows = ({ windows }) => {
+    const counts = new Map();
+    for (const { decision } of windows) {
+      counts.set(decision, (counts.get(decision) ?? 0) + 1);
+    }
+    return [...counts]
+      .sort(([, a], [, b]) => b - a)
+      .map(([name, count]) => `${name} in ${count}`)
+      .join(", ");
+  };
+
+  // The address is in the address bar too, where nothing may be copied.
+  const copyLink = async (link) => {
+    try {
+      const { href } = link;
+      await navigator.clipboard.writeText(href);
+      link.textContent = "Link copied";
+      setTimeout(() => (link.textContent = "Link to this clip"), 2000);
+    } catch {}
   };
 
   const makeCard = (clip, i) => {
@@ -338,23 +467,30 @@
       windows: part(".windows tbody"),
       time: part(".time"),
       problem: part(".problem"),
+      files: all(".files a:not(.link)", article),
+      images: null, // the pictures, as they are stored
       sound: 0,
       near: false,
     };
     const title = part("h2");
-    title.textContent = clip.decision;
+    title.textContent = clip.headline ? clip.decision : "No one class";
     title.id = `title-${i}`;
     part(".origin").id = `origin-${i}`;
     article.setAttribute("aria-labelledby", `${title.id} origin-${i}`);
     const found = outcome(clip);
     part(".outcome").classList.add(found);
-    part(".outcome").textContent = {
-      right: "right",
-      wrong: `wrong, the label is ${clip.label}`,
-      unknown: "no label",
-    }[found];
-    const origin = [clip.id];
-    if (clip.file !== null && clip.file !== clip.id) origin.push(clip.file);
+    part(".outcome").textContent =
+      (clip.headline ? "" : `${countWindows(clip)}; their mean says ${clip.decision}: `) +
+      {
+        right: "right",
+        wrong: `wrong, the label is ${clip.label}`,
+        unknown: "no label",
+      }[found];
+    // Names may be in scripts that run from right to left.
+    const origin = [element("bdi", clip.id)];
+    if (clip.file !== null && clip.file !== clip.id) {
+      origin.push(element("bdi", clip.file));
+    }
     origin.push(`${clip.seconds.toFixed(1)}\u00a0s`);
     const above = clip.parents ? ` (${clip.parents})` : "";
     if (clip.explained !== clip.decision || above) {
@@ -368,10 +504,21 @@
     const steps = clip.refine_steps;
     const refined = `refined, ${steps} ${steps === 1 ? "step" : "steps"}`;
     if (steps && !clip.unrefined) origin.push(`mask ${refined}`);
-    part(".origin").textContent = origin.join(" · ");
+    part(".origin").append(
+      ...origin.flatMap((item, i) => (i ? [" · ", item] : [item]))
+    );
+    const address = `clip/${clip.anchor}`;
+    article.id = address;
+    part(".link").href = `#${address}`;
+    part(".link").addEventListener("click", (event) => copyLink(event.target));
+    card.files.forEach((link, i) => (link.textContent = SOUNDS[i]));
     part(".masks").hidden = !clip.unrefined;
     card.switches[1].textContent = refined[0].toUpperCase() + refined.slice(1);
-    part(".axis .top").textContent = `${number(clip.kilohertz)}\u00a0kHz`;
+    fillAxis(part(".hertz"), clip.kilohertz);
+    fillAxis(part(".seconds"), clip.seconds);
+    all("thead th", part(".facts")).forEach((head) => {
+      head.replaceChildren(term(head.textContent, COLUMNS[head.textContent]));
+    });
     card.position.max = clip.seconds;
     card.position.step = clip.seconds / 100;
     card.position.setAttribute("aria-label", "Position in the sound");
@@ -432,8 +579,14 @@
     ]),
   ];
 
+  // A long clip has those of its windows.
+  const decisionsOf = (clip) => [
+    clip.decision,
+    ...(clip.headline ? [] : clip.windows.map((window) => window.decision)),
+  ];
   const compare = (a, b) =>
     typeof a === "string" ? a.localeCompare(b) : a - b;
+  const decisions = [...new Set(index.clips.flatMap(decisionsOf))].sort(compare);
   const update = () => {
     const decision = $("#decision").value;
     const judged = $("#verdict").value;
@@ -444,7 +597,7 @@
     const high = $("#high").valueAsNumber;
     const name = limited && index.metrics[limited][0];
     const matches = ({ clip }) => {
-      if (decision && index.clips[decision].decision !== clip.decision) {
+      if (decision && !decisionsOf(clip).includes(decisions[decision])) {
         return false;
       }
       if (judged && clip.verdict !== judged) return false;
@@ -478,6 +631,47 @@
     $("#clips").append(...keyed.map(([, card]) => card.element));
   };
 
+  // ------------------------------------------------------------- tooltips
+
+  // Shown while the mouse is on a word or the focus is, and after a touch.
+  const tip = $("#tip");
+  let explained = null; // the word whose tooltip is shown
+  const hideTip = () => {
+    explained?.removeAttribute("aria-describedby");
+    explained = null;
+    tip.hidden = true;
+  };
+  const showTip = (word) => {
+    if (word === explained) return;
+    hideTip();
+    explained = word;
+    tip.textContent = word.dataset.tip;
+    tip.hidden = false;
+    word.setAttribute("aria-describedby", tip.id);
+    const box = word.getBoundingClientRect();
+    const { width, height } = tip.getBoundingClientRect();
+    const right = document.documentElement.clientWidth - width - 8;
+    const below = box.bottom + height + 8 < innerHeight;
+    tip.style.left = `${scrollX + Math.max(8, Math.min(box.left, right))}px`;
+    tip.style.top = `${scrollY + (below ? box.bottom : box.top - height)}px`;
+  };
+  const wordAt = (event) => event.target.closest?.("[data-tip]");
+  for (const kind of ["mouseover", "focusin", "click"]) {
+    document.addEventListener(kind, (event) => {
+      const word = wordAt(event);
+      // The page may move under a mouse that rests, and the mouse to the tip.
+      const stays =
+        kind === "mouseover" &&
+        (explained === document.activeElement || tip.contains(event.target));
+      if (word) showTip(word);
+      else if (!stays) hideTip();
+    });
+  }
+  document.addEventListener("focusout", hideTip);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") hideTip();
+  });
+
   // ------------------------------------------------------------- controls
 
   const isDark = () => {
@@ -509,6 +703,7 @@
     waiting = true;
     requestAnimationFrame(() => {
       waiting = false;
+      mix();
       cards.forEach(draw);
     });
   };
@@ -528,16 +723,32 @@
     arrange();
   });
 
+  const reach = (card) => {
+    current = card;
+    card.element.focus({ preventScroll: true });
+    card.element.scrollIntoView({ block: "start" });
+  };
   const go = (step) => {
     const list = shown();
     const place = list.indexOf(current);
     const next = place < 0 ? list[0] : list[place + step];
-    if (!next) return false;
-    current = next;
-    next.element.focus({ preventScroll: true });
-    next.element.scrollIntoView({ block: "start" });
-    return true;
+    if (next) reach(next);
+    return Boolean(next);
   };
+  // The clip that the address names, even where a filter hides it.
+  const openLinked = () => {
+    const id = location.hash.slice(1);
+    const card = cards.find(({ element }) => id && element.id === id);
+    if (!card) return;
+    if (card.element.hidden) {
+      for (const name of ["decision", "verdict", "outcome", "metric"]) {
+        $(`#${name}`).value = "";
+      }
+      update();
+    }
+    reach(card);
+  };
+  addEventListener("hashchange", openLinked);
   const act = (key) => {
     if (key === "arrowdown" || key === "j") return go(1);
     if (key === "arrowup" || key === "k") return go(-1);
@@ -603,27 +814,51 @@
   given.forEach((name) => option($("#verdict"), name, name));
   for (const [name, meaning] of MEANINGS) {
     const pair = element("div");
-    pair.append(element("dt", name), element("dd", meaning));
+    pair.append(element("dt", name), element("dd", say(meaning)));
     $("#meanings").append(pair);
   }
-  const names = index.clips.map((clip) => clip.decision);
-  [...new Set(names)]
-    .sort(compare)
-    .forEach((name) => option($("#decision"), names.indexOf(name), name));
+  decisions.forEach((name, i) => option($("#decision"), i, name));
   SORTS.forEach(([name], i) => option($("#sort"), i, name));
   index.metrics.forEach(([name], i) => option($("#metric"), i, name));
   arrange();
   update();
   redraw();
+  let printing = false;
   const watcher = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) {
         const card = cardOf.get(target);
         if (isIntersecting) show(card);
+        else if (printing) card.near = false;
         else release(card);
       }
     },
-    { rootMargin: "800px 0px" }
+    { rootMargin: "1600px 0px" }
   );
   cards.forEach((card) => watcher.observe(card.element));
+  openLinked();
+
+  // Paper shows all pictures. A printer does not wait for them, so all are
+  // loaded beforehand, a few at a time, those on the screen first.
+  const beforePrint = () => {
+    printing = true;
+    for (const card of shown()) {
+      if (card.view.windows.length) fillWindows(card);
+      paint(card);
+    }
+  };
+  const afterPrint = () => {
+    printing = false;
+    cards.filter((card) => !card.near).forEach(release);
+  };
+  addEventListener("beforeprint", beforePrint);
+  addEventListener("afterprint", afterPrint);
+  matchMedia("print").addEventListener("change", ({ matches }) =>
+    matches ? beforePrint() : afterPrint()
+  );
+  const queue = cards[Symbol.iterator]();
+  const prepareAll = async () => {
+    for (const card of queue) await prepare(card);
+  };
+  for (let i = 0; i < 4; i++) prepareAll();
 })();

@@ -12,7 +12,6 @@ from lmac_sb import LMACError
 from lmac_sb.app import answer as module
 from lmac_sb.app import server
 from lmac_sb.app.answer import (
-    CAPTUM,
     Limits,
     Wish,
     answer,
@@ -75,7 +74,7 @@ def test_what_is_offered(interpreter, small, monkeypatch):
     assert set(on_sound) > set(ATTRIBUTIONS)
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     without = dict(offered(interpreter))
-    for name in CAPTUM:
+    for name in OF_CAPTUM:
         assert 'pip install "lmac-sb[eval]"' in without[name]
     assert without["smoothgrad"] == ""
 
@@ -91,7 +90,7 @@ def test_those_that_need_captum_are_known(interpreter, sounds, monkeypatch):
         except LMACError as error:
             assert "captum" in str(error)
             needing.add(name)
-    assert needing == set(CAPTUM)
+    assert needing == set(OF_CAPTUM)
 
 
 @pytest.mark.parametrize("steps", [-1, 51, 10**9])

@@ -12,6 +12,7 @@ from lmac_sb.pages.ratings import (
     read_key,
     read_ratings,
     score,
+    who_listened,
     write_scores,
 )
 from lmac_sb.utils.errors import LMACError
@@ -292,3 +293,114 @@ def test_files_of_scores(key, content, save, tmp_path):
     assert [float(row[f"fit{end}"]) for end in ("", " low", " high")] == 3 * [
         40
     ]
+
+
+# --------------------------------------------------------------- who listened
+
+
+@pytest.fixture
+def timed(key):
+    """The key of a test whose sounds last five seconds."""
+    for trial in key["trials"].values():
+        trial["seconds"] = 5.0
+    return key
+
+
+@pytest.fixture
+def heard(content, save):
+    """Write the file of a listener; some ratings may have other values."""
+
+    def write(listener, plays=1, seconds=8.0, first=None):
+        mine = copy.deepcopy({**content, "listener": listener})
+        for trial in mine["trials"]:
+            for rating in trial["ratings"]:
+                rating.update(plays=plays, seconds=seconds)
+        mine["trials"][0]["ratings"][0].update(first or {})
+        return save(f"{listener}.json", mine)
+
+    return write
+
+
+def test_who_cannot_have_listened(timed, heard, content, save):
+    """One sound is enough: the page allows none."""
+    files = [
+        heard("Ann"),
+        heard("Bob", plays=0),
+        heard("Cid", seconds=1.5),
+        heard("Dan", first={"plays": 0, "fit": 100}),
+        heard("Eve", first={"seconds": 4.8}),
+        heard("Fay", seconds=4.95),  # clocks differ
+        save("old.json", {**content, "listener": "Old"}),
+    ]
+    left_out, unknown = who_listened(read_ratings(files, timed))
+    assert left_out == {
+        "Bob": "12 of 12 sounds not played to their end",
+        "Cid": "12 of 12 sounds rated in less time than they last",
+        "Dan": "1 of 12 sounds not played to their end",
+        "Eve": "1 of 12 sounds rated in less time than they last",
+    }
+    assert unknown == ["Old"]
+
+
+def test_scores_leave_them_out_and_say_so(
+    timed, heard, content, save, tmp_path
+):
+    """Their ratings stay in ratings.csv, and change no score."""
+    good = [heard("Ann"), save("old.json", {**content, "listener": "Old"})]
+    alone = write_scores(tmp_path / "a", read_ratings(good, timed))
+    bad = heard("Dan", first={"plays": 0, "fit": 100})
+    text = write_scores(tmp_path / "b", read_ratings([*good, bad], timed))
+    assert "over listeners (2)" in text
+    assert (
+        "Left out: 1 of 3 listeners, who cannot have listened: 'Dan' "
+        "(1 of 12 sounds not played to their end)."
+    ) in text
+    assert "counted: 1 of 2 listeners" in text and "'Old'" in text
+    assert "Left out" not in alone
+    assert text.startswith(alone[: alone.index("Mean opinions")])
+    with open(tmp_path / "b" / "ratings.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 36
+    dan = [row for row in rows if row["listener"] == "Dan"]
+    assert {row["counts"] for row in dan} == {"False"}
+    old = [row for row in rows if row["listener"] == "Old"]
+    assert {(r["counts"], r["plays"]) for r in old} == {("True", "")}
+
+
+def test_nobody_listened(timed, heard, tmp_path):
+    rows = read_ratings([heard("Bob", plays=0)], timed)
+    with pytest.raises(LMACError, match="1 listeners? .* 'Bob': 12 of 12"):
+        write_scores(tmp_path / "out", rows)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_older_key_has_no_lengths(key, heard):
+    """What was not played is known without them."""
+    rows = read_ratings([heard("Bob", plays=0), heard("Cid", seconds=0)], key)
+    assert list(who_listened(rows)[0]) == ["Bob"]
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ({"plays": -1}, "plays of the code .*: found -1, expected a whole"),
+        ({"plays": 1.5}, "plays of the code .*: found 1.5"),
+        ({"plays": True}, "plays of the code .*: found True"),
+        ({"plays": None}, "plays of the code .*: found None"),
+        ({"seconds": -0.1}, "seconds of the code .*: found -0.1, expected a"),
+        ({"seconds": "9"}, "seconds of the code .*: found '9'"),
+        ({"seconds": None}, "seconds of the code .*: found None"),
+        ({"seconds": float("inf")}, "bad.json: |seconds of the code"),
+    ],
+)
+def test_bad_plays_and_times(timed, heard, first, message):
+    path = heard("bad", first=first)
+    with pytest.raises(LMACError, match=message):
+        read_ratings([path], timed)
+
+
+@pytest.mark.parametrize("seconds", [-1, "5", None, True])
+def test_bad_lengths_in_the_key(timed, save, seconds):
+    timed["trials"]["tcx"]["seconds"] = seconds
+    with pytest.raises(LMACError, match="not the key of a listening test"):
+        read_key(save("key.json", timed))

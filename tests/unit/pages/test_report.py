@@ -20,9 +20,11 @@ from PIL import Image
 from lmac_sb.inference.clip_folder import save_clip
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.lmac.explainer import Explanation
+from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.verdict import VERDICTS
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.pages import report
+from lmac_sb.pages.meanings import MEANINGS
 from lmac_sb.pages.report import write_report
 from lmac_sb.utils.errors import LMACError
 
@@ -277,7 +279,8 @@ def test_sounds_are_those_of_the_clip(tmp_path):
     sounds = Page(write_report(tmp_path)).data("clip-0")["sounds"]
     for name, uri in zip(SOUNDS, sounds):
         head, body = uri.split(",")
-        assert head == "data:audio/ogg;base64"
+        # Safari plays no Ogg, and MP3 lacks this rate.
+        assert head == "data:audio/wav;base64"
         found, rate = sf.read(io.BytesIO(base64.b64decode(body)))
         expected, _ = sf.read(path / f"{name}.flac")
         assert (rate, found.shape) == (RATE, expected.shape)
@@ -285,11 +288,71 @@ def test_sounds_are_those_of_the_clip(tmp_path):
         assert error < 0.1 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("rate", [4000, 22050, 44100, 192000])
+@pytest.mark.parametrize("rate", [1, 4000, 8000, 22050, 44100, 96001, 192000])
 def test_sounds_of_any_rate(rate):
-    encoded = report._vorbis([np.zeros(rate, np.float32)] * 2, rate)
+    kind, encoded = report._pack([np.zeros(rate, np.float32)] * 2, rate)
+    expected = "mpeg" if rate in (22050, 44100) else "wav"
+    assert kind == f"audio/{expected}"
     assert sf.info(io.BytesIO(encoded)).frames == rate * 2
     assert sf.info(io.BytesIO(encoded)).samplerate == rate
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 100, 16000])
+def test_packed_sounds_keep_their_length_and_shape(n_samples):
+    """MP3 adds and cuts nothing."""
+    wav = np.sin(np.arange(n_samples) / 9, dtype=np.float32) / 2
+    kind, encoded = report._pack([wav[:50], wav[50:]], 16000)
+    found, _ = sf.read(io.BytesIO(encoded))
+    assert kind == "audio/mpeg" and found.shape == wav.shape
+    if n_samples > 1000:
+        assert np.abs(found - wav)[200:-200].max() < 0.05
+
+
+def test_without_mp3_sounds_are_wav(monkeypatch):
+    """Some builds of libsndfile lack it."""
+    monkeypatch.setattr(sf, "available_formats", lambda: {"WAV": "WAV"})
+    assert report._pack([np.zeros(9, np.float32)], 16000)[0] == "audio/wav"
+
+
+def test_each_metric_and_verdict_has_a_sentence(tmp_path):
+    assert set(MEANINGS) == set(METRICS)
+    assert all(re.fullmatch(r"[A-Z][^.].*\.", x) for x in MEANINGS.values())
+    assert len(set(MEANINGS.values())) == len(MEANINGS)
+    write_clip(tmp_path)
+    index = Page(write_report(tmp_path)).data("index")
+    assert index["meanings"] == {name: MEANINGS[name] for name in ("AI", "FF")}
+
+
+def test_anchors_stay_whichever_clips_are_beside(tmp_path):
+    """They are the folders' names, as an address spells them."""
+    for name in ("b ü#?%41", "a", "c"):
+        write_clip(tmp_path, name, id="same")
+    # A name that is no text.
+    (tmp_path / "c").rename(tmp_path / "dog\udce9")
+    write_clip(tmp_path / "class", "a")
+    index = Page(write_report(tmp_path)).data("index")
+    found = {clip["anchor"] for clip in index["clips"]}
+    assert found == {"b%20%C3%BC%23%3F%2541", "a", "dog%E9", "class/a"}
+    shutil.rmtree(tmp_path / "a")
+    index = Page(write_report(tmp_path)).data("index")
+    assert {clip["anchor"] for clip in index["clips"]} == found - {"a"}
+
+
+@pytest.mark.parametrize(
+    ("decisions", "headline"),
+    [
+        ([], True),
+        (["dog", "dog"], True),
+        (["dog", "cat"], False),
+        (["cat", "cat"], False),
+    ],
+)
+def test_a_long_clip_may_have_no_one_class(tmp_path, decisions, headline):
+    """Its windows must agree with their mean, which says dog."""
+    windows = [{**WINDOW, "decision": name} for name in decisions]
+    write_clip(tmp_path, **({"windows": windows} if windows else {}))
+    (clip,) = Page(write_report(tmp_path)).data("index")["clips"]
+    assert clip["headline"] is headline
 
 
 def test_sounds_beside_the_page(tmp_path):
