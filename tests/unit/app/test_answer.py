@@ -20,7 +20,7 @@ from lmac_sb.app.answer import (
     sentence,
 )
 from lmac_sb.app.visits import Visits
-from lmac_sb.methods.gradients import ATTRIBUTIONS
+from lmac_sb.methods.gradients import ATTRIBUTIONS, OF_CAPTUM
 
 ROOT = Path(__file__).resolve().parents[3]
 SPACE = ROOT / "docs" / "space"
