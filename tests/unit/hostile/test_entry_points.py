@@ -220,6 +220,8 @@ OTHERS = {
     "explain files": "sounds",
     "explain out": "written to",
     "try out": "written to",
+    "try model": "goes to explain",
+    "try sound": "a name",
     "explain weights": "a file, see tests of YAMNet",
     "explain at": "a time",
     "explain target": "a class",

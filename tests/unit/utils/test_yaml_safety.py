@@ -25,6 +25,7 @@ lmac_sb.models.decoder.LevelDecoder
 lmac_sb.models.decoder.MaskDecoder
 lmac_sb.models.encoders.AttentionEmbedding
 lmac_sb.models.encoders.ConvEmbedding
+lmac_sb.models.familiarity.Familiarity
 lmac_sb.models.features.FbankFeatures
 lmac_sb.models.features.LogForm
 lmac_sb.models.features.SpectralFeatures
