@@ -263,7 +263,7 @@ def write_test(folder, trials, sample_rate, identity):
                 file, {"test": test, "trials": index}, blocks
             ),
             # The report's styles, and this page's own.
-            styles=["report", "listening"],
+            styles=["report"],
         ),
     )
     return folder / PAGE

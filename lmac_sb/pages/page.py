@@ -16,7 +16,7 @@ __all__ = ["write_block", "write_page"]
 STATIC = Path(__file__).with_name("static")
 
 
-def write_page(file, name, write_data, styles=None, media="data:"):
+def write_page(file, name, write_data, styles=(), scripts=(), media="data:"):
     """Write a page from its parts in ``static`` and its data.
 
     Arguments
@@ -24,11 +24,14 @@ def write_page(file, name, write_data, styles=None, media="data:"):
     file : file object
         Open text file to write to.
     name : str
-        The page consists of ``name.html`` and ``name.js`` in ``static``.
+        The page is ``name.html`` in ``static``.
     write_data : callable
         Called with the file at the place of the data, see `write_block`.
-    styles : list of str
-        Style sheets in ``static``, without suffix; by default ``name``.
+    styles : sequence of str
+        Style sheets in ``static`` besides ``name.css``, which comes last; all
+        without suffix.
+    scripts : sequence of str
+        Scripts besides ``name.js``, in the same way.
     media : str
         Sources of sounds in the notation of a Content-Security-Policy.
 
@@ -46,8 +49,8 @@ def write_page(file, name, write_data, styles=None, media="data:"):
         )
         for kind, parts in (
             ("html", [name]),
-            ("js", [name]),
-            ("css", styles or [name]),
+            ("js", [*scripts, name]),
+            ("css", [*styles, name]),
         )
     )
     policy = (

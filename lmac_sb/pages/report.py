@@ -111,7 +111,9 @@ def write_report(folder, out_file=None, embed=True, mixed=False, left_out=None):
         page.parent.mkdir(parents=True, exist_ok=True)
         write_in_one_step(
             page,
-            lambda file: write_page(file, "report", report.write, media=media),
+            lambda file: write_page(
+                file, "report", report.write, scripts=["tips"], media=media
+            ),
         )
     except OSError as error:
         if is_full(error):
