@@ -135,8 +135,8 @@ def read_ratings(files, key):
         place, fit, quality``. `place` is the position, from 1, at which the
         listener saw the explanation in its trial. Where the page noted it,
         ``plays``, how often the sound was played to its end, and ``seconds``
-        from then on to the last answer; and ``lasts``, the seconds of the
-        sound, where the key has them.
+        from its first play to the last answer; and ``lasts``, the seconds of
+        the sound, where the key has them.
 
     Raises
     ------
@@ -442,8 +442,8 @@ def write_scores(folder, rows):
     if not heard:
         listener, reason = next(iter(left_out.items()))
         raise LMACError(
-            f"found {len(left_out)} listeners who cannot have listened, such "
-            f"as {shown(listener)}: {reason}; expected at least one who has"
+            "found no listener who can have listened, not even "
+            f"{shown(listener)}: {reason}; expected at least one"
         )
     table = score(heard)
     lines = [

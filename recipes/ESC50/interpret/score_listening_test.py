@@ -4,7 +4,8 @@
     python score_listening_test.py ratings/ \
         --key results/listening/1234/key.json
 
-Writes ratings.csv, scores.csv and scores.md to the key's folder.
+Writes ratings.csv, scores.csv and scores.md to the key's folder. Listeners who
+cannot have listened to what they rated are left out, and named.
 """
 
 import argparse
