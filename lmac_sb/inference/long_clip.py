@@ -237,9 +237,9 @@ class _Whole:
             )
         starts = _starts(self.interpreter, len(wav))
         found += self.interpreter.length_notes(len(wav) - starts[-1])
-        pieces = [
-            wav[start : start + self.interpreter.window] for start in starts
-        ]
+        size = self.interpreter.window
+        # The rest of a sound is short, which is strange by itself.
+        pieces = [wav[x : x + size] for x in starts if x + size <= len(wav)]
         return found + self.interpreter.far_notes(pieces)
 
 
