@@ -45,7 +45,7 @@ def cards(results, note=""):
     Arguments
     ---------
     results : list of lmac_sb.app.answer.Result
-        The model's own first.
+        The model's own first; none if it was stopped before that.
     note : str
         What is said below them.
 
@@ -60,7 +60,11 @@ def cards(results, note=""):
     >>> made = cards(list(answer(interpreter, Wish(path), folder)))
     >>> made.count("<audio")
     3
+    >>> cards([], "stopped")
+    '<div><p class="note">stopped</p></div>'
     """
+    if not results:
+        return f"<div>{_note(note)}</div>"
     own = results[0].explanation
     heard = ", ".join(f"{name} {p:.3f}" for name, p in own.top(N_TOP)[0])
     parts = [f'<p class="heard">The model hears: {_text(heard)}</p>']

@@ -62,6 +62,11 @@ class Arguments(NamedTuple):
     resolved : dict
         The file's content as plain values, with overrides applied and
         references resolved; an object is a dict with its tag.
+
+    Example
+    -------
+    >>> Arguments("x.yaml", "seed: 1", [], {"seed": "2"}, {}).overrides
+    'seed: 2'
     """
 
     file: str

@@ -28,6 +28,11 @@ class Entry(NamedTuple):
         Its value, as the file has it.
     meaning : str
         Its comment; empty if it has none.
+
+    Example
+    -------
+    >>> Entry("snr_db", "0.0", "ratio of a clip to its noise, in dB").key
+    'snr_db'
     """
 
     key: str
@@ -44,6 +49,11 @@ class Section(NamedTuple):
         The comment above them; empty if there is none.
     entries : list of Entry
         At least one.
+
+    Example
+    -------
+    >>> len(Section("Data", [Entry("snr_db", "0.0", "in dB")]).entries)
+    1
     """
 
     title: str

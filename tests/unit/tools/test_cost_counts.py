@@ -113,9 +113,15 @@ def run(recipe, tiny, tmp_path_factory):
         now[:] = [stage.name]
         start.original(self, stage, epoch)
 
+    def measure(*args):
+        now[:] = ["USUAL"]
+        measure.original(*args)
+
     start.original = module.LMACBrain.on_stage_start
+    measure.original = module.measure_familiarity
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.LMACBrain, "on_stage_start", start)
+        patch.setattr(module, "measure_familiarity", measure)
         count(patch, SpectralFeatures, "stft")
         count(patch, SpectralFeatures, "istft")
         count(patch, ConvEmbedding, "forward")
@@ -158,6 +164,14 @@ def test_evaluation_passes(run):
     # The decision, both sides of the mask for the loss, and of each method
     # both sides and both sounds.
     assert sum(test["forward"]) == 10 * (1 + 2 + 4 * N_MASKS) + n_batches
+
+
+def test_what_is_usual_takes_two_passes(run):
+    """Of each clip of training and validation, after the test."""
+    n_clips = sum(run["USUAL"]["stft"])
+    assert n_clips == 40
+    assert sum(run["USUAL"]["forward"]) == 2 * n_clips
+    assert not run["USUAL"]["istft"]
 
 
 # -------------------------------------------------------------------- memory
