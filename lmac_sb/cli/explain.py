@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import click
 
-from lmac_sb.cli.explained import is_good, line, print_explained
+from lmac_sb.cli.explained import Printed, is_good, print_explained
 from lmac_sb.cli.said import command_line, say_next
 from lmac_sb.cli.usage import MODEL, NUMBER, PLACE, WHOLE, Choice, Command
+from lmac_sb.utils.console import choose_loudness, progress
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["explain"]
@@ -156,6 +157,14 @@ def _with(options):
 )
 @click.option("--json", is_flag=True, help="print the results as JSON")
 @click.option(
+    "--quiet", is_flag=True, help="print the verdicts and what failed alone"
+)
+@click.option(
+    "--verbose",
+    is_flag=True,
+    help="print a line for each result, however many there are",
+)
+@click.option(
     "--trust",
     is_flag=True,
     help="let the model's yaml run any code: only if you know its author",
@@ -169,8 +178,6 @@ def explain(**options):
         Exit code.
     """
     options = SimpleNamespace(**options)
-    from tqdm import tqdm
-
     _check(options)
     from lmac_sb.inference.collection import Collection
     from lmac_sb.inference.load import default_model, load_interpreter
@@ -180,9 +187,9 @@ def explain(**options):
     interpreter = load_interpreter(model, options.trust, **_listened(options))
     order = _order(options, interpreter)
     collection = Collection(options.out)
-    done, failed, full = [], [], None
+    done, failed, full, printed = [], [], None, Printed()
     files = dict.fromkeys(options.files)
-    with tqdm(total=len(files), unit="file", disable=None) as bar:
+    with progress(total=len(files), unit="file") as bar:
         for outcome in explain_files(interpreter, files, collection, order):
             bar.update()
             done += outcome.results
@@ -190,9 +197,10 @@ def explain(**options):
                 failed.append({"file": outcome.file, "error": outcome.error})
             full = outcome.error if outcome.is_full else None
             for result in [] if options.json else outcome.results:
-                bar.write(line(result), file=sys.stdout)
+                printed.add(result)
+    printed.finish()
     print_explained(done, failed, options.json)
-    if done and not options.json:
+    if done and not options.json and not options.quiet:
         say_next(command_line("report", options.out))
     if full is not None:
         raise LMACError(f"{full}; free some space, then start again")
@@ -217,6 +225,7 @@ def _check(options):
         raise LMACError(
             f"--refine: {options.refine}, expected a whole number from 0"
         )
+    choose_loudness(options.quiet, options.verbose)
     _listened(options)
     _several(options)
 

@@ -4,8 +4,11 @@ import json
 import math
 
 from lmac_sb.cli.said import printable
+from lmac_sb.utils.console import Loudness, get_loudness, say
 
-__all__ = ["is_good", "line", "print_explained"]
+__all__ = ["Printed", "is_good", "line", "print_explained"]
+
+MOST_LINES = 30  # of results, unless more is wanted
 
 
 def is_good(result):
@@ -26,6 +29,34 @@ def is_good(result):
     True
     """
     return result["verdict"] == "faithful" and result["stable"] is not False
+
+
+class Printed:
+    """Prints a line for each result as it comes, until they are many.
+
+    Example
+    -------
+    >>> printed = Printed()
+    >>> printed.finish()
+    """
+
+    def __init__(self):
+        self.n_lines = self.n_more = 0
+
+    def add(self, result):
+        """Print the line of a result, or count it."""
+        text = line(result)
+        self.n_lines += len(text.splitlines())
+        many = self.n_lines > MOST_LINES
+        if many and get_loudness() < Loudness.VERBOSE:
+            self.n_more += 1
+        else:
+            say(text)
+
+    def finish(self):
+        """Say how many were not printed."""
+        if self.n_more:
+            say(f"... and {self.n_more} more (--verbose prints all)")
 
 
 def print_explained(done, failed, as_json):

@@ -11,7 +11,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from lmac_sb.training.key_help import key_help
 from lmac_sb.training.keys import KEYS, check_values
 from lmac_sb.training.run_options import FLAGS, LISTS, RUN_OPTIONS
-from lmac_sb.utils.console import Loudness, set_loudness
+from lmac_sb.utils.console import choose_loudness
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.near import near
 from lmac_sb.utils.recipe import recipe_folder
@@ -169,18 +169,9 @@ def script_of(file):
 
 def _take_loudness(argv):
     """Print as much as is asked for; the arguments without that."""
-    asked = {
-        option: loudness
-        for option, loudness in (
-            ("--quiet", Loudness.QUIET),
-            ("--verbose", Loudness.VERBOSE),
-        )
-        if option in argv
-    }
-    if len(asked) > 1:
-        raise LMACError("command line: expected --quiet or --verbose, not both")
-    set_loudness(next(iter(asked.values()), Loudness.USUAL))
-    return [argument for argument in argv if argument not in asked]
+    flags = "--quiet", "--verbose"
+    choose_loudness(*(flag in argv for flag in flags))
+    return [argument for argument in argv if argument not in flags]
 
 
 def _name(script):

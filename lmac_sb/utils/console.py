@@ -5,9 +5,12 @@ import logging
 
 from tqdm import tqdm
 
+from lmac_sb.utils.errors import LMACError
+
 __all__ = [
     "Loudness",
     "NotesIfVerbose",
+    "choose_loudness",
     "get_loudness",
     "progress",
     "say",
@@ -67,6 +70,31 @@ def set_loudness(loudness):
     epoch 1
     """
     _now["loudness"] = loudness
+
+
+def choose_loudness(quiet, verbose):
+    """Print as much as a command line asks for, from now on.
+
+    Arguments
+    ---------
+    quiet, verbose : bool
+        Whether it has ``--quiet``, ``--verbose``.
+
+    Raises
+    ------
+    LMACError
+        If it has both.
+
+    Example
+    -------
+    >>> choose_loudness(quiet=False, verbose=False)
+    >>> get_loudness().name
+    'USUAL'
+    """
+    if quiet and verbose:
+        raise LMACError("command line: expected --quiet or --verbose, not both")
+    loud = Loudness.VERBOSE if verbose else Loudness.USUAL
+    set_loudness(Loudness.QUIET if quiet else loud)
 
 
 def say(text, loudness=Loudness.USUAL):

@@ -70,6 +70,20 @@ def test_explain(explain, sounds, tmp_path):
     assert folders(tmp_path / "out") == ["0", "1"]
 
 
+def test_many_results_are_not_all_printed(explain, sounds, tmp_path):
+    """At most forty lines, unless --verbose; --quiet: verdicts alone."""
+    files = [write(tmp_path / f"{i}.wav", sounds[0]) for i in range(45)]
+    out = explain(*files)[1]
+    assert len(out.splitlines()) <= 40
+    lines = [line for line in out.splitlines() if ".wav: " in line]
+    n_more = len(files) - len(lines)
+    assert f"... and {n_more} more (--verbose prints all)" in out
+    out = explain(*files, "--verbose")[1]
+    assert sum(".wav: " in line for line in out.splitlines()) == len(files)
+    out = explain(*files, "--quiet")[1]
+    assert len(out.splitlines()) == 1 and out.startswith("verdicts: ")
+
+
 REST = "unfaithful: the rest decides the same"
 
 
