@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lmac_sb.lmac.explainer import Explainer, Explanation
     from lmac_sb.utils.errors import LMACError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Explainer",
