@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -56,27 +57,33 @@ def explain_long(
         if question.target is None:
             question = replace(question, target=p.argmax(1))
     whole, unrefined = _Whole(interpreter, n_samples), None
-    for start in starts:
-        stop = min(start + interpreter.window, n_samples)
-        piece = [wav[start:stop]]
+    for start, after in zip(starts, [*starts[1:], None]):
+        piece = [wav[start : start + interpreter.window]]
         asked, said = interpreter.settled(piece, question)
         (part,) = interpreter.explain_short(piece, asked, how)
-        edges = (start > 0, start != starts[-1])
-        whole.add(part, start, stop, edges)
+        whole.add(part, start, after)
         whole.n_skipped += bool(said[0])
         if part.unrefined is not None:
             unrefined = unrefined or _Whole(interpreter, n_samples)
-            unrefined.add(part.unrefined, start, stop, edges)
+            unrefined.add(part.unrefined, start, after)
     explained = whole.finish(wav, question)
     if unrefined is not None:
         explained.unrefined = unrefined.finish(wav, question)
     return explained
 
 
-def _starts(interpreter: LMACInterpreter, n_samples: int) -> range:
-    """First samples of the windows; the last is longer than an overlap."""
+def _starts(interpreter: LMACInterpreter, n_samples: int) -> list[int]:
+    """First samples of the windows, which spread evenly over the clip.
+
+    So no window is a short rest, on which a classifier decides badly: they
+    overlap by more where they must.
+    """
+    hop = interpreter.explainer.features.hop_samples
     stride = interpreter.window - interpreter.overlap
-    return range(0, n_samples - interpreter.overlap, stride)
+    room = n_samples - interpreter.window
+    n_steps = math.ceil(room / stride)
+    # Rounded up in whole numbers: the last window reaches the end.
+    return [-(-i * room // (n_steps * hop)) * hop for i in range(n_steps + 1)]
 
 
 def mean_probabilities(interpreter: LMACInterpreter, wav: Tensor) -> Tensor:
@@ -96,31 +103,29 @@ def mean_probabilities(interpreter: LMACInterpreter, wav: Tensor) -> Tensor:
     """
     total: Any = 0
     starts = _starts(interpreter, len(wav))
-    for start in starts:
+    for start, after in zip(starts, [*starts[1:], None]):
         piece = wav[start : start + interpreter.window]
-        edges = (start > 0, start != starts[-1])
-        size = interpreter.window, interpreter.overlap
-        share = fade(torch.arange(len(piece)), *size, edges).sum() / len(wav)
+        places = torch.arange(start, start + len(piece))
+        share = fade(places, start, after, interpreter.overlap)
+        share = share.sum() / len(wav)
         p = interpreter.probabilities(interpreter.heard([piece]))
         total = total + share * p
     return total
 
 
-def fade(
-    places: Tensor, size: int, overlap: int, edges: tuple[bool, bool]
-) -> Tensor:
+def fade(places: Tensor, start: int, after: int | None, overlap: int) -> Tensor:
     """Weight of a window of a long clip.
 
     Arguments
     ---------
     places : torch.Tensor
-        In samples from its start, [places].
-    size : int
-        Samples of a window.
+        In samples from the start of the clip, [places].
+    start : int
+        Where the window begins; it fades in, unless that is the clip's start.
+    after : int
+        Where the next window begins, and this fades out; None for the last.
     overlap : int
-        Samples that it shares with the next.
-    edges : tuple of bool
-        Whether another window comes before and after it.
+        Samples of a fade.
 
     Returns
     -------
@@ -129,15 +134,14 @@ def fade(
 
     Example
     -------
-    >>> fade(torch.arange(4), size=4, overlap=2, edges=(True, False))
+    >>> fade(torch.arange(8, 12), start=8, after=None, overlap=2)
     tensor([0.0000, 0.5000, 1.0000, 1.0000])
     """
     weight = torch.ones(len(places))
-    if edges[0]:
-        weight = weight * (places / overlap).clamp(max=1)
-    if edges[1]:
-        gone = (places - (size - overlap)) / overlap
-        weight = weight * (1 - gone.clamp(0, 1))
+    if start > 0:
+        weight = weight * ((places - start) / overlap).clamp(max=1)
+    if after is not None:
+        weight = weight * (1 - ((places - after) / overlap).clamp(0, 1))
     return weight
 
 
@@ -164,18 +168,18 @@ class _Whole:
         self,
         part: Any,
         start: int,
-        stop: int,
-        edges: tuple[bool, bool],
+        after: int | None,
     ) -> None:
         """Add a window, faded where others overlap with it."""
-        size = self.interpreter.window, self.interpreter.overlap
-        weight = fade(torch.arange(stop - start), *size, edges)
+        overlap = self.interpreter.overlap
+        stop = start + part.waveform.shape[1]
+        weight = fade(torch.arange(start, stop), start, after, overlap)
         self.waveform[0, start:stop] += weight * part.waveform[0]
         self.residual[0, start:stop] += weight * part.residual[0]
         n_frames = part.mask.shape[1]
         rows = slice(start // self.hop, start // self.hop + n_frames)
-        places = torch.arange(n_frames) * self.hop
-        frames = fade(places, *size, edges)
+        places = start + torch.arange(n_frames) * self.hop
+        frames = fade(places, start, after, overlap)
         self.mask[0, rows] += (frames[:, None] * part.mask[0]).half()
         share = float(weight.sum()) / self.n_samples
         self.shares.append(share)
@@ -237,9 +241,9 @@ class _Whole:
             )
         starts = _starts(self.interpreter, len(wav))
         found += self.interpreter.length_notes(len(wav) - starts[-1])
-        size = self.interpreter.window
-        # The rest of a sound is short, which is strange by itself.
-        pieces = [wav[x : x + size] for x in starts if x + size <= len(wav)]
+        pieces = [
+            wav[start : start + self.interpreter.window] for start in starts
+        ]
         return found + self.interpreter.far_notes(pieces)
 
 

@@ -1,6 +1,7 @@
 """Tests of the pretrained interface: loading, and explaining any sound."""
 
 import json
+import math
 import pickle
 import shutil
 import subprocess
@@ -510,14 +511,32 @@ def long_wav(sounds):
 
 def windows_of(interpreter, wav):
     """Start and explanation of each window as a separate clip."""
+    hop = interpreter.explainer.features.hop_samples
     stride = interpreter.window - interpreter.overlap
-    start, found = 0, []
-    while True:
+    rest = len(wav) - interpreter.window
+    n_steps = math.ceil(rest / stride)
+    found = []
+    for i in range(n_steps + 1):
+        start = math.ceil(i * rest / n_steps / hop) * hop
         piece = wav[start : start + interpreter.window]
         found.append((start, interpreter.explain_batch(piece[None])))
-        if start + interpreter.window >= len(wav):
-            return found
-        start += stride
+    return found
+
+
+@pytest.mark.parametrize("more", [1, 16, 185, 186, 2000, 12000, 12001, 40000])
+def test_windows_are_whole(one_second, long_wav, more):
+    """None is a short rest, and what each keeps adds up to the sound."""
+    wav = long_wav[: RATE + more]
+    found = one_second.explain_batch(wav[None])
+    lengths = [RATE * (x["end"] - x["start"]) for x in found.windows[0]]
+    assert len(lengths) > 1
+    assert min(lengths) > one_second.window - 186
+    starts = [x["start"] for x in found.windows[0]]
+    assert starts[0] == 0 and found.windows[0][-1]["end"] * RATE == (
+        pytest.approx(len(wav))
+    )
+    whole = found.waveform[0] + found.residual[0]
+    assert torch.allclose(whole, wav, atol=1e-4)
 
 
 def test_short_of_the_training_length(one_second, interpreter, sounds):
@@ -587,7 +606,6 @@ def test_cross_fade(one_second, long_wav):
     residual = torch.zeros(len(long_wav))
     weights = torch.zeros(len(long_wav))
     mask = torch.zeros(found.mask.shape[1:])
-    stride = one_second.window - one_second.overlap
     clips = windows_of(one_second, long_wav)
     shares = []
     for number, (start, clip) in enumerate(clips):
@@ -598,8 +616,10 @@ def test_cross_fade(one_second, long_wav):
             w = 1.0
             if number > 0 and n < one_second.overlap:
                 w = n / one_second.overlap
-            if number < len(clips) - 1 and n > stride:
-                w = max(0.0, 1 - (n - stride) / one_second.overlap)
+            if number < len(clips) - 1:
+                after = n - (clips[number + 1][0] - clips[number][0])
+                if after > 0:
+                    w = max(0.0, 1 - after / one_second.overlap)
             return w
 
         for n in range(clip.n_samples[0]):
