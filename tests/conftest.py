@@ -24,7 +24,7 @@ from lmac_sb.training.identity import EXPERIMENT
 from lmac_sb.utils.io import read_json, write_json
 
 # Doctests cannot be collected from two modules of the same name.
-collect_ignore = ["conftest.py", "browser/conftest.py"]
+collect_ignore_glob = ["*conftest.py"]
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "ESC50" / "interpret"
