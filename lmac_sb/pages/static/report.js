@@ -613,7 +613,8 @@
       else if (playing === card) unload(card);
     }
     $("#count").textContent =
-      n === cards.length ? `all ${n} clips` : `${n} of ${cards.length} clips`;
+      n === cards.length && n > 1 ? `all ${n} clips`
+        : `${n} of ${cards.length} ${cards.length === 1 ? "clip" : "clips"}`;
   };
 
   const arrange = () => {
