@@ -1048,12 +1048,12 @@ class LMACInterpreter(Pretrained):
         familiarity = getattr(self.hparams, "familiarity", None)
         if familiarity is None:
             return []
-        explainer, found = self.explainer, []
+        found = []
         for piece in pieces:
             wavs = self._ready([piece])[0].to(self.device)
-            analysis = explainer.analyze(wavs)
-            heard = explainer.embedding(analysis), analysis.logits
-            found.append(familiarity(*(x.float().cpu() for x in heard)))
+            logits, embedding = self.explainer.hear(wavs)
+            heard = (x.float().cpu() for x in (embedding, logits))
+            found.append(familiarity(*heard))
         note = familiarity.note(torch.cat(found))
         return [] if note is None else [note]
 

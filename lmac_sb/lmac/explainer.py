@@ -694,6 +694,26 @@ class Explainer(torch.nn.Module):
                 inputs = self._mel(analysis.magnitude)
             return self.classifier.logits_and_embedding(inputs)[1]
 
+    def hear(self, wavs: Tensor) -> tuple[Tensor, Tensor]:
+        """What the classifier makes of sounds, in one pass.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            [batch, samples].
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Logits [batch, classes] and what the head reads, [batch,
+            dimensions], without gradient.
+        """
+        with torch.no_grad():
+            heard = wavs = wavs.float()
+            if not self._hears_sound:
+                heard = self.features.magnitude(self.features.stft(wavs))
+            return self.classifier.logits_and_embedding(self._inputs(heard))
+
     def both_sides(
         self,
         analysis: Analysis,

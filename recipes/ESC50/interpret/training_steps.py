@@ -392,9 +392,8 @@ def measure_familiarity(familiarity, explainer, datasets, folder):
 def hear(explainer, item):
     """Embedding, logits and label of a clip of a data set."""
     device = next(explainer.parameters()).device
-    analysis = explainer.analyze(item["sig"][None].to(device))
-    embedding = explainer.embedding(analysis)
-    return embedding.cpu(), analysis.logits.cpu(), item["class_string_encoded"]
+    logits, embedding = explainer.hear(item["sig"][None].to(device))
+    return embedding.cpu(), logits.cpu(), item["class_string_encoded"]
 
 
 def write_results(hparams, brain):

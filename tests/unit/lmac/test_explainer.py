@@ -841,3 +841,14 @@ def test_another_level(three):
     torch.testing.assert_close(
         loud.unrefined.waveform, gain[:, None] * three.unrefined.waveform
     )
+
+
+@pytest.mark.parametrize("n_samples", [16000, 800])
+def test_hearing_is_an_analysis_without_evidence(explainer, n_samples):
+    """The same logits and embedding, also of a sound that is padded."""
+    wavs = torch.rand(2, n_samples) - 0.5
+    analysis = explainer.analyze(wavs)
+    logits, embedding = explainer.hear(wavs)
+    assert torch.allclose(logits, analysis.logits, atol=1e-6)
+    assert torch.equal(embedding, explainer.embedding(analysis))
+    assert not logits.requires_grad

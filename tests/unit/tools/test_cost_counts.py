@@ -166,11 +166,11 @@ def test_evaluation_passes(run):
     assert sum(test["forward"]) == 10 * (1 + 2 + 4 * N_MASKS) + n_batches
 
 
-def test_what_is_usual_takes_two_passes(run):
+def test_what_is_usual_takes_one_pass(run):
     """Of each clip of training and validation, after the test."""
     n_clips = sum(run["USUAL"]["stft"])
     assert n_clips == 40
-    assert sum(run["USUAL"]["forward"]) == 2 * n_clips
+    assert sum(run["USUAL"]["forward"]) == n_clips
     assert not run["USUAL"]["istft"]
 
 
