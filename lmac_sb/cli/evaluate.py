@@ -31,58 +31,25 @@ def _run(ctx, words):
     return run_script(ctx.command.name, file, words)
 
 
-@click.command(
-    "eval",
-    cls=ScriptCommand,
-    help="Evaluate explanations: every method in every setting.",
-    default="eval",
-    words=WORDS,
+def _judging(name, text):
+    """A command that runs a script, and says nothing of its own."""
+
+    @click.command(
+        name, cls=ScriptCommand, help=text, default=name, words=WORDS
+    )
+    @click.pass_context
+    def command(ctx, words):
+        """Run it, on a run or on that of its yaml file."""
+        _run(ctx, words)
+        return 0
+
+    return command
+
+
+evaluate = _judging(
+    "eval", "Evaluate explanations: every method in every setting."
 )
-@click.pass_context
-def evaluate(ctx, words):
-    """Evaluate the explanations of a run.
-
-    Arguments
-    ---------
-    ctx : click.Context
-        For errors of usage.
-    words : list of str
-        Perhaps folder of a run and a yaml file, then keys with values.
-
-    Returns
-    -------
-    int
-        Exit code.
-    """
-    _run(ctx, words)
-    return 0
-
-
-@click.command(
-    "sanity",
-    cls=ScriptCommand,
-    help="Check that masks follow the classifier.",
-    default="sanity",
-    words=WORDS,
-)
-@click.pass_context
-def sanity(ctx, words):
-    """Randomise the classifier, and retrain it without what masks keep.
-
-    Arguments
-    ---------
-    ctx : click.Context
-        For errors of usage.
-    words : list of str
-        Perhaps folder of a run and a yaml file, then keys with values.
-
-    Returns
-    -------
-    int
-        Exit code.
-    """
-    _run(ctx, words)
-    return 0
+sanity = _judging("sanity", "Check that masks follow the classifier.")
 
 
 @click.command(

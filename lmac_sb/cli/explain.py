@@ -200,7 +200,7 @@ def explain(**options):
                 printed.add(result)
     printed.finish()
     print_explained(done, failed, options.json)
-    if done and not options.json and not options.quiet:
+    if done and not options.json:
         say_next(command_line("report", options.out))
     if full is not None:
         raise LMACError(f"{full}; free some space, then start again")

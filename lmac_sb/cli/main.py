@@ -18,6 +18,7 @@ from lmac_sb.cli.recipe import recipe
 from lmac_sb.cli.report import report
 from lmac_sb.cli.train import finetune, train
 from lmac_sb.cli.usage import Group, usage_line
+from lmac_sb.utils.console import get_loudness, set_loudness
 from lmac_sb.utils.errors import LMACError, exit_on_user_error, is_full
 
 __all__ = ["lmac", "main"]
@@ -85,6 +86,7 @@ def main(argv=None):
     lmac ...
     (0, 2)
     """
+    loudness = get_loudness()
     try:
         return lmac.main(argv, prog_name="lmac", standalone_mode=False) or 0
     except click.UsageError as error:
@@ -98,3 +100,5 @@ def main(argv=None):
         if is_full(error):
             raise
         raise LMACError(str(error)) from error
+    finally:
+        set_loudness(loudness)

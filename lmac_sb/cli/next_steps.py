@@ -1,15 +1,13 @@
 """What can be done with the results of a script, as commands."""
 
-import os
 from pathlib import Path
 
 import yaml
 
-from lmac_sb.cli.said import command_line, say_next
-from lmac_sb.utils.console import Loudness, get_loudness
+from lmac_sb.cli.said import command_line
 from lmac_sb.utils.recipe import find_yaml, yaml_names
 
-__all__ = ["after_training", "say_steps"]
+__all__ = ["after_training"]
 
 # Keys that say where a run writes, and what it starts from: not those of the
 # next run.
@@ -18,24 +16,6 @@ _OWN = {
     *("model_folder", "train_log", "tensorboard_folder", "save_clips"),
     *("classifier_folder", "pretrained_interpreter", "finetuning"),
 }
-
-
-def say_steps(*commands):
-    """Print commands, unless little shall be printed, or by another process.
-
-    Arguments
-    ---------
-    *commands : str
-        From `lmac_sb.cli.said.command_line`.
-
-    Example
-    -------
-    >>> say_steps("lmac report explained")
-    next: lmac report explained
-    """
-    quiet = get_loudness() is Loudness.QUIET
-    if not quiet and os.environ.get("RANK", "0") == "0":
-        say_next(*commands)
 
 
 def after_training(given):

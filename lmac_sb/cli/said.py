@@ -1,8 +1,10 @@
 """What commands print: texts that any terminal shows, and what comes next."""
 
+import os
 import shlex
 import sys
 
+from lmac_sb.utils.console import say
 from lmac_sb.utils.program import program
 
 __all__ = ["command_line", "printable", "say_next"]
@@ -52,7 +54,9 @@ def command_line(*words):
 
 
 def say_next(*commands):
-    """Print what a user may want to run next.
+    """Print what a user may want to run next, unless that is too much.
+
+    Of several processes, one does.
 
     Arguments
     ---------
@@ -64,5 +68,6 @@ def say_next(*commands):
     >>> say_next(command_line("report", "explained"))
     next: lmac report explained
     """
-    for command in commands:
-        print(printable(f"next: {command}"))
+    if os.environ.get("RANK", "0") == "0":
+        for command in commands:
+            say(printable(f"next: {command}"))

@@ -2,7 +2,8 @@
 
 import click
 
-from lmac_sb.cli.next_steps import after_training, say_steps
+from lmac_sb.cli.next_steps import after_training
+from lmac_sb.cli.said import say_next
 from lmac_sb.cli.scripts import ScriptCommand, run_script
 from lmac_sb.utils.recipe import find_yaml
 
@@ -13,6 +14,15 @@ Train L-MAC, another explainer or a classifier.
 
 YAML is a file, or a name of one of the recipe, such as lmac, lmac_any or
 classifier_conv; it decides which script runs."""
+
+
+def _train(name, words, *more):
+    """Train by the yaml file that comes first, or by that of a name."""
+    if words and not words[0].startswith("-"):
+        name, *words = words
+    given = run_script("train", find_yaml(name), [*more, *words])
+    say_next(*after_training(given))
+    return 0
 
 
 @click.command(
@@ -31,12 +41,7 @@ def train(words):
     int
         Exit code.
     """
-    name = "lmac"
-    if words and not words[0].startswith("-"):
-        name, *words = words
-    given = run_script("train", find_yaml(name), words)
-    say_steps(*after_training(given))
-    return 0
+    return _train("lmac", words)
 
 
 @click.command(
@@ -65,10 +70,4 @@ def finetune(ctx, words):
     if not words or words[0].startswith("-") or not words[0]:
         ctx.fail("argument RUN: is missing")
     run, *words = words
-    name = "lmac_ft"
-    if words and not words[0].startswith("-"):
-        name, *words = words
-    words = [f"--pretrained_interpreter={run}", *words]
-    given = run_script("train", find_yaml(name), words)
-    say_steps(*after_training(given))
-    return 0
+    return _train("lmac_ft", words, f"--pretrained_interpreter={run}")
