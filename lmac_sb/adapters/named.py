@@ -6,7 +6,6 @@ The package is that of others, or this one.
 ['crepe', 'esc10', 'silero', 'yamnet']
 """
 
-import difflib
 import importlib.util
 import inspect
 from typing import Callable, NamedTuple, Optional
@@ -16,6 +15,7 @@ from lmac_sb.adapters.silero import load_silero
 from lmac_sb.adapters.yamnet import load_yamnet
 from lmac_sb.listener.listener import Listener
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.near import nearest
 
 __all__ = [
     "NAMED",
@@ -149,8 +149,8 @@ from_hparams or from_classifier
     """
     if is_named(name):
         return
-    near = difflib.get_close_matches(str(name), NAMED, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    near = nearest(str(name), NAMED)
+    hint = "" if near is None else f"did you mean '{near}'? "
     raise LMACError(
         f"name: found {shown(name)}, expected one of {', '.join(NAMED)}; "
         f"{hint}Folders and hub ids go to from_hparams or from_classifier"

@@ -30,6 +30,7 @@ from lmac_sb.utils.given import check_file, read_given
 from lmac_sb.utils.io import (
     first_line,
     folder_in_one_step,
+    is_free,
     is_leftover,
     read_json,
     remove_parts,
@@ -173,7 +174,7 @@ def export_run(
         yaml asks for what is not allowed.
     """
     run, out = Path(run_folder), Path(out_folder)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not is_free(out):
         raise LMACError(f"{out}: already exists; choose another folder")
     text, hparams, classifier, results = _load_run(run, trusted)
     vouched = _are_vouched(results, "results.json", run)

@@ -8,7 +8,6 @@ trained, ``decoder.safetensors`` (how it is explained), and ``SHA256SUMS``.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from pathlib import Path
 from typing import Any
@@ -42,9 +41,11 @@ from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import (
     first_line,
     folder_in_one_step,
+    is_free,
     read_json,
     write_json,
 )
+from lmac_sb.utils.near import nearest
 
 __all__ = [
     "CLASSIFIER",
@@ -145,8 +146,8 @@ def _check_options(arguments: dict[str, Any]) -> None:
         return
     # Listed are the names that `from_classifier` has for them.
     listed = sorted(known - {"model", "front_end"})
-    near = difflib.get_close_matches(unknown, listed, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    near = nearest(unknown, listed)
+    hint = "" if near is None else f"did you mean '{near}'? "
     raise LMACError(
         f"{unknown}: no such option; {hint}expected one of {', '.join(listed)}"
     )
@@ -178,9 +179,8 @@ def save_interpreter(
         answers otherwise, or an option cannot be saved.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / CLASSIFIER).is_file():
-        if not folder.is_dir() or any(folder.iterdir()):
-            raise LMACError(f"{folder}: already exists; choose another folder")
+    if not is_free(folder) and not (folder / CLASSIFIER).is_file():
+        raise LMACError(f"{folder}: already exists; choose another folder")
     origin = getattr(interpreter.hparams, "origin", None)
     if origin is None:
         raise LMACError(

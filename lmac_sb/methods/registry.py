@@ -1,6 +1,5 @@
 """The methods that an evaluation compares, by name."""
 
-import difflib
 import re
 from collections import namedtuple
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from lmac_sb.methods.attribution import captum_method
 from lmac_sb.methods.gradients import ATTRIBUTIONS, OF_CAPTUM
 from lmac_sb.methods.trivial import TRIVIAL_MASKS
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.near import nearest
 
 __all__ = [
     "Case",
@@ -163,8 +163,8 @@ def make_methods(names, interpreters, optimised_steps=150, seed=0):
                 "mask", partial(function, steps), steps, start
             )
         else:
-            near = difflib.get_close_matches(base, [*known, *stepping], n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
+            near = nearest(base, [*known, *stepping])
+            hint = "" if near is None else f"did you mean '{near}'? "
             raise LMACError(
                 f"methods: unknown '{name}'; {hint}there are "
                 f"{', '.join(known)}, and {', '.join(stepping)}, which may end "

@@ -27,6 +27,7 @@ from lmac_sb.utils.given import read_given
 __all__ = [
     "first_line",
     "folder_in_one_step",
+    "is_free",
     "is_leftover",
     "is_write_error",
     "naming",
@@ -302,6 +303,29 @@ def part_folder(path):
         yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def is_free(folder):
+    """Whether a folder can be written without losing anything.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Any path.
+
+    Returns
+    -------
+    bool
+        Whether there is nothing, or an empty folder.
+
+    Example
+    -------
+    >>> is_free(getfixture("tmp_path")), is_free(getfixture("path"))
+    (True, False)
+    """
+    folder = Path(folder)
+    empty = folder.is_dir() and not any(folder.iterdir())
+    return empty or not folder.exists()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import difflib
 
-__all__ = ["near"]
+__all__ = ["near", "nearest"]
 
 
 def near(word, known):
@@ -25,5 +25,29 @@ def near(word, known):
     >>> near("exprot", ["explain", "export"]), near("x", ["explain"])
     ("; did you mean 'export'?", '')
     """
+    found = nearest(word, known)
+    return "" if found is None else f"; did you mean '{found}'?"
+
+
+def nearest(word, known):
+    """The known word that is most like one that is unknown.
+
+    Arguments
+    ---------
+    word : str
+        What was found.
+    known : iterable of str
+        What could have been meant.
+
+    Returns
+    -------
+    str or None
+        None if nothing is similar.
+
+    Example
+    -------
+    >>> nearest("exprot", ["explain", "export"]), nearest("x", ["explain"])
+    ('export', None)
+    """
     found = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"; did you mean '{found[0]}'?" if found else ""
+    return found[0] if found else None

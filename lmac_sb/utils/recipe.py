@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import folder_in_one_step
+from lmac_sb.utils.io import folder_in_one_step, is_free
 from lmac_sb.utils.near import near
 
 __all__ = [
@@ -154,7 +154,7 @@ def copy_recipe(folder):
     True
     """
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    if not is_free(folder):
         kind = "a folder that is not empty" if folder.is_dir() else "a file"
         raise LMACError(
             f"{folder}: found {kind}, expected a new or an empty folder"
