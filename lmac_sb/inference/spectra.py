@@ -48,20 +48,6 @@ def draw_clip(clip, truth=None, levels=None):
 
     if levels is None:
         levels, _ = levels_of(clip)
-    top = max(float(levels[name].max()) for name in SOUNDS)
-    pictures = {
-        name: {"vmin": top - RANGE_DB, "vmax": top, "cmap": "magma"}
-        for name in SOUNDS
-    }
-    level = levels["original"].T
-    silent = top <= 20 * math.log10(FLOOR) + 1e-3
-    heard = (level - top) / RANGE_DB + 1 if not silent else 0 * level
-    pictures["mask"] = {
-        "vmin": 0,
-        "vmax": 1,
-        "cmap": "viridis",
-        "alpha": heard.clamp(0, 1).numpy(),
-    }
     places = {
         "original": (0, 0),
         "mask": (0, 1),
@@ -86,7 +72,7 @@ def draw_clip(clip, truth=None, levels=None):
     title = f"{word}: {clip.labels[0]}{label}, {clip.judged[0]}"
     figure.suptitle(title, parse_math=False)
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
-    for name, look in pictures.items():
+    for name, look in _looks(levels).items():
         axis = axes[places[name]]
         image = axis.imshow(
             levels[name].T.numpy(),
@@ -106,6 +92,25 @@ def draw_clip(clip, truth=None, levels=None):
     for axis in axes[:, 0]:
         axis.set_ylabel("frequency in kHz")
     return figure
+
+
+def _looks(levels):
+    """How each picture is coloured, as matplotlib takes it."""
+    top = max(float(levels[name].max()) for name in SOUNDS)
+    looks = {
+        name: {"vmin": top - RANGE_DB, "vmax": top, "cmap": "magma"}
+        for name in SOUNDS
+    }
+    level = levels["original"].T
+    silent = top <= 20 * math.log10(FLOOR) + 1e-3
+    heard = (level - top) / RANGE_DB + 1 if not silent else 0 * level
+    looks["mask"] = {
+        "vmin": 0,
+        "vmax": 1,
+        "cmap": "viridis",
+        "alpha": heard.clamp(0, 1).numpy(),
+    }
+    return looks
 
 
 def sounds_of(clip):

@@ -180,7 +180,9 @@ class RecipeBrain(sb.Brain):
         self.select_largest = select_largest
         self.tensorboard_logger = None
         if use_tensorboard and if_main_process():
-            self.tensorboard_logger = _tensorboard(tensorboard_folder)
+            self.tensorboard_logger = sb.utils.train_logger.TensorboardLogger(
+                tensorboard_folder
+            )
         self.loaded = []
         self.bar = progress(disable=True)
         # A finite loss may still have gradients that are not finite.
@@ -572,14 +574,3 @@ def _world_size():
 def _rank():
     """Number of this process."""
     return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def _tensorboard(folder):
-    """Writer of the files for TensorBoard."""
-    try:
-        return sb.utils.train_logger.TensorboardLogger(folder)
-    except ImportError as error:
-        raise LMACError(
-            "use_tensorboard: TensorBoard is not installed, expected it; "
-            'run: pip install "lmac-sb[tensorboard]"'
-        ) from error
