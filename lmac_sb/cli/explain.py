@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import click
@@ -13,6 +14,7 @@ from lmac_sb.jobs.processes import (
     be_one_of_many,
     is_first,
     is_launched,
+    one_thread,
     processes,
     start,
 )
@@ -238,7 +240,8 @@ def _explain(options):
         if not is_first():
             return 0
         told.finish()
-    if told.n_results and not options.json:
+    # A page is of sounds.
+    if told.n_results and not options.json and options.write != "rows":
         say_next(command_line("report", options.out))
     if full is not None:
         raise LMACError(f"{full}; free some space, then start again")
@@ -254,8 +257,10 @@ def _write_folders(interpreter, sounds, order, options, tell):
     if processes().world > 1:
         share_sounds(interpreter, sounds, collection, order, tell)
         return
-    for outcome in explain_sounds(interpreter, sounds, collection, order):
-        tell(outcome)
+    # As many processes would; one sound is one process's, whatever there are.
+    with nullcontext() if len(sounds) == 1 else one_thread():
+        for outcome in explain_sounds(interpreter, sounds, collection, order):
+            tell(outcome)
 
 
 def _write_rows(interpreter, sounds, order, options, tell):
