@@ -126,11 +126,10 @@ class _Audit:
 
     def _contents(self):
         """What the page says."""
-        names = {
-            name
-            for found in self.facts["classes"]
-            for name in found["fidelity"]
-        }
+        found = {"area"}
+        for one in self.facts["classes"]:
+            found |= set(one["fidelity"])
+        names = [name for name in METRICS if name in found]
         return {
             **self.facts,
             "title": self.facts["corpus"]["name"],
@@ -139,12 +138,8 @@ class _Audit:
                 for name, facts in self.facts["examples"].items()
             },
             "left_out": self.left_out,
-            "directions": {
-                name: METRICS[name].direction
-                for name in METRICS
-                if name in names
-            },
-            "meanings": {n: MEANINGS[n] for n in MEANINGS if n in names},
+            "directions": {name: METRICS[name].direction for name in names},
+            "meanings": {name: MEANINGS[name] for name in names},
             # The good one first.
             "verdicts": list(reversed(VERDICTS.items())),
         }

@@ -26,12 +26,12 @@ const charts = (() => {
   const plain = (value) => String(Number(value.toPrecision(3)));
 
   // A mean, with its interval if there is one, on an axis that holds zero.
-  const interval = ([mean, low, high], title, most = 1) => {
+  const interval = ([mean, low, high], title, show) => {
     const [WIDTH, LEFT, RIGHT] = [300, 12, 288];
     const known = [mean, low, high].filter((x) => x !== null);
     const least = Math.min(...known) < 0 ? -1 : 0;
     const reach = Math.max(...known.map(Math.abs));
-    const end = reach > most ? roundUp(reach) : most;
+    const end = reach > 1 ? roundUp(reach) : 1;
     const place = (x) =>
       LEFT + ((RIGHT - LEFT) * (x - least * end)) / (end - least * end);
     const svg = frame(WIDTH, 38, title);
@@ -41,7 +41,7 @@ const charts = (() => {
     for (const tick of ticks) {
       const x = place(tick);
       svg.append(make("path", { class: "axis", d: `M${x} 21V27` }));
-      svg.append(label(x, 37, plain(tick)));
+      svg.append(label(x, 37, show(tick)));
     }
     if (low !== null && high !== null) {
       const [from, to] = [place(low), place(high)];
@@ -127,7 +127,7 @@ const charts = (() => {
     const ticks = [0, 100, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000]
       .filter((value) => value >= low && value <= high)
       .map((value) => [value, value < 1000 ? `${value}` : `${value / 1000}k`])
-      .filter(([value], i, all) => !i || place(value) - place(all[i - 1][0]) > 0.045);
+      .filter(([value], i, all) => !i || place(value) - place(all[i - 1][0]) > 0.06);
     return { place, ticks };
   };
   const shares = (edges) => {
