@@ -15,7 +15,7 @@ import pytest
 import soundfile as sf
 
 from lmac_sb.metrics.verdict import VERDICTS
-from lmac_sb.pages import report
+from lmac_sb.pages import clip_data
 from lmac_sb.pages.meanings import MEANINGS
 from lmac_sb.pages.report import write_report
 
@@ -1145,7 +1145,7 @@ def many_clips(folder, n, monkeypatch):
         return packed
 
     for name in ("_pack", "_png"):
-        monkeypatch.setattr(report, name, once(getattr(report, name)))
+        monkeypatch.setattr(clip_data, name, once(getattr(clip_data, name)))
     return write_report(folder)
 
 
