@@ -74,19 +74,19 @@ def alarm(name, examples=(), **changes):
     }
 
 
-def audit_of(classes, examples=None, **changes):
+def audit_of(names, examples=None, **changes):
     """A whole ``audit.json``: a hum, a click, a column, and two mistakes.
 
     Arguments
     ---------
-    classes : list of str
-        At least two.
+    names : list of str
+        Of the classes, at least two.
     examples : dict
         Names of folders to ``id``, ``label`` and ``decision``.
     """
     examples = examples or {}
-    names = list(examples)
-    first, second = classes[:2]
+    heard = list(examples)
+    first, second = names[:2]
     click = {
         "kind": "time",
         "where": "the first 5 %",
@@ -113,20 +113,20 @@ def audit_of(classes, examples=None, **changes):
         },
         "corpus": {
             "name": "scenes",
-            "n_clips": 32 * len(classes),
+            "n_clips": 32 * len(names),
             "n_failed": 1,
             "labels": True,
             "columns": ["site"],
         },
         "failed": [{"id": "broken.wav", "error": "broken.wav: truncated"}],
         "classes": [
-            one_class(name, names[i : i + 3], peak=2 + 3 * (i % 5))
-            for i, name in enumerate(classes)
+            one_class(name, heard[i : i + 3], peak=2 + 3 * (i % 5))
+            for i, name in enumerate(names)
         ],
         "alarms": [
-            alarm(first, names[:4]),
-            alarm(second, names[1:3], **click),
-            alarm(first, names[2:3], **site),
+            alarm(first, heard[:4]),
+            alarm(second, heard[1:3], **click),
+            alarm(first, heard[2:3], **site),
         ],
         "n_tests": 214,
         "confusions": [
@@ -135,7 +135,7 @@ def audit_of(classes, examples=None, **changes):
                 "decision": second,
                 "n": 5,
                 "text": f"What spoke for {second} is mostly low.",
-                "groups": [group("low", names[3:5])],
+                "groups": [group("low", heard[3:5])],
             }
         ],
         "examples": examples,

@@ -465,14 +465,14 @@
       )
     );
     panel.append(figures);
-    const named = alarms.filter((alarm) => alarm.class === found.name);
-    if (named.length) {
-      const list = element("p", "Alarms: ", "alarms");
-      named.forEach((alarm, i) => {
+    const raised = alarms.filter((alarm) => alarm.class === found.name);
+    if (raised.length) {
+      const list = element("p", "Alarms:", "alarms");
+      for (const alarm of raised) {
         const link = element("a", short(alarm.where));
         link.href = `#${idOfAlarm(alarm)}`;
-        list.append(i ? ", " : "", link);
-      });
+        list.append(link);
+      }
       panel.append(list);
     }
     for (const group of found.groups) panel.append(makeGroup(group));
@@ -490,6 +490,7 @@
     const detail = element("tr", undefined, "detail");
     detail.hidden = true;
     row.id = address("class", found.name);
+    row.tabIndex = -1;
     const head = element("th");
     head.scope = "row";
     const button = element("button", undefined, "open");
@@ -601,8 +602,8 @@
   search.addEventListener("input", update);
   $("#view").addEventListener("submit", (event) => event.preventDefault());
 
-  const reach = (target, focus = target) => {
-    focus.focus({ preventScroll: true });
+  const reach = (target) => {
+    target.focus({ preventScroll: true });
     target.scrollIntoView({ block: "start" });
   };
   // What the address names, even where a search hides it.
@@ -615,7 +616,7 @@
         update();
       }
       opened.toggle(true);
-      reach(opened.row, opened.button);
+      reach(opened.row);
       return;
     }
     for (const list of lists) {
@@ -716,7 +717,8 @@
   index.plots.forEach(({ file, text }, i) => {
     const link = element("a", short(text || file));
     link.href = `./${file.split("/").map(encodeURIComponent).join("/")}`;
-    $("#how .files").append(i ? " · " : "Plots beside this page: ", link);
+    if (!i) $("#how .files").append("Plots beside this page:");
+    $("#how .files").append(link);
   });
 
   for (const [id, text] of [
