@@ -42,6 +42,9 @@ class Options(NamedTuple):
         Most clips to hear.
     classes_map : dict
         See `lmac_sb.audit.labels.Labels`.
+    pool : str
+        How the model was told to make one answer of several; the audit but
+        remembers it.
 
     Example
     -------
@@ -55,6 +58,7 @@ class Options(NamedTuple):
     interventions: bool = True
     examples: int = 100
     classes_map: Optional[dict] = None
+    pool: Optional[str] = None
 
 
 def run_audit(corpus, interpreter, out, options=None, progress=None):
