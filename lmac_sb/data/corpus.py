@@ -22,6 +22,7 @@ from lmac_sb.data.join import Join, Matcher
 from lmac_sb.data.listed import Listed, ManifestClips
 from lmac_sb.data.names import is_audio, plain_path
 from lmac_sb.data.rows import TABLES, open_rows
+from lmac_sb.data.shards import SHARD, Shards, find_shards
 from lmac_sb.data.streaming import read_signal
 from lmac_sb.data.texts import Labels, Texts
 from lmac_sb.utils.errors import LMACError, shown
@@ -294,7 +295,9 @@ def _listing(where, file_column):
     path = Path(where)
     ending = path.suffix.lower()
     if path.is_dir():
-        return Files(path)
+        return _in_folder(path)
+    if not path.exists() and "{" in where or where.lower().endswith(SHARD):
+        return Shards(find_shards(where))
     if not path.is_file():
         raise LMACError(f"{where}: no such file or folder")
     if ending == ".jsonl" and _is_manifest(path):
@@ -307,6 +310,15 @@ def _listing(where, file_column):
         f"{where}: found a file of no known kind, expected a folder, a table, "
         "a manifest, shards (.tar), or a data set of Hugging Face"
     )
+
+
+def _in_folder(path):
+    """The clips in a folder: its own sounds, or those in shards."""
+    files = Files(path)
+    if len(files):
+        return files
+    shards = find_shards(path)
+    return Shards(shards) if shards else files
 
 
 def _is_manifest(path):

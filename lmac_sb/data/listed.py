@@ -26,7 +26,7 @@ _OWN = {
 
 
 class Listed(Listing):
-    """A clip for each row of a table.
+    r"""A clip for each row of a table.
 
     Arguments
     ---------

@@ -59,6 +59,20 @@ class Listing:
         """
         raise NotImplementedError
 
+    def stem(self, place):
+        """Where the labelled event of a clip is alone, if it is known.
+
+        Arguments
+        ---------
+        place : int
+            Number of the clip.
+
+        Returns
+        -------
+        str, Path, a place of `lmac_sb.data.places`, or None
+        """
+        return None
+
     def row(self, place):
         """What else is known of a clip.
 

@@ -61,13 +61,9 @@ class Labels(Sequence):
     """
 
     def __init__(self, labels=()):
-        codes, self._codes = {}, array("i")
+        self.names, self._numbers, self._codes = [], {}, array("i")
         for label in labels:
-            code = -1
-            if label is not None:
-                code = codes.setdefault(label, len(codes))
-            self._codes.append(code)
-        self.names = list(codes)
+            self.append(label)
 
     def __len__(self):
         return len(self._codes)
@@ -75,6 +71,21 @@ class Labels(Sequence):
     def __getitem__(self, place):
         code = self._codes[place]
         return None if code < 0 else self.names[code]
+
+    def append(self, label):
+        """Add one more.
+
+        Arguments
+        ---------
+        label : str or None
+            Of the next one.
+        """
+        code = -1
+        if label is not None:
+            code = self._numbers.setdefault(label, len(self.names))
+            if code == len(self.names):
+                self.names.append(label)
+        self._codes.append(code)
 
 
 def hash64(text):
