@@ -16,6 +16,7 @@ from lmac_sb.jobs.job import Chunk, Job
 from lmac_sb.jobs.processes import is_first
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import write_json
+from lmac_sb.utils.portable import portable
 
 __all__ = ["AUDIT", "Options", "run_audit"]
 
@@ -112,7 +113,8 @@ def run_audit(corpus, interpreter, out, options=None, progress=None):
         results = find_results(frame, others, edges, options.seed)
         choose_examples(results, frame, options.examples)
         results["made"] = {**identity["made"], **identity["options"]}
-        results["notes"][:0] = _label_notes(corpus, labels)
+        said = map(portable, [*corpus.lost, *corpus.notes])
+        results["notes"][:0] = [*said, *_label_notes(corpus, labels)]
         results["corpus"] = {
             "name": corpus.name,
             "n_clips": len(frame),

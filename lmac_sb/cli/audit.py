@@ -1,5 +1,6 @@
 """``lmac audit``: what a classifier listens to, over a whole corpus."""
 
+import logging
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -131,6 +132,8 @@ def audit(**options):
     from lmac_sb.jobs.processes import is_first
     from lmac_sb.pages.audit import write_audit_page
 
+    if not is_first():
+        logging.getLogger("lmac_sb").setLevel(logging.ERROR)
     corpus = open_corpus(
         options.data,
         table=options.labels,

@@ -53,6 +53,7 @@ class Corpus(list):
         self.name = name
         self.columns = list(clips[0].columns) if clips else []
         self.classes = sorted({x.label for x in clips if x.label})
+        self.notes, self.lost = [], []
         self.identity = {"name": name, "ids": [x.id for x in clips]}
 
 
