@@ -204,4 +204,7 @@ def plain(value):
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, str):
+        # The name of a file may hold bytes that are not valid text.
+        return value.encode("utf-8", "backslashreplace").decode()
     return value

@@ -65,17 +65,14 @@ class Explained:
     def _row(self, item):
         """The row of a clip."""
         clip = self.corpus[self.places[item]]
-        label = self._label(clip)
+        name = self.labels.name(clip.label)
         found = self._tried(clip)
         if found["error"] is None:
             found["right"] = self.labels.right(clip.label, found["decision"])
         columns = {f"{COLUMN}{key}": x for key, x in clip.columns.items()}
-        return {"id": clip.id, "label": label, **found, **columns}
-
-    def _label(self, clip):
-        """The label, by the name that the model has for it."""
-        name = self.labels.name(clip.label)
-        return clip.label if name is None else name
+        # The label by the name that the model has for it, if it has one.
+        row = {"id": clip.id, "label": clip.label if name is None else name}
+        return {**row, **found, **columns}
 
     def _tried(self, clip, **asked):
         """What is found in a clip, or its error."""
@@ -129,8 +126,8 @@ class Explained:
         folder : pathlib.Path
             Of the audit.
         examples : dict
-            Name of each folder to ``item`` and ``against``, the class that
-            the decision is compared with (None for all others).
+            Name of each folder to ``item``, ``label`` and ``against``, the
+            class that the decision is compared with (None for all others).
 
         Returns
         -------
@@ -149,12 +146,12 @@ class Explained:
 
         return work
 
-    def _write(self, place, item, against, **_):
+    def _write(self, place, item, label, against, **_):
         """Write the folder of an example."""
         clip = self.corpus[self.places[item]]
         _, found = self._explain(clip, against=against)
         found.files = [clip.id]
-        save_clip(place, found, self._label(clip))
+        save_clip(place, found, label)
 
 
 def _facts(found):

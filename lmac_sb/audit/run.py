@@ -14,6 +14,7 @@ from lmac_sb.audit.rows import Explained
 from lmac_sb.audit.tables import table_rows, write_clips, write_table
 from lmac_sb.jobs.job import Chunk, Job
 from lmac_sb.jobs.processes import is_first
+from lmac_sb.jobs.rows import needed
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import write_json
 from lmac_sb.utils.portable import portable
@@ -91,6 +92,8 @@ def run_audit(corpus, interpreter, out, options=None, progress=None):
     LMACError
         If no clip can be explained, or the folder holds something else.
     """
+    for name in ("pandas", "sklearn"):
+        needed(name)  # missed only after hours of work
     options = options or Options()
     out, places = Path(out), _places(corpus, options)
     labels = Labels(interpreter, options.classes_map)
@@ -108,9 +111,13 @@ def run_audit(corpus, interpreter, out, options=None, progress=None):
 
     def analyse(items):
         """Find all: done by one of the processes, and the others wait."""
+        from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
         others = against.frame() if len(chosen) else chosen
         edges = band_edges(interpreter.sample_rate)
-        results = find_results(frame, others, edges, options.seed)
+        # As many threads everywhere, so that sums are the same to the bit.
+        with threadpool_limits(1):
+            results = find_results(frame, others, edges, options.seed)
         choose_examples(results, frame, options.examples)
         results["made"] = {**identity["made"], **identity["options"]}
         said = map(portable, [*corpus.lost, *corpus.notes])

@@ -1,6 +1,7 @@
 """An audit from end to end, of sounds whose answers are known."""
 
 import json
+import sys
 from typing import NamedTuple
 
 import pandas as pd
@@ -229,3 +230,23 @@ def test_no_clip_at_all(interpreter, tmp_path):
     bad = [x._replace(wav=None) for x in clips(1)]
     with pytest.raises(LMACError, match="none of the 2 clips .*low/0.wav: can"):
         run_audit(Corpus(bad), interpreter, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["pandas", "sklearn", "pyarrow"])
+def test_a_missing_package_is_told_before_any_work(
+    name, interpreter, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(LMACError, match=rf"{name}: not installed.*\[corpus\]"):
+        run_audit(Corpus(clips(1)), interpreter, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_no_valid_text(interpreter, tmp_path):
+    """Such as those of files in another encoding."""
+    clip = clips(1)[0]._replace(id="caf\udce9.wav", label="caf\udce9")
+    corpus = Corpus([clip], name="\udce9")
+    run_audit(corpus, interpreter, tmp_path / "out", FEW)
+    write_audit_page(tmp_path / "out")
+    text = (tmp_path / "out" / "audit.json").read_text("utf-8")
+    assert "\\\\udce9" in text
