@@ -18,6 +18,8 @@ from lmac_sb.data.columns import LABEL, find_column
 from lmac_sb.data.decode import check_path
 from lmac_sb.data.fingerprint import fingerprint
 from lmac_sb.data.folders import Files
+from lmac_sb.data.hub_folder import find_tables
+from lmac_sb.data.hugging_face import HuggingFace
 from lmac_sb.data.join import Join, Matcher
 from lmac_sb.data.listed import Listed, ManifestClips
 from lmac_sb.data.names import is_audio, plain_path
@@ -177,10 +179,9 @@ class Corpus(Sequence):
         """Sort by id; those that are there twice get a number."""
         names = list(map(plain_path, self._listing.names))
         order = sorted(range(len(names)), key=names.__getitem__)
-        times, n_more = {}, 0
-        taken = set(names)
-        for before, i in zip([None, *order], order):
-            if before is None or names[i] != name:
+        taken, times, n_more, name = set(names), {}, 0, None
+        for i in order:
+            if names[i] != name:
                 name = names[i]
                 continue
             n_more += 1
@@ -294,31 +295,27 @@ def _listing(where, file_column):
     """The clips of whatever kind of collection it is."""
     path = Path(where)
     ending = path.suffix.lower()
-    if path.is_dir():
-        return _in_folder(path)
     if not path.exists() and "{" in where or where.lower().endswith(SHARD):
         return Shards(find_shards(where))
+    files = Files(path) if path.is_dir() or is_audio(where) else ()
+    if len(files):
+        return files
+    folder, tables = find_tables(path)
+    if tables:
+        return HuggingFace(folder, tables, file_column)
+    if path.is_dir():
+        shards = find_shards(where)
+        return Shards(shards) if shards else files
     if not path.is_file():
         raise LMACError(f"{where}: no such file or folder")
     if ending == ".jsonl" and _is_manifest(path):
         return ManifestClips(path)
     if ending in TABLES:
         return Listed(path, file_column)
-    if is_audio(where):
-        return Files(path)
     raise LMACError(
         f"{where}: found a file of no known kind, expected a folder, a table, "
         "a manifest, shards (.tar), or a data set of Hugging Face"
     )
-
-
-def _in_folder(path):
-    """The clips in a folder: its own sounds, or those in shards."""
-    files = Files(path)
-    if len(files):
-        return files
-    shards = find_shards(path)
-    return Shards(shards) if shards else files
 
 
 def _is_manifest(path):
