@@ -8,7 +8,15 @@ from lmac_sb.training.kinds import Kind, flag, number, optional, whole
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import open_regular
 
-__all__ = ["INFO", "WINDOW", "answer_of", "read_facts", "read_object"]
+__all__ = [
+    "INFO",
+    "WINDOW",
+    "answer_of",
+    "decision_of",
+    "is_right",
+    "read_facts",
+    "read_object",
+]
 
 # Days of windows. What JSON becomes in memory is up to thirty times as large.
 _MOST_BYTES = 6 << 20
@@ -224,6 +232,52 @@ def read_object(path, most):
 def _no_constant(name):
     """Refuse NaN and the like, which Python reads but JSON lacks."""
     raise ValueError(f"{name} is no JSON, expected null")
+
+
+def decision_of(info):
+    """The decision of a clip: the most probable class.
+
+    Arguments
+    ---------
+    info : dict
+        From `read_facts`.
+
+    Returns
+    -------
+    str
+        The class that is explained, where no probability is known.
+
+    Example
+    -------
+    >>> decision_of({"classes": ["a", "b"], "p": [0.2, 0.8], "decision": "a"})
+    'b'
+    """
+    p = info[PROBABILITIES[0]]
+    best = max(range(len(p)), key=lambda c: p[c] or 0)
+    return info["decision"] if p[best] is None else info["classes"][best]
+
+
+def is_right(info):
+    """Whether the decision of a clip agrees with its label; None without one.
+
+    Arguments
+    ---------
+    info : dict
+        From `read_facts`.
+
+    Returns
+    -------
+    bool or None
+
+    Example
+    -------
+    >>> info = {"classes": ["a", "b"], "p": [0.2, 0.8], "decision": "a"}
+    >>> is_right({**info, "label": "b"})
+    True
+    """
+    if info["label"] is None:
+        return None
+    return decision_of(info) in (info["label"], *info.get("kin", []))
 
 
 def answer_of(info):

@@ -10,7 +10,12 @@ import numpy as np
 import soundfile as sf
 from PIL import Image
 
-from lmac_sb.inference.clip_facts import WINDOW, answer_of
+from lmac_sb.inference.clip_facts import (
+    WINDOW,
+    answer_of,
+    decision_of,
+    is_right,
+)
 from lmac_sb.inference.clip_folder import gain_in_words, read_clip
 from lmac_sb.inference.spectra import PROBABILITIES
 from lmac_sb.utils.errors import LMACError
@@ -79,8 +84,8 @@ def read_entry(folder, path, embed=True):
     seconds = info["n_samples"] / info["sample_rate"]
     columns = [info[name] for name in PROBABILITIES]
     explained = info["classes"].index(info["decision"])
+    decision = decision_of(info)
     by_p = sorted(range(len(columns[0])), key=lambda c: -(columns[0][c] or 0))
-    best = by_p[0] if columns[0][by_p[0]] is not None else explained
     answer = answer_of(info)
     made = info.get("made")
     notes = [*info.get("notes", []), gain_in_words(info["gain"])]
@@ -92,12 +97,10 @@ def read_entry(folder, path, embed=True):
         # Former versions wrote where it lay.
         "file": info["file"] and re.split(r"[/\\]", info["file"])[-1],
         "label": info["label"],
-        "decision": info["classes"][best],
+        "decision": decision,
         # What the windows of a long clip have in common, if they do.
-        "headline": all(
-            window["decision"] == info["classes"][best] for window in windows
-        ),
-        "right": _is_right(info, info["classes"][best]),
+        "headline": all(window["decision"] == decision for window in windows),
+        "right": is_right(info),
         "explained": answer["name"],
         "parents": info.get("parents", ""),
         "notes": [note for note in notes if note],
@@ -136,13 +139,6 @@ def _made_in_words(made):
     checksum = (made["checksum"] or "without weights")[:_DIGITS]
     versions = (f"{name} {made[name]}" for name in _VERSIONS)
     return f"{made['model']} ({checksum}), {', '.join(versions)}"
-
-
-def _is_right(info, decision):
-    """Whether a decision agrees with the label; None without one."""
-    if info["label"] is None:
-        return None
-    return decision in (info["label"], *info.get("kin", []))
 
 
 def _shown_classes(info, columns, by_p, explained):

@@ -4,38 +4,40 @@ See `lmac_sb.pages.page` on how names of classes and files stay data.
 """
 
 import os
-import re
-from contextlib import suppress
 from pathlib import Path
 
-from lmac_sb.inference.clip_folder import FACTS, UNREFINED
-from lmac_sb.inference.collection import clip_folders, inner_folders
+from lmac_sb.inference.clip_folder import UNREFINED
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.verdict import VERDICTS
 from lmac_sb.pages.clip_data import read_entry
+from lmac_sb.pages.explained import Wanted, open_explained
 from lmac_sb.pages.meanings import MEANINGS
 from lmac_sb.pages.page import write_block, write_page
 from lmac_sb.utils.errors import LMACError, is_full, shown
-from lmac_sb.utils.io import restore_folder, write_in_one_step
+from lmac_sb.utils.io import write_in_one_step
+from lmac_sb.utils.near import near
 
 __all__ = ["write_report"]
 
 
-def write_report(folder, out_file=None, embed=True, mixed=False, left_out=None):
+def write_report(
+    folder, out_file=None, embed=True, mixed=False, left_out=None, wanted=None
+):
     """Write a page for a folder of explained clips.
 
-    Each sub-folder must be a clip as `save_clip` writes it. If a clip has a
-    folder ``unrefined``, its card compares both masks. The page is a single
-    file that opens from disk and loads nothing else.
+    The folder holds a sub-folder for each clip, as `save_clip` writes it, or
+    is that of a job, whose shards hold the same files, or of an audit; see
+    `lmac_sb.pages.explained`. If a clip has a folder ``unrefined``, its card
+    compares both masks. The page is a single file that opens from disk and
+    loads nothing else.
 
     Clips that are not whole, or hold something else, such as links, are left
-    out; the page names them.
+    out; the page names them, and how many more there are.
 
     Arguments
     ---------
     folder : str or Path
-        The explanations, one sub-folder for each clip; hidden folders are
-        ignored.
+        The explanations; hidden folders are ignored.
     out_file : str or Path
         The page, by default ``report.html`` in the folder.
     embed : bool
@@ -45,7 +47,10 @@ def write_report(folder, out_file=None, embed=True, mixed=False, left_out=None):
     mixed : bool
         Whether the clips may be those of different models.
     left_out : list
-        Gets the `LMACError` of each clip that was left out.
+        Gets the `LMACError` of each clip that was left out, and one for all
+        those that are more than `wanted` takes, or have no sounds.
+    wanted : lmac_sb.pages.explained.Wanted
+        Which clips; by default the first 500.
 
     Returns
     -------
@@ -55,8 +60,9 @@ def write_report(folder, out_file=None, embed=True, mixed=False, left_out=None):
     Raises
     ------
     LMACError
-        If no clip is whole, they are of different models, or the page cannot
-        be written. Then an earlier page stays as it was.
+        If no clip is whole or none is asked for, a name is that of none, they
+        are of different models, or the page cannot be written. Then an earlier
+        page stays as it was.
 
     Example
     -------
@@ -66,7 +72,10 @@ def write_report(folder, out_file=None, embed=True, mixed=False, left_out=None):
     lmac_sb.LMACError: nowhere: no such folder of explanations
     """
     folder = Path(folder)
-    report = _Report(folder, embed, mixed, _find_clips(folder))
+    wanted = wanted or Wanted()
+    wanted.check()
+    explained = open_explained(folder)
+    report = _Report(explained, embed, mixed, wanted)
     page = folder / "report.html" if out_file is None else Path(out_file)
     if page.is_dir():
         raise LMACError(f"{page}: is a folder, expected a file name")
@@ -74,6 +83,11 @@ def write_report(folder, out_file=None, embed=True, mixed=False, left_out=None):
         raise LMACError(
             f"{page}: a page without embedded sounds plays those in {folder}, "
             "expected a page in that folder"
+        )
+    if not embed and not explained.has_files:
+        raise LMACError(
+            f"{folder}: keeps its sounds in shards, to which a page cannot "
+            "link, expected one that holds them"
         )
     media = "data:" if embed else "'self' file:"
     try:
@@ -96,56 +110,25 @@ def write_report(folder, out_file=None, embed=True, mixed=False, left_out=None):
         ) from error
     if left_out is not None:
         left_out += report.left_out
+        left_out += map(LMACError, report.notes)
     return page
-
-
-def _find_clips(folder):
-    """Folders of clips, in natural order; those of no clip, too."""
-    if not folder.is_dir():
-        raise LMACError(f"{folder}: no such folder of explanations")
-    if (folder / FACTS).is_file():
-        raise LMACError(
-            f"{folder}: is itself one clip, expected the folder above it"
-        )
-    for former in folder.glob("*.former"):
-        # Nothing can be done where nothing can be written.
-        with suppress(OSError):
-            restore_folder(former.with_suffix(""))
-    clips = [
-        path
-        for found in inner_folders(folder)
-        if not found.with_suffix("").is_dir() or found.suffix != ".former"
-        for path in ([] if found.is_symlink() else clip_folders(found))
-        or [found]
-    ]
-    if not clips:
-        raise LMACError(
-            f"{folder}: holds no explained clips, expected one sub-folder for "
-            "each clip"
-        )
-    return sorted(clips, key=_natural)
-
-
-def _natural(path):
-    """Sort key that puts clip 9 before clip 10."""
-    parts = re.split(r"([0-9]+)", f"{path.parent.name}/{path.name}")
-    return [int(p) if i % 2 else p for i, p in enumerate(parts)]
 
 
 class _Report:
     """The data of a page, written clip by clip, to save memory."""
 
-    def __init__(self, folder, embed, mixed, clips):
-        self.folder, self.embed, self.mixed = folder, embed, mixed
-        self.clips = clips
+    def __init__(self, explained, embed, mixed, wanted):
+        self.explained, self.folder = explained, explained.folder
+        self.embed, self.mixed, self.wanted = embed, mixed, wanted
         self.index = []  # what the page lists of each clip
         self.left_out = []
+        self.notes = []  # what is said of those that are not even tried
 
     def write(self, file):
         """Write one clip after another, and then their list."""
-        for path in self.clips:
+        for place in self._choose():
             try:
-                blocks = self._read(path)
+                blocks = self._read(place)
             except LMACError as error:
                 self.left_out.append(error)
                 continue
@@ -159,16 +142,75 @@ class _Report:
         self._check_models()
         write_block(file, "index", self._contents())
 
-    def _read(self, path):
+    def _choose(self):
+        """Places of the clips that are asked for; the others are counted."""
+        wanted = self.wanted
+        n_seen, n_more, n_silent, n_chosen = 0, 0, 0, 0
+        unknown, classes = set(wanted.names), set()
+        for clip in self.explained:
+            if isinstance(clip, LMACError):
+                self.left_out.append(clip)
+                continue
+            n_seen += 1
+            unknown -= wanted.named(clip)
+            classes |= {clip.label, clip.decision} - {None}
+            if not wanted.holds(clip):
+                continue
+            if clip.place is None:
+                n_silent += 1
+            elif n_chosen == wanted.most:
+                n_more += 1
+            else:
+                n_chosen += 1
+                yield clip.place
+
+        if unknown:
+            raise LMACError(
+                f"{self.folder}: found no clip named {shown(min(unknown))} "
+                f"among {n_seen}"
+            )
+        if n_seen and not n_chosen:
+            raise LMACError(self._none_chosen(n_seen, n_silent, classes))
+        self._count(n_more, n_silent)
+
+    def _none_chosen(self, n_seen, n_silent, classes):
+        """Why there is nothing to show."""
+        if n_silent:
+            return (
+                f"{self.folder}: kept no sounds of what is asked for "
+                f"({n_silent}); explain it by lmac explain"
+            )
+        name = self.wanted.name_of_class
+        hint = "" if name in (None, *classes) else near(name, classes)
+        return (
+            f"{self.folder}: found none of the clips that are asked for among "
+            f"{n_seen}: {self.wanted.in_words()}{hint}"
+        )
+
+    def _count(self, n_more, n_silent):
+        """Say how many clips are not in the page."""
+        self.notes += self.explained.notes
+        if n_silent:
+            self.notes.append(f"without sounds that were kept: {n_silent}")
+        if n_more:
+            self.notes.append(
+                f"asked for, but too many for this page: {n_more}; choose by "
+                "--clip, --class, --verdict or --wrong, take more by --most, "
+                "or page through all by lmac app --explained"
+            )
+
+    def _read(self, place):
         """Add a clip to the list; gives its pictures and sounds by name."""
         block = f"clip-{len(self.index)}"
-        entry, heavy = read_entry(self.folder, path, self.embed)
-        blocks = {block: heavy}
-        if os.path.lexists(path / UNREFINED):
-            other, heavy = read_entry(self.folder, path / UNREFINED, self.embed)
-            _check_pair(path, entry, other)
-            entry["unrefined"] = other
-            blocks[f"{block}-{UNREFINED}"] = heavy
+        with self.explained.opened(place) as (folder, path):
+            entry, heavy = read_entry(folder, path, self.embed)
+            blocks = {block: heavy}
+            other = path / UNREFINED
+            if os.path.lexists(other):
+                unrefined, heavy = read_entry(folder, other, self.embed)
+                _check_pair(path, entry, unrefined)
+                entry["unrefined"] = unrefined
+                blocks[f"{block}-{UNREFINED}"] = heavy
         self.index.append(entry)
         return blocks
 
@@ -209,6 +251,8 @@ class _Report:
             "made": sorted({entry["made"] for entry in known}),
             "dates": [dates[0], *dates[1:][-1:]] if dates else [],
             "left_out": [self._reason(error) for error in self.left_out],
+            "asked": self.wanted.in_words(),
+            "notes": self.notes,
             "clips": self.index,
         }
 

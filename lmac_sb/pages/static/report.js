@@ -665,6 +665,8 @@
   ]
     .filter(Boolean)
     .join(" · ");
+  if (index.asked) $("#notes").append(element("p", `Clips: ${index.asked}.`));
+  for (const note of index.notes) $("#notes").append(element("p", say(note)));
   const leftOut = index.left_out.length;
   $("#left-out").hidden = !leftOut;
   $("#left-out summary").textContent =
