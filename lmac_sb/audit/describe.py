@@ -9,7 +9,7 @@ from lmac_sb.inference.spectra import input_of
 __all__ = [
     "BANDS",
     "DESCRIPTORS",
-    "KEPT_BANDS",
+    "OF_BANDS",
     "TIMES",
     "band_edges",
     "describe",
@@ -23,11 +23,11 @@ N_TIMES = 16
 # band's own energy that is.
 BANDS = [f"band_{i:02}" for i in range(N_BANDS)]
 TIMES = [f"time_{i:02}" for i in range(N_TIMES)]
-KEPT_BANDS = [f"kept_band_{i:02}" for i in range(N_BANDS)]
+OF_BANDS = [f"of_band_{i:02}" for i in range(N_BANDS)]
 DESCRIPTORS = [
     *BANDS,
     *TIMES,
-    *KEPT_BANDS,
+    *OF_BANDS,
     "kept_energy",
     "kept_s",
     "kept_from",
@@ -141,7 +141,7 @@ def describe_map(mask, magnitude, times, seconds, sample_rate):
     dict
         ``band_00`` to ``band_15`` and ``time_00`` to ``time_15``: share of
         the kept energy in each mel band and each sixteenth of the clip.
-        ``kept_band_00`` ...: share of the band's energy that is kept, and
+        ``of_band_00`` ...: share of the band's energy that is kept, and
         ``kept_energy`` of all. ``kept_s``: seconds of the frames within 20 dB
         of the loudest kept one, and ``kept_from``: where the first of them
         is, as a share of the clip. ``level_db``: kept against the rest, at
@@ -173,7 +173,7 @@ def describe_map(mask, magnitude, times, seconds, sample_rate):
     found = {
         **_named(BANDS, of_bands / total),
         **_named(TIMES, _sums(level, part, N_TIMES) / total),
-        **_named(KEPT_BANDS, of_bands / _sums(whole.sum(0), band, N_BANDS)),
+        **_named(OF_BANDS, of_bands / _sums(whole.sum(0), band, N_BANDS)),
         "kept_energy": float(total / whole.sum()),
         **_extent(level, times),
         "level_db": _decibels(float(total), float(rest.sum())),

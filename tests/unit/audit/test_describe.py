@@ -8,7 +8,7 @@ import torch
 from lmac_sb.audit.describe import (
     BANDS,
     DESCRIPTORS,
-    KEPT_BANDS,
+    OF_BANDS,
     TIMES,
     band_edges,
     describe,
@@ -62,7 +62,7 @@ def test_shares_are_those_of_the_slow_writing(shape):
     times = (torch.arange(shape[0]) + 0.5) / shape[0]
     found = describe_map(mask, magnitude, times, 2.0, RATE)
     bands, kept, parts = slow_shares(mask, magnitude, times, RATE)
-    for names, expected in ((BANDS, bands), (TIMES, parts), (KEPT_BANDS, kept)):
+    for names, expected in ((BANDS, bands), (TIMES, parts), (OF_BANDS, kept)):
         values = [found[name] for name in names]
         assert values == pytest.approx(expected, nan_ok=True, abs=1e-6)
     assert set(found) == set(DESCRIPTORS)
