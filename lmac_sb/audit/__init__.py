@@ -12,12 +12,12 @@ are corrected for their number together.
 
 >>> import pandas
 >>> from lmac_sb.audit.alarm import Alarm
->>> def sure_of_nothing(frame):
+>>> def unsure(frame):
 ...     for name, clips in frame.groupby("decision"):
-...         share = float((clips["p"] < 0.5).mean())
-...         effect, n = (share, share, share), len(clips)
-...         yield Alarm("survives", name, "all", effect, "clips", 1.0, n, "", ())
+...         share, n = float((clips["p"] < 0.5).mean()), len(clips)
+...         effect = (share, share, share)
+...         yield Alarm("mine", name, "", effect, "clips", 1.0, n, "", ())
 >>> frame = pandas.DataFrame({"decision": ["cat", "cat"], "p": [0.2, 0.9]})
->>> [test.effect[0] for test in sure_of_nothing(frame)]
+>>> [test.effect[0] for test in unsure(frame)]
 [0.5]
 """
