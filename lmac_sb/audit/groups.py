@@ -19,6 +19,7 @@ _N_NULL = 19  # clouds without groups, for a test at 5 %
 _SAME = 1e-6  # standard deviation of equal values
 _N_AXES = 5  # of the descriptors, on which groups are looked for
 _LEAST_SHARE = 0.05  # of the clips, in a group
+_FEWEST_PULSES = 4  # in a clip, to be called so
 _FENCE = 3.0  # an outlier is so many quartile distances beyond the quartile
 
 
@@ -231,8 +232,10 @@ def in_words(frame, edges_hz):
         words.append("nearly all the time")
     words.append(_bands_in_words(mean[BANDS].to_numpy(float), edges_hz))
     words.append(_times_in_words(mean[TIMES].to_numpy(float)))
-    rates = frame["modulation_hz"]
-    if float(frame["modulation_depth"].median()) > 0.6 and share >= 0.25:
+    rates, depth = frame["modulation_hz"], frame["modulation_depth"].median()
+    # A single event looks like the slowest of all rates.
+    n_pulses = float((rates * frame["seconds"]).median())
+    if depth > 0.6 and n_pulses >= _FEWEST_PULSES and share >= 0.25:
         words.append(f"pulsed at about {float(rates.median()):.2g} Hz")
     flatness = float(frame["flatness"].median())
     if flatness < 0.03:

@@ -105,7 +105,9 @@ def _profiles(classes, axis_name, edges_of):
         )
         axis.stairs(profile["mean"], edges, color=COLOURS[0])
         axis.set_xlim(edges[0], edges[-1])
-        axis.set_ylim(bottom=0)
+    highest = max(max(found[axis_name]["high"]) for found in classes)
+    # One scale for all; nothing kept anywhere is NaN.
+    axes[0].set_ylim(0, 1.05 * highest if highest > 0 else 1)
     figure.supylabel("share of what is kept")
     return figure, axes
 

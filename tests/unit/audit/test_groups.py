@@ -120,6 +120,12 @@ def test_identical_clips_are_one_group():
         (8, 8, {"flatness": 0.01}, "2 kHz, in the middle, of few tones"),
         (8, 8, {"flatness": 0.5}, "noise-like"),
         (8, 8, {"modulation_depth": 0.9, "kept_s": 2}, "pulsed at about 2 Hz"),
+        (
+            8,
+            8,
+            {"modulation_depth": 0.9, "kept_s": 2, "modulation_hz": 0.5},
+            "2 kHz, in the middle",
+        ),
     ],
 )
 def test_sentences(band, time, more, words):

@@ -9,6 +9,7 @@ from test_classes import EDGES, row
 
 from lmac_sb.audit import plots
 from lmac_sb.audit.classes import find_classes
+from lmac_sb.audit.describe import BANDS
 from lmac_sb.metrics.verdict import VERDICTS
 
 ALARM = {"class": "dog", "where": "below 60 Hz", "effect": [0.7, 0.6, 0.8]}
@@ -51,6 +52,19 @@ def test_of_many_classes_the_largest_are_drawn(tmp_path, monkeypatch):
     found = plots.draw_audit(tmp_path, classes_of("most", *names), [])
     assert "3 of 6 classes" in found[0]["text"]
     assert "most (2)" in words(tmp_path / "bands.svg")
+
+
+def test_one_scale_shows_the_highest_of_all(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        plots,
+        "write_figure",
+        lambda figure, stem: seen.update({stem: figure}) or [],
+    )
+    rows = [row("a", **{BANDS[0]: 0.1}), row("b"), row("c", **{BANDS[0]: 0.2})]
+    plots.draw_audit(tmp_path, find_classes(pd.DataFrame(rows), EDGES), [])
+    for axis in seen[tmp_path / "bands"].axes:
+        assert axis.get_ylim() == (0, 1.05)
 
 
 def test_every_verdict_has_a_colour():
