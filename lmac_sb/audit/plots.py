@@ -1,5 +1,7 @@
 """Plots of an audit, each as PNG and SVG: the same values, the same bytes."""
 
+import math
+
 from lmac_sb.utils.figures import COLOURS, STYLE, write_figure
 
 __all__ = ["draw_audit"]
@@ -105,9 +107,10 @@ def _profiles(classes, axis_name, edges_of):
         )
         axis.stairs(profile["mean"], edges, color=COLOURS[0])
         axis.set_xlim(edges[0], edges[-1])
-    highest = max(max(found[axis_name]["high"]) for found in classes)
-    # One scale for all; nothing kept anywhere is NaN.
-    axes[0].set_ylim(0, 1.05 * highest if highest > 0 else 1)
+    # One scale for all; where nothing is kept, shares are NaN.
+    every = (x for found in classes for x in found[axis_name]["high"])
+    highest = max((x for x in every if not math.isnan(x)), default=1.0)
+    axes[0].set_ylim(0, 1.05 * highest)
     figure.supylabel("share of what is kept")
     return figure, axes
 

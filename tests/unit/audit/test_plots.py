@@ -61,7 +61,8 @@ def test_one_scale_shows_the_highest_of_all(tmp_path, monkeypatch):
         "write_figure",
         lambda figure, stem: seen.update({stem: figure}) or [],
     )
-    rows = [row("a", **{BANDS[0]: 0.1}), row("b"), row("c", **{BANDS[0]: 0.2})]
+    nothing = dict.fromkeys(BANDS, float("nan"))
+    rows = [row("a", **nothing), row("b"), row("c", **{BANDS[0]: 0.2})]
     plots.draw_audit(tmp_path, find_classes(pd.DataFrame(rows), EDGES), [])
     for axis in seen[tmp_path / "bands"].axes:
         assert axis.get_ylim() == (0, 1.05)
