@@ -30,6 +30,16 @@ class Explained:
         See `lmac_sb.LMACInterpreter.explain_file`; None for the model's own.
     interventions : bool
         Whether decisions are tried with parts of the sound removed.
+
+    Example
+    -------
+    >>> from lmac_sb.audit.labels import Labels
+    >>> from lmac_sb.data.corpus import open_corpus
+    >>> corpus, labels = open_corpus(path.parent), Labels(interpreter)
+    >>> work = Explained(corpus, [0], interpreter, labels)
+    >>> (row,) = work.rows(range(1)).rows
+    >>> row["id"], row["decision"] in interpreter.classes
+    ('dog.wav', True)
     """
 
     def __init__(

@@ -103,6 +103,15 @@ def write_clips(job, folder):
         Of the rows; one chunk is in memory at a time.
     folder : pathlib.Path
         Where the files go.
+
+    Example
+    -------
+    >>> from lmac_sb.jobs.job import Chunk, Job
+    >>> job = Job(getfixture("tmp_path"), 1, {})
+    >>> job.run(lambda items: Chunk([{"id": "a"}]))
+    >>> write_clips(job, job.folder)
+    >>> (job.folder / "clips.csv").read_text().split()
+    ['"id"', '"a"']
     """
     from pyarrow import csv, parquet
 
