@@ -170,13 +170,16 @@ def _check(options):
             )
     if options.seed < 0:
         raise LMACError(f"--seed: {options.seed}, expected one from 0")
-    for name in ("data", "labels", "classes_map"):
+    for name in ("labels", "classes_map"):
         value = getattr(options, name)
-        is_pattern = name == "data" and any(x in value for x in "{*?[")
-        # A split of a data set of Hugging Face is no folder of its own.
-        if value is None or is_pattern or Path(value).parent.exists():
-            continue
-        raise LMACError(f"{value}: no such file or folder")
+        if value is not None and not Path(value).is_file():
+            raise LMACError(f"{value}: no such file")
+    data = Path(options.data)
+    is_pattern = any(x in options.data for x in "{*?[")
+    # A split of a data set of Hugging Face is no folder of its own.
+    is_split = data.parent != Path() and data.parent.is_dir()
+    if not (data.exists() or is_pattern or is_split):
+        raise LMACError(f"{data}: no such file or folder")
     choose_loudness(options.quiet, options.verbose)
 
 

@@ -121,15 +121,18 @@ def test_again_with_other_options_it_is_refused(words, tmp_path, capsys):
         (["--seed", "-1"], "--seed: -1, expected one from 0"),
         (["--labels", "no/such.csv"], "no/such.csv: no such file"),
         (["--classes-map", "no/such.csv"], "no/such.csv: no such file"),
+        (["nowhere"], "nowhere: no such file or folder"),
         (["--quiet", "--verbose"], "expected --quiet or --verbose"),
     ],
 )
 def test_mistakes_are_refused_before_torch_is_imported(more, said, tmp_path):
+    more = list(more)
+    data = more.pop() if more == ["nowhere"] else str(tmp_path)
     code = (
         "import sys; from lmac_sb.cli import main; code = main(sys.argv[1:]);"
         "sys.exit(9 if 'torch' in sys.modules else code)"
     )
-    words = ["audit", str(tmp_path), "--out", str(tmp_path / "out"), *more]
+    words = ["audit", data, "--out", str(tmp_path / "out"), *more]
     done = subprocess.run(
         [sys.executable, "-c", code, *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
