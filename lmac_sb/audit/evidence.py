@@ -82,7 +82,7 @@ def band_edges(nyquist):
     Example
     -------
     >>> [round(edge) for edge in band_edges(8000)][:4]
-    [0, 25, 160, 316]
+    [0, 25, 156, 310]
     """
     low, high = (_mel(hertz) for hertz in (_OFFSET_HZ, nyquist))
     steps = N_BANDS - 1
