@@ -26,7 +26,7 @@ from lmac_sb.utils.io import restore_folder
 
 __all__ = ["KEY", "Listed", "Wanted", "open_explained"]
 
-KEY = "clip"
+KEY = "sample"
 EXAMPLES = "examples"  # folder of an audit
 _COLUMNS = ["id", "label", "decision", "verdict", "right", "error", KEY]
 
@@ -364,9 +364,10 @@ class Shards:
 
     def _open(self, part):
         """The shard of a part, of which the last one stays open."""
-        if self._shard is None or self._shard[0] != part:
-            self._shard = part, Shard(self.job.shard_file(part))
-        return self._shard[1]
+        kept = self._shard  # another thread may change it
+        if kept is None or kept[0] != part:
+            kept = self._shard = part, Shard(self.job.shard_file(part))
+        return kept[1]
 
 
 def _listed(row, place):
