@@ -50,9 +50,7 @@ def build_shelf_page(shelf, visits):
             asked = _asked(shelf)
         with gr.Row():
             back = gr.Button("Back", elem_id="back")
-            number = gr.Number(
-                1, label="page", precision=0, minimum=1, elem_id="page"
-            )
+            number = gr.Number(1, label="page", precision=0, elem_id="page")
             forth = gr.Button("Next", elem_id="next")
             size = gr.Dropdown(
                 SIZES, value=SIZES[1], label="clips of a page", elem_id="size"
