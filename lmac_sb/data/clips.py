@@ -3,10 +3,10 @@
 import copy
 from pathlib import Path
 
-import soundfile as sf
 import torch
 
 from lmac_sb.data.audio import as_signal, fit_length
+from lmac_sb.data.names import AUDIO
 from lmac_sb.data.streaming import read_signal
 from lmac_sb.utils.errors import LMACError, shown
 
@@ -16,7 +16,6 @@ __all__ = ["Clips", "equal_batches"]
 KEYS = ("sig", "audio", "array", "waveform", "wav", "speech", "input_values")
 _RATES = range(4000, 768001)  # of whole numbers, those that are no labels
 _KEPT = 1 << 28  # samples held in memory, 1 GB
-_ENDINGS = {kind.lower() for kind in sf.available_formats()} | {"aif", "opus"}
 
 
 class Clips(torch.utils.data.Dataset):
@@ -141,7 +140,7 @@ def _items(sounds):
         return [
             file
             for file in sorted(path.rglob("*"))
-            if file.suffix[1:].lower() in _ENDINGS
+            if file.suffix[1:].lower() in AUDIO
             and not any(part.startswith(".") for part in file.parts[-3:])
             and file.is_file()
         ]
