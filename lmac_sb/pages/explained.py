@@ -360,7 +360,12 @@ class Shards:
             folder = Path(above) / re.sub(r"[^\w.-]", "_", f"{part}-{key}")
             folder.mkdir()
             _unpack(shard, key, folder)
-            yield Path(above), folder
+            try:
+                yield Path(above), folder
+            except LMACError as error:
+                # Nobody knows the temporary folder.
+                text = str(error).replace(str(folder), f"{shard.path}: {key}")
+                raise LMACError(text) from error
 
     def _open(self, part):
         """The shard of a part, of which the last one stays open."""
