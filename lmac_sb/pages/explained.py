@@ -26,7 +26,7 @@ from lmac_sb.utils.io import restore_folder
 
 __all__ = ["KEY", "Listed", "Wanted", "open_explained"]
 
-KEY = "clip"
+KEY = "sample"
 EXAMPLES = "examples"  # folder of an audit
 _COLUMNS = ["id", "label", "decision", "verdict", "right", "error", KEY]
 
@@ -360,13 +360,19 @@ class Shards:
             folder = Path(above) / re.sub(r"[^\w.-]", "_", f"{part}-{key}")
             folder.mkdir()
             _unpack(shard, key, folder)
-            yield Path(above), folder
+            try:
+                yield Path(above), folder
+            except LMACError as error:
+                # Nobody knows the temporary folder.
+                text = str(error).replace(str(folder), f"{shard.path}: {key}")
+                raise LMACError(text) from error
 
     def _open(self, part):
         """The shard of a part, of which the last one stays open."""
-        if self._shard is None or self._shard[0] != part:
-            self._shard = part, Shard(self.job.shard_file(part))
-        return self._shard[1]
+        kept = self._shard  # another thread may change it
+        if kept is None or kept[0] != part:
+            kept = self._shard = part, Shard(self.job.shard_file(part))
+        return kept[1]
 
 
 def _listed(row, place):

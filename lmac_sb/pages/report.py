@@ -169,12 +169,15 @@ class _Report:
                 f"{self.folder}: found no clip named {shown(min(unknown))} "
                 f"among {n_seen}"
             )
-        if n_seen and not n_chosen:
-            raise LMACError(self._none_chosen(n_seen, n_silent, classes))
         self._count(n_more, n_silent)
+        if not n_chosen and (n_seen or not self.left_out):
+            raise LMACError(self._none_chosen(n_seen, n_silent, classes))
 
     def _none_chosen(self, n_seen, n_silent, classes):
         """Why there is nothing to show."""
+        if not n_seen:
+            why = "; ".join(["holds no explained clips", *self.notes])
+            return f"{self.folder}: {why}"
         if n_silent:
             return (
                 f"{self.folder}: kept no sounds of what is asked for "

@@ -156,6 +156,14 @@ def test_a_broken_clip_is_named_whatever_is_asked(folders):
     assert "dog 1/explanation.json: cannot be read" in str(left_out[0])
 
 
+def test_a_job_in_which_all_failed_is_told(tmp_path):
+    row = {"id": "a.wav", "label": None, "error": "a.wav: empty"}
+    Job(tmp_path, 1, {}).run(lambda items: Chunk([row]))
+    expected = "holds no explained clips; not explained: 1; the column error"
+    with pytest.raises(LMACError, match=expected):
+        write_report(tmp_path)
+
+
 def test_only_those_asked_for_are_read_from_shards(shards, monkeypatch):
     read = []
     own = shards_module.Shard.read
@@ -201,6 +209,20 @@ def test_files_of_others_in_a_shard_stay_there(shards, folders, tmp_path):
         names = {path.name for path in folder.iterdir()}
     assert "explanation.json" in names and "evil.html" not in names
     assert not above.exists()
+
+
+def test_what_is_wrong_in_a_shard_names_the_sample(tmp_path, folders):
+    (folders / "dog 1" / "maps.npz").write_bytes(b"x")
+
+    def work(items):
+        files = [(f"0.{x.name}", x) for x in (folders / "dog 1").iterdir()]
+        return Chunk([row_of("dog 1", "0")], files)
+
+    Job(tmp_path / "job", 1, {}).run(work)
+    expected = r"job/clips/part-00000.tar: 0/maps.npz: cannot be read as maps"
+    with pytest.raises(LMACError, match=expected) as error:
+        write_report(tmp_path / "job")
+    assert "lmac_clip_" not in str(error.value)
 
 
 def test_sounds_in_shards_cannot_be_linked(shards):
