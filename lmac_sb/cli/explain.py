@@ -1,6 +1,7 @@
 """``lmac explain``: explain the decisions on sound files."""
 
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import click
@@ -16,7 +17,7 @@ from lmac_sb.cli.model_options import (
 from lmac_sb.cli.processes import PROCESSES, check_processes, shared
 from lmac_sb.cli.said import command_line, say_next
 from lmac_sb.cli.usage import NUMBER, PLACE, WHOLE, Choice, Command
-from lmac_sb.jobs.processes import is_first, processes
+from lmac_sb.jobs.processes import is_first, one_thread, processes
 from lmac_sb.utils.console import choose_loudness, progress
 from lmac_sb.utils.errors import LMACError
 
@@ -184,7 +185,8 @@ def _explain(options):
         if not is_first():
             return 0
         told.finish()
-    if told.n_results and not options.json:
+    # A page is of sounds.
+    if told.n_results and not options.json and options.write != "rows":
         say_next(command_line("report", options.out))
     if full is not None:
         raise LMACError(f"{full}; free some space, then start again")
@@ -200,8 +202,10 @@ def _write_folders(interpreter, sounds, order, options, tell):
     if processes().world > 1:
         share_sounds(interpreter, sounds, collection, order, tell)
         return
-    for outcome in explain_sounds(interpreter, sounds, collection, order):
-        tell(outcome)
+    # As many processes would; one sound is one process's, whatever there are.
+    with nullcontext() if len(sounds) == 1 else one_thread():
+        for outcome in explain_sounds(interpreter, sounds, collection, order):
+            tell(outcome)
 
 
 def _write_rows(interpreter, sounds, order, options, tell):
