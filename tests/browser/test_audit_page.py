@@ -336,6 +336,7 @@ def test_what_failed_and_how_it_was_made(opened):
         assert part in text
     assert "The page holds 5 examples, and needs no network." in text
     (plot,) = opened.all("#how .files a")
+    assert plot.text == "all classes (png)"
     assert plot.get_attribute("href").endswith("/plots/classes.png")
 
 
