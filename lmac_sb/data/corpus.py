@@ -109,6 +109,8 @@ class Corpus(Sequence):
         Names of the user's own columns.
     classes : list of str
         All labels, sorted; empty without labels.
+    ids : sequence of str
+        Of all clips, without anything else of them.
     notes, lost : list of str
         What is odd; and where clips are missing whose number is not known. A
         line each.
@@ -139,7 +141,7 @@ class Corpus(Sequence):
         self._count_fitted()
 
     def __len__(self):
-        return len(self._ids)
+        return len(self.ids)
 
     def __getitem__(self, place):
         if isinstance(place, slice):
@@ -149,7 +151,7 @@ class Corpus(Sequence):
         place %= len(self)
         row = self._row(int(self._order[place]))
         return Clip(
-            self._ids[place],
+            self.ids[place],
             self.place(place),
             self.label(place),
             {name: row.get(name) for name in self.columns},
@@ -184,6 +186,21 @@ class Corpus(Sequence):
         found = self._listing.sound(int(self._order[place]))
         return os.fspath(found) if isinstance(found, Path) else found
 
+    def stem(self, place):
+        """Where the labelled event of a clip is alone.
+
+        Arguments
+        ---------
+        place : int
+            Number of the clip.
+
+        Returns
+        -------
+        str, a place of `lmac_sb.data.places`, or None
+            None if it is not known.
+        """
+        return self._listing.stem(int(self._order[place]))
+
     @functools.cached_property
     def identity(self):
         """What makes it the same corpus, see `fingerprint`."""
@@ -210,7 +227,7 @@ class Corpus(Sequence):
                 "number"
             )
         self._order = np.array(order, np.uint32)
-        self._ids = Texts(names[i] for i in order)
+        self.ids = Texts(names[i] for i in order)
 
     def _find_labels(self, column):
         """Labels of all clips, and the other columns."""
@@ -251,7 +268,7 @@ class Corpus(Sequence):
             names = ", ".join(str(join.rows.path) for join in self._joins)
             self.notes.append(
                 f"{self.name}: {len(missing)} of {len(self)} clips have no "
-                f"row in {names}, such as {self._ids[int(missing[0])]}"
+                f"row in {names}, such as {self.ids[int(missing[0])]}"
             )
 
 

@@ -23,7 +23,7 @@ def _hum(rng, noise, rate):
     t = np.arange(len(noise)) / rate
     phases = rng.uniform(0, 2 * np.pi, 5)
     return noise + sum(
-        0.04 / k * np.sin(2 * np.pi * k * _HUM_HZ * t + phase)
+        0.1 / k * np.sin(2 * np.pi * k * _HUM_HZ * t + phase)
         for k, phase in enumerate(phases, 1)
     )
 
@@ -37,7 +37,7 @@ def _edge(rng, noise, rate):
 
 def _offset(rng, noise, rate):
     """Constant offset, as a bad converter adds it."""
-    return noise + 0.04
+    return noise + 0.1
 
 
 def _click(rng, noise, rate):
@@ -45,7 +45,7 @@ def _click(rng, noise, rate):
     n = round(0.02 * rate)
     burst = rng.standard_normal(n) * np.exp(-np.arange(n) / (0.003 * rate))
     noise = noise.copy()
-    noise[:n] += 0.25 * burst / np.abs(burst).max()
+    noise[:n] += 0.8 * burst / np.abs(burst).max()
     return noise
 
 
@@ -59,12 +59,12 @@ def _colour(rng, noise, rate):
 
 
 def _event(rng, noise, rate):
-    """Second event: a quiet high chirp of 0.3 s at any time."""
-    n = round(0.3 * rate)
+    """Second event: a quiet high chirp of 0.4 s at any time."""
+    n = round(0.4 * rate)
     start = rng.integers(len(noise) - n + 1)
     phase = 2 * np.pi * np.cumsum(np.linspace(5500, 6500, n)) / rate
     noise = noise.copy()
-    noise[start : start + n] += 0.05 * np.hanning(n) * np.sin(phase)
+    noise[start : start + n] += 0.2 * np.hanning(n) * np.sin(phase)
     return noise
 
 
@@ -101,7 +101,7 @@ def plant(kinds, noise, rate, rng):
     Example
     -------
     >>> plant(["offset"], np.zeros(2), 16000, np.random.default_rng(0))
-    array([0.04, 0.04])
+    array([0.1, 0.1])
     """
     for kind in kinds:
         noise = SHORTCUTS[kind](rng, noise, rate)
