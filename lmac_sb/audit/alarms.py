@@ -35,6 +35,7 @@ LEAST_EFFECT = 0.15  # share of the decisions; less changes few of them
 LEAST_LOW = 0.05  # that the effect's interval reaches down to, at least
 LEAST_CLIPS = 5  # of a class, for a test; fewer cannot be significant
 N_EXAMPLES = 6
+_EXPLAINED = 0.7  # of the effect of all of the rest, by one part of it
 
 _LEAVES = "decisions that leave the class, beyond those that leave it anyway"
 _MOVES = "decisions that move to the class, beyond those that move anyway"
@@ -118,6 +119,9 @@ class _Clips:
             part: [_texts(frame[f"{part}_{k}"]) for k in range(N_DONORS)]
             for part in self.parts
         }
+        self.drops = {
+            part: frame[f"drop_{part}"].tolist() for part in self.parts
+        }
         self.classes = sorted(
             name
             for name in set(self.heard)
@@ -170,7 +174,10 @@ def _leaving(clips, name, part):
             own = _share([a != name for d, a in found if d == name])
             other = _share([a != name for d, a in found if d != name])
             pairs.append((i, other, own))
-    return _paired(clips, name, part, pairs, _LEAVES)
+    found = _paired(clips, name, part, pairs, _LEAVES)
+    # The odds tell more than the decisions, of which most stay as they are.
+    drops = [clips.drops[part][i] for i, *pair in pairs if None not in pair]
+    return [alarm._replace(p=sign_test(drops)) for alarm in found]
 
 
 def _moving(clips, name, part):
@@ -269,5 +276,55 @@ def _survival(clips, name):
 
 
 def _without_repeats(alarms):
-    """Of alarms on one thing, the clearest one; neighbouring bands are one."""
-    return alarms
+    """One alarm for what is one thing.
+
+    Both tests of one part are one, and so are bands side by side; what a band
+    or a place explains is not told again of all of the rest.
+    """
+    found = {}
+    for alarm in ranked(alarms):
+        key = alarm.kind, alarm.name, alarm.where
+        first = found.setdefault(key, alarm)
+        if first is not alarm:
+            text = f"{first.text} {alarm.text}"
+            found[key] = first._replace(text=text)
+    found = _joined_bands(list(found.values()))
+    special = {}
+    for alarm in found:
+        if alarm.kind in ("band", "place"):
+            least = special.get(alarm.name, 0.0)
+            special[alarm.name] = max(least, alarm.effect[0])
+    return [
+        alarm
+        for alarm in found
+        if alarm.kind != "background"
+        or special.get(alarm.name, 0.0) < _EXPLAINED * alarm.effect[0]
+    ]
+
+
+def _joined_bands(alarms):
+    """The alarms, with bands of a class that touch each other in one.
+
+    It has the numbers and the words of the clearest one, and says so.
+    """
+    bands = [alarm for alarm in alarms if alarm.kind == "band"]
+    bands.sort(key=lambda alarm: (alarm.name, alarm.band_hz))
+    groups = []
+    for alarm in bands:
+        last = groups[-1][-1] if groups else None
+        if last and (last.name, last.band_hz[1]) == (
+            alarm.name,
+            alarm.band_hz[0],
+        ):
+            groups[-1].append(alarm)
+        else:
+            groups.append([alarm])
+    joined = []
+    for group in groups:
+        best = ranked(group)[0]
+        if len(group) > 1:
+            ends = group[0].band_hz[0], group[-1].band_hz[1]
+            text = f"{best.text} So it is, less, {_hertz(*ends)}."
+            best = best._replace(where=_hertz(*ends), band_hz=ends, text=text)
+        joined.append(best)
+    return [alarm for alarm in alarms if alarm.kind != "band"] + joined

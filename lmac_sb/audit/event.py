@@ -22,7 +22,7 @@ MOST = (
 
 _QUIET = 0.3  # of the time is as quiet as the background, or quieter
 _ABOVE = 20.0  # 13 dB: noise has that much more power once in a thousand bins
-_EDGE = 0.02  # of the highest energy of a stretch, where it begins and ends
+_EDGE = 0.05  # of the highest energy of a stretch, where it begins and ends
 _SHARE = 0.1  # of the energy of the strongest stretch, of those that count
 _GAP_S = 0.25  # that an event is not interrupted by
 _SMOOTH_S = 0.05  # over which the energy is smoothed

@@ -42,6 +42,7 @@ PLACES = {"start": (0.0, PLACE_SHARE), "end": (1 - PLACE_SHARE, 1.0)}
 PARTS = [*(f"band_{i:02d}" for i in range(N_BANDS)), *PLACES, "all"]
 
 _OFFSET_HZ = 25.0  # the lowest band is what nobody hears
+_LEAST_P = 1e-6  # that log-odds are taken of
 _BATCH_S = 100.0  # seconds of sound that the classifier hears at once
 
 # Columns of the table of clips with what they are. Each is null where it is
@@ -56,6 +57,13 @@ EVIDENCE = {
     **{
         f"kept_{part}": f"share of it in {part} of the rest"
         for part in PARTS[:-1]
+    },
+    **{
+        f"drop_{part}": (
+            "by how much the log-odds of the class fall with the "
+            f"{part} of other classes, more than with that of its own"
+        )
+        for part in PARTS
     },
     **{f"donor_{k}": f"class of donor {k}" for k in range(N_DONORS)},
     **{
@@ -230,8 +238,7 @@ class _Clip:
         found["alone_decision"] = name(self._outcome(p[1]))
         if explanation is not None:
             found.update(self._kept(explanation, parts))
-        for k, donor in enumerate(donors[:N_DONORS]):
-            found.update(self._exchanged(k, donor, parts))
+        found.update(self._exchanged(donors[:N_DONORS], parts))
         return found
 
     def _parts(self):
@@ -256,28 +263,44 @@ class _Clip:
             found[place] = rest * inside[:, None]
         return {**found, "all": rest}
 
-    def _exchanged(self, k, donor, parts):
-        """Decisions with parts of the rest of a donor."""
+    def _exchanged(self, donors, parts):
+        """What becomes of the decision with parts of the rest of others."""
+        found, odds = {}, {part: {} for part in parts}
+        name = self.interpreter.classes.__getitem__
+        for k, donor in enumerate(donors):
+            p, heard = self._with(donor, parts)
+            if p is None:
+                continue
+            theirs = int(p.argmax())
+            found[f"donor_{k}"] = name(theirs)
+            for part, after in heard.items():
+                found[f"{part}_{k}"] = name(self._outcome(after, p))
+                is_own = theirs == self.decision
+                value = float(after[self.decision].double().logit(_LEAST_P))
+                odds[part].setdefault(is_own, []).append(value)
+        for part, values in odds.items():
+            if len(values) == 2:
+                own, other = (sum(x) / len(x) for x in (values[1], values[0]))
+                found[f"drop_{part}"] = own - other
+        return found
+
+    def _with(self, donor, parts):
+        """Probabilities of a donor, and of the clip with each part of it."""
         donor = self._fit(donor)
         if is_silent(donor):
-            return {}
-        name = self.interpreter.classes.__getitem__
+            return None, {}
         event = find_event(donor, self.features)
         rest = without_event(donor, event, self.features)
         if rest is None:
-            return {}
-        (p,) = self._hear([donor])
+            return None, {}
         own, other = self._stft(self.wav), self._stft(rest)
         changed = {
             part: self._inverse(own + (other - own) * where[..., None])
             for part, where in parts.items()
             if where.any()
         }
-        heard = self._hear(list(changed.values()))
-        found = {f"donor_{k}": name(int(p.argmax()))}
-        for part, after in zip(changed, heard):
-            found[f"{part}_{k}"] = name(self._outcome(after, p))
-        return found
+        p, *heard = self._hear([donor, *changed.values()])
+        return p, dict(zip(changed, heard))
 
     def _fit(self, donor):
         """A donor of this clip's length and peak, with both of its ends."""

@@ -59,12 +59,12 @@ def _colour(rng, noise, rate):
 
 
 def _event(rng, noise, rate):
-    """Second event: a quiet high chirp of 0.4 s at any time."""
-    n = round(0.4 * rate)
+    """Second event: a quiet high chirp of 0.3 s at any time."""
+    n = round(0.3 * rate)
     start = rng.integers(len(noise) - n + 1)
     phase = 2 * np.pi * np.cumsum(np.linspace(5500, 6500, n)) / rate
     noise = noise.copy()
-    noise[start : start + n] += 0.2 * np.hanning(n) * np.sin(phase)
+    noise[start : start + n] += 0.15 * np.hanning(n) * np.sin(phase)
     return noise
 
 
