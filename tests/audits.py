@@ -48,7 +48,10 @@ def one_class(name, examples=(), n=32, n_wrong=2, peak=4, **changes):
         "times": profile(np.linspace(0, 1, 17).tolist(), "edges", 8, 20.0),
         "prototypes": list(examples[:2]),
         "outliers": list(examples[2:3]),
-        "groups": [group("low and long", list(examples[:2]))],
+        "groups": [
+            group("low and long", list(examples[:2])),
+            group("high", list(examples[2:3])),
+        ],
         **changes,
     }
 

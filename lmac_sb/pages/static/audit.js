@@ -66,14 +66,14 @@
   const address = (...parts) => parts.map(encodeURIComponent).join("/");
 
   // Links keep their text for those who cannot copy.
-  const linkTo = (id) => {
-    const link = element("a", "Link", "link");
+  const linkTo = (id, text = "Link") => {
+    const link = element("a", text, "link");
     link.href = `#${id}`;
     link.addEventListener("click", async () => {
       try {
         await navigator.clipboard.writeText(link.href);
         link.textContent = "Link copied";
-        setTimeout(() => (link.textContent = "Link"), 2000);
+        setTimeout(() => (link.textContent = text), 2000);
       } catch {}
     });
     return link;
@@ -192,14 +192,22 @@
   const caption = (facts) => {
     const decided = element("p", undefined, "decided");
     decided.append(named(facts.decision, "b"));
-    if (facts.label !== null) {
+    if (facts.label !== null && !corpus.labels) {
+      decided.append(" label ", named(facts.label));
+    } else if (facts.label !== null) {
       const right = facts.right ?? facts.label === facts.decision;
       decided.append(element("span", right ? " right" : " wrong, it is ", right ? "right" : "wrong"));
       if (!right) decided.append(named(facts.label));
     }
     const origin = element("p", undefined, "origin");
     origin.append(named(facts.id));
-    return [decided, origin];
+    const parts = [decided, origin];
+    if (facts.explained !== undefined && facts.explained !== facts.decision) {
+      const asked = element("p", "why ", "origin");
+      asked.append(named(facts.explained));
+      parts.push(asked);
+    }
+    return parts;
   };
 
   // An alarm marks its band or its time in the picture.
@@ -475,13 +483,17 @@
       }
       panel.append(list);
     }
-    for (const group of found.groups) panel.append(makeGroup(group));
-    if (found.prototypes.length) {
-      panel.append(examplesOf("Prototypes", found.prototypes, "Explanations that are most like the others of the class."));
+    // One group is the whole class, whose prototypes it begins with.
+    const [only] = found.groups.length === 1 ? found.groups : [];
+    const typical = [...new Set([...found.prototypes, ...(only?.examples ?? [])])];
+    if (typical.length) {
+      const text = "Explanations that are most like the others of the class";
+      panel.append(examplesOf("Prototypes", typical, only?.text ? `${text}: ${short(only.text, 500)}.` : `${text}.`));
     }
     if (found.outliers.length) {
       panel.append(examplesOf("Outliers", found.outliers, "Explanations that are least like the others."));
     }
+    if (!only) panel.append(...found.groups.map(makeGroup));
   };
 
   const body = $("#classes tbody");
@@ -521,7 +533,7 @@
         cell.colSpan = COLUMNS.length;
         const inner = element("div");
         fillClass(inner, found);
-        inner.append(linkTo(row.id));
+        inner.append(linkTo(row.id, "Link to this class"));
         cell.append(inner);
         detail.append(cell);
       }
@@ -715,7 +727,7 @@
     broken && `${count(broken, "example")} could not be read.`,
   ].filter(Boolean).join(" ");
   index.plots.forEach(({ file, text }, i) => {
-    const link = element("a", short(text || file));
+    const link = element("a", `${short(text)} (${short(file.split(".").pop(), 20)})`);
     link.href = `./${file.split("/").map(encodeURIComponent).join("/")}`;
     if (!i) $("#how .files").append("Plots beside this page:");
     $("#how .files").append(link);

@@ -21,7 +21,7 @@ const charts = (() => {
   // A round number that is not below another one.
   const roundUp = (value) => {
     const power = 10 ** Math.floor(Math.log10(value));
-    return power * [1, 2, 2.5, 5, 10].find((x) => x * power >= value * 0.9999);
+    return power * [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((x) => x * power >= value * 0.9999);
   };
   const plain = (value) => String(Number(value.toPrecision(3)));
 
