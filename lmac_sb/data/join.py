@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from lmac_sb.data.columns import FILE, find_column
-from lmac_sb.data.names import alike, is_audio, plain_path
+from lmac_sb.data.names import alike, bare_path, plain_path
 from lmac_sb.data.texts import hash64, hash64_all
 from lmac_sb.utils.errors import LMACError, shown
 
@@ -57,8 +57,8 @@ class Matcher:
         ways = [(path, _same)] if not below else []
         ways.insert(0, (posixpath.join(below, path), _same))
         base = os.path.basename(path)
-        ways += [(_bare(path), _bare), (base, os.path.basename)]
-        ways.append((_bare(base), _bare_base))
+        ways += [(bare_path(path), bare_path), (base, os.path.basename)]
+        ways.append((bare_path(base), _bare_base))
         for form in (_same, alike):
             for wanted, key in ways:
                 found = self._look(form(wanted), key, form)
@@ -198,11 +198,6 @@ def _same(text):
     return text
 
 
-def _bare(path):
-    """A path without the ending of a sound."""
-    return os.path.splitext(path)[0] if is_audio(path) else path
-
-
 def _bare_base(path):
     """The name alone, without the ending of a sound."""
-    return _bare(os.path.basename(path))
+    return bare_path(os.path.basename(path))

@@ -98,10 +98,9 @@ class Listed(Listing):
             texts = {row[name] for row in some} - {None}
             for base in bases:
                 n_found = sum(_find(base, text) is not None for text in texts)
-                key = n_found, name == usual
-                # The first base of several that are as good.
-                if key > found.get((base, name), (0, False)):
-                    found[base, name] = key
+                # Of several bases that are as good, the first one.
+                if n_found:
+                    found[base, name] = n_found, name == usual
         if not found:
             raise LMACError(
                 f"{self.rows.path}: no column names files that are there; "

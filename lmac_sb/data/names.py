@@ -12,6 +12,7 @@ __all__ = [
     "AUDIO",
     "Names",
     "alike",
+    "bare_path",
     "is_audio",
     "is_hidden",
     "plain_path",
@@ -122,6 +123,26 @@ def is_hidden(name):
     (True, True, False)
     """
     return name.startswith(".") or name == "__MACOSX"
+
+
+def bare_path(path):
+    """A path without the ending of a sound.
+
+    Arguments
+    ---------
+    path : str
+        Any.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> bare_path("dog/a.wav"), bare_path("shard.tar/clip.7")
+    ('dog/a', 'shard.tar/clip.7')
+    """
+    return os.path.splitext(path)[0] if is_audio(path) else path
 
 
 def plain_path(path):

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
+from lmac_sb.data.columnar import arrow, read_batches
 from lmac_sb.data.pieces import Place
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["Cell", "Lost", "arrow", "place_of", "read_arrow", "to_entry"]
+__all__ = ["Cell", "Lost", "place_of", "to_entry"]
 
-_ROWS = 16  # that are read at a time
 _KINDS = {"i2": "PCM_16", "i4": "PCM_32", "f4": "FLOAT", "f8": "FLOAT"}
 
 
@@ -66,6 +66,8 @@ class Cell(NamedTuple):
         Name of the column with sounds.
     name : str
         What messages call it, behind the name of the file.
+    folder : str
+        Where a file has to be that the row names instead of its content.
     """
 
     file: str
@@ -73,6 +75,7 @@ class Cell(NamedTuple):
     row: int
     column: str
     name: str
+    folder: str
 
     def __str__(self):
         return f"{self.file}/{self.name}"
@@ -84,23 +87,43 @@ class Cell(NamedTuple):
         """Its bytes as a file."""
         try:
             state = os.stat(self.file).st_mtime_ns
-            reader = _reader(self.file, state, self.group, self.column)
-            value = reader.read(self.row)
+            value = _reader(self.file, state, self.group, self.column).read(
+                self.row
+            )
             content = _bytes_of(value)
         except OSError as error:  # pyarrow's own, too
             raise LMACError(f"{self}: cannot be read ({error})") from error
         except arrow().ArrowException as error:
             raise LMACError(f"{self}: is damaged ({error})") from error
-        if content is None:
+        if content is not None:
+            yield io.BytesIO(content)
+            return
+        with open(self._beside(value.as_py()), "rb") as file:
+            yield file
+
+    def _beside(self, value):
+        """The file that the row names, if it is in the folder."""
+        path = value.get("path") if isinstance(value, dict) else value
+        if not path:
             raise LMACError(f"{self}: holds no sound")
-        yield io.BytesIO(content)
+        folder = os.path.realpath(self.folder)
+        for base in (os.path.dirname(self.file), folder):
+            found = os.path.realpath(os.path.join(base, path))
+            if os.path.commonpath([folder, found]) != folder:
+                raise LMACError(
+                    f"{self}: names the file {shown(path)}, outside the data "
+                    "set"
+                )
+            if os.path.isfile(found):
+                return found
+        raise LMACError(f"{self}: has no bytes, and no file {shown(path)}")
 
 
 class _Reader:
     """Reads the rows of one group of a file, best one after the other."""
 
     def __init__(self, file, group, column):
-        self._batches = functools.partial(_batches, file, group, column)
+        self._batches = functools.partial(read_batches, file, group, [column])
         self._open, self._first, self._batch = None, 0, None
 
     def read(self, row):
@@ -108,55 +131,17 @@ class _Reader:
         if self._open is None or row < self._first:
             self._open, self._first, self._batch = self._batches(), 0, None
         while self._batch is None or row >= self._first + len(self._batch):
-            self._first += len(self._batch or ())
+            self._first += 0 if self._batch is None else len(self._batch)
             self._batch = next(self._open, None)
             if self._batch is None:
                 raise OSError(f"has no row {row}")
-        return self._batch[row - self._first]
+        return self._batch.column(0)[row - self._first]
 
 
 @functools.lru_cache(maxsize=2)
 def _reader(file, state, group, column):
     """The reader of a group; `state` is another when the file was written."""
     return _Reader(file, group, column)
-
-
-def _batches(file, group, column):
-    """Values of a column in a group, some at a time."""
-    if file.endswith(".arrow"):
-        for batch in read_arrow(file)[group : group + 1]:
-            yield batch.column(column)
-        return
-    import pyarrow.parquet
-
-    # Without a buffer for the whole group.
-    with pyarrow.parquet.ParquetFile(file, pre_buffer=False) as opened:
-        for batch in opened.iter_batches(_ROWS, [group], [column]):
-            yield batch.column(column)
-
-
-def read_arrow(file):
-    """Batches of an Arrow file, mapped into memory.
-
-    Arguments
-    ---------
-    file : str
-        In either of Arrow's two formats.
-
-    Returns
-    -------
-    list of pyarrow.RecordBatch
-    """
-    arrow()
-    import pyarrow.ipc
-
-    mapped = pyarrow.memory_map(file)
-    try:
-        return list(pyarrow.ipc.open_stream(mapped))
-    except pyarrow.ArrowInvalid:
-        mapped.seek(0)
-        opened = pyarrow.ipc.open_file(mapped)
-        return [opened.get_batch(i) for i in range(opened.num_record_batches)]
 
 
 def _bytes_of(value):
@@ -166,7 +151,8 @@ def _bytes_of(value):
     if not value.is_valid:
         return None
     if not pyarrow.types.is_struct(value.type):
-        return value.as_py()
+        value = value.as_py()
+        return None if isinstance(value, str) else value
     names = [field.name for field in value.type]
     if "array" in names and value["array"].is_valid:
         return _as_wave(value["array"], value["sampling_rate"].as_py())
@@ -185,28 +171,6 @@ def _as_wave(array, rate):
     file = io.BytesIO()
     sf.write(file, samples, int(rate), kind, format="WAV")
     return file.getvalue()
-
-
-def arrow():
-    """The module pyarrow.
-
-    Returns
-    -------
-    module
-
-    Raises
-    ------
-    LMACError
-        If it is not installed.
-    """
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise LMACError(
-            "pyarrow: not installed, expected pyarrow 17 or newer; run: pip "
-            'install "lmac-sb[corpus]"'
-        ) from error
-    return pyarrow
 
 
 def to_entry(place):
