@@ -18,13 +18,13 @@ from lmac_sb.app.answer import (
     sentence,
     zipped,
 )
-from lmac_sb.app.cards import STYLE, cards
+from lmac_sb.app.cards import cards
 from lmac_sb.app.visits import Stopped, interruptible
 from lmac_sb.data.example import write_example
 from lmac_sb.models.question import RUNNER_UP
 from lmac_sb.utils.errors import LMACError, is_full
 
-__all__ = ["LOOK", "build_page"]
+__all__ = ["build_page"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +32,6 @@ DECISION, ALL_OTHERS = "the decision", "all other classes"
 N_WAITING = 8  # more are refused, since one is explained at a time
 SWEEP_S, OLDEST_S = 600, 86400  # uploads of a day ago are deleted
 
-# Fonts of the visitor's own system: none is loaded.
-LOOK = {
-    "theme": gr.themes.Default(
-        font=["system-ui", "sans-serif"], font_mono=["monospace"]
-    ),
-    "css": STYLE,
-}
 INTRO = """\
 # Why did the classifier decide so?
 Drop a sound or record one. You hear the part that the decision rests on, \

@@ -153,9 +153,23 @@ class Corpus(Sequence):
         return Clip(
             self.ids[place],
             self.place(place),
-            self._labels[place] if self._labels else None,
+            self.label(place),
             {name: row.get(name) for name in self.columns},
         )
+
+    def label(self, place):
+        """Label of a clip, without its columns, which lie on disk.
+
+        Arguments
+        ---------
+        place : int
+            Number of the clip.
+
+        Returns
+        -------
+        str or None
+        """
+        return self._labels[place] if self._labels else None
 
     def place(self, place):
         """Where a clip's sound is.

@@ -15,6 +15,9 @@ time-frequency mask. `make_scenes` writes the layout of the ESC-50 release::
 A scene of several events has one target, one category and one stem channel
 for each event, in the same order; a plus joins the targets and categories.
 
+On request the background has shortcuts, see `lmac_sb.data.shortcuts`: then
+meta/esc50.csv has one more column, ``shortcuts``, with those of each clip.
+
 Each clip has its own random generator, seeded by seed, target, fold and
 index, so it stays the same whatever else is made with it.
 """
@@ -29,6 +32,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
+from lmac_sb.data.shortcuts import check_shortcuts, plant
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import folder_in_one_step
 
@@ -54,7 +58,10 @@ _COLUMNS = (
 _INFO = "scenes.json"
 
 
-_PLUS = "+"  # joins the classes of a scene of several events
+_SHORTCUTS = "shortcuts"  # one more column, where scenes have them
+
+
+_PLUS = "+"  # joins the classes of a scene of several events, and its shortcuts
 
 
 _SAMPLE_RATE = 16000
@@ -231,18 +238,32 @@ def _distractors(rng, n, rate, onset, length):
     return x
 
 
-def _make_clip(target, fold, index, duration_s, sample_rate, seed):
+def _make_clip(place, duration_s, sample_rate, seed, shortcuts=()):
     """Draw one scene.
 
     Levels are relative to the peak of the event, not to its power. So neither
     the level of the rest nor the peak of the mixture gives away the class.
+
+    Arguments
+    ---------
+    place : tuple of int
+        Target, fold and index, which seed the random draws.
+    duration_s : float
+        Length in seconds.
+    sample_rate : int
+        Rate in Hz.
+    seed : int
+        Of the data set.
+    shortcuts : list of str
+        What is planted into the background.
 
     Returns
     -------
     mixture, stem : np.ndarray
         Two signals [samples] on the same scale, within -1 and 1.
     """
-    rng = np.random.Generator(np.random.PCG64([seed, target, fold, index]))
+    target, fold, index = place
+    rng = np.random.Generator(np.random.PCG64([seed, *place]))
     n = round(duration_s * sample_rate)
     seconds = rng.uniform(0.4, min(1.0, 0.5 * duration_s))
     onset_s = rng.uniform(_MARGIN_S, duration_s - seconds - _MARGIN_S)
@@ -251,6 +272,10 @@ def _make_clip(target, fold, index, duration_s, sample_rate, seed):
     noise_level = 10 ** (-rng.uniform(18, 26) / 20)
     slope = rng.uniform(0, 2)
     rest = noise_level * _coloured_noise(rng, n, sample_rate, slope)
+    if shortcuts:
+        own = [seed, 4000 + target, fold, index]
+        own = np.random.Generator(np.random.PCG64(own))
+        rest = plant(shortcuts, rest, sample_rate, own)
     rest += _distractors(rng, n, sample_rate, onset, length)
 
     event = _fade(_EVENTS[target][1](rng, length, sample_rate), sample_rate)
@@ -261,20 +286,23 @@ def _make_clip(target, fold, index, duration_s, sample_rate, seed):
     return scale * (rest + stem), scale * stem
 
 
-def _make_scene(targets, fold, index, duration_s, sample_rate, seed):
+def _make_scene(targets, place, settings, shortcuts):
     """Draw a scene of one or more events, on the background of the first.
+
+    `place` is its fold and index.
 
     Returns
     -------
     mixture, stems : np.ndarray
         The signal [samples] and its events [samples, events].
     """
+    fold, index = place
     if len(targets) > 1:
         # Draw sounds that no other scene has.
         index += 10000 * (1 + targets[0])
+    how = [settings[key] for key in ("duration_s", "sample_rate", "seed")]
     clips = [
-        _make_clip(target, fold, index, duration_s, sample_rate, seed)
-        for target in targets
+        _make_clip((target, fold, index), *how, shortcuts) for target in targets
     ]
     stems = np.stack([stem for _, stem in clips], axis=1)
     mixture = clips[0][0] + stems[:, 1:].sum(1)
@@ -292,6 +320,24 @@ def _draw_targets(target, fold, index, n_events, seed):
     others = [other for other in range(len(CLASSES)) if other != target]
     count = int(rng.choice(n_events)) - 1
     return [target, *rng.choice(others, count, replace=False).tolist()]
+
+
+def _draw_shortcuts(shortcuts, targets, fold, index, seed):
+    """Kinds of the shortcuts that a scene has.
+
+    Each scene has draws of its own, so that the others do not depend on it.
+    """
+    rng = np.random.Generator(
+        np.random.PCG64([seed, 3000 + targets[0], fold, index])
+    )
+    names = [None, *(CLASSES[target] for target in targets)]
+    return [
+        shortcut["kind"]
+        for shortcut, drawn in zip(shortcuts, rng.uniform(size=len(shortcuts)))
+        if shortcut["class"] in names
+        and (shortcut["folds"] is None or fold in shortcut["folds"])
+        and drawn < shortcut["probability"]
+    ]
 
 
 def _make_noise(split, index, sample_rate, seed):
@@ -334,6 +380,7 @@ def _checksum(folder):
 def _write(folder, settings):
     """Write the whole data set into `folder`, which exists and is empty."""
     rate, seed = settings["sample_rate"], settings["seed"]
+    shortcuts = settings[_SHORTCUTS]
     for name in ("audio", "stems", "meta", "noise"):
         (folder / name).mkdir()
     rows = []
@@ -347,12 +394,14 @@ def _write(folder, settings):
                 category = _PLUS.join(CLASSES[target] for target in targets)
                 number = f"{target + 1}{fold:02d}{index:04d}"
                 name = f"{fold}-{number}-A-{label}.wav"
+                planted = _draw_shortcuts(shortcuts, targets, fold, index, seed)
                 mixture, stems = _make_scene(
-                    targets, fold, index, settings["duration_s"], rate, seed
+                    targets, (fold, index), settings, planted
                 )
                 _write_wav(folder / "audio" / name, mixture, rate)
                 _write_wav(folder / "stems" / name, stems, rate)
-                rows.append((name, fold, label, category, True, number, "A"))
+                row = (name, fold, label, category, True, number, "A")
+                rows.append((*row, _PLUS.join(planted)))
     for split, count in NOISE_SPLITS.items():
         (folder / "noise" / split).mkdir()
         for index in range(count):
@@ -361,10 +410,22 @@ def _write(folder, settings):
                 _make_noise(split, index, rate, seed),
                 rate,
             )
+    _write_tables(folder, settings, rows)
+
+
+def _write_tables(folder, settings, rows):
+    """Write what is known of the clips, and of all of them together.
+
+    Without shortcuts the files are those of former versions, to the byte.
+    """
+    columns = (*_COLUMNS, _SHORTCUTS)
+    if not settings[_SHORTCUTS]:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+        settings = {k: v for k, v in settings.items() if k != _SHORTCUTS}
     path = folder / "meta" / "esc50.csv"
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
+        writer.writerow(columns)
         writer.writerows(rows)
     info = {"version": VERSION, "settings": settings}
     info["sha256"] = _checksum(folder)
@@ -388,8 +449,8 @@ def _is_made(folder, settings):
         )
     try:
         info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
-        # Folders of older versions hold scenes of one event without n_events.
-        found = {"n_events": [1], **info["settings"]}
+        # Not written: n_events by older versions, and no shortcuts.
+        found = {"n_events": [1], _SHORTCUTS: [], **info["settings"]}
         found["version"] = info["version"]
         checksum = info["sha256"]
     except (ValueError, KeyError, TypeError):
@@ -415,7 +476,9 @@ def _is_made(folder, settings):
     return True
 
 
-def _check_settings(clips_per_class, n_folds, duration_s, seed, n_events):
+def _check_settings(
+    clips_per_class, n_folds, duration_s, seed, n_events=(1,), shortcuts=()
+):
     """The settings as plain values, or an error that names the wrong one."""
     is_number = isinstance(duration_s, numbers.Real)
     is_number = is_number and not isinstance(duration_s, bool)
@@ -440,6 +503,7 @@ def _check_settings(clips_per_class, n_folds, duration_s, seed, n_events):
             _check_integer("n_events", count, 1, len(CLASSES))
             for count in n_events
         ],
+        _SHORTCUTS: check_shortcuts(shortcuts, CLASSES),
     }
 
 
@@ -459,7 +523,7 @@ def make_scenes(
     n_folds=5,
     duration_s=2.0,
     seed=0,
-    n_events=(1,),
+    **contents,
 ):
     """Write the embedded data set, or find it already written.
 
@@ -481,9 +545,12 @@ def make_scenes(
         Length of a clip in seconds, at least 1.
     seed : int
         Seed of all random draws.
-    n_events : list of int
-        How many events a clip may have, all of different classes; the number
-        is drawn for each clip.
+    **contents
+        What else a scene holds. `n_events`, a list: how many events a clip
+        may have, all of different classes, of which one is drawn for each
+        clip (default one). `shortcuts`, a list of dicts: what is planted into
+        the background, see `lmac_sb.data.shortcuts.check_shortcuts` (default
+        nothing). The clips that get none are the same without them.
 
     Returns
     -------
@@ -505,8 +572,14 @@ def make_scenes(
     ...     len(list((folder / "audio").iterdir()))
     10
     """
+    unknown = contents.keys() - {"n_events", _SHORTCUTS}
+    if unknown:
+        raise LMACError(
+            f"scenes: found {', '.join(sorted(unknown))}, expected n_events or "
+            f"{_SHORTCUTS}"
+        )
     settings = _check_settings(
-        clips_per_class, n_folds, duration_s, seed, n_events
+        clips_per_class, n_folds, duration_s, seed, **contents
     )
     target = Path(os.path.realpath(folder))
     if not _is_made(target, settings):

@@ -8,14 +8,13 @@ bytes.
 """
 
 import math
-from pathlib import Path
 from statistics import fmean
 
 from lmac_sb.evaluation.tables import curves, natural
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.summary import header, summarize
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import write_in_one_step
+from lmac_sb.utils.figures import COLOURS, STYLE, write_figure
 
 __all__ = [
     "draw_curves",
@@ -25,32 +24,10 @@ __all__ = [
     "draw_snr",
 ]
 
-# Colours that colour-blind people can distinguish (Okabe and Ito), without
-# yellow, which is hard to see on white. Markers and dashes change with other
-# periods, so that no two of 84 lines look alike.
-COLOURS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#000000",
-)
+# Markers and dashes change with other periods than the colours, so that no
+# two of 84 lines look alike.
 MARKERS = ("o", "s", "^", "D")
 DASHES = ("-", "--", ":", "-.")
-STYLE = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.alpha": 0.3,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 4.5,
-    # Without it, the names inside an SVG are random.
-    "svg.hashsalt": "lmac_sb",
-}
 ABREAST = 3  # panels side by side
 
 
@@ -283,7 +260,7 @@ def _draw(stem, panels, x_label, y_label=None, log=False, abreast=ABREAST):
         )
         for text in legend.get_texts():
             text.set_parse_math(False)
-        return [_save(figure, Path(f"{stem}.{x}"), x) for x in ("png", "svg")]
+        return write_figure(figure, stem)
 
 
 def _look(index):
@@ -304,15 +281,3 @@ def _line(axis, points, look):
     if isinstance(x[0], str):
         axis.tick_params(axis="x", rotation=60)
     return handle
-
-
-def _save(figure, path, suffix):
-    """Write a figure in one step; returns its path."""
-    options = {"metadata": {"Date": None}} if suffix == "svg" else {"dpi": 150}
-
-    def write(file):
-        """Write the picture to an open file."""
-        figure.savefig(file, format=suffix, **options)
-
-    write_in_one_step(path, write, binary=True)
-    return path

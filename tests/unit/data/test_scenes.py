@@ -63,7 +63,7 @@ def drawn():
         for target in range(len(CLASSES)):
             kept = []
             clips = [
-                scenes._make_clip(target, 1, index, 2.0, RATE, 5)
+                scenes._make_clip((target, 1, index), 2.0, RATE, 5)
                 for index in range(60)
             ]
             out[target] = [a + b for a, b in zip(clips, kept)]
@@ -112,9 +112,8 @@ def test_files_are_the_drawn_signals(data):
     """Mixture and stem are on one scale, rounded once each."""
     for path in (data / "audio").iterdir():
         fold, number, _, target = path.stem.split("-")
-        mixture, stem = scenes._make_clip(
-            int(target), int(fold), int(number[-4:]), 2.0, RATE, 0
-        )
+        place = int(target), int(fold), int(number[-4:])
+        mixture, stem = scenes._make_clip(place, 2.0, RATE, 0)
         for name, x in (("audio", mixture), ("stems", stem)):
             found, _ = sf.read(str(data / name / path.name))
             assert np.abs(found - x).max() <= 0.5 / 32768 + 1e-12
@@ -217,7 +216,7 @@ def test_click_distances(monkeypatch):
     monkeypatch.setattr(scenes, "_clicks", spy)
     for index in range(30):
         for name in ("click_train", "bounce"):
-            scenes._make_clip(CLASSES.index(name), 1, index, 2.0, RATE, 0)
+            scenes._make_clip((CLASSES.index(name), 1, index), 2.0, RATE, 0)
     for train, bounce in zip(kept[::2], kept[1::2]):
         assert min(len(train), len(bounce)) >= 3
         assert np.allclose(train, train[0])
