@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from lmac_sb.audit import significance
 from lmac_sb.audit.describe import BANDS, TIMES, time_edges
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.summary import bootstrap
@@ -37,12 +38,9 @@ def wilson(count, n):
     """
     if not n:
         return [math.nan] * 3
-    share = count / n
-    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n * n))
-    half *= _Z / (1 + _Z**2 / n)
-    low, high = max(0.0, middle - half), min(1.0, middle + half)
-    return [share, min(low, share), max(high, share)]
+    low, high = significance.wilson(count, n)
+    # Rounding may leave a share of 0 or 1 outside.
+    return [count / n, min(low, count / n), max(high, count / n)]
 
 
 def mean_interval(values):

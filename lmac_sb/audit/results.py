@@ -2,6 +2,7 @@
 
 import math
 
+from lmac_sb.audit.alarms import alarms_among, tests_of
 from lmac_sb.audit.classes import find_classes, wilson
 from lmac_sb.audit.columns import column_tests
 from lmac_sb.audit.confusions import find_confusions
@@ -43,7 +44,8 @@ def find_results(frame, against, edges_hz, seed):
         rows = frame[frame["decision"] == found["name"]]
         notes += _add_groups(found, rows, edges_hz, seed)
     tests, said = column_tests(frame, edges_hz, seed)
-    alarms = []
+    if "heard" in frame:  # only where parts were removed and exchanged
+        tests += tests_of(frame)
     confusions = find_confusions(frame, against, edges_hz, seed)
     for pair in confusions:
         groups = _groups(pair["groups"])
@@ -60,7 +62,7 @@ def find_results(frame, against, edges_hz, seed):
         "n_failed": len(failed),
         "labels": bool(frame["right"].notna().any()),
         "classes": classes,
-        "alarms": [alarm.as_json() for alarm in alarms],
+        "alarms": [alarm.as_json() for alarm in alarms_among(tests)],
         "n_tests": len(tests),
         "confusions": confusions,
         "notes": notes + said,

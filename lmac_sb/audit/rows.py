@@ -1,7 +1,11 @@
 """Clips of a corpus, explained: a row each, and folders to hear some."""
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 from lmac_sb.audit.columns import COLUMN
 from lmac_sb.audit.describe import describe
+from lmac_sb.audit.evidence import donors_of, evidence
 from lmac_sb.inference.clip_folder import save_clip
 from lmac_sb.jobs.job import Chunk
 from lmac_sb.utils.errors import LMACError, is_full
@@ -29,7 +33,10 @@ class Explained:
     refine_steps : int
         See `lmac_sb.LMACInterpreter.explain_file`; None for the model's own.
     interventions : bool
-        Whether decisions are tried with parts of the sound removed.
+        Whether decisions are tried with parts of the sound removed, or
+        exchanged with those of other clips.
+    seed : int
+        Of the draw of the other clips.
 
     Example
     -------
@@ -50,6 +57,7 @@ class Explained:
         labels,
         refine_steps=None,
         interventions=True,
+        seed=0,
     ):
         self.corpus = corpus
         self.places = places
@@ -57,6 +65,7 @@ class Explained:
         self.labels = labels
         self.refine_steps = refine_steps
         self.interventions = interventions
+        self.seed = seed
 
     def rows(self, items):
         """Explain clips, each into a row of `row_of`.
@@ -76,7 +85,8 @@ class Explained:
         """The row of a clip."""
         clip = self.corpus[self.places[item]]
         name = self.labels.name(clip.label)
-        found = self._tried(clip)
+        donors = self._donors(item) if self.interventions else None
+        found = self._tried(clip, donors)
         if found["error"] is None:
             found["right"] = self.labels.right(clip.label, found["decision"])
         columns = {f"{COLUMN}{key}": x for key, x in clip.columns.items()}
@@ -84,22 +94,37 @@ class Explained:
         row = {"id": clip.id, "label": clip.label if name is None else name}
         return {**row, **found, **columns}
 
-    def _tried(self, clip, **asked):
+    def _donors(self, item):
+        """Sounds of other clips; one that cannot be read is left out."""
+        classes = _ClassesOf(self.corpus, self.places)
+        for other in donors_of(item, classes, self.seed):
+            with suppress(LMACError, OSError):
+                yield self._read(self.corpus[self.places[other]])
+
+    def _tried(self, clip, donors=None, **asked):
         """What is found in a clip, or its error."""
         try:
-            _, found = self._explain(clip, **asked)
-            return {**_facts(found), **describe(found), "error": None}
+            wav = self._read(clip)
+            found = self._explain(wav, **asked)
+            row = {**_facts(found), **describe(found), "error": None}
+            if donors is not None:
+                donors = list(donors)
+                row |= evidence(self.interpreter, wav, found, donors)
+            return row
         except Exception as error:
             # Whatever is wrong with one clip, the others are not to blame.
             if is_full(error):
                 raise
             return {"error": _in_words(clip, error)}
 
-    def _explain(self, clip, **asked):
-        """The sound of a clip, and its explanation."""
-        wav = clip.read(self.interpreter.sample_rate)
+    def _read(self, clip):
+        """The sound of a clip as the model hears it."""
+        return clip.read(self.interpreter.sample_rate)
+
+    def _explain(self, wav, **asked):
+        """The explanation of a sound."""
         how = {"refine_steps": self.refine_steps, **asked}
-        return wav, self.interpreter.explain_sound(wav, **how)
+        return self.interpreter.explain_sound(wav, **how)
 
     def against(self, chosen):
         """Explain clips against their labels, each into a row.
@@ -159,9 +184,22 @@ class Explained:
     def _write(self, place, item, label, against, **_):
         """Write the folder of an example."""
         clip = self.corpus[self.places[item]]
-        _, found = self._explain(clip, against=against)
+        found = self._explain(self._read(clip), against=against)
         found.files = [clip.id]
         save_clip(place, found, label)
+
+
+class _ClassesOf(Sequence):
+    """Label of each clip that is looked at, none of which is kept."""
+
+    def __init__(self, corpus, places):
+        self._corpus, self._places = corpus, places
+
+    def __len__(self):
+        return len(self._places)
+
+    def __getitem__(self, item):
+        return self._corpus.label(self._places[item])
 
 
 def _facts(found):

@@ -97,7 +97,7 @@ def run_audit(corpus, interpreter, out, options=None, progress=None):
     options = options or Options()
     out, places = Path(out), _places(corpus, options)
     labels = Labels(interpreter, options.classes_map)
-    how = (options.refine_steps, options.interventions)
+    how = (options.refine_steps, options.interventions, options.seed)
     work = Explained(corpus, places, interpreter, labels, *how)
     identity = _identity(corpus, interpreter, options)
     job = Job(out, len(places), identity)

@@ -1,6 +1,5 @@
 """``lmac audit``: what a classifier listens to, over a whole corpus."""
 
-import logging
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +13,10 @@ from lmac_sb.cli.model_options import (
     listened,
     with_options,
 )
+from lmac_sb.cli.processes import PROCESSES, check_processes, shared
 from lmac_sb.cli.said import printable
 from lmac_sb.cli.usage import PLACE, WHOLE, Command
+from lmac_sb.jobs.processes import is_first
 from lmac_sb.utils.console import Loudness, choose_loudness, progress, say
 from lmac_sb.utils.errors import LMACError
 
@@ -112,6 +113,7 @@ _WORK = (
 @with_options(_TABLE)
 @with_options(LISTENER)
 @with_options(_WORK)
+@PROCESSES
 @click.option("--quiet", is_flag=True, help="print the page and alarms alone")
 @click.option("--verbose", is_flag=True, help="print notes as well")
 @TRUST
@@ -125,15 +127,17 @@ def audit(**options):
     """
     options = SimpleNamespace(**options)
     _check(options)
+    return shared(options.processes, lambda: _audit(options))
+
+
+def _audit(options):
+    """Audit the corpus in this process, which may be one of several."""
     from lmac_sb.audit.labels import read_classes_map
     from lmac_sb.audit.run import Options, run_audit
     from lmac_sb.data.corpus import open_corpus
     from lmac_sb.inference.load import default_model, load_interpreter
-    from lmac_sb.jobs.processes import is_first
     from lmac_sb.pages.audit import write_audit_page
 
-    if not is_first():
-        logging.getLogger("lmac_sb").setLevel(logging.ERROR)
     corpus = open_corpus(
         options.data,
         table=options.labels,
@@ -180,6 +184,7 @@ def _check(options):
     is_split = data.parent != Path() and data.parent.is_dir()
     if not (data.exists() or is_pattern or is_split):
         raise LMACError(f"{data}: no such file or folder")
+    check_processes(options.processes)
     choose_loudness(options.quiet, options.verbose)
 
 

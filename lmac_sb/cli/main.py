@@ -20,7 +20,12 @@ from lmac_sb.cli.report import report
 from lmac_sb.cli.train import finetune, train
 from lmac_sb.cli.usage import Group, usage_line
 from lmac_sb.utils.console import get_loudness, set_loudness
-from lmac_sb.utils.errors import LMACError, exit_on_user_error, is_full
+from lmac_sb.utils.errors import (
+    LMACError,
+    exit_on_user_error,
+    is_full,
+    leave_it_to_the_first,
+)
 
 __all__ = ["lmac", "main"]
 
@@ -90,11 +95,17 @@ def main(argv=None):
     """
     loudness = get_loudness()
     try:
-        return lmac.main(argv, prog_name="lmac", standalone_mode=False) or 0
+        # `obj`: for who starts the same command in several processes.
+        return (
+            lmac.main(argv, prog_name="lmac", standalone_mode=False, obj=argv)
+            or 0
+        )
     except click.UsageError as error:
+        leave_it_to_the_first()
         print(f"error: {usage_line(error)}", file=sys.stderr)
         return 2
     except click.Abort:
+        leave_it_to_the_first()
         print("stopped", file=sys.stderr)
         return 130
     except OSError as error:

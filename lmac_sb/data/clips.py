@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from lmac_sb.data.audio import as_signal, fit_length
+from lmac_sb.data.corpus import Clip
 from lmac_sb.data.names import AUDIO
 from lmac_sb.data.streaming import read_signal
 from lmac_sb.utils.errors import LMACError, shown
@@ -30,7 +31,8 @@ class Clips(torch.utils.data.Dataset):
         A folder, whose audio files count with those of its sub-folders; a
         file; or a collection of items. An item is a path, samples, a tuple
         that begins with one of these, or a dict that holds it, such as the
-        item of a SpeechBrain data set under ``sig``. A whole number from
+        item of a SpeechBrain data set under ``sig``, or a clip of a corpus
+        (see `lmac_sb.data.corpus`). A whole number from
         4000 after samples, or ``sampling_rate`` beside them, is their rate.
     sample_rate : int
         Wanted rate in Hz.
@@ -163,6 +165,8 @@ def _items(sounds):
 
 def _signal(item, rate, sample_rate):
     """The mono signal of an item, [samples]."""
+    if isinstance(item, Clip):
+        return item.read(sample_rate)
     if isinstance(item, dict):
         found = [key for key in KEYS if key in item]
         if not found:

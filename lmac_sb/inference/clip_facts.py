@@ -65,8 +65,8 @@ ANSWER = {
 
 # What made an explanation: the model, the versions that ran it, and the day.
 MADE = {
-    **dict.fromkeys(("model", "checksum"), optional(_text)),
-    **dict.fromkeys(("lmac_sb", "torch", "speechbrain", "date"), _text),
+    **dict.fromkeys(("model", "checksum", "date"), optional(_text)),
+    **dict.fromkeys(("lmac_sb", "torch", "speechbrain"), _text),
 }
 
 # What `lmac explain` was asked, by which it knows its own clips again: the

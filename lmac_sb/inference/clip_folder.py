@@ -53,6 +53,7 @@ __all__ = [
     "ClipFiles",
     "check_format",
     "common_gain",
+    "facts_of",
     "folder_names",
     "gain_in_words",
     "name_key",
@@ -224,10 +225,8 @@ def write_clip(part, clip, name, truth=None, audio_format="wav", more=None):
     gain = common_gain(sounds.values())
     maps, hop_samples = levels_of(clip)
     content = {
-        **_facts(clip),
-        **_kin_of(truth, clip),
+        **facts_of(clip, truth),
         "id": name,
-        "label": truth,
         "hop_samples": hop_samples,
         "gain": gain,
         **(more or {}),
@@ -254,8 +253,26 @@ def write_clip(part, clip, name, truth=None, audio_format="wav", more=None):
         )
 
 
-def _facts(clip):
-    """What `explanation.json` says of a clip."""
+def facts_of(clip, truth=None):
+    """What `explanation.json` says of a clip, but for how it is written.
+
+    Arguments
+    ---------
+    clip : lmac_sb.inference.explanation.AudioExplanation
+        Of one clip.
+    truth : str
+        The clip's label, if it is known.
+
+    Returns
+    -------
+    dict
+        See `lmac_sb.inference.clip_facts.INFO`.
+
+    Example
+    -------
+    >>> facts_of(interpreter.explain_file(path), "cow")["label"]
+    'cow'
+    """
     file = clip.files[0]
     facts = {
         # Where it lay is nobody's business.
@@ -272,6 +289,8 @@ def _facts(clip):
         "n_bins": clip.features.n_bins,
         "threshold": clip.threshold,
         "refine_steps": clip.refine_steps,
+        "label": truth,
+        **_kin_of(truth, clip),
     }
     if clip.labels[0] != facts["decision"]:
         asked = (clip.p_before, clip.p_inside, clip.p_outside)

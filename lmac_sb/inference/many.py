@@ -1,9 +1,12 @@
-"""Explain many files into one folder, whatever is wrong with some of them."""
+"""Explain many sounds into one folder, whatever is wrong with some of them."""
 
+import json
+import os
+import shutil
 import sys
 import time
 from collections import deque
-from typing import NamedTuple
+from contextlib import contextmanager
 
 from lmac_sb.inference.clip_facts import answer_of, read_facts
 from lmac_sb.inference.clip_folder import (
@@ -11,152 +14,176 @@ from lmac_sb.inference.clip_folder import (
     folder_names,
     write_clip,
 )
-from lmac_sb.inference.collection import Busy, Task, clip_folders
+from lmac_sb.inference.collection import Busy, clip_folders
+from lmac_sb.inference.order import Outcome, failure
 from lmac_sb.inference.spectra import PROBABILITIES
-from lmac_sb.utils.errors import LMACError, is_full
-from lmac_sb.utils.io import first_line, naming
+from lmac_sb.jobs.job import JOB, Chunk, Job
+from lmac_sb.jobs.processes import (
+    is_first,
+    leave,
+    run_name,
+    wait_for,
+    wait_for_others,
+)
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import naming, write_json
+from lmac_sb.utils.lock import Claim
 
-__all__ = ["Order", "Outcome", "explain_files"]
+__all__ = ["explain_sounds", "share_sounds"]
 
 _WAIT_S = 0.5  # for another process, until it is asked again
 _N_TOP = 5  # classes that are reported
+_RUN = ".run-"  # what the folder of a run of several processes is called
+_NAMES, _LIVES = "names.json", "lives"  # and what it holds
 
 
-class Order(NamedTuple):
-    """What is wanted of each file.
-
-    Arguments
-    ---------
-    asked : dict
-        `target`, or `targets` and `min_p`, and `against`, see
-        `lmac_sb.LMACInterpreter.explain_file`.
-    how : dict
-        Its options `threshold`, `refine_steps`, `unrefined` and `stable`.
-    listened : dict
-        Options of the listener that change its answers.
-    audio_format : str
-        ``wav`` or ``flac``.
-
-    Example
-    -------
-    >>> order = Order({"target": "dog"}, {"threshold": 0.5}, {})
-    >>> (explanation,) = order.explanations(path, interpreter)
-    >>> explanation.labels
-    ['dog']
-    """
-
-    asked: dict
-    how: dict
-    listened: dict
-    audio_format: str = "wav"
-
-    def task(self, file, interpreter):
-        """What a file has to become."""
-        how = dict(self.how)
-        steps = how.pop("refine_steps")
-        if steps is None:
-            steps = interpreter.explainer.refine_steps
-        threshold = how.pop("threshold")
-        options = {**self.asked, **how, **self.listened}
-        options["format"] = self.audio_format
-        return Task.of(
-            file, interpreter, options, threshold=threshold, refine_steps=steps
-        )
-
-    def explanations(self, file, interpreter):
-        """Explanations of a file, those of several classes in groups."""
-        if "targets" in self.asked:
-            yield from interpreter.explain_classes(
-                file, **self.asked, **self.how
-            )
-        else:
-            yield interpreter.explain_file(file, **self.asked, **self.how)
-
-
-class Outcome(NamedTuple):
-    """What became of a file.
-
-    Arguments
-    ---------
-    file : str
-        The file.
-    results : list of dict
-        What is to be reported of each explanation.
-    error : str or None
-        What went wrong, in words that name the file.
-    is_full : bool
-        Whether that is a full disk, on which nothing else can be written.
-
-    Example
-    -------
-    >>> Outcome("dog.wav", [], "dog.wav: no such audio file").is_full
-    False
-    """
-
-    file: str
-    results: list
-    error: str | None = None
-    is_full: bool = False
-
-
-def explain_files(interpreter, files, collection, order):
-    """Explain files one after the other; errors of one do not end the others.
+def explain_sounds(interpreter, sounds, collection, order, names=None):
+    """Explain sounds one after the other; one's errors do not end the others.
 
     Arguments
     ---------
     interpreter : lmac_sb.LMACInterpreter
         Explains them.
-    files : list of str
+    sounds : sequence of lmac_sb.inference.sounds.Sound
         Those that another process explains at the moment come last.
     collection : lmac_sb.inference.collection.Collection
         Where they are written to.
-    order : Order
+    order : lmac_sb.inference.order.Order
         What is wanted.
+    names : list of str
+        Of their folders, if they are settled.
 
     Yields
     ------
-    Outcome
-        Of each file; the last one if the disk is full.
+    lmac_sb.inference.order.Outcome
+        Of each sound; the last one if the disk is full.
 
     Example
     -------
     >>> from lmac_sb.inference.collection import Collection
+    >>> from lmac_sb.inference.order import Order
+    >>> from lmac_sb.inference.sounds import Sounds
     >>> how = dict.fromkeys(("threshold", "refine_steps", "unrefined"))
     >>> order = Order({}, how, {})
     >>> folder = Collection(getfixture("tmp_path") / "explained")
-    >>> for outcome in explain_files(interpreter, [path], folder, order):
+    >>> sounds = Sounds([str(path)])
+    >>> for outcome in explain_sounds(interpreter, sounds, folder, order):
     ...     outcome.results[0]["kept"], outcome.error
     (False, None)
     """
-    queue, n_busy = deque(files), 0
-    while queue:
-        file = queue.popleft()
+    waiting, n_busy, asked = deque(), 0, iter(range(len(sounds)))
+    n_first = len(sounds)
+    while n_first or waiting:
+        number = next(asked, None)
+        n_first -= number is not None
+        if number is None:
+            number = waiting.popleft()
+        sound = sounds[number]
         try:
-            outcome = _explain(interpreter, file, collection, order)
+            name = None if names is None else names[number]
+            task = order.task(sound, interpreter, name)
+            outcome = _explain(interpreter, sound, task, collection, order)
         except Busy as busy:
-            queue.append(file)
+            waiting.append(number)
             n_busy += 1
-            if n_busy == len(queue):
+            if n_first == 0 and n_busy == len(waiting):
                 print(f"another process is at {busy}: waiting", file=sys.stderr)
-            if n_busy >= len(queue):
+            if n_first == 0 and n_busy >= len(waiting):
                 time.sleep(_WAIT_S)
             continue
         except Exception as error:
-            # Whatever is wrong with one file, the others are not to blame.
-            outcome = _failure(file, error)
+            # Whatever is wrong with one sound, the others are not to blame.
+            outcome = failure(os.fspath(sound.place), error)
         n_busy = 0
         yield outcome
         if outcome.is_full:
             return
 
 
-def _explain(interpreter, file, collection, order):
-    """Explain a file, unless it is explained already."""
-    task = order.task(file, interpreter)
+def share_sounds(interpreter, sounds, collection, order, tell):
+    """Explain sounds by several processes, of which this is one.
+
+    They share the work by a job in the folder, which lasts as long as the run.
+    The first process settles the names of the clips' folders, so that they
+    are the same whoever explains them, and tells what became of the sounds.
+
+    Arguments
+    ---------
+    interpreter, sounds, collection, order
+        See `explain_sounds`.
+    tell : callable
+        In the first process, called with the `Outcome` of each sound, in
+        their order.
+
+    Raises
+    ------
+    OSError
+        If the disk is full.
+    """
+    folder = collection.folder / f"{_RUN}{run_name()}"
+
+    def work(items):
+        """Explain some of them, and note what became of them."""
+        rows = []
+        for i in items:
+            (outcome,) = explain_sounds(
+                interpreter, [sounds[i]], collection, order, [names[i]]
+            )
+            if outcome.is_full:
+                raise LMACError(f"{outcome.error}; free some space, then start")
+            results = json.dumps(outcome.results)
+            rows.append({**outcome._asdict(), "results": results})
+        return Chunk(rows)
+
+    def progress(index):
+        """Tell what became of a chunk."""
+        for row in job.rows(index):
+            results = json.loads(row["results"])
+            tell(Outcome(**{**row, "results": results}))
+
+    if is_first():
+        with _leading(folder, collection.plan(sounds)) as names:
+            job = Job(folder, len(sounds), {"run": folder.name})
+            job.run(work, progress)
+            wait_for_others(folder)
+    else:
+        wait_for((folder / _NAMES).exists)
+        names = json.loads((folder / _NAMES).read_text(encoding="utf-8"))
+        collection.follow(names)
+        Job(folder, len(sounds), {"run": folder.name}).run(work)
+        leave(folder)
+
+
+@contextmanager
+def _leading(folder, names):
+    """The folder of a run, while that lasts; gives the list of names."""
+    for former in folder.parent.glob(f"{_RUN}*"):
+        # Of a run that was killed, if nobody holds it.
+        claim = Claim(former / _LIVES)
+        if former.is_dir() and claim.take():
+            claim.release()
+            shutil.rmtree(former, ignore_errors=True)
+    names = list(names)
+    claim = Claim(folder / _LIVES)
+    try:
+        with naming(folder):
+            folder.mkdir()
+            claim.take()
+            write_json(folder / _NAMES, names)
+        yield names
+    finally:
+        # First what says that there is a job, for those that look for it.
+        (folder / JOB).unlink(missing_ok=True)
+        claim.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _explain(interpreter, sound, task, collection, order):
+    """Explain a sound, unless it is explained already."""
     names = []
     with collection.clip(task) as (place, part):
         if part is not None:
-            for clip in order.explanations(file, interpreter):
+            for clip in order.explanations(sound.place, interpreter):
                 # Of several classes, each has a folder of its name.
                 labels = clip.labels if clip.by_class else []
                 names += folder_names(labels, names)
@@ -168,22 +195,13 @@ def _explain(interpreter, file, collection, order):
                             folder,
                             clip[i],
                             name,
+                            truth=sound.label,
                             audio_format=order.audio_format,
                             more={"asked": task.asked},
                         )
     folders = [place / name for name in names] or clip_folders(place)
-    results = [_result(file, folder, part is None) for folder in folders]
-    return Outcome(file, results)
-
-
-def _failure(file, error):
-    """What is said of a file that could not be explained."""
-    text = str(error)
-    if not isinstance(error, (LMACError, OSError)):
-        text = f"{type(error).__name__}: {first_line(error)}"
-    if str(file) not in text:
-        text = f"{file}: {text}"
-    return Outcome(file, [], text, is_full(error))
+    results = [_result(task.file, folder, part is None) for folder in folders]
+    return Outcome(task.file, results)
 
 
 def _result(file, folder, kept):
@@ -201,7 +219,7 @@ def _result(file, folder, kept):
         **{name: answer[name] for name in PROBABILITIES},
     }
     return {
-        "file": str(file),
+        "file": file,
         "folder": str(folder),
         "kept": kept,
         "class": answer["name"],

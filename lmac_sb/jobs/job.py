@@ -236,6 +236,10 @@ here 'cubes'; give the same options, or choose another folder
         for index in range(self.n_chunks):
             yield fit(read_rows(self.rows_file(index), columns), schema)
 
+    def rows(self, index):
+        """Rows of one chunk, as a list of dicts."""
+        return read_rows(self.rows_file(index)).to_pylist()
+
     def frame(self, columns=None):
         """All rows as a data frame of pandas, in which null is NaN.
 

@@ -71,30 +71,30 @@ def list_clips(corpus):
     -------
     list of dict
         Each with ``id``, ``filename``, ``fold``, ``category``, and where the
-        sound and its event are: ``wav`` and ``stem``.
+        sound and its event are: ``wav`` and ``stem``. One that has no label
+        has a ``problem``.
 
     Raises
     ------
     LMACError
-        If a clip has no label, fold or split, or ids are the same.
+        If a clip has no fold or split, or ids are the same.
     """
     ids = _ids(corpus)
     order = sorted(range(len(corpus)), key=ids.__getitem__)
     rows, folds = [], _Folds(corpus.columns)
     for i in order:
         clip = corpus[i]
+        row = {
+            "id": ids[i],
+            "filename": clip.id,
+            "category": clip.label,
+            "split": folds.split(clip),
+            "wav": clip.place,
+            "stem": corpus.stem(i),
+        }
         if clip.label is None:
-            raise LMACError(f"{clip.place}: has no label, expected one")
-        rows.append(
-            {
-                "id": ids[i],
-                "filename": clip.id,
-                "category": clip.label,
-                "split": folds.split(clip),
-                "wav": clip.place,
-                "stem": corpus.stem(i),
-            }
-        )
+            row["problem"] = f"{clip.place}: has no label"
+        rows.append(row)
     folds.spread(rows)
     return rows
 

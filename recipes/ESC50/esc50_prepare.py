@@ -194,9 +194,10 @@ def _find_rows(data_folder, download, skip_bad_clips, multilabel):
         )
     rows = list_clips(corpus)
     for row in rows:
-        row["category"] = _check_category(
-            row["category"], str(row["wav"]), multilabel
-        )
+        if "problem" not in row:
+            row["category"] = _check_category(
+                row["category"], str(row["wav"]), multilabel
+            )
     return data_folder, rows, None
 
 

@@ -55,7 +55,19 @@ class Corpus(list):
         self.columns = list(clips[0].columns) if clips else []
         self.classes = sorted({x.label for x in clips if x.label})
         self.notes, self.lost = [], []
+        self.label = lambda place: self[place].label
         self.identity = {"name": name, "ids": [x.id for x in clips]}
+
+
+class Hum(torch.nn.Module):
+    """Calls a clip a dog if there is a hum, whatever barks."""
+
+    def forward(self, wavs):
+        window = torch.hann_window(2048)
+        stft = torch.stft(wavs, 2048, window=window, return_complex=True)
+        hum = (stft.abs()[:, 5:12] ** 2).mean((1, 2))
+        level = 2 * torch.log(hum + 1e-4)
+        return torch.stack([level, torch.zeros_like(level)], 1)
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +227,57 @@ def test_little_is_audited_too(corpus, said, interpreter, tmp_path):
         assert found["notes"][0].startswith(said)
         assert not found["corpus"]["labels"]
         assert found["classes"][0]["n_wrong"] is None
+
+
+def bark(i, hum):
+    """A burst in the middle, and perhaps a faint hum below it."""
+    generator = torch.Generator().manual_seed(i)
+    wav = 1e-3 * torch.randn(RATE, generator=generator)
+    time = torch.arange(RATE) / RATE
+    burst = torch.sin(2 * torch.pi * (1500 + 50 * i) * time) / 2
+    wav[6000:8000] += burst[6000:8000]
+    return wav + hum * 0.01 * torch.sin(2 * torch.pi * 60 * time)
+
+
+@pytest.fixture(scope="module")
+def barks():
+    """Dogs have a hum, and cats have none."""
+    return Corpus(
+        [
+            Clip(f"{label}{i}.wav", label, label, {}, bark(i, label == "dog"))
+            for label in ("cat", "dog")
+            for i in range(10)
+        ]
+    )
+
+
+def test_a_planted_hum_raises_an_alarm_with_clips_to_hear(barks, tmp_path):
+    model = LMACInterpreter.from_classifier(
+        Hum(), RATE, ["dog", "cat"], steps=2
+    )
+    found = run_audit(barks, model, tmp_path / "out", FEW)
+    bands = [x for x in found["alarms"] if x["kind"] == "band"]
+    assert {x["class"] for x in bands} <= {"dog", "cat"} and bands
+    low, high = bands[0]["band_hz"]
+    assert low <= 60 <= high
+    assert found["n_tests"] > 20 and bands[0]["q"] >= bands[0]["p"]
+    (first, *_) = found["alarms"][0]["examples"]
+    assert read_clip(tmp_path / "out" / "examples" / first)
+    write_audit_page(tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "tables" / "alarms.csv")
+    assert table["text"].tolist() == [x["text"] for x in found["alarms"]]
+    assert table["to_hz"].notna().sum() == len(bands)
+
+
+def test_without_interventions_there_are_no_such_tests(barks, tmp_path):
+    model = LMACInterpreter.from_classifier(
+        Hum(), RATE, ["dog", "cat"], steps=2
+    )
+    options = NONE._replace(interventions=False)
+    found = run_audit(barks, model, tmp_path / "out", options)
+    assert (found["alarms"], found["n_tests"]) == ([], 0)
+    clips = pd.read_parquet(tmp_path / "out" / "tables" / "clips.parquet")
+    assert "rest_decision" not in clips and "band_00" in clips
 
 
 def test_a_classes_map_says_which_label_is_which(interpreter, tmp_path):

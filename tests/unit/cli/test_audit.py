@@ -69,35 +69,35 @@ def test_a_folder_with_a_table_and_a_bad_file(words, tmp_path, capsys):
     assert str(tmp_path) not in text
 
 
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+
+
+@pytest.mark.slow
 def test_two_processes_write_the_same(words, tmp_path):
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-    }
-    for name, launcher in (
-        ("one", []),
-        (
-            "two",
-            [
-                "torch.distributed.run",
-                "--standalone",
-                "--nproc_per_node=2",
-                "-m",
-            ],
-        ),
+    """Of torchrun and of our own; no bit differs."""
+    for name, launcher, more in (
+        ("one", (), ()),
+        ("torchrun", TORCHRUN, ()),
+        ("own", (), ("--processes", "2")),
     ):
-        command = [sys.executable, "-m", *launcher, "lmac_sb", *words]
+        command = [*launcher, "lmac_sb", *words, *more]
         done = subprocess.run(
-            [*map(str, command), "--out", str(tmp_path / name)],
-            env=environment,
+            [
+                sys.executable,
+                "-m",
+                *map(str, command),
+                "--out",
+                tmp_path / name,
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("page: ") == 1
-    one, two = (digest(tmp_path / name) for name in ("one", "two"))
-    assert one == two and len(one) > 20
+        assert done.stderr.count("b.wav: cannot") == 1
+    one, two, own = (digest(tmp_path / x) for x in ("one", "torchrun", "own"))
+    assert one == two == own and len(one) > 20
 
 
 def test_again_with_other_options_it_is_refused(words, tmp_path, capsys):
@@ -119,6 +119,7 @@ def test_again_with_other_options_it_is_refused(words, tmp_path, capsys):
         (["--limit", "0"], "--limit: 0, expected a whole number from 1"),
         (["--examples", "-1"], "--examples: -1, expected a whole number from"),
         (["--seed", "-1"], "--seed: -1, expected one from 0"),
+        (["--processes", "0"], "--processes: 0, expected a whole number"),
         (["--labels", "no/such.csv"], "no/such.csv: no such file"),
         (["--classes-map", "no/such.csv"], "no/such.csv: no such file"),
         (["nowhere"], "nowhere: no such file or folder"),
