@@ -8,7 +8,56 @@ import re
 
 from lmac_sb.jobs.rows import needed, read_rows
 
-__all__ = ["ListedRows", "StoredRows", "by_method", "natural"]
+__all__ = [
+    "ListedRows",
+    "StoredRows",
+    "by_method",
+    "in_order",
+    "natural",
+    "of_one_length",
+]
+
+
+def in_order(lengths):
+    """Places of clips, those of one length side by side.
+
+    So few chunks hold clips of several lengths, which share no batch.
+
+    Arguments
+    ---------
+    lengths : list of int
+        Of each clip, in samples.
+
+    Returns
+    -------
+    list of int
+
+    Example
+    -------
+    >>> in_order([9, 5, 9])
+    [1, 0, 2]
+    """
+    return sorted(range(len(lengths)), key=lengths.__getitem__)
+
+
+def of_one_length(places, dataset):
+    """Clips of a chunk as batches.
+
+    Arguments
+    ---------
+    places : list of int
+        Of clips.
+    dataset : object
+        Knows the length of each, ``n_samples``.
+
+    Returns
+    -------
+    list of list of int
+    """
+    found = {}
+    for place in places:
+        found.setdefault(dataset.n_samples[place], []).append(place)
+    return list(found.values())
 
 
 class ListedRows:

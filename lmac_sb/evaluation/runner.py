@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from lmac_sb.data.dataset import EqualLengthBatches
-from lmac_sb.evaluation.rows import StoredRows
+from lmac_sb.evaluation.rows import StoredRows, in_order, of_one_length
 from lmac_sb.jobs.job import Chunk, Job
 from lmac_sb.jobs.processes import is_first
 from lmac_sb.methods.registry import make_case
@@ -80,8 +79,7 @@ class Grid:
         LMACError
             If the folder has rows of other clips, settings or methods.
         """
-        # By length, so that few batches hold fewer clips than they could.
-        clips = sum(EqualLengthBatches(dataset.n_samples, 1), [])
+        clips = in_order(dataset.n_samples)
         ids = "\n".join(dataset.data_ids[i] for i in clips)
         settings = [setting.name for setting in self.settings]
         methods, keeps = list(self.comparison.methods), self.comparison.keeps()
@@ -122,10 +120,10 @@ class Grid:
         parts = {}
         for item in items:
             number, place = divmod(item, len(clips))
-            key = number, dataset.n_samples[clips[place]]
-            parts.setdefault(key, []).append(clips[place])
-        for (number, _), places in parts.items():
-            yield self.settings[number], places
+            parts.setdefault(number, []).append(clips[place])
+        for number, places in parts.items():
+            for batch in of_one_length(places, dataset):
+                yield self.settings[number], batch
 
     def _times(self, items):
         """The file with the times that a chunk took."""

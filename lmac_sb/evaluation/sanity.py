@@ -11,6 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from lmac_sb.data.dataset import EqualLengthBatches
+from lmac_sb.evaluation.rows import in_order, of_one_length
+from lmac_sb.jobs.job import Chunk, Job
+from lmac_sb.jobs.processes import is_first
 from lmac_sb.lmac.masking import apply_mask, cut_ranks, ranks
 from lmac_sb.methods.registry import Case, min_max
 from lmac_sb.utils.console import progress
@@ -316,8 +319,11 @@ def decides_by_weights(methods):
             )
 
 
-def check_randomisation(explainer, methods, dataset, batch_size, seed=0):
+def check_randomisation(explainer, methods, dataset, options):
     """Compare masks with those of a classifier that becomes more random.
+
+    Several processes may do the same at once: each takes its share of the
+    batches, and one that was broken off goes on where it stopped.
 
     Arguments
     ---------
@@ -327,42 +333,66 @@ def check_randomisation(explainer, methods, dataset, batch_size, seed=0):
         From `lmac_sb.methods.registry.make_methods`.
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
         From `lmac_sb.data.dataset.make_dataset`.
-    batch_size : int
-        Number of clips that are explained at once.
-    seed : int
-        Seed of the random weights.
+    options : dict
+        ``folder``, where finished rows are kept; ``batch_size``, the clips
+        that are explained at once; ``seed`` of the random weights.
 
     Returns
     -------
     list of dict
         A row for each clip, method and stage, with correlation and SSIM.
+
+    Raises
+    ------
+    LMACError
+        If the folder has rows of other clips or methods.
     """
     decides_by_weights(methods)
-    rows = []
-    for wavs, _, ids in progress(
-        list(_batches(dataset, batch_size, explainer)), unit="batch"
-    ):
-        with torch.no_grad():
-            target = explainer.analyze(wavs).logits.argmax(1)
-        before = _masks(methods, explainer, wavs, target)
-        for stage in randomised(explainer.classifier, seed):
-            after = _masks(methods, explainer, wavs, target)
-            for name, mask in after.items():
-                values = zip(
-                    ids,
-                    correlation(before[name], mask).tolist(),
-                    similarity(before[name], mask).tolist(),
-                )
-                rows += [
-                    {
-                        "id": clip,
-                        "method": name,
-                        "stage": stage.replace("embedding_model.", ""),
-                        "correlation": r,
-                        "SSIM": s,
-                    }
-                    for clip, r, s in values
-                ]
+    seed, clips = options["seed"], in_order(dataset.n_samples)
+    identity = {
+        "clips": [dataset.data_ids[i] for i in clips],
+        "methods": list(methods),
+        "seed": seed,
+    }
+    job = Job(options["folder"], len(clips), identity, options["batch_size"])
+
+    def work(items):
+        """Rows of the clips with these numbers in their order."""
+        rows = []
+        for places in of_one_length([clips[i] for i in items], dataset):
+            wavs, _, ids = _batch(dataset, places, explainer)
+            rows += _randomisation_rows(explainer, methods, wavs, ids, seed)
+        return Chunk(rows)
+
+    quiet = not is_first()
+    with progress(total=len(clips), unit="clip", disable=quiet) as bar:
+        job.run(work, lambda index: bar.update(len(job.items(index))))
+    return [row for index in range(job.n_chunks) for row in job.rows(index)]
+
+
+def _randomisation_rows(explainer, methods, wavs, ids, seed):
+    """Rows of the clips of one batch."""
+    with torch.no_grad():
+        target = explainer.analyze(wavs).logits.argmax(1)
+    before, rows = _masks(methods, explainer, wavs, target), []
+    for stage in randomised(explainer.classifier, seed):
+        after = _masks(methods, explainer, wavs, target)
+        for name, mask in after.items():
+            values = zip(
+                ids,
+                correlation(before[name], mask).tolist(),
+                similarity(before[name], mask).tolist(),
+            )
+            rows += [
+                {
+                    "id": clip,
+                    "method": name,
+                    "stage": stage.replace("embedding_model.", ""),
+                    "correlation": r,
+                    "SSIM": s,
+                }
+                for clip, r, s in values
+            ]
     return rows
 
 
@@ -378,15 +408,20 @@ def _masks(methods, explainer, wavs, target):
 
 
 def _batches(dataset, batch_size, explainer):
-    """Waveforms [batch, samples], labels [batch] and ids, batch by batch."""
+    """Batch by batch, see `_batch`."""
+    for places in EqualLengthBatches(dataset.n_samples, batch_size):
+        yield _batch(dataset, places, explainer)
+
+
+def _batch(dataset, places, explainer):
+    """Waveforms [batch, samples], labels [batch] and ids of some clips."""
     device = next(explainer.features.buffers()).device
-    for rows in EqualLengthBatches(dataset.n_samples, batch_size):
-        items = [dataset[row] for row in rows]
-        yield (
-            torch.stack([item["sig"] for item in items]).to(device),
-            torch.cat([item["class_string_encoded"] for item in items]),
-            [item["id"] for item in items],
-        )
+    items = [dataset[place] for place in places]
+    return (
+        torch.stack([item["sig"] for item in items]).to(device),
+        torch.cat([item["class_string_encoded"] for item in items]),
+        [item["id"] for item in items],
+    )
 
 
 def check_roar(explainer, methods, datasets, shares, make_model, options):

@@ -6,6 +6,8 @@ they find what it needs (ROAR)?
 
     python sanity.py hparams/sanity.yaml --interpreter results/lmac/1234
     python sanity.py hparams/sanity.yaml --checks [roar]
+
+Under torchrun, processes share the first check; ROAR trains, in one of them.
 """
 
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 from preparation import prepare_clips
+from speechbrain.utils.distributed import run_on_main
 
 from lmac_sb.data.dataset import thin_out
 from lmac_sb.evaluation.models import (
@@ -54,39 +57,45 @@ def write(output_folder, name, rows, lines, draw):
     draw(output_folder / name, lines)
 
 
-def run_checks(hparams, explainer, methods, datasets):
-    """Run the requested checks, and write their results."""
+def run_roar(hparams, explainer, methods, datasets):
+    """Check whether methods find what the classifier needs."""
+    rows = check_roar(
+        explainer,
+        methods,
+        datasets,
+        hparams["roar_shares"],
+        lambda: torch.nn.Sequential(
+            hparams["embedding_class"](), hparams["classifier_class"]()
+        ),
+        {
+            "batch_size": hparams["batch_size"],
+            "epochs": hparams["roar_epochs"],
+            "runs": hparams["runs"],
+            "seed": hparams["seed"],
+        },
+    )
+    lines = means_over(rows, "share", ["accuracy"])
+    write(Path(hparams["output_folder"]), "roar", rows, lines, draw_roar)
+
+
+def run_randomisation(hparams, explainer, methods, dataset):
+    """Check whether masks follow the classifier's weights."""
     output_folder = Path(hparams["output_folder"])
-    if "roar" in methods:
-        rows = check_roar(
-            explainer,
-            methods["roar"],
-            datasets,
-            hparams["roar_shares"],
-            lambda: torch.nn.Sequential(
-                hparams["embedding_class"](), hparams["classifier_class"]()
-            ),
-            {
-                "batch_size": hparams["batch_size"],
-                "epochs": hparams["roar_epochs"],
-                "runs": hparams["runs"],
-                "seed": hparams["seed"],
-            },
-        )
-        lines = means_over(rows, "share", ["accuracy"])
-        write(output_folder, "roar", rows, lines, draw_roar)
-    if "randomisation" in methods:
-        thin_out(datasets["test"], hparams["n_clips"])
-        rows = check_randomisation(
-            explainer,
-            methods["randomisation"],
-            datasets["test"],
-            hparams["batch_size"],
-            hparams["seed"],
-        )
-        lines = means_over(rows, "stage", ["correlation", "SSIM"])
-        write(output_folder, "randomisation", rows, lines, draw_randomisation)
-    write_json(output_folder / "provenance.json", provenance())
+    thin_out(dataset, hparams["n_clips"])
+    options = {
+        "folder": output_folder / "rows",
+        "batch_size": hparams["batch_size"],
+        "seed": hparams["seed"],
+    }
+    rows = check_randomisation(explainer, methods, dataset, options)
+    lines = means_over(rows, "stage", ["correlation", "SSIM"])
+    results = [output_folder, "randomisation", rows, lines, draw_randomisation]
+    run_on_main(write, results)
+
+
+def finish(output_folder):
+    """Write where the results come from."""
+    write_json(Path(output_folder) / "provenance.json", provenance())
     say(f"rows and figures: {output_folder}", Loudness.QUIET)
 
 
@@ -109,16 +118,26 @@ def main(argv=None):
     }
     decides_by_weights(methods.get("randomisation", {}))
     with open_run(hparams, neutral=["batch_size", "checks"]) as claim:
-        claim.check(interpreters=models_identity(loaded, sources))
-        prepare_clips(claim, hparams, **hparams["clips"])
+        identity = {"interpreters": models_identity(loaded, sources)}
+        run_on_main(claim.check, kwargs=identity)
+        run_on_main(prepare_clips, [claim, hparams], hparams["clips"])
         folder, source = hparams["manifest_folder"], hparams["interpreter"]
         datasets = {
             split: load_clips(folder, split, interpreter, source)
             for split in ("train", "test")
         }
-        claim.take()
+        run_on_main(claim.take)
         sb.create_experiment_directory(**hparams.directory)
-        run_checks(hparams, interpreter.explainer, methods, datasets)
+        explainer = interpreter.explainer
+        if "roar" in methods:
+            roar = [hparams, explainer, methods["roar"], datasets]
+            run_on_main(run_roar, roar)
+        if "randomisation" in methods:
+            test = datasets["test"]
+            run_randomisation(
+                hparams, explainer, methods["randomisation"], test
+            )
+        run_on_main(finish, [hparams["output_folder"]])
 
 
 if __name__ == "__main__":
