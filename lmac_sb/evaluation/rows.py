@@ -6,7 +6,7 @@ memory, however many there are.
 
 import re
 
-from lmac_sb.jobs.rows import needed, read_rows
+from lmac_sb.jobs.rows import read_rows
 
 __all__ = [
     "ListedRows",
@@ -128,16 +128,18 @@ class StoredRows:
 
     def of(self, setting, method):
         """Rows of a method in a setting, sorted by keep and clip."""
-        pa = needed("pyarrow")
-        where = [("setting", setting), ("method", method)]
         rows = []
         for index in self._chunks(setting):
             table = read_rows(self.job.rows_file(index))
-            for column, value in where:
-                table = table.filter(pa.compute.field(column) == value)
+            wanted = [
+                name == (setting, method)
+                for name in zip(
+                    table["setting"].to_pylist(), table["method"].to_pylist()
+                )
+            ]
             rows += [
                 {key: x for key, x in row.items() if x is not None}
-                for row in table.to_pylist()
+                for row in table.filter(wanted).to_pylist()
             ]
         place = {keep: i for i, keep in enumerate(self.keeps)}
         return sorted(rows, key=lambda row: (place[row["keep"]], row["id"]))
