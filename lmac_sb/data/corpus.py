@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmac_sb.data.columns import LABEL, find_column
+from lmac_sb.data.columns import LABEL, check_column, find_column, listed
 from lmac_sb.data.decode import check_path
 from lmac_sb.data.fingerprint import fingerprint
 from lmac_sb.data.folders import Files
@@ -27,7 +27,7 @@ from lmac_sb.data.rows import TABLES, open_rows
 from lmac_sb.data.shards import SHARD, Shards, find_shards
 from lmac_sb.data.streaming import read_signal
 from lmac_sb.data.texts import Labels
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError
 
 __all__ = ["Clip", "Corpus", "open_corpus"]
 
@@ -221,11 +221,7 @@ class Corpus(Sequence):
         columns = dict.fromkeys(listing.columns)
         for join in joins:
             columns.update(dict.fromkeys(join.columns))
-        if column is not None and column not in columns:
-            raise LMACError(
-                f"label_column: found {shown(column)}, expected one of "
-                f"{', '.join(columns) or 'no columns'} of {self.name}"
-            )
+        check_column(column, list(columns), f"label_column: {self.name}")
         for join in joins if column is None else ():
             column = column or find_column(join.columns, LABEL)
         if column is None:
@@ -363,7 +359,7 @@ def _joins(listing, table, file_column):
         if not join.share:
             raise LMACError(
                 f"{table}: no column names the clips; found "
-                f"{', '.join(rows.columns)}, expected one with names such as "
+                f"{listed(rows.columns)}, expected one with names such as "
                 f"{listing.names[0] if n_clips else 'a.wav'}"
             )
         join.fit()

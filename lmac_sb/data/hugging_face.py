@@ -8,7 +8,14 @@ import os
 from array import array
 
 from lmac_sb.data import columnar
-from lmac_sb.data.columns import FILE, LABEL, find_column, label_of
+from lmac_sb.data.columns import (
+    FILE,
+    LABEL,
+    check_column,
+    find_column,
+    label_of,
+    listed,
+)
 from lmac_sb.data.hub_folder import features_of
 from lmac_sb.data.listing import Listing
 from lmac_sb.data.names import plain_path
@@ -16,7 +23,7 @@ from lmac_sb.data.pieces import Place
 from lmac_sb.data.places import Cell
 from lmac_sb.data.rows import as_text
 from lmac_sb.data.texts import Texts
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import first_line
 
 __all__ = ["HuggingFace"]
@@ -43,6 +50,16 @@ class HuggingFace(Listing):
     ------
     LMACError
         If no table can be read, or one has no sounds.
+
+    Example
+    -------
+    >>> import pyarrow, pyarrow.parquet
+    >>> rows = pyarrow.table({"bytes": [b"RIFF"], "label": ["dog"]})
+    >>> folder = getfixture("tmp_path")
+    >>> pyarrow.parquet.write_table(rows, folder / "a.parquet")
+    >>> clips = HuggingFace(folder, {"a.parquet": None})
+    >>> list(clips.names), list(clips.labels)
+    (['a.parquet/0'], ['dog'])
     """
 
     def __init__(self, folder, tables, column=None):
@@ -170,15 +187,11 @@ class _Columns:
     def __init__(self, schema, features, column, file):
         self._types = columnar.arrow().types
         self._schema, self._features = schema, features
-        if column is not None and column not in schema.names:
-            raise LMACError(
-                f"{file}: has no column {shown(column)}, found "
-                f"{', '.join(schema.names)}"
-            )
+        check_column(column, schema.names, file)
         self.sound = column or self._find_sound()
         if self.sound is None:
             raise LMACError(
-                f"{file}: found the columns {', '.join(schema.names)}, "
+                f"{file}: found the columns {listed(schema.names)}, "
                 "expected one with sounds: bytes, samples with their "
                 "sampling_rate, or paths; name it as file_column"
             )

@@ -6,10 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from lmac_sb.data.columns import FILE, find_column
+from lmac_sb.data.columns import FILE, check_column, find_column
 from lmac_sb.data.names import alike, bare_path, plain_path
 from lmac_sb.data.texts import hash64, hash64_all
-from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["Join", "Matcher"]
 
@@ -80,7 +79,7 @@ class Matcher:
 
 
 class Join:
-    """A table beside a collection.
+    r"""A table beside a collection.
 
     Arguments
     ---------
@@ -110,15 +109,22 @@ class Join:
     ------
     LMACError
         If the table has no such column.
+
+    Example
+    -------
+    >>> from lmac_sb.data.rows import open_rows
+    >>> path = getfixture("tmp_path") / "x.csv"
+    >>> _ = path.write_text("site,name\nnorth,b\n")
+    >>> names = ["a.wav", "b.wav"]
+    >>> join = Join(open_rows(path), Matcher(names), len(names))
+    >>> join.fit()
+    >>> join.column, join.row(0), join.row(1)["site"]
+    ('name', None, 'north')
     """
 
     def __init__(self, rows, matcher, n_clips, column=None, below=""):
         self.rows, self.notes = rows, list(rows.notes)
-        if column is not None and column not in rows.columns:
-            raise LMACError(
-                f"{rows.path}: has no column {shown(column)}, found "
-                f"{', '.join(rows.columns)}"
-            )
+        check_column(column, rows.columns, rows.path)
         self._find = partial(matcher.find, below=below)
         self.column, self.share = self._choose(column)
         self.columns = [name for name in rows.columns if name != self.column]

@@ -48,6 +48,13 @@ class Rows(Sequence):
         Their names.
     notes : list of str
         What is odd about the table, a line each.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "x.jsonl"
+    >>> _ = path.write_text('{"file": "a.wav", "n": 1}')
+    >>> list(open_rows(path))
+    [{'file': 'a.wav', 'n': '1'}]
     """
 
     def __init__(self, path):
