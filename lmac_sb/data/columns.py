@@ -121,4 +121,6 @@ def label_of(value):
     if isinstance(value, (list, tuple)):
         labels = [label for label in map(label_of, value) if label]
         return "+".join(labels) or None
-    return None if value is None else str(value).strip() or None
+    if value is None or value != value:  # the latter is NaN
+        return None
+    return str(value).strip() or None

@@ -22,7 +22,7 @@ from lmac_sb.data.hub_folder import find_tables
 from lmac_sb.data.hugging_face import HuggingFace
 from lmac_sb.data.join import Join, Matcher
 from lmac_sb.data.listed import Listed, ManifestClips
-from lmac_sb.data.names import is_audio, plain_path
+from lmac_sb.data.names import is_audio, plain_path, plain_text
 from lmac_sb.data.rows import TABLES, open_rows
 from lmac_sb.data.shards import SHARD, Shards, find_shards
 from lmac_sb.data.streaming import read_signal
@@ -229,7 +229,8 @@ class Corpus(Sequence):
             labels = [found[i] for i in self._order] if found else ()
         else:
             labels = (self._row(int(i)).get(column) for i in self._order)
-        self._labels = Labels(labels)
+        plain = functools.lru_cache(plain_text)  # of few labels
+        self._labels = Labels(x and plain(x) for x in labels)
         self.classes = sorted(self._labels.names)
         self.columns = [name for name in columns if name != column]
 

@@ -52,7 +52,7 @@ class Matcher:
         int or None
             Number of the clip; None for none or several.
         """
-        path = plain_path(text)
+        path = _path_of(text)
         ways = [(path, _same)] if not below else []
         ways.insert(0, (posixpath.join(below, path), _same))
         base = os.path.basename(path)
@@ -68,7 +68,7 @@ class Matcher:
     def _look(self, wanted, key, form):
         """The only clip of which this is the key."""
         if (key, form) not in self._made:
-            found = hash64_all(form(key(plain_path(x))) for x in self._names)
+            found = hash64_all(form(key(_path_of(x))) for x in self._names)
             order = found.argsort(kind="stable")
             self._made[key, form] = found[order], order.astype(np.uint32)
         found, order = self._made[key, form]
@@ -197,6 +197,11 @@ class Join:
             Of truth values, [clips].
         """
         return self._row_of >= 0
+
+
+def _path_of(text):
+    """A path with the slashes of all systems but one."""
+    return plain_path(text.replace("\\", "/"))
 
 
 def _same(text):

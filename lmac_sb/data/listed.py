@@ -111,7 +111,9 @@ class Listed(Listing):
         above = {os.path.dirname(x) for x in texts if os.path.isabs(x)}
         above = os.path.commonpath(above) if above else ""
         names = (
-            os.path.relpath(text, above) if os.path.isabs(text) else text
+            os.path.relpath(text, above)
+            if os.path.isabs(text)
+            else text.replace("\\", "/")
             for text in texts
         )
         label = find_column(
