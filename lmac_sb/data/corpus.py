@@ -325,7 +325,8 @@ def _listing(where, file_column):
     ending = path.suffix.lower()
     if not path.exists() and "{" in where or where.lower().endswith(SHARD):
         return Shards(find_shards(where))
-    files = Files(path) if path.is_dir() or is_audio(where) else ()
+    is_sound = path.is_file() and is_audio(where)
+    files = Files(path) if path.is_dir() or is_sound else ()
     if len(files):
         return files
     folder, tables = find_tables(path)

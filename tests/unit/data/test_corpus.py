@@ -209,7 +209,7 @@ def test_table_with_odd_rows(tmp_path):
     assert rows["b"].columns == {"note": None, "column 3": "7", "more": None}
     assert len(rows["c.wav"].read(8000)) == 4000
     with pytest.raises(LMACError, match="x.csv, line 7: names no file"):
-        rows[""].read(8000)
+        rows["line 7"].read(8000)
     assert ["1 rows have fewer" in note for note in corpus.notes] == [True]
 
 
@@ -396,7 +396,11 @@ def test_table_that_changes_meanwhile(tmp_path):
 
 @pytest.mark.parametrize(
     "where, message",
-    [("nowhere", "no such file or folder"), (".", "holds no sounds")],
+    [
+        ("nowhere", "no such file or folder"),
+        ("nowhere.wav", "no such file or folder"),
+        (".", "holds no sounds"),
+    ],
 )
 def test_no_corpus(tmp_path, where, message):
     with pytest.raises(LMACError, match=message):
