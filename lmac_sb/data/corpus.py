@@ -169,8 +169,7 @@ class Corpus(Sequence):
         -------
         str, or a place of `lmac_sb.data.places`
         """
-        found = self._listing.sound(int(self._order[place]))
-        return os.fspath(found) if isinstance(found, Path) else found
+        return _plain(self._listing.sound(int(self._order[place])))
 
     def stem(self, place):
         """Where the labelled event of a clip is alone.
@@ -185,7 +184,7 @@ class Corpus(Sequence):
         str, a place of `lmac_sb.data.places`, or None
             None if it is not known.
         """
-        return self._listing.stem(int(self._order[place]))
+        return _plain(self._listing.stem(int(self._order[place])))
 
     @functools.cached_property
     def identity(self):
@@ -253,6 +252,11 @@ class Corpus(Sequence):
                 f"{self.name}: {len(missing)} of {len(self)} clips have no "
                 f"row in {names}, such as {self.ids[missing[0]]}"
             )
+
+
+def _plain(place):
+    """A place, paths as text."""
+    return os.fspath(place) if isinstance(place, Path) else place
 
 
 class _Ids(Sequence):

@@ -91,7 +91,10 @@ def test_layout_of_esc50(tmp_path):
         assert corpus.columns == ["fold", "target"] and corpus.notes == []
         assert corpus[1].columns == {"fold": "2", "target": "7"}
         assert corpus[1].place == str(tmp_path / "audio" / "2-b.wav")
-    assert ids(open_corpus(tmp_path))[0] == "audio/1-a.wav"
+    corpus = open_corpus(tmp_path)
+    assert ids(corpus)[0] == "audio/1-a.wav"
+    assert corpus.stem(0) == str(tmp_path / "stems" / "1-a.wav")
+    assert corpus.stem(1) is None
     assert labels(open_corpus(tmp_path, label_column="target")) == ["5", "7"]
 
 
