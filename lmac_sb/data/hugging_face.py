@@ -8,7 +8,14 @@ import os
 from array import array
 
 from lmac_sb.data import columnar
-from lmac_sb.data.columns import FILE, LABEL, find_column, label_of
+from lmac_sb.data.columns import (
+    FILE,
+    LABEL,
+    check_column,
+    find_column,
+    label_of,
+    listed,
+)
 from lmac_sb.data.hub_folder import features_of
 from lmac_sb.data.listing import Listing
 from lmac_sb.data.names import plain_path
@@ -16,8 +23,7 @@ from lmac_sb.data.pieces import Place
 from lmac_sb.data.places import Cell
 from lmac_sb.data.rows import as_text
 from lmac_sb.data.texts import Texts
-from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import first_line
+from lmac_sb.utils.errors import LMACError
 
 __all__ = ["HuggingFace"]
 
@@ -43,6 +49,16 @@ class HuggingFace(Listing):
     ------
     LMACError
         If no table can be read, or one has no sounds.
+
+    Example
+    -------
+    >>> import pyarrow, pyarrow.parquet
+    >>> rows = pyarrow.table({"bytes": [b"RIFF"], "label": ["dog"]})
+    >>> folder = getfixture("tmp_path")
+    >>> pyarrow.parquet.write_table(rows, folder / "a.parquet")
+    >>> clips = HuggingFace(folder, {"a.parquet": None})
+    >>> list(clips.names), list(clips.labels)
+    (['a.parquet/0'], ['dog'])
     """
 
     def __init__(self, folder, tables, column=None):
@@ -54,18 +70,14 @@ class HuggingFace(Listing):
         # its bytes are in the file, if they lie there as such.
         self._of = [array("I") for _ in range(3)]
         self._offset, self._size = array("q"), array("q")
-        errors = columnar.arrow().ArrowException, OSError
         paths = []
         for number in range(len(tables)):
             file = self._file(number)
             try:
                 self._schemas[number] = self._learn(file, column)
                 self._read(number, file, paths)
-            except errors as error:
-                self.lost.append(
-                    f"{file}: cannot be read ({first_line(error)}); its clips "
-                    "are missing"
-                )
+            except columnar.Damaged as error:
+                self.lost.append(f"{error}; its clips are missing")
         if not paths and self.lost:
             raise LMACError(self.lost[0])
         self.names = Texts(self._name(paths))
@@ -100,9 +112,10 @@ class HuggingFace(Listing):
 
     def _learn(self, file, column):
         """What the columns of a table are."""
-        schema = columnar.schema_of(file)
+        schema, parts = columnar.schema_of(file)
         features = features_of(schema, self._folder)
-        found = _Columns(schema, features, column, file)
+        check_column(column, list(parts), file)
+        found = _Columns(schema, parts, features, column, file)
         known = dict.fromkeys(self.columns)
         self.columns = list({**known, **dict.fromkeys(found.others)})
         self.label_column = self.label_column or found.label
@@ -167,66 +180,57 @@ class _Columns:
     and `classes` the names of the classes of those with numbers.
     """
 
-    def __init__(self, schema, features, column, file):
-        self._types = columnar.arrow().types
-        self._schema, self._features = schema, features
-        if column is not None and column not in schema.names:
-            raise LMACError(
-                f"{file}: has no column {shown(column)}, found "
-                f"{', '.join(schema.names)}"
-            )
-        self.sound = column or self._find_sound()
+    def __init__(self, schema, parts, features, column, file):
+        types = columnar.arrow().types
+        kinds = dict(zip(parts, schema.types))
+        # Sounds, and files of other kinds.
+        files = [
+            name
+            for name, kind in kinds.items()
+            if parts[name]
+            and parts[name] & {"bytes", "array"}
+            or types.is_binary(kind)
+            or types.is_large_binary(kind)
+        ]
+        texts = [
+            name
+            for name, kind in kinds.items()
+            if types.is_string(kind) or types.is_large_string(kind)
+        ]
+        self.sound = (
+            column
+            or _find_audio(features, kinds)
+            or find_column(files, FILE)
+            or next(iter(files), None)
+            or find_column(texts, FILE)
+        )
         if self.sound is None:
             raise LMACError(
-                f"{file}: found the columns {', '.join(schema.names)}, "
-                "expected one with sounds: bytes, samples with their "
-                "sampling_rate, or paths; name it as file_column"
+                f"{file}: found the columns {listed(list(kinds))}, expected "
+                "one with sounds: bytes, samples with their sampling_rate, or "
+                "paths; name it as file_column"
             )
-        kind = schema.field(self.sound).type
-        self.path = self._find_path(kind)
-        self.others = [
-            field.name
-            for field in schema
-            if field.name != self.sound and not self._holds_bytes(field.type)
-        ]
+        self.path = None
+        if "path" in (parts[self.sound] or ()):
+            self.path = self.sound, "path"
+        elif self.sound in texts:
+            self.path = (self.sound,)
+        elif find_column(texts, FILE):
+            self.path = (find_column(texts, FILE),)
+        self.others = [x for x in kinds if x not in {self.sound, *files}]
         self.label = find_column(self.others, LABEL)
         self.classes = {
             name: _class_names(features.get(name)) for name in self.others
         }
 
-    def _find_sound(self):
-        """The column with sounds; None if there is none."""
-        for name, feature in self._features.items():
-            if isinstance(feature, dict) and feature.get("_type") == "Audio":
-                return name
-        fields = {field.name: field.type for field in self._schema}
-        bytes_ = [x for x, kind in fields.items() if self._holds_bytes(kind)]
-        texts = [x for x, kind in fields.items() if self._is_text(kind)]
-        named = find_column(bytes_, FILE)
-        return named or next(iter(bytes_), None) or find_column(texts, FILE)
 
-    def _find_path(self, kind):
-        """Column, and part of it, with the paths of the sounds, if any."""
-        if self._is_text(kind):
-            return (self.sound,)
-        if self._types.is_struct(kind) and kind.get_field_index("path") >= 0:
-            return self.sound, "path"
-        texts = [x.name for x in self._schema if self._is_text(x.type)]
-        name = find_column(texts, FILE)
-        return (name,) if name else None
-
-    def _holds_bytes(self, kind):
-        """Whether a type is that of sounds, or of other files."""
-        types = self._types
-        if types.is_struct(kind):
-            names = {kind.field(i).name for i in range(kind.num_fields)}
-            return "bytes" in names or {"array", "sampling_rate"} <= names
-        return types.is_binary(kind) or types.is_large_binary(kind)
-
-    def _is_text(self, kind):
-        """Whether a type is that of texts."""
-        types = self._types
-        return types.is_string(kind) or types.is_large_string(kind)
+def _find_audio(features, fields):
+    """The column that the data set calls one of sounds, if it does."""
+    for name, feature in features.items():
+        is_known = isinstance(feature, dict) and name in fields
+        if is_known and feature.get("_type") == "Audio":
+            return name
+    return None
 
 
 def _class_names(feature):

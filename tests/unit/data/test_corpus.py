@@ -91,7 +91,10 @@ def test_layout_of_esc50(tmp_path):
         assert corpus.columns == ["fold", "target"] and corpus.notes == []
         assert corpus[1].columns == {"fold": "2", "target": "7"}
         assert corpus[1].place == str(tmp_path / "audio" / "2-b.wav")
-    assert ids(open_corpus(tmp_path))[0] == "audio/1-a.wav"
+    corpus = open_corpus(tmp_path)
+    assert ids(corpus)[0] == "audio/1-a.wav"
+    assert corpus.stem(0) == str(tmp_path / "stems" / "1-a.wav")
+    assert corpus.stem(1) is None
     assert labels(open_corpus(tmp_path, label_column="target")) == ["5", "7"]
 
 
@@ -209,7 +212,7 @@ def test_table_with_odd_rows(tmp_path):
     assert rows["b"].columns == {"note": None, "column 3": "7", "more": None}
     assert len(rows["c.wav"].read(8000)) == 4000
     with pytest.raises(LMACError, match="x.csv, line 7: names no file"):
-        rows[""].read(8000)
+        rows["line 7"].read(8000)
     assert ["1 rows have fewer" in note for note in corpus.notes] == [True]
 
 
@@ -217,6 +220,7 @@ def test_table_with_odd_rows(tmp_path):
     "text, message",
     [
         ("", "is empty"),
+        ('""\n', "is empty"),
         ("a,b\n1,2\n", "no column names files that are there; found a, b"),
         ("file,label\na.wav,dog,x\n", "line 2: expected 2 fields"),
         ("file,x,x\na.wav,1,2\n", "has the column 'x' twice"),
@@ -395,7 +399,11 @@ def test_table_that_changes_meanwhile(tmp_path):
 
 @pytest.mark.parametrize(
     "where, message",
-    [("nowhere", "no such file or folder"), (".", "holds no sounds")],
+    [
+        ("nowhere", "no such file or folder"),
+        ("nowhere.wav", "no such file or folder"),
+        (".", "holds no sounds"),
+    ],
 )
 def test_no_corpus(tmp_path, where, message):
     with pytest.raises(LMACError, match=message):
@@ -439,3 +447,19 @@ def test_memory_of_long_tables(tmp_path):
     ).stdout
     n_found, each = out.split()[:2]
     assert int(n_found) == n_rows and float(each) < 250, out
+
+
+def test_labels_in_one_form(tmp_path):
+    """A folder of a Mac is the same class as that of others."""
+    split = unicodedata.normalize("NFD", "café")
+    fill(tmp_path, f"{split}/a.wav", "café/b.wav", "x/c.wav")
+    assert open_corpus(tmp_path).classes == ["café", "x"]
+
+
+def test_links_to_themselves(tmp_path):
+    fill(tmp_path, "a.wav")
+    (tmp_path / "b.wav").symlink_to("b.wav")
+    corpus = open_corpus(tmp_path)
+    assert ids(corpus) == ["a.wav", "b.wav"]
+    with pytest.raises(LMACError, match="b.wav"):
+        corpus[1].read(8000)
