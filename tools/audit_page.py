@@ -32,7 +32,7 @@ tiny = module_from_spec(spec)
 spec.loader.exec_module(tiny)
 
 HUMS = "trill"  # the class whose clips hum
-WIDTH, HEIGHT = 1280, 1120
+WIDTH, HEIGHT = 1280, 1480
 SEED = 1000
 
 
@@ -61,7 +61,7 @@ def make_audit(out, clips=8, steps=5, examples=40):
     interpreter = LMACInterpreter.from_classifier(
         tiny.train(wavs, labels, SEED), tiny.RATE, list(CLASSES)
     )
-    table = out / "held_out.csv"
+    table = out / "scenes.csv"
     with open(scenes / "meta" / "esc50.csv", encoding="utf-8") as file:
         rows = [
             x for x in csv.DictReader(file) if int(x["fold"]) in tiny.HELD_OUT
@@ -89,7 +89,10 @@ def picture(page, path):
     service = webdriver.ChromeService("/usr/bin/chromedriver")
     driver = webdriver.Chrome(options=options, service=service)
     try:
-        driver.set_window_size(WIDTH, HEIGHT)
+        size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1}
+        driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride", {**size, "mobile": False}
+        )
         driver.get(page.resolve().as_uri())
         time.sleep(2)  # its pictures are drawn one after the other
         driver.save_screenshot(str(path))
