@@ -11,10 +11,13 @@ its driver. It takes two minutes on one core.
 
 import argparse
 import csv
+import io
 import sys
 import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -95,7 +98,10 @@ def picture(page, path):
         )
         driver.get(page.resolve().as_uri())
         time.sleep(2)  # its pictures are drawn one after the other
-        driver.save_screenshot(str(path))
+        shot = Image.open(io.BytesIO(driver.get_screenshot_as_png()))
+        # A third of the size, and no difference that one sees.
+        shot = shot.convert("RGB")
+        shot.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     finally:
         driver.quit()
 
