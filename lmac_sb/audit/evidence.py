@@ -223,6 +223,7 @@ class _Clip:
         if region is not None:
             skipped = self.first / interpreter.sample_rate
             region = region[0] - skipped, region[1] - skipped
+        self.stft = self._stft(self.wav)
         self.event = find_event(self.wav, self.features, region)
         (self.p,) = self._hear([self.wav])
         self.decision = int(self.p.argmax())
@@ -251,7 +252,7 @@ class _Clip:
         if rest is None:
             return found
         parts = self._parts()
-        alone = self._stft(self.wav) * self.event.mask[..., None]
+        alone = self.stft * self.event.mask[..., None]
         p = self._hear([rest, *self._inverse(alone[None])])
         found["rest_decision"] = name(self._outcome(p[0]))
         found["alone_decision"] = name(self._outcome(p[1]))
@@ -313,7 +314,7 @@ class _Clip:
         rest = without_event(donor, event, self.features)
         if rest is None:
             return None, {}
-        own, other = self._stft(self.wav), self._stft(rest)
+        own, other = self.stft, self._stft(rest)
         where = torch.stack(list(parts.values()))[..., None]
         changed = self._inverse(own + (other - own) * where)
         p, *heard = self._hear([donor, *changed])
