@@ -27,7 +27,6 @@ _SHARE = 0.1  # of the energy of the strongest stretch, of those that count
 _GAP_S = 0.25  # that an event is not interrupted by
 _SMOOTH_S = 0.05  # over which the energy is smoothed
 _MARGIN_S = 0.05  # around an event: its onset, and the window's width
-_FADE_S = 0.02  # between the sound and what stands for the event
 
 
 class Event(NamedTuple):
@@ -157,17 +156,19 @@ def without_event(wav, event, features):
         return None
     if not event.frames.any():
         return wav.clone()
-    hop = features.hop_samples
-    inside = event.frames.float().repeat_interleave(hop)[: len(wav)]
-    inside = F.pad(inside[None], (0, len(wav) - len(inside)), "replicate")[0]
-    fade = round(_FADE_S * features.sample_rate)
-    # Moving average of the two states: a linear fade, outside of the event.
-    wide = F.max_pool1d(inside[None], 2 * fade + 1, 1, fade)
-    weight = F.avg_pool1d(wide, 2 * fade + 1, 1, fade, count_include_pad=False)
-    rest = wav[wide[0] == 0]
+    fade = features.hop_samples
+    # Frame t lies around sample t * hop; a fade ends where the event begins.
+    wide = _widen(event.frames, 1).float()
+    weight = F.interpolate(
+        wide[None, None],
+        size=(len(wide) - 1) * fade + 1,
+        mode="linear",
+        align_corners=True,
+    )[0, 0, : len(wav)]
+    rest = wav[weight == 0]
     if len(rest) == 0:
         return None
-    return wav * (1 - weight[0]) + _loop(rest, len(wav), fade) * weight[0]
+    return wav * (1 - weight) + _loop(rest, len(wav), fade) * weight
 
 
 def _loop(wav, n_samples, fade):

@@ -16,6 +16,7 @@ does. `lmac_sb.audit.alarms` makes tests of it.
 """
 
 import random
+from functools import lru_cache
 
 import torch
 from torch.nn import functional as F
@@ -192,18 +193,37 @@ def evidence(interpreter, wav, explanation, donors, region=None):
     return _Clip(interpreter, wav, region).row(explanation, donors)
 
 
+@lru_cache
+def spectrogram(rate):
+    """The spectrogram in which parts are exchanged.
+
+    Arguments
+    ---------
+    rate : int
+        Sampling rate in Hz.
+
+    Returns
+    -------
+    lmac_sb.models.sound.SoundFeatures
+        With windows of about 64 ms that overlap by half.
+    """
+    n_fft = SoundFeatures(rate).n_fft
+    return SoundFeatures(rate, n_fft, n_fft // 2)
+
+
 class _Clip:
     """A clip, its event, and what the classifier makes of changes."""
 
     def __init__(self, interpreter, wav, region):
         self.interpreter = interpreter
-        self.features = SoundFeatures(interpreter.sample_rate)
+        self.features = spectrogram(interpreter.sample_rate)
         shortest = round(MIN_LENGTH_S * interpreter.sample_rate)
         self.whole = fit_length(wav, max(len(wav), shortest))
         self.first, self.wav = self._loudest_window()
         if region is not None:
             skipped = self.first / interpreter.sample_rate
             region = region[0] - skipped, region[1] - skipped
+        self.stft = self._stft(self.wav)
         self.event = find_event(self.wav, self.features, region)
         (self.p,) = self._hear([self.wav])
         self.decision = int(self.p.argmax())
@@ -232,8 +252,8 @@ class _Clip:
         if rest is None:
             return found
         parts = self._parts()
-        alone = self._inverse(self._stft(self.wav) * self.event.mask[..., None])
-        p = self._hear([rest, alone])
+        alone = self.stft * self.event.mask[..., None]
+        p = self._hear([rest, *self._inverse(alone[None])])
         found["rest_decision"] = name(self._outcome(p[0]))
         found["alone_decision"] = name(self._outcome(p[1]))
         if explanation is not None:
@@ -261,6 +281,7 @@ class _Clip:
         for place, (low, high) in PLACES.items():
             inside = (times >= low) & (times <= high) & is_there[place]
             found[place] = rest * inside[:, None]
+        found = {part: where for part, where in found.items() if where.any()}
         return {**found, "all": rest}
 
     def _exchanged(self, donors, parts):
@@ -293,14 +314,11 @@ class _Clip:
         rest = without_event(donor, event, self.features)
         if rest is None:
             return None, {}
-        own, other = self._stft(self.wav), self._stft(rest)
-        changed = {
-            part: self._inverse(own + (other - own) * where[..., None])
-            for part, where in parts.items()
-            if where.any()
-        }
-        p, *heard = self._hear([donor, *changed.values()])
-        return p, dict(zip(changed, heard))
+        own, other = self.stft, self._stft(rest)
+        where = torch.stack(list(parts.values()))[..., None]
+        changed = self._inverse(own + (other - own) * where)
+        p, *heard = self._hear([donor, *changed])
+        return p, dict(zip(parts, heard))
 
     def _fit(self, donor):
         """A donor of this clip's length and peak, with both of its ends."""
@@ -349,8 +367,8 @@ class _Clip:
         return self.features.stft(wav[None])[0]
 
     def _inverse(self, stft):
-        """Sound of a spectrogram, [samples]."""
-        return self.features.istft(stft[None], len(self.wav))[0]
+        """Sounds [sounds, samples] of spectrograms."""
+        return self.features.istft(stft, len(self.wav))
 
     def _hear(self, wavs):
         """Probabilities of all classes in sounds, [sounds, classes]."""

@@ -64,7 +64,7 @@ def _event(rng, noise, rate):
     start = rng.integers(len(noise) - n + 1)
     phase = 2 * np.pi * np.cumsum(np.linspace(5500, 6500, n)) / rate
     noise = noise.copy()
-    noise[start : start + n] += 0.15 * np.hanning(n) * np.sin(phase)
+    noise[start : start + n] += 0.2 * np.hanning(n) * np.sin(phase)
     return noise
 
 

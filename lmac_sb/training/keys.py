@@ -71,6 +71,9 @@ KEYS = {
     ),
     "download": Key(flag, "True: download ESC-50 if data_folder is missing"),
     "scenes_folder": Key(path, "folder of the scenes"),
+    "shortcuts": Key(
+        listing(table, 0), "what is planted into the scenes of a class"
+    ),
     "n_events": Key(listing(whole(1)), "possible numbers of events of a scene"),
     "train_fold_nums": Key(folds, "folds to train on"),
     "valid_fold_nums": Key(folds, "folds that select the best checkpoint"),

@@ -506,7 +506,7 @@ def test_missing_classifier_is_trained_first(
     monkeypatch.setattr(
         recipe.script("preparation"),
         "make_scenes",
-        lambda folder, n_events: None,
+        lambda folder, **contents: None,
     )
     options = {
         **tiny,
@@ -541,7 +541,7 @@ def test_wrong_number_of_classes_is_told_before_any_training(
     monkeypatch.setattr(
         recipe.script("preparation"),
         "make_scenes",
-        lambda folder, n_events: None,
+        lambda folder, **contents: None,
     )
     done = recipe.main(
         "train_lmac",

@@ -25,17 +25,19 @@ def prepare_clips(
     data_folder,
     scenes_folder=None,
     n_events=(1,),
+    shortcuts=(),
     **options,
 ):
     """Write the manifests, unless the folder belongs to a run on other data.
 
-    Without a data_folder, scenes with these numbers of events are made.
+    Without a data_folder, scenes with these numbers of events and these
+    shortcuts are made.
     `options` are those of `prepare_esc50`, but with a key of the yaml files,
     such as `train_fold_nums`, for each split. Returns the data folder.
     """
     if data_folder is None:
         data_folder = scenes_folder
-        make_scenes(data_folder, n_events=n_events)
+        make_scenes(data_folder, n_events=n_events, shortcuts=shortcuts)
     folder = Path(options["manifest_folder"])
     manifests = {split: folder / f"{split}.jsonl" for split in FOLDS}
     mixed_in = {

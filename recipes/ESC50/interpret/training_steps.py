@@ -1,5 +1,6 @@
 """Steps that the training scripts share: data, classifier, results."""
 
+import json
 import os
 import random
 import shlex
@@ -51,6 +52,7 @@ SHARED = (
     *FRONTEND,
     *FOLDS,
     "scenes_folder",
+    "shortcuts",
     "n_events",
     "n_classes",
     "signal_length_s",
@@ -228,7 +230,7 @@ def classifier_options(hparams, recipe, own_data):
     if own_data:
         always = ["seed", "data_folder", "n_classes", "signal_length_s", *FOLDS]
     options = {
-        key: str(hparams[key]).replace(", ", ",")
+        key: json.dumps(hparams[key], separators=(",", ":"))
         if isinstance(hparams[key], list)
         else hparams[key]
         for key in dict.fromkeys([*always, *SHARED])
