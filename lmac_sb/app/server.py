@@ -94,7 +94,9 @@ def serve_explained(folder, *, host="127.0.0.1", port=7860):
     folder : str or Path
         Of ``lmac explain``, of a job or of an audit; see
         `lmac_sb.pages.explained.open_explained`.
-    host, port
+    host : str
+        As of `serve`.
+    port : int
         As of `serve`.
 
     Raises

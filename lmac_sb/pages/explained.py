@@ -184,6 +184,13 @@ class Folders:
     ------
     LMACError
         If it holds no folder, or is itself one clip.
+
+    Example
+    -------
+    >>> Folders(getfixture("tmp_path"))
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: ...: holds no explained clips, expected one ...
     """
 
     has_files = True  # that a page may play
@@ -276,6 +283,13 @@ class Shards:
     ------
     LMACError
         If it is no job's, or nothing is done yet.
+
+    Example
+    -------
+    >>> Shards(getfixture("tmp_path"))
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: .../job.json: no such file, a job has one
     """
 
     has_files = False
@@ -407,6 +421,13 @@ class Audited(Shards):
     ------
     LMACError
         If it is no audit's.
+
+    Example
+    -------
+    >>> Audited(getfixture("tmp_path"))
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: .../job.json: no such file, a job has one
     """
 
     has_files = True

@@ -329,6 +329,14 @@ def test_no_alarm_is_said_plainly(browse, make_page):
     assert "without labels" in found.one("#summary").text
 
 
+def test_no_test_is_no_good_news(browse, make_page):
+    page = make_page(audit_of(CLASSES, alarms=[], n_tests=0))
+    found = Audit(browse.open(page))
+    assert found.one("#answer").text == "Not tested for alarms"
+    assert found.one("#answer").get_attribute("class") == "open"
+    assert "No test could be made" in found.one("#alarms .intro").text
+
+
 def test_what_failed_and_how_it_was_made(opened):
     assert opened.one("#failed li").text == "broken.wav: broken.wav: truncated"
     text = opened.one("#how").text

@@ -358,7 +358,10 @@
     const title = element("h3");
     title.append(named(pair.label), " taken for ", named(pair.decision));
     head.append(title, element("p", count(pair.n, "clip"), "kind"), linkTo(article.id));
-    article.append(head, sentence(pair.text, "text"), ...pair.groups.map(makeGroup));
+    article.append(head, sentence(pair.text, "text"));
+    // The sentence says already what one group has in common.
+    if (pair.groups.length === 1) article.append(makeExamples(pair.groups[0].examples));
+    else article.append(...pair.groups.map(makeGroup));
     return article;
   };
 
@@ -660,11 +663,17 @@
     corpus.n_failed && `${corpus.n_failed.toLocaleString("en")} could not be explained`,
   ].filter(Boolean).join(" · ");
   const tests = `among ${count(index.n_tests, "test")}`;
-  $("#answer").textContent = alarms.length
-    ? `${count(alarms.length, "alarm")} ${tests}`
-    : `No alarm ${tests}`;
-  $("#answer").classList.toggle("good", !alarms.length);
-  $("#alarms .intro").textContent = alarms.length
+  const isTested = index.n_tests > 0 || alarms.length > 0;
+  $("#answer").textContent = !isTested
+    ? "Not tested for alarms"
+    : alarms.length
+      ? `${count(alarms.length, "alarm")} ${tests}`
+      : `No alarm ${tests}`;
+  $("#answer").classList.toggle("good", isTested && !alarms.length);
+  $("#answer").classList.toggle("open", !isTested);
+  $("#alarms .intro").textContent = !isTested
+    ? "No test could be made: there were too few clips, or parts of the audit that tests need were left out."
+    : alarms.length
     ? "What the decisions depend on and should not, the strongest first."
     : `No alarm ${tests}. This is what the tests can see, not a proof: what all classes share, or too few clips show, raises none.`;
   $("#wrong .intro").textContent = !isLabelled
