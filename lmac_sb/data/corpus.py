@@ -26,7 +26,7 @@ from lmac_sb.data.names import is_audio, plain_path
 from lmac_sb.data.rows import TABLES, open_rows
 from lmac_sb.data.shards import SHARD, Shards, find_shards
 from lmac_sb.data.streaming import read_signal
-from lmac_sb.data.texts import Labels, Texts
+from lmac_sb.data.texts import Labels
 from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["Clip", "Corpus", "open_corpus"]
@@ -210,24 +210,24 @@ class Corpus(Sequence):
         """Sort by id; those that are there twice get a number."""
         names = list(map(plain_path, self._listing.names))
         order = sorted(range(len(names)), key=names.__getitem__)
-        taken, times, n_more, name = set(names), {}, 0, None
+        taken, times, renamed, name = set(names), {}, {}, None
         for i in order:
             if names[i] != name:
                 name = names[i]
                 continue
-            n_more += 1
             while names[i] in taken:
                 times[name] = times.get(name, 1) + 1
                 names[i] = f"{name}#{times[name]}"
             taken.add(names[i])
-        if n_more:
+            renamed[i] = names[i]
+        if renamed:
             order.sort(key=names.__getitem__)
             self.notes.append(
-                f"{self.name}: {n_more} clips are called as others, and get a "
-                "number"
+                f"{self.name}: {len(renamed)} clips are called as others, and "
+                "get a number"
             )
         self._order = np.array(order, np.uint32)
-        self.ids = Texts(names[i] for i in order)
+        self.ids = _Ids(self._listing.names, self._order, renamed)
 
     def _find_labels(self, column):
         """Labels of all clips, and the other columns."""
@@ -268,8 +268,22 @@ class Corpus(Sequence):
             names = ", ".join(str(join.rows.path) for join in self._joins)
             self.notes.append(
                 f"{self.name}: {len(missing)} of {len(self)} clips have no "
-                f"row in {names}, such as {self.ids[int(missing[0])]}"
+                f"row in {names}, such as {self.ids[missing[0]]}"
             )
+
+
+class _Ids(Sequence):
+    """Ids of a corpus: names in their order, but for some."""
+
+    def __init__(self, names, order, renamed):
+        self._names, self._order, self._renamed = names, order, renamed
+
+    def __len__(self):
+        return len(self._order)
+
+    def __getitem__(self, place):
+        i = int(self._order[place])
+        return self._renamed.get(i) or plain_path(self._names[i])
 
 
 def open_corpus(where, *, table=None, label_column=None, file_column=None):

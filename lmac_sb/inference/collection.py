@@ -26,6 +26,7 @@ from lmac_sb.inference.clip_folder import (
     name_key,
     read_clip,
 )
+from lmac_sb.jobs.job import JOB
 from lmac_sb.utils.checksums import file_sha256
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import (
@@ -37,7 +38,7 @@ from lmac_sb.utils.io import (
     replace_folder,
     restore_folder,
 )
-from lmac_sb.utils.lock import hold, is_held, wait_for_folder
+from lmac_sb.utils.lock import Claim, hold, is_held, wait_for_folder
 
 __all__ = [
     "PARTS",
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 PARTS = ".parts"  # folder of what is being written
+_RUN, _LIVES = ".run-", "lives"  # folder of a run, and its file
 _FORMER = ".former"  # ending of a folder that is being replaced
 _PLACE_DIGITS = 16
 
@@ -206,6 +208,12 @@ class Collection:
             restore_folder(place)
             if former.is_dir() and clip_folders(former):
                 shutil.rmtree(former, ignore_errors=True)
+        for run in self.folder.glob(f"{_RUN}*"):
+            claim = Claim(run / _LIVES)
+            # One that was killed, if nobody holds it.
+            if run.is_dir() and claim.take():
+                claim.release()
+                shutil.rmtree(run, ignore_errors=True)
 
     @contextmanager
     def clip(self, task):
@@ -252,6 +260,47 @@ class Collection:
         """Remove the folder of what is being written, if that is nothing."""
         with wait_for_folder(self.folder), suppress(OSError):
             self._parts.rmdir()
+
+    def run_folder(self, run):
+        """Where the processes of a run may share what they know.
+
+        Arguments
+        ---------
+        run : str
+            Its name.
+
+        Returns
+        -------
+        pathlib.Path
+        """
+        return self.folder / f"{_RUN}{run}"
+
+    @contextmanager
+    def leading(self, run):
+        """Make the folder of a run, and delete it at the end.
+
+        Arguments
+        ---------
+        run : str
+            Its name.
+
+        Returns
+        -------
+        context manager
+            Gives the Path of the folder.
+        """
+        folder = self.run_folder(run)
+        claim = Claim(folder / _LIVES)
+        with naming(folder), wait_for_folder(self.folder):
+            folder.mkdir()
+            claim.take()
+        try:
+            yield folder
+        finally:
+            # First what says that there is a job, for those that look for it.
+            (folder / JOB).unlink(missing_ok=True)
+            claim.release()
+            shutil.rmtree(folder, ignore_errors=True)
 
     def plan(self, sounds):
         """Names for the folders of sounds, in their order.

@@ -2,11 +2,9 @@
 
 import json
 import os
-import shutil
 import sys
 import time
 from collections import deque
-from contextlib import contextmanager
 
 from lmac_sb.inference.clip_facts import answer_of, read_facts
 from lmac_sb.inference.clip_folder import (
@@ -17,7 +15,7 @@ from lmac_sb.inference.clip_folder import (
 from lmac_sb.inference.collection import Busy, clip_folders
 from lmac_sb.inference.order import Outcome, failure
 from lmac_sb.inference.spectra import PROBABILITIES
-from lmac_sb.jobs.job import JOB, Chunk, Job
+from lmac_sb.jobs.job import Chunk, Job
 from lmac_sb.jobs.processes import (
     is_first,
     leave,
@@ -27,14 +25,12 @@ from lmac_sb.jobs.processes import (
 )
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import naming, write_json
-from lmac_sb.utils.lock import Claim
 
 __all__ = ["explain_sounds", "share_sounds"]
 
 _WAIT_S = 0.5  # for another process, until it is asked again
 _N_TOP = 5  # classes that are reported
-_RUN = ".run-"  # what the folder of a run of several processes is called
-_NAMES, _LIVES = "names.json", "lives"  # and what it holds
+_NAMES = "names.json"  # of clips' folders, in the folder of a run
 
 
 def explain_sounds(interpreter, sounds, collection, order, names=None):
@@ -120,7 +116,7 @@ def share_sounds(interpreter, sounds, collection, order, tell):
     OSError
         If the disk is full.
     """
-    folder = collection.folder / f"{_RUN}{run_name()}"
+    run = run_name()
 
     def work(items):
         """Explain some of them, and note what became of them."""
@@ -142,40 +138,19 @@ def share_sounds(interpreter, sounds, collection, order, tell):
             tell(Outcome(**{**row, "results": results}))
 
     if is_first():
-        with _leading(folder, collection.plan(sounds)) as names:
-            job = Job(folder, len(sounds), {"run": folder.name})
+        names = list(collection.plan(sounds))
+        with collection.leading(run) as folder:
+            write_json(folder / _NAMES, names)
+            job = Job(folder, len(sounds), {"run": run})
             job.run(work, progress)
             wait_for_others(folder)
     else:
+        folder = collection.run_folder(run)
         wait_for((folder / _NAMES).exists)
         names = json.loads((folder / _NAMES).read_text(encoding="utf-8"))
         collection.follow(names)
-        Job(folder, len(sounds), {"run": folder.name}).run(work)
+        Job(folder, len(sounds), {"run": run}).run(work)
         leave(folder)
-
-
-@contextmanager
-def _leading(folder, names):
-    """The folder of a run, while that lasts; gives the list of names."""
-    for former in folder.parent.glob(f"{_RUN}*"):
-        # Of a run that was killed, if nobody holds it.
-        claim = Claim(former / _LIVES)
-        if former.is_dir() and claim.take():
-            claim.release()
-            shutil.rmtree(former, ignore_errors=True)
-    names = list(names)
-    claim = Claim(folder / _LIVES)
-    try:
-        with naming(folder):
-            folder.mkdir()
-            claim.take()
-            write_json(folder / _NAMES, names)
-        yield names
-    finally:
-        # First what says that there is a job, for those that look for it.
-        (folder / JOB).unlink(missing_ok=True)
-        claim.release()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _explain(interpreter, sound, task, collection, order):

@@ -422,6 +422,7 @@ here 'cubes'; give the same options, or choose another folder
             if claim.take():
                 claim.release()
         for name in (ROWS, CLIPS):
+            remove_parts(self.folder / name)
             remove_abandoned(self.folder / name)
 
 

@@ -275,7 +275,10 @@ def start(n_processes, words):
                 env={**common, "RANK": str(rank)},
             )
             started.append(process)
-        code = started[0].wait()
+        # Of all: one that was killed is gone only when somebody has asked.
+        while None in [process.poll() for process in started][:1]:
+            time.sleep(_SHORTEST_S)
+        code = started[0].returncode
         if code < 0:
             raise LMACError(
                 f"the first of {n_processes} processes was killed by signal "

@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import re
+import shutil
 import socket
 import tempfile
 import threading
@@ -334,8 +335,8 @@ def remove_abandoned(folder):
     Arguments
     ---------
     folder : str or Path
-        Need not exist. A temporary file goes if it has not been written to
-        for `STALE_S`.
+        Need not exist. A temporary file or folder goes if it has not been
+        written to for `STALE_S`.
 
     Example
     -------
@@ -353,7 +354,11 @@ def remove_abandoned(folder):
     for path in Path(folder).glob(".*.part"):
         with suppress(OSError):
             age = _now_beside(path) - path.stat().st_mtime
-            if is_leftover(path.name) and age > STALE_S:
+            if not is_leftover(path.name) or age <= STALE_S:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink()
 
 
