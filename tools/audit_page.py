@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from lmac_sb import LMACInterpreter  # noqa: E402
 from lmac_sb.audit.run import Options, run_audit  # noqa: E402
 from lmac_sb.data.corpus import open_corpus  # noqa: E402
-from lmac_sb.data.scenes import CLASSES, make_scenes  # noqa: E402
+from lmac_sb.data.scenes import make_scenes  # noqa: E402
 from lmac_sb.pages.audit import write_audit_page  # noqa: E402
 from lmac_sb.utils.errors import exit_on_user_error  # noqa: E402
 
@@ -39,7 +39,7 @@ WIDTH, HEIGHT = 1280, 1480
 SEED = 1000
 
 
-def make_audit(out, clips=8, steps=5, examples=40):
+def make_audit(out, clips=tiny.CLIPS, steps=5, examples=40):
     """Train and audit a classifier that goes by a hum.
 
     Arguments
@@ -62,7 +62,7 @@ def make_audit(out, clips=8, steps=5, examples=40):
     scenes = make_scenes(out / "scenes", clips, 4, seed=SEED, shortcuts=[hum])
     wavs, labels, _ = tiny.read_scenes(scenes, tiny.TRAIN)
     interpreter = LMACInterpreter.from_classifier(
-        tiny.train(wavs, labels, SEED), tiny.RATE, list(CLASSES)
+        tiny.train(wavs, labels, SEED), tiny.RATE, list(tiny.NAMES)
     )
     table = out / "scenes.csv"
     with open(scenes / "meta" / "esc50.csv", encoding="utf-8") as file:
@@ -73,6 +73,8 @@ def make_audit(out, clips=8, steps=5, examples=40):
         writer = csv.writer(file)
         writer.writerow(["file", "label"])
         for row in rows:
+            if row["category"] not in tiny.NAMES:
+                continue
             sound = scenes / "audio" / row["filename"]
             writer.writerow([sound, row["category"]])
     folder = out / "audit"
