@@ -126,9 +126,11 @@ class Wanted(NamedTuple):
 
     def in_words(self):
         """What is asked for, for a person; empty for all clips."""
-        parts = [f"named {', '.join(self.names)}"] if self.names else []
+        parts = (
+            [f"named {', '.join(map(shown, self.names))}"] if self.names else []
+        )
         if self.name_of_class is not None:
-            parts.append(f"label or decision {self.name_of_class}")
+            parts.append(f"label or decision {shown(self.name_of_class)}")
         if self.verdict:
             parts.append(f"verdict {self.verdict}")
         if self.wrong:

@@ -288,6 +288,7 @@ def test_a_class_opens_to_what_it_is_decided_by(opened):
         "faithful\n75 % (60 % to 86 %)",
         "FF ↑\n0.500 (0.400 to 0.600)",
         "Alarms:\n20 to 250 Hz\nsite = north",
+        "Of 32 clips with this label, 1 is decided otherwise.",
         "low and long 50 % (40 % to 60 %), 16 clips",
         "Prototypes",
         "Outliers",

@@ -480,6 +480,12 @@
       )
     );
     panel.append(figures);
+    const { labelled } = found;
+    if (labelled) {
+      const said = `Of ${count(labelled.n, "clip")} with this label, ` +
+        `${labelled.n_missed} ${labelled.n_missed === 1 ? "is" : "are"} decided otherwise.`;
+      panel.append(element("p", said, "missed"));
+    }
     const raised = alarms.filter((alarm) => alarm.class === found.name);
     if (raised.length) {
       const list = element("p", "Alarms:", "alarms");

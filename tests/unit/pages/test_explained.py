@@ -134,7 +134,7 @@ def test_clips_that_failed_are_counted(shards):
         (
             {"name_of_class": "cat "},
             "found none of the clips that are asked for among 5: label or "
-            "decision cat ; did you mean 'cat'",
+            "decision 'cat '; did you mean 'cat'",
         ),
         ({"name_of_class": "cat", "verdict": REST}, "found none of the clips"),
         ({"verdict": "wrong"}, "--verdict: found 'wrong', expected the beg"),
@@ -319,5 +319,5 @@ def test_the_command(folders, capsys):
     main([*words, "--verdict", "unf"])
     page = Page(folders / "report.html").data("index")
     assert [clip["id"] for clip in page["clips"]] == ["cow 10"]
-    expected = "label or decision cow; verdict unf; decided wrongly"
+    expected = "label or decision 'cow'; verdict unf; decided wrongly"
     assert page["asked"] == expected
