@@ -4,7 +4,7 @@ Imports `pages` and all before it, and Gradio, which is an extra: only `serve`
 imports it, when it is called.
 
 `answer` asks the package what the page is asked, `cards` writes the answer as
-markup, `page` lays it out; `shelf` finds explained clips by an index on disk,
+markup, `told` writes errors, `page` lays it out; `shelf` finds explained clips by an index on disk,
 and `browsing` lists them some at a time. `visits` keeps the files of one
 visitor from those of the others and deletes them, `guard` lets nothing in or
 out that the page does not need, and `server` runs all of it.
