@@ -17,6 +17,8 @@ that stay after the correction for all tests (Benjamini and Hochberg), and
 whose effect is large enough to change decisions.
 """
 
+from collections import defaultdict
+
 from lmac_sb.audit.alarm import Alarm, ranked
 from lmac_sb.audit.evidence import N_BANDS, N_DONORS, PLACES, band_edges
 from lmac_sb.audit.significance import difference, fdr, more_often, sign_test
@@ -143,10 +145,15 @@ class _Clips:
         self.drops = {
             part: frame[f"drop_{part}"].tolist() for part in self.parts
         }
+        # Places of the clips of each class, and of those that got a part from
+        # a clip of it: each test looks at these alone, out of a million.
+        self.of, self.getting = defaultdict(list), defaultdict(list)
+        for i, heard in enumerate(self.heard):
+            self.of[heard].append(i)
+            for donor in {donor[i] for donor in self.donors} - {heard}:
+                self.getting[donor].append(i)
         self.classes = sorted(
-            name
-            for name in set(self.heard)
-            if self.heard.count(name) >= LEAST_CLIPS
+            name for name, of in self.of.items() if len(of) >= LEAST_CLIPS
         )
 
     def outcomes(self, part, i):
@@ -189,12 +196,11 @@ def _share(values):
 def _leaving(clips, name, part):
     """Do decisions leave the class with another class's part?"""
     pairs = []
-    for i, heard in enumerate(clips.heard):
-        if heard == name:
-            found = clips.outcomes(part, i)
-            own = _share([a != name for d, a in found if d == name])
-            other = _share([a != name for d, a in found if d != name])
-            pairs.append((i, other, own))
+    for i in clips.of[name]:
+        found = clips.outcomes(part, i)
+        own = _share([a != name for d, a in found if d == name])
+        other = _share([a != name for d, a in found if d != name])
+        pairs.append((i, other, own))
     found = _paired(clips, name, part, pairs, _LEAVES)
     # The odds tell more than the decisions, of which most stay as they are.
     drops = [clips.drops[part][i] for i, *pair in pairs if None not in pair]
@@ -204,12 +210,11 @@ def _leaving(clips, name, part):
 def _moving(clips, name, part):
     """Do decisions on other clips move to the class with its part?"""
     pairs = []
-    for i, heard in enumerate(clips.heard):
-        if heard != name:
-            found = clips.outcomes(part, i)
-            own = _share([a == name for d, a in found if d == name])
-            other = _share([a == name for d, a in found if d != name])
-            pairs.append((i, own, other))
+    for i in clips.getting[name]:
+        found = clips.outcomes(part, i)
+        own = _share([a == name for d, a in found if d == name])
+        other = _share([a == name for d, a in found if d != name])
+        pairs.append((i, own, other))
     return _paired(clips, name, part, pairs, _MOVES)
 
 
@@ -268,8 +273,7 @@ _TEXTS = {
 
 def _survival(clips, name):
     """Do decisions stay without the loud event?"""
-    own = [i for i, heard in enumerate(clips.heard) if heard == name]
-    own = [i for i in own if clips.rest[i] is not None]
+    own = [i for i in clips.of[name] if clips.rest[i] is not None]
     others = [
         i
         for i, heard in enumerate(clips.heard)

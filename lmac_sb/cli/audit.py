@@ -14,7 +14,7 @@ from lmac_sb.cli.model_options import (
     with_options,
 )
 from lmac_sb.cli.processes import PROCESSES, check_processes, shared
-from lmac_sb.cli.said import printable
+from lmac_sb.cli.said import command_line, printable, say_next
 from lmac_sb.cli.usage import PLACE, WHOLE, Command
 from lmac_sb.jobs.processes import is_first
 from lmac_sb.utils.console import Loudness, choose_loudness, progress, say
@@ -216,3 +216,4 @@ def _tell(out, found, page):
     say(printable(f"tables: {Path(out, 'tables')}"))
     say(printable(f"page: {page}"), Loudness.QUIET)
     say(f"open it in a browser: {Path(page).resolve().as_uri()}")
+    say_next(command_line("app", "--explained", out))

@@ -210,6 +210,8 @@ def test_a_seeded_draw(interpreter, tmp_path):
     [
         (Corpus(clips(1, labels=False)), "no labels: wrong decisions"),
         (Corpus(clips(1)[:1]), None),
+        (Corpus(clips(1)[:2]), None),
+        (Corpus([clip for clip in clips(3) if clip.label == "high"]), None),
         (
             Corpus([clips(1)[0]._replace(label="owl")]),
             "1 of 1 labels are no classes of the model, and count as unknown: "
@@ -278,6 +280,25 @@ def test_without_interventions_there_are_no_such_tests(barks, tmp_path):
     assert (found["alarms"], found["n_tests"]) == ([], 0)
     clips = pd.read_parquet(tmp_path / "out" / "tables" / "clips.parquet")
     assert "rest_decision" not in clips and "band_00" in clips
+
+
+def test_classes_that_do_not_exclude_each_other(tmp_path):
+    model = LMACInterpreter.from_classifier(
+        Bands(), RATE, CLASSES, multilabel=True, steps=2
+    )
+    found = run_audit(Corpus(clips(2)), model, tmp_path / "out", NONE)
+    assert found["corpus"]["n_failed"] == 0
+    assert sum(x["n"] for x in found["classes"]) == 4
+
+
+def test_long_clips_are_audited_as_a_whole(interpreter, tmp_path):
+    """Longer than a window of ten seconds."""
+    long = clips(1)[1]._replace(wav=tone(5000, 0, seconds=22))
+    found = run_audit(Corpus([long]), interpreter, tmp_path / "out", NONE)
+    (decided,) = [x for x in found["classes"] if x["n"]]
+    assert sum(decided["times"]["mean"][8:]) > 0.95
+    clips_table = pd.read_csv(tmp_path / "out" / "tables" / "clips.csv")
+    assert clips_table["seconds"].tolist() == [22.0]
 
 
 def test_a_classes_map_says_which_label_is_which(interpreter, tmp_path):

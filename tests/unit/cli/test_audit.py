@@ -57,6 +57,7 @@ def test_a_folder_with_a_table_and_a_bad_file(words, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "warning: 1 of 5 clips failed:\n  b.wav: cannot" in printed.err
     assert f"page: {out / 'audit.html'}" in printed.out
+    assert f"next: lmac app --explained {out}\n" in printed.out
     frame = pd.read_parquet(out / "tables" / "clips.parquet").set_index("id")
     assert len(frame) == 5
     assert frame.loc["cat/0.wav", "column:ort"] == "Münster"
