@@ -102,7 +102,7 @@ def test_alarms_of_columns_are_ranked_with_the_others():
         "column", "cow", "site = A", (0.9, 0.8, 1.0), "x", 1e-9, 9, "", ()
     )
     found = find_alarms(table(shortcut="dog", share=0.8), [column])
-    assert found[0].kind == "column" and len(found) == 3
+    assert found[0].kind == "column" and len(found) > 2
     assert found[0].q > column.p
 
 
