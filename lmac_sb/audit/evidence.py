@@ -30,10 +30,12 @@ __all__ = [
     "EVIDENCE",
     "N_BANDS",
     "N_DONORS",
+    "PARTS",
     "PLACES",
     "band_edges",
     "donors_of",
     "evidence",
+    "spectrogram",
 ]
 
 N_BANDS = 16
