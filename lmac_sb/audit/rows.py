@@ -1,5 +1,6 @@
 """Clips of a corpus, explained: a row each, and folders to hear some."""
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -14,6 +15,8 @@ from lmac_sb.utils.portable import portable
 
 __all__ = ["EXAMPLES", "Explained"]
 
+# Columns that say where the labelled event is, as in tables of sound events.
+REGION = ("onset", "offset")
 EXAMPLES = "examples"  # folder of the clips to hear
 
 
@@ -109,7 +112,8 @@ class Explained:
             row = {**_facts(found), **describe(found), "error": None}
             if donors is not None:
                 donors = list(donors)
-                row |= evidence(self.interpreter, wav, found, donors)
+                region = _region(clip.columns)
+                row |= evidence(self.interpreter, wav, found, donors, region)
             return row
         except Exception as error:
             # Whatever is wrong with one clip, the others are not to blame.
@@ -200,6 +204,15 @@ class _ClassesOf(Sequence):
 
     def __getitem__(self, item):
         return self._corpus.label(self._places[item])
+
+
+def _region(columns):
+    """Start and end of the event in seconds, where the user says them."""
+    try:
+        start, end = (float(columns[name]) for name in REGION)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (start, end) if 0 <= start < end < math.inf else None
 
 
 def _facts(found):
