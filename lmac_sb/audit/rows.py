@@ -71,7 +71,7 @@ class Explained:
         self.seed = seed
 
     def rows(self, items):
-        """Explain clips, each into a row of `row_of`.
+        """Explain clips, a row each.
 
         Arguments
         ---------
@@ -131,7 +131,7 @@ class Explained:
         return self.interpreter.explain_sound(wav, **how)
 
     def against(self, chosen):
-        """Explain clips against their labels, each into a row.
+        """Explain clips against their labels, a row each.
 
         Arguments
         ---------
@@ -165,8 +165,9 @@ class Explained:
         folder : pathlib.Path
             Of the audit.
         examples : dict
-            Name of each folder to ``item``, ``label`` and ``against``, the
-            class that the decision is compared with (None for all others).
+            Name of each folder to ``item``, ``label``, ``decision`` and
+            ``against``, the class that the decision is compared with (None
+            for all others).
 
         Returns
         -------
@@ -180,17 +181,21 @@ class Explained:
             place = folder / EXAMPLES
             place.mkdir(exist_ok=True)
             for i in items:
-                self._write(place / names[i], **examples[names[i]])
+                self._write(place / names[i], examples[names[i]])
             return Chunk([{"name": names[i]} for i in items])
 
         return work
 
-    def _write(self, place, item, label, against, **_):
+    def _write(self, place, example):
         """Write the folder of an example."""
-        clip = self.corpus[self.places[item]]
-        found = self._explain(self._read(clip), against=against)
+        clip = self.corpus[self.places[example["item"]]]
+        asked = {}
+        if example["against"] is not None:
+            asked["target"] = example["decision"]
+            asked["against"] = example["against"]
+        found = self._explain(self._read(clip), **asked)
         found.files = [clip.id]
-        save_clip(place, found, label)
+        save_clip(place, found, example["label"])
 
 
 class _ClassesOf(Sequence):

@@ -103,9 +103,10 @@ def run_audit(corpus, interpreter, out, options=None, progress=None):
     job = Job(out, len(places), identity)
     tell = progress and (lambda index: progress(len(job.items(index))))
     job.run(work.rows, tell)
-    frame = job.frame()
-    _check(corpus, frame)
-    chosen = choose_confused(frame, options.seed)
+    _check(corpus, job.frame(["id", "error"]))
+    # Of a long table, the one process that analyses it needs all columns.
+    decided = job.frame(["id", "label", "decision", "right"])
+    chosen = choose_confused(decided, options.seed)
     against = _step(job, "against", len(chosen))
     against.run(work.against(chosen))
 
@@ -113,7 +114,8 @@ def run_audit(corpus, interpreter, out, options=None, progress=None):
         """Find all: done by one of the processes, and the others wait."""
         from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
-        others = against.frame() if len(chosen) else chosen
+        frame = job.frame()
+        others = against.frame() if len(chosen) else chosen.assign(error=None)
         edges = band_edges(interpreter.sample_rate)
         # As many threads everywhere, so that sums are the same to the bit.
         with threadpool_limits(1):
