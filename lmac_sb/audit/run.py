@@ -1,6 +1,7 @@
 """An audit from end to end: clips, rows, tables, plots, clips to hear."""
 
 import json
+import logging
 import random
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -20,6 +21,8 @@ from lmac_sb.utils.io import write_json
 from lmac_sb.utils.portable import portable
 
 __all__ = ["AUDIT", "Options", "run_audit"]
+
+logger = logging.getLogger(__name__)
 
 AUDIT = "audit.json"
 STEPS = "steps"  # folder of what follows the rows
@@ -101,6 +104,9 @@ def run_audit(corpus, interpreter, out, options=None, progress=None):
     work = Explained(corpus, places, interpreter, labels, *how)
     identity = _identity(corpus, interpreter, options)
     job = Job(out, len(places), identity)
+    odd = _label_notes(corpus, labels)
+    for note in odd:
+        logger.warning(note)  # before hours of work, which may be in vain
     tell = progress and (lambda index: progress(len(job.items(index))))
     job.run(work.rows, tell)
     _check(corpus, job.frame(["id", "error"]))
@@ -123,7 +129,7 @@ def run_audit(corpus, interpreter, out, options=None, progress=None):
         choose_examples(results, frame, options.examples)
         results["made"] = {**identity["made"], **identity["options"]}
         said = map(portable, [*corpus.lost, *corpus.notes])
-        results["notes"][:0] = [*said, *_label_notes(corpus, labels)]
+        results["notes"][:0] = [*said, *odd]
         results["corpus"] = {
             "name": corpus.name,
             "n_clips": len(frame),

@@ -220,7 +220,7 @@ def test_a_seeded_draw(interpreter, tmp_path):
         ),
     ],
 )
-def test_little_is_audited_too(corpus, said, interpreter, tmp_path):
+def test_little_is_audited_too(corpus, said, interpreter, tmp_path, caplog):
     found = run_audit(corpus, interpreter, tmp_path / "out", NONE)
     write_audit_page(tmp_path / "out")
     assert found["classes"]
@@ -228,6 +228,7 @@ def test_little_is_audited_too(corpus, said, interpreter, tmp_path):
         assert not any("label" in note for note in found["notes"])
     else:
         assert found["notes"][0].startswith(said)
+        assert said in caplog.text
         assert not found["corpus"]["labels"]
         assert found["classes"][0]["n_wrong"] is None
 
