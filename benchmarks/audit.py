@@ -35,16 +35,14 @@ from lmac_sb.models.features import LogForm, SpectralFeatures
 from lmac_sb.utils.io import write_json
 
 RATE = 16000
-TRAIN, HELD_OUT = (1, 2), (3, 4)  # folds
+TRAIN, HELD_OUT = (1, 2, 3), (4, 5)  # folds
 CLIPS = 8  # of each class in each fold
-EPOCHS = 30
+EPOCHS = 40
 RELIES = 0.1  # share of decisions that change, from which it relies on it
-FIRST_SEED = 1000  # of those that judge; thresholds were chosen on DEV
-DEV = 100
+FIRST_SEED = 1000  # those below have been used to choose thresholds
 
-# Five of the classes, of which this network tells one apart without effort.
-NAMES = ("bounce", "click_train", "tremolo", "trill", "vibrato")
-PLANTED = ("trill", "vibrato", "tremolo", "bounce")
+NAMES = ("bounce", "high_band", "sweep_up", "trill", "vibrato")
+PLANTED = ("trill", "vibrato", "bounce")  # not told apart without effort
 
 # Where a shortcut is: kind of alarm, and lower and upper end in Hz.
 PLACES = {

@@ -1,8 +1,8 @@
 """From the table of clips to alarms.
 
 For each class, and each band, each place and all of what is not the loud event
-(see `lmac_sb.audit.evidence`), there are two tests of clips that got that part
-from another clip:
+(see `lmac_sb.audit.evidence`), two questions are asked of the clips that got
+that part from another clip, and answered by one test together:
 
 - *leaves*: of the clips of the class, how many decisions leave it, more than
   with the same part of another clip of the class?
@@ -17,11 +17,19 @@ that stay after the correction for all tests (Benjamini and Hochberg), and
 whose effect is large enough to change decisions.
 """
 
-from collections import defaultdict
+from collections import Counter
+from typing import NamedTuple
 
 from lmac_sb.audit.alarm import Alarm, ranked
 from lmac_sb.audit.evidence import N_BANDS, N_DONORS, PLACES, band_edges
-from lmac_sb.audit.significance import difference, fdr, more_often, sign_test
+from lmac_sb.audit.significance import (
+    difference,
+    fdr,
+    joined,
+    larger,
+    more_often,
+    sign_test,
+)
 
 __all__ = [
     "LEAST_CLIPS",
@@ -40,9 +48,29 @@ LEAST_CLIPS = 5  # of a class, for a test; fewer cannot be significant
 N_EXAMPLES = 6
 _EXPLAINED = 0.7  # of the effect of all of the rest, by one part of it
 
+_FALLS = ("drop", "same")  # columns of the odds, without the part
 _LEAVES = "decisions that leave the class, beyond those that leave it anyway"
 _MOVES = "decisions that move to the class, beyond those that move anyway"
 _STAYS = "decisions that stay without the loud event, beyond chance"
+_IN_WORDS = {
+    "band": "what lies {} outside of the loud event",
+    "place": "what lies {} of the clip, outside of the loud event,",
+    "background": "all that is not the loud event",
+}
+_TEXTS = {
+    _LEAVES: (
+        "For {name}, {share:.0%} of the decisions fall when {where} is from a "
+        "clip of another class."
+    ),
+    _MOVES: (
+        "{share:.0%} of the decisions for other classes turn to {name} when "
+        "{where} is from a clip of {name}."
+    ),
+    _STAYS: (
+        "For {name}, {share:.0%} of the decisions stay when the loud event is "
+        "removed."
+    ),
+}
 
 
 def find_alarms(frame, more=()):
@@ -121,51 +149,89 @@ def tests_of(frame):
     found = []
     for name in clips.classes:
         found += _survival(clips, name)
-        for part in clips.parts:
-            found += _leaving(clips, name, part)
-            found += _moving(clips, name, part)
+    for part in clips.parts:
+        leaving, moving = clips.leaving(part), clips.moving(part)
+        for name in clips.classes:
+            answers = [
+                *_leaves(clips, leaving.get(name, [])),
+                *_moves(clips, moving.get(name, [])),
+            ]
+            found += _exchange(clips, name, part, answers)
     return found
 
 
 class _Clips:
-    """The columns of the table that the tests read, as lists."""
+    """What the tests read of the table."""
 
     def __init__(self, frame):
-        frame = frame[frame["heard"].notna()]
+        self.frame = frame = frame[frame["heard"].notna()]
         self.ids = frame["id"].tolist()
         self.heard = frame["heard"].tolist()
         self.rest = _texts(frame["rest_decision"])
         self.donors = [_texts(frame[f"donor_{k}"]) for k in range(N_DONORS)]
         nyquist = frame["nyquist"].max() if len(frame) else 1.0
         self.parts = _parts(float(nyquist))
-        self.after = {
-            part: [_texts(frame[f"{part}_{k}"]) for k in range(N_DONORS)]
-            for part in self.parts
-        }
-        self.drops = {
-            part: frame[f"drop_{part}"].tolist() for part in self.parts
-        }
-        # Places of the clips of each class, and of those that got a part from
-        # a clip of it: each test looks at these alone, out of a million.
-        self.of, self.getting = defaultdict(list), defaultdict(list)
-        for i, heard in enumerate(self.heard):
-            self.of[heard].append(i)
-            for donor in {donor[i] for donor in self.donors} - {heard}:
-                self.getting[donor].append(i)
+        self.n = Counter(self.heard)
         self.classes = sorted(
-            name for name, of in self.of.items() if len(of) >= LEAST_CLIPS
+            name for name, n in self.n.items() if n >= LEAST_CLIPS
         )
 
-    def outcomes(self, part, i):
-        """Class of each donor of a clip, and class with its part."""
-        pairs = zip(self.donors, self.after[part])
-        pairs = [(donor[i], after[i]) for donor, after in pairs]
-        return [(d, a) for d, a in pairs if d is not None and a is not None]
+    def outcomes(self, part):
+        """For each clip: class of each donor, and class with its part."""
+        after = [_texts(self.frame[f"{part}_{k}"]) for k in range(N_DONORS)]
+        for i in range(len(self.ids)):
+            pairs = [(d[i], a[i]) for d, a in zip(self.donors, after)]
+            yield [(d, a) for d, a in pairs if d is not None and a is not None]
+
+    def leaving(self, part):
+        """Of each class the clips that got the part of others.
+
+        Each is its number; by whether the donor is of the same class: share of
+        the decisions that leave; and the falls of the odds.
+        """
+        falls = [self.frame[f"{key}_{part}"].tolist() for key in _FALLS]
+        found = {}
+        for i, pairs in enumerate(self.outcomes(part)):
+            name = self.heard[i]
+            shares = [
+                _share([a != name for d, a in pairs if (d == name) == is_own])
+                for is_own in (False, True)
+            ]
+            clip = i, shares, [fall[i] for fall in falls]
+            found.setdefault(name, []).append(clip)
+        return found
+
+    def moving(self, part):
+        """Of each class the clips of others that got the part of it.
+
+        Each is its number, and the shares of the decisions that move to the
+        class with its part, and with that of a third class.
+        """
+        found = {}
+        for i, pairs in enumerate(self.outcomes(part)):
+            for name in sorted({d for d, _ in pairs} - {self.heard[i]}):
+                shares = [
+                    _share([a == name for d, a in pairs if (d == name) == own])
+                    for own in (True, False)
+                ]
+                if None not in shares:
+                    found.setdefault(name, []).append((i, *shares))
+        return found
+
+    def best(self, gains):
+        """Ids of the clips with the largest gains, of (gain, number)."""
+        gains = sorted(gains, key=lambda pair: -pair[0])[:N_EXAMPLES]
+        return tuple(self.ids[i] for gain, i in gains if gain > 0)
 
 
 def _texts(column):
     """Values of a column, None where there is none."""
     return [value if isinstance(value, str) else None for value in column]
+
+
+def _share(values):
+    """Mean of truth values; None without any."""
+    return sum(values) / len(values) if values else None
 
 
 def _parts(nyquist):
@@ -188,103 +254,101 @@ def _hertz(low, high):
     return f"from {low:.0f} to {high:.0f} Hz"
 
 
-def _share(values):
-    """Mean of some truth values; None without any."""
-    return sum(values) / len(values) if values else None
+class _Answer(NamedTuple):
+    """What the clips say to one question."""
+
+    effect: tuple
+    effect_of: str
+    p: float
+    n: int
+    examples: tuple
 
 
-def _leaving(clips, name, part):
+def _leaves(clips, found):
     """Do decisions leave the class with another class's part?"""
-    pairs = []
-    for i in clips.of[name]:
-        found = clips.outcomes(part, i)
-        own = _share([a != name for d, a in found if d == name])
-        other = _share([a != name for d, a in found if d != name])
-        pairs.append((i, other, own))
-    found = _paired(clips, name, part, pairs, _LEAVES)
-    # The odds tell more than the decisions, of which most stay as they are.
-    drops = [clips.drops[part][i] for i, *pair in pairs if None not in pair]
-    return [alarm._replace(p=sign_test(drops)) for alarm in found]
-
-
-def _moving(clips, name, part):
-    """Do decisions on other clips move to the class with its part?"""
-    pairs = []
-    for i in clips.getting[name]:
-        found = clips.outcomes(part, i)
-        own = _share([a == name for d, a in found if d == name])
-        other = _share([a == name for d, a in found if d != name])
-        pairs.append((i, own, other))
-    return _paired(clips, name, part, pairs, _MOVES)
-
-
-def _paired(clips, name, part, pairs, effect_of):
-    """A test of clips each of which was changed in two ways."""
-    pairs = [pair for pair in pairs if None not in pair]
-    if len(pairs) < LEAST_CLIPS:
+    other = [(i, x[0], fall[0]) for i, x, fall in found if x[0] is not None]
+    own = [(i, x[1], fall[1]) for i, x, fall in found if x[1] is not None]
+    if min(len(other), len(own)) < LEAST_CLIPS:
         return []
-    places, changed, control = zip(*pairs)
-    n = len(pairs)
-    gains = [one - two for one, two in zip(changed, control)]
+    sums = [sum(share for _, share, _ in group) for group in (other, own)]
+    anyway = {i: share for i, share, _ in own}
+    return [
+        _Answer(
+            difference(sums[0], len(other), sums[1], len(own)),
+            _LEAVES,
+            # The odds tell more than the decisions, of which most stay.
+            larger(*([fall for *_, fall in group] for group in (other, own))),
+            len(other),
+            clips.best([(x - anyway.get(i, 0.0), i) for i, x, _ in other]),
+        )
+    ]
+
+
+def _moves(clips, found):
+    """Do decisions on other clips move to the class with its part?"""
+    if len(found) < LEAST_CLIPS:
+        return []
+    n = len(found)
+    gains = [(own - other, i) for i, own, other in found]
+    _, own, other = zip(*found)
+    return [
+        _Answer(
+            difference(sum(own), n, sum(other), n),
+            _MOVES,
+            sign_test([gain for gain, _ in gains]),
+            n,
+            clips.best(gains),
+        )
+    ]
+
+
+def _exchange(clips, name, part, answers):
+    """The test of one part for one class; none without answers.
+
+    Its p is that of both answers together, its effect the clearer one.
+    """
+    if not answers:
+        return []
     kind, where, band_hz, time = clips.parts[part]
-    effect = difference(sum(changed), n, sum(control), n)
-    best = sorted(range(n), key=lambda j: -gains[j])
-    examples = [clips.ids[places[j]] for j in best if gains[j] > 0]
-    text = _TEXTS[effect_of].format(
-        name=name, share=effect[0], where=_IN_WORDS[kind].format(where)
-    )
+    answers = sorted(answers, key=lambda answer: -answer.effect[1])
+    best = answers[0]
+    texts = [
+        _TEXTS[answer.effect_of].format(
+            name=name,
+            share=answer.effect[0],
+            where=_IN_WORDS[kind].format(where),
+        )
+        for answer in answers
+        if answer is best or answer.effect[1] >= LEAST_LOW
+    ]
     return [
         Alarm(
             kind,
             name,
             where,
-            effect,
-            effect_of,
-            sign_test(gains),
-            n,
-            text,
-            tuple(examples[:N_EXAMPLES]),
+            best.effect,
+            best.effect_of,
+            joined([answer.p for answer in answers]),
+            best.n,
+            " ".join(texts),
+            best.examples,
             band_hz=band_hz,
             time=time,
         )
     ]
 
 
-_IN_WORDS = {
-    "band": "what lies {} outside of the loud event",
-    "place": "what lies {} of the clip, outside of the loud event,",
-    "background": "all that is not the loud event",
-}
-_TEXTS = {
-    _LEAVES: (
-        "For {name}, {share:.0%} of the decisions fall when {where} is from a "
-        "clip of another class."
-    ),
-    _MOVES: (
-        "{share:.0%} of the decisions for other classes turn to {name} when "
-        "{where} is from a clip of {name}."
-    ),
-    _STAYS: (
-        "For {name}, {share:.0%} of the decisions stay when the loud event is "
-        "removed."
-    ),
-}
-
-
 def _survival(clips, name):
     """Do decisions stay without the loud event?"""
-    own = [i for i in clips.of[name] if clips.rest[i] is not None]
-    others = [
-        i
-        for i, heard in enumerate(clips.heard)
-        if heard != name and clips.rest[i] is not None
-    ]
-    if len(own) < LEAST_CLIPS or len(others) < LEAST_CLIPS:
+    known = [i for i, rest in enumerate(clips.rest) if rest is not None]
+    own = [i for i in known if clips.heard[i] == name]
+    n_others = len(known) - len(own)
+    if min(len(own), n_others) < LEAST_CLIPS:
         return []
     stay = [i for i in own if clips.rest[i] == name]
-    count = len(stay), len(own)
-    other = sum(clips.rest[i] == name for i in others), len(others)
-    effect = difference(*count, *other)
+    others = sum(clips.rest[i] == name for i in known) - len(stay)
+    counts = len(stay), len(own), others, n_others
+    effect = difference(*counts)
     return [
         Alarm(
             "survives",
@@ -292,7 +356,7 @@ def _survival(clips, name):
             "without the loud event",
             effect,
             _STAYS,
-            more_often(*count, *other),
+            more_often(*counts),
             len(own),
             _TEXTS[_STAYS].format(name=name, share=effect[0]),
             tuple(clips.ids[i] for i in stay[:N_EXAMPLES]),
@@ -303,17 +367,10 @@ def _survival(clips, name):
 def _without_repeats(alarms):
     """One alarm for what is one thing.
 
-    Both tests of one part are one, and so are bands side by side; what a band
-    or a place explains is not told again of all of the rest.
+    Bands side by side are one; what a band or a place explains is not told
+    again of all of the rest.
     """
-    found = {}
-    for alarm in ranked(alarms):
-        key = alarm.kind, alarm.name, alarm.where
-        first = found.setdefault(key, alarm)
-        if first is not alarm:
-            text = f"{first.text} {alarm.text}"
-            found[key] = first._replace(text=text)
-    found = _joined_bands(list(found.values()))
+    found = _joined_bands(alarms)
     special = {}
     for alarm in found:
         if alarm.kind in ("band", "place"):

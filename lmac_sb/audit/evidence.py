@@ -60,10 +60,9 @@ EVIDENCE = {
         for part in PARTS[:-1]
     },
     **{
-        f"drop_{part}": (
-            "by how much the log-odds of the class fall with the "
-            f"{part} of other classes, more than with that of its own"
-        )
+        f"{fall}_{part}": f"fall of the log-odds of the class with "
+        f"{part} of the rest of {whose} class, mean"
+        for fall, whose in (("drop", "another"), ("same", "its own"))
         for part in PARTS
     },
     **{f"donor_{k}": f"class of donor {k}" for k in range(N_DONORS)},
@@ -286,7 +285,7 @@ class _Clip:
 
     def _exchanged(self, donors, parts):
         """What becomes of the decision with parts of the rest of others."""
-        found, odds = {}, {part: {} for part in parts}
+        found, falls = {}, {}
         name = self.interpreter.classes.__getitem__
         for k, donor in enumerate(donors):
             p, heard = self._with(donor, parts)
@@ -296,14 +295,17 @@ class _Clip:
             found[f"donor_{k}"] = name(theirs)
             for part, after in heard.items():
                 found[f"{part}_{k}"] = name(self._outcome(after, p))
-                is_own = theirs == self.decision
-                value = float(after[self.decision].double().logit(_LEAST_P))
-                odds[part].setdefault(is_own, []).append(value)
-        for part, values in odds.items():
-            if len(values) == 2:
-                own, other = (sum(x) / len(x) for x in (values[1], values[0]))
-                found[f"drop_{part}"] = own - other
-        return found
+                fall = "same" if theirs == self.decision else "drop"
+                column = falls.setdefault(f"{fall}_{part}", [])
+                column.append(self._odds(self.p) - self._odds(after))
+        means = {
+            name: sum(values) / len(values) for name, values in falls.items()
+        }
+        return {**found, **means}
+
+    def _odds(self, p):
+        """Log-odds of the clip's class."""
+        return float(p[self.decision].double().logit(_LEAST_P))
 
     def _with(self, donor, parts):
         """Probabilities of a donor, and of the clip with each part of it."""
