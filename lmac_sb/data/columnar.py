@@ -237,10 +237,14 @@ def _map_arrow(file, state):
     address = mapped.read_buffer().address
     mapped.seek(0)
     try:
-        stream = pa.ipc.open_stream(mapped)
-        return stream.schema, list(stream), address
+        found = pa.ipc.open_stream(mapped)
+        batches = list(found)
     except pa.ArrowInvalid:
         mapped.seek(0)
-        opened = pa.ipc.open_file(mapped)
-        numbers = range(opened.num_record_batches)
-        return opened.schema, [opened.get_batch(i) for i in numbers], address
+        found = pa.ipc.open_file(mapped)
+        numbers = range(found.num_record_batches)
+        batches = [found.get_batch(i) for i in numbers]
+    for batch in batches:
+        # Else places of a hostile file would be read wherever they lead.
+        batch.validate(full=True)
+    return found.schema, batches, address

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmac_sb.data.columns import LABEL, find_column
+from lmac_sb.data.columns import LABEL, check_column, find_column, listed
 from lmac_sb.data.decode import check_path
 from lmac_sb.data.fingerprint import fingerprint
 from lmac_sb.data.folders import Files
@@ -22,12 +22,12 @@ from lmac_sb.data.hub_folder import find_tables
 from lmac_sb.data.hugging_face import HuggingFace
 from lmac_sb.data.join import Join, Matcher
 from lmac_sb.data.listed import Listed, ManifestClips
-from lmac_sb.data.names import is_audio, plain_path
+from lmac_sb.data.names import is_audio, plain_path, plain_text
 from lmac_sb.data.rows import TABLES, open_rows
 from lmac_sb.data.shards import SHARD, Shards, find_shards
 from lmac_sb.data.streaming import read_signal
 from lmac_sb.data.texts import Labels
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError
 
 __all__ = ["Clip", "Corpus", "open_corpus"]
 
@@ -235,11 +235,7 @@ class Corpus(Sequence):
         columns = dict.fromkeys(listing.columns)
         for join in joins:
             columns.update(dict.fromkeys(join.columns))
-        if column is not None and column not in columns:
-            raise LMACError(
-                f"label_column: found {shown(column)}, expected one of "
-                f"{', '.join(columns) or 'no columns'} of {self.name}"
-            )
+        check_column(column, list(columns), f"label_column: {self.name}")
         for join in joins if column is None else ():
             column = column or find_column(join.columns, LABEL)
         if column is None:
@@ -247,7 +243,8 @@ class Corpus(Sequence):
             labels = [found[i] for i in self._order] if found else ()
         else:
             labels = (self._row(int(i)).get(column) for i in self._order)
-        self._labels = Labels(labels)
+        plain = functools.lru_cache(plain_text)  # of few labels
+        self._labels = Labels(x and plain(x) for x in labels)
         self.classes = sorted(self._labels.names)
         self.columns = [name for name in columns if name != column]
 
@@ -377,7 +374,7 @@ def _joins(listing, table, file_column):
         if not join.share:
             raise LMACError(
                 f"{table}: no column names the clips; found "
-                f"{', '.join(rows.columns)}, expected one with names such as "
+                f"{listed(rows.columns)}, expected one with names such as "
                 f"{listing.names[0] if n_clips else 'a.wav'}"
             )
         join.fit()

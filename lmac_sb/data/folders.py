@@ -132,7 +132,7 @@ def _walk(folder, below, above):
         with os.scandir(folder) as entries:
             entries = [entry for entry in entries if not is_hidden(entry.name)]
         for entry in entries:
-            if entry.is_dir():
+            if os.path.isdir(entry.path):
                 inner = f"{below}{entry.name}/"
                 yield from _walk(entry.path, inner, above)
             else:

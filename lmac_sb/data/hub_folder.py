@@ -15,6 +15,8 @@ __all__ = ["features_of", "find_tables"]
 
 _TABLES = (".parquet", ".arrow")
 _NUMBERED = re.compile(r"(?:.*-)?([A-Za-z_]\w*)-\d+-of-\d+.*")
+# What a file of JSON or yaml may be the cause of.
+_WRONG = (OSError, ValueError, LookupError, TypeError, RecursionError)
 _MOST = 1 << 20  # characters of a README that are looked at
 
 
@@ -57,9 +59,11 @@ def find_tables(where):
     if where.is_file():
         is_table = where.suffix.lower() in _TABLES
         return where.parent, {where.name: None} if is_table else {}
-    tables = _in_folder(where.parent) if where.parent.is_dir() else {}
-    if not tables:
+    # A name that is wrong is no reason to search a disk.
+    near = [*where.parent.glob("*"), *where.parent.glob("data/*")]
+    if not any(path.suffix.lower() in _TABLES for path in near):
         return where, {}
+    tables = _in_folder(where.parent)
     found = {x: split for x, split in tables.items() if split == where.name}
     if not found:
         splits = sorted({split for split in tables.values() if split})
@@ -108,7 +112,7 @@ def _read(path, key):
         found = json.loads(path.read_text("utf-8"))[key]
         if isinstance(found, list):
             return found
-    except (OSError, ValueError, KeyError, TypeError):
+    except _WRONG:
         pass
     raise LMACError(f"{path}: has no list {key!r}, which save_to_disk writes")
 
@@ -164,7 +168,7 @@ def features_of(schema, folder):
         found = json.loads(text)["info"]["features"]
         if isinstance(found, dict):
             return found
-    except (ValueError, KeyError, TypeError):
+    except _WRONG:
         pass
     return _features_of_readme(Path(folder) / "README.md")
 
@@ -190,7 +194,5 @@ def _features_of_readme(path):
             elif kind == "audio":
                 features[feature["name"]] = {"_type": "Audio"}
         return features
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return {}
-    except yaml.YAMLError:
+    except (*_WRONG, yaml.YAMLError):
         return {}

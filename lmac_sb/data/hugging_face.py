@@ -8,7 +8,14 @@ import os
 from array import array
 
 from lmac_sb.data import columnar
-from lmac_sb.data.columns import FILE, LABEL, find_column, label_of
+from lmac_sb.data.columns import (
+    FILE,
+    LABEL,
+    check_column,
+    find_column,
+    label_of,
+    listed,
+)
 from lmac_sb.data.hub_folder import features_of
 from lmac_sb.data.listing import Listing
 from lmac_sb.data.names import plain_path
@@ -16,7 +23,7 @@ from lmac_sb.data.pieces import Place
 from lmac_sb.data.places import Cell
 from lmac_sb.data.rows import as_text
 from lmac_sb.data.texts import Texts
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import first_line
 
 __all__ = ["HuggingFace"]
@@ -43,6 +50,16 @@ class HuggingFace(Listing):
     ------
     LMACError
         If no table can be read, or one has no sounds.
+
+    Example
+    -------
+    >>> import pyarrow, pyarrow.parquet
+    >>> rows = pyarrow.table({"bytes": [b"RIFF"], "label": ["dog"]})
+    >>> folder = getfixture("tmp_path")
+    >>> pyarrow.parquet.write_table(rows, folder / "a.parquet")
+    >>> clips = HuggingFace(folder, {"a.parquet": None})
+    >>> list(clips.names), list(clips.labels)
+    (['a.parquet/0'], ['dog'])
     """
 
     def __init__(self, folder, tables, column=None):
@@ -168,65 +185,64 @@ class _Columns:
     """
 
     def __init__(self, schema, features, column, file):
-        self._types = columnar.arrow().types
-        self._schema, self._features = schema, features
-        if column is not None and column not in schema.names:
-            raise LMACError(
-                f"{file}: has no column {shown(column)}, found "
-                f"{', '.join(schema.names)}"
-            )
-        self.sound = column or self._find_sound()
+        check_column(column, schema.names, file)
+        fields = {field.name: field.type for field in schema}
+        files = [name for name, kind in fields.items() if _holds_bytes(kind)]
+        texts = [name for name, kind in fields.items() if _is_text(kind)]
+        self.sound = (
+            column
+            or _find_audio(features, fields)
+            or find_column(files, FILE)
+            or next(iter(files), None)
+            or find_column(texts, FILE)
+        )
         if self.sound is None:
             raise LMACError(
-                f"{file}: found the columns {', '.join(schema.names)}, "
-                "expected one with sounds: bytes, samples with their "
-                "sampling_rate, or paths; name it as file_column"
+                f"{file}: found the columns {listed(schema.names)}, expected "
+                "one with sounds: bytes, samples with their sampling_rate, or "
+                "paths; name it as file_column"
             )
-        kind = schema.field(self.sound).type
-        self.path = self._find_path(kind)
-        self.others = [
-            field.name
-            for field in schema
-            if field.name != self.sound and not self._holds_bytes(field.type)
-        ]
+        kind, self.path = fields[self.sound], None
+        if self.sound in texts:
+            self.path = (self.sound,)
+        elif _is_struct(kind) and kind.get_field_index("path") >= 0:
+            self.path = self.sound, "path"
+        elif find_column(texts, FILE):
+            self.path = (find_column(texts, FILE),)
+        self.others = [x for x in fields if x not in {self.sound, *files}]
         self.label = find_column(self.others, LABEL)
         self.classes = {
             name: _class_names(features.get(name)) for name in self.others
         }
 
-    def _find_sound(self):
-        """The column with sounds; None if there is none."""
-        for name, feature in self._features.items():
-            if isinstance(feature, dict) and feature.get("_type") == "Audio":
-                return name
-        fields = {field.name: field.type for field in self._schema}
-        bytes_ = [x for x, kind in fields.items() if self._holds_bytes(kind)]
-        texts = [x for x, kind in fields.items() if self._is_text(kind)]
-        named = find_column(bytes_, FILE)
-        return named or next(iter(bytes_), None) or find_column(texts, FILE)
 
-    def _find_path(self, kind):
-        """Column, and part of it, with the paths of the sounds, if any."""
-        if self._is_text(kind):
-            return (self.sound,)
-        if self._types.is_struct(kind) and kind.get_field_index("path") >= 0:
-            return self.sound, "path"
-        texts = [x.name for x in self._schema if self._is_text(x.type)]
-        name = find_column(texts, FILE)
-        return (name,) if name else None
+def _find_audio(features, fields):
+    """The column that the data set calls one of sounds, if it does."""
+    for name, feature in features.items():
+        is_known = isinstance(feature, dict) and name in fields
+        if is_known and feature.get("_type") == "Audio":
+            return name
+    return None
 
-    def _holds_bytes(self, kind):
-        """Whether a type is that of sounds, or of other files."""
-        types = self._types
-        if types.is_struct(kind):
-            names = {kind.field(i).name for i in range(kind.num_fields)}
-            return "bytes" in names or {"array", "sampling_rate"} <= names
-        return types.is_binary(kind) or types.is_large_binary(kind)
 
-    def _is_text(self, kind):
-        """Whether a type is that of texts."""
-        types = self._types
-        return types.is_string(kind) or types.is_large_string(kind)
+def _is_struct(kind):
+    """Whether a type is that of several parts."""
+    return columnar.arrow().types.is_struct(kind)
+
+
+def _holds_bytes(kind):
+    """Whether a type is that of sounds, or of other files."""
+    types = columnar.arrow().types
+    if _is_struct(kind):
+        names = {kind.field(i).name for i in range(kind.num_fields)}
+        return "bytes" in names or {"array", "sampling_rate"} <= names
+    return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def _is_text(kind):
+    """Whether a type is that of texts."""
+    types = columnar.arrow().types
+    return types.is_string(kind) or types.is_large_string(kind)
 
 
 def _class_names(feature):

@@ -6,10 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from lmac_sb.data.columns import FILE, find_column
+from lmac_sb.data.columns import FILE, check_column, find_column
 from lmac_sb.data.names import alike, bare_path, plain_path
 from lmac_sb.data.texts import hash64, hash64_all
-from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["Join", "Matcher"]
 
@@ -53,7 +52,7 @@ class Matcher:
         int or None
             Number of the clip; None for none or several.
         """
-        path = plain_path(text)
+        path = _path_of(text)
         ways = [(path, _same)] if not below else []
         ways.insert(0, (posixpath.join(below, path), _same))
         base = os.path.basename(path)
@@ -69,7 +68,7 @@ class Matcher:
     def _look(self, wanted, key, form):
         """The only clip of which this is the key."""
         if (key, form) not in self._made:
-            found = hash64_all(form(key(plain_path(x))) for x in self._names)
+            found = hash64_all(form(key(_path_of(x))) for x in self._names)
             order = found.argsort(kind="stable")
             self._made[key, form] = found[order], order.astype(np.uint32)
         found, order = self._made[key, form]
@@ -80,7 +79,7 @@ class Matcher:
 
 
 class Join:
-    """A table beside a collection.
+    r"""A table beside a collection.
 
     Arguments
     ---------
@@ -110,15 +109,22 @@ class Join:
     ------
     LMACError
         If the table has no such column.
+
+    Example
+    -------
+    >>> from lmac_sb.data.rows import open_rows
+    >>> path = getfixture("tmp_path") / "x.csv"
+    >>> _ = path.write_text("site,name\nnorth,b\n")
+    >>> names = ["a.wav", "b.wav"]
+    >>> join = Join(open_rows(path), Matcher(names), len(names))
+    >>> join.fit()
+    >>> join.column, join.row(0), join.row(1)["site"]
+    ('name', None, 'north')
     """
 
     def __init__(self, rows, matcher, n_clips, column=None, below=""):
         self.rows, self.notes = rows, list(rows.notes)
-        if column is not None and column not in rows.columns:
-            raise LMACError(
-                f"{rows.path}: has no column {shown(column)}, found "
-                f"{', '.join(rows.columns)}"
-            )
+        check_column(column, rows.columns, rows.path)
         self._find = partial(matcher.find, below=below)
         self.column, self.share = self._choose(column)
         self.columns = [name for name in rows.columns if name != self.column]
@@ -191,6 +197,11 @@ class Join:
             Of truth values, [clips].
         """
         return self._row_of >= 0
+
+
+def _path_of(text):
+    """A path with the slashes of all systems but one."""
+    return plain_path(text.replace("\\", "/"))
 
 
 def _same(text):

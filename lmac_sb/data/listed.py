@@ -4,7 +4,7 @@ import functools
 import os
 from pathlib import Path
 
-from lmac_sb.data.columns import FILE, LABEL, find_column
+from lmac_sb.data.columns import FILE, LABEL, check_column, find_column, listed
 from lmac_sb.data.listing import Listing
 from lmac_sb.data.manifest import Manifest
 from lmac_sb.data.names import AUDIO, Names, is_audio, plain_path
@@ -47,7 +47,7 @@ class Listed(Listing):
     >>> folder = getfixture("tmp_path")
     >>> (folder / "audio").mkdir()
     >>> (folder / "audio" / "a.wav").touch()
-    >>> _ = (folder / "x.csv").write_text("label,file,site\\ndog,a,1\\n")
+    >>> _ = (folder / "x.csv").write_text("label,file,site\ndog,a,1\n")
     >>> clips = Listed(folder / "x.csv")
     >>> clips.sound(0).endswith("audio/a.wav"), clips.label_column
     (True, 'label')
@@ -56,11 +56,7 @@ class Listed(Listing):
     def __init__(self, path, column=None):
         self.rows = open_rows(path)
         columns = self.rows.columns
-        if column is not None and column not in columns:
-            raise LMACError(
-                f"{path}: has no column {shown(column)}, found "
-                f"{', '.join(columns)}"
-            )
+        check_column(column, columns, path)
         self._base, self._column = self._choose(column)
         names, labels = self._read()
         super().__init__(names, labels)
@@ -104,8 +100,8 @@ class Listed(Listing):
         if not found:
             raise LMACError(
                 f"{self.rows.path}: no column names files that are there; "
-                f"found {', '.join(self.rows.columns) or 'no rows'}; expected "
-                "paths as seen from the table's folder"
+                f"found {listed(self.rows.columns)}; expected paths as seen "
+                "from the table's folder"
             )
         return max(found, key=found.get)
 
@@ -115,7 +111,9 @@ class Listed(Listing):
         above = {os.path.dirname(x) for x in texts if os.path.isabs(x)}
         above = os.path.commonpath(above) if above else ""
         names = (
-            os.path.relpath(text, above) if os.path.isabs(text) else text
+            os.path.relpath(text, above)
+            if os.path.isabs(text)
+            else text.replace("\\", "/")
             for text in texts
         )
         label = find_column(
@@ -132,6 +130,14 @@ class ManifestClips(Listing):
     ---------
     path : str or Path
         The manifest.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "train.jsonl"
+    >>> _ = path.write_text('{"id": "one", "wav": "a.wav", "fold": 2}')
+    >>> clips = ManifestClips(path)
+    >>> list(clips.names), clips.row(0)
+    (['one'], {'fold': '2'})
     """
 
     def __init__(self, path):

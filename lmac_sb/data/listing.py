@@ -34,6 +34,15 @@ class Listing:
         What is odd, a line each.
     lost : list of str
         Where clips are missing whose number is not known, a line each.
+
+    Example
+    -------
+    >>> from lmac_sb.data.corpus import Corpus
+    >>> class Twice(Listing):
+    ...     def sound(self, place):
+    ...         return path
+    >>> [clip.id for clip in Corpus("twice", Twice(["b", "a"]))]
+    ['a', 'b']
     """
 
     def __init__(self, names=(), labels=()):

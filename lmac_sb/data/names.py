@@ -16,6 +16,7 @@ __all__ = [
     "is_audio",
     "is_hidden",
     "plain_path",
+    "plain_text",
 ]
 
 # Of files that are read, without the point.
@@ -146,7 +147,7 @@ def bare_path(path):
 
 
 def plain_path(path):
-    r"""A path as all systems write it, which leads out of no folder.
+    r"""A path in one form, which leads out of no folder.
 
     Arguments
     ---------
@@ -156,30 +157,48 @@ def plain_path(path):
     Returns
     -------
     str
-        In one Unicode form, with slashes, and with codes for what cannot be
-        printed.
+        See `plain_text`; again of the result, it is the same.
 
     Example
     -------
-    >>> plain_path("/data\\..\\dog/cafe\u0301\n.wav")
+    >>> plain_path("/data/../dog/cafe\u0301\n.wav")
     'data/dog/café\\n.wav'
     """
-    path = path.replace("\\", "/")
-    try:
-        path = path.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        path = path.encode("utf-8", "surrogatepass")
-    path = path.decode("utf-8", "backslashreplace")
-    path = unicodedata.normalize("NFC", path)
-    if not path.isprintable():
-        path = "".join(
-            letter
-            if letter.isprintable()
-            else letter.encode("unicode_escape").decode()
-            for letter in path
-        )
-    parts = path.split("/")
+    parts = plain_text(path).split("/")
     return "/".join(part for part in parts if part not in ("", ".", ".."))
+
+
+def plain_text(text):
+    r"""A text in one Unicode form, with codes for what cannot be printed.
+
+    Arguments
+    ---------
+    text : str
+        From anywhere.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> plain_text("cafe\u0301\n") == "caf\u00e9\\n"
+    True
+    """
+    try:
+        content = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        content = text.encode("utf-8", "surrogatepass")
+    text = content.decode("utf-8", "backslashreplace")
+    text = unicodedata.normalize("NFC", text)
+    if text.isprintable():
+        return text
+    return "".join(
+        letter
+        if letter.isprintable()
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def alike(name):

@@ -68,6 +68,16 @@ class Cell(NamedTuple):
         What messages call it, behind the name of the file.
     folder : str
         Where a file has to be that the row names instead of its content.
+
+    Example
+    -------
+    >>> import pyarrow, pyarrow.parquet
+    >>> path = getfixture("tmp_path") / "a.parquet"
+    >>> rows = pyarrow.table({"bytes": [b"RIFF", b"fLaC"]})
+    >>> pyarrow.parquet.write_table(rows, path)
+    >>> with Cell(str(path), 0, 1, "bytes", "1", "").opened() as file:
+    ...     file.read()
+    b'fLaC'
     """
 
     file: str

@@ -4,6 +4,7 @@ A table of a million rows would take a gigabyte of each process; here a file
 is read once, and only the place of each row is kept.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -48,6 +49,13 @@ class Rows(Sequence):
         Their names.
     notes : list of str
         What is odd about the table, a line each.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "x.jsonl"
+    >>> _ = path.write_text('{"file": "a.wav", "n": 1}')
+    >>> list(open_rows(path))
+    [{'file': 'a.wav', 'n': '1'}]
     """
 
     def __init__(self, path):
@@ -55,13 +63,19 @@ class Rows(Sequence):
         self.columns, self.notes = [], []
         self._starts, self._lines = array("q"), array("L")
         self._end = 0
+        with self._opened() as file:
+            self._state = file_state(file)
+            content = file.read()
+        self._index(content)
+
+    @contextlib.contextmanager
+    def _opened(self):
+        """The file for reading; errors name it."""
         try:
             with open(self.path, "rb") as file:
-                self._state = file_state(file)
-                content = file.read()
+                yield file
         except OSError as error:
-            raise LMACError(f"{path}: cannot be read ({error})") from error
-        self._index(content)
+            raise LMACError(f"{self.path}: cannot be read ({error})") from error
 
     def _index(self, content):
         """Find the rows and the columns."""
@@ -86,7 +100,7 @@ class Rows(Sequence):
         """The rows from a place on."""
         if place == len(self):
             return
-        with open(self.path, "rb") as file:
+        with self._opened() as file:
             if file_state(file) != self._state:
                 raise LMACError(
                     f"{self.path}: was changed while it was in use; start again"
@@ -132,6 +146,8 @@ class _CsvRows(Rows):
                 self._add(line, start, fields)
         except csv.Error as error:
             raise LMACError(f"{self.path}: is no csv table ({error})") from None
+        if self._header is None:
+            raise LMACError(f"{self.path}: is empty")
         self._name_columns()
         if self._n_short:
             self.notes.append(
@@ -305,11 +321,16 @@ def _separator_of(text):
     def fit(separator):
         lines = io.StringIO(text, newline="")
         widths = []
-        for fields in csv.reader(lines, delimiter=separator):
-            if any(fields):
-                widths.append(len(fields))
-            if len(widths) == _LOOKED_AT:
-                break
+        try:
+            for fields in csv.reader(lines, delimiter=separator):
+                if any(fields):
+                    widths.append(len(fields))
+                if len(widths) == _LOOKED_AT:
+                    break
+        except csv.Error:
+            pass  # said when it is read
+        if not widths:
+            return False, 0, 0
         n_fields = widths[0]
         alike = sum(width == n_fields for width in widths) / len(widths)
         return n_fields > 1, alike, n_fields

@@ -3,6 +3,7 @@
 Nothing is unpacked: of each member, the place in its archive is kept.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 from lmac_sb.data.columns import LABEL, find_column, label_of
 from lmac_sb.data.folders import find_files
 from lmac_sb.data.listing import Listing, known_split
-from lmac_sb.data.names import is_audio, is_hidden
+from lmac_sb.data.names import is_audio, is_hidden, plain_path
 from lmac_sb.data.pieces import Place
 from lmac_sb.data.places import Lost
 from lmac_sb.data.rows import as_text
@@ -70,8 +71,13 @@ class Shards(Listing):
     def __init__(self, paths):
         super().__init__()
         paths = [os.path.abspath(path) for path in paths]
-        self._folder = os.path.commonpath(map(os.path.dirname, paths))
-        self._shards = [os.path.relpath(path, self._folder) for path in paths]
+        self._paths = paths
+        folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+        self._folder = folder
+        # As ids name them.
+        self._shards = [
+            plain_path(os.path.relpath(path, folder)) for path in paths
+        ]
         # Of a clip: its shard, its sound, and the members of its group.
         self._shard, self._own = array("I"), array("I")
         self._first, self._last = array("I"), array("I")
@@ -102,8 +108,7 @@ class Shards(Listing):
 
     def row(self, place):
         """What is in its ``json``, see `Listing`."""
-        path = os.path.join(self._folder, self._shard_of(place))
-        with open(path, "rb") as file:
+        with self._opened(self._shard[place]) as file:
             found = _object(self._text(file, place, "json")) or {}
             row = {name: as_text(value) for name, value in found.items()}
             if "txt" in self.columns and "txt" not in row:
@@ -118,31 +123,40 @@ class Shards(Listing):
 
     def _place(self, place, member):
         """Where a member of a clip is."""
-        name = f"{self.names[place]}.{self._endings[member]}"
-        shard = self._shard_of(place)
-        file = os.path.join(self._folder, shard)
+        file = self._paths[self._shard[place]]
+        key = self.names[place].removeprefix(f"{self._shard_of(place)}/")
+        ending = f".{self._endings[member]}"
+        name = key.removesuffix(ending) + ending
         if self._sizes[member] < 0:
             return Lost(
-                os.path.join(self._folder, name),
+                f"{file}/{name}",
                 "is a link, a device or a sparse file in its archive, expected "
                 "a plain file",
             )
-        inner = name.removeprefix(f"{shard}/")
-        return Place(file, self._offsets[member], self._sizes[member], inner)
+        return Place(file, self._offsets[member], self._sizes[member], name)
 
     def _read_all(self):
         """Index all shards; the names of the clips."""
-        for number, shard in enumerate(self._shards):
-            path = os.path.join(self._folder, shard)
-            with open(path, "rb") as file:
-                for key, members in self._groups(path, shard).items():
+        for number in range(len(self._shards)):
+            with self._opened(number) as file:
+                for key, members in self._groups(number).items():
                     yield from self._add(number, key[0], members, file)
 
-    def _groups(self, path, shard):
+    @contextlib.contextmanager
+    def _opened(self, number):
+        """A shard for reading; errors name it."""
+        path = self._paths[number]
+        try:
+            with open(path, "rb") as file:
+                yield file
+        except OSError as error:
+            raise LMACError(f"{path}: cannot be read ({error})") from error
+
+    def _groups(self, number):
         """Members of a shard by key, those that there are twice apart."""
         groups, times, latest = {}, {}, {}
         before = None
-        for member in read_members(path, self.lost):
+        for member in read_members(self._paths[number], self.lost):
             key, ending = _split_name(member.name)
             kind = ending.rpartition(".")[2]
             if kind not in _TEXTS and not is_audio(f"x.{kind}"):
@@ -150,7 +164,7 @@ class Shards(Listing):
             n = max(times.get((key, ending), 0), latest.get(key, 0))
             times[key, ending], latest[key] = n + 1, n
             if (key, n) in groups and before != (key, n):
-                self._note("keys are not in one piece", shard, key)
+                self._note("keys are not in one piece", number, key)
             before = key, n
             size = member.size if member.is_file else -1
             groups.setdefault((key, n), []).append(
@@ -168,7 +182,7 @@ class Shards(Listing):
         ]
         shard = self._shards[number]
         if not sounds:
-            self._note("keys have no sound", shard, key)
+            self._note("keys have no sound", number, key)
             return
         first = len(self._offsets)
         for ending, offset, size in members:
@@ -181,15 +195,16 @@ class Shards(Listing):
             self._own.append(first + i)
             self._first.append(first)
             self._last.append(first + len(members))
-            self._add_labels(file, place, shard, key)
-            yield f"{shard}/{key}" + (f".{endings[i]}" if sounds[1:] else "")
+            self._add_labels(file, place, number, key)
+            name = f"{shard}/{key}" + (f".{endings[i]}" if sounds[1:] else "")
+            yield plain_path(name)
 
-    def _add_labels(self, file, place, shard, key):
+    def _add_labels(self, file, place, number, key):
         """What each kind of member says of a clip's label."""
         text = self._text(file, place, "json")
         found = _object(text)
         if text is not None and found is None:
-            self._note("members json cannot be read", shard, key)
+            self._note("members json cannot be read", number, key)
         found = found or {}
         self._keys.update(dict.fromkeys(found))
         texts = {
@@ -250,8 +265,9 @@ class Shards(Listing):
         if len(splits) > 1 and "split" not in self.columns:
             self.columns.append("split")
 
-    def _note(self, text, shard, key):
-        """Note what is odd about a key."""
+    def _note(self, text, number, key):
+        """Note what is odd about a key of a shard."""
+        shard = self._shards[number]
         n_keys, first = self._odd.get(text, (0, f"{shard}/{key}"))
         self._odd[text] = n_keys + 1, first
 
@@ -370,7 +386,7 @@ def _read_classes(path):
                 raise ValueError("numbers are missing")
             found = found.values()
         return [str(name) for name in found]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise LMACError(
             f"{path}: found {shown(str(error))}, expected the names of the "
             "classes, a line each"

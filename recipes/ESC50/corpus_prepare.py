@@ -10,6 +10,7 @@ from collections import Counter
 
 from lmac_sb.data.corpus import open_corpus
 from lmac_sb.data.folders import find_files
+from lmac_sb.data.hub_folder import find_tables
 from lmac_sb.data.listing import known_split
 from lmac_sb.data.names import bare_path, is_audio
 from lmac_sb.utils.errors import LMACError, shown
@@ -31,28 +32,27 @@ def find_corpus(data_folder):
     Returns
     -------
     lmac_sb.data.corpus.Corpus or None
-        None if it holds no sounds, or none with labels.
+        None if it holds no sounds, or is a folder of sounds without labels.
 
     Raises
     ------
     LMACError
         If it cannot be read.
     """
+    has_sounds = False
     if data_folder.is_dir():
-        if not any(
-            is_audio(name) or name.lower().endswith(TABLES)
-            for name in find_files(data_folder)
+        names = find_files(data_folder)
+        has_sounds = any(map(is_audio, names))
+        if not has_sounds and not any(
+            x.lower().endswith(TABLES) for x in names
         ):
             return None
     elif not data_folder.is_file() and "{" not in data_folder.name:
-        if not data_folder.parent.is_dir():
-            return None
-        try:  # a split of a data set
-            return open_corpus(data_folder)
-        except LMACError:
+        if not find_tables(data_folder)[1]:
             return None
     corpus = open_corpus(data_folder)
-    return corpus if corpus.classes else None
+    # In a folder of sounds, the table may be the one that is missing.
+    return corpus if corpus.classes or not has_sounds else None
 
 
 def list_clips(corpus):

@@ -217,6 +217,7 @@ def test_table_with_odd_rows(tmp_path):
     "text, message",
     [
         ("", "is empty"),
+        ('""\n', "is empty"),
         ("a,b\n1,2\n", "no column names files that are there; found a, b"),
         ("file,label\na.wav,dog,x\n", "line 2: expected 2 fields"),
         ("file,x,x\na.wav,1,2\n", "has the column 'x' twice"),
@@ -439,3 +440,19 @@ def test_memory_of_long_tables(tmp_path):
     ).stdout
     n_found, each = out.split()[:2]
     assert int(n_found) == n_rows and float(each) < 250, out
+
+
+def test_labels_in_one_form(tmp_path):
+    """A folder of a Mac is the same class as that of others."""
+    split = unicodedata.normalize("NFD", "café")
+    fill(tmp_path, f"{split}/a.wav", "café/b.wav", "x/c.wav")
+    assert open_corpus(tmp_path).classes == ["café", "x"]
+
+
+def test_links_to_themselves(tmp_path):
+    fill(tmp_path, "a.wav")
+    (tmp_path / "b.wav").symlink_to("b.wav")
+    corpus = open_corpus(tmp_path)
+    assert ids(corpus) == ["a.wav", "b.wav"]
+    with pytest.raises(LMACError, match="b.wav"):
+        corpus[1].read(8000)

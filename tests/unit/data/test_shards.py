@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import pickle
 import tarfile
 
 import numpy as np
@@ -371,3 +372,28 @@ def test_identity_is_of_the_content(tmp_path):
     ).identity
     changed = {key for key in other if other[key] != first.identity[key]}
     assert changed == {"sounds"}
+
+
+def test_other_processes(tmp_path):
+    corpus = open_corpus(write_tar(tmp_path / "a.tar", pair("1")))
+    assert list(pickle.loads(pickle.dumps(corpus))) == list(corpus)
+
+
+def test_messages_are_one_line(tmp_path):
+    """Whatever a member is called."""
+    members = [("a\nb\x1b[0m.wav", b"no sound"), ("c.cls", "x")]
+    (clip,) = open_corpus(write_tar(tmp_path / "a\tb.tar", members))
+    assert clip.id == "a\\tb.tar/a\\nb\\x1b[0m"
+    with pytest.raises(LMACError) as error:
+        clip.read(8000)
+    assert "\n" not in str(error.value)
+
+
+def test_a_shard_that_is_gone(tmp_path):
+    path = write_tar(tmp_path / "a.tar", pair("1"))
+    corpus = open_corpus(path)
+    clip = corpus[0]
+    path.unlink()
+    for read in (lambda: corpus[0], lambda: clip.read(8000)):
+        with pytest.raises(LMACError, match="a.tar.*cannot be read"):
+            read()
