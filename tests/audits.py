@@ -38,6 +38,7 @@ def one_class(name, examples=(), n=32, n_wrong=2, peak=4, **changes):
         "name": name,
         "n": n,
         "n_wrong": n_wrong,
+        "labelled": None if n_wrong is None else {"n": n, "n_missed": 1},
         "verdicts": {
             "faithful": [0.75, 0.6, 0.86],
             "unfaithful: the rest decides the same": [0.25, 0.14, 0.4],

@@ -130,8 +130,17 @@ class _Audit:
         for one in self.facts["classes"]:
             found |= set(one["fidelity"])
         names = [name for name in METRICS if name in found]
+        # Of the clips with a label, their numbers alone: the page is half as
+        # large.
+        classes = [dict(one) for one in self.facts["classes"]]
+        for one in classes:
+            labelled = one["labelled"]
+            one["labelled"] = labelled and {
+                key: labelled[key] for key in ("n", "n_missed")
+            }
         return {
             **self.facts,
+            "classes": classes,
             "title": self.facts["corpus"]["name"],
             "examples": {
                 name: self.examples.get(name, facts)

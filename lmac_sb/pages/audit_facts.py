@@ -137,6 +137,7 @@ _CLASS = _object(
     name=_text,
     n=_count,
     n_wrong=_or_null(_count),
+    labelled=_or_null(_object(n=_count, n_missed=_count)),
     verdicts=_named(_interval),
     area=_interval,
     fidelity=_named(_interval),

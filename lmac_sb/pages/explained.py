@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from lmac_sb.inference.clip_facts import decision_of, is_right, read_facts
-from lmac_sb.inference.clip_folder import FACTS, FILES, UNREFINED
+from lmac_sb.inference.clip_folder import FACTS
 from lmac_sb.inference.collection import clip_folders, inner_folders
+from lmac_sb.inference.packed import unpack
 from lmac_sb.jobs.job import JOB, ROWS, Job
 from lmac_sb.jobs.rows import read_rows
 from lmac_sb.jobs.shards import Shard
@@ -125,9 +126,11 @@ class Wanted(NamedTuple):
 
     def in_words(self):
         """What is asked for, for a person; empty for all clips."""
-        parts = [f"named {', '.join(self.names)}"] if self.names else []
+        parts = (
+            [f"named {', '.join(map(shown, self.names))}"] if self.names else []
+        )
         if self.name_of_class is not None:
-            parts.append(f"label or decision {self.name_of_class}")
+            parts.append(f"label or decision {shown(self.name_of_class)}")
         if self.verdict:
             parts.append(f"verdict {self.verdict}")
         if self.wrong:
@@ -372,8 +375,7 @@ class Shards:
         with tempfile.TemporaryDirectory(prefix="lmac_clip_") as above:
             # Keys are those of files; a page's address may hold anything.
             folder = Path(above) / re.sub(r"[^\w.-]", "_", f"{part}-{key}")
-            folder.mkdir()
-            _unpack(shard, key, folder)
+            unpack(shard, key, folder)
             try:
                 yield Path(above), folder
             except LMACError as error:
@@ -396,17 +398,6 @@ def _listed(row, place):
         right = None if label is None else label == row["decision"]
     decision, verdict = row["decision"], row["verdict"]
     return Listed(row["id"], place, label, decision, verdict, right)
-
-
-def _unpack(shard, key, folder):
-    """Write the files of a clip, and no others, from a shard to a folder."""
-    for name in shard.names(key):
-        inner = name.removeprefix(f"{UNREFINED}.")
-        if inner not in FILES:
-            continue
-        place = folder if inner == name else folder / UNREFINED
-        place.mkdir(exist_ok=True)
-        (place / inner).write_bytes(shard.read(key, name))
 
 
 class Audited(Shards):

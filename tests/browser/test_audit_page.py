@@ -1,6 +1,9 @@
 """Tests of an audit's page in a browser, with real explanations of scenes."""
 
+import re
 import time
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import pytest
 from audits import alarm, audit_of, group, one_class, write_audit
@@ -285,6 +288,7 @@ def test_a_class_opens_to_what_it_is_decided_by(opened):
         "faithful\n75 % (60 % to 86 %)",
         "FF ↑\n0.500 (0.400 to 0.600)",
         "Alarms:\n20 to 250 Hz\nsite = north",
+        "Of 32 clips with this label, 1 is decided otherwise.",
         "low and long 50 % (40 % to 60 %), 16 clips",
         "Prototypes",
         "Outliers",
@@ -451,6 +455,29 @@ def test_the_keyboard_opens_a_class(opened):
     assert len(opened.all(".panel")) == 1
     state = opened.js("document.activeElement.getAttribute('aria-expanded')")
     assert state == "true"
+
+
+@pytest.mark.slow
+def test_the_audit_of_a_hum_is_shown(browse, tmp_path):
+    """From planted scenes and a trained classifier to the page."""
+    root = Path(__file__).resolve().parents[2]
+    spec = spec_from_file_location("tool", root / "tools" / "audit_page.py")
+    tool = module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    page = tool.make_audit(tmp_path, clips=5, steps=1, examples=6)
+    found = Audit(browse.open(page))
+    titles = found.titles("alarms")
+    assert titles and all(f". {tool.HUMS}: " in title for title in titles)
+    assert re.match(r"[1-9] alarms? among \d+ tests", found.one("#answer").text)
+    found.wait(found.drawn)
+    example = found.all("#alarms .example")[0]
+    for place, sound in enumerate(("whole", "kept", "rest")):
+        found.inside(example, "button:not(.term)")[place].click()
+        found.wait(lambda sound=sound: found.playing() == [sound])
+    panel = found.open_class(tool.HUMS)
+    assert len(found.inside(panel, "svg.profile .line")) >= 2
+    found.search(tool.HUMS)
+    assert found.classes() == [tool.HUMS]
 
 
 def test_many_classes_and_alarms(browse, make_page):

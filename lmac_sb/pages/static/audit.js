@@ -287,8 +287,8 @@
     const found = classOf.get(alarm.class);
     const title = `${alarm.where}, over the kept energy of ${short(alarm.class)}`;
     const empty = { mean: [null], low: [null], high: [null] };
-    if (alarm.band_hz) {
-      const edges_hz = [0, Math.max(nyquist, alarm.band_hz[1])];
+    if (alarm.band_hz || (found && !alarm.time && alarm.column === null)) {
+      const edges_hz = [0, Math.max(nyquist, alarm.band_hz?.[1] ?? 1)];
       return charts.overHertz(found?.bands ?? { edges_hz, ...empty }, alarm.band_hz, title);
     }
     if (alarm.time) {
@@ -325,8 +325,12 @@
     );
     facts.append(effect);
     const chart = placeChart(alarm);
-    if (chart) facts.append(chart);
-    else if (alarm.column !== null) {
+    if (chart) {
+      const place = element("div");
+      const over = alarm.time ? "time" : "frequency";
+      place.append(element("p", `kept energy of ${short(alarm.class)} over ${over}`, "what"), chart);
+      facts.append(place);
+    } else if (alarm.column !== null) {
       const column = element("p", "Column of the table: ", "what");
       column.append(named(alarm.column, "b"));
       facts.append(column);
@@ -476,6 +480,12 @@
       )
     );
     panel.append(figures);
+    const { labelled } = found;
+    if (labelled) {
+      const said = `Of ${count(labelled.n, "clip")} with this label, ` +
+        `${labelled.n_missed} ${labelled.n_missed === 1 ? "is" : "are"} decided otherwise.`;
+      panel.append(element("p", said, "missed"));
+    }
     const raised = alarms.filter((alarm) => alarm.class === found.name);
     if (raised.length) {
       const list = element("p", "Alarms:", "alarms");
