@@ -4,10 +4,11 @@ For each class, and each band, each place and all of what is not the loud event
 (see `lmac_sb.audit.evidence`), two questions are asked of the clips that got
 that part from another clip, and answered by one test together:
 
-- *leaves*: of the clips of the class, how many decisions leave it, more than
-  with the same part of another clip of the class?
 - *moves*: of the clips of other classes, how many decisions move to the class
   when the part is from a clip of it, more than when it is from others?
+- *leaves*: of the clips of the class, how many decisions leave it, more than
+  with the same part of another clip of the class? Clips of a class to which
+  decisions move are not among the donors here.
 
 Another test is of the clips without their loud event: are those of the class
 still decided so, more often than others are?
@@ -150,12 +151,14 @@ def tests_of(frame):
     for name in clips.classes:
         found += _survival(clips, name)
     for part in clips.parts:
-        leaving, moving = clips.leaving(part), clips.moving(part)
+        moving = clips.moving(part)
+        moves = {
+            name: _moves(clips, moving.get(name, [])) for name in clips.classes
+        }
+        strong = {name for name, found in moves.items() if _is_clear(found)}
+        leaving = clips.leaving(part, strong)
         for name in clips.classes:
-            answers = [
-                *_leaves(clips, leaving.get(name, [])),
-                *_moves(clips, moving.get(name, [])),
-            ]
+            answers = [*_leaves(clips, leaving.get(name, [])), *moves[name]]
             found += _exchange(clips, name, part, answers)
     return found
 
@@ -183,9 +186,11 @@ class _Clips:
             pairs = [(d[i], a[i]) for d, a in zip(self.donors, after)]
             yield [(d, a) for d, a in pairs if d is not None and a is not None]
 
-    def leaving(self, part):
+    def leaving(self, part, strong):
         """Of each class the clips that got the part of others.
 
+        Donors of the `strong` classes do not count: that they draw decisions
+        to their class says something of that one.
         Each is its number; by whether the donor is of the same class: share of
         the decisions that leave; and the falls of the odds.
         """
@@ -193,6 +198,7 @@ class _Clips:
         found = {}
         for i, pairs in enumerate(self.outcomes(part)):
             name = self.heard[i]
+            pairs = [(d, a) for d, a in pairs if d not in strong - {name}]
             shares = [
                 _share([a != name for d, a in pairs if (d == name) == is_own])
                 for is_own in (False, True)
@@ -262,6 +268,16 @@ class _Answer(NamedTuple):
     p: float
     n: int
     examples: tuple
+
+
+def _is_clear(answers):
+    """Whether there is an answer that could be an alarm."""
+    return any(
+        answer.p <= MOST_Q
+        and answer.effect[0] >= LEAST_EFFECT
+        and answer.effect[1] >= LEAST_LOW
+        for answer in answers
+    )
 
 
 def _leaves(clips, found):
