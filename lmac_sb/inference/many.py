@@ -126,7 +126,9 @@ def share_sounds(interpreter, sounds, collection, order, tell):
                 interpreter, [sounds[i]], collection, order, [names[i]]
             )
             if outcome.is_full:
-                raise LMACError(f"{outcome.error}; free some space, then start")
+                raise LMACError(
+                    f"{outcome.error}; free some space, then start again"
+                )
             results = json.dumps(outcome.results)
             rows.append({**outcome._asdict(), "results": results})
         return Chunk(rows)
