@@ -105,16 +105,37 @@ def share_sounds(interpreter, sounds, collection, order, tell):
 
     Arguments
     ---------
-    interpreter, sounds, collection, order
-        See `explain_sounds`.
+    interpreter : lmac_sb.LMACInterpreter
+        Explains them.
+    sounds : sequence of lmac_sb.inference.sounds.Sound
+        The same ones in all processes.
+    collection : lmac_sb.inference.collection.Collection
+        Where they are written to.
+    order : lmac_sb.inference.order.Order
+        What is wanted.
     tell : callable
         In the first process, called with the `Outcome` of each sound, in
         their order.
 
     Raises
     ------
-    OSError
+    LMACError
         If the disk is full.
+
+    Example
+    -------
+    >>> from lmac_sb.inference.collection import Collection
+    >>> from lmac_sb.inference.order import Order
+    >>> from lmac_sb.inference.sounds import Sounds
+    >>> how = dict.fromkeys(("threshold", "refine_steps", "unrefined"))
+    >>> folder = Collection(getfixture("tmp_path") / "explained")
+    >>> sounds, order = Sounds([str(path)]), Order({}, how, {})
+    >>> told = []
+    >>> share_sounds(interpreter, sounds, folder, order, told.append)
+    >>> [outcome.error for outcome in told]
+    [None]
+    >>> [path.name for path in folder.folder.iterdir()]
+    ['dog']
     """
     run = run_name()
 
