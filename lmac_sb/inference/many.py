@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections import deque
+from itertools import chain
 
 from lmac_sb.inference.clip_facts import answer_of, read_facts
 from lmac_sb.inference.clip_folder import (
@@ -67,13 +68,9 @@ def explain_sounds(interpreter, sounds, collection, order, names=None):
     ...     outcome.results[0]["kept"], outcome.error
     (False, None)
     """
-    waiting, n_busy, asked = deque(), 0, iter(range(len(sounds)))
-    n_first = len(sounds)
-    while n_first or waiting:
-        number = next(asked, None)
-        n_first -= number is not None
-        if number is None:
-            number = waiting.popleft()
+    waiting, n_busy = deque(), 0
+    numbers = chain(range(len(sounds)), _drained(waiting))
+    for count, number in enumerate(numbers):
         sound = sounds[number]
         try:
             name = None if names is None else names[number]
@@ -81,10 +78,10 @@ def explain_sounds(interpreter, sounds, collection, order, names=None):
             outcome = _explain(interpreter, sound, task, collection, order)
         except Busy as busy:
             waiting.append(number)
-            n_busy += 1
-            if n_first == 0 and n_busy == len(waiting):
+            n_busy += count >= len(sounds)  # which were asked for before
+            if n_busy == len(waiting) and is_first():
                 print(f"another process is at {busy}: waiting", file=sys.stderr)
-            if n_first == 0 and n_busy >= len(waiting):
+            if n_busy >= len(waiting):
                 time.sleep(_WAIT_S)
             continue
         except Exception as error:
@@ -94,6 +91,12 @@ def explain_sounds(interpreter, sounds, collection, order, names=None):
         yield outcome
         if outcome.is_full:
             return
+
+
+def _drained(waiting):
+    """What waits, as long as something does."""
+    while waiting:
+        yield waiting.popleft()
 
 
 def share_sounds(interpreter, sounds, collection, order, tell):
