@@ -39,7 +39,7 @@ MODEL = "esc10"  # a small classifier with its decoder, in the package
 CLIP_S, FILE_RATE = 5.0, 44100  # as of ESC-50
 STEPS = 20  # of refinement
 TINY_S, TINY_RATE = 0.2, 16000
-EXPLAINED = 10_000  # clips of a corpus, at most; others repeat their rows
+ALL_EXPLAINED, ONE_IN = 10_000, 50  # of more clips so many are explained
 ALL = Order({}, dict.fromkeys(("threshold", "refine_steps", "unrefined")), {})
 
 
@@ -120,7 +120,7 @@ def rows_of(folder, n_clips):
     folder = Path(folder)
     write_tiny(folder, n_clips, TINY_S)
     model = tiny_model()
-    one_in = max(1, n_clips // EXPLAINED)
+    one_in = 1 if n_clips <= ALL_EXPLAINED else ONE_IN
     model.explain_file(folder / "0.wav")
     with PeakMemory() as memory:
         start = time.perf_counter()
@@ -128,7 +128,7 @@ def rows_of(folder, n_clips):
         writer = RowWriter(model, sounds, ALL, folder / "out")
 
         def work(items):
-            """Rows of some clips, of which not all are explained."""
+            """Rows of some clips; one that is explained stands for others."""
             rows = []
             for i in items:
                 if i % one_in == 0 or not rows:

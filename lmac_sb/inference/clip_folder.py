@@ -233,8 +233,16 @@ def write_data(part, clip, name, truth=None, audio_format="wav", more=None):
 
     Arguments
     ---------
-    part, clip, name, truth, audio_format, more
-        See `write_clip`.
+    part : str or Path
+        See `write_clip`, and for what follows.
+    clip : lmac_sb.inference.explanation.AudioExplanation
+        Of one clip.
+    name, truth : str
+        The clip's id, and its label if it is known.
+    audio_format : str
+        ``wav`` or ``flac``.
+    more : dict
+        Further values of ``explanation.json``.
 
     Returns
     -------
