@@ -1,19 +1,16 @@
 """The page on which explained clips are looked through, some at a time."""
 
 import html
-import logging
 import re
 
 import gradio as gr
 
-from lmac_sb.app.answer import sentence
 from lmac_sb.app.cards import kept_card
 from lmac_sb.app.shelf import OUTCOMES, Query
-from lmac_sb.utils.errors import LMACError, is_full
+from lmac_sb.app.told import told
+from lmac_sb.utils.errors import LMACError
 
 __all__ = ["build_shelf_page"]
-
-logger = logging.getLogger(__name__)
 
 ANY = "any"
 SIZES = (10, 25, 50, 100)  # clips of a page
@@ -141,7 +138,7 @@ class _Service:
             page = _within(number, n, _size(size))
             rows = self.shelf.page(query, page - 1, size)
         except LMACError as error:
-            raise _said(error) from error
+            raise told(error, "Not shown") from error
         first = (page - 1) * size
         said = f"{first + 1} to {first + len(rows)} of {n}" if n else "none"
         table = [
@@ -167,7 +164,7 @@ class _Service:
             clip = self.shelf.clip(_number(event.row_value))
             return self._card(clip, request.session_hash)
         except Exception as error:
-            raise _said(error) from error
+            raise told(error, "Not shown") from error
 
     def _card(self, clip, session):
         """The card of a clip, whose files this visitor may then load."""
@@ -215,23 +212,3 @@ def _short(text):
     """A name on one line, not too long for a list."""
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-
-
-def _said(error):
-    """An error as a visitor reads it: one sentence, no markup."""
-    if is_full(error):
-        text = "the disk of this computer is full; try again later"
-    elif isinstance(error, LMACError):
-        text = sentence(error)
-    else:
-        logger.error("the app could not show a clip", exc_info=error)
-        text = (
-            "something went wrong, which the window that runs this app tells "
-            f"({type(error).__name__})"
-        )
-    return gr.Error(
-        html.escape(text),
-        duration=None,
-        title="Not shown",
-        print_exception=False,
-    )

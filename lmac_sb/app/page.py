@@ -1,7 +1,5 @@
 """The page: what is asked, by which parts, and what answers."""
 
-import html
-import logging
 import tempfile
 from pathlib import Path
 
@@ -15,18 +13,15 @@ from lmac_sb.app.answer import (
     check_sound,
     folder_for,
     offered,
-    sentence,
     zipped,
 )
 from lmac_sb.app.cards import cards
+from lmac_sb.app.told import told
 from lmac_sb.app.visits import Stopped, interruptible
 from lmac_sb.data.example import write_example
 from lmac_sb.models.question import RUNNER_UP
-from lmac_sb.utils.errors import LMACError, is_full
 
 __all__ = ["build_page"]
-
-logger = logging.getLogger(__name__)
 
 DECISION, ALL_OTHERS = "the decision", "all other classes"
 N_WAITING = 8  # more are refused, since one is explained at a time
@@ -178,7 +173,7 @@ class _Service:
         try:
             self.visits.keep(request.session_hash, sound)
         except Exception as error:
-            raise _said(error, sound) from error
+            raise told(error, "Not explained", sound) from error
         return "", gr.DownloadButton(visible=False)
 
     def explain(
@@ -200,7 +195,7 @@ class _Service:
         except Stopped:
             yield _shown(results, None, "stopped")
         except Exception as error:
-            raise _said(error, sound) from error
+            raise told(error, "Not explained", sound) from error
 
     def _answer(self, visit, wish, results):
         """Add one result after the other; yields at each, the archive last."""
@@ -236,23 +231,3 @@ def _shown(results, archive, note=""):
         return cards(results, note), gr.DownloadButton(visible=False)
     button = gr.DownloadButton(value=str(archive), visible=True)
     return cards(results), button
-
-
-def _said(error, sound):
-    """An error as a visitor reads it: one sentence, no markup."""
-    if is_full(error):
-        text = "the disk of this computer is full; try again later"
-    elif isinstance(error, LMACError):
-        text = sentence(error, sound)
-    else:
-        logger.error("the app could not explain a sound", exc_info=error)
-        text = (
-            "something went wrong, which the window that runs this app tells "
-            f"({type(error).__name__})"
-        )
-    return gr.Error(
-        html.escape(text),
-        duration=None,
-        title="Not explained",
-        print_exception=False,
-    )

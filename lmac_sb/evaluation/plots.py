@@ -10,7 +10,8 @@ bytes.
 import math
 from statistics import fmean
 
-from lmac_sb.evaluation.tables import curves, natural
+from lmac_sb.evaluation.rows import by_method, natural
+from lmac_sb.evaluation.tables import curves, shares_of
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.summary import header, summarize
 from lmac_sb.utils.errors import LMACError
@@ -38,7 +39,7 @@ def draw_curves(stem, rows):
     ---------
     stem : str or Path
         Path of the files without suffix.
-    rows : list of dict
+    rows : list of dict or lmac_sb.evaluation.rows.StoredRows
         See `lmac_sb.evaluation.tables.curves`; clips with an error are left
         out of their method's line.
 
@@ -47,31 +48,26 @@ def draw_curves(stem, rows):
     list of pathlib.Path
         The PNG and the SVG; empty if no row's ``keep`` is a share.
     """
-    panels = {}
-    for curve in curves(rows):
-        if "error" in curve:
-            continue
-        for side in ("insertion", "deletion"):
-            lines = panels.setdefault((curve["setting"], side), {})
-            clips = lines.setdefault(curve["method"], [])
-            clips.append((curve["shares"], curve[side]))
-    drawn = {}
-    for (setting, side), lines in panels.items():
-        better = header(f"{side} AUC").split()[-1]
-        drawn[f"{setting}: {side} {better}"] = {
-            method: _mean_curve(clips) for method, clips in lines.items()
-        }
+    parts, drawn = by_method(rows), {}
+    shares = shares_of(parts.keeps)
+    for setting, method in parts.names if shares else ():
+        found = curves(parts.of(setting, method), shares)
+        found = [curve for curve in found if "error" not in curve]
+        for side in ("insertion", "deletion") if found else ():
+            better = header(f"{side} AUC").split()[-1]
+            panel = drawn.setdefault(f"{setting}: {side} {better}", {})
+            panel[method] = _mean_curve(found, side)
     if not drawn:
         return []
     return _draw(stem, drawn, "share of bins", "probability", abreast=2)
 
 
-def _mean_curve(clips):
+def _mean_curve(found, side):
     """Points of a method without intervals, which would hide other lines."""
-    shares = clips[0][0]
-    columns = zip(*(values for _, values in clips))
+    columns = zip(*(curve[side] for curve in found))
     return [
-        (x, fmean(column), None, None) for x, column in zip(shares, columns)
+        (x, fmean(column), None, None)
+        for x, column in zip(found[0]["shares"], columns)
     ]
 
 
@@ -82,7 +78,7 @@ def draw_snr(stem, rows):
     ---------
     stem : str or Path
         Path of the files without suffix.
-    rows : list of dict
+    rows : list of dict or lmac_sb.evaluation.rows.StoredRows
         Rows of an evaluation. Those count whose ``keep`` is ``own`` and whose
         setting ends in an SNR, such as "white 5 dB".
 
@@ -92,16 +88,19 @@ def draw_snr(stem, rows):
         The PNG and the SVG; empty if there is no such row.
     """
     names = [name for name, metric in METRICS.items() if metric.repeated]
-    cells = {}
-    for row in rows:
-        kind, snr = _kind_and_snr(row["setting"])
-        if row["keep"] == "own" and snr is not None:
-            cells.setdefault((kind, snr), []).append(row)
+    parts = by_method(rows)
+    cells = []
+    for setting, method in parts.names:
+        kind, snr = _kind_and_snr(setting)
+        if snr is not None:
+            cells.append((kind, snr, natural(method), setting, method))
     kinds = {}
-    for kind, snr in sorted(cells):
-        cell = sorted(cells[kind, snr], key=lambda row: natural(row["method"]))
-        lines = kinds.setdefault(kind, {})
-        for method, figures in summarize(cell, columns=names).items():
+    for kind, snr, _, setting, method in sorted(cells):
+        part = parts.of(setting, method)
+        own = [row for row in part if row["keep"] == "own"]
+        if own:
+            figures = summarize(own, columns=names)[method]
+            lines = kinds.setdefault(kind, {})
             lines.setdefault(method, []).append((snr, figures))
     panels = {
         f"{kind}: {title}": panel

@@ -51,15 +51,17 @@ _LONGEST_LINE = 300  # characters of an error of others
 _LONGEST_NAME = 150  # bytes of a name that are kept in a temporary one
 
 
-def write_csv(path, rows):
+def write_csv(path, rows, names=None):
     """Write rows to a csv file in one step.
 
     Arguments
     ---------
     path : str or Path
         The file; only a complete one ever has this name.
-    rows : list of dict
+    rows : iterable of dict
         At least one; all with the same keys.
+    names : iterable of str
+        The keys, by default those of the first of a list.
 
     Example
     -------
@@ -73,7 +75,8 @@ def write_csv(path, rows):
 
     def write(file):
         """Write the table to an open file."""
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        keys = rows[0] if names is None else names
+        writer = csv.DictWriter(file, keys, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
