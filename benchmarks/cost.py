@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What an explanation costs, in classifier passes.
 
-    python benchmarks/cost.py [--threads 2] [--json cost.json]
+    python benchmarks/cost.py [--threads 2] [--device cuda] [--json cost.json]
 
 Measures the small classifier and CNN14, with our decoder and with SpeechBrain's
 `CNN14PSI_stft` in the same pipeline, and both classifiers explained without a
@@ -40,7 +40,7 @@ DECODERS = ("ours", "CNN14PSI_stft")
 WAYS = ("spectrogram", "sound")
 
 
-def make_explainer(classifier, decoder):
+def make_explainer(classifier, decoder, device="cpu"):
     """Explainer with random weights, as the recipes build it."""
     torch.manual_seed(0)
     if classifier == "small":
@@ -63,7 +63,7 @@ def make_explainer(classifier, decoder):
         model = MaskDecoder([channels[0], *channels], width=width)
     else:
         model = CNN14PSI_stft(dim=channels[0])
-    return Explainer(SpectralFeatures(), frozen, model)
+    return Explainer(SpectralFeatures(), frozen, model).to(device)
 
 
 def classify(explainer, wavs):
@@ -107,11 +107,15 @@ def flops(function, *args):
     return counter.get_total_flops()
 
 
-def measure(classifier, decoder, batch_size, runs):
+def clips(n, device):
+    """Noise to explain, [n, samples]."""
+    return 0.1 * torch.randn(n, SECONDS * 16000, device=device)
+
+
+def measure(classifier, decoder, args, runs):
     """All costs of one classifier and decoder."""
-    explainer = make_explainer(classifier, decoder)
-    one = torch.randn(1, SECONDS * 16000) * 0.1
-    batch = torch.randn(batch_size, SECONDS * 16000) * 0.1
+    explainer = make_explainer(classifier, decoder, args.device)
+    one, batch = (clips(n, args.device) for n in (1, args.batch_size))
     analysis = explainer.analyze(one)
     n_parameters = sum(p.numel() for p in explainer.decoder.parameters())
 
@@ -154,11 +158,18 @@ def measure(classifier, decoder, batch_size, runs):
     }
 
 
-def peak_memory(classifier, decoder, batch_size):
-    """Peak resident memory in GB of a training step, in its own process."""
-    step = make_step(make_explainer(classifier, decoder))
-    step(torch.randn(batch_size, SECONDS * 16000) * 0.1)
-    return peak_resident() / 1024
+def peak_memory(classifier, decoder, batch_size, device):
+    """Peak memory in GB of a training step, in its own process."""
+    step = make_step(make_explainer(classifier, decoder, device))
+    step(clips(batch_size, device))
+    return peak(device)
+
+
+def peak(device):
+    """Peak memory of this process in GB: resident, or taken from the GPU."""
+    if device == "cpu":
+        return peak_resident() / 1024
+    return torch.cuda.max_memory_allocated() / 2**30
 
 
 class Heard(torch.nn.Module):
@@ -175,12 +186,15 @@ class Heard(torch.nn.Module):
         return self.classifier(self.features.mel(magnitude))[0]
 
 
-def make_stepping(classifier, way):
+def make_stepping(classifier, way, device):
     """The same classifier, explained by steps from nothing."""
-    explainer = make_explainer(classifier, "ours")
+    explainer = make_explainer(classifier, "ours", device)
     if way == "sound":
         net = Heard(explainer)
-        return LMACInterpreter.from_classifier(net, 16000).explainer
+        found = LMACInterpreter.from_classifier(
+            net, 16000, run_opts={"device": device}
+        )
+        return found.explainer
     return Explainer(
         explainer.features,
         explainer.classifier,
@@ -191,11 +205,11 @@ def make_stepping(classifier, way):
     )
 
 
-def measure_steps(classifier, way, runs):
+def measure_steps(classifier, way, runs, device):
     """Costs of an explanation without a decoder."""
-    whole = make_explainer(classifier, "ours")
-    explainer = make_stepping(classifier, way)
-    one = torch.randn(1, SECONDS * 16000) * 0.1
+    whole = make_explainer(classifier, "ours", device)
+    explainer = make_stepping(classifier, way, device)
+    one = clips(1, device)
     forward, stepped = median_times(
         [lambda: classify(whole, one), lambda: explain(explainer, one)],
         runs=runs,
@@ -208,11 +222,11 @@ def measure_steps(classifier, way, runs):
     }
 
 
-def peak_of_steps(classifier, way):
-    """Peak resident memory in GB of such an explanation, in its own process."""
-    explainer = make_stepping(classifier, way)
-    explain(explainer, torch.randn(1, SECONDS * 16000) * 0.1)
-    return peak_resident() / 1024
+def peak_of_steps(classifier, way, device):
+    """Peak memory in GB of such an explanation, in its own process."""
+    explainer = make_stepping(classifier, way, device)
+    explain(explainer, clips(1, device))
+    return peak(device)
 
 
 def stepping_rows(args):
@@ -220,9 +234,10 @@ def stepping_rows(args):
     rows = []
     for classifier in CLASSIFIERS:
         for way in WAYS:
-            row = measure_steps(classifier, way, args.runs)
+            row = measure_steps(classifier, way, args.runs, args.device)
             row["peak memory, GB"] = in_own_process(
-                peak_of_steps, classifier, way, threads=args.threads
+                *(peak_of_steps, classifier, way, args.device),
+                threads=args.threads,
             )
             rows.append(row)
     return rows
@@ -244,6 +259,7 @@ def main(argv=None):
     """Measure, print the table, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--memory_batch", type=int, default=16)
@@ -255,14 +271,14 @@ def main(argv=None):
         for decoder in DECODERS:
             # SpeechBrain's decoder on CNN14 takes a minute for each step.
             slow = classifier == "cnn14" and decoder != "ours"
-            row = measure(
-                classifier, decoder, args.batch_size, 1 if slow else args.runs
-            )
+            slow = slow and args.device == "cpu"
+            row = measure(classifier, decoder, args, 1 if slow else args.runs)
             row["peak memory of a step, GB"] = in_own_process(
                 peak_memory,
                 classifier,
                 decoder,
                 args.memory_batch,
+                args.device,
                 threads=args.threads,
             )
             rows.append(row)
@@ -274,7 +290,8 @@ def main(argv=None):
         "clips": f"{SECONDS} s",
         "batch": args.batch_size,
         "batch for memory": args.memory_batch,
-        "runs": f"median of {args.runs}, CNN14PSI_stft on CNN14: one",
+        "runs": f"median of {args.runs}"
+        + ", CNN14PSI_stft on CNN14: one" * (args.device == "cpu"),
     }
     print(", ".join(f"{key} {value}" for key, value in where.items()))
     write(args.json, {"machine": where, "rows": rows, "steps": stepping})

@@ -12,7 +12,9 @@ it: a linear layer on YAMNet's embedding, trained on folds 1 and 2 (three sets
 of clips, each with another seed), and a small CNN of train_classifier.py
 that knows nothing of YAMNet. Rows are written to a file of one JSON object a
 line as they come; what it holds already is not computed again. With
-`--contaminate`, the main rows with speech or white noise mixed in.
+`--contaminate`, the main rows with speech or white noise mixed in. With
+`--decoders`, those that tools/yamnet_decoder.py has saved, in one pass and
+with five steps, and the mean of theirs with its interval.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from collections import namedtuple
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from coefficients import (
     KNOWN,
@@ -35,6 +38,7 @@ from coefficients import (
     small_judge,
 )
 from measure import machine
+from scipy import stats
 from torch.nn.modules.module import register_module_forward_hook
 from yamnet import MEANS, SAMPLE_RATE, load_yamnet
 from yamnet_attributions import make_attributions
@@ -65,11 +69,23 @@ CONTAMINATED = "clean", "speech 0 dB", "white 0 dB"
 OWN = "AI", "AD", "AG", "FF", "area"
 COLUMNS = *OWN, "linear AD", "linear FF", "CNN AD", "CNN FF"
 COSTS = "seconds", "passes"
+AFTER_STEPS = ", 5 steps"
+AFTER = {"": 0, AFTER_STEPS: 5}  # ends of names, and steps from a decoder
 DIGITS = {"area": 3, "seconds": 2, "passes": 0}
 
 # A clip to explain: its id, sound, AudioSet class, class of ESC-10, and which
 # of the sets it is in.
 Clip = namedtuple("Clip", "id wav target label seed")
+
+
+def trained(folders):
+    """Ways to masks of trained decoders, by the names of their folders."""
+    ways = {}
+    for folder in folders:
+        explainer = LMACInterpreter.from_hparams(folder).explainer
+        for name, steps in AFTER.items():
+            ways[Path(folder).name + name] = partial(decoded, explainer, steps)
+    return ways
 
 
 def make_ways(explainer):
@@ -319,7 +335,7 @@ def measure(args):
     asked = [x[0] for x in choose(explainer, asked, heads)]
     print(f"{len(asked)} clips of fold {args.fold} have p > {KNOWN}")
     asked = asked[:: args.every]
-    ways = make_ways(explainer)
+    ways = trained(args.decoders) or make_ways(explainer)
     names = args.only or (MAIN if args.contaminate else ways)
     specs = CONTAMINATED if args.contaminate else CONTAMINATED[:1]
     folders = {"speech_folder": args.contaminate}
@@ -425,12 +441,38 @@ def main(argv=None):
         "--contaminate", metavar="SPEECH", help="folder of recordings"
     )
     parser.add_argument("--only", nargs="*", help="names of ways")
+    parser.add_argument(
+        "--decoders", nargs="+", default=[], help="folders of interpreters"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", help="file for the rows, one a line")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     print(json.dumps(machine(args.threads)))
-    show(measure(args))
+    rows = measure(args)
+    show(rows)
+    if len(args.decoders) > 1:
+        print(f"\nmean of {len(args.decoders)} decoders, 95 % interval\n")
+        print(over_decoders(rows))
+
+
+def over_decoders(rows):
+    """Markdown table: each column's mean over decoders, by Student's t."""
+    lines = [f"| mask | {' | '.join(COLUMNS)} |"]
+    lines.append("|---" * (len(COLUMNS) + 1) + "|")
+    found = summarize(rows, columns=COLUMNS)
+    for end in AFTER:
+        names = [
+            name for name in found if name.endswith(AFTER_STEPS) == bool(end)
+        ]
+        cells = []
+        for column in COLUMNS:
+            means = np.array([found[name][column]["mean"] for name in names])
+            half = stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)
+            n = _digits(column)
+            cells.append(f"{means.mean():.{n}f} ± {half:.{n}f}")
+        lines.append(f"| decoder{end} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ No labels are needed: each sound is asked for one of the classes that YAMNet
 hears in it. So any sound will do: parts of ESC-10 (folds 1 to 3), of spoken
 digits, speech and noise, faster and slower, brighter and duller, and mixtures
 of them; every 10 minutes, the clips of fold 4 are explained, each for the
-AudioSet class that means the same as its own.
+AudioSet class that means the same as its own. With `--device cuda` the GPU
+trains, while processes (`--workers`) draw what it is trained on.
 
 The decoder reads what speaks for and against the class at five depths, so it
 needs no weights for any class. Its objective is that of the gradient steps,
@@ -174,6 +175,55 @@ def _level(wav):
     return wav.square().mean().sqrt() + 1e-6
 
 
+class Batches(torch.utils.data.Dataset):
+    """What each step is trained on; it depends on the step's number alone.
+
+    Arguments
+    ---------
+    sounds : Sounds
+        What is drawn from.
+    listener : lmac_sb.listener.listener.Listener
+        YAMNet, on the CPU, where other processes can use it.
+    seed : int
+        Of what is drawn.
+    total : int
+        Steps.
+    """
+
+    def __init__(self, sounds, listener, seed, total):
+        self.sounds, self.listener = sounds, listener
+        self.seed, self.total = seed, total
+
+    def __len__(self):
+        return self.total
+
+    @torch.no_grad()
+    def __getitem__(self, step):
+        """Waveforms [batch, samples], and a class of each that is heard."""
+        rng = random.Random(f"{self.seed} {step}")
+        wavs, classes = [], []
+        silence = self.listener.absences
+        n_clips, n_samples = SHORT if step % 3 else LONG
+        while len(wavs) < n_clips:
+            wav = self.sounds.draw(rng, n_samples)
+            p = self.listener(wav[None])[0].sigmoid()
+            p[silence] = 0
+            p = torch.where(p > HEARD, p, 0)
+            if p.any():
+                wavs.append(wav)
+                classes += rng.choices(range(len(p)), p.tolist())
+        return torch.stack(wavs), torch.tensor(classes)
+
+    def loader(self, first, workers):
+        """The batches from a step on."""
+        return torch.utils.data.DataLoader(
+            self,
+            batch_size=None,
+            sampler=range(first, self.total),
+            num_workers=workers,
+        )
+
+
 class Training:
     """Decoder, optimizer and step, which a file keeps.
 
@@ -185,19 +235,18 @@ class Training:
         YAMNet.
     total : int
         Steps, of which the learning rate depends.
-    seed : int
-        Of what is drawn.
     """
 
-    def __init__(self, explainer, listener, total, seed):
+    def __init__(self, explainer, listener, total):
         self.explainer, self.listener = explainer, listener
-        self.total, self.seed, self.step = total, seed, 0
+        self.total, self.step = total, 0
+        self.device = next(explainer.decoder.parameters()).device
         self.optimizer = torch.optim.Adam(explainer.decoder.parameters())
         self.network = listener.model
 
     def load(self, path):
         """Go on where a file ends."""
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location="cpu")
         self.explainer.decoder.load_state_dict(state["decoder"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
@@ -212,22 +261,6 @@ class Training:
         part = path.with_suffix(".part")
         torch.save(state, part)
         part.replace(path)
-
-    @torch.no_grad()
-    def batch(self, sounds, rng):
-        """Waveforms [batch, samples], and a class of each that is heard."""
-        wavs, classes = [], []
-        silence = self.listener.absences
-        n_clips, n_samples = SHORT if self.step % 3 else LONG
-        while len(wavs) < n_clips:
-            wav = sounds.draw(rng, n_samples)
-            p = self.listener(wav[None])[0].sigmoid()
-            p[silence] = 0
-            p = torch.where(p > HEARD, p, 0)
-            if p.any():
-                wavs.append(wav)
-                classes += rng.choices(range(len(p)), p.tolist())
-        return torch.stack(wavs), torch.tensor(classes)
 
     def hear(self, wavs, classes):
         """Logits of the class [batch, patches], and embeddings."""
@@ -299,7 +332,9 @@ class Training:
         """Means of the metrics over clips in which their class is heard."""
         found = {}
         for wav, name in clips[::every]:
-            asked = torch.tensor([self.listener.labels.index(name)])
+            wav = wav.to(self.device)
+            asked = [self.listener.labels.index(name)]
+            asked = torch.tensor(asked, device=self.device)
             if self.listener(wav[None])[0, asked].sigmoid() < KNOWN:
                 continue
             whole = self.explainer(wav[None], target=Question(asked))
@@ -318,27 +353,32 @@ def main(argv=None):
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--width", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1234)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that draw sounds"
+    )
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="then stop, to go on"
     )
     args = parser.parse_args(argv)
     out = Path(args.out)
     state = out.with_name(f"{out.name}.pt")
-    steps = LMACInterpreter.from_pretrained("yamnet")
-    listener = steps.listener
     sounds = Sounds(args.data)
-    listener.settle(torch.randn(1, N_SAMPLES))
-    explainer = make_explainer(steps, args.width, args.seed)
-    training = Training(explainer, listener, args.steps, args.seed)
+    drawing = LMACInterpreter.from_pretrained("yamnet").listener
+    run_opts = {"device": args.device}
+    steps = LMACInterpreter.from_pretrained("yamnet", run_opts=run_opts)
+    listener = steps.listener
+    listener.settle(torch.randn(1, N_SAMPLES, device=args.device))
+    explainer = make_explainer(steps, args.width, args.seed).to(args.device)
+    training = Training(explainer, listener, args.steps)
     if state.is_file():
         training.load(state)
     clips = sounds.fold_4()
     started = validated = time.monotonic()
     means = {}
-    while training.step < args.steps:
-        # What is drawn in a step depends on its number alone.
-        rng = random.Random(f"{args.seed} {training.step}")
-        terms = training.descend(*training.batch(sounds, rng))
+    batches = Batches(sounds, drawing, args.seed, args.steps)
+    for batch in batches.loader(training.step, args.workers):
+        terms = training.descend(*(x.to(args.device) for x in batch))
         for key, value in terms.items():
             means[key] = 0.95 * means.get(key, value) + 0.05 * value
         if training.step % 25 == 0:
@@ -353,7 +393,7 @@ def main(argv=None):
     training.save(state)
     _print("fold 4", training.validate(clips, every=1))
     hparams = dict(vars(steps.hparams))
-    LMACInterpreter({"explainer": explainer}, hparams).save(out)
+    LMACInterpreter({"explainer": explainer.cpu()}, hparams).save(out)
 
 
 def _print(what, values):

@@ -4,9 +4,11 @@ Imports `pages` and all before it, and Gradio, which is an extra: only `serve`
 imports it, when it is called.
 
 `answer` asks the package what the page is asked, `cards` writes the answer as
-markup, `page` lays it out, `visits` keeps the files of one visitor from those
-of the others and deletes them, `guard` lets nothing in or out that the page
-does not need, and `server` runs all of it.
+markup, `told` writes errors, and `page` lays it out. `shelf` finds explained
+clips by an index on disk, and `browsing` lists them some at a time. `visits`
+keeps the files of one visitor from those of the others and deletes them,
+`guard` lets nothing in or out that the page does not need, and `server` runs
+all of it.
 
 **One more method** to choose from is one entry of
 `lmac_sb.methods.gradients.ATTRIBUTIONS`, or of `answer.TRIVIAL`.
@@ -24,6 +26,6 @@ True
 >>> del ATTRIBUTIONS["low"]
 """
 
-from lmac_sb.app.server import serve
+from lmac_sb.app.server import serve, serve_explained
 
-__all__ = ["serve"]
+__all__ = ["serve", "serve_explained"]

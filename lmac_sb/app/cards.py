@@ -5,13 +5,14 @@ import math
 import os
 from urllib.parse import quote
 
-from lmac_sb.inference.clip_folder import common_gain, gain_in_words
-from lmac_sb.inference.spectra import sounds_of
+from lmac_sb.inference.clip_facts import answer_of, decision_of
+from lmac_sb.inference.clip_folder import PICTURE, common_gain, gain_in_words
+from lmac_sb.inference.spectra import PROBABILITIES, sounds_of
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.summary import header
 from lmac_sb.metrics.verdict import VERDICTS
 
-__all__ = ["STYLE", "cards"]
+__all__ = ["STYLE", "cards", "kept_card"]
 
 SOUNDS = {
     "interpretation": "kept: what the decision rests on",
@@ -96,25 +97,73 @@ def _card(result):
 
 def _explained(clip, folder):
     """Verdict, players, picture and numbers of an explanation."""
-    verdict = clip.verdicts[0]
-    kind = "good" if verdict == "faithful" else "bad"
-    yield f"<p>why <b>{_text(clip.titles[0])}</b></p>"
-    yield f'<p class="verdict {kind}">{_text(verdict)}</p>'
-    yield f"<p>{_text(VERDICTS[verdict])}.</p>"
+    yield from _heard(clip.titles[0], clip.verdicts[0])
     said = gain_in_words(common_gain(sounds_of(clip).values()))
     if said:
         yield _note(said)
+    yield from _played(folder)
+    p = (clip.p_before, clip.p_inside, clip.p_outside)
+    yield _table(_numbers([float(x[0]) for x in p], clip.metrics[0]))
+
+
+def kept_card(info, folder):
+    """The card of an explanation that was kept on disk.
+
+    Arguments
+    ---------
+    info : dict
+        Its facts, see `lmac_sb.inference.clip_facts.INFO`.
+    folder : pathlib.Path
+        With its sounds, and maybe its picture.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> from lmac_sb.inference.clip_folder import read_clip
+    >>> (folder,) = interpreter.explain_file(path).save(getfixture("tmp_path"))
+    >>> kept_card(read_clip(folder).info, folder).count("<audio")
+    3
+    """
+    answer = answer_of(info)
+    label = info["label"]
+    decided = f"decided: {decision_of(info)}"
+    if label is not None:
+        decided += f", the label is {label}"
+    parts = [f"<h3>{_text(info['id'])}</h3>", f"<p>{_text(decided)}</p>"]
+    parts += _heard(answer["name"], info["verdict"])
+    notes = [*info.get("notes", ()), gain_in_words(info["gain"])]
+    parts += [_note(note) for note in notes if note]
+    parts += _played(folder)
+    p = [answer[name] for name in PROBABILITIES]
+    parts.append(_table(_numbers(p, info["metrics"])))
+    card = f'<section class="card">{"".join(parts)}</section>'
+    return f'<div class="cards">{card}</div>'
+
+
+def _heard(title, verdict):
+    """What is explained, and what to make of it."""
+    kind = "good" if verdict == "faithful" else "bad"
+    yield f"<p>why <b>{_text(title)}</b></p>"
+    yield f'<p class="verdict {kind}">{_text(verdict)}</p>'
+    yield f"<p>{_text(VERDICTS[verdict])}.</p>"
+
+
+def _played(folder):
+    """Players of the three sounds, and the picture."""
     for name, title in SOUNDS.items():
+        for path in sorted(folder.glob(f"{name}.*")):
+            yield (
+                f'<label>{_text(title)}<audio class="{name}" controls '
+                f'preload="metadata" src="{_address(path)}"></audio></label>'
+            )
+    if (folder / PICTURE).is_file():
         yield (
-            f'<label>{_text(title)}<audio class="{name}" controls '
-            f'preload="metadata" src="{_address(folder / f"{name}.wav")}">'
-            "</audio></label>"
+            f'<img src="{_address(folder / PICTURE)}" alt="spectrograms of '
+            'the three sounds, and the mask">'
         )
-    yield (
-        f'<img src="{_address(folder / "spectra.png")}" alt="spectrograms of '
-        'the three sounds, and the mask">'
-    )
-    yield _table(_numbers(clip))
 
 
 def _note(text):
@@ -122,16 +171,18 @@ def _note(text):
     return f'<p class="note">{_text(text)}</p>'
 
 
-def _numbers(clip):
+def _numbers(probabilities, metrics):
     """Names and numbers of an explanation."""
+    places = ("on the whole", "on what is kept", "on the rest")
     rows = [
-        ("p on the whole", f"{float(clip.p_before[0]):.3f}"),
-        ("p on what is kept", f"{float(clip.p_inside[0]):.3f}"),
-        ("p on the rest", f"{float(clip.p_outside[0]):.3f}"),
+        (f"p {place}", "unknown" if p is None else f"{p:.3f}")
+        for place, p in zip(places, probabilities)
     ]
-    for name, value in clip.metrics[0].items():
-        metric = METRICS[name]
-        if "console" in metric.shown and math.isfinite(value):
+    for name, value in metrics.items():
+        metric = METRICS.get(name)
+        if metric is None or value is None or not math.isfinite(value):
+            continue
+        if "console" in metric.shown:
             rows.append((header(name), f"{value:.{metric.digits}f}"))
     return rows
 

@@ -49,6 +49,7 @@ ALLOWED = (
     ),
 )
 FILE = "/gradio_api/file="
+UPLOAD = "/gradio_api/upload"
 ASKED = ("/gradio_api/queue/join", "/gradio_api/run/predict")
 MOST_ASKED = 1 << 20  # bytes of what the page asks; sounds are uploaded
 # Pictures and addresses for those who link to the page, and sounds that are
@@ -72,6 +73,8 @@ class Guard:
     hosts : list of str
         Names by which the server may be called, without port, so that pages of
         other servers can neither read it nor ask it. None for any.
+    uploads : bool
+        Whether files are taken.
 
     Example
     -------
@@ -80,8 +83,9 @@ class Guard:
     False
     """
 
-    def __init__(self, app, folder, hosts=None):
+    def __init__(self, app, folder, hosts=None, uploads=True):
         self.app = app
+        self.uploads = uploads
         self.folder = Path(folder).resolve()
         self.hosts = hosts
         self._ending = asyncio.Event()
@@ -143,6 +147,8 @@ class Guard:
         """
         if path.startswith(FILE):
             return self._is_ours(path[len(FILE) :])
+        if path.startswith(UPLOAD) and not self.uploads:
+            return False
         return path in PAGES or path.startswith(ALLOWED)
 
     def _is_ours(self, path):

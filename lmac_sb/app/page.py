@@ -1,7 +1,5 @@
 """The page: what is asked, by which parts, and what answers."""
 
-import html
-import logging
 import tempfile
 from pathlib import Path
 
@@ -15,30 +13,20 @@ from lmac_sb.app.answer import (
     check_sound,
     folder_for,
     offered,
-    sentence,
     zipped,
 )
-from lmac_sb.app.cards import STYLE, cards
+from lmac_sb.app.cards import cards
+from lmac_sb.app.told import told
 from lmac_sb.app.visits import Stopped, interruptible
 from lmac_sb.data.example import write_example
 from lmac_sb.models.question import RUNNER_UP
-from lmac_sb.utils.errors import LMACError, is_full
 
-__all__ = ["LOOK", "build_page"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["build_page"]
 
 DECISION, ALL_OTHERS = "the decision", "all other classes"
 N_WAITING = 8  # more are refused, since one is explained at a time
 SWEEP_S, OLDEST_S = 600, 86400  # uploads of a day ago are deleted
 
-# Fonts of the visitor's own system: none is loaded.
-LOOK = {
-    "theme": gr.themes.Default(
-        font=["system-ui", "sans-serif"], font_mono=["monospace"]
-    ),
-    "css": STYLE,
-}
 INTRO = """\
 # Why did the classifier decide so?
 Drop a sound or record one. You hear the part that the decision rests on, \
@@ -185,7 +173,7 @@ class _Service:
         try:
             self.visits.keep(request.session_hash, sound)
         except Exception as error:
-            raise _said(error, sound) from error
+            raise told(error, "Not explained", sound) from error
         return "", gr.DownloadButton(visible=False)
 
     def explain(
@@ -207,7 +195,7 @@ class _Service:
         except Stopped:
             yield _shown(results, None, "stopped")
         except Exception as error:
-            raise _said(error, sound) from error
+            raise told(error, "Not explained", sound) from error
 
     def _answer(self, visit, wish, results):
         """Add one result after the other; yields at each, the archive last."""
@@ -243,23 +231,3 @@ def _shown(results, archive, note=""):
         return cards(results, note), gr.DownloadButton(visible=False)
     button = gr.DownloadButton(value=str(archive), visible=True)
     return cards(results), button
-
-
-def _said(error, sound):
-    """An error as a visitor reads it: one sentence, no markup."""
-    if is_full(error):
-        text = "the disk of this computer is full; try again later"
-    elif isinstance(error, LMACError):
-        text = sentence(error, sound)
-    else:
-        logger.error("the app could not explain a sound", exc_info=error)
-        text = (
-            "something went wrong, which the window that runs this app tells "
-            f"({type(error).__name__})"
-        )
-    return gr.Error(
-        html.escape(text),
-        duration=None,
-        title="Not explained",
-        print_exception=False,
-    )

@@ -11,13 +11,17 @@ import tempfile
 
 from lmac_sb.app.answer import Limits
 from lmac_sb.app.guard import Guard
+from lmac_sb.app.shelf import Shelf
 from lmac_sb.app.visits import Visits
 from lmac_sb.inference.load import default_model, load_interpreter
+from lmac_sb.pages.explained import open_explained
+from lmac_sb.utils.console import progress
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["make_app", "serve"]
+__all__ = ["make_app", "make_shelf_app", "serve", "serve_explained"]
 
 INSTALL = 'pip install "lmac-sb[app]"'
+INDEX = "index.db"  # of explained clips, in the app's folder
 OLDEST = (6, 31)  # version of Gradio
 N_PORTS = 50  # after the wanted one, of which a free one is named
 GRACE_S = 4  # for answers that Gradio is about to give, when the app ends
@@ -70,20 +74,68 @@ def serve(
 65535
     """
     limits = _limits(max_mb, max_seconds)
+
+    def make(folder, hosts):
+        """The app of the model."""
+        interpreter = load_interpreter(
+            default_model() if model is None else model, trust
+        )
+        app, visits = make_app(interpreter, limits, folder, hosts)
+        return app, visits, interpreter.model_name or "a model"
+
+    _serve(host, port, make, "use the model")
+
+
+def serve_explained(folder, *, host="127.0.0.1", port=7860):
+    """Run the app on explained clips until Ctrl-C: to look them through.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Of ``lmac explain``, of a job or of an audit; see
+        `lmac_sb.pages.explained.open_explained`.
+    host : str
+        As of `serve`.
+    port : int
+        As of `serve`.
+
+    Raises
+    ------
+    LMACError
+        If Gradio is not installed, the port is taken, the folder holds no
+        explained clip, or there is nowhere to write.
+
+    Example
+    -------
+    >>> serve_explained("nowhere", port=0)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: nowhere: no such folder of explanations
+    """
+    explained = open_explained(folder)
+    name = explained.folder.resolve().name
+
+    def make(own, hosts):
+        """The app of these clips."""
+        clips = progress(explained, unit="clip", desc="looking at the clips")
+        shelf = Shelf(explained, os.path.join(own, INDEX), clips)
+        return *make_shelf_app(shelf, own, hosts), name
+
+    _serve(host, port, make, "hear the clips")
+
+
+def _serve(host, port, make, use):
+    """Run what a function makes of a folder for files and names of hosts."""
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(_listen(host, port))
         stack.enter_context(_ends_on_signals())
         folder = stack.enter_context(_own_folder())
         _check_gradio()
-        interpreter = load_interpreter(
-            default_model() if model is None else model, trust
-        )
         address, is_open = _address(host, listening)
         hosts = None if is_open else ["127.0.0.1", "localhost", "::1", host]
-        app, visits = make_app(interpreter, limits, folder, hosts)
+        app, visits, name = make(folder, hosts)
         if is_open:
-            print("others on the network can open this page and use the model")
-        name = interpreter.model_name or "a model"
+            print(f"others on the network can open this page and {use}")
         print(f"lmac app, {name}: {address} (Ctrl-C ends it)", flush=True)
         _run(app, listening, visits)
 
@@ -109,25 +161,67 @@ def make_app(interpreter, limits, folder, hosts=None):
     visits : lmac_sb.app.visits.Visits
         Its visitors.
     """
+    from lmac_sb.app.page import build_page
+
+    visits = Visits(folder)
+    page = build_page(interpreter, limits, visits)
+    inner = _mounted(page, limits.n_bytes)
+    return Guard(inner, folder, hosts), visits
+
+
+def make_shelf_app(shelf, folder, hosts=None):
+    """The app on explained clips as an ASGI application.
+
+    Arguments
+    ---------
+    shelf : lmac_sb.app.shelf.Shelf
+        The clips.
+    folder : str or Path
+        See `make_app`.
+    hosts : list of str
+        See `lmac_sb.app.guard.Guard`.
+
+    Returns
+    -------
+    app : lmac_sb.app.guard.Guard
+        The application; it takes no files.
+    visits : lmac_sb.app.visits.Visits
+        Its visitors.
+    """
+    from lmac_sb.app.browsing import build_shelf_page
+
+    # The index names places of this machine, and is given to nobody.
+    given = os.path.join(folder, "given")
+    os.mkdir(given)
+    visits = Visits(given)
+    page = build_shelf_page(shelf, visits)
+    return Guard(_mounted(page, 1), given, hosts, uploads=False), visits
+
+
+def _mounted(page, most_bytes):
+    """A page of Gradio as an ASGI application, which takes such files."""
     import fastapi
     import gradio as gr
 
-    from lmac_sb.app.page import LOOK, build_page
+    from lmac_sb.app.cards import STYLE
 
-    visits = Visits(folder)
-    inner = gr.mount_gradio_app(
+    # Fonts of the visitor's own system: none is loaded.
+    theme = gr.themes.Default(
+        font=["system-ui", "sans-serif"], font_mono=["monospace"]
+    )
+    return gr.mount_gradio_app(
         fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
-        build_page(interpreter, limits, visits),
+        page,
         path="/",
         footer_links=[],
         run_history=False,
         show_error=False,
-        max_file_size=limits.n_bytes,
+        max_file_size=most_bytes,
         ssr_mode=False,
         mcp_server=False,
-        **LOOK,
+        theme=theme,
+        css=STYLE,
     )
-    return Guard(inner, folder, hosts), visits
 
 
 def _limits(max_mb, max_seconds):

@@ -132,12 +132,27 @@ class Visits:
             if not sound.is_relative_to(self.folder):
                 raise LMACError("sound: found a file that was not uploaded")
         with self._lock:
+            visit = self.enter(session)
+            former, visit.sound = visit.sound, sound
+            self._forget(former)
+
+    def enter(self, session):
+        """The visit of a page, which begins if it is new.
+
+        Arguments
+        ---------
+        session : str
+            The page.
+
+        Returns
+        -------
+        Visit
+        """
+        with self._lock:
             if session not in self._visits:
                 place = self.folder / f"visit_{secrets.token_hex(16)}"
                 self._visits[session] = Visit(place)
-            visit = self._visits[session]
-            former, visit.sound = visit.sound, sound
-            self._forget(former)
+            return self._visits[session]
 
     def find(self, session, sound):
         """The visit of a page that has given a sound.

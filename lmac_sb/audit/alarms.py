@@ -37,6 +37,7 @@ __all__ = [
     "LEAST_EFFECT",
     "LEAST_LOW",
     "MOST_Q",
+    "alarms_among",
     "find_alarms",
     "tests_of",
 ]
@@ -98,7 +99,27 @@ def find_alarms(frame, more=()):
     >>> find_alarms(pd.DataFrame(columns=["id", *EVIDENCE]))
     []
     """
-    tests = [*tests_of(frame), *more]
+    return alarms_among([*tests_of(frame), *more])
+
+
+def alarms_among(tests):
+    """Those of all tests that matter.
+
+    Arguments
+    ---------
+    tests : list of Alarm
+        Every test that was done, whatever came out.
+
+    Returns
+    -------
+    list of Alarm
+        See `find_alarms`.
+
+    Example
+    -------
+    >>> alarms_among([])
+    []
+    """
     qs = fdr([test.p for test in tests])
     tests = [test._replace(q=q) for test, q in zip(tests, qs)]
     matter = [

@@ -1,8 +1,10 @@
 """``lmac app``: a page on which sounds are explained."""
 
 import click
+from click.core import ParameterSource
 
-from lmac_sb.cli.usage import MODEL, NUMBER, WHOLE, Command
+from lmac_sb.cli.usage import MODEL, NUMBER, PLACE, WHOLE, Command
+from lmac_sb.utils.errors import LMACError
 
 __all__ = ["app"]
 
@@ -10,7 +12,12 @@ HELP = """\
 Explain sounds on a page of this machine.
 
 Drop or record a sound, choose what to ask, and hear and see the answer. The
-page is at this machine alone, unless --host says otherwise; Ctrl-C ends it."""
+page is at this machine alone, unless --host says otherwise; Ctrl-C ends it.
+
+With --explained it needs no model: the page lists clips that were explained,
+however many there are, to be searched, seen and heard."""
+
+_OF_MODELS = ("model", "max_mb", "max_seconds", "trust")
 
 
 @click.command("app", cls=Command, help=HELP)
@@ -19,6 +26,13 @@ page is at this machine alone, unless --host says otherwise; Ctrl-C ends it."""
     metavar="MODEL",
     type=MODEL,
     help="as of lmac explain; default: as there",
+)
+@click.option(
+    "--explained",
+    metavar="DIR",
+    type=PLACE,
+    help="look through what lmac explain or lmac audit wrote to this folder, "
+    "in place of explaining sounds",
 )
 @click.option(
     "--host",
@@ -52,13 +66,18 @@ page is at this machine alone, unless --host says otherwise; Ctrl-C ends it."""
     is_flag=True,
     help="let the model's yaml run any code: only if you know its author",
 )
-def app(model, **options):
+@click.pass_context
+def app(ctx, model, explained, **options):
     """Serve the page until it is stopped.
 
     Arguments
     ---------
+    ctx : click.Context
+        Knows which options were given.
     model : str or None
         What explains.
+    explained : str or None
+        Folder of what is looked through.
     **options
         Of `lmac_sb.app.serve`.
 
@@ -67,7 +86,16 @@ def app(model, **options):
     int
         Exit code.
     """
-    from lmac_sb.app import serve
+    if explained is None:
+        from lmac_sb.app import serve
 
-    serve(model, **options)
+        serve(model, **options)
+        return 0
+    for name in _OF_MODELS:
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            option = f"--{name.replace('_', '-')}"
+            raise LMACError(f"{option}: expected without --explained")
+    from lmac_sb.app import serve_explained
+
+    serve_explained(explained, host=options["host"], port=options["port"])
     return 0

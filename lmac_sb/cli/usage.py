@@ -56,7 +56,7 @@ class Command(click.Command):
             ctx.fail(f"found '{extra[0]}', expected no more")
         for param in self.get_params(ctx):
             is_option = isinstance(param, click.Option)
-            if is_option and order.count(param) > 1:
+            if is_option and not param.multiple and order.count(param) > 1:
                 raise click.BadParameter("is given twice", ctx, param)
             value = values.get(param.name)
             if not isinstance(value, str) or param.type in (WHOLE, NUMBER):

@@ -2,6 +2,9 @@
 
 Imports `utils`.
 
+`corpus` reads what others have: folders, tables, shards, data sets of Hugging
+Face. One more kind is a `listing.Listing` beside `folders.Files`.
+
 **One more data set** is a preparation that writes a manifest for each split, as
 `esc50_prepare.py` does in the recipe; everything else reads only those.
 

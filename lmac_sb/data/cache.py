@@ -29,6 +29,7 @@ import torch
 import torchaudio
 
 from lmac_sb.data import audio
+from lmac_sb.data.pieces import opened
 from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["AudioCache", "cache_version", "count_cache", "prune_cache"]
@@ -101,8 +102,8 @@ class AudioCache:
 
         Arguments
         ---------
-        path : str or path
-            The audio file.
+        path : str, path or Place
+            The audio file, see `lmac_sb.data.decode.decode_audio`.
 
         Returns
         -------
@@ -139,7 +140,7 @@ class AudioCache:
     def _name(self, path):
         """Checksum of a file's content and of the settings."""
         digest = hashlib.sha256(self._settings)
-        with open(path, "rb", buffering=0) as file:
+        with opened(path) as file:
             block = file.read(_BLOCK)
             while block:
                 digest.update(block)

@@ -3,10 +3,11 @@
 import copy
 from pathlib import Path
 
-import soundfile as sf
 import torch
 
 from lmac_sb.data.audio import as_signal, fit_length
+from lmac_sb.data.corpus import Clip
+from lmac_sb.data.names import AUDIO
 from lmac_sb.data.streaming import read_signal
 from lmac_sb.utils.errors import LMACError, shown
 
@@ -16,7 +17,6 @@ __all__ = ["Clips", "equal_batches"]
 KEYS = ("sig", "audio", "array", "waveform", "wav", "speech", "input_values")
 _RATES = range(4000, 768001)  # of whole numbers, those that are no labels
 _KEPT = 1 << 28  # samples held in memory, 1 GB
-_ENDINGS = {kind.lower() for kind in sf.available_formats()} | {"aif", "opus"}
 
 
 class Clips(torch.utils.data.Dataset):
@@ -31,7 +31,8 @@ class Clips(torch.utils.data.Dataset):
         A folder, whose audio files count with those of its sub-folders; a
         file; or a collection of items. An item is a path, samples, a tuple
         that begins with one of these, or a dict that holds it, such as the
-        item of a SpeechBrain data set under ``sig``. A whole number from
+        item of a SpeechBrain data set under ``sig``, or a clip of a corpus
+        (see `lmac_sb.data.corpus`). A whole number from
         4000 after samples, or ``sampling_rate`` beside them, is their rate.
     sample_rate : int
         Wanted rate in Hz.
@@ -141,7 +142,7 @@ def _items(sounds):
         return [
             file
             for file in sorted(path.rglob("*"))
-            if file.suffix[1:].lower() in _ENDINGS
+            if file.suffix[1:].lower() in AUDIO
             and not any(part.startswith(".") for part in file.parts[-3:])
             and file.is_file()
         ]
@@ -164,6 +165,8 @@ def _items(sounds):
 
 def _signal(item, rate, sample_rate):
     """The mono signal of an item, [samples]."""
+    if isinstance(item, Clip):
+        return item.read(sample_rate)
     if isinstance(item, dict):
         found = [key for key in KEYS if key in item]
         if not found:

@@ -14,6 +14,7 @@ from speechbrain.utils.data_pipeline import DynamicItem, GeneratorDynamicItem
 from lmac_sb.data.audio import fit_length, read_audio
 from lmac_sb.data.decode import Recording
 from lmac_sb.data.manifest import Manifest, labels_of, read_entries
+from lmac_sb.data.places import place_of
 from lmac_sb.data.rates import resample
 from lmac_sb.utils.errors import LMACError
 
@@ -179,7 +180,7 @@ class _Sound(NamedTuple):
         """Waveform, the clip within it, and the gain that this has there."""
         changes = self.changes
         now = None if changes.epoch is None else changes.epoch()
-        clean, gain = self.preprocess(wav)
+        clean, gain = self.preprocess(place_of(wav))
         if changes.shift_seed is not None:
             # Its own generator, so that neither order nor worker matters.
             rng = random.Random(f"{changes.shift_seed} {clip_id} {now}")
@@ -202,6 +203,7 @@ class _Event(NamedTuple):
     def __call__(self, stem, clean, gain, class_string):
         """The event at the gain that the clip has in the waveform."""
         rate, n_samples = self.preprocess.sample_rate, len(clean)
+        stem = place_of(stem)
         if isinstance(self.label_encoder, MultilabelEncoder):
             stems = _read_stems(stem, rate, n_samples, class_string)
             event = self.label_encoder.by_class(stems, class_string)

@@ -16,11 +16,11 @@ import torch
 
 from lmac_sb.data import mpeg
 from lmac_sb.data.containers import layout_of
-from lmac_sb.data.pieces import Source, Window
+from lmac_sb.data.pieces import Source, Window, opened
 from lmac_sb.data.rates import resample
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["Recording", "decode_audio"]
+__all__ = ["Recording", "check_path", "decode_audio"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,9 @@ def decode_audio(path):
 
     Arguments
     ---------
-    path : str or path
-        A file in a format of libsndfile (wav, flac, ogg, mp3, ...).
+    path : str, path or Place
+        A file in a format of libsndfile (wav, flac, ogg, mp3, ...), or such
+        a file within another, see `lmac_sb.data.pieces.Place`.
 
     Returns
     -------
@@ -77,8 +78,8 @@ class Recording:
 
     Arguments
     ---------
-    path : str or path
-        A file in a format of libsndfile.
+    path : str, path or Place
+        As for `decode_audio`.
     file : file object
         What is read instead, if the path can be read only once.
 
@@ -100,6 +101,7 @@ class Recording:
 
     def __init__(self, path, file=None):
         self.path, self._file = os.fsdecode(path), file
+        self._inside = path if hasattr(path, "opened") else None
         self.n_samples, self._loudest, self._peak = 0, 0.0, 0.0
         self._told = None
         with self._opened() as source:
@@ -240,11 +242,13 @@ class Recording:
     @contextlib.contextmanager
     def _opened(self):
         """Bytes of the file, behind tags that may stand before any format."""
-        if self._file is None:
-            _check_path(self.path)
+        if self._file is None and self._inside is None:
+            check_path(self.path)
         try:
             with contextlib.ExitStack() as stack:
-                file = self._file or stack.enter_context(open(self.path, "rb"))
+                file = self._file or stack.enter_context(
+                    opened(self._inside or self.path)
+                )
                 start = mpeg.skip_tags(Source(file), 0)
                 yield Source(file, start)
         except OSError as error:
@@ -295,8 +299,26 @@ def _open_stream(window, path):
         raise
 
 
-def _check_path(path):
-    """Refuse what is no file that can be read again and again."""
+def check_path(path):
+    """Refuse what is no file that can be read again and again.
+
+    Arguments
+    ---------
+    path : str or Path
+        Of a sound.
+
+    Raises
+    ------
+    LMACError
+        If it is missing, a folder, a pipe or a device.
+
+    Example
+    -------
+    >>> check_path("nowhere.wav")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: nowhere.wav: no such audio file
+    """
     if os.path.isdir(path):
         raise LMACError(f"{path}: is a folder, expected an audio file")
     try:

@@ -6,7 +6,6 @@ about 700 bytes of every process; here a file is read line by line, and only
 the place of each line is kept.
 """
 
-import hashlib
 import json
 import os
 from array import array
@@ -15,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lmac_sb.data.texts import hash64
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["Manifest", "labels_of", "read_entries", "to_lines"]
+__all__ = ["Manifest", "file_state", "labels_of", "read_entries", "to_lines"]
 
 _NEEDED = "a manifest has one JSON object a line, with the clip's 'id'"
 
@@ -55,12 +55,12 @@ class Manifest(Mapping):
         starts, keys = array("q"), array("Q")
         start = 0
         with _open(self.path) as file:
-            self._state = _state_of(file)
+            self._state = file_state(file)
             for number, line in enumerate(file, 1):
                 clip_id, entry = _parse(self.path, number, line)
                 starts.append(start)
                 start += len(line)
-                keys.append(_number(clip_id))
+                keys.append(hash64(clip_id))
                 if visit is not None:
                     visit(clip_id, entry)
         self._starts = np.frombuffer(starts, np.int64)
@@ -77,7 +77,7 @@ class Manifest(Mapping):
         return iter(self.ids)
 
     def __getitem__(self, clip_id):
-        for place in self._places(_number(clip_id)):
+        for place in self._places(hash64(clip_id)):
             found, entry = self.at(place)
             if found == clip_id:
                 return entry
@@ -86,7 +86,7 @@ class Manifest(Mapping):
     def at(self, place):
         """Id and entry of the clip at a place in the file's order."""
         with _open(self.path) as file:
-            if _state_of(file) != self._state:
+            if file_state(file) != self._state:
                 raise LMACError(
                     f"{self.path}: was changed while it was in use; start again"
                 )
@@ -239,13 +239,18 @@ def _parse(path, number, line):
     raise LMACError(f"{path}: line {number}: {problem}; {_NEEDED}")
 
 
-def _number(clip_id):
-    """64 bits of an id, the same in each process."""
-    data = clip_id.encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+def file_state(file):
+    """What is another when a file was written.
 
+    Arguments
+    ---------
+    file : file object
+        Open file.
 
-def _state_of(file):
-    """What is another when a file was written."""
+    Returns
+    -------
+    tuple of int
+        Size, time and number.
+    """
     info = os.fstat(file.fileno())
     return info.st_size, info.st_mtime_ns, info.st_ino

@@ -1,12 +1,28 @@
-"""Files by the names that a table has for them."""
+"""Names of files, as tables and file systems write them."""
 
 import os
 import unicodedata
 from pathlib import Path
 
+import soundfile as sf
+
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["Names"]
+__all__ = [
+    "AUDIO",
+    "Names",
+    "alike",
+    "bare_path",
+    "is_audio",
+    "is_hidden",
+    "plain_path",
+    "plain_text",
+]
+
+# Of files that are read, without the point.
+AUDIO = {kind.lower() for kind in sf.available_formats()} | {"aif", "opus"}
+# Of those that are sounds, too, so that nobody wonders where they are.
+_NOT_READ = {"m4a", "m4b", "aac", "wma", "amr", "ape", "wv", "mka"}
 
 
 class Names:
@@ -35,7 +51,7 @@ class Names:
         present = os.listdir(folder) if os.path.isdir(folder) else []
         self._exact, self._alike = set(present), {}
         for name in present:
-            self._alike.setdefault(_key(name), []).append(name)
+            self._alike.setdefault(alike(name), []).append(name)
 
     def find(self, names):
         """The first of some names that there is.
@@ -58,7 +74,7 @@ class Names:
             if name in self._exact:
                 return self.folder / name
         for name in names:
-            found = self._alike.get(_key(name), [])
+            found = self._alike.get(alike(name), [])
             if len(found) > 1:
                 raise LMACError(
                     f"{shown(names[0])}: can be either of "
@@ -69,8 +85,139 @@ class Names:
         return None
 
 
-def _key(name):
-    """What names have in common that differ in form or case alone."""
+def is_audio(name):
+    """Whether a file is a sound by its name, be it of a kind that is read.
+
+    Arguments
+    ---------
+    name : str
+        Of the file, or its path.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_audio("a/dog.WAV"), is_audio("dog.m4a"), is_audio("wav")
+    (True, True, False)
+    """
+    ending = os.path.splitext(name)[1][1:].lower()
+    return ending in AUDIO or ending in _NOT_READ
+
+
+def is_hidden(name):
+    """Whether a system made a file or folder for itself.
+
+    Arguments
+    ---------
+    name : str
+        Of the file or folder, without those that it is in.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_hidden("._dog.wav"), is_hidden("__MACOSX"), is_hidden("dog.wav")
+    (True, True, False)
+    """
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def bare_path(path):
+    """A path without the ending of a sound.
+
+    Arguments
+    ---------
+    path : str
+        Any.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> bare_path("dog/a.wav"), bare_path("shard.tar/clip.7")
+    ('dog/a', 'shard.tar/clip.7')
+    """
+    return os.path.splitext(path)[0] if is_audio(path) else path
+
+
+def plain_path(path):
+    r"""A path in one form, which leads out of no folder.
+
+    Arguments
+    ---------
+    path : str
+        From a table, an archive or a file system.
+
+    Returns
+    -------
+    str
+        See `plain_text`; again of the result, it is the same.
+
+    Example
+    -------
+    >>> plain_path("/data/../dog/cafe\u0301\n.wav")
+    'data/dog/café\\n.wav'
+    """
+    parts = plain_text(path).split("/")
+    return "/".join(part for part in parts if part not in ("", ".", ".."))
+
+
+def plain_text(text):
+    r"""A text in one Unicode form, with codes for what cannot be printed.
+
+    Arguments
+    ---------
+    text : str
+        From anywhere.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> plain_text("cafe\u0301\n") == "caf\u00e9\\n"
+    True
+    """
+    try:
+        content = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        content = text.encode("utf-8", "surrogatepass")
+    text = content.decode("utf-8", "backslashreplace")
+    text = unicodedata.normalize("NFC", text)
+    if text.isprintable():
+        return text
+    return "".join(
+        letter
+        if letter.isprintable()
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def alike(name):
+    """What names have in common that differ in form or case alone.
+
+    Arguments
+    ---------
+    name : str
+        Of a file.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> alike("cafe\u0301.WAV") == alike("caf\u00e9.wav")
+    True
+    """
     try:
         name = os.fsencode(name).decode("utf-8")
     except UnicodeError:

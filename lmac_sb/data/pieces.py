@@ -1,11 +1,14 @@
 """Pieces of a file, read as if they were a file of their own."""
 
+import contextlib
 import io
 from bisect import bisect_right
 from itertools import accumulate
 from typing import NamedTuple
 
-__all__ = ["Part", "Source", "Window"]
+from lmac_sb.utils.errors import LMACError
+
+__all__ = ["Part", "Place", "Source", "Window", "opened"]
 
 
 class Source:
@@ -123,6 +126,83 @@ class Window:
         except OSError as error:
             self.error = error
             return b""
+
+
+class Place(NamedTuple):
+    """A sound within another file, such as a member of a tar archive.
+
+    It is given wherever a path to a sound is: what reads sounds opens it by
+    `opened`, and messages name it as if the file were a folder.
+
+    Arguments
+    ---------
+    file : str
+        The other file.
+    offset, size : int
+        Where the sound is in it, in bytes.
+    name : str
+        What the sound is called there.
+
+    Example
+    -------
+    >>> file = getfixture("tmp_path") / "two.bin"
+    >>> _ = file.write_bytes(b"RIFF....fLaC....")
+    >>> place = Place(str(file), 8, 8, "b.flac")
+    >>> with place.opened() as sound:
+    ...     sound.read(100)
+    b'fLaC....'
+    """
+
+    file: str
+    offset: int
+    size: int
+    name: str
+
+    def __str__(self):
+        return f"{self.file}/{self.name}"
+
+    __fspath__ = __str__
+
+    @contextlib.contextmanager
+    def opened(self):
+        """Its bytes as a file; an error if not all of them are there."""
+        if self.size < 0:
+            raise LMACError(
+                f"{self}: is a link or a device in its archive, expected a file"
+            )
+        with open(self.file, "rb") as file:
+            source = Source(file)
+            missing = self.offset + self.size - source.size
+            if missing > 0:
+                raise LMACError(
+                    f"{self}: truncated, {missing} of its bytes are not there"
+                )
+            yield Window(source, ((self.offset, self.offset + self.size),))
+
+
+def opened(path):
+    """The bytes of a file, or of a place within one.
+
+    Arguments
+    ---------
+    path : str, Path or Place
+        A place is anything that has a method `opened`.
+
+    Returns
+    -------
+    context manager
+        A file that is open for reading bytes.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "x.bin"
+    >>> _ = path.write_bytes(b"abc")
+    >>> with opened(path) as file:
+    ...     file.read(2)
+    b'ab'
+    """
+    inside = getattr(path, "opened", None)
+    return open(path, "rb") if inside is None else inside()
 
 
 def _size(piece):

@@ -12,7 +12,6 @@ import stat
 import tempfile
 from collections.abc import Mapping
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -69,8 +68,8 @@ def read_signal(path, sample_rate):
 
     Arguments
     ---------
-    path : str or Path
-        The audio file.
+    path : str, Path or Place
+        The audio file, see `lmac_sb.data.decode.decode_audio`.
     sample_rate : int
         Wanted rate in Hz.
 
@@ -137,7 +136,7 @@ def signal_of(sound, sample_rate):
 
     Arguments
     ---------
-    sound : str, Path, numpy.ndarray, torch.Tensor, tuple or dict
+    sound : str, Path, Place, numpy.ndarray, torch.Tensor, tuple or dict
         A file, samples at the wanted rate, or samples with their rate: in any
         order, or as ``array`` and ``sampling_rate``, as data sets of Hugging
         Face have them.
@@ -159,7 +158,7 @@ def signal_of(sound, sample_rate):
     >>> signal_of((torch.rand(2, 44100), 44100), 16000).shape
     torch.Size([16000])
     """
-    if isinstance(sound, (str, Path)):
+    if isinstance(sound, (str, os.PathLike)):
         return read_signal(sound, sample_rate)
     if isinstance(sound, Mapping) and {"array", "sampling_rate"} <= set(sound):
         sound = (sound["array"], sound["sampling_rate"])
@@ -191,7 +190,7 @@ def source_of(sound):
     >>> source_of((torch.rand(2, 44100), 44100)), source_of(torch.rand(9))
     ((44100, 2), (None, 1))
     """
-    if isinstance(sound, (str, Path)):
+    if isinstance(sound, (str, os.PathLike)):
         try:
             recording = Recording(sound)
             return recording.sample_rate, recording.channels

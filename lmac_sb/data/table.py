@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["read_table"]
+__all__ = ["decode_table", "read_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def read_table(path, columns, content=None):
         content = Path(path).read_bytes() if content is None else content
     except OSError as error:
         raise LMACError(f"{path}: cannot be read ({error})") from error
-    text, encoding = _decode(path, content)
+    text, encoding, _ = decode_table(path, content)
     if not text.strip():
         raise LMACError(f"{path}: is empty")
     try:
@@ -86,19 +86,48 @@ def read_table(path, columns, content=None):
     return [(line, dict(zip(header, row))) for line, row in rows]
 
 
-def _decode(path, content):
-    """Text of a file, and the name of its encoding."""
-    name, codec = "UTF-8", "utf-8-sig"
+def decode_table(path, content):
+    r"""Text of a table in UTF-8, UTF-16 or Latin-1.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file, for messages.
+    content : bytes
+        What is in it.
+
+    Returns
+    -------
+    text : str
+        Without the mark that may stand before it.
+    name : str
+        Of the encoding, for messages.
+    codec : str
+        The same for Python; it makes no mark.
+
+    Raises
+    ------
+    LMACError
+        If no encoding makes sense; names the line.
+
+    Example
+    -------
+    >>> decode_table("x.csv", b"caf\xe9")
+    ('café', 'Latin-1', 'latin-1')
+    """
+    name, codec, mark = "UTF-8", "utf-8", codecs.BOM_UTF8
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        name, codec = "UTF-16", "utf-16"
+        mark = content[:2]
+        low_first = mark == codecs.BOM_UTF16_LE
+        name, codec = "UTF-16", "utf-16-le" if low_first else "utf-16-be"
     elif b"\0" in content[:2]:  # one of the two bytes of its first letter
         low_first = content[1:2] == b"\0"
         name, codec = "UTF-16", "utf-16-le" if low_first else "utf-16-be"
     try:
-        return content.decode(codec), name
+        return content.removeprefix(mark).decode(codec), name, codec
     except UnicodeDecodeError as error:
         if name == "UTF-8" and not _NOT_LATIN.search(content):
-            return content.decode("latin-1"), "Latin-1"
+            return content.decode("latin-1"), "Latin-1", "latin-1"
         line = content.count(b"\n", 0, error.start) + 1
         raise LMACError(
             f"{path}: is not a csv file in {name} (line {line}: "

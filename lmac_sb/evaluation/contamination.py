@@ -40,6 +40,7 @@ import torch
 
 from lmac_sb.data.audio import MIN_LENGTH_S, read_audio
 from lmac_sb.data.noise import MAX_DRAWS, MIN_NOISE_RMS, SUFFIXES, NoiseMixer
+from lmac_sb.data.places import place_of
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
@@ -679,5 +680,6 @@ def _read_entries(entries):
             )
         take = _TAKE.fullmatch(clip_id)
         recording = take["recording"] if take else clip_id
-        clips[clip_id] = entry["wav"], entry["class_string"], recording
+        wav = place_of(entry["wav"])
+        clips[clip_id] = wav, entry["class_string"], recording
     return clips

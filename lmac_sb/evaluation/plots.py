@@ -8,14 +8,14 @@ bytes.
 """
 
 import math
-from pathlib import Path
 from statistics import fmean
 
-from lmac_sb.evaluation.tables import curves, natural
+from lmac_sb.evaluation.rows import by_method, natural
+from lmac_sb.evaluation.tables import curves, shares_of
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.summary import header, summarize
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import write_in_one_step
+from lmac_sb.utils.figures import COLOURS, STYLE, write_figure
 
 __all__ = [
     "draw_curves",
@@ -25,32 +25,10 @@ __all__ = [
     "draw_snr",
 ]
 
-# Colours that colour-blind people can distinguish (Okabe and Ito), without
-# yellow, which is hard to see on white. Markers and dashes change with other
-# periods, so that no two of 84 lines look alike.
-COLOURS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#000000",
-)
+# Markers and dashes change with other periods than the colours, so that no
+# two of 84 lines look alike.
 MARKERS = ("o", "s", "^", "D")
 DASHES = ("-", "--", ":", "-.")
-STYLE = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.alpha": 0.3,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 4.5,
-    # Without it, the names inside an SVG are random.
-    "svg.hashsalt": "lmac_sb",
-}
 ABREAST = 3  # panels side by side
 
 
@@ -61,7 +39,7 @@ def draw_curves(stem, rows):
     ---------
     stem : str or Path
         Path of the files without suffix.
-    rows : list of dict
+    rows : list of dict or lmac_sb.evaluation.rows.StoredRows
         See `lmac_sb.evaluation.tables.curves`; clips with an error are left
         out of their method's line.
 
@@ -70,31 +48,26 @@ def draw_curves(stem, rows):
     list of pathlib.Path
         The PNG and the SVG; empty if no row's ``keep`` is a share.
     """
-    panels = {}
-    for curve in curves(rows):
-        if "error" in curve:
-            continue
-        for side in ("insertion", "deletion"):
-            lines = panels.setdefault((curve["setting"], side), {})
-            clips = lines.setdefault(curve["method"], [])
-            clips.append((curve["shares"], curve[side]))
-    drawn = {}
-    for (setting, side), lines in panels.items():
-        better = header(f"{side} AUC").split()[-1]
-        drawn[f"{setting}: {side} {better}"] = {
-            method: _mean_curve(clips) for method, clips in lines.items()
-        }
+    parts, drawn = by_method(rows), {}
+    shares = shares_of(parts.keeps)
+    for setting, method in parts.names if shares else ():
+        found = curves(parts.of(setting, method), shares)
+        found = [curve for curve in found if "error" not in curve]
+        for side in ("insertion", "deletion") if found else ():
+            better = header(f"{side} AUC").split()[-1]
+            panel = drawn.setdefault(f"{setting}: {side} {better}", {})
+            panel[method] = _mean_curve(found, side)
     if not drawn:
         return []
     return _draw(stem, drawn, "share of bins", "probability", abreast=2)
 
 
-def _mean_curve(clips):
+def _mean_curve(found, side):
     """Points of a method without intervals, which would hide other lines."""
-    shares = clips[0][0]
-    columns = zip(*(values for _, values in clips))
+    columns = zip(*(curve[side] for curve in found))
     return [
-        (x, fmean(column), None, None) for x, column in zip(shares, columns)
+        (x, fmean(column), None, None)
+        for x, column in zip(found[0]["shares"], columns)
     ]
 
 
@@ -105,7 +78,7 @@ def draw_snr(stem, rows):
     ---------
     stem : str or Path
         Path of the files without suffix.
-    rows : list of dict
+    rows : list of dict or lmac_sb.evaluation.rows.StoredRows
         Rows of an evaluation. Those count whose ``keep`` is ``own`` and whose
         setting ends in an SNR, such as "white 5 dB".
 
@@ -115,16 +88,19 @@ def draw_snr(stem, rows):
         The PNG and the SVG; empty if there is no such row.
     """
     names = [name for name, metric in METRICS.items() if metric.repeated]
-    cells = {}
-    for row in rows:
-        kind, snr = _kind_and_snr(row["setting"])
-        if row["keep"] == "own" and snr is not None:
-            cells.setdefault((kind, snr), []).append(row)
+    parts = by_method(rows)
+    cells = []
+    for setting, method in parts.names:
+        kind, snr = _kind_and_snr(setting)
+        if snr is not None:
+            cells.append((kind, snr, natural(method), setting, method))
     kinds = {}
-    for kind, snr in sorted(cells):
-        cell = sorted(cells[kind, snr], key=lambda row: natural(row["method"]))
-        lines = kinds.setdefault(kind, {})
-        for method, figures in summarize(cell, columns=names).items():
+    for kind, snr, _, setting, method in sorted(cells):
+        part = parts.of(setting, method)
+        own = [row for row in part if row["keep"] == "own"]
+        if own:
+            figures = summarize(own, columns=names)[method]
+            lines = kinds.setdefault(kind, {})
             lines.setdefault(method, []).append((snr, figures))
     panels = {
         f"{kind}: {title}": panel
@@ -283,7 +259,7 @@ def _draw(stem, panels, x_label, y_label=None, log=False, abreast=ABREAST):
         )
         for text in legend.get_texts():
             text.set_parse_math(False)
-        return [_save(figure, Path(f"{stem}.{x}"), x) for x in ("png", "svg")]
+        return write_figure(figure, stem)
 
 
 def _look(index):
@@ -304,15 +280,3 @@ def _line(axis, points, look):
     if isinstance(x[0], str):
         axis.tick_params(axis="x", rotation=60)
     return handle
-
-
-def _save(figure, path, suffix):
-    """Write a figure in one step; returns its path."""
-    options = {"metadata": {"Date": None}} if suffix == "svg" else {"dpi": 150}
-
-    def write(file):
-        """Write the picture to an open file."""
-        figure.savefig(file, format=suffix, **options)
-
-    write_in_one_step(path, write, binary=True)
-    return path

@@ -2,6 +2,7 @@
 
 from lmac_sb.evaluation.comparison import OWN
 from lmac_sb.evaluation.plots import draw_curves, draw_passes, draw_snr
+from lmac_sb.evaluation.rows import by_method
 from lmac_sb.evaluation.tables import write_summary
 from lmac_sb.methods.registry import passes
 from lmac_sb.metrics.registry import shown_in
@@ -10,7 +11,7 @@ from lmac_sb.utils.console import Loudness, say, say_table
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import write_csv, write_json
 
-__all__ = ["complete_rows", "report_failures", "write_results"]
+__all__ = ["report_failures", "write_results", "write_rows"]
 
 
 def write_results(output_folder, rows, seconds, methods, origin):
@@ -20,8 +21,10 @@ def write_results(output_folder, rows, seconds, methods, origin):
     ---------
     output_folder : Path
         Where they go.
-    rows, seconds : list of dict
+    rows : lmac_sb.evaluation.rows.StoredRows
         From `lmac_sb.evaluation.runner.Grid.run`.
+    seconds : list of dict
+        From the same.
     methods : dict
         From `lmac_sb.methods.registry.make_methods`.
     origin : dict
@@ -37,7 +40,7 @@ def write_results(output_folder, rows, seconds, methods, origin):
     LMACError
         If a row failed; the others are written by then.
     """
-    write_csv(output_folder / "results.csv", complete_rows(rows))
+    write_rows(output_folder / "results.csv", rows)
     write_csv(output_folder / "seconds.csv", seconds)
     write_json(output_folder / "provenance.json", origin)
     write_summary(output_folder, rows)
@@ -61,7 +64,7 @@ def report_failures(rows, folder):
 
     Arguments
     ---------
-    rows : list of dict
+    rows : iterable of dict
         From `lmac_sb.evaluation.comparison.Comparison`.
     folder : str or Path
         Where they have been written, for the message.
@@ -79,54 +82,56 @@ def report_failures(rows, folder):
     ...
     lmac_sb.LMACError: 1 of 1 rows failed, see results
     """
-    failed = [row for row in rows if row.get("error")]
-    for row in failed:
-        print(f"{row['setting']}, {row['method']}, {row['id']}: {row['error']}")
-    if failed:
-        raise LMACError(
-            f"{len(failed)} of {len(rows)} rows failed, see {folder}"
-        )
+    n_failed = 0
+    for row in rows:
+        if row.get("error"):
+            n_failed += 1
+            where = f"{row['setting']}, {row['method']}, {row['id']}"
+            print(f"{where}: {row['error']}")
+    if n_failed:
+        raise LMACError(f"{n_failed} of {len(rows)} rows failed, see {folder}")
 
 
-def complete_rows(rows):
-    """Rows that all have the same columns.
+def write_rows(path, rows):
+    """Write rows to a csv file, all with the same columns.
 
     Arguments
     ---------
-    rows : list of dict
-        Any.
-
-    Returns
-    -------
-    list of dict
-        With all columns, those of the first row first, ``warning`` and
-        ``error`` last; empty where a row has none.
+    path : str or Path
+        The file. Its columns are all that a row has, those of the first row
+        first, ``warning`` and ``error`` last; empty where a row has none.
+    rows : iterable of dict
+        Any; read twice.
 
     Example
     -------
-    >>> complete_rows([{"id": "a", "AI": 1.0}, {"id": "b"}])[1]
-    {'id': 'b', 'AI': '', 'warning': '', 'error': ''}
+    >>> path = getfixture("tmp_path") / "results.csv"
+    >>> write_rows(path, [{"id": "a", "AI": 1.0}, {"id": "b"}])
+    >>> print(path.read_text(), end="")
+    id,AI,warning,error
+    a,1.0,,
+    b,,,
     """
     last = ["warning", "error"]
     names = dict.fromkeys(name for row in rows for name in row)
     names = [name for name in names if name not in last] + last
-    return [{name: row.get(name, "") for name in names} for row in rows]
+    complete = ({name: row.get(name, "") for name in names} for row in rows)
+    write_csv(path, complete, names)
 
 
 def _steps(rows, methods):
     """Setting to method to (passes, figures), where a method took steps."""
-    lines = {}
+    lines, parts = {}, by_method(rows)
+    settings = dict.fromkeys(setting for setting, _ in parts.names)
     for name, method in methods.items():
         if passes(method) is None:
             continue
         line = name.split("+")[0]
-        for setting in dict.fromkeys(row["setting"] for row in rows):
+        for setting in settings:
             chosen = [
                 row
-                for row in rows
-                if (row["setting"], row["method"], row["keep"])
-                == (setting, name, OWN)
-                and "error" not in row
+                for row in parts.of(setting, name)
+                if row["keep"] == OWN and "error" not in row
             ]
             if chosen:
                 figures = summarize(chosen, columns=shown_in("passes"))[name]

@@ -1,27 +1,24 @@
 """The evaluation: every clip, in every setting, by every method.
 
-Each batch of clips in a setting is one file of rows, so that a run that was
-broken off goes on where it stopped.
+The clips in the settings are items of a job: any number of processes share
+them, and a run that was broken off goes on where it stopped.
 """
 
 import hashlib
-import logging
-import re
 from pathlib import Path
 
 import torch
 
 from lmac_sb.data.dataset import EqualLengthBatches
+from lmac_sb.evaluation.rows import StoredRows
+from lmac_sb.jobs.job import Chunk, Job
+from lmac_sb.jobs.processes import is_first
 from lmac_sb.methods.registry import make_case
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.utils.console import progress
-from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import first_line, read_json, write_json
-from lmac_sb.utils.seal import is_sealed, seal
+from lmac_sb.utils.io import read_json, write_json
 
 __all__ = ["Grid"]
-
-logger = logging.getLogger(__name__)
 
 
 class Grid:
@@ -33,7 +30,7 @@ class Grid:
         The methods, and how they are judged.
     settings : list
         From `lmac_sb.evaluation.contamination.make_settings`.
-    rows_folder : str or Path
+    folder : str or Path
         Where finished rows are kept.
     regions : dict
         Clip to (onset, offset) in seconds where that is known.
@@ -51,11 +48,11 @@ class Grid:
     >>> grid = Grid(comparison, clean, getfixture("tmp_path"))
     """
 
-    def __init__(self, comparison, settings, rows_folder, regions=None):
+    def __init__(self, comparison, settings, folder, regions=None):
         self.comparison = comparison
         self.explainer = comparison.judge.explainer
         self.settings = settings
-        self.rows_folder = Path(rows_folder)
+        self.folder = Path(folder)
         self.regions = regions or {}
 
     def run(self, dataset, batch_size, quiet=True):
@@ -66,58 +63,73 @@ class Grid:
         dataset : speechbrain.dataio.dataset.DynamicItemDataset
             From `lmac_sb.data.dataset.make_dataset`, without noise.
         batch_size : int
-            Clips at once.
+            Clips at once; a folder that has rows keeps what it began with.
         quiet : bool
             Whether to leave out the progress bar, which counts each clip in
             each setting.
 
         Returns
         -------
-        rows : list of dict
+        rows : lmac_sb.evaluation.rows.StoredRows
             One a clip, setting, method and keep, in a fixed order.
         seconds : list of dict
             Mean time of each method for a clip, in each setting.
-        """
-        rows, spent = [], []
-        batches = list(EqualLengthBatches(dataset.n_samples, batch_size))
-        total = len(dataset.n_samples) * len(self.settings)
-        bar = progress(total=total, unit="clip", disable=quiet)
-        for setting in self.settings:
-            slug = re.sub(r"[^\w.+-]+", "_", setting.name)
-            for batch in batches:
-                ids = [dataset.data_ids[i] for i in batch]
-                key = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
-                path = self.rows_folder / f"{slug}-{key}.json"
-                done = _read(path)
-                if done is None:
-                    done = self._batch([dataset[i] for i in batch], setting)
-                    self.rows_folder.mkdir(parents=True, exist_ok=True)
-                    write_json(path, seal(done, path.name))
-                rows += done["rows"]
-                spent += done["seconds"]
-                bar.update(len(ids))
-        bar.close()
-        return self._sorted(rows), _mean_seconds(spent)
 
-    def _sorted(self, rows):
-        """Rows by setting, method, keep and clip."""
-        settings, methods, keeps = (
-            {name: i for i, name in enumerate(names)}
-            for names in (
-                [setting.name for setting in self.settings],
-                self.comparison.methods,
-                self.comparison.keeps(),
-            )
+        Raises
+        ------
+        LMACError
+            If the folder has rows of other clips, settings or methods.
+        """
+        # By length, so that few batches hold fewer clips than they could.
+        clips = sum(EqualLengthBatches(dataset.n_samples, 1), [])
+        ids = "\n".join(dataset.data_ids[i] for i in clips)
+        settings = [setting.name for setting in self.settings]
+        methods, keeps = list(self.comparison.methods), self.comparison.keeps()
+        identity = {
+            "clips": hashlib.sha256(ids.encode()).hexdigest(),
+            "settings": settings,
+            "methods": methods,
+            "keeps": keeps,
+        }
+        n_items = len(clips) * len(settings)
+        job = Job(self.folder, n_items, identity, chunk=batch_size)
+
+        def work(items):
+            """Rows of the clips in the settings with these numbers."""
+            rows, seconds = [], []
+            for setting, places in self._parts(items, clips, dataset):
+                done = self._batch([dataset[i] for i in places], setting)
+                rows += done["rows"]
+                seconds += done["seconds"]
+            # Times differ from run to run, and the tables must not.
+            write_json(self._times(items), seconds)
+            return Chunk(rows)
+
+        bar = progress(
+            total=n_items, unit="clip", disable=quiet or not is_first()
         )
-        return sorted(
-            rows,
-            key=lambda row: (
-                settings[row["setting"]],
-                methods[row["method"]],
-                keeps[row["keep"]],
-                row["id"],
-            ),
-        )
+        self._times(range(1)).parent.mkdir(parents=True, exist_ok=True)
+        job.run(work, lambda index: bar.update(len(job.items(index))))
+        bar.close()
+        spent = []
+        for index in range(job.n_chunks):
+            spent += read_json(self._times(job.items(index)))
+        rows = StoredRows(job, settings, methods, keeps)
+        return rows, _mean_seconds(spent)
+
+    def _parts(self, items, clips, dataset):
+        """Settings, and places of clips of one length."""
+        parts = {}
+        for item in items:
+            number, place = divmod(item, len(clips))
+            key = number, dataset.n_samples[clips[place]]
+            parts.setdefault(key, []).append(clips[place])
+        for (number, _), places in parts.items():
+            yield self.settings[number], places
+
+    def _times(self, items):
+        """The file with the times that a chunk took."""
+        return self.folder / "seconds" / f"from-{items.start:08d}.json"
 
     def _batch(self, items, setting):
         """Rows of some clips of one length in one setting, and the times."""
@@ -160,22 +172,6 @@ class Grid:
             for onset, offset in (self.regions.get(x, unknown) for x in ids)
         ]
         return torch.stack(active).to(magnitude.device)
-
-
-def _read(path):
-    """Finished rows; None if there are none, or others than were written."""
-    if not path.is_file():
-        return None
-    try:
-        done = read_json(path)
-    except (LMACError, OSError) as error:
-        problem = first_line(error).removeprefix(f"{path}: ")
-    else:
-        if is_sealed(done, path.name):
-            return done
-        problem = "was changed, or is of an older release"
-    logger.warning("%s: %s; computed again", path, problem)
-    return None
 
 
 def _forget_frames(row):

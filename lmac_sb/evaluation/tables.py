@@ -8,10 +8,9 @@ on their order.
 """
 
 import csv
-import math
-import re
 from pathlib import Path
 
+from lmac_sb.evaluation.rows import by_method, natural
 from lmac_sb.metrics.registry import GUARDS, METRICS, unguarded
 from lmac_sb.metrics.summary import (
     check_unique,
@@ -28,8 +27,8 @@ __all__ = [
     "area_under",
     "curve_rows",
     "curves",
-    "natural",
     "read_results",
+    "shares_of",
     "summarize_grid",
     "write_summary",
 ]
@@ -163,7 +162,29 @@ def area_under(shares, values):
     return area / (shares[-1] - shares[0])
 
 
-def curves(rows):
+def shares_of(keeps):
+    """The shares among names of keeps.
+
+    Arguments
+    ---------
+    keeps : iterable of str
+        Values of ``keep``.
+
+    Returns
+    -------
+    list of float
+        Rising.
+
+    Example
+    -------
+    >>> shares_of(["own", "0.5", "area of lmac", "0.1"])
+    [0.1, 0.5]
+    """
+    found = {_number(keep) for keep in keeps} - {None}
+    return sorted(share for share in found if 0 < share < 1)
+
+
+def curves(rows, shares=None):
     """Insertion and deletion curve of each clip, setting and method.
 
     The probability of the explained class as more of the bins are kept, in
@@ -176,6 +197,8 @@ def curves(rows):
     rows : list of dict
         Those whose ``keep`` is a share have ``p``, ``p_in``, ``p_out`` and
         ``p_silence``, or an error; others do not matter.
+    shares : list of float
+        Those that each clip has; by default all that any of these has.
 
     Returns
     -------
@@ -205,7 +228,7 @@ def curves(rows):
         share = _number(row["keep"])
         if share is not None and 0 < share < 1:
             found.setdefault(name, {})[share] = row
-    every = sorted({share for clip in found.values() for share in clip})
+    every = shares or sorted({x for clip in found.values() for x in clip})
     # A clip counts for a method even if its error is in another row.
     drawn = {name[:2] for name in found}
     names = {*found, *(name for name in errors if name[:2] in drawn)}
@@ -248,12 +271,12 @@ def _curve(name, shares, clip, errors):
     }
 
 
-def curve_rows(rows):
+def curve_rows(rows, shares=None):
     """Area under the insertion and the deletion curve as rows of their own.
 
     Arguments
     ---------
-    rows : list of dict
+    rows, shares : list
         See `curves`.
 
     Returns
@@ -269,7 +292,7 @@ def curve_rows(rows):
     0.75
     """
     made = []
-    for curve in curves(rows):
+    for curve in curves(rows, shares):
         row = {"keep": CURVE}
         for key in ("id", "setting", "method", "right", "error"):
             if key in curve:
@@ -287,7 +310,7 @@ def summarize_grid(rows):
 
     Arguments
     ---------
-    rows : list of dict
+    rows : list of dict or lmac_sb.evaluation.rows.StoredRows
         One for each clip, setting, method and keep. All keys but texts and
         ``right`` are numbers to take the mean of; the areas under the curves
         join them.
@@ -316,25 +339,35 @@ def summarize_grid(rows):
     """
     if not rows:
         raise LMACError("results: no rows, expected at least one")
-    check_unique(rows, KEYS)
-    cells = {}
-    for row in [*rows, *curve_rows(rows)]:
-        numbers = {k: v for k, v in row.items() if k not in TEXTS}
-        _check_numbers(row["id"], numbers)
-        numbers["warnings"] = float(bool(row.get("warning")))
-        numbers["errors"] = float(bool(row.get("error")))
-        numbers.update(id=row["id"], method=row["method"])
-        cells.setdefault((row["setting"], row["keep"]), []).append(numbers)
-    summary = {}
-    for setting, keep in sorted(cells, key=_cell_order):
-        cell = sorted(cells[setting, keep], key=lambda r: natural(r["method"]))
-        columns = _columns(cell)
-        for subset, rights in SUBSETS.items():
-            chosen = [row for row in cell if row.get("right") in rights]
-            if chosen:
-                name = (setting, keep, subset)
-                summary[name] = summarize(chosen, columns=columns)
-    return summary
+    if isinstance(rows, list):
+        check_unique(rows, KEYS)
+    parts = by_method(rows)
+    shares, found = shares_of(parts.keeps), {}
+    for setting, method in parts.names:
+        part = parts.of(setting, method)
+        cells = {}
+        for row in [*part, *curve_rows(part, shares)]:
+            cells.setdefault(row["keep"], []).append(_numbers(row))
+        for keep, cell in cells.items():
+            columns = _columns(cell)
+            for subset, rights in SUBSETS.items():
+                chosen = [row for row in cell if row.get("right") in rights]
+                if chosen:
+                    figures = summarize(chosen, columns=columns)
+                    name = setting, keep, subset
+                    found.setdefault(name, {}).update(figures)
+    subsets = list(SUBSETS)
+    names = sorted(found, key=lambda x: (_cell_order(x), subsets.index(x[2])))
+    return {name: found[name] for name in names}
+
+
+def _numbers(row):
+    """A row for `summarize`: its numbers, and what it is of."""
+    numbers = {k: v for k, v in row.items() if k not in TEXTS}
+    _check_numbers(row["id"], numbers)
+    numbers["warnings"] = float(bool(row.get("warning")))
+    numbers["errors"] = float(bool(row.get("error")))
+    return {**numbers, "id": row["id"], "method": row["method"]}
 
 
 def _check_numbers(clip, numbers):
@@ -380,31 +413,6 @@ def write_summary(folder, rows):
     return summary
 
 
-def natural(text):
-    """Sorting key by which "lmac+5" comes before "lmac+20".
-
-    Arguments
-    ---------
-    text : str
-        A name.
-
-    Returns
-    -------
-    tuple
-
-    Example
-    -------
-    >>> sorted(["lmac+20", "lmac+5", "lmac"], key=natural)
-    ['lmac', 'lmac+5', 'lmac+20']
-    """
-    parts = re.split(r"(-?\d+(?:\.\d+)?)", str(text))
-    key = [
-        (float(p), "") if i % 2 else (math.inf, p) for i, p in enumerate(parts)
-    ]
-    # The text last: no two names have the same place.
-    return key, str(text)
-
-
 def _number(text):
     """The number that a text is, or None."""
     try:
@@ -415,7 +423,7 @@ def _number(text):
 
 def _cell_order(name):
     """Order of the tables: by setting, then as published, then the shares."""
-    setting, keep = name
+    setting, keep, *_ = name
     share = _number(keep)
     rank = 0 if keep == "own" else 1 if share is None else 2
     return natural(setting), rank, share or 0.0, str(keep)

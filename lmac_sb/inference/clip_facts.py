@@ -8,7 +8,15 @@ from lmac_sb.training.kinds import Kind, flag, number, optional, whole
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import open_regular
 
-__all__ = ["INFO", "WINDOW", "answer_of", "read_facts"]
+__all__ = [
+    "INFO",
+    "WINDOW",
+    "answer_of",
+    "decision_of",
+    "is_right",
+    "read_facts",
+    "read_object",
+]
 
 # Days of windows. What JSON becomes in memory is up to thirty times as large.
 _MOST_BYTES = 6 << 20
@@ -57,8 +65,8 @@ ANSWER = {
 
 # What made an explanation: the model, the versions that ran it, and the day.
 MADE = {
-    **dict.fromkeys(("model", "checksum"), optional(_text)),
-    **dict.fromkeys(("lmac_sb", "torch", "speechbrain", "date"), _text),
+    **dict.fromkeys(("model", "checksum", "date"), optional(_text)),
+    **dict.fromkeys(("lmac_sb", "torch", "speechbrain"), _text),
 }
 
 # What `lmac explain` was asked, by which it knows its own clips again: the
@@ -151,17 +159,9 @@ def read_facts(path):
     lmac_sb.LMACError: nowhere: no such file, a clip needs it
     """
     try:
-        with open_regular(path, _MOST_BYTES) as file:
-            text = file.read().decode("utf-8")
-        info = json.loads(text, parse_constant=_no_constant)
-    except LMACError:
-        raise
+        info = read_object(path, _MOST_BYTES)
     except FileNotFoundError as error:
         raise LMACError(f"{path}: no such file, a clip needs it") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise LMACError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(info, dict):
-        raise LMACError(f"{path}: holds no JSON object, expected one")
     for key, kind in INFO.items():
         if key not in info:
             if key in _OPTIONAL:
@@ -185,9 +185,99 @@ def read_facts(path):
     return info
 
 
+def read_object(path, most):
+    """Read a JSON object from somebody's folder.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    most : int
+        The largest size in bytes.
+
+    Returns
+    -------
+    dict
+        Its values are not checked, except that numbers are finite.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    LMACError
+        If it is no regular file, too large, or holds something else.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "x.json"
+    >>> _ = path.write_text("[NaN]")
+    >>> read_object(path, 100)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: .../x.json: cannot be read as JSON (NaN is no JSON, ...)
+    """
+    try:
+        with open_regular(path, most) as file:
+            text = file.read().decode("utf-8")
+        info = json.loads(text, parse_constant=_no_constant)
+    except (LMACError, FileNotFoundError):
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise LMACError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(info, dict):
+        raise LMACError(f"{path}: holds no JSON object, expected one")
+    return info
+
+
 def _no_constant(name):
     """Refuse NaN and the like, which Python reads but JSON lacks."""
     raise ValueError(f"{name} is no JSON, expected null")
+
+
+def decision_of(info):
+    """The decision of a clip: the most probable class.
+
+    Arguments
+    ---------
+    info : dict
+        From `read_facts`.
+
+    Returns
+    -------
+    str
+        The class that is explained, where no probability is known.
+
+    Example
+    -------
+    >>> decision_of({"classes": ["a", "b"], "p": [0.2, 0.8], "decision": "a"})
+    'b'
+    """
+    p = info[PROBABILITIES[0]]
+    best = max(range(len(p)), key=lambda c: p[c] or 0)
+    return info["decision"] if p[best] is None else info["classes"][best]
+
+
+def is_right(info):
+    """Whether the decision of a clip agrees with its label; None without one.
+
+    Arguments
+    ---------
+    info : dict
+        From `read_facts`.
+
+    Returns
+    -------
+    bool or None
+
+    Example
+    -------
+    >>> info = {"classes": ["a", "b"], "p": [0.2, 0.8], "decision": "a"}
+    >>> is_right({**info, "label": "b"})
+    True
+    """
+    if info["label"] is None:
+        return None
+    return decision_of(info) in (info["label"], *info.get("kin", []))
 
 
 def answer_of(info):

@@ -2,11 +2,12 @@
 
 Several processes may fill one folder at once, and one that was killed is
 followed by the same command, which goes on where it stopped. So each clip is
-claimed before it is explained, by a temporary folder beside its place; names
-are chosen, and finished clips get them, while the folder is held.
+claimed before it is explained, by a temporary folder in ``.parts``; names are
+chosen, and finished clips get them, while the folder is held.
 """
 
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from lmac_sb.data.pieces import opened
 from lmac_sb.inference.clip_facts import read_facts
 from lmac_sb.inference.clip_folder import (
     FACTS,
@@ -24,6 +26,7 @@ from lmac_sb.inference.clip_folder import (
     name_key,
     read_clip,
 )
+from lmac_sb.jobs.job import JOB
 from lmac_sb.utils.checksums import file_sha256
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import (
@@ -35,10 +38,19 @@ from lmac_sb.utils.io import (
     replace_folder,
     restore_folder,
 )
-from lmac_sb.utils.lock import hold, is_held, wait_for_folder
+from lmac_sb.utils.lock import Claim, hold, is_held, wait_for_folder
 
-__all__ = ["Busy", "Collection", "Task", "clip_folders", "inner_folders"]
+__all__ = [
+    "PARTS",
+    "Busy",
+    "Collection",
+    "Task",
+    "clip_folders",
+    "inner_folders",
+]
 
+PARTS = ".parts"  # folder of what is being written
+_RUN, _LIVES = ".run-", "lives"  # folder of a run, and its file
 _FORMER = ".former"  # ending of a folder that is being replaced
 _PLACE_DIGITS = 16
 
@@ -62,10 +74,14 @@ class Task(NamedTuple):
     ---------
     file : str
         The file.
+    name : str
+        What its folder may be called.
     asked : dict
         See `lmac_sb.inference.clip_facts.ASKED`.
     facts : dict
         Further values that ``explanation.json`` of the same explanation has.
+    planned : str
+        Name of its folder, if that is settled, see `Collection.plan`.
 
     Example
     -------
@@ -75,8 +91,10 @@ class Task(NamedTuple):
     """
 
     file: str
+    name: str
     asked: dict
     facts: dict
+    planned: str | None = None
 
     @classmethod
     def of(cls, file, interpreter, options, **facts):
@@ -84,8 +102,8 @@ class Task(NamedTuple):
 
         Arguments
         ---------
-        file : str or Path
-            The file.
+        file : str, Path or place
+            The file, or a sound in another one, see `lmac_sb.data.pieces`.
         interpreter : lmac_sb.LMACInterpreter
             Explains it.
         options : dict
@@ -97,21 +115,14 @@ class Task(NamedTuple):
         -------
         Task
         """
-        place = os.fsencode(os.path.realpath(file))
         asked = {
-            # A pipe can be read only once.
-            "sound": file_sha256(file) if os.path.isfile(file) else None,
-            # Tells apart what lies in two folders, but not where they are.
-            "place": hashlib.sha256(place).hexdigest()[:_PLACE_DIGITS],
+            "sound": _sound_sha256(file),
+            "place": _number_of(file),
             "options": options,
         }
-        return cls(str(file), asked, {**facts, "made": interpreter.made})
-
-    def is_place_of(self, facts):
-        """Whether facts are of what lay where this file lies."""
-        if "asked" not in facts:  # of a former version, or of `save`
-            return facts["file"] == self.file
-        return facts["asked"]["place"] == self.asked["place"]
+        name = Path(file).stem
+        made = {**facts, "made": interpreter.made}
+        return cls(os.fspath(file), name, asked, made)
 
     def is_done_by(self, facts):
         """Whether facts are of the explanation that this task asks for."""
@@ -124,6 +135,24 @@ class Task(NamedTuple):
             and facts.get("asked") == self.asked
             and all(found[key] == value for key, value in self.facts.items())
         )
+
+
+def _sound_sha256(file):
+    """Checksum of a sound; None for one that cannot be read, or only once."""
+    if not hasattr(file, "opened"):
+        return file_sha256(file) if os.path.isfile(file) else None
+    digest = hashlib.sha256()
+    with suppress(LMACError, OSError), opened(file) as sound:
+        for block in iter(lambda: sound.read(1 << 20), b""):
+            digest.update(block)
+        return digest.hexdigest()
+    return None
+
+
+def _number_of(file):
+    """Tells apart what lies in two folders, but not where they are."""
+    place = os.fsencode(os.path.realpath(file))
+    return hashlib.sha256(place).hexdigest()[:_PLACE_DIGITS]
 
 
 class Collection:
@@ -151,8 +180,11 @@ class Collection:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        self._given = set()  # names for the files so far
-        self._facts = {}  # by path and time of the file
+        # Apart, so that they are found without a look at all clips.
+        self._parts = self.folder / PARTS
+        self._given = set()  # keys of the names of the files so far
+        self._next = {}  # the first number that may be free, by stem
+        self._known = {}  # what explanations there are, by stem
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with wait_for_folder(self.folder):
@@ -167,12 +199,21 @@ class Collection:
 
     def _tidy(self):
         """Finish or undo what killed processes have begun."""
-        remove_parts(self.folder)
+        for folder in (self.folder, self._parts):
+            remove_parts(folder)
+        with suppress(OSError):
+            self._parts.rmdir()
         for former in self.folder.glob(f"*{_FORMER}"):
             place = former.with_name(former.name[: -len(_FORMER)])
             restore_folder(place)
             if former.is_dir() and clip_folders(former):
                 shutil.rmtree(former, ignore_errors=True)
+        for run in self.folder.glob(f"{_RUN}*"):
+            claim = Claim(run / _LIVES)
+            # One that was killed, if nobody holds it.
+            if run.is_dir() and claim.take():
+                claim.release()
+                shutil.rmtree(run, ignore_errors=True)
 
     @contextmanager
     def clip(self, task):
@@ -199,47 +240,175 @@ class Collection:
         """
         with ExitStack() as stack:
             with wait_for_folder(self.folder):
-                place = self._choose(task)
+                place = self._place_of(task)
                 part = None
                 if not self._is_done(place, task):
+                    stack.callback(self._leave_parts)
                     with naming(place):
-                        part = stack.enter_context(part_folder(place))
+                        self._parts.mkdir(exist_ok=True)
+                        part = part_folder(self._parts / place.name)
+                        part = stack.enter_context(part)
                     stack.enter_context(hold(part))
-            self._given.add(name_key(place.name))
+            self._give(place.name)
             yield place, part
             if part is not None:
                 with wait_for_folder(self.folder), naming(place):
                     _carry_over(place, part)
                     replace_folder(part, place)
 
-    def _choose(self, task):
+    def _leave_parts(self):
+        """Remove the folder of what is being written, if that is nothing."""
+        with wait_for_folder(self.folder), suppress(OSError):
+            self._parts.rmdir()
+
+    def run_folder(self, run):
+        """Where the processes of a run may share what they know.
+
+        Arguments
+        ---------
+        run : str
+            Its name.
+
+        Returns
+        -------
+        pathlib.Path
+        """
+        return self.folder / f"{_RUN}{run}"
+
+    @contextmanager
+    def leading(self, run):
+        """Make the folder of a run, and delete it at the end.
+
+        Arguments
+        ---------
+        run : str
+            Its name.
+
+        Returns
+        -------
+        context manager
+            Gives the Path of the folder.
+        """
+        folder = self.run_folder(run)
+        claim = Claim(folder / _LIVES)
+        with naming(folder), wait_for_folder(self.folder):
+            folder.mkdir()
+            claim.take()
+        try:
+            yield folder
+        finally:
+            # First what says that there is a job, for those that look for it.
+            (folder / JOB).unlink(missing_ok=True)
+            claim.release()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def plan(self, sounds):
+        """Names for the folders of sounds, in their order.
+
+        Arguments
+        ---------
+        sounds : iterable of lmac_sb.inference.sounds.Sound
+            What several processes are going to explain: who is first does not
+            change the names.
+
+        Yields
+        ------
+        str
+        """
+        for sound in sounds:
+            file = os.fspath(sound.place)
+            name = self._choose(sound.name, _number_of(file), file)
+            self._give(name)
+            yield name
+
+    def follow(self, names):
+        """Use the names of a plan.
+
+        Arguments
+        ---------
+        names : iterable of str
+            Those of all sounds.
+        """
+        self._given.update(map(name_key, names))
+
+    def _give(self, name):
+        """Note that a name is of a file of this call."""
+        self._given.add(name_key(name))
+
+    def _place_of(self, task):
         """Where the explanation is, or shall be."""
-        (stem,) = folder_names([Path(task.file).stem])
-        free = re.compile(rf"{re.escape(name_key(stem))}(_[0-9]+)?")
-        present = {}
+        number = task.asked["place"]
+        if task.planned is not None:
+            place = self.folder / task.planned
+            if self._is_free(place, number, task.file):
+                return self._not_busy(place)
+        name = self._choose(task.name, number, task.file)
+        try:
+            return self._not_busy(self.folder / name)
+        except Busy:
+            # When that is done, it will be known.
+            self._known.pop(_stem_of(task.name), None)
+            self._next.pop(_stem_of(task.name), None)
+            raise
+
+    def _choose(self, name, number, file):
+        """Name of the folder of what has this number, or lay at this path."""
+        stem = _stem_of(name)
+        key = name_key(stem)
+        present, known = self._explained(stem)
+        for place in (number, file):
+            if place in known and name_key(known[place]) not in self._given:
+                return known[place]
+        count = self._next.get(stem, 1)
+        while True:
+            name, key = _numbered(stem, count), _numbered(name_key(stem), count)
+            name = present.get(key, name)
+            place = self.folder / name
+            if key not in self._given and self._is_free(place, number, file):
+                if count > 1:
+                    self._next[stem] = count
+                return name
+            count += 1
+
+    def _explained(self, stem):
+        """Names that begin with a stem, by key; and by what lies there."""
+        names = self._names.get(name_key(stem), [])
+        if names and stem not in self._known:
+            known = {}
+            for name in names:
+                facts = self._facts_of(self.folder / name)
+                if facts is not None:
+                    known.setdefault(_place_in(facts), name)
+            present = {name_key(name): name for name in names}
+            self._known[stem] = present, known
+        return self._known.get(stem, ({}, {}))
+
+    @functools.cached_property
+    def _names(self):
+        """Names that are there, by the stems that they may be of."""
+        found = {}
         for name in sorted(os.listdir(self.folder), key=lambda n: (len(n), n)):
             key = name_key(name)
-            if free.fullmatch(key) and key not in self._given:
-                present[key] = self.folder / name
-        for place in present.values():
-            facts = self._facts_of(place)
-            if facts is not None and task.is_place_of(facts):
-                return self._not_busy(place)
-        name, number = stem, 1
-        while True:
-            place = present.get(name_key(name))
-            if name_key(name) not in self._given:
-                if place is None:
-                    return self._not_busy(self.folder / name)
-                if self._facts_of(place) is None and _is_unfinished(place):
-                    return self._not_busy(place)
-            number += 1
-            name = f"{stem}_{number}"
+            found.setdefault(key, []).append(name)
+            numbered = re.fullmatch(r"(.+)_[0-9]+", key, re.DOTALL)
+            if numbered:
+                found.setdefault(numbered[1], []).append(name)
+        return found
+
+    def _is_free(self, place, number, file):
+        """Whether a place is empty, unfinished, or of the same file."""
+        if not os.path.lexists(place):
+            return True
+        facts = self._facts_of(place)
+        if facts is None:
+            return _is_unfinished(place)
+        return _place_in(facts) in (number, file)
 
     def _not_busy(self, place):
         """A place, unless another process is at it."""
-        if any(map(is_held, parts_of(place))):
-            raise Busy(str(place))
+        if self._parts.is_dir():
+            if any(map(is_held, parts_of(self._parts / place.name))):
+                raise Busy(str(place))
         return place
 
     def _facts_of(self, place):
@@ -247,12 +416,8 @@ class Collection:
         if place.is_symlink():
             return None
         for folder in clip_folders(place):
-            path = folder / FACTS
             with suppress(LMACError, OSError):
-                key = path, path.lstat().st_mtime_ns
-                if key not in self._facts:
-                    self._facts[key] = read_facts(path)
-                return self._facts[key]
+                return read_facts(folder / FACTS)
         return None
 
     def _is_done(self, place, task):
@@ -267,6 +432,24 @@ class Collection:
         except LMACError:
             return False
         return bool(folders)
+
+
+def _stem_of(name):
+    """What the names of a file's folder may begin with."""
+    (stem,) = folder_names([name])
+    return stem
+
+
+def _numbered(stem, count):
+    """The name with a number, of which the first has none."""
+    return stem if count == 1 else f"{stem}_{count}"
+
+
+def _place_in(facts):
+    """The number of the place of what is explained, or its path."""
+    if "asked" not in facts:  # of a former version, or of `save`
+        return facts["file"]
+    return facts["asked"]["place"]
 
 
 def _carry_over(place, part):

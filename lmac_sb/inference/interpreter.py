@@ -549,8 +549,9 @@ class LMACInterpreter(Pretrained):
         LMACError
             If the file or what is asked cannot be used.
         """
-        path = os.fsdecode(path)
-        return self._explain_one(path, target, against, how, path)
+        if isinstance(path, bytes):
+            path = os.fsdecode(path)
+        return self._explain_one(path, target, against, how, os.fspath(path))
 
     def explain_sound(
         self,
@@ -580,7 +581,7 @@ class LMACInterpreter(Pretrained):
         lmac_sb.inference.explanation.AudioExplanation
             Of one clip.
         """
-        if isinstance(sound, (str, bytes, Path)):
+        if isinstance(sound, (str, bytes, os.PathLike)):
             return self.explain_file(sound, target, against, **how)
         return self._explain_one(sound, target, against, how, None)
 
@@ -662,7 +663,8 @@ class LMACInterpreter(Pretrained):
                 self._probabilities(wav), min_p, self.listener, self.classes
             )
             said += notes
-        file = str(sound) if isinstance(sound, (str, Path)) else None
+        is_file = isinstance(sound, (str, os.PathLike))
+        file = os.fspath(sound) if is_file else None
         # Sounds and masks of long clips lie on disk, if they are not joined.
         together = 1 if len(wav) > self.longest else _TOGETHER
         for first in range(0, len(numbers), together):
@@ -675,7 +677,7 @@ class LMACInterpreter(Pretrained):
 
     def _signal(self, sound: Any) -> Tensor:
         """A sound from anywhere as the model takes it, [samples]."""
-        if isinstance(sound, (str, Path)):
+        if isinstance(sound, (str, os.PathLike)):
             return self.load_audio(sound)
         return signal_of(sound, self.sample_rate)
 

@@ -1,9 +1,11 @@
-"""Explain many files into one folder, whatever is wrong with some of them."""
+"""Explain many sounds into one folder, whatever is wrong with some of them."""
 
+import json
+import os
 import sys
 import time
 from collections import deque
-from typing import NamedTuple
+from itertools import chain
 
 from lmac_sb.inference.clip_facts import answer_of, read_facts
 from lmac_sb.inference.clip_folder import (
@@ -11,152 +13,178 @@ from lmac_sb.inference.clip_folder import (
     folder_names,
     write_clip,
 )
-from lmac_sb.inference.collection import Busy, Task, clip_folders
+from lmac_sb.inference.collection import Busy, clip_folders
+from lmac_sb.inference.order import Outcome, failure
 from lmac_sb.inference.spectra import PROBABILITIES
-from lmac_sb.utils.errors import LMACError, is_full
-from lmac_sb.utils.io import first_line, naming
+from lmac_sb.jobs.job import Chunk, Job
+from lmac_sb.jobs.processes import (
+    is_first,
+    leave,
+    run_name,
+    wait_for,
+    wait_for_others,
+)
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import naming, write_json
 
-__all__ = ["Order", "Outcome", "explain_files"]
+__all__ = ["explain_sounds", "share_sounds"]
 
 _WAIT_S = 0.5  # for another process, until it is asked again
 _N_TOP = 5  # classes that are reported
+_NAMES = "names.json"  # of clips' folders, in the folder of a run
 
 
-class Order(NamedTuple):
-    """What is wanted of each file.
-
-    Arguments
-    ---------
-    asked : dict
-        `target`, or `targets` and `min_p`, and `against`, see
-        `lmac_sb.LMACInterpreter.explain_file`.
-    how : dict
-        Its options `threshold`, `refine_steps`, `unrefined` and `stable`.
-    listened : dict
-        Options of the listener that change its answers.
-    audio_format : str
-        ``wav`` or ``flac``.
-
-    Example
-    -------
-    >>> order = Order({"target": "dog"}, {"threshold": 0.5}, {})
-    >>> (explanation,) = order.explanations(path, interpreter)
-    >>> explanation.labels
-    ['dog']
-    """
-
-    asked: dict
-    how: dict
-    listened: dict
-    audio_format: str = "wav"
-
-    def task(self, file, interpreter):
-        """What a file has to become."""
-        how = dict(self.how)
-        steps = how.pop("refine_steps")
-        if steps is None:
-            steps = interpreter.explainer.refine_steps
-        threshold = how.pop("threshold")
-        options = {**self.asked, **how, **self.listened}
-        options["format"] = self.audio_format
-        return Task.of(
-            file, interpreter, options, threshold=threshold, refine_steps=steps
-        )
-
-    def explanations(self, file, interpreter):
-        """Explanations of a file, those of several classes in groups."""
-        if "targets" in self.asked:
-            yield from interpreter.explain_classes(
-                file, **self.asked, **self.how
-            )
-        else:
-            yield interpreter.explain_file(file, **self.asked, **self.how)
-
-
-class Outcome(NamedTuple):
-    """What became of a file.
-
-    Arguments
-    ---------
-    file : str
-        The file.
-    results : list of dict
-        What is to be reported of each explanation.
-    error : str or None
-        What went wrong, in words that name the file.
-    is_full : bool
-        Whether that is a full disk, on which nothing else can be written.
-
-    Example
-    -------
-    >>> Outcome("dog.wav", [], "dog.wav: no such audio file").is_full
-    False
-    """
-
-    file: str
-    results: list
-    error: str | None = None
-    is_full: bool = False
-
-
-def explain_files(interpreter, files, collection, order):
-    """Explain files one after the other; errors of one do not end the others.
+def explain_sounds(interpreter, sounds, collection, order, names=None):
+    """Explain sounds one after the other; one's errors do not end the others.
 
     Arguments
     ---------
     interpreter : lmac_sb.LMACInterpreter
         Explains them.
-    files : list of str
+    sounds : sequence of lmac_sb.inference.sounds.Sound
         Those that another process explains at the moment come last.
     collection : lmac_sb.inference.collection.Collection
         Where they are written to.
-    order : Order
+    order : lmac_sb.inference.order.Order
         What is wanted.
+    names : list of str
+        Of their folders, if they are settled.
 
     Yields
     ------
-    Outcome
-        Of each file; the last one if the disk is full.
+    lmac_sb.inference.order.Outcome
+        Of each sound; the last one if the disk is full.
 
     Example
     -------
     >>> from lmac_sb.inference.collection import Collection
+    >>> from lmac_sb.inference.order import Order
+    >>> from lmac_sb.inference.sounds import Sounds
     >>> how = dict.fromkeys(("threshold", "refine_steps", "unrefined"))
     >>> order = Order({}, how, {})
     >>> folder = Collection(getfixture("tmp_path") / "explained")
-    >>> for outcome in explain_files(interpreter, [path], folder, order):
+    >>> sounds = Sounds([str(path)])
+    >>> for outcome in explain_sounds(interpreter, sounds, folder, order):
     ...     outcome.results[0]["kept"], outcome.error
     (False, None)
     """
-    queue, n_busy = deque(files), 0
-    while queue:
-        file = queue.popleft()
+    waiting, n_busy = deque(), 0
+    numbers = chain(range(len(sounds)), _drained(waiting))
+    for count, number in enumerate(numbers):
+        sound = sounds[number]
         try:
-            outcome = _explain(interpreter, file, collection, order)
+            name = None if names is None else names[number]
+            task = order.task(sound, interpreter, name)
+            outcome = _explain(interpreter, sound, task, collection, order)
         except Busy as busy:
-            queue.append(file)
-            n_busy += 1
-            if n_busy == len(queue):
+            waiting.append(number)
+            n_busy += count >= len(sounds)  # which were asked for before
+            if n_busy == len(waiting) and is_first():
                 print(f"another process is at {busy}: waiting", file=sys.stderr)
-            if n_busy >= len(queue):
+            if n_busy >= len(waiting):
                 time.sleep(_WAIT_S)
             continue
         except Exception as error:
-            # Whatever is wrong with one file, the others are not to blame.
-            outcome = _failure(file, error)
+            # Whatever is wrong with one sound, the others are not to blame.
+            outcome = failure(os.fspath(sound.place), error)
         n_busy = 0
         yield outcome
         if outcome.is_full:
             return
 
 
-def _explain(interpreter, file, collection, order):
-    """Explain a file, unless it is explained already."""
-    task = order.task(file, interpreter)
+def _drained(waiting):
+    """What waits, as long as something does."""
+    while waiting:
+        yield waiting.popleft()
+
+
+def share_sounds(interpreter, sounds, collection, order, tell):
+    """Explain sounds by several processes, of which this is one.
+
+    They share the work by a job in the folder, which lasts as long as the run.
+    The first process settles the names of the clips' folders, so that they
+    are the same whoever explains them, and tells what became of the sounds.
+
+    Arguments
+    ---------
+    interpreter : lmac_sb.LMACInterpreter
+        Explains them.
+    sounds : sequence of lmac_sb.inference.sounds.Sound
+        The same ones in all processes.
+    collection : lmac_sb.inference.collection.Collection
+        Where they are written to.
+    order : lmac_sb.inference.order.Order
+        What is wanted.
+    tell : callable
+        In the first process, called with the `Outcome` of each sound, in
+        their order.
+
+    Raises
+    ------
+    LMACError
+        If the disk is full.
+
+    Example
+    -------
+    >>> from lmac_sb.inference.collection import Collection
+    >>> from lmac_sb.inference.order import Order
+    >>> from lmac_sb.inference.sounds import Sounds
+    >>> how = dict.fromkeys(("threshold", "refine_steps", "unrefined"))
+    >>> folder = Collection(getfixture("tmp_path") / "explained")
+    >>> sounds, order = Sounds([str(path)]), Order({}, how, {})
+    >>> told = []
+    >>> share_sounds(interpreter, sounds, folder, order, told.append)
+    >>> [outcome.error for outcome in told]
+    [None]
+    >>> [path.name for path in folder.folder.iterdir()]
+    ['dog']
+    """
+    run = run_name()
+
+    def work(items):
+        """Explain some of them, and note what became of them."""
+        rows = []
+        for i in items:
+            (outcome,) = explain_sounds(
+                interpreter, [sounds[i]], collection, order, [names[i]]
+            )
+            if outcome.is_full:
+                raise LMACError(
+                    f"{outcome.error}; free some space, then start again"
+                )
+            results = json.dumps(outcome.results)
+            rows.append({**outcome._asdict(), "results": results})
+        return Chunk(rows)
+
+    def progress(index):
+        """Tell what became of a chunk."""
+        for row in job.rows(index):
+            results = json.loads(row["results"])
+            tell(Outcome(**{**row, "results": results}))
+
+    if is_first():
+        names = list(collection.plan(sounds))
+        with collection.leading(run) as folder:
+            write_json(folder / _NAMES, names)
+            job = Job(folder, len(sounds), {"run": run})
+            job.run(work, progress)
+            wait_for_others(folder)
+    else:
+        folder = collection.run_folder(run)
+        wait_for((folder / _NAMES).exists)
+        names = json.loads((folder / _NAMES).read_text(encoding="utf-8"))
+        collection.follow(names)
+        Job(folder, len(sounds), {"run": run}).run(work)
+        leave(folder)
+
+
+def _explain(interpreter, sound, task, collection, order):
+    """Explain a sound, unless it is explained already."""
     names = []
     with collection.clip(task) as (place, part):
         if part is not None:
-            for clip in order.explanations(file, interpreter):
+            for clip in order.explanations(sound.place, interpreter):
                 # Of several classes, each has a folder of its name.
                 labels = clip.labels if clip.by_class else []
                 names += folder_names(labels, names)
@@ -168,22 +196,13 @@ def _explain(interpreter, file, collection, order):
                             folder,
                             clip[i],
                             name,
+                            truth=sound.label,
                             audio_format=order.audio_format,
                             more={"asked": task.asked},
                         )
     folders = [place / name for name in names] or clip_folders(place)
-    results = [_result(file, folder, part is None) for folder in folders]
-    return Outcome(file, results)
-
-
-def _failure(file, error):
-    """What is said of a file that could not be explained."""
-    text = str(error)
-    if not isinstance(error, (LMACError, OSError)):
-        text = f"{type(error).__name__}: {first_line(error)}"
-    if str(file) not in text:
-        text = f"{file}: {text}"
-    return Outcome(file, [], text, is_full(error))
+    results = [_result(task.file, folder, part is None) for folder in folders]
+    return Outcome(task.file, results)
 
 
 def _result(file, folder, kept):
@@ -201,7 +220,7 @@ def _result(file, folder, kept):
         **{name: answer[name] for name in PROBABILITIES},
     }
     return {
-        "file": str(file),
+        "file": file,
         "folder": str(folder),
         "kept": kept,
         "class": answer["name"],

@@ -1,4 +1,4 @@
-"""HTML pages: the report and the listening test.
+"""HTML pages: the report, the page of an audit and the listening test.
 
 Imports `evaluation` and all before it.
 

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import dataclasses
 import gc
 import io
 import logging
@@ -103,6 +104,10 @@ def load_hparams(argv=None, script=None):
     given = read_arguments(argv, script)
     run_opts = _run_options(given)
     _check_device(run_opts)
+    on_cpu = run_opts["device"] == "cpu" or not torch.cuda.is_available()
+    if on_cpu and run_opts["distributed_backend"] == "nccl":
+        # The usual one is for GPUs alone.
+        run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
     _join_group(run_opts)
     try:
         values = load_hyperpyyaml(given.text, given.overrides)

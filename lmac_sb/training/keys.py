@@ -226,6 +226,23 @@ KEYS = {
     "judge_features": Key(None, "its features"),
     "judge_embedding_model": Key(None, "its encoder"),
     "judge_classifier": Key(None, "its last layer"),
+    # Audit
+    "labels": Key(model, "the user's table of the clips; null: none"),
+    "label_column": Key(
+        optional(text), "its column with the labels; null: a usual name"
+    ),
+    "file_column": Key(
+        optional(text), "its column with the files; null: the one that fits"
+    ),
+    "classes_map": Key(model, "csv of label and class; null: none"),
+    "limit": Key(
+        optional(whole(1)), "number of clips, drawn by the seed; null: all"
+    ),
+    "steps": Key(
+        optional(whole(0)), "gradient steps of each mask; null: the model's"
+    ),
+    "interventions": Key(flag, "False: no decisions with parts removed"),
+    "examples": Key(whole(0), "most clips to hear"),
     # Sanity checks
     "checks": Key(listing(choice("randomisation", "roar")), "checks to run"),
     "randomisation_methods": Key(names, "methods that look at the classifier"),

@@ -13,7 +13,14 @@ from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.given import check_file, list_files, read_given, show_size
 from lmac_sb.utils.io import write_in_one_step
 
-__all__ = ["SUMS", "check_sums", "file_sha256", "read_sums", "write_sums"]
+__all__ = [
+    "SUMS",
+    "check_sums",
+    "file_sha256",
+    "read_sums",
+    "stream_sha256",
+    "write_sums",
+]
 
 SUMS = "SHA256SUMS"
 _LONGEST = 1 << 20  # bytes of that file, at most
@@ -34,10 +41,32 @@ def file_sha256(path):
     str
         Hexadecimal.
     """
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
+        return stream_sha256(file)
+
+
+def stream_sha256(file):
+    """Checksum of what an open file holds from here on.
+
+    Arguments
+    ---------
+    file : file object
+        Open for reading bytes.
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+
+    Example
+    -------
+    >>> import io
+    >>> stream_sha256(io.BytesIO(b"a"))[:8]
+    'ca978112'
+    """
+    digest = hashlib.sha256()
+    for block in iter(lambda: file.read(1 << 20), b""):
+        digest.update(block)
     return digest.hexdigest()
 
 

@@ -10,7 +10,13 @@ import sys
 import time
 from typing import Any, Callable
 
-__all__ = ["LMACError", "exit_on_user_error", "is_full", "shown"]
+__all__ = [
+    "LMACError",
+    "exit_on_user_error",
+    "is_full",
+    "leave_it_to_the_first",
+    "shown",
+]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PATIENCE_S = 10
@@ -109,7 +115,7 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return main(*args, **kwargs)
         except Exception as error:
-            _leave_it_to_the_main_process()
+            leave_it_to_the_first()
             if isinstance(error, LMACError):
                 message = str(error)
             elif is_full(error):
@@ -122,11 +128,15 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def _leave_it_to_the_main_process() -> None:
-    """Let it tell what ends all processes of a run, if it is about to.
+def leave_it_to_the_first() -> None:
+    """Let the first process tell what ends all of a run, if it is about to.
 
-    The others meet the same error, or miss the main one. The launcher stops
+    The others meet the same error, or miss the first one. The launcher stops
     them as soon as that has ended, so they wait for it before they speak.
+
+    Example
+    -------
+    >>> leave_it_to_the_first()
     """
     if os.environ.get("RANK", "0") != "0":
         time.sleep(_PATIENCE_S)

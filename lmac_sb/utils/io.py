@@ -27,8 +27,10 @@ from lmac_sb.utils.given import read_given
 __all__ = [
     "first_line",
     "folder_in_one_step",
+    "host",
     "is_free",
     "is_leftover",
+    "is_running",
     "is_write_error",
     "naming",
     "no_link",
@@ -49,15 +51,17 @@ _LONGEST_LINE = 300  # characters of an error of others
 _LONGEST_NAME = 150  # bytes of a name that are kept in a temporary one
 
 
-def write_csv(path, rows):
+def write_csv(path, rows, names=None):
     """Write rows to a csv file in one step.
 
     Arguments
     ---------
     path : str or Path
         The file; only a complete one ever has this name.
-    rows : list of dict
+    rows : iterable of dict
         At least one; all with the same keys.
+    names : iterable of str
+        The keys, by default those of the first of a list.
 
     Example
     -------
@@ -71,7 +75,8 @@ def write_csv(path, rows):
 
     def write(file):
         """Write the table to an open file."""
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        keys = rows[0] if names is None else names
+        writer = csv.DictWriter(file, keys, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -437,14 +442,14 @@ def _former_of(folder):
 def _part_of(path):
     """A name that no other process uses; removes what killed ones left."""
     remove_leftovers(path.parent, _leftovers(path.name))
-    unique = f"{os.getpid()}@{_host()}.{secrets.token_hex(4)}"
+    unique = f"{os.getpid()}@{host()}.{secrets.token_hex(4)}"
     return path.with_name(f".{_short(path.name)}.{unique}.part")
 
 
 def _leftovers(name=None):
     """Pattern of the temporary names of a file or folder on this machine."""
     # Former versions wrote the name of the host.
-    hosts = f"(?:{_host()}|{re.escape(socket.gethostname())})"
+    hosts = f"(?:{host()}|{re.escape(socket.gethostname())})"
     name = ".+" if name is None else re.escape(_short(name))
     return rf"\.{name}\.(\d+)@{hosts}\.\w+\.part"
 
@@ -468,8 +473,18 @@ def remove_parts(folder):
     remove_leftovers(folder, _leftovers())
 
 
-def _host():
-    """A number for this machine, which does not tell its name."""
+def host():
+    """A number for this machine, which does not tell its name.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> len(host())
+    8
+    """
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
@@ -552,7 +567,7 @@ def remove_leftovers(folder, pattern):
     folder = Path(folder)
     for path in folder.iterdir() if folder.is_dir() else ():
         match = re.fullmatch(pattern, path.name)
-        if not match or _is_running(int(match[1])):
+        if not match or is_running(int(match[1])):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -562,8 +577,23 @@ def remove_leftovers(folder, pattern):
                 path.unlink()
 
 
-def _is_running(process):
-    """Whether a process of this machine has not ended."""
+def is_running(process):
+    """Whether a process of this machine has not ended.
+
+    Arguments
+    ---------
+    process : int
+        Its number.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_running(os.getpid()), is_running(1 << 30)
+    (True, False)
+    """
     try:
         os.kill(process, 0)
     except PermissionError:  # of another user

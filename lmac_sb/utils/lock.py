@@ -7,27 +7,48 @@ ends, so that no lock of a killed run has to be removed by hand.
 import errno
 import logging
 import os
+import re
+import shutil
 import socket
+import tempfile
+import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from speechbrain.utils.distributed import if_main_process
 
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import no_link
+from lmac_sb.utils.io import (
+    host,
+    is_leftover,
+    is_running,
+    naming,
+    no_link,
+)
 
 try:
     import fcntl
 except ImportError:  # not on Windows
     fcntl = None
 
-__all__ = ["hold", "is_held", "lock_folder", "wait_for_folder"]
+__all__ = [
+    "STALE_S",
+    "Claim",
+    "hold",
+    "is_held",
+    "lock_folder",
+    "remove_abandoned",
+    "wait_for_folder",
+]
 
 logger = logging.getLogger(__name__)
 
 NAME = "run.lock"
 _SHORT = ".folder.lock"  # held for a moment, by whoever comes next
 _HELD = (errno.EAGAIN, errno.EACCES)
+
+STALE_S = 90  # after which a claim of another machine counts no more
+_BEAT_S = 15  # between two signs of life
 
 
 @contextmanager
@@ -189,6 +210,162 @@ def is_held(folder):
     finally:
         os.close(handle)
     return False
+
+
+class Claim:
+    """A piece of work that one process does, of all that see a folder.
+
+    A file says who does it. It is locked, so that a killed process holds
+    nothing any more. Locks may end at the machine, or be missing, as on some
+    file systems that several machines share; so the holder also touches the
+    file every 15 s, and a claim of another machine counts until it has not
+    been touched for 90 s (`STALE_S`). Two processes may then do the same work:
+    what they write has to be the same, and to appear in one step.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file; its folder exists.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "part-0"
+    >>> claim = Claim(path)
+    >>> claim.take(), Claim(path).take()
+    (True, False)
+    >>> claim.release()
+    >>> path.exists()
+    False
+    """
+
+    _mine = set()  # of this process, whose locks do not keep off itself
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._file = None
+
+    def take(self):
+        """Whether the work is this process's from now on.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; names it.
+        """
+        if self.path in self._mine:
+            return False
+        with naming(self.path):
+            file, is_new = self._open()
+            if file is None:
+                return False
+            try:
+                if not self._is_free(file, is_new):
+                    file.close()
+                    return False
+                file.truncate(0)
+                file.write(f"{os.getpid()} {host()}".encode())
+                file.flush()
+            except BaseException:
+                file.close()
+                if is_new:
+                    self.path.unlink(missing_ok=True)
+                raise
+        self._file = file
+        self._mine.add(self.path)
+        self._ended = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+        return True
+
+    def release(self):
+        """Leave the work to others, or to nobody if it is done."""
+        self._ended.set()
+        self._mine.discard(self.path)
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        self._file.close()
+
+    def _open(self):
+        """The file, and whether it has just been made; None if it is gone."""
+        for mode in ("x+b", "r+b"):
+            try:
+                # Unbuffered: what could not be written is not tried again.
+                file = open(self.path, mode, 0, opener=no_link)
+            except FileExistsError:
+                continue
+            except FileNotFoundError:
+                if mode == "x+b":
+                    raise
+                break
+            return file, mode == "x+b"
+        return None, False
+
+    def _is_free(self, file, is_new):
+        """Whether nobody else is at it; locks the file where that is so."""
+        locked = True
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (OSError, AttributeError) as error:
+            if getattr(error, "errno", None) in _HELD:
+                return False
+            locked = False  # there are no locks here
+        if not _is_same(file, self.path):
+            return False
+        if is_new:
+            return True
+        said = re.fullmatch(rb"(\d+) (\w+)", file.read(100))
+        if said is None and locked:  # killed before it said who it is
+            return True
+        if said is not None and said[2].decode() == host():
+            return locked or not is_running(int(said[1]))
+        changed = os.fstat(file.fileno()).st_mtime
+        return _now_beside(self.path) - changed > STALE_S
+
+    def _beat(self):
+        """Touch the file until the work is done."""
+        while not self._ended.wait(_BEAT_S):
+            with suppress(OSError):
+                os.utime(self.path)
+
+
+def remove_abandoned(folder):
+    """Delete what killed processes of any machine were writing in a folder.
+
+    Of this machine's, `lmac_sb.utils.io.remove_parts` knows who lives.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Need not exist. A temporary file or folder goes if it has not been
+        written to for `STALE_S`.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> part = folder / ".x.7@another.0.part"
+    >>> part.touch()
+    >>> remove_abandoned(folder)
+    >>> part.exists()
+    True
+    >>> os.utime(part, (0, 0))
+    >>> remove_abandoned(folder)
+    >>> part.exists()
+    False
+    """
+    for path in Path(folder).glob(".*.part"):
+        with suppress(OSError):
+            age = _now_beside(path) - path.stat().st_mtime
+            if not is_leftover(path.name) or age <= STALE_S:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+
+def _now_beside(path):
+    """The time by the clock that dates the files there, maybe not ours."""
+    with tempfile.TemporaryFile(dir=path.parent) as file:
+        return os.fstat(file.fileno()).st_mtime
 
 
 def _hold(path):

@@ -20,18 +20,20 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import Callable, NamedTuple, Optional
 
-import soundfile as sf
 import torch
+from corpus_prepare import find_corpus, list_clips
 from fsdd_prepare import RECORDINGS, digits_table
 
 from lmac_sb.data.audio import MIN_LENGTH_S
-from lmac_sb.data.decode import decode_audio
+from lmac_sb.data.decode import Recording, decode_audio
 from lmac_sb.data.manifest import labels_of, to_lines
 from lmac_sb.data.names import Names
+from lmac_sb.data.pieces import opened
+from lmac_sb.data.places import to_entry
 from lmac_sb.data.rates import resample
 from lmac_sb.data.table import read_table
 from lmac_sb.metrics.verdict import is_silent
-from lmac_sb.utils.checksums import file_sha256
+from lmac_sb.utils.checksums import stream_sha256
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import first_line, part_folder, write_in_one_step
 
@@ -138,12 +140,13 @@ def prepare_esc50(
             "which is only read; expected a folder outside it"
         )
     needs = needs or Needs()
-    table, csv_bytes, audio = _find_table(data_folder, download)
-    rows = _read_clips(table, csv_bytes, needs.multilabel)
+    table, rows, audio = _find_rows(
+        data_folder, download, skip_bad_clips, needs.multilabel
+    )
     folds = _check_folds(folds or FOLDS, {row["fold"] for row in rows}, table)
     clips = _locate(rows, folds, audio)
     settings = [FORMAT, folds, bool(skip_bad_clips), *needs[:2]]
-    content_hash = _content_hash(csv_bytes, settings, clips)
+    content_hash = _content_hash(settings, clips)
     state = {"content_hash": content_hash, "folds": folds}
     paths = {split: manifest_folder / f"{split}.jsonl" for split in folds}
     paths["skipped"] = manifest_folder / "skipped.json"
@@ -172,6 +175,32 @@ def prepare_esc50(
     return {split: str(paths[split]) for split in folds}
 
 
+def _find_rows(data_folder, download, skip_bad_clips, multilabel):
+    """Where the clips are listed, all of them, and the folder of their files.
+
+    That is None if they know where they are.
+    """
+    table = data_folder / "meta" / "esc50.csv"
+    is_other = not table.is_file() and digits_table(data_folder) is None
+    corpus = find_corpus(data_folder) if is_other else None
+    if corpus is None:
+        table, content, audio = _find_table(data_folder, download)
+        return table, _read_clips(table, content, multilabel), audio
+    if corpus.lost and not skip_bad_clips:
+        raise LMACError(
+            "\n".join(corpus.lost)
+            + "\nRestore them, or go on without them with "
+            "`skip_bad_clips: True`"
+        )
+    rows = list_clips(corpus)
+    for row in rows:
+        if "problem" not in row:
+            row["category"] = _check_category(
+                row["category"], str(row["wav"]), multilabel
+            )
+    return data_folder, rows, None
+
+
 def _find_table(data_folder, download):
     """Path and content of the table of clips, and the folder of their files."""
     digits = digits_table(data_folder)
@@ -183,8 +212,10 @@ def _find_table(data_folder, download):
         if not download:
             raise LMACError(
                 f"{table}: not found; data_folder must be the folder that "
-                "holds audio/ and meta/esc50.csv, or the recordings/ of the "
-                "Free Spoken Digit Dataset. To download ESC-50 there, "
+                "holds audio/ and meta/esc50.csv, the recordings/ of the Free "
+                "Spoken Digit Dataset, or a corpus with labels: folders of "
+                "classes, a table, shards, or a data set of Hugging Face. To "
+                "download ESC-50 there, "
                 "ask for it with `download: True` in the yaml or "
                 "`--download True`"
             )
@@ -352,6 +383,9 @@ def _check_folds(asked, present, table):
 
 def _locate(rows, folds, audio):
     """The clips of the chosen folds, with their files (None if missing)."""
+    if audio is None:
+        chosen = {num for nums in folds.values() for num in nums}
+        return [row for row in rows if row["fold"] in chosen]
     stems = Names(audio.with_name("stems"))
     if not audio.is_dir():
         raise LMACError(f"{audio}: no such folder, expected the clips there")
@@ -380,21 +414,28 @@ def _locate(rows, folds, audio):
     return clips
 
 
-def _content_hash(csv_bytes, settings, clips):
+def _content_hash(settings, clips):
     """SHA-256 of everything that the manifests depend on."""
-    files = []
+    states = functools.lru_cache(maxsize=64)(_state_of)
+    digest = hashlib.sha256(json.dumps(settings).encode())
     for clip in clips:
-        for path in (clip["wav"], clip["stem"]):
-            if path is None or not os.path.exists(path):
-                files.append([str(path)])
-            else:
-                info = os.stat(path)
-                # Of the three, programs that copy a file keep the first two.
-                times = info.st_mtime_ns, info.st_ctime_ns
-                files.append([str(path), info.st_size, *times])
-    table = hashlib.sha256(csv_bytes).hexdigest()
-    text = json.dumps([table, settings, files])
-    return hashlib.sha256(text.encode()).hexdigest()
+        files = [
+            [to_entry(place), states(getattr(place, "file", str(place)))]
+            for place in (clip["wav"], clip["stem"])
+        ]
+        what = [clip[key] for key in ("id", "filename", "fold", "category")]
+        digest.update(json.dumps([what, files]).encode())
+    return digest.hexdigest()
+
+
+def _state_of(path):
+    """What is another when a file is; None of none."""
+    try:
+        info = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    # Of the three, programs that copy a file keep the first two.
+    return info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
 
 def _up_to_date(summary, state, paths):
@@ -452,19 +493,25 @@ def _check_clip(clip, needs):
     if needs.sample_rate is not None:
         _check_rate(sample_rate, needs.sample_rate, clip["wav"])
     entry = {
-        "wav": str(clip["wav"]),
+        "wav": to_entry(clip["wav"]),
         "class_string": clip["category"],
         "fold": clip["fold"],
         "duration": duration,
         "num_samples": len(wav),
         "sample_rate": sample_rate,
-        "sha256": file_sha256(clip["wav"]),
+        "sha256": _sha256(clip["wav"]),
     }
     if clip["stem"] is not None:
         _check_stem(clip, len(wav), sample_rate, needs.multilabel)
-        entry["stem"] = str(clip["stem"])
-        entry["stem_sha256"] = file_sha256(clip["stem"])
+        entry["stem"] = to_entry(clip["stem"])
+        entry["stem_sha256"] = _sha256(clip["stem"])
     return entry
+
+
+def _sha256(place):
+    """Checksum of a sound's content, wherever it is."""
+    with opened(place) as file:
+        return stream_sha256(file)
 
 
 def _check_rate(found_rate, sample_rate, path):
@@ -490,7 +537,7 @@ def _check_stem(clip, n_samples, sample_rate, multilabel):
             f"expected {n_samples} at {sample_rate} Hz, as in its clip"
         )
     n_labels = len(labels_of(clip["category"]))
-    n_channels = sf.info(os.fsencode(clip["stem"])).channels
+    n_channels = Recording(clip["stem"]).channels
     if multilabel and n_channels != n_labels:
         raise LMACError(
             f"{clip['stem']}: {n_channels} channels, expected {n_labels}, one "

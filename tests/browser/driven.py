@@ -55,3 +55,53 @@ class DrivenPage:
     def press(self, *keys):
         """Press keys where the focus is."""
         ActionChains(self.driver).send_keys(*keys).perform()
+
+
+def brightness(page, selector="body"):
+    """Brightness of the background, 0 to 255."""
+    colour = page.js(
+        "getComputedStyle(document.querySelector(a)).backgroundColor", selector
+    )
+    return sum(map(float, colour.strip("rgba()").split(",")[:3])) / 3
+
+
+def contrast(page, selector):
+    """WCAG contrast ratio of the text to its background."""
+
+    def luminance(colour):
+        channels = [float(c) / 255 for c in colour.strip("rgba()").split(",")]
+        r, g, b = (
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+            for c in channels[:3]
+        )
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    colours = page.js(
+        "((e) => { const text = getComputedStyle(e).color; let ground;"
+        "do { ground = getComputedStyle(e).backgroundColor;"
+        " e = e.parentElement; } while (ground === 'rgba(0, 0, 0, 0)');"
+        "return [text, ground]; })(document.querySelector(a))",
+        selector,
+    )
+    low, high = sorted(map(luminance, colours))
+    return (high + 0.05) / (low + 0.05)
+
+
+def sizes_of_controls(page):
+    """Markup, width and height of whatever can be pressed or moved."""
+    return page.js(
+        "[...document.querySelectorAll("
+        "'a[href], button, input, select, summary')]"
+        ".filter(e => e.checkVisibility({contentVisibilityAuto: true}))"
+        ".map(e => [e.outerHTML.slice(0, 80), e.getBoundingClientRect()])"
+        ".map(([text, box]) => [text, box.width, box.height])"
+    )
+
+
+def sticking_out(page):
+    """Markup of elements that are wider than the window."""
+    return page.js(
+        "[...document.querySelectorAll('body *')]"
+        ".filter(e => e.getBoundingClientRect().right > innerWidth + 0.5)"
+        ".map(e => e.outerHTML.slice(0, 80))"
+    )

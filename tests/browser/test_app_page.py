@@ -19,6 +19,7 @@ pytest.importorskip("gradio", reason="no gradio: the extra app")
 
 from driven import DrivenPage  # noqa: E402
 from selenium.webdriver import Keys  # noqa: E402
+from test_report_page import make_clip  # noqa: E402
 
 # A classifier of two tones and noise, in a process that may ask no other
 # machine for anything: what it tries is written down.
@@ -270,3 +271,80 @@ def test_a_huge_file_is_told_in_the_page(app, opened, sounds):
 def test_explain_without_a_sound_is_told(opened):
     opened.explain()
     opened.wait(lambda: "drop a file or record one" in opened.said())
+
+
+SHELF = """
+import sys
+from lmac_sb.app import serve_explained
+serve_explained(sys.argv[1], port=0)
+"""
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """The running app on explained clips; it leaves nothing."""
+    folder = tmp_path_factory.mktemp("explained")
+    for i in range(30):
+        changes = {"label": ["dog", "cat"][i % 2]}
+        if i == 2:
+            changes["id"] = "<img src=x onerror=alert(1)>"
+        make_clip(folder / f"clip {i}", changes, seconds=1)
+    tmp = tmp_path_factory.mktemp("tmp")
+    process = subprocess.Popen(
+        [sys.executable, "-c", SHELF, str(folder)],
+        env={**os.environ, "TMPDIR": str(tmp)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        line = process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found, line + process.stdout.read()
+        yield found.group()
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+        assert (process.returncode, out) == (0, "")
+        assert list(tmp.iterdir()) == []
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Browsed(App):
+    """The page on which clips are looked through."""
+
+    def cell(self, text):
+        """A cell of the list."""
+        cells = self.all("#clips [role=gridcell]")
+        return [cell for cell in cells if cell.text == text]
+
+    def said(self):
+        """Which clips are listed."""
+        return self.one("#said").text
+
+
+def test_explained_clips_are_looked_through(browse, shelf):
+    page = Browsed(browse.open(shelf))
+    page.wait(lambda: page.cell("clip 0"), "no list")
+    assert "clips: 1 to 25 of 30, of 30 in all" in page.said()
+    assert page.cell("<img src=x onerror=alert(1)>")
+    assert page.all("img[src=x]") == []
+
+    page.one("#next").click()
+    page.wait(lambda: page.cell("clip 29"), "no second page")
+    page.cell("clip 29")[0].click()
+    page.wait(lambda: page.all("#answer .card"), "no card")
+    assert "decided: dog, the label is cat" in page.one("#answer").text
+    for name in ("interpretation", "residual", "original"):
+        (sound,) = page.all(f"#answer audio.{name}")
+        assert page.play(sound) == pytest.approx(1, abs=0.05)
+
+    field = page.one("#text textarea, #text input")
+    field.send_keys("CLIP 1")
+    page.wait(lambda: "of 11, of 30 in all" in page.said(), "no search")
+    # In another order, a row is still its clip.
+    page.wait(lambda: page.cell("clip 10"))[0].click()
+    page.wait(lambda: "clip 10" in page.one("#answer h3").text)
+    page.choose("#outcome", "wrong")
+    page.wait(lambda: "1 to 6 of 6, of 30 in all" in page.said(), "no filter")

@@ -15,13 +15,19 @@ import pytest
 import soundfile as sf
 
 from lmac_sb.metrics.verdict import VERDICTS
-from lmac_sb.pages import report
+from lmac_sb.pages import clip_data
 from lmac_sb.pages.meanings import MEANINGS
 from lmac_sb.pages.report import write_report
 
 pytest.importorskip("selenium")
 
-from driven import DrivenPage  # noqa: E402
+from driven import (  # noqa: E402
+    DrivenPage,
+    brightness,
+    contrast,
+    sizes_of_controls,
+    sticking_out,
+)
 from selenium.webdriver import ActionChains, Keys  # noqa: E402
 
 RATE, SECONDS, FRAMES, BINS = 16000, 3, 60, 32
@@ -595,14 +601,6 @@ def test_controls_keep_their_own_keys(opened):
     assert opened.focused() == "two2"
 
 
-def brightness(report, selector="body"):
-    """Brightness of the background, 0 to 255."""
-    colour = report.js(
-        "getComputedStyle(document.querySelector(a)).backgroundColor", selector
-    )
-    return sum(map(float, colour.strip("rgba()").split(",")[:3])) / 3
-
-
 def test_dark_and_light(browse, page):
     found = Report(browse.open(page))
     assert brightness(found) > 200
@@ -616,28 +614,6 @@ def test_dark_and_light(browse, page):
     assert brightness(found, ".clip") < 50
     found.one("#theme").click()
     assert brightness(found) > 200
-
-
-def contrast(report, selector):
-    """WCAG contrast ratio of the text to its background."""
-
-    def luminance(colour):
-        channels = [float(c) / 255 for c in colour.strip("rgba()").split(",")]
-        r, g, b = (
-            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-            for c in channels[:3]
-        )
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b
-
-    colours = report.js(
-        "((e) => { const text = getComputedStyle(e).color; let ground;"
-        "do { ground = getComputedStyle(e).backgroundColor;"
-        " e = e.parentElement; } while (ground === 'rgba(0, 0, 0, 0)');"
-        "return [text, ground]; })(document.querySelector(a))",
-        selector,
-    )
-    low, high = sorted(map(luminance, colours))
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -693,12 +669,7 @@ def test_no_width_scrolls_sideways(browse, tmp_path, width):
     found.wait(lambda: found.all(".windows tbody tr"))
     assert found.js("innerWidth") == width
     assert found.js("document.documentElement.scrollWidth") <= width
-    outside = found.js(
-        "[...document.querySelectorAll('body *')]"
-        ".filter(e => e.getBoundingClientRect().right > innerWidth + 0.5)"
-        ".map(e => e.outerHTML.slice(0, 80))"
-    )
-    assert outside == []
+    assert sticking_out(found) == []
     cut = found.js(
         "[...document.querySelectorAll('.clip, .clip *')]"
         ".filter(e => e.scrollWidth > e.clientWidth + 1"
@@ -708,20 +679,12 @@ def test_no_width_scrolls_sideways(browse, tmp_path, width):
     assert cut == []
 
 
-CONTROLS = "a[href], button, input, select, summary"
-
-
 @pytest.mark.parametrize("width", [360, 1280])
 def test_fingers_find_all_controls(browse, pair_page, width):
     """Whatever can be pressed or moved is 44 px high, and as wide."""
     found = Report(browse.open(pair_page, width=width, height=740))
     found.wait(lambda: len(found.all(".files a[href]")) >= 4)
-    sizes = found.js(
-        "[...document.querySelectorAll(a)].filter(e => e.checkVisibility())"
-        ".map(e => [e.outerHTML.slice(0, 80), e.getBoundingClientRect()])"
-        ".map(([text, box]) => [text, box.width, box.height])",
-        CONTROLS,
-    )
+    sizes = sizes_of_controls(found)
     assert len(sizes) > 40
     small = [x for x in sizes if min(x[1:]) < 43.9]
     assert small == []
@@ -1145,7 +1108,7 @@ def many_clips(folder, n, monkeypatch):
         return packed
 
     for name in ("_pack", "_png"):
-        monkeypatch.setattr(report, name, once(getattr(report, name)))
+        monkeypatch.setattr(clip_data, name, once(getattr(clip_data, name)))
     return write_report(folder)
 
 

@@ -23,6 +23,7 @@ LINKS = {
     "train_multilabel.py": "recipes/ESC50/interpret/train_multilabel.py",
     "eval.py": "recipes/ESC50/interpret/eval.py",
     "sanity.py": "recipes/ESC50/interpret/sanity.py",
+    "audit.py": "recipes/ESC50/interpret/audit.py",
     "train_classifier.py": "recipes/ESC50/interpret/train_classifier.py",
     "make_listening_test.py": "recipes/ESC50/interpret/make_listening_test.py",
     "score_listening_test.py": (

@@ -42,6 +42,7 @@ SCRIPTS = {
     f"{RECIPE}/hparams/variants/lmac_fsdd.yaml": f"{RECIPE}/train_lmac.py",
     f"{RECIPE}/hparams/eval.yaml": f"{RECIPE}/eval.py",
     f"{RECIPE}/hparams/sanity.yaml": f"{RECIPE}/sanity.py",
+    f"{RECIPE}/hparams/audit.yaml": f"{RECIPE}/audit.py",
     f"{RECIPE}/hparams/variants/lmac_psi.yaml": f"{RECIPE}/train_lmac.py",
     f"{RECIPE}/hparams/l2i.yaml": f"{RECIPE}/train_l2i.py",
     f"{RECIPE}/hparams/classifier_multilabel.yaml": (

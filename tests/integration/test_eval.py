@@ -76,6 +76,27 @@ def test_what_is_written(evaluated):
     assert "<!-- lmac -->" in svg
 
 
+def test_several_processes_write_the_same(
+    recipe, tiny, lmac_run, evaluated, tmp_path, helpers
+):
+    """To the byte, each figure; without a GPU, no option is needed."""
+    folder = tmp_path / "run"
+    done = recipe.process(
+        "eval",
+        "eval.yaml",
+        helpers.two_processes,
+        **options(tiny, lmac_run, folder),
+    )
+    assert done.code == 0, done.err[-3000:]
+    for name in ("results.csv", "summary.csv", "curves.svg"):
+        assert (folder / name).read_bytes() == (evaluated / name).read_bytes()
+    tables = [
+        {path.name: path.read_bytes() for path in (x / "rows").rglob("*.parq*")}
+        for x in (folder, evaluated)
+    ]
+    assert tables[0] == tables[1] and tables[0]
+
+
 def test_rows(evaluated):
     rows = read(evaluated / "results.csv")
     # 4 methods in four keeps, 2 of fixed area; 3 clips in 2 settings

@@ -41,104 +41,24 @@
 
   // ------------------------------------------------------------- pictures
 
-  const STEPS = 64; // values of a picture
-  const RANGE = 80; // dB below the loudest cell, down to black
-  // What is kept, as matplotlib's afmhot, and what is left out. People who see
-  // fewer colours tell the two apart as well; see the tests.
-  const hot = (x) =>
-    [0, 0.5, 1].map((from) => Math.min(Math.max(2 * x - from, 0), 1));
-  const blue = (x) => [0.3 * x, 0.47 * x, 0.7 * x];
-  // Level, from 0 to 1, of a sound that is multiplied by a factor.
-  const scaled = (level, factor) =>
-    Math.max(0, level + (20 * Math.log10(factor)) / RANGE);
-
-  // Colour of a cell: what the mask lets through of its level, over the rest.
-  const colour = (level, mask) => {
-    const kept = mask < $("#threshold").value / 100 ? 0 : mask;
-    const veil = $("#opacity").value / 100;
-    const whole = hot(level);
-    const rest = blue(scaled(level, 1 - kept));
-    return hot(scaled(level, kept)).map((x, c) => {
-      const found = veil * Math.max(x, rest[c]) + (1 - veil) * whole[c];
-      return Math.round(255 * found);
-    });
-  };
-
-  // The colours of all cells, by mask and level, and the scales beside them.
-  const palette = new Uint8Array(3 * STEPS * STEPS);
-  const mix = () => {
-    for (let mask = 0; mask < STEPS; mask++) {
-      for (let level = 0; level < STEPS; level++) {
-        const found = colour(level / (STEPS - 1), mask / (STEPS - 1));
-        palette.set(found, 3 * (STEPS * mask + level));
-      }
-    }
-    const scale = (cell) =>
-      Array.from({ length: 33 }, (_, i) => `rgb(${colour(...cell(i / 32))})`);
-    for (const [name, cell] of [
-      ["kept", (x) => [x, 1]],
-      ["rest", (x) => [x, 0]],
-      ["mask", (x) => [1, x]],
-    ]) {
-      document.documentElement.style.setProperty(
-        `--${name}`,
-        `linear-gradient(to right, ${scale(cell)})`
-      );
-    }
-  };
-
-  // A picture that is loaded costs little: it is decoded when it is drawn.
-  const load = (base64) => {
-    const image = new Image();
-    image.src = `data:image/png;base64,${base64}`;
-    return image;
-  };
-  const loaded = (image) =>
-    image.complete ||
-    new Promise((resolve, reject) => {
-      image.onload = resolve;
-      image.onerror = () => reject(new Error("picture cannot be decoded"));
-    });
-  const values = (image) => {
-    const canvas = document.createElement("canvas");
-    const { width, height } = image;
-    Object.assign(canvas, { width, height });
-    const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.drawImage(image, 0, 0);
-    const pixels = context.getImageData(0, 0, width, height).data;
-    const found = new Uint8Array(width * height);
-    for (let i = 0; i < found.length; i++) found[i] = pixels[4 * i] >> 2;
-    return found;
-  };
-
   const draw = (card) => {
-    if (!card.level) return;
-    const { width, height } = card.canvas;
-    // Pixels are set one by one, so the picture need not be on the GPU.
-    const context = card.canvas.getContext("2d", { willReadFrequently: true });
-    const picture = context.createImageData(width, height);
-    const pixels = picture.data.fill(255);
-    for (let i = 0; i < card.level.length; i++) {
-      const cell = 3 * (STEPS * card.mask[i] + card.level[i]);
-      for (let c = 0; c < 3; c++) pixels[4 * i + c] = palette[cell + c];
-    }
-    context.putImageData(picture, 0, 0);
+    if (card.level) picture.draw(card.canvas, card.level, card.mask);
   };
 
   // The pictures of a card, level and mask, once they are loaded.
   const prepare = async (card) => {
     if (!card.images) {
       const { level, mask } = data(card.key);
-      card.images = [level, mask].map(load);
+      card.images = [level, mask].map(picture.load);
     }
-    await Promise.all(card.images.map(loaded));
+    await Promise.all(card.images.map(picture.loaded));
   };
   const paint = (card) => {
     if (card.level) return;
     if (!card.images?.every((image) => image.complete)) return;
     const { width, height } = card.images[0];
     Object.assign(card.canvas, { width, height });
-    [card.level, card.mask] = card.images.map(values);
+    [card.level, card.mask] = card.images.map(picture.values);
     draw(card);
   };
 
@@ -634,25 +554,6 @@
 
   // ------------------------------------------------------------- controls
 
-  const isDark = () => {
-    const chosen = document.documentElement.dataset.theme;
-    return chosen
-      ? chosen === "dark"
-      : matchMedia("(prefers-color-scheme: dark)").matches;
-  };
-  const markTheme = () => {
-    $("#theme").textContent = isDark() ? "Light mode" : "Dark mode";
-  };
-  $("#theme").addEventListener("click", () => {
-    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-    markTheme();
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener(
-    "change",
-    markTheme
-  );
-  markTheme();
-
   let waiting = false;
   const redraw = () => {
     $("output[for=opacity]").textContent = `${$("#opacity").value} %`;
@@ -663,7 +564,7 @@
     waiting = true;
     requestAnimationFrame(() => {
       waiting = false;
-      mix();
+      picture.mix($("#opacity").value / 100, $("#threshold").value / 100);
       cards.forEach(draw);
     });
   };
@@ -764,6 +665,8 @@
   ]
     .filter(Boolean)
     .join(" · ");
+  if (index.asked) $("#notes").append(element("p", `Clips: ${index.asked}.`));
+  for (const note of index.notes) $("#notes").append(element("p", say(note)));
   const leftOut = index.left_out.length;
   $("#left-out").hidden = !leftOut;
   $("#left-out summary").textContent =

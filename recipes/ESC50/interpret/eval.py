@@ -6,12 +6,14 @@ On the embedded scenes, and on ESC-50:
     python eval.py hparams/eval.yaml --interpreter results/lmac/1234
     python eval.py hparams/eval.yaml --interpreter results/esc50_lmac/1234 \
         --data_folder /path/to/ESC-50 --interpreters "{lmac_ft: other_folder}"
+    torchrun --nproc_per_node 2 eval.py hparams/eval.yaml
 """
 
 from pathlib import Path
 
 import speechbrain as sb
 from preparation import prepare_clips
+from speechbrain.utils.distributed import run_on_main
 
 from lmac_sb.data.dataset import thin_out
 from lmac_sb.data.manifest import read_entries
@@ -59,7 +61,8 @@ def load_second(hparams, classes, device):
 
 def prepare(claim, hparams, interpreter):
     """Data set, settings, and known active regions of clips."""
-    data_folder = prepare_clips(claim, hparams, **hparams["clips"])
+    run_on_main(prepare_clips, [claim, hparams], hparams["clips"])
+    data_folder = hparams["data_folder"] or hparams["scenes_folder"]
     split = hparams["split"]
     dataset = load_clips(
         hparams["manifest_folder"], split, interpreter, hparams["interpreter"]
@@ -78,8 +81,19 @@ def prepare(claim, hparams, interpreter):
         NOISE_PARTS[split],
     )
     regions = read_regions(data_folder)
-    claim.check(active_regions=regions_identity(regions))
+    identity = {"active_regions": regions_identity(regions)}
+    run_on_main(claim.check, kwargs=identity)
     return dataset, settings, regions
+
+
+def write(claim, hparams, results):
+    """Write tables and figures."""
+    origin = provenance(
+        split=hparams["split"],
+        data_sha256=claim.identity["data"]["sha256"],
+        **{key: hparams[key] for key in ("seed", "interpreter")},
+    )
+    write_results(*results, origin)
 
 
 @exit_on_user_error
@@ -100,9 +114,10 @@ def main(argv=None):
     other, identity = load_second(hparams, interpreter.classes, device)
     with open_run(hparams, neutral=["batch_size"]) as claim:
         models = models_identity(loaded, sources)
-        claim.check(interpreters=models, judge_folder=identity)
+        identity = {"interpreters": models, "judge_folder": identity}
+        run_on_main(claim.check, kwargs=identity)
         dataset, settings, regions = prepare(claim, hparams, interpreter)
-        claim.take()
+        run_on_main(claim.take)
         sb.create_experiment_directory(**hparams.directory)
         comparison = Comparison(
             Judge(interpreter.explainer, other),
@@ -110,15 +125,12 @@ def main(argv=None):
             interpreter.classes,
             hparams["shares"],
         )
-        grid = Grid(comparison, settings, output_folder / "rows", regions)
+        folder = output_folder / "rows"
+        grid = Grid(comparison, settings, folder, regions)
         quiet = hparams.run_opts["noprogressbar"]
         rows, seconds = grid.run(dataset, hparams["batch_size"], quiet)
-        origin = provenance(
-            split=hparams["split"],
-            data_sha256=claim.identity["data"]["sha256"],
-            **{key: hparams[key] for key in ("seed", "interpreter")},
-        )
-        write_results(output_folder, rows, seconds, methods, origin)
+        results = [output_folder, rows, seconds, methods]
+        run_on_main(write, [claim, hparams, results])
 
 
 if __name__ == "__main__":

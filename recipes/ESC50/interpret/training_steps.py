@@ -20,7 +20,7 @@ from speechbrain.utils.logger import get_logger
 from torch import distributed
 
 from lmac_sb.data.dataset import check_labels
-from lmac_sb.evaluation.results import complete_rows, report_failures
+from lmac_sb.evaluation.results import report_failures, write_rows
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.summary import markdown_table, summarize
 from lmac_sb.models.classifier_folder import load_classifier, save_classifier
@@ -37,7 +37,7 @@ from lmac_sb.training.experiment import (
 from lmac_sb.training.identity import read_claim, weights_identity
 from lmac_sb.utils.console import Loudness, get_loudness, say, set_loudness
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import restore_folder, write_csv, write_json
+from lmac_sb.utils.io import restore_folder, write_json
 from lmac_sb.utils.portable import portable
 from lmac_sb.utils.program import program
 from lmac_sb.utils.provenance import provenance
@@ -405,7 +405,7 @@ def write_results(hparams, brain):
     summary = summarize(
         brain.test_rows, reference=brain.method, columns=columns
     )
-    write_csv(folder / "results.csv", complete_rows(brain.test_rows))
+    write_rows(folder / "results.csv", brain.test_rows)
     results = {
         "provenance": origin(
             hparams,

@@ -52,7 +52,7 @@ class Visitor:
         self.functions = {
             target[1]
             if target[1] in ("change", "unload")
-            else named[target[0]]: dependency["id"]
+            else named.get(target[0]): dependency["id"]
             for named in [
                 {
                     part["id"]: part["props"].get("elem_id")
@@ -94,8 +94,13 @@ class Visitor:
     def explain(self, path, target=-1, against=-1, steps=0, methods=()):
         """Press the button; what is shown at the end, and the error."""
         asked = [self.file(path), target, against, steps, list(methods)]
+        return self.ask("explain", asked)
+
+    def ask(self, function, data, **more):
+        """Use a part of the page; what is shown at the end, and the error."""
         joined = self.client.post(
-            "/gradio_api/queue/join", json=self.body("explain", asked)
+            "/gradio_api/queue/join",
+            json={**self.body(function, data), **more},
         )
         if joined.status_code != 200:
             return SimpleNamespace(status=joined.status_code, error=joined.text)

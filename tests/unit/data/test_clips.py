@@ -7,6 +7,8 @@ import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from lmac_sb.data.clips import Clips, equal_batches
+from lmac_sb.data.corpus import open_corpus
+from lmac_sb.data.streaming import read_signal
 from lmac_sb.utils.errors import LMACError
 
 RATE = 16000
@@ -138,3 +140,10 @@ def test_batches_hold_each_clip_once():
     assert equal_batches(lengths, 2, again) == batches
     for batch in equal_batches(lengths, 2):
         assert max(lengths[i] for i in batch) - lengths[batch[0]] <= 4
+
+
+def test_clips_of_a_corpus(tmp_path):
+    """As of shards."""
+    sf.write(tmp_path / "a.wav", np.full(8000, 0.5), 8000)
+    clips = Clips(open_corpus(tmp_path), 16000)
+    assert torch.equal(clips[0], read_signal(tmp_path / "a.wav", 16000))

@@ -93,7 +93,7 @@ def test_unknown_id(tmp_path):
 
 def test_ids_with_one_number(tmp_path, monkeypatch):
     """Ids are distinguished even if they share a checksum."""
-    monkeypatch.setattr(manifests, "_number", lambda clip_id: 7)
+    monkeypatch.setattr(manifests, "hash64", lambda clip_id: 7)
     manifest = Manifest(write(tmp_path, TEXTS["written here"]))
     assert dict(manifest) == ENTRIES
     assert "other" not in manifest

@@ -52,13 +52,13 @@ DRAWN = {
 def panels(monkeypatch):
     """Panels of the next figure."""
     seen = {}
-    save = plots._save
+    write = plots.write_figure
 
-    def watched(figure, path, suffix):
+    def watched(figure, stem):
         seen["figure"] = figure
-        return save(figure, path, suffix)
+        return write(figure, stem)
 
-    monkeypatch.setattr(plots, "_save", watched)
+    monkeypatch.setattr(plots, "write_figure", watched)
 
     def read():
         (legend,) = seen["figure"].legends

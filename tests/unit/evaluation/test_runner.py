@@ -1,6 +1,5 @@
 """The grid of the evaluation on a tiny model."""
 
-import json
 import math
 from types import SimpleNamespace
 
@@ -203,8 +202,8 @@ def test_goes_on_where_it_stopped(make_grid, clips, tmp_path):
     }
     with pytest.raises(KeyboardInterrupt):
         broken.run(clips, 1)
-    assert len(list((tmp_path / "part").glob("*.json"))) == 2
-    assert list((tmp_path / "part").glob("*.part")) == []
+    assert len(list((tmp_path / "part" / "rows").glob("*.parquet"))) == 2
+    assert list((tmp_path / "part").rglob("*.part")) == []
     again, _ = broken.run(clips, 1)
     assert len(calls) == 4  # only the third clip is computed again
     for a, b in zip(whole, again):
@@ -341,26 +340,60 @@ def test_the_first_method_gives_the_area(make_grid, tmp_path):
         make_grid(tmp_path, make_methods(["loudest", "ones"], {}))
 
 
-def change_a_value(text):
-    """One figure of one row, by hand."""
-    content = json.loads(text)
-    content["rows"][0]["AI"] = 12.5
-    return json.dumps(content)
+def test_whoever_does_it_and_in_whatever_order(make_grid, clips, tmp_path):
+    """Tables are the same bytes; a method's rows are those of all rows."""
+    methods = make_methods(["ones", "loudest"], {})
+    folders = []
+    for order in ((0, 1, 2), (2, 0, 1)):
+        folder = tmp_path / f"from {order[0]}"
+        grid = make_grid(folder, methods, settings=[Clean(), WhiteNoise(5)])
+        with_order = Ordered(clips, order)
+        rows, _ = grid.run(with_order, 2)
+        assert list(rows) == sorted(
+            rows,
+            key=lambda row: (
+                row["setting"] != "clean",
+                row["method"] != "ones",
+                grid.comparison.keeps().index(row["keep"]),
+                row["id"],
+            ),
+        )
+        assert len(rows) == len(list(rows))
+        folders.append(list(rows))
+    for one, two in zip(*folders):
+        same(one, two)
+
+
+class Ordered:
+    """The same clips in another order."""
+
+    def __init__(self, clips, order):
+        self.clips, self.order = clips, order
+        self.data_ids = [clips.data_ids[i] for i in order]
+        self.n_samples = [clips.n_samples[i] for i in order]
+
+    def __getitem__(self, place):
+        return self.clips[self.order[place]]
+
+
+def test_clips_of_several_lengths(make_grid, interpreter, sounds, tmp_path):
+    """They share a chunk, but not a batch."""
+    unequal = [sounds[0], sounds[1][:9000], sounds[2], sounds[0][:9000]]
+    clips = Clips(unequal, interpreter.classes)
+    methods = make_methods(["ones", "random"], {})
+    rows, _ = make_grid(tmp_path / "all", methods).run(clips, 3)
+    one, _ = make_grid(tmp_path / "each", methods).run(clips, 1)
+    assert len(rows) == 4 * (1 + 4)
+    for a, b in zip(rows, one):
+        same(a, b, atol=5e-3)
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
-        change_a_value,
-        lambda text: text[: len(text) // 2],
-        lambda text: "",
-        lambda text: "[]",
-        lambda text: "{}",
-        lambda text: "null",
-        lambda text: '{"rows": [], "seconds": []}',
-        lambda text: text.replace("sha256", "sum"),
-        lambda text: text.replace("ones", "zeros", 1),
-        lambda text: "\0" * len(text),
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: b"\0" * len(content),
     ],
 )
 def test_spoilt_rows_are_computed_again(
@@ -368,16 +401,34 @@ def test_spoilt_rows_are_computed_again(
 ):
     """With a line that names the file, and to the same rows."""
     methods = make_methods(["ones"], {})
-    whole, _ = make_grid(tmp_path, methods).run(clips, 2)
-    path, other = sorted(tmp_path.iterdir())
-    before = {file: file.read_text() for file in (path, other)}
-    path.write_text(spoil(before[path]))
-    again, _ = make_grid(tmp_path, methods).run(clips, 2)
-    assert again == whole
-    assert caplog.text.count("computed again") == 1 and str(path) in caplog.text
-    assert json.loads(path.read_text())["rows"]
+    whole = list(make_grid(tmp_path, methods).run(clips, 2)[0])
+    path, other = sorted((tmp_path / "rows").glob("*.parquet"))
+    before = path.read_bytes()
+    path.write_bytes(spoil(before))
+    again = list(make_grid(tmp_path, methods).run(clips, 2)[0])
+    assert again == whole and path.read_bytes() == before
+    assert caplog.text.count("made again") == 1 and str(path) in caplog.text
     # Nor is one batch taken for another one.
     caplog.clear()
-    other.write_text(path.read_text())
-    assert make_grid(tmp_path, methods).run(clips, 2)[0] == whole
+    other.write_bytes(before)
+    assert list(make_grid(tmp_path, methods).run(clips, 2)[0]) == whole
     assert str(other) in caplog.text
+
+
+def test_a_changed_figure_is_an_error(make_grid, clips, tmp_path):
+    """That names the file; nothing is made of it."""
+    methods = make_methods(["ones"], {})
+    make_grid(tmp_path, methods).run(clips, 3)
+    (path,) = (tmp_path / "rows").glob("*.parquet")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4] ^= 1
+    path.write_bytes(content)
+    rows, _ = make_grid(tmp_path, methods).run(clips, 3)
+    with pytest.raises(LMACError, match="part-00000"):
+        list(rows)
+
+
+def test_other_methods_are_other_rows(make_grid, clips, tmp_path):
+    make_grid(tmp_path, make_methods(["ones"], {})).run(clips, 2)
+    with pytest.raises(LMACError, match="holds another job: methods"):
+        make_grid(tmp_path, make_methods(["ones", "random"], {})).run(clips, 2)

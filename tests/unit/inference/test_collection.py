@@ -18,7 +18,7 @@ import torch
 from console import run
 
 from lmac_sb.inference.clip_folder import folder_names, read_clip
-from lmac_sb.inference.collection import clip_folders
+from lmac_sb.inference.collection import PARTS, clip_folders
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import part_folder
 from lmac_sb.utils.lock import hold
@@ -210,9 +210,10 @@ def test_a_place_that_another_process_claims(explain, tmp_path, monkeypatch):
     out = tmp_path / "out"
     # Its number may be that of a process that has nothing to do with it.
     for name, number in (("a", os.getppid()), ("b", os.getpid())):
-        claim = out / f".{name}.{number}@{part_host(out)}.0.part"
-        claim.mkdir()
-    claim = out / f".a.{os.getppid()}@{part_host(out)}.0.part"
+        # In a folder of their own, however many clips there are.
+        claim = out / PARTS / f".{name}.{number}@{part_host(out)}.0.part"
+        claim.mkdir(parents=True)
+    claim = out / PARTS / f".a.{os.getppid()}@{part_host(out)}.0.part"
     holding = hold(claim)
     holding.__enter__()
 

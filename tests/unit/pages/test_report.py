@@ -23,7 +23,7 @@ from lmac_sb.lmac.explainer import Explanation
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.verdict import VERDICTS
 from lmac_sb.models.features import SpectralFeatures
-from lmac_sb.pages import report
+from lmac_sb.pages import clip_data
 from lmac_sb.pages.meanings import MEANINGS
 from lmac_sb.pages.report import write_report
 from lmac_sb.utils.errors import LMACError
@@ -254,8 +254,8 @@ def test_pictures_are_small_and_upright(tmp_path):
 def test_pictures_keep_every_pixel(shape):
     """Grey, one byte a pixel, time to the right and low notes below."""
     rng = np.random.default_rng(0)
-    values = report._coarsen(rng.integers(256, size=shape, dtype=np.uint8))
-    file = Image.open(io.BytesIO(report._png(values)))
+    values = clip_data._coarsen(rng.integers(256, size=shape, dtype=np.uint8))
+    file = Image.open(io.BytesIO(clip_data._png(values)))
     assert (file.format, file.mode) == ("PNG", "L")
     assert np.array_equal(np.asarray(file), values.T[::-1])
 
@@ -290,7 +290,7 @@ def test_sounds_are_those_of_the_clip(tmp_path):
 
 @pytest.mark.parametrize("rate", [1, 4000, 8000, 22050, 44100, 96001, 192000])
 def test_sounds_of_any_rate(rate):
-    kind, encoded = report._pack([np.zeros(rate, np.float32)] * 2, rate)
+    kind, encoded = clip_data._pack([np.zeros(rate, np.float32)] * 2, rate)
     expected = "mpeg" if rate in (22050, 44100) else "wav"
     assert kind == f"audio/{expected}"
     assert sf.info(io.BytesIO(encoded)).frames == rate * 2
@@ -301,7 +301,7 @@ def test_sounds_of_any_rate(rate):
 def test_packed_sounds_keep_their_length_and_shape(n_samples):
     """MP3 adds and cuts nothing."""
     wav = np.sin(np.arange(n_samples) / 9, dtype=np.float32) / 2
-    kind, encoded = report._pack([wav[:50], wav[50:]], 16000)
+    kind, encoded = clip_data._pack([wav[:50], wav[50:]], 16000)
     found, _ = sf.read(io.BytesIO(encoded))
     assert kind == "audio/mpeg" and found.shape == wav.shape
     if n_samples > 1000:
@@ -312,7 +312,7 @@ def test_packed_sounds_keep_their_length_and_shape(n_samples):
 def test_without_mp3_sounds_are_wav(monkeypatch):
     """Some builds of libsndfile lack it."""
     monkeypatch.setattr(sf, "available_formats", lambda: {"WAV": "WAV"})
-    assert report._pack([np.zeros(9, np.float32)], 16000)[0] == "audio/wav"
+    assert clip_data._pack([np.zeros(9, np.float32)], 16000)[0] == "audio/wav"
 
 
 def test_each_metric_and_verdict_has_a_sentence(tmp_path):

@@ -113,3 +113,17 @@ def test_table(benchmark, real_data, monkeypatch, tmp_path, capsys):
         assert 0 <= row["AD"] <= 100
     printed = capsys.readouterr().out
     assert printed.count("| default minus |") == 2 * len(settings)
+
+
+def test_means_over_decoders(benchmark):
+    """Of three means, with the interval of Student's t."""
+    rows = [
+        {"id": "a", "method": f"{name}{end}", "area": area + shift}
+        for name, area in (("x", 0.1), ("y", 0.2), ("z", 0.3))
+        for end, shift in (("", 0.0), (", 5 steps", 0.1))
+    ]
+    rows = [{**dict.fromkeys(benchmark.COLUMNS, 1.0), **row} for row in rows]
+    *_, once, after = benchmark.over_decoders(rows).splitlines()
+    # t of 2 degrees of freedom: 4.3027 x 0.1 / sqrt(3)
+    assert once.startswith("| decoder | ") and "0.200 ± 0.248" in once
+    assert "0.300 ± 0.248" in after and "1.0 ± 0.0" in after

@@ -1,0 +1,1 @@
+recipes/ESC50/interpret/audit.py

@@ -1,0 +1,84 @@
+"""Commands whose work several processes share."""
+
+import os
+import sys
+
+import click
+
+from lmac_sb.cli.usage import WHOLE
+from lmac_sb.jobs.processes import (
+    be_one_of_many,
+    is_launched,
+    processes,
+    start,
+)
+from lmac_sb.utils.errors import LMACError
+
+__all__ = ["PROCESSES", "check_processes", "shared"]
+
+PROCESSES = click.option(
+    "--processes",
+    type=WHOLE,
+    metavar="N",
+    help="share the work among N processes of this machine, with a thread "
+    "each; torchrun does it on several machines; default: one",
+)
+
+
+def check_processes(n_processes):
+    """Refuse a number of processes, or an odd environment of a launcher.
+
+    Arguments
+    ---------
+    n_processes : int or None
+        As the command line asks for.
+
+    Raises
+    ------
+    LMACError
+        If there cannot be so many.
+
+    Example
+    -------
+    >>> check_processes(0)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: --processes: 0, expected a whole number from 1
+    """
+    if n_processes is not None:
+        if n_processes < 1:
+            raise LMACError(
+                f"--processes: {n_processes}, expected a whole number from 1"
+            )
+        if is_launched():
+            raise LMACError(
+                "--processes: expected without torchrun, which says how many"
+            )
+    processes()
+
+
+def shared(n_processes, work):
+    """Work in this process, or run the same command in several.
+
+    Arguments
+    ---------
+    n_processes : int or None
+        How many; None for this one, which may be one of several.
+    work : callable
+        Called without arguments, gives the exit code.
+
+    Returns
+    -------
+    int
+        Exit code.
+
+    Example
+    -------
+    >>> shared(None, lambda: 3)
+    3
+    """
+    if n_processes is not None and "RANK" not in os.environ:
+        words = click.get_current_context().obj or sys.argv[1:]
+        return start(n_processes, words)
+    with be_one_of_many():
+        return work()

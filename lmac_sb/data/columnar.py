@@ -1,0 +1,250 @@
+"""Arrow and Parquet files, read group by group."""
+
+import functools
+import os
+
+import numpy as np
+
+from lmac_sb.utils.errors import LMACError
+
+__all__ = [
+    "arrow",
+    "count_rows",
+    "read_batches",
+    "read_row",
+    "schema_of",
+    "spans_of",
+    "values_of",
+]
+
+_ROWS = 16  # of sounds that are read at a time
+
+
+def arrow():
+    """The module pyarrow, with what reads files.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    LMACError
+        If it is not installed.
+
+    Example
+    -------
+    >>> arrow().__name__
+    'pyarrow'
+    """
+    try:
+        import pyarrow.ipc
+        import pyarrow.parquet
+    except ImportError as error:
+        raise LMACError(
+            "pyarrow: not installed, expected pyarrow 17 or newer; run: pip "
+            'install "lmac-sb[corpus]"'
+        ) from error
+    return pyarrow
+
+
+def schema_of(file):
+    """Columns of a file, and what its maker says of them.
+
+    Arguments
+    ---------
+    file : str
+        Arrow's, by its ending, or Parquet.
+
+    Returns
+    -------
+    pyarrow.Schema
+    """
+    if _is_arrow(file):
+        return _open_arrow(file)[0]
+    with arrow().parquet.ParquetFile(file) as opened:
+        return opened.schema_arrow
+
+
+def count_rows(file):
+    """Rows in each group of a file.
+
+    Arguments
+    ---------
+    file : str
+        See `schema_of`.
+
+    Returns
+    -------
+    list of int
+    """
+    if _is_arrow(file):
+        return [len(batch) for batch in _open_arrow(file)[1]]
+    with arrow().parquet.ParquetFile(file) as opened:
+        found = opened.metadata
+        return [
+            found.row_group(i).num_rows for i in range(found.num_row_groups)
+        ]
+
+
+def read_batches(file, group, columns):
+    """Rows of a group, some at a time, in memory that does not grow.
+
+    Arguments
+    ---------
+    file : str
+        See `schema_of`.
+    group : int
+        Number of the group.
+    columns : list of str
+        Which are read.
+
+    Yields
+    ------
+    pyarrow.RecordBatch
+
+    Returns
+    -------
+    generator
+    """
+    if _is_arrow(file):
+        yield _open_arrow(file)[1][group].select(columns)
+        return
+    # Without a buffer for the whole group.
+    with arrow().parquet.ParquetFile(file, pre_buffer=False) as opened:
+        yield from opened.iter_batches(_ROWS, [group], columns)
+
+
+@functools.lru_cache(maxsize=2)
+def _read_group(file, state, group, columns):
+    """Some columns of a group of a file, which is another in another state."""
+    if _is_arrow(file):
+        return _open_arrow(file)[1][group].select(columns)
+    with arrow().parquet.ParquetFile(file) as opened:
+        return opened.read_row_group(group, columns)
+
+
+def read_row(file, group, row, columns):
+    """Small columns of a row; the last groups are remembered.
+
+    Arguments
+    ---------
+    file : str
+        See `schema_of`.
+    group, row : int
+        Number of the group, and of the row in it.
+    columns : sequence of str
+        Which are read.
+
+    Returns
+    -------
+    dict
+        Column to value.
+    """
+    state = os.stat(file).st_mtime_ns
+    found = _read_group(file, state, group, tuple(columns))
+    return {name: found.column(name)[row].as_py() for name in columns}
+
+
+def values_of(file, group, column, part=None):
+    """All values of a small column in a group.
+
+    Arguments
+    ---------
+    file : str
+        See `schema_of`.
+    group : int
+        Number of the group.
+    column : str
+        The column.
+    part : str
+        The part of it, such as ``path``, if it has some.
+
+    Returns
+    -------
+    list
+    """
+    if _is_arrow(file):
+        found = _open_arrow(file)[1][group].column(column)
+    else:
+        wanted = f"{column}.{part}" if part else column
+        with arrow().parquet.ParquetFile(file) as opened:
+            found = opened.read_row_group(group, [wanted]).column(column)
+    if part:
+        import pyarrow.compute
+
+        found = pyarrow.compute.struct_field(found, part)
+    return found.to_pylist()
+
+
+def spans_of(file, group, column):
+    """Where the sounds of a group are in the file, if they lie there as such.
+
+    Arguments
+    ---------
+    file : str
+        See `schema_of`.
+    group : int
+        Number of the group.
+    column : str
+        The one with sounds.
+
+    Returns
+    -------
+    offsets, sizes : numpy.ndarray
+        In bytes; a size below zero if that sound has to be read by its row.
+    """
+    if not _is_arrow(file):
+        unknown = np.full(count_rows(file)[group], -1)
+        return unknown, unknown
+    _, batches, address = _open_arrow(file)
+    values = batches[group].column(column)
+    unknown = np.full(len(values), -1)
+    types = arrow().types
+    if types.is_struct(values.type):
+        if values.type.get_field_index("bytes") < 0:
+            return unknown, unknown
+        values = values.field("bytes")
+    wide = types.is_large_binary(values.type)
+    if not wide and not types.is_binary(values.type):
+        return unknown, unknown
+    _, ends, content = values.buffers()
+    ends = np.frombuffer(ends, np.int64 if wide else np.int32)
+    ends = ends[values.offset : values.offset + len(values) + 1].astype("i8")
+    start = content.address - address if content else -1
+    if not 0 <= start <= os.path.getsize(file) - int(ends[-1]):
+        return unknown, unknown  # compressed, so elsewhere in memory
+    sizes = np.diff(ends)
+    sizes[values.is_null().to_numpy(zero_copy_only=False)] = -1
+    return start + ends[:-1], sizes
+
+
+def _is_arrow(file):
+    """Whether it is no Parquet file."""
+    return file.endswith(".arrow")
+
+
+def _open_arrow(file):
+    """Schema, batches and place in memory of an Arrow file."""
+    return _map_arrow(file, os.stat(file).st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _map_arrow(file, state):
+    """Map a file, which is another in another state."""
+    pa = arrow()
+    mapped = pa.memory_map(file)
+    address = mapped.read_buffer().address
+    mapped.seek(0)
+    try:
+        found = pa.ipc.open_stream(mapped)
+        batches = list(found)
+    except pa.ArrowInvalid:
+        mapped.seek(0)
+        found = pa.ipc.open_file(mapped)
+        numbers = range(found.num_record_batches)
+        batches = [found.get_batch(i) for i in numbers]
+    for batch in batches:
+        # Else places of a hostile file would be read wherever they lead.
+        batch.validate(full=True)
+    return found.schema, batches, address

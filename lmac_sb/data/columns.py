@@ -1,0 +1,126 @@
+"""What the columns of a table of clips are, by their usual names."""
+
+import re
+
+from lmac_sb.utils.errors import LMACError, shown
+
+__all__ = ["FILE", "LABEL", "check_column", "find_column", "label_of", "listed"]
+
+_MOST = 10  # columns that a message lists
+# As data sets write them, the surest first; without case and signs.
+FILE = (
+    *("file", "filename", "filepath", "path", "audio", "audiofile"),
+    *("audiopath", "audiofilepath", "audiofilename", "wav", "wavfile"),
+    *("wavpath", "clip", "clipname", "clippath", "sound", "soundfile"),
+    *("recording", "slicefilename", "fname", "itemname", "name"),
+    *("id", "clipid", "uttid", "key", "bytes"),
+)
+LABEL = (
+    *("label", "labels", "class", "classname", "classstring", "category"),
+    *("categories", "classlabel", "labelname", "eventlabel", "eventlabels"),
+    *("species", "primarylabel", "tag", "tags", "word", "command", "genre"),
+    *("emotion", "digit", "target", "y", "classid", "labelid", "cls"),
+)
+
+
+def find_column(columns, names):
+    """The first of some names that a table has.
+
+    Arguments
+    ---------
+    columns : iterable of str
+        Of the table.
+    names : tuple of str
+        `FILE` or `LABEL`.
+
+    Returns
+    -------
+    str or None
+
+    Example
+    -------
+    >>> find_column(["File_Name", "target", "category"], LABEL)
+    'category'
+    """
+    found = {}
+    for column in columns:
+        found.setdefault(re.sub(r"[\W_]+", "", column.casefold()), column)
+    return next((found[name] for name in names if name in found), None)
+
+
+def check_column(column, columns, place):
+    """Refuse a column that a table does not have.
+
+    Arguments
+    ---------
+    column : str or None
+        The one asked for; None is none.
+    columns : sequence of str
+        Those that there are.
+    place : str or Path
+        Of the table, for the message.
+
+    Raises
+    ------
+    LMACError
+        If it is none of them.
+
+    Example
+    -------
+    >>> check_column("site", ["file", "label"], "x.csv")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: x.csv: has no column 'site', found file, label
+    """
+    if column is not None and column not in columns:
+        raise LMACError(
+            f"{place}: has no column {shown(column)}, found {listed(columns)}"
+        )
+
+
+def listed(columns):
+    """Names of columns in one short line.
+
+    Arguments
+    ---------
+    columns : sequence of str
+        Any number.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> listed([]), listed(["a", "b"]), listed(list("abcdefghijkl"))
+    ('none', 'a, b', 'a, b, c, d, e, f, g, h, i, j and 2 more')
+    """
+    names = ", ".join(columns[:_MOST])
+    rest = len(columns) - _MOST
+    return (names or "none") + (f" and {rest} more" if rest > 0 else "")
+
+
+def label_of(value):
+    """A label as text; several joined by a plus, as manifests have them.
+
+    Arguments
+    ---------
+    value : object
+        As a table has it.
+
+    Returns
+    -------
+    str or None
+        None for a missing one.
+
+    Example
+    -------
+    >>> label_of(["dog", "cat"]), label_of(3), label_of(" "), label_of(None)
+    ('dog+cat', '3', None, None)
+    """
+    if isinstance(value, (list, tuple)):
+        labels = [label for label in map(label_of, value) if label]
+        return "+".join(labels) or None
+    if value is None or value != value:  # the latter is NaN
+        return None
+    return str(value).strip() or None

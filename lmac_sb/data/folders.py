@@ -1,0 +1,181 @@
+"""Clips in a folder of files, whose sub-folders may be classes."""
+
+import os
+import re
+from pathlib import Path
+
+from lmac_sb.data.listing import Listing, known_split
+from lmac_sb.data.names import is_audio, is_hidden
+from lmac_sb.data.texts import Labels, Texts
+from lmac_sb.utils.errors import LMACError
+
+__all__ = ["Files", "find_files"]
+
+# Folders whose name says nothing of their sounds.
+_PLAIN = {
+    *("audio", "audios", "wav", "wavs", "flac", "mp3", "ogg", "clips"),
+    *("clip", "data", "sounds", "sound", "recordings", "files", "samples"),
+}
+_TABLES = (".csv", ".tsv", ".jsonl")
+_OTHERS = (".tar", ".parquet", ".arrow", ".zip")
+_FOLD = re.compile(r"fold[ _-]?(\d+)", re.IGNORECASE)
+
+
+class Files(Listing):
+    """The sounds in a folder and its sub-folders, sorted by their paths.
+
+    Sub-folders are classes, but for those that are named as splits or folds,
+    which are columns, and one that has a plain name such as `audio`. Links
+    are followed.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The folder, or a file alone.
+
+    Attributes
+    ----------
+    tables : list of pathlib.Path
+        Tables in the folder, `meta/` or `metadata/`, and those that are
+        called metadata anywhere.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for name in ("train/dog/a.wav", "test/cat/b.wav"):
+    ...     (folder / name).parent.mkdir(parents=True)
+    ...     (folder / name).touch()
+    >>> files = Files(folder)
+    >>> list(files.names), list(files.labels), files.row(0)
+    (['test/cat/b.wav', 'train/dog/a.wav'], ['cat', 'dog'], {'split': 'test'})
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        if self.folder.is_dir():
+            found = find_files(self.folder)
+        else:  # a file alone
+            self.folder, found = self.folder.parent, [self.folder.name]
+        tables = [name for name in found if name.lower().endswith(_TABLES)]
+        names = [name for name in found if is_audio(name)]
+        names, n_left = _chosen(self.folder, names)
+        levels, level = _levels({os.path.dirname(name) for name in names})
+        super().__init__(
+            Texts(names), Labels(_part(name, level) for name in names)
+        )
+        if not self.labels.names:
+            self.labels = Labels()
+        self._levels = levels
+        self.columns = list(levels)
+        self.tables = [self.folder / name for name in tables if _near(name)]
+        if n_left:
+            self.notes.append(
+                f"{folder}: {n_left} sounds beside audio/ are left out"
+            )
+        others = [name for name in found if name.lower().endswith(_OTHERS)]
+        if names and others:
+            self.notes.append(
+                f"{folder}: {len(others)} tables or archives of sounds beside "
+                f"files are left out, such as {others[0]}"
+            )
+
+    def sound(self, place):
+        """Its path, see `Listing`."""
+        return os.path.join(self.folder, self.names[place])
+
+    def row(self, place):
+        """Its split or fold, see `Listing`."""
+        name, row = self.names[place], {}
+        for column, level in self._levels.items():
+            part = _part(name, level)
+            fold = part and _FOLD.fullmatch(part)
+            row[column] = fold[1] if fold else part
+        return row
+
+
+def find_files(folder):
+    """All files below a folder but hidden ones, sorted; links are followed.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The folder.
+
+    Returns
+    -------
+    list of str
+        Paths below it, with slashes.
+
+    Raises
+    ------
+    LMACError
+        If a folder in it cannot be read.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for name in ("b.wav", "a.wav", ".DS_Store", "._a.wav"):
+    ...     (folder / name).touch()
+    >>> find_files(folder)
+    ['a.wav', 'b.wav']
+    """
+    return sorted(_walk(os.fspath(folder), "", ()))
+
+
+def _walk(folder, below, above):
+    """Paths of files; `above` are the folders that a loop would lead to."""
+    try:
+        info = os.stat(folder)
+        if (info.st_dev, info.st_ino) in above:
+            return
+        above = (*above, (info.st_dev, info.st_ino))
+        with os.scandir(folder) as entries:
+            entries = [entry for entry in entries if not is_hidden(entry.name)]
+        for entry in entries:
+            if os.path.isdir(entry.path):
+                inner = f"{below}{entry.name}/"
+                yield from _walk(entry.path, inner, above)
+            else:
+                yield f"{below}{entry.name}"
+    except OSError as error:
+        raise LMACError(f"{folder}: cannot be read ({error})") from error
+
+
+def _chosen(folder, names):
+    """In the layout of ESC-50, clips are in audio/ alone."""
+    if not ((folder / "audio").is_dir() and (folder / "meta").is_dir()):
+        return names, 0
+    clips = [name for name in names if name.startswith("audio/")]
+    # Our own scenes have the event of each clip there.
+    stems = sum(name.startswith("stems/") for name in names)
+    return clips, len(names) - len(clips) - stems
+
+
+def _levels(folders):
+    """Level of each column, and of the labels; None if there are none."""
+    parts = [folder.split("/") if folder else [] for folder in folders]
+    columns, level = {}, 0
+    while True:
+        names = {part[level] if len(part) > level else "" for part in parts}
+        if names <= {""}:
+            return columns, None
+        if all(map(known_split, names)):
+            columns["split"] = level
+        elif all(map(_FOLD.fullmatch, names)):
+            columns["fold"] = level
+        elif len(names) > 1 or min(names).casefold() not in _PLAIN:
+            return columns, level
+        level += 1
+
+
+def _part(name, level):
+    """A folder of a path; None if it has none at that level."""
+    parts = name.split("/")[:-1]
+    return None if level is None or level >= len(parts) else parts[level]
+
+
+def _near(name):
+    """Whether a table is where tables about clips are."""
+    folder, name = os.path.split(name)
+    usual = folder.casefold() in ("", "meta", "metadata")
+    return usual or name.casefold().startswith("metadata.")

@@ -1,0 +1,189 @@
+"""Clips that a table or a manifest lists."""
+
+import functools
+import os
+from pathlib import Path
+
+from lmac_sb.data.columns import FILE, LABEL, check_column, find_column, listed
+from lmac_sb.data.listing import Listing
+from lmac_sb.data.manifest import Manifest
+from lmac_sb.data.names import AUDIO, Names, is_audio, plain_path
+from lmac_sb.data.places import Lost, place_of
+from lmac_sb.data.rows import as_text, open_rows
+from lmac_sb.data.texts import Labels, Texts
+from lmac_sb.utils.errors import LMACError, shown
+
+__all__ = ["Listed", "ManifestClips"]
+
+# Where the files may be, seen from the table or from the folder around it.
+_BESIDE = ("", "audio", "wav", "wavs", "clips", "sounds", "recordings", "data")
+_LOOKED_AT = 100  # rows by which the column with files is found
+# Of what a manifest of the recipe has, that is not of the user.
+_OWN = {
+    *("wav", "class_string", "num_samples", "sample_rate", "duration"),
+    *("sha256", "stem", "stem_sha256"),
+}
+
+
+class Listed(Listing):
+    r"""A clip for each row of a table.
+
+    Arguments
+    ---------
+    path : str or Path
+        A table, see `lmac_sb.data.rows.open_rows`.
+    column : str
+        The one with files; by default the one whose files are there. They
+        may lack their ending, and lie beside the table, in a folder such as
+        `audio` there, or beside the table's folder.
+
+    Raises
+    ------
+    LMACError
+        If it is no table, or no file of it is there.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "audio").mkdir()
+    >>> (folder / "audio" / "a.wav").touch()
+    >>> _ = (folder / "x.csv").write_text("label,file,site\ndog,a,1\n")
+    >>> clips = Listed(folder / "x.csv")
+    >>> clips.sound(0).endswith("audio/a.wav"), clips.label_column
+    (True, 'label')
+    """
+
+    def __init__(self, path, column=None):
+        self.rows = open_rows(path)
+        columns = self.rows.columns
+        check_column(column, columns, path)
+        self._base, self._column = self._choose(column)
+        names, labels = self._read()
+        super().__init__(names, labels)
+        self.columns = [name for name in columns if name != self._column]
+        self.label_column = find_column(self.columns, LABEL)
+        self.notes = list(self.rows.notes)
+
+    def sound(self, place):
+        """Path of its file, see `Listing`."""
+        text = self.rows[place][self._column]
+        if text is None:
+            line = self.rows.line(place)
+            return Lost(f"{self.rows.path}, line {line}", "names no file")
+        return _find(self._base, text) or os.path.join(self._base, text)
+
+    def row(self, place):
+        """Its row, see `Listing`."""
+        row = self.rows[place]
+        return {name: row[name] for name in self.columns}
+
+    def _choose(self, column):
+        """Folder and column of the files: those of which the most are there."""
+        folder = self.rows.path.parent
+        bases = [
+            os.path.normpath(base / name)
+            for base in (folder, folder.resolve().parent)
+            for name in _BESIDE
+        ]
+        n_rows = len(self.rows)
+        step = max(1, n_rows // _LOOKED_AT)
+        some = [self.rows[i] for i in range(0, n_rows, step)]
+        usual = find_column(self.rows.columns, FILE)
+        found = {}
+        for name in [column] if column else self.rows.columns:
+            texts = {row[name] for row in some} - {None}
+            for base in bases:
+                n_found = sum(_find(base, text) is not None for text in texts)
+                # Of several bases that are as good, the first one.
+                if n_found:
+                    found[base, name] = n_found, name == usual
+        if not found:
+            raise LMACError(
+                f"{self.rows.path}: no column names files that are there; "
+                f"found {listed(self.rows.columns)}; expected paths as seen "
+                "from the table's folder"
+            )
+        return max(found, key=found.get)
+
+    def _read(self):
+        """Names of the clips, and their labels."""
+        texts = Texts(row[self._column] or "" for row in self.rows)
+        above = {os.path.dirname(x) for x in texts if os.path.isabs(x)}
+        above = os.path.commonpath(above) if above else ""
+        names = (
+            os.path.relpath(text, above)
+            if os.path.isabs(text)
+            else text.replace("\\", "/")
+            for text in texts
+        )
+        label = find_column(
+            [name for name in self.rows.columns if name != self._column], LABEL
+        )
+        labels = (row[label] for row in self.rows) if label else ()
+        return Texts(map(plain_path, names)), Labels(labels)
+
+
+class ManifestClips(Listing):
+    """The clips of a manifest, as the data preparation writes it.
+
+    Arguments
+    ---------
+    path : str or Path
+        The manifest.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "train.jsonl"
+    >>> _ = path.write_text('{"id": "one", "wav": "a.wav", "fold": 2}')
+    >>> clips = ManifestClips(path)
+    >>> list(clips.names), clips.row(0)
+    (['one'], {'fold': '2'})
+    """
+
+    def __init__(self, path):
+        labels, columns, path = [], {}, Path(path)
+
+        def visit(clip_id, entry):
+            """Note what all entries are needed for."""
+            if "wav" not in entry:
+                raise LMACError(f"{path}: clip {shown(clip_id)} has no 'wav'")
+            labels.append(entry.get("class_string"))
+            columns.update(dict.fromkeys(entry))
+
+        self._manifest = Manifest(path, visit)
+        super().__init__(Texts(self._manifest.ids), Labels(labels))
+        self.columns = [name for name in columns if name not in _OWN]
+
+    def sound(self, place):
+        """Where the manifest has it; paths are seen from its folder."""
+        found = place_of(self._manifest.at(place)[1]["wav"])
+        if isinstance(found, str):
+            found = os.path.join(self._manifest.path.parent, found)
+        return found
+
+    def row(self, place):
+        """What else the manifest says, see `Listing`."""
+        entry = self._manifest.at(place)[1]
+        return {name: as_text(entry.get(name)) for name in self.columns}
+
+
+def _find(base, text):
+    """The file that a table means; None if it is not there."""
+    path = os.path.join(base, text)
+    if os.path.isfile(path):
+        return path
+    folder, name = os.path.split(path.replace("\\", "/"))
+    names = [name]
+    if not is_audio(name):
+        names += [f"{name}.{ending}" for ending in sorted(AUDIO)]
+    try:
+        found = _names(folder, os.stat(folder).st_mtime_ns).find(names)
+    except (OSError, ValueError, LMACError):
+        return None
+    return None if found is None or found.is_dir() else os.fspath(found)
+
+
+@functools.lru_cache(maxsize=64)
+def _names(folder, state):
+    """Names of the files in a folder, which is another when it changed."""
+    return Names(folder)
