@@ -44,6 +44,8 @@ PLACE_SHARE = 0.1  # of a clip, that its start and its end are
 PLACES = {"start": (0.0, PLACE_SHARE), "end": (1 - PLACE_SHARE, 1.0)}
 PARTS = [*(f"band_{i:02d}" for i in range(N_BANDS)), *PLACES, "all"]
 
+_TRIES = 200  # to draw donors at random
+_SEARCHED = 2000  # clips of a corpus of which all are looked at for them
 _OFFSET_HZ = 25.0  # the lowest band is what nobody hears
 _LEAST_P = 1e-6  # that log-odds are taken of
 _BATCH_S = 100.0  # seconds of sound that the classifier hears at once
@@ -145,18 +147,16 @@ def donors_of(place, classes, seed=0):
 
 def _draw(rng, classes, count, is_wanted, taken):
     """Some clips that are wanted, in few tries even out of a million."""
-    found = []
-    for _ in range(50):
+    found, n = [], len(classes)
+    for _ in range(_TRIES):
         if len(found) == count:
             return found
-        i = rng.randrange(len(classes))
+        i = rng.randrange(n)
         if i not in taken and i not in found and is_wanted(i):
             found.append(i)
-    wanted = [
-        i
-        for i in range(len(classes))
-        if i not in taken and i not in found and is_wanted(i)
-    ]
+    # Of a large corpus in which they are rare, those that were met are all.
+    places = range(n if n <= _SEARCHED else 0)
+    wanted = [i for i in places if i not in {*taken, *found} and is_wanted(i)]
     return found + rng.sample(wanted, min(count - len(found), len(wanted)))
 
 

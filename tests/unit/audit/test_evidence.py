@@ -188,6 +188,21 @@ def test_donors_are_drawn_by_number_and_seed():
     assert sorted(donors_of(0, [None] * 3)) == [1, 2]
 
 
+def test_donors_of_a_large_corpus_of_one_class():
+    """Clips that are not there are not looked for among all of them."""
+
+    class Labels(list):
+        n_read = 0
+
+        def __getitem__(self, i):
+            self.n_read += 1
+            return super().__getitem__(i)
+
+    labels = Labels(["a"] * 10**5)
+    assert len(donors_of(5, labels)) == 1
+    assert labels.n_read < 1000
+
+
 def test_bands_cover_all():
     edges = band_edges(8000.0)
     assert len(edges) == N_BANDS + 1
