@@ -58,19 +58,31 @@ _IN_WORDS = {
     "place": "what lies {} of the clip, outside of the loud event,",
     "background": "all that is not the loud event",
 }
+# With the share of the decisions, and the one that it is compared with.
 _TEXTS = {
     _LEAVES: (
         "For {name}, {share:.0%} of the decisions fall when {where} is from a "
-        "clip of another class."
+        "clip of another class ({other:.0%} when it is from another clip of "
+        "{name})."
     ),
     _MOVES: (
         "{share:.0%} of the decisions for other classes turn to {name} when "
-        "{where} is from a clip of {name}."
+        "{where} is from a clip of {name} ({other:.0%} when it is not)."
     ),
     _STAYS: (
         "For {name}, {share:.0%} of the decisions stay when the loud event is "
-        "removed."
+        "removed ({other:.0%} of the other clips without it are taken for "
+        "{name})."
     ),
+}
+# What it may be; by the lower end in Hz of bands, the highest that fits.
+_MAY_BE = {
+    0.0: "A constant offset, or rumble?",
+    20.0: "A hum?",
+    400.0: "A second sound, or noise?",
+    "start": "A click, a fade or silence at the start?",
+    "end": "A click, a fade or silence at the end?",
+    "background": "The room, the recorder, or another noise?",
 }
 
 
@@ -172,8 +184,8 @@ class _Clips:
         self.heard = frame["heard"].tolist()
         self.rest = _texts(frame["rest_decision"])
         self.donors = [_texts(frame[f"donor_{k}"]) for k in range(N_DONORS)]
-        nyquist = frame["nyquist"].max() if len(frame) else 1.0
-        self.parts = _parts(float(nyquist))
+        self.nyquist = float(frame["nyquist"].max()) if len(frame) else 1.0
+        self.parts = _parts(self.nyquist)
         self.n = Counter(self.heard)
         self.classes = sorted(
             name for name, n in self.n.items() if n >= LEAST_CLIPS
@@ -263,6 +275,7 @@ def _hertz(low, high):
 class _Answer(NamedTuple):
     """What the clips say to one question."""
 
+    shares: tuple  # of the decisions, and what it is compared with
     effect: tuple
     effect_of: str
     p: float
@@ -290,6 +303,7 @@ def _leaves(clips, found):
     anyway = {i: share for i, share, _ in own}
     return [
         _Answer(
+            (sums[0] / len(other), sums[1] / len(own)),
             difference(sums[0], len(other), sums[1], len(own)),
             _LEAVES,
             # The odds tell more than the decisions, of which most stay.
@@ -309,6 +323,7 @@ def _moves(clips, found):
     _, own, other = zip(*found)
     return [
         _Answer(
+            (sum(own) / n, sum(other) / n),
             difference(sum(own), n, sum(other), n),
             _MOVES,
             sign_test([gain for gain, _ in gains]),
@@ -331,12 +346,14 @@ def _exchange(clips, name, part, answers):
     texts = [
         _TEXTS[answer.effect_of].format(
             name=name,
-            share=answer.effect[0],
+            share=answer.shares[0],
+            other=answer.shares[1],
             where=_IN_WORDS[kind].format(where),
         )
         for answer in answers
         if answer is best or answer.effect[1] >= LEAST_LOW
     ]
+    texts.append(_may_be(clips, kind, part, band_hz))
     return [
         Alarm(
             kind,
@@ -352,6 +369,16 @@ def _exchange(clips, name, part, answers):
             time=time,
         )
     ]
+
+
+def _may_be(clips, kind, part, band_hz):
+    """A question that helps to find out what it is."""
+    if kind != "band":
+        return _MAY_BE[kind if kind == "background" else part]
+    if band_hz[1] > 0.99 * clips.nyquist:
+        return "Where a codec or a microphone ends?"
+    ends = [x for x in _MAY_BE if isinstance(x, float) and x <= band_hz[0]]
+    return _MAY_BE[max(ends)]
 
 
 def _survival(clips, name):
@@ -374,7 +401,9 @@ def _survival(clips, name):
             _STAYS,
             more_often(*counts),
             len(own),
-            _TEXTS[_STAYS].format(name=name, share=effect[0]),
+            _TEXTS[_STAYS].format(
+                name=name, share=len(stay) / len(own), other=others / n_others
+            ),
             tuple(clips.ids[i] for i in stay[:N_EXAMPLES]),
         )
     ]
@@ -422,7 +451,9 @@ def _joined_bands(alarms):
         best = ranked(group)[0]
         if len(group) > 1:
             ends = group[0].band_hz[0], group[-1].band_hz[1]
-            text = f"{best.text} So it is, less, {_hertz(*ends)}."
+            text = (
+                f"{best.text} The bands beside it count too: {_hertz(*ends)}."
+            )
             best = best._replace(where=_hertz(*ends), band_hz=ends, text=text)
         joined.append(best)
     return [alarm for alarm in alarms if alarm.kind != "band"] + joined
