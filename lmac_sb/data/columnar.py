@@ -1,13 +1,16 @@
 """Arrow and Parquet files, read group by group."""
 
+import contextlib
 import functools
 import os
 
 import numpy as np
 
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import first_line
 
 __all__ = [
+    "Damaged",
     "arrow",
     "count_rows",
     "read_batches",
@@ -18,6 +21,29 @@ __all__ = [
 ]
 
 _ROWS = 16  # of sounds that are read at a time
+
+
+class Damaged(LMACError):
+    """A table that cannot be read.
+
+    Example
+    -------
+    >>> schema_of("nowhere.parquet")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.data.columnar.Damaged: nowhere.parquet: cannot be read (...)
+    """
+
+
+@contextlib.contextmanager
+def _naming(file):
+    """Say of an error which file it is about."""
+    try:
+        yield
+    except (OSError, UnicodeError, arrow().ArrowException) as error:
+        raise Damaged(
+            f"{file}: cannot be read ({first_line(error)})"
+        ) from error
 
 
 def arrow():
@@ -58,12 +84,26 @@ def schema_of(file):
 
     Returns
     -------
-    pyarrow.Schema
+    schema : pyarrow.Schema
+        The columns and their types.
+    parts : dict
+        Column to the names of its parts; None if it has none.
     """
-    if _is_arrow(file):
-        return _open_arrow(file)[0]
-    with arrow().parquet.ParquetFile(file) as opened:
-        return opened.schema_arrow
+    with _naming(file):
+        if _is_arrow(file):
+            found = _open_arrow(file)[0]
+        else:
+            with arrow().parquet.ParquetFile(file) as opened:
+                found = opened.schema_arrow
+        # Here it fails if names are no text.
+        return found, {field.name: _parts(field.type) for field in found}
+
+
+def _parts(kind):
+    """Names of what a type of several parts consists of."""
+    if not arrow().types.is_struct(kind):
+        return None
+    return {kind.field(i).name for i in range(kind.num_fields)}
 
 
 def count_rows(file):
@@ -78,13 +118,13 @@ def count_rows(file):
     -------
     list of int
     """
-    if _is_arrow(file):
-        return [len(batch) for batch in _open_arrow(file)[1]]
-    with arrow().parquet.ParquetFile(file) as opened:
-        found = opened.metadata
-        return [
-            found.row_group(i).num_rows for i in range(found.num_row_groups)
-        ]
+    with _naming(file):
+        if _is_arrow(file):
+            return [len(batch) for batch in _open_arrow(file)[1]]
+        with arrow().parquet.ParquetFile(file) as opened:
+            found = opened.metadata
+            numbers = range(found.num_row_groups)
+            return [found.row_group(i).num_rows for i in numbers]
 
 
 def read_batches(file, group, columns):
@@ -141,9 +181,10 @@ def read_row(file, group, row, columns):
     dict
         Column to value.
     """
-    state = os.stat(file).st_mtime_ns
-    found = _read_group(file, state, group, tuple(columns))
-    return {name: found.column(name)[row].as_py() for name in columns}
+    with _naming(file):
+        state = os.stat(file).st_mtime_ns
+        found = _read_group(file, state, group, tuple(columns))
+        return {name: found.column(name)[row].as_py() for name in columns}
 
 
 def values_of(file, group, column, part=None):
@@ -164,17 +205,18 @@ def values_of(file, group, column, part=None):
     -------
     list
     """
-    if _is_arrow(file):
-        found = _open_arrow(file)[1][group].column(column)
-    else:
-        wanted = f"{column}.{part}" if part else column
-        with arrow().parquet.ParquetFile(file) as opened:
-            found = opened.read_row_group(group, [wanted]).column(column)
-    if part:
-        import pyarrow.compute
+    import pyarrow.compute
 
-        found = pyarrow.compute.struct_field(found, part)
-    return found.to_pylist()
+    wanted = f"{column}.{part}" if part else column
+    with _naming(file):
+        if _is_arrow(file):
+            found = _open_arrow(file)[1][group].column(column)
+        else:
+            with arrow().parquet.ParquetFile(file) as opened:
+                found = opened.read_row_group(group, [wanted]).column(column)
+        if part:
+            found = pyarrow.compute.struct_field(found, part)
+        return found.to_pylist()
 
 
 def spans_of(file, group, column):
@@ -201,9 +243,7 @@ def spans_of(file, group, column):
     values = batches[group].column(column)
     unknown = np.full(len(values), -1)
     types = arrow().types
-    if types.is_struct(values.type):
-        if values.type.get_field_index("bytes") < 0:
-            return unknown, unknown
+    if "bytes" in (_parts(values.type) or ()):
         values = values.field("bytes")
     wide = types.is_large_binary(values.type)
     if not wide and not types.is_binary(values.type):

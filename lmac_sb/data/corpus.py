@@ -183,8 +183,7 @@ class Corpus(Sequence):
         -------
         str, or a place of `lmac_sb.data.places`
         """
-        found = self._listing.sound(int(self._order[place]))
-        return os.fspath(found) if isinstance(found, Path) else found
+        return _plain(self._listing.sound(int(self._order[place])))
 
     def stem(self, place):
         """Where the labelled event of a clip is alone.
@@ -199,7 +198,7 @@ class Corpus(Sequence):
         str, a place of `lmac_sb.data.places`, or None
             None if it is not known.
         """
-        return self._listing.stem(int(self._order[place]))
+        return _plain(self._listing.stem(int(self._order[place])))
 
     @functools.cached_property
     def identity(self):
@@ -267,6 +266,11 @@ class Corpus(Sequence):
                 f"{self.name}: {len(missing)} of {len(self)} clips have no "
                 f"row in {names}, such as {self.ids[missing[0]]}"
             )
+
+
+def _plain(place):
+    """A place, paths as text."""
+    return os.fspath(place) if isinstance(place, Path) else place
 
 
 class _Ids(Sequence):
@@ -339,7 +343,8 @@ def _listing(where, file_column):
     ending = path.suffix.lower()
     if not path.exists() and "{" in where or where.lower().endswith(SHARD):
         return Shards(find_shards(where))
-    files = Files(path) if path.is_dir() or is_audio(where) else ()
+    is_sound = path.is_file() and is_audio(where)
+    files = Files(path) if path.is_dir() or is_sound else ()
     if len(files):
         return files
     folder, tables = find_tables(path)

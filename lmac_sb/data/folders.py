@@ -83,6 +83,12 @@ class Files(Listing):
         """Its path, see `Listing`."""
         return os.path.join(self.folder, self.names[place])
 
+    def stem(self, place):
+        """Its file in `stems/` beside `audio/`, see `Listing`."""
+        folder, _, name = self.names[place].partition("/")
+        path = self.folder / "stems" / name
+        return path if folder == "audio" and path.is_file() else None
+
     def row(self, place):
         """Its split or fold, see `Listing`."""
         name, row = self.names[place], {}

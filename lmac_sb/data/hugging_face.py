@@ -24,7 +24,6 @@ from lmac_sb.data.places import Cell
 from lmac_sb.data.rows import as_text
 from lmac_sb.data.texts import Texts
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import first_line
 
 __all__ = ["HuggingFace"]
 
@@ -71,18 +70,14 @@ class HuggingFace(Listing):
         # its bytes are in the file, if they lie there as such.
         self._of = [array("I") for _ in range(3)]
         self._offset, self._size = array("q"), array("q")
-        errors = columnar.arrow().ArrowException, OSError
         paths = []
         for number in range(len(tables)):
             file = self._file(number)
             try:
                 self._schemas[number] = self._learn(file, column)
                 self._read(number, file, paths)
-            except errors as error:
-                self.lost.append(
-                    f"{file}: cannot be read ({first_line(error)}); its clips "
-                    "are missing"
-                )
+            except columnar.Damaged as error:
+                self.lost.append(f"{error}; its clips are missing")
         if not paths and self.lost:
             raise LMACError(self.lost[0])
         self.names = Texts(self._name(paths))
@@ -117,9 +112,10 @@ class HuggingFace(Listing):
 
     def _learn(self, file, column):
         """What the columns of a table are."""
-        schema = columnar.schema_of(file)
+        schema, parts = columnar.schema_of(file)
         features = features_of(schema, self._folder)
-        found = _Columns(schema, features, column, file)
+        check_column(column, list(parts), file)
+        found = _Columns(schema, parts, features, column, file)
         known = dict.fromkeys(self.columns)
         self.columns = list({**known, **dict.fromkeys(found.others)})
         self.label_column = self.label_column or found.label
@@ -184,32 +180,44 @@ class _Columns:
     and `classes` the names of the classes of those with numbers.
     """
 
-    def __init__(self, schema, features, column, file):
-        check_column(column, schema.names, file)
-        fields = {field.name: field.type for field in schema}
-        files = [name for name, kind in fields.items() if _holds_bytes(kind)]
-        texts = [name for name, kind in fields.items() if _is_text(kind)]
+    def __init__(self, schema, parts, features, column, file):
+        types = columnar.arrow().types
+        kinds = dict(zip(parts, schema.types))
+        # Sounds, and files of other kinds.
+        files = [
+            name
+            for name, kind in kinds.items()
+            if parts[name]
+            and parts[name] & {"bytes", "array"}
+            or types.is_binary(kind)
+            or types.is_large_binary(kind)
+        ]
+        texts = [
+            name
+            for name, kind in kinds.items()
+            if types.is_string(kind) or types.is_large_string(kind)
+        ]
         self.sound = (
             column
-            or _find_audio(features, fields)
+            or _find_audio(features, kinds)
             or find_column(files, FILE)
             or next(iter(files), None)
             or find_column(texts, FILE)
         )
         if self.sound is None:
             raise LMACError(
-                f"{file}: found the columns {listed(schema.names)}, expected "
+                f"{file}: found the columns {listed(list(kinds))}, expected "
                 "one with sounds: bytes, samples with their sampling_rate, or "
                 "paths; name it as file_column"
             )
-        kind, self.path = fields[self.sound], None
-        if self.sound in texts:
-            self.path = (self.sound,)
-        elif _is_struct(kind) and kind.get_field_index("path") >= 0:
+        self.path = None
+        if "path" in (parts[self.sound] or ()):
             self.path = self.sound, "path"
+        elif self.sound in texts:
+            self.path = (self.sound,)
         elif find_column(texts, FILE):
             self.path = (find_column(texts, FILE),)
-        self.others = [x for x in fields if x not in {self.sound, *files}]
+        self.others = [x for x in kinds if x not in {self.sound, *files}]
         self.label = find_column(self.others, LABEL)
         self.classes = {
             name: _class_names(features.get(name)) for name in self.others
@@ -223,26 +231,6 @@ def _find_audio(features, fields):
         if is_known and feature.get("_type") == "Audio":
             return name
     return None
-
-
-def _is_struct(kind):
-    """Whether a type is that of several parts."""
-    return columnar.arrow().types.is_struct(kind)
-
-
-def _holds_bytes(kind):
-    """Whether a type is that of sounds, or of other files."""
-    types = columnar.arrow().types
-    if _is_struct(kind):
-        names = {kind.field(i).name for i in range(kind.num_fields)}
-        return "bytes" in names or {"array", "sampling_rate"} <= names
-    return types.is_binary(kind) or types.is_large_binary(kind)
-
-
-def _is_text(kind):
-    """Whether a type is that of texts."""
-    types = columnar.arrow().types
-    return types.is_string(kind) or types.is_large_string(kind)
 
 
 def _class_names(feature):

@@ -107,7 +107,10 @@ class Listed(Listing):
 
     def _read(self):
         """Names of the clips, and their labels."""
-        texts = Texts(row[self._column] or "" for row in self.rows)
+        texts = Texts(
+            row[self._column] or f"line {self.rows.line(i)}"
+            for i, row in enumerate(self.rows)
+        )
         above = {os.path.dirname(x) for x in texts if os.path.isabs(x)}
         above = os.path.commonpath(above) if above else ""
         names = (

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
-from lmac_sb.data.columnar import arrow, read_batches
+from lmac_sb.data.columnar import read_batches
 from lmac_sb.data.pieces import Place
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.io import first_line
 
 __all__ = ["Cell", "Lost", "place_of", "to_entry"]
 
@@ -101,10 +102,11 @@ class Cell(NamedTuple):
                 self.row
             )
             content = _bytes_of(value)
-        except OSError as error:  # pyarrow's own, too
-            raise LMACError(f"{self}: cannot be read ({error})") from error
-        except arrow().ArrowException as error:
-            raise LMACError(f"{self}: is damaged ({error})") from error
+        except Exception as error:
+            # pyarrow fails on damage in many ways.
+            raise LMACError(
+                f"{self}: cannot be read ({first_line(error)})"
+            ) from error
         if content is not None:
             yield io.BytesIO(content)
             return
@@ -140,12 +142,15 @@ class _Reader:
         """The value in a row."""
         if self._open is None or row < self._first:
             self._open, self._first, self._batch = self._batches(), 0, None
-        while self._batch is None or row >= self._first + len(self._batch):
-            self._first += 0 if self._batch is None else len(self._batch)
-            self._batch = next(self._open, None)
-            if self._batch is None:
-                raise OSError(f"has no row {row}")
-        return self._batch.column(0)[row - self._first]
+        batch = self._batch
+        while batch is None or row >= self._first + len(batch):
+            self._first += 0 if batch is None else len(batch)
+            rows, self._open = self._open, None  # after an error, anew
+            batch = self._batch = next(rows, None)
+            if batch is None:
+                raise LMACError(f"has no row {row}")
+            self._open = rows
+        return batch.column(0)[row - self._first]
 
 
 @functools.lru_cache(maxsize=2)

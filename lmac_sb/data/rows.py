@@ -61,7 +61,7 @@ class Rows(Sequence):
     def __init__(self, path):
         self.path = Path(path)
         self.columns, self.notes = [], []
-        self._starts, self._lines = array("q"), array("L")
+        self._starts, self._lines = array("q"), array("I")
         self._end = 0
         with self._opened() as file:
             self._state = file_state(file)
@@ -249,7 +249,7 @@ class _JsonRows(Rows):
         )
 
     def _parse(self, content):
-        found = self._load(content.splitlines()[0], "?")
+        found = self._load(content.split(b"\n")[0], "?")
         return {name: as_text(found.get(name)) for name in self.columns}
 
 

@@ -91,7 +91,10 @@ def test_layout_of_esc50(tmp_path):
         assert corpus.columns == ["fold", "target"] and corpus.notes == []
         assert corpus[1].columns == {"fold": "2", "target": "7"}
         assert corpus[1].place == str(tmp_path / "audio" / "2-b.wav")
-    assert ids(open_corpus(tmp_path))[0] == "audio/1-a.wav"
+    corpus = open_corpus(tmp_path)
+    assert ids(corpus)[0] == "audio/1-a.wav"
+    assert corpus.stem(0) == str(tmp_path / "stems" / "1-a.wav")
+    assert corpus.stem(1) is None
     assert labels(open_corpus(tmp_path, label_column="target")) == ["5", "7"]
 
 
@@ -209,7 +212,7 @@ def test_table_with_odd_rows(tmp_path):
     assert rows["b"].columns == {"note": None, "column 3": "7", "more": None}
     assert len(rows["c.wav"].read(8000)) == 4000
     with pytest.raises(LMACError, match="x.csv, line 7: names no file"):
-        rows[""].read(8000)
+        rows["line 7"].read(8000)
     assert ["1 rows have fewer" in note for note in corpus.notes] == [True]
 
 
@@ -396,7 +399,11 @@ def test_table_that_changes_meanwhile(tmp_path):
 
 @pytest.mark.parametrize(
     "where, message",
-    [("nowhere", "no such file or folder"), (".", "holds no sounds")],
+    [
+        ("nowhere", "no such file or folder"),
+        ("nowhere.wav", "no such file or folder"),
+        (".", "holds no sounds"),
+    ],
 )
 def test_no_corpus(tmp_path, where, message):
     with pytest.raises(LMACError, match=message):
