@@ -301,7 +301,7 @@ def facts_of(clip, truth=None):
     Returns
     -------
     dict
-        See `lmac_sb.inference.clip_facts.INFO`.
+        Names to texts, numbers, and lists and dicts of these.
 
     Example
     -------
