@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How cost grows with clip length, batch, clips, processes and corpus.
 
-    python benchmarks/scaling.py [--quick] [--json scaling.json]
+    python benchmarks/scaling.py [--quick] [--only rows] [--json scaling.json]
 
 Uses the small classifier and its decoder with random weights, at 16 kHz. Each
 table ends with the slope of a log-log plot: 0 for a constant cost, 1 for one
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 import torch
+from corpus import measure_rates, measure_rows, measure_shares
 from cost import explain, make_explainer, make_step
 from measure import (
     PeakMemory,
@@ -49,6 +50,9 @@ FULL = {
     "clips": [100, 1000, 10_000],
     "processes": [1, 2],
     "corpus": [1000, 10_000, 100_000],
+    "rows": [100, 10_000, 100_000],
+    "shared": 200,
+    "repeats": 20,
     "runs": 3,
 }
 QUICK = {
@@ -57,6 +61,9 @@ QUICK = {
     "clips": [4, 8],
     "processes": [1],
     "corpus": [100, 200],
+    "rows": [3, 6],
+    "shared": 4,
+    "repeats": 1,
     "runs": 1,
 }
 
@@ -290,10 +297,40 @@ def measure_cache(args):
     return size / N_FILES / CLIP_S
 
 
+def measure_lengths(args):
+    """Table of an explanation over the clip's length."""
+    sizes = args.sizes["seconds"]
+    name = "Clip length, s"
+    return measure_sizes(name, explain_length, sizes, "explain", args)
+
+
+def measure_batches(args):
+    """Table of a training step over the size of the batch."""
+    sizes = args.sizes["batches"]
+    return measure_sizes(
+        "Batch size", train_batch, sizes, "training step", args
+    )
+
+
+# What is measured, and what it is called in the JSON.
+PARTS = {
+    "lengths": (measure_lengths, "Clip length, s"),
+    "batches": (measure_batches, "Batch size"),
+    "clips": (measure_clips, "Clips"),
+    "processes": (measure_processes, "Processes"),
+    "corpus": (measure_corpus, "Corpus"),
+    "cache": (measure_cache, "cache, bytes a second of sound"),
+    "rates": (measure_rates, "Rates"),
+    "shares": (measure_shares, "Shares"),
+    "rows": (measure_rows, "Rows"),
+}
+
+
 def main(argv=None):
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", help="file for the results")
     args = parser.parse_args(argv)
@@ -301,17 +338,9 @@ def main(argv=None):
     where = machine(args.threads)
     print(", ".join(f"{key} {value}" for key, value in where.items()))
     results = {"machine": where}
-    for name, measure, size, unit in (
-        ("Clip length, s", explain_length, "seconds", "explain"),
-        ("Batch size", train_batch, "batches", "training step"),
-    ):
-        results[name] = measure_sizes(
-            name, measure, args.sizes[size], unit, args
-        )
-    results["Clips"] = measure_clips(args)
-    results["Processes"] = measure_processes(args)
-    results["Corpus"] = measure_corpus(args)
-    results["cache, bytes a second of sound"] = measure_cache(args)
+    for name in args.only or PARTS:
+        measure, title = PARTS[name]
+        results[title] = measure(args)
     write(args.json, results)
 
 

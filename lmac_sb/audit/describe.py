@@ -8,7 +8,6 @@ from lmac_sb.inference.spectra import input_of
 
 __all__ = [
     "BANDS",
-    "DESCRIPTORS",
     "OF_BANDS",
     "TIMES",
     "band_edges",
@@ -24,19 +23,6 @@ N_TIMES = 16
 BANDS = [f"band_{i:02}" for i in range(N_BANDS)]
 TIMES = [f"time_{i:02}" for i in range(N_TIMES)]
 OF_BANDS = [f"of_band_{i:02}" for i in range(N_BANDS)]
-DESCRIPTORS = [
-    *BANDS,
-    *TIMES,
-    *OF_BANDS,
-    "kept_energy",
-    "kept_s",
-    "kept_from",
-    "level_db",
-    "centroid_hz",
-    "flatness",
-    "modulation_hz",
-    "modulation_depth",
-]
 _RANGE_DB = 20  # below the loudest kept frame, what still belongs to it
 _MOST_DB = 60  # of a level against the rest: one of the two is nothing
 _FASTEST_HZ = 20  # of a modulation; what is faster is heard as a tone

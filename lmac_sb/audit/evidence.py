@@ -30,10 +30,12 @@ __all__ = [
     "EVIDENCE",
     "N_BANDS",
     "N_DONORS",
+    "PARTS",
     "PLACES",
     "band_edges",
     "donors_of",
     "evidence",
+    "spectrogram",
 ]
 
 N_BANDS = 16
@@ -42,6 +44,8 @@ PLACE_SHARE = 0.1  # of a clip, that its start and its end are
 PLACES = {"start": (0.0, PLACE_SHARE), "end": (1 - PLACE_SHARE, 1.0)}
 PARTS = [*(f"band_{i:02d}" for i in range(N_BANDS)), *PLACES, "all"]
 
+_TRIES = 200  # to draw donors at random
+_SEARCHED = 2000  # clips of a corpus of which all are looked at for them
 _OFFSET_HZ = 25.0  # the lowest band is what nobody hears
 _LEAST_P = 1e-6  # that log-odds are taken of
 _BATCH_S = 100.0  # seconds of sound that the classifier hears at once
@@ -60,10 +64,9 @@ EVIDENCE = {
         for part in PARTS[:-1]
     },
     **{
-        f"drop_{part}": (
-            "by how much the log-odds of the class fall with the "
-            f"{part} of other classes, more than with that of its own"
-        )
+        f"{fall}_{part}": f"fall of the log-odds of the class with "
+        f"{part} of the rest of {whose} class, mean"
+        for fall, whose in (("drop", "another"), ("same", "its own"))
         for part in PARTS
     },
     **{f"donor_{k}": f"class of donor {k}" for k in range(N_DONORS)},
@@ -144,18 +147,16 @@ def donors_of(place, classes, seed=0):
 
 def _draw(rng, classes, count, is_wanted, taken):
     """Some clips that are wanted, in few tries even out of a million."""
-    found = []
-    for _ in range(50):
+    found, n = [], len(classes)
+    for _ in range(_TRIES):
         if len(found) == count:
             return found
-        i = rng.randrange(len(classes))
+        i = rng.randrange(n)
         if i not in taken and i not in found and is_wanted(i):
             found.append(i)
-    wanted = [
-        i
-        for i in range(len(classes))
-        if i not in taken and i not in found and is_wanted(i)
-    ]
+    # Of a large corpus in which they are rare, those that were met are all.
+    places = range(n if n <= _SEARCHED else 0)
+    wanted = [i for i in places if i not in {*taken, *found} and is_wanted(i)]
     return found + rng.sample(wanted, min(count - len(found), len(wanted)))
 
 
@@ -286,7 +287,7 @@ class _Clip:
 
     def _exchanged(self, donors, parts):
         """What becomes of the decision with parts of the rest of others."""
-        found, odds = {}, {part: {} for part in parts}
+        found, falls = {}, {}
         name = self.interpreter.classes.__getitem__
         for k, donor in enumerate(donors):
             p, heard = self._with(donor, parts)
@@ -296,14 +297,17 @@ class _Clip:
             found[f"donor_{k}"] = name(theirs)
             for part, after in heard.items():
                 found[f"{part}_{k}"] = name(self._outcome(after, p))
-                is_own = theirs == self.decision
-                value = float(after[self.decision].double().logit(_LEAST_P))
-                odds[part].setdefault(is_own, []).append(value)
-        for part, values in odds.items():
-            if len(values) == 2:
-                own, other = (sum(x) / len(x) for x in (values[1], values[0]))
-                found[f"drop_{part}"] = own - other
-        return found
+                fall = "same" if theirs == self.decision else "drop"
+                column = falls.setdefault(f"{fall}_{part}", [])
+                column.append(self._odds(self.p) - self._odds(after))
+        means = {
+            name: sum(values) / len(values) for name, values in falls.items()
+        }
+        return {**found, **means}
+
+    def _odds(self, p):
+        """Log-odds of the clip's class."""
+        return float(p[self.decision].double().logit(_LEAST_P))
 
     def _with(self, donor, parts):
         """Probabilities of a donor, and of the clip with each part of it."""

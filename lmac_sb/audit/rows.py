@@ -1,5 +1,6 @@
 """Clips of a corpus, explained: a row each, and folders to hear some."""
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -14,6 +15,8 @@ from lmac_sb.utils.portable import portable
 
 __all__ = ["EXAMPLES", "Explained"]
 
+# Columns that say where the labelled event is, as in tables of sound events.
+REGION = ("onset", "offset")
 EXAMPLES = "examples"  # folder of the clips to hear
 
 
@@ -68,7 +71,7 @@ class Explained:
         self.seed = seed
 
     def rows(self, items):
-        """Explain clips, each into a row of `row_of`.
+        """Explain clips, a row each.
 
         Arguments
         ---------
@@ -109,7 +112,8 @@ class Explained:
             row = {**_facts(found), **describe(found), "error": None}
             if donors is not None:
                 donors = list(donors)
-                row |= evidence(self.interpreter, wav, found, donors)
+                region = _region(clip.columns)
+                row |= evidence(self.interpreter, wav, found, donors, region)
             return row
         except Exception as error:
             # Whatever is wrong with one clip, the others are not to blame.
@@ -127,7 +131,7 @@ class Explained:
         return self.interpreter.explain_sound(wav, **how)
 
     def against(self, chosen):
-        """Explain clips against their labels, each into a row.
+        """Explain clips against their labels, a row each.
 
         Arguments
         ---------
@@ -161,8 +165,9 @@ class Explained:
         folder : pathlib.Path
             Of the audit.
         examples : dict
-            Name of each folder to ``item``, ``label`` and ``against``, the
-            class that the decision is compared with (None for all others).
+            Name of each folder to ``item``, ``label``, ``decision`` and
+            ``against``, the class that the decision is compared with (None
+            for all others).
 
         Returns
         -------
@@ -176,17 +181,21 @@ class Explained:
             place = folder / EXAMPLES
             place.mkdir(exist_ok=True)
             for i in items:
-                self._write(place / names[i], **examples[names[i]])
+                self._write(place / names[i], examples[names[i]])
             return Chunk([{"name": names[i]} for i in items])
 
         return work
 
-    def _write(self, place, item, label, against, **_):
+    def _write(self, place, example):
         """Write the folder of an example."""
-        clip = self.corpus[self.places[item]]
-        found = self._explain(self._read(clip), against=against)
+        clip = self.corpus[self.places[example["item"]]]
+        asked = {}
+        if example["against"] is not None:
+            asked["target"] = example["decision"]
+            asked["against"] = example["against"]
+        found = self._explain(self._read(clip), **asked)
         found.files = [clip.id]
-        save_clip(place, found, label)
+        save_clip(place, found, example["label"])
 
 
 class _ClassesOf(Sequence):
@@ -200,6 +209,15 @@ class _ClassesOf(Sequence):
 
     def __getitem__(self, item):
         return self._corpus.label(self._places[item])
+
+
+def _region(columns):
+    """Start and end of the event in seconds, where the user says them."""
+    try:
+        start, end = (float(columns[name]) for name in REGION)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (start, end) if 0 <= start < end < math.inf else None
 
 
 def _facts(found):

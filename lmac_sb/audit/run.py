@@ -1,6 +1,7 @@
 """An audit from end to end: clips, rows, tables, plots, clips to hear."""
 
 import json
+import logging
 import random
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -20,6 +21,8 @@ from lmac_sb.utils.io import write_json
 from lmac_sb.utils.portable import portable
 
 __all__ = ["AUDIT", "Options", "run_audit"]
+
+logger = logging.getLogger(__name__)
 
 AUDIT = "audit.json"
 STEPS = "steps"  # folder of what follows the rows
@@ -101,11 +104,15 @@ def run_audit(corpus, interpreter, out, options=None, progress=None):
     work = Explained(corpus, places, interpreter, labels, *how)
     identity = _identity(corpus, interpreter, options)
     job = Job(out, len(places), identity)
+    odd = _label_notes(corpus, labels)
+    for note in odd:
+        logger.warning(note)  # before hours of work, which may be in vain
     tell = progress and (lambda index: progress(len(job.items(index))))
     job.run(work.rows, tell)
-    frame = job.frame()
-    _check(corpus, frame)
-    chosen = choose_confused(frame, options.seed)
+    _check(corpus, job.frame(["id", "error"]))
+    # Of a long table, the one process that analyses it needs all columns.
+    decided = job.frame(["id", "label", "decision", "right"])
+    chosen = choose_confused(decided, options.seed)
     against = _step(job, "against", len(chosen))
     against.run(work.against(chosen))
 
@@ -113,7 +120,8 @@ def run_audit(corpus, interpreter, out, options=None, progress=None):
         """Find all: done by one of the processes, and the others wait."""
         from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
-        others = against.frame() if len(chosen) else chosen
+        frame = job.frame()
+        others = against.frame() if len(chosen) else chosen.assign(error=None)
         edges = band_edges(interpreter.sample_rate)
         # As many threads everywhere, so that sums are the same to the bit.
         with threadpool_limits(1):
@@ -121,7 +129,7 @@ def run_audit(corpus, interpreter, out, options=None, progress=None):
         choose_examples(results, frame, options.examples)
         results["made"] = {**identity["made"], **identity["options"]}
         said = map(portable, [*corpus.lost, *corpus.notes])
-        results["notes"][:0] = [*said, *_label_notes(corpus, labels)]
+        results["notes"][:0] = [*said, *odd]
         results["corpus"] = {
             "name": corpus.name,
             "n_clips": len(frame),

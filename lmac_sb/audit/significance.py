@@ -1,16 +1,17 @@
 r"""Tests, intervals, and the correction for many tests.
 
-All are one-sided tests of counts, exact, without an assumption on how values
-are distributed.
+All tests are one-sided, and none assumes how values are distributed.
 """
 
 import math
 
-from scipy.stats import binomtest, fisher_exact
+from scipy.stats import binomtest, chi2, fisher_exact, mannwhitneyu
 
 __all__ = [
     "difference",
     "fdr",
+    "joined",
+    "larger",
     "more_often",
     "sign_test",
     "wilson",
@@ -99,6 +100,50 @@ def sign_test(values):
     if n == 0:
         return 1.0
     return float(binomtest(above, n, alternative="greater").pvalue)
+
+
+def larger(values, others):
+    """Whether the values are larger than the others: p (Mann and Whitney).
+
+    Arguments
+    ---------
+    values, others : list of float
+        One a clip.
+
+    Returns
+    -------
+    float
+        1 where one of the lists is empty.
+
+    Example
+    -------
+    >>> round(larger([2, 3, 4, 5], [0, 1, 1, 0]), 3)
+    0.014
+    """
+    if not values or not others:
+        return 1.0
+    return float(mannwhitneyu(values, others, alternative="greater").pvalue)
+
+
+def joined(ps):
+    """One p of several independent tests (Fisher's method).
+
+    Arguments
+    ---------
+    ps : list of float
+        At least one.
+
+    Returns
+    -------
+    float
+
+    Example
+    -------
+    >>> round(joined([0.01, 0.02]), 4)
+    0.0019
+    """
+    logs = [math.log(max(p, 1e-300)) for p in ps]
+    return float(chi2.sf(-2 * sum(logs), 2 * len(ps)))
 
 
 def more_often(count, n, other, m):

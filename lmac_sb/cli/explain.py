@@ -132,7 +132,7 @@ _CHECKS = (
     type=Choice(["folders", "shards", "rows"]),
     help="folders: a folder of sounds and pictures for each file (default); "
     "rows: a table in Parquet files, without sounds; shards: that table, and "
-    "sounds and pictures in tar files; rows and shards are for many files",
+    "sounds and masks in tar files; rows and shards are for many files",
 )
 @PROCESSES
 @click.option("--json", is_flag=True, help="print the results as JSON")

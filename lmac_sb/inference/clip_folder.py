@@ -61,6 +61,7 @@ __all__ = [
     "read_clip",
     "save_clip",
     "write_clip",
+    "write_data",
 ]
 
 AUDIO_FORMATS = {"wav": "PCM_24", "flac": "PCM_24"}  # ending to samples
@@ -219,6 +220,43 @@ def write_clip(part, clip, name, truth=None, audio_format="wav", more=None):
     >>> (folder / "explanation.json").is_file()
     True
     """
+    written = write_data(part, clip, name, truth, audio_format, more)
+    for folder, shown_clip, maps in written:
+        picture = draw_clip(shown_clip, truth, maps)
+        picture.savefig(folder / PICTURE, dpi=90)
+
+
+def write_data(part, clip, name, truth=None, audio_format="wav", more=None):
+    """Write all files of a clip but its picture.
+
+    That takes most of the time, and the report does without it.
+
+    Arguments
+    ---------
+    part : str or Path
+        See `write_clip`, and for what follows.
+    clip : lmac_sb.inference.explanation.AudioExplanation
+        Of one clip.
+    name, truth : str
+        The clip's id, and its label if it is known.
+    audio_format : str
+        ``wav`` or ``flac``.
+    more : dict
+        Further values of ``explanation.json``.
+
+    Returns
+    -------
+    list
+        (folder, explanation, maps) of the clip, and of its explanation by the
+        decoder's own mask if there is one; see `draw_clip`.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "x"
+    >>> _ = write_data(folder, interpreter.explain_file(path), "x")
+    >>> (folder / "spectra.png").exists()
+    False
+    """
     part = Path(part)
     part.mkdir(exist_ok=True)
     sounds = sounds_of(clip)
@@ -234,7 +272,6 @@ def write_clip(part, clip, name, truth=None, audio_format="wav", more=None):
     for sound_name, sound in sounds.items():
         path = part / f"{sound_name}.{audio_format}"
         _write_sound(path, sound, gain, clip.sample_rate)
-    draw_clip(clip, truth, maps).savefig(part / PICTURE, dpi=90)
     np.savez_compressed(
         part / MAPS,
         mask=_bytes(maps["mask"]),
@@ -242,15 +279,13 @@ def write_clip(part, clip, name, truth=None, audio_format="wav", more=None):
     )
     text = json.dumps(_plain(content), ensure_ascii=False, allow_nan=False)
     (part / FACTS).write_text(text, encoding="utf-8")
+    written = [(part, clip, maps)]
     if clip.unrefined is not None:
-        write_clip(
-            part / UNREFINED,
-            clip.unrefined,
-            UNREFINED,
-            truth,
-            audio_format,
-            more,
+        place, other = part / UNREFINED, clip.unrefined
+        written += write_data(
+            place, other, UNREFINED, truth, audio_format, more
         )
+    return written
 
 
 def facts_of(clip, truth=None):
@@ -266,7 +301,7 @@ def facts_of(clip, truth=None):
     Returns
     -------
     dict
-        See `lmac_sb.inference.clip_facts.INFO`.
+        Names to texts, numbers, and lists and dicts of these.
 
     Example
     -------

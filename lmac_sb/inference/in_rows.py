@@ -21,7 +21,7 @@ import os
 from pathlib import Path
 
 from lmac_sb.inference.clip_facts import WINDOW, answer_of
-from lmac_sb.inference.clip_folder import facts_of, folder_names, write_clip
+from lmac_sb.inference.clip_folder import facts_of, folder_names, write_data
 from lmac_sb.inference.order import Outcome, failure
 from lmac_sb.inference.packed import pack
 from lmac_sb.inference.spectra import PROBABILITIES
@@ -49,7 +49,7 @@ class RowWriter:
     folder : str or Path
         Of the job.
     shards : bool
-        Whether to write sounds and pictures, too.
+        Whether to write sounds and maps, too.
 
     Attributes
     ----------
@@ -145,7 +145,7 @@ class RowWriter:
                 if labels:
                     sample = f"{key}_{len(found)}"
                     name = f"{sound.id}: {names[len(found)]}"
-                write_clip(
+                write_data(
                     folder / sample,
                     clip[j],
                     name,

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections import deque
+from itertools import chain
 
 from lmac_sb.inference.clip_facts import answer_of, read_facts
 from lmac_sb.inference.clip_folder import (
@@ -67,13 +68,9 @@ def explain_sounds(interpreter, sounds, collection, order, names=None):
     ...     outcome.results[0]["kept"], outcome.error
     (False, None)
     """
-    waiting, n_busy, asked = deque(), 0, iter(range(len(sounds)))
-    n_first = len(sounds)
-    while n_first or waiting:
-        number = next(asked, None)
-        n_first -= number is not None
-        if number is None:
-            number = waiting.popleft()
+    waiting, n_busy = deque(), 0
+    numbers = chain(range(len(sounds)), _drained(waiting))
+    for count, number in enumerate(numbers):
         sound = sounds[number]
         try:
             name = None if names is None else names[number]
@@ -81,10 +78,10 @@ def explain_sounds(interpreter, sounds, collection, order, names=None):
             outcome = _explain(interpreter, sound, task, collection, order)
         except Busy as busy:
             waiting.append(number)
-            n_busy += 1
-            if n_first == 0 and n_busy == len(waiting):
+            n_busy += count >= len(sounds)  # which were asked for before
+            if n_busy == len(waiting) and is_first():
                 print(f"another process is at {busy}: waiting", file=sys.stderr)
-            if n_first == 0 and n_busy >= len(waiting):
+            if n_busy >= len(waiting):
                 time.sleep(_WAIT_S)
             continue
         except Exception as error:
@@ -96,6 +93,12 @@ def explain_sounds(interpreter, sounds, collection, order, names=None):
             return
 
 
+def _drained(waiting):
+    """What waits, as long as something does."""
+    while waiting:
+        yield waiting.popleft()
+
+
 def share_sounds(interpreter, sounds, collection, order, tell):
     """Explain sounds by several processes, of which this is one.
 
@@ -105,16 +108,37 @@ def share_sounds(interpreter, sounds, collection, order, tell):
 
     Arguments
     ---------
-    interpreter, sounds, collection, order
-        See `explain_sounds`.
+    interpreter : lmac_sb.LMACInterpreter
+        Explains them.
+    sounds : sequence of lmac_sb.inference.sounds.Sound
+        The same ones in all processes.
+    collection : lmac_sb.inference.collection.Collection
+        Where they are written to.
+    order : lmac_sb.inference.order.Order
+        What is wanted.
     tell : callable
         In the first process, called with the `Outcome` of each sound, in
         their order.
 
     Raises
     ------
-    OSError
+    LMACError
         If the disk is full.
+
+    Example
+    -------
+    >>> from lmac_sb.inference.collection import Collection
+    >>> from lmac_sb.inference.order import Order
+    >>> from lmac_sb.inference.sounds import Sounds
+    >>> how = dict.fromkeys(("threshold", "refine_steps", "unrefined"))
+    >>> folder = Collection(getfixture("tmp_path") / "explained")
+    >>> sounds, order = Sounds([str(path)]), Order({}, how, {})
+    >>> told = []
+    >>> share_sounds(interpreter, sounds, folder, order, told.append)
+    >>> [outcome.error for outcome in told]
+    [None]
+    >>> [path.name for path in folder.folder.iterdir()]
+    ['dog']
     """
     run = run_name()
 
@@ -126,7 +150,9 @@ def share_sounds(interpreter, sounds, collection, order, tell):
                 interpreter, [sounds[i]], collection, order, [names[i]]
             )
             if outcome.is_full:
-                raise LMACError(f"{outcome.error}; free some space, then start")
+                raise LMACError(
+                    f"{outcome.error}; free some space, then start again"
+                )
             results = json.dumps(outcome.results)
             rows.append({**outcome._asdict(), "results": results})
         return Chunk(rows)

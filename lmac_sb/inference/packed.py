@@ -1,7 +1,7 @@
 """An explained clip as a sample of a shard, and back.
 
-A sample has the files of the clip's folder, whose names follow its key:
-``00000012.explanation.json``, ``00000012.original.wav``. Those of the
+A sample has the files of the clip's folder, but its picture; their names follow
+its key: ``00000012.explanation.json``, ``00000012.original.wav``. Those of the
 sub-folder ``unrefined`` come as ``00000012.unrefined.explanation.json``.
 """
 

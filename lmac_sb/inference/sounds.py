@@ -125,8 +125,8 @@ class Sounds(Sequence):
                     f"{clip.place}: is no regular file, expected one that can "
                     "be read again"
                 )
-        found = [corpus.identity for corpus in corpora]
-        return found + ([fingerprint(files)] if files else [])
+        found = {f"corpus {i}": x.identity for i, x in enumerate(corpora, 1)}
+        return {**found, "files": fingerprint(files)} if files else found
 
 
 def _is_corpus(name):

@@ -215,6 +215,10 @@ def leave(folder):
     ---------
     folder : str or Path
         May be gone.
+
+    Example
+    -------
+    >>> leave(getfixture("tmp_path") / "gone")
     """
     with suppress(OSError):
         (Path(folder) / f"{_LEFT}{processes().rank}").touch()
@@ -275,8 +279,10 @@ def start(n_processes, words):
                 env={**common, "RANK": str(rank)},
             )
             started.append(process)
-        # Of all: one that was killed is gone only when somebody has asked.
-        while None in [process.poll() for process in started][:1]:
+        while started[0].poll() is None:
+            # One that was killed is gone only when somebody has asked.
+            for process in started:
+                process.poll()
             time.sleep(_SHORTEST_S)
         code = started[0].returncode
         if code < 0:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lmac_sb import LMACError, LMACInterpreter
+from lmac_sb.audit import rows
 from lmac_sb.audit.run import Options, run_audit
 from lmac_sb.inference.clip_folder import read_clip
 from lmac_sb.pages.audit import write_audit_page
@@ -219,7 +220,7 @@ def test_a_seeded_draw(interpreter, tmp_path):
         ),
     ],
 )
-def test_little_is_audited_too(corpus, said, interpreter, tmp_path):
+def test_little_is_audited_too(corpus, said, interpreter, tmp_path, caplog):
     found = run_audit(corpus, interpreter, tmp_path / "out", NONE)
     write_audit_page(tmp_path / "out")
     assert found["classes"]
@@ -227,6 +228,7 @@ def test_little_is_audited_too(corpus, said, interpreter, tmp_path):
         assert not any("label" in note for note in found["notes"])
     else:
         assert found["notes"][0].startswith(said)
+        assert said in caplog.text
         assert not found["corpus"]["labels"]
         assert found["classes"][0]["n_wrong"] is None
 
@@ -269,6 +271,27 @@ def test_a_planted_hum_raises_an_alarm_with_clips_to_hear(barks, tmp_path):
     table = pd.read_csv(tmp_path / "out" / "tables" / "alarms.csv")
     assert table["text"].tolist() == [x["text"] for x in found["alarms"]]
     assert table["to_hz"].notna().sum() == len(bands)
+
+
+def test_labelled_events_take_the_place_of_loud_ones(
+    barks, tmp_path, monkeypatch
+):
+    seen = []
+    real = rows.evidence
+
+    def watched(interpreter, wav, found, donors, region):
+        seen.append(region)
+        return real(interpreter, wav, found, donors, region)
+
+    monkeypatch.setattr(rows, "evidence", watched)
+    model = LMACInterpreter.from_classifier(
+        Hum(), RATE, ["dog", "cat"], steps=2
+    )
+    given = ({"onset": "0.25", "offset": "0.5"}, {"onset": "x", "offset": "1"})
+    more = ({"onset": "1", "offset": "0.5"}, {"onset": None, "offset": "1"}, {})
+    chosen = [barks[i]._replace(columns=x) for i, x in enumerate(given + more)]
+    run_audit(Corpus(chosen), model, tmp_path / "out", NONE)
+    assert seen == [(0.25, 0.5), None, None, None, None]
 
 
 def test_without_interventions_there_are_no_such_tests(barks, tmp_path):

@@ -1,8 +1,21 @@
 """Tests of what launchers say in the environment."""
 
+import logging
+import threading
+
 import pytest
 
-from lmac_sb.jobs.processes import Processes, is_first, processes
+from lmac_sb.jobs.processes import (
+    Processes,
+    be_one_of_many,
+    is_first,
+    is_launched,
+    leave,
+    processes,
+    run_name,
+    wait_for_others,
+)
+from lmac_sb.utils.console import Loudness, get_loudness
 from lmac_sb.utils.errors import LMACError
 
 
@@ -59,3 +72,43 @@ def test_each_process_looks_at_all_chunks(world):
         assert sorted(order) == list(range(7))
         shares += order[: len(range(rank, 7, world))]
     assert sorted(shares) == list(range(7))
+
+
+def test_a_name_of_each_run(environment, monkeypatch):
+    """Alone any, else that of the launcher."""
+    environment()
+    assert run_name() != run_name()
+    environment(RANK="1", WORLD_SIZE="2")
+    assert is_launched()
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(LMACError, match="no common launcher .*by torchrun"):
+        run_name()
+    monkeypatch.setenv("LMAC_RUN", "this")
+    assert run_name() == "this" and not is_launched()
+
+
+def test_the_first_waits_for_the_others(environment, tmp_path):
+    environment(RANK="0", WORLD_SIZE="3")
+    first = threading.Thread(target=wait_for_others, args=[tmp_path])
+    first.start()
+    for rank in (1, 2):
+        assert first.is_alive()
+        (tmp_path / f"left-{rank}").touch()
+    first.join(20)
+    assert not first.is_alive()
+    environment(RANK="2", WORLD_SIZE="3")
+    (tmp_path / "left-2").unlink()
+    leave(tmp_path)
+    assert (tmp_path / "left-2").exists()
+
+
+def test_those_that_are_not_the_first_say_nothing(environment, caplog):
+    environment(RANK="1", WORLD_SIZE="2")
+    logger = logging.getLogger("x")
+    with be_one_of_many():
+        logger.warning("from the second")
+        assert get_loudness() is Loudness.QUIET
+    logger.warning("after it")
+    assert [record.message for record in caplog.records] == ["after it"]
+    assert get_loudness() is Loudness.USUAL

@@ -22,7 +22,7 @@ def load(monkeypatch):
 @pytest.fixture
 def here(load, monkeypatch):
     """Measure in this process, which is faster."""
-    for name in ("scaling", "cost"):
+    for name in ("scaling", "corpus", "cost"):
         monkeypatch.setattr(
             load(name),
             "in_own_process",
@@ -74,6 +74,9 @@ def test_scaling(load, here, tmp_path, capsys):
     # 64,000 bytes of samples, with gain, checksum and a header of numpy.
     assert found["cache, bytes a second of sound"] == 64140
     assert capsys.readouterr().out.count("slopes: ") == 4
+    assert [len(found[name]["rows"]) for name in ("Rates", "Rows")] == [6, 2]
+    (row,) = found["Shares"]["rows"]
+    assert row["efficiency"] == 1 and row["explain to rows, clips/s"] > 0
 
 
 def test_input(load, tmp_path, capsys):

@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from lmac_sb.utils import lock
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.lock import lock_folder
+from lmac_sb.utils.io import host
+from lmac_sb.utils.lock import STALE_S, Claim, lock_folder
 
 HOLDER = """
 import sys
@@ -112,3 +115,119 @@ def test_only_the_main_process_locks(holder, tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "if_main_process", lambda: False)
     with lock_folder(tmp_path):
         pass
+
+
+# ------------------------------------------------------------------- claims
+
+CLAIMER = """
+import sys
+from lmac_sb.utils.lock import Claim
+assert Claim(sys.argv[1]).take()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def taken(path):
+    """Whether a claim can be taken now; leaves it."""
+    claim = Claim(path)
+    if not claim.take():
+        return False
+    claim.release()
+    assert not Path(path).exists()
+    return True
+
+
+def test_a_claim_of_a_process_that_is_killed(tmp_path):
+    """It is free at once."""
+    path = tmp_path / "part"
+    with subprocess.Popen(
+        [sys.executable, "-c", CLAIMER, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert not taken(path)
+        # However long it says nothing.
+        os.utime(path, (0, 0))
+        assert not taken(path)
+        holder.kill()
+    assert path.exists() and taken(path)
+
+
+def test_a_claim_of_this_process(tmp_path):
+    """Also by another object, which must not free the lock."""
+    path = tmp_path / "part"
+    claim = Claim(path)
+    assert claim.take() and not taken(path)
+    code = "import sys; from lmac_sb.utils.lock import Claim;"
+    code += "sys.exit(Claim(sys.argv[1]).take())"
+    assert subprocess.run([sys.executable, "-c", code, path]).returncode == 0
+    claim.release()
+    assert taken(path)
+
+
+GONE, HERE, THERE = 1 << 30, host(), "01234567"
+
+
+@pytest.mark.parametrize(
+    ("text", "age", "locks", "expected"),
+    [
+        (f"{GONE} {HERE}", 0, True, True),
+        (f"{os.getppid()} {HERE}", 0, True, True),  # a number used again
+        (f"{GONE} {THERE}", 0, True, False),
+        (f"{os.getppid()} {THERE}", 2 * STALE_S, True, True),
+        ("", 0, True, True),
+        ("no number", 0, True, True),
+        (f"{GONE} {HERE}", 0, False, True),
+        (f"{os.getppid()} {HERE}", 0, False, False),
+        (f"{os.getppid()} {THERE}", 0, False, False),
+        (f"{os.getppid()} {THERE}", 2 * STALE_S, False, True),
+        ("", 0, False, False),  # it may be about to say who it is
+        ("", 2 * STALE_S, False, True),
+    ],
+)
+def test_claims_that_nobody_seems_to_hold(
+    tmp_path, monkeypatch, text, age, locks, expected
+):
+    """On a file system with locks, or without."""
+    if not locks:
+        monkeypatch.setattr("lmac_sb.utils.lock.fcntl", None)
+    path = tmp_path / "part"
+    path.write_text(text)
+    os.utime(path, (time.time() - age,) * 2)
+    assert taken(path) == expected
+    assert expected or path.read_text() == text
+
+
+def test_a_claim_gives_signs_of_life(tmp_path, monkeypatch):
+    monkeypatch.setattr("lmac_sb.utils.lock._BEAT_S", 0.01)
+    claim = Claim(tmp_path / "part")
+    assert claim.take()
+    os.utime(claim.path, (0, 0))
+    began = time.monotonic()
+    while claim.path.stat().st_mtime == 0:
+        assert time.monotonic() - began < 10
+        time.sleep(0.01)
+    claim.release()
+
+
+def test_a_claim_on_a_full_disk(tmp_path, monkeypatch):
+    """It leaves nothing, and names the file."""
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lmac_sb.utils.lock.host", full)
+    with pytest.raises(OSError, match="No space left.*part'"):
+        Claim(tmp_path / "part").take()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claim_is_no_link(tmp_path):
+    (tmp_path / "mine").write_text("text")
+    (tmp_path / "part").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError):
+        Claim(tmp_path / "part").take()
+    assert (tmp_path / "mine").read_text() == "text"
