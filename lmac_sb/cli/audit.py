@@ -13,7 +13,12 @@ from lmac_sb.cli.model_options import (
     listened,
     with_options,
 )
-from lmac_sb.cli.processes import PROCESSES, check_processes, shared
+from lmac_sb.cli.processes import (
+    PROCESSES,
+    check_processes,
+    say_if_alone,
+    shared,
+)
 from lmac_sb.cli.said import command_line, printable, say_next
 from lmac_sb.cli.usage import PLACE, WHOLE, Command
 from lmac_sb.jobs.processes import is_first
@@ -157,6 +162,7 @@ def _audit(options):
     model = options.model or default_model()
     interpreter = load_interpreter(model, options.trust, **listened(options))
     n_clips = min(len(corpus), options.limit or len(corpus))
+    say_if_alone(options.processes, n_clips)
     with progress(total=n_clips, unit="clip", disable=not is_first()) as bar:
         found = run_audit(corpus, interpreter, options.out, how, bar.update)
     if is_first():
@@ -190,6 +196,8 @@ def _check(options):
 
 def _tell(out, found, page):
     """Print what was found, and where it is."""
+    from lmac_sb.audit.alarms import LEAST_CLIPS
+
     corpus, failed = found["corpus"], found["failed"]
     if failed:
         n_failed = corpus["n_failed"]
@@ -208,6 +216,9 @@ def _tell(out, found, page):
     n = len(alarms)
     said = f"{n or 'no'} alarm{'' if n == 1 else 's'}"
     said += f" in {found['n_tests']} tests"
+    if not found["n_tests"]:
+        said = "no alarms, but no test could be made: each needs at least "
+        said += f"{LEAST_CLIPS} clips of a class"
     say(f"{said}{':' if n else ''}", Loudness.QUIET)
     for alarm in alarms[:_MOST_PRINTED]:
         say(printable(f"  {alarm['text']}"), Loudness.QUIET)

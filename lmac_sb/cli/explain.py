@@ -14,7 +14,12 @@ from lmac_sb.cli.model_options import (
     listened,
     with_options,
 )
-from lmac_sb.cli.processes import PROCESSES, check_processes, shared
+from lmac_sb.cli.processes import (
+    PROCESSES,
+    check_processes,
+    say_if_alone,
+    shared,
+)
 from lmac_sb.cli.said import command_line, say_next
 from lmac_sb.cli.usage import NUMBER, PLACE, WHOLE, Choice, Command
 from lmac_sb.jobs.processes import is_first, one_thread, processes
@@ -164,6 +169,7 @@ def _explain(options):
     from lmac_sb.inference.sounds import Sounds
 
     sounds = Sounds(options.files)
+    say_if_alone(options.processes, len(sounds))
     model = options.model or default_model()
     interpreter = load_interpreter(model, options.trust, **_listened(options))
     order = _order(options, interpreter)

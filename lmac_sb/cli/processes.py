@@ -12,9 +12,12 @@ from lmac_sb.jobs.processes import (
     processes,
     start,
 )
+from lmac_sb.utils.console import Loudness, get_loudness
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["PROCESSES", "check_processes", "shared"]
+__all__ = ["PROCESSES", "check_processes", "say_if_alone", "shared"]
+
+_MANY = 50  # sounds, from which it matters
 
 PROCESSES = click.option(
     "--processes",
@@ -55,6 +58,35 @@ def check_processes(n_processes):
                 "--processes: expected without torchrun, which says how many"
             )
     processes()
+
+
+def say_if_alone(n_processes, n_sounds):
+    """Say that more processes would be faster, where that is so.
+
+    Arguments
+    ---------
+    n_processes : int or None
+        As the command line asks for.
+    n_sounds : int
+        How many there are to explain.
+
+    Example
+    -------
+    >>> say_if_alone(None, 3)
+    """
+    n_cores = os.cpu_count() or 1
+    if (
+        n_processes is None
+        and not is_launched()
+        and n_sounds >= _MANY
+        and n_cores > 1
+        and get_loudness() > Loudness.QUIET
+    ):
+        print(
+            f"one of {n_cores} cores is used; --processes {n_cores} shares "
+            "the work",
+            file=sys.stderr,
+        )
 
 
 def shared(n_processes, work):
