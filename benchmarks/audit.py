@@ -355,6 +355,29 @@ def said(alarms):
     )
 
 
+def summary(rows):
+    """The table of the documentation: a line a kind of shortcut."""
+    lines = [
+        "| shortcut | trained | rely on it | of them: hits | class named "
+        "| others: hits | false alarms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind in [*PLACES, "none"]:
+        found = [row for row in rows if row["shortcut"] == kind]
+        relies = [row for row in found if row.get("relies")]
+        others = [row for row in found if not row.get("relies")]
+        counts = [
+            len(found),
+            len(relies),
+            *(sum(row[x] for row in relies) for x in ("hit", "class named")),
+            sum(row.get("hit", False) for row in others),
+            sum(row["false"] for row in found),
+        ]
+        lines.append(f"| {kind} | {' | '.join(map(str, counts))} |")
+    minutes = sum(row["s"] for row in rows) / 60
+    return "\n".join([*lines, f"\n{minutes:.0f} minutes of one process"])
+
+
 def main(argv=None):
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(
@@ -366,7 +389,7 @@ def main(argv=None):
     parser.add_argument("--clean", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     parser.add_argument("--steps", type=int, help="explain too, in so many")
-    parser.add_argument("--table", help="csv file for the table")
+    parser.add_argument("--table", help="JSON file for the table")
     options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
     wanted = cases(options.first_seed, options.repeats, options.clean)
@@ -381,22 +404,10 @@ def main(argv=None):
         for task in work:
             run(*task)
     rows = [judge(case, options.out) for case in wanted]
-    table = pd.DataFrame(rows)
     with pd.option_context("display.width", 200, "display.max_colwidth", 70):
-        print(table.round(2).to_string(index=False))
-    planted = table[table["shortcut"] != "none"]
-    clean = table[table["shortcut"] == "none"]
-    relies = planted[planted["relies"].astype(bool)]
-    print(
-        f"\nplanted: {len(planted)}, relied on: {len(relies)}, hits among "
-        f"them: {relies['hit'].sum()}, class named: "
-        f"{relies['class named'].sum()}; false alarms: "
-        f"{planted['false'].sum()}\nclean: {len(clean)}, false alarms: "
-        f"{clean['false'].sum()}; {table['s'].sum() / 60:.0f} minutes of one "
-        "process"
-    )
-    if options.table:
-        write(options.table, rows)
+        print(pd.DataFrame(rows).round(2).to_string(index=False))
+    print(summary(rows))
+    write(options.table, rows)
 
 
 if __name__ == "__main__":
