@@ -58,7 +58,7 @@ PLACES = {
 
 
 class Case(NamedTuple):
-    """A classifier to train: its shortcut, seed, and folds that are held out."""
+    """A classifier to train: its shortcut, its seed, and folds held out."""
 
     seed: int
     kind: Optional[str] = None
