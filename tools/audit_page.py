@@ -4,8 +4,8 @@
     python tools/audit_page.py --out FOLDER [--picture docs/audit.png]
 
 Generates scenes in which all clips of one class have a mains hum, trains the
-tiny classifier of `benchmarks/audit.py` on one half of them and audits it on
-the other. FOLDER/audit.html then names the hum. The picture needs Chromium and
+tiny classifier of `benchmarks/audit.py` on some of them and audits it on
+others. FOLDER/audit.html then names the hum. The picture needs Chromium and
 its driver. It takes two minutes on one core.
 """
 
@@ -34,6 +34,8 @@ spec = spec_from_file_location("tiny", ROOT / "benchmarks" / "audit.py")
 tiny = module_from_spec(spec)
 spec.loader.exec_module(tiny)
 
+FOLDS = range(1, tiny.TRAIN + 1)  # that it is trained on
+HELD_OUT = FOLDS.stop, FOLDS.stop + 1
 HUMS = "trill"  # the class whose clips hum
 WIDTH, HEIGHT = 1280, 1480
 SEED = 7
@@ -62,20 +64,18 @@ def make_audit(out, clips=tiny.CLIPS, steps=3, examples=20):
     scenes = make_scenes(
         out / "scenes",
         clips,
-        len(tiny.TRAIN + tiny.HELD_OUT),
+        HELD_OUT[-1],
         duration_s=1.5,
         seed=SEED,
         shortcuts=[hum],
     )
-    wavs, labels, _ = tiny.read_scenes(scenes, tiny.TRAIN)
+    wavs, labels, _ = tiny.read_scenes(scenes, FOLDS)
     interpreter = LMACInterpreter.from_classifier(
         tiny.train(wavs, labels, SEED), tiny.RATE, list(tiny.NAMES)
     )
     table = out / "scenes.csv"
     with open(scenes / "meta" / "esc50.csv", encoding="utf-8") as file:
-        rows = [
-            x for x in csv.DictReader(file) if int(x["fold"]) in tiny.HELD_OUT
-        ]
+        rows = [x for x in csv.DictReader(file) if int(x["fold"]) in HELD_OUT]
     with open(table, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "label"])
