@@ -102,7 +102,7 @@ class Task(NamedTuple):
 
         Arguments
         ---------
-        file : str, Path or place
+        file : str, Path or lmac_sb.data.pieces.Place
             The file, or a sound in another one, see `lmac_sb.data.pieces`.
         interpreter : lmac_sb.LMACInterpreter
             Explains it.

@@ -24,7 +24,7 @@ class Sound(NamedTuple):
     ---------
     id : str
         Its name, which no other one has and which tells of no machine.
-    place : str or place
+    place : str or lmac_sb.data.pieces.Place
         Where it is, see `lmac_sb.data.corpus.Clip`.
     name : str
         What its folder may be called.

@@ -60,7 +60,7 @@ def yaml_names():
     -------
     >>> names = yaml_names()
     >>> names[0], names[-1]
-    ('classifier_cnn14', 'variants/lmac_psi')
+    ('audit', 'variants/lmac_psi')
     """
     hparams = recipe_folder() / "hparams"
     names = [
