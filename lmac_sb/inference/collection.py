@@ -27,7 +27,7 @@ from lmac_sb.inference.clip_folder import (
     read_clip,
 )
 from lmac_sb.jobs.job import JOB
-from lmac_sb.utils.checksums import file_sha256
+from lmac_sb.utils.checksums import file_sha256, stream_sha256
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import (
     is_leftover,
@@ -141,11 +141,8 @@ def _sound_sha256(file):
     """Checksum of a sound; None for one that cannot be read, or only once."""
     if not hasattr(file, "opened"):
         return file_sha256(file) if os.path.isfile(file) else None
-    digest = hashlib.sha256()
     with suppress(LMACError, OSError), opened(file) as sound:
-        for block in iter(lambda: sound.read(1 << 20), b""):
-            digest.update(block)
-        return digest.hexdigest()
+        return stream_sha256(sound)
     return None
 
 
