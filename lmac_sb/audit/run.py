@@ -15,8 +15,8 @@ from lmac_sb.audit.rows import Explained
 from lmac_sb.audit.tables import table_rows, write_clips, write_table
 from lmac_sb.jobs.job import Chunk, Job
 from lmac_sb.jobs.processes import is_first
-from lmac_sb.jobs.rows import needed
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.extra import needed
 from lmac_sb.utils.io import write_json
 from lmac_sb.utils.portable import portable
 

@@ -7,11 +7,11 @@ import os
 import numpy as np
 
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.extra import needed
 from lmac_sb.utils.io import first_line
 
 __all__ = [
     "Damaged",
-    "arrow",
     "count_rows",
     "read_batches",
     "read_row",
@@ -40,38 +40,10 @@ def _naming(file):
     """Say of an error which file it is about."""
     try:
         yield
-    except (OSError, UnicodeError, arrow().ArrowException) as error:
+    except (OSError, UnicodeError, needed("pyarrow").ArrowException) as error:
         raise Damaged(
             f"{file}: cannot be read ({first_line(error)})"
         ) from error
-
-
-def arrow():
-    """The module pyarrow, with what reads files.
-
-    Returns
-    -------
-    module
-
-    Raises
-    ------
-    LMACError
-        If it is not installed.
-
-    Example
-    -------
-    >>> arrow().__name__
-    'pyarrow'
-    """
-    try:
-        import pyarrow.ipc
-        import pyarrow.parquet
-    except ImportError as error:
-        raise LMACError(
-            "pyarrow: not installed, expected pyarrow 17 or newer; run: pip "
-            'install "lmac-sb[corpus]"'
-        ) from error
-    return pyarrow
 
 
 def schema_of(file):
@@ -93,7 +65,7 @@ def schema_of(file):
         if _is_arrow(file):
             found = _open_arrow(file)[0]
         else:
-            with arrow().parquet.ParquetFile(file) as opened:
+            with needed("pyarrow").parquet.ParquetFile(file) as opened:
                 found = opened.schema_arrow
         # Here it fails if names are no text.
         return found, {field.name: _parts(field.type) for field in found}
@@ -101,7 +73,7 @@ def schema_of(file):
 
 def _parts(kind):
     """Names of what a type of several parts consists of."""
-    if not arrow().types.is_struct(kind):
+    if not needed("pyarrow").types.is_struct(kind):
         return None
     return {kind.field(i).name for i in range(kind.num_fields)}
 
@@ -121,7 +93,7 @@ def count_rows(file):
     with _naming(file):
         if _is_arrow(file):
             return [len(batch) for batch in _open_arrow(file)[1]]
-        with arrow().parquet.ParquetFile(file) as opened:
+        with needed("pyarrow").parquet.ParquetFile(file) as opened:
             found = opened.metadata
             numbers = range(found.num_row_groups)
             return [found.row_group(i).num_rows for i in numbers]
@@ -151,7 +123,9 @@ def read_batches(file, group, columns):
         yield _open_arrow(file)[1][group].select(columns)
         return
     # Without a buffer for the whole group.
-    with arrow().parquet.ParquetFile(file, pre_buffer=False) as opened:
+    with needed("pyarrow").parquet.ParquetFile(
+        file, pre_buffer=False
+    ) as opened:
         yield from opened.iter_batches(_ROWS, [group], columns)
 
 
@@ -160,7 +134,7 @@ def _read_group(file, state, group, columns):
     """Some columns of a group of a file, which is another in another state."""
     if _is_arrow(file):
         return _open_arrow(file)[1][group].select(columns)
-    with arrow().parquet.ParquetFile(file) as opened:
+    with needed("pyarrow").parquet.ParquetFile(file) as opened:
         return opened.read_row_group(group, columns)
 
 
@@ -212,7 +186,7 @@ def values_of(file, group, column, part=None):
         if _is_arrow(file):
             found = _open_arrow(file)[1][group].column(column)
         else:
-            with arrow().parquet.ParquetFile(file) as opened:
+            with needed("pyarrow").parquet.ParquetFile(file) as opened:
                 found = opened.read_row_group(group, [wanted]).column(column)
         if part:
             found = pyarrow.compute.struct_field(found, part)
@@ -242,7 +216,7 @@ def spans_of(file, group, column):
     _, batches, address = _open_arrow(file)
     values = batches[group].column(column)
     unknown = np.full(len(values), -1)
-    types = arrow().types
+    types = needed("pyarrow").types
     if "bytes" in (_parts(values.type) or ()):
         values = values.field("bytes")
     wide = types.is_large_binary(values.type)
@@ -272,7 +246,7 @@ def _open_arrow(file):
 @functools.lru_cache(maxsize=16)
 def _map_arrow(file, state):
     """Map a file, which is another in another state."""
-    pa = arrow()
+    pa = needed("pyarrow")
     mapped = pa.memory_map(file)
     address = mapped.read_buffer().address
     mapped.seek(0)

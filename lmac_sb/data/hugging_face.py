@@ -24,6 +24,7 @@ from lmac_sb.data.places import Cell
 from lmac_sb.data.rows import as_text
 from lmac_sb.data.texts import Texts
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.extra import needed
 
 __all__ = ["HuggingFace"]
 
@@ -181,7 +182,7 @@ class _Columns:
     """
 
     def __init__(self, schema, parts, features, column, file):
-        types = columnar.arrow().types
+        types = needed("pyarrow").types
         kinds = dict(zip(parts, schema.types))
         # Sounds, and files of other kinds.
         files = [

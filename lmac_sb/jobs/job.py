@@ -23,7 +23,6 @@ from lmac_sb.jobs.processes import is_first, one_thread, processes
 from lmac_sb.jobs.rows import (
     common_schema,
     fit,
-    needed,
     read_about,
     read_rows,
     read_schema,
@@ -32,6 +31,7 @@ from lmac_sb.jobs.rows import (
 )
 from lmac_sb.jobs.shards import write_shard
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.extra import needed
 from lmac_sb.utils.io import naming, read_json, remove_parts, write_json
 from lmac_sb.utils.lock import Claim, remove_abandoned, wait_for_folder
 

@@ -7,17 +7,16 @@ table to it. NaN is a number, and not the same as null.
 """
 
 import functools
-import importlib
 import io
 import json
 
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.extra import needed
 from lmac_sb.utils.io import first_line, write_in_one_step
 
 __all__ = [
     "common_schema",
     "fit",
-    "needed",
     "read_about",
     "read_rows",
     "read_schema",
@@ -25,42 +24,8 @@ __all__ = [
     "write_table",
 ]
 
-INSTALL = 'pip install "lmac-sb[corpus]"'
 _ABOUT = b"lmac_sb"  # key of what a file says of itself
 _LARGEST = 1 << 53  # whole number that a floating-point one holds exactly
-
-
-def needed(name):
-    """A package of the extra `corpus`, or an error that says how to get it.
-
-    Arguments
-    ---------
-    name : str
-        ``pyarrow`` or ``pandas``.
-
-    Returns
-    -------
-    module
-
-    Raises
-    ------
-    LMACError
-        If it is not installed.
-
-    Example
-    -------
-    >>> needed("pyarrow").__name__
-    'pyarrow'
-    """
-    try:
-        module = importlib.import_module(name)
-        if name == "pyarrow":
-            importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise LMACError(
-            f"{name}: not installed, tables need it; run: {INSTALL}"
-        ) from error
-    return module
 
 
 def table_of(rows):

@@ -172,7 +172,7 @@ def test_columns_that_are_asked_for(tmp_path):
 
 @pytest.mark.parametrize("name", ["pyarrow", "pandas"])
 def test_a_missing_package(monkeypatch, name):
-    from lmac_sb.jobs.rows import needed
+    from lmac_sb.utils.extra import needed
 
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(LMACError, match=rf'{name}: .*"lmac-sb\[corpus\]"'):
