@@ -15,7 +15,6 @@ __all__ = ["class_rows", "find_classes", "mean_interval", "wilson"]
 # A bootstrap of more values gives the interval of the normal distribution,
 # at a cost of memory that grows with them.
 _MOST_DRAWN = 1000
-_Z = 1.959963984540054  # of 95 %
 
 
 def wilson(count, n):
@@ -68,7 +67,7 @@ def mean_interval(values):
         found = bootstrap(values)
         return [found[name] for name in ("mean", "low", "high")]
     mean = float(values.mean())
-    half = _Z * float(values.std(ddof=1)) / math.sqrt(len(values))
+    half = significance.Z * float(values.std(ddof=1)) / math.sqrt(len(values))
     return [mean, mean - half, mean + half]
 
 

@@ -7,17 +7,17 @@ from contextlib import suppress
 from lmac_sb.audit.columns import COLUMN
 from lmac_sb.audit.describe import describe
 from lmac_sb.audit.evidence import donors_of, evidence
+from lmac_sb.audit.files import EXAMPLES
 from lmac_sb.inference.clip_folder import save_clip
 from lmac_sb.jobs.job import Chunk
 from lmac_sb.utils.errors import LMACError, is_full
 from lmac_sb.utils.io import first_line
 from lmac_sb.utils.portable import portable
 
-__all__ = ["EXAMPLES", "Explained"]
+__all__ = ["Explained"]
 
 # Columns that say where the labelled event is, as in tables of sound events.
 REGION = ("onset", "offset")
-EXAMPLES = "examples"  # folder of the clips to hear
 
 
 class Explained:

@@ -8,6 +8,7 @@ from typing import NamedTuple, Optional
 
 from lmac_sb.audit.confusions import choose_confused
 from lmac_sb.audit.describe import band_edges
+from lmac_sb.audit.files import AUDIT
 from lmac_sb.audit.labels import Labels
 from lmac_sb.audit.plots import draw_audit
 from lmac_sb.audit.results import choose_examples, find_results, plain
@@ -20,11 +21,10 @@ from lmac_sb.utils.extra import needed
 from lmac_sb.utils.io import write_json
 from lmac_sb.utils.portable import portable
 
-__all__ = ["AUDIT", "Options", "run_audit"]
+__all__ = ["Options", "run_audit"]
 
 logger = logging.getLogger(__name__)
 
-AUDIT = "audit.json"
 STEPS = "steps"  # folder of what follows the rows
 _SHOWN = 5  # labels that are no classes
 

@@ -8,6 +8,7 @@ import math
 from scipy.stats import binomtest, chi2, fisher_exact, mannwhitneyu
 
 __all__ = [
+    "Z",
     "difference",
     "fdr",
     "joined",
@@ -17,7 +18,7 @@ __all__ = [
     "wilson",
 ]
 
-_Z = 1.959963984540054  # of a 95 % interval
+Z = 1.959963984540054  # of a 95 % interval
 
 
 def wilson(count, n):
@@ -42,9 +43,9 @@ def wilson(count, n):
     """
     if n == 0:
         return 0.0, 1.0
-    share, z2 = count / n, _Z**2 / n
+    share, z2 = count / n, Z**2 / n
     middle = share + z2 / 2
-    half = _Z * math.sqrt(share * (1 - share) / n + z2 / n / 4)
+    half = Z * math.sqrt(share * (1 - share) / n + z2 / n / 4)
     low, high = ((middle + sign * half) / (1 + z2) for sign in (-1, 1))
     return max(0.0, low), min(1.0, high)
 

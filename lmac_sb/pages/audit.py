@@ -6,6 +6,7 @@ See `lmac_sb.pages.page` on how names of classes and files stay data.
 import os
 from pathlib import Path
 
+from lmac_sb.audit.files import EXAMPLES
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.verdict import VERDICTS
 from lmac_sb.pages.audit_facts import examples_of, read_audit
@@ -18,7 +19,6 @@ from lmac_sb.utils.io import write_in_one_step
 __all__ = ["write_audit_page"]
 
 PAGE = "audit.html"
-EXAMPLES = "examples"
 # What a browser opens in some seconds; the rest stays in its folder.
 MOST_EXAMPLES = 300
 MOST_BYTES = 150 << 20  # of pictures and sounds

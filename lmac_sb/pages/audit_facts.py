@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from lmac_sb.audit.files import AUDIT
 from lmac_sb.inference.clip_facts import read_object
 from lmac_sb.training.kinds import Kind, flag, number, optional, whole
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["AUDIT", "examples_of", "read_audit"]
+__all__ = ["examples_of", "read_audit"]
 
-AUDIT = "audit.json"
 # Thousands of classes, each with its groups.
 _MOST_BYTES = 64 << 20
 

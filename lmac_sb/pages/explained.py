@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+from lmac_sb.audit.files import AUDIT, EXAMPLES
 from lmac_sb.inference.clip_facts import decision_of, is_right, read_facts
 from lmac_sb.inference.clip_folder import FACTS
 from lmac_sb.inference.collection import clip_folders, inner_folders
@@ -21,14 +22,13 @@ from lmac_sb.jobs.job import JOB, ROWS, Job
 from lmac_sb.jobs.rows import read_rows
 from lmac_sb.jobs.shards import Shard
 from lmac_sb.metrics.verdict import VERDICTS
-from lmac_sb.pages.audit_facts import AUDIT, read_audit
+from lmac_sb.pages.audit_facts import read_audit
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import restore_folder
 
 __all__ = ["KEY", "Listed", "Wanted", "open_explained"]
 
 KEY = "sample"
-EXAMPLES = "examples"  # folder of an audit
 _COLUMNS = ["id", "label", "decision", "verdict", "right", "error", KEY]
 
 
