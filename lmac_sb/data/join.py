@@ -8,6 +8,7 @@ import numpy as np
 
 from lmac_sb.data.columns import FILE, check_column, find_column
 from lmac_sb.data.names import alike, bare_path, plain_path
+from lmac_sb.data.rows import some_of
 from lmac_sb.data.texts import hash64, hash64_all
 
 __all__ = ["Join", "Matcher"]
@@ -133,9 +134,7 @@ class Join:
 
     def _choose(self, column):
         """The column that names clips, and the share of rows that it does."""
-        n_rows = len(self.rows)
-        step = max(1, n_rows // _LOOKED_AT)
-        some = [self.rows[i] for i in range(0, n_rows, step)]
+        some = some_of(self.rows, _LOOKED_AT)
         best = find_column(self.rows.columns, FILE)
         found = {}
         for name in [column] if column else self.rows.columns:

@@ -9,7 +9,7 @@ from lmac_sb.data.listing import Listing
 from lmac_sb.data.manifest import Manifest
 from lmac_sb.data.names import AUDIO, Names, is_audio, plain_path
 from lmac_sb.data.places import Lost, place_of
-from lmac_sb.data.rows import as_text, open_rows
+from lmac_sb.data.rows import as_text, open_rows, some_of
 from lmac_sb.data.texts import Labels, Texts
 from lmac_sb.utils.errors import LMACError, shown
 
@@ -85,9 +85,7 @@ class Listed(Listing):
             for base in (folder, folder.resolve().parent)
             for name in _BESIDE
         ]
-        n_rows = len(self.rows)
-        step = max(1, n_rows // _LOOKED_AT)
-        some = [self.rows[i] for i in range(0, n_rows, step)]
+        some = some_of(self.rows, _LOOKED_AT)
         usual = find_column(self.rows.columns, FILE)
         found = {}
         for name in [column] if column else self.rows.columns:

@@ -18,7 +18,7 @@ from lmac_sb.data.names import is_audio
 from lmac_sb.data.table import decode_table
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["TABLES", "Rows", "as_text", "open_rows"]
+__all__ = ["TABLES", "Rows", "as_text", "open_rows", "some_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -283,6 +283,29 @@ def open_rows(path):
     """
     is_json = Path(path).suffix.lower() in (".jsonl", ".ndjson", ".json")
     return (_JsonRows if is_json else _CsvRows)(path)
+
+
+def some_of(rows, most):
+    """Rows spread over a table, by which a column is found.
+
+    Arguments
+    ---------
+    rows : Rows
+        Of the table.
+    most : int
+        About how many; less than twice as many.
+
+    Returns
+    -------
+    list of dict
+
+    Example
+    -------
+    >>> len(some_of(list(range(1000)), 100))
+    100
+    """
+    step = max(1, len(rows) // most)
+    return [rows[i] for i in range(0, len(rows), step)]
 
 
 def as_text(value):
