@@ -14,12 +14,14 @@ __all__ = [
     "answer_of",
     "decision_of",
     "is_right",
+    "most_probable",
     "read_facts",
     "read_object",
 ]
 
 # Days of windows. What JSON becomes in memory is up to thirty times as large.
 _MOST_BYTES = 6 << 20
+_N_TOP = 5  # classes that are reported
 
 _text = Kind("a text", lambda value: isinstance(value, str))
 
@@ -255,6 +257,28 @@ def decision_of(info):
     p = info[PROBABILITIES[0]]
     best = max(range(len(p)), key=lambda c: p[c] or 0)
     return info["decision"] if p[best] is None else info["classes"][best]
+
+
+def most_probable(info):
+    """The classes of a clip that are reported, the most probable first.
+
+    Arguments
+    ---------
+    info : dict
+        From `read_facts`, or as it is going to be written.
+
+    Returns
+    -------
+    list of (str, float)
+        Name and probability; None where that is not known.
+
+    Example
+    -------
+    >>> most_probable({"classes": ["a", "b"], "p": [0.2, 0.8]})
+    [('b', 0.8), ('a', 0.2)]
+    """
+    known = zip(info["classes"], info[PROBABILITIES[0]])
+    return sorted(known, key=lambda pair: -(pair[1] or 0))[:_N_TOP]
 
 
 def is_right(info):

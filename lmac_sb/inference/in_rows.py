@@ -20,7 +20,7 @@ wrong. In a row are
 import os
 from pathlib import Path
 
-from lmac_sb.inference.clip_facts import WINDOW, answer_of
+from lmac_sb.inference.clip_facts import WINDOW, answer_of, most_probable
 from lmac_sb.inference.clip_folder import facts_of, folder_names, write_data
 from lmac_sb.inference.order import Outcome, failure
 from lmac_sb.inference.packed import pack
@@ -31,8 +31,6 @@ from lmac_sb.utils.errors import is_full
 from lmac_sb.utils.io import part_folder
 
 __all__ = ["RowWriter", "failed_row", "outcomes_of", "row_of"]
-
-_N_TOP = 5  # classes that are reported
 
 
 class RowWriter:
@@ -181,8 +179,7 @@ def row_of(sound, facts):
     ('a.wav', None, True)
     """
     answer = answer_of(facts)
-    known = zip(facts["classes"], facts["p"])
-    best = sorted(known, key=lambda pair: -pair[1])[:_N_TOP]
+    best = most_probable(facts)
     windows = facts.get("windows", [])
     return {
         **_of(sound),

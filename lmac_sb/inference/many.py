@@ -7,7 +7,7 @@ import time
 from collections import deque
 from itertools import chain
 
-from lmac_sb.inference.clip_facts import answer_of, read_facts
+from lmac_sb.inference.clip_facts import answer_of, most_probable, read_facts
 from lmac_sb.inference.clip_folder import (
     FACTS,
     folder_names,
@@ -30,7 +30,6 @@ from lmac_sb.utils.io import naming, write_json
 __all__ = ["explain_sounds", "share_sounds"]
 
 _WAIT_S = 0.5  # for another process, until it is asked again
-_N_TOP = 5  # classes that are reported
 _NAMES = "names.json"  # of clips' folders, in the folder of a run
 
 
@@ -210,8 +209,6 @@ def _result(file, folder, kept):
     info = read_facts(folder / FACTS)
     answer = answer_of(info)
     p, p_in, p_out = (answer[name] for name in PROBABILITIES)
-    known = zip(info["classes"], info["p"])
-    best = sorted(known, key=lambda pair: -(pair[1] or 0))
     whole = {
         "start": 0.0,
         "end": info["n_samples"] / info["sample_rate"],
@@ -231,7 +228,7 @@ def _result(file, folder, kept):
         "verdict": info["verdict"],
         "stable": info["stable"],
         "agreement": info["agreement"],
-        "top": [list(pair) for pair in best[:_N_TOP]],
+        "top": [list(pair) for pair in most_probable(info)],
         "refine_steps": info["refine_steps"],
         "windows": info.get("windows", [whole]),
         "notes": info.get("notes", []),
