@@ -74,7 +74,7 @@ of an audit
                 "audit",
                 audit.write,
                 styles=["report"],
-                scripts=["picture", "theme", "tips", "charts"],
+                scripts=["dom", "picture", "theme", "tips", "charts"],
             ),
         )
     except OSError as error:

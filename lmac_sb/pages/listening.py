@@ -264,6 +264,7 @@ def write_test(folder, trials, sample_rate, identity):
             ),
             # The report's styles, and this page's own.
             styles=["report"],
+            scripts=["dom"],
         ),
     )
     return folder / PAGE

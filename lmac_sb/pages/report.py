@@ -98,7 +98,7 @@ def write_report(
                 file,
                 "report",
                 report.write,
-                scripts=["picture", "theme", "tips"],
+                scripts=["dom", "picture", "theme", "tips"],
                 media=media,
             ),
         )

@@ -1,11 +1,7 @@
 // Names of classes, files and columns enter the page as text only.
 "use strict";
 (() => {
-  const $ = (selector, root = document) => root.querySelector(selector);
-  const all = (selector, root = document) => [
-    ...root.querySelectorAll(selector),
-  ];
-  const data = (id) => JSON.parse(document.getElementById(id).textContent);
+  const { $, all, data, element, number, sort, term } = dom;
   const index = data("index");
   const { alarms, classes, confusions, corpus, examples } = index;
   const MEANINGS = new Map(index.verdicts);
@@ -14,12 +10,6 @@
   const MOST_SHOWN = 20; // alarms and pairs, until more are asked for
   const LONGEST = 160; // characters of a name
 
-  const element = (tag, text, name) => {
-    const made = document.createElement(tag);
-    if (text !== undefined) made.textContent = text;
-    if (name) made.className = name;
-    return made;
-  };
   const short = (text, most = LONGEST) =>
     text.length > most ? `${text.slice(0, most)}…` : text;
   // A name of somebody else, which may run from right to left.
@@ -36,12 +26,6 @@
   };
   const count = (n, one, many = `${one}s`) =>
     `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
-  const number = (value) => {
-    if (value === null) return "–";
-    if (Number.isInteger(value)) return String(value);
-    const size = Math.abs(value);
-    return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);
-  };
   const percent = (value) => {
     if (value === null) return "–";
     const digits = value && Math.abs(value) < 0.1 ? 1 : 0;
@@ -54,14 +38,6 @@
         : "0";
   const between = ([, low, high], show) =>
     low === null || high === null ? "" : ` (${show(low)} to ${show(high)})`;
-  const term = (word, tip) => {
-    if (!tip) return document.createTextNode(word);
-    const button = element("button", undefined, "term");
-    button.type = "button";
-    button.dataset.tip = tip;
-    button.append(element("span", word));
-    return button;
-  };
   const say = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
   const address = (...parts) => parts.map(encodeURIComponent).join("/");
 
@@ -564,13 +540,7 @@
   const arrange = () => {
     const [column, sign] = sorted;
     const keyed = rows.map((row) => [column === null ? row.place : COLUMNS[column][1](row.found), row]);
-    keyed.sort(([a, x], [b, y]) => {
-      // Unknown values come last in either order.
-      if (a === null || b === null) {
-        return (a === null) - (b === null) || x.place - y.place;
-      }
-      return sign * compare(a, b) || x.place - y.place;
-    });
+    sort(keyed, sign, compare);
     body.append(...keyed.flatMap(([, { row, detail }]) => [row, detail]));
     all("#classes thead th").forEach((head, i) => {
       const state = i === column ? (sign > 0 ? "ascending" : "descending") : "none";

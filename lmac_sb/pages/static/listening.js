@@ -1,11 +1,7 @@
 // Names of classes and listeners enter the page as text only, never as markup.
 "use strict";
 (() => {
-  const $ = (selector, root = document) => root.querySelector(selector);
-  const all = (selector, root = document) => [
-    ...root.querySelectorAll(selector),
-  ];
-  const data = (id) => JSON.parse(document.getElementById(id).textContent);
+  const { $, all, data } = dom;
   const index = data("index");
   const QUESTIONS = ["fit", "quality"];
   const n = index.trials.length;

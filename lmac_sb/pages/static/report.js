@@ -1,11 +1,7 @@
 // Names of classes and files enter the page as text only, never as markup.
 "use strict";
 (() => {
-  const $ = (selector, root = document) => root.querySelector(selector);
-  const all = (selector, root = document) => [
-    ...root.querySelectorAll(selector),
-  ];
-  const data = (id) => JSON.parse(document.getElementById(id).textContent);
+  const { $, all, data, element, number, sort, term } = dom;
   const index = data("index");
   const SOUNDS = ["original", "explanation", "residual"];
   const ARROWS = { 1: " ↑", 0: "", "-1": " ↓" };
@@ -17,18 +13,6 @@
     Outside: "The probability for the rest alone; a good explanation loses it.",
   };
 
-  const element = (tag, text, name) => {
-    const made = document.createElement(tag);
-    if (text !== undefined) made.textContent = text;
-    if (name) made.className = name;
-    return made;
-  };
-  const number = (value) => {
-    if (value === null) return "–";
-    if (Number.isInteger(value)) return String(value);
-    const size = Math.abs(value);
-    return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);
-  };
   const probability = (value) => (value === null ? "–" : value.toFixed(3));
   const measure = (clip, name) =>
     Object.hasOwn(clip.metrics, name) ? clip.metrics[name] : null;
@@ -180,16 +164,6 @@
   };
 
   // ---------------------------------------------------------------- cards
-
-  // A word that a tooltip explains, or the word alone.
-  const term = (word, tip) => {
-    if (!tip) return document.createTextNode(word);
-    const button = element("button", undefined, "term");
-    button.type = "button";
-    button.dataset.tip = tip;
-    button.append(element("span", word));
-    return button;
-  };
 
   // Round numbers from 0 to the end of an axis, at most about six.
   const ticks = (end) => {
@@ -541,13 +515,7 @@
     const value = SORTS[$("#sort").value][1];
     const sign = $("#order").getAttribute("aria-pressed") === "true" ? -1 : 1;
     const keyed = cards.map((card) => [value(card.clip, card.place), card]);
-    keyed.sort(([a, x], [b, y]) => {
-      // Unknown values come last in either order.
-      if (a === null || b === null) {
-        return (a === null) - (b === null) || x.place - y.place;
-      }
-      return sign * compare(a, b) || x.place - y.place;
-    });
+    sort(keyed, sign, compare);
     if (playing) unload(playing);
     $("#clips").append(...keyed.map(([, card]) => card.element));
   };
