@@ -12,9 +12,8 @@ from lmac_sb.metrics.verdict import VERDICTS
 from lmac_sb.pages.audit_facts import examples_of, read_audit
 from lmac_sb.pages.clip_data import read_entry
 from lmac_sb.pages.meanings import MEANINGS
-from lmac_sb.pages.page import write_block, write_page
-from lmac_sb.utils.errors import LMACError, is_full
-from lmac_sb.utils.io import write_in_one_step
+from lmac_sb.pages.page import save_page, write_block
+from lmac_sb.utils.errors import LMACError
 
 __all__ = ["write_audit_page"]
 
@@ -66,23 +65,13 @@ of an audit
     folder = Path(folder)
     page = folder / PAGE
     audit = _Audit(folder, read_audit(folder))
-    try:
-        write_in_one_step(
-            page,
-            lambda file: write_page(
-                file,
-                "audit",
-                audit.write,
-                styles=["report"],
-                scripts=["dom", "picture", "theme", "tips", "charts"],
-            ),
-        )
-    except OSError as error:
-        if is_full(error):
-            raise
-        raise LMACError(
-            f"{page}: cannot be written ({error.strerror})"
-        ) from error
+    save_page(
+        page,
+        "audit",
+        audit.write,
+        styles=["report"],
+        scripts=["dom", "picture", "theme", "tips", "charts"],
+    )
     return page
 
 

@@ -11,7 +11,10 @@ import hashlib
 import json
 from pathlib import Path
 
-__all__ = ["write_block", "write_page"]
+from lmac_sb.utils.errors import LMACError, is_full
+from lmac_sb.utils.io import write_in_one_step
+
+__all__ = ["save_page", "write_block", "write_page"]
 
 STATIC = Path(__file__).with_name("static")
 
@@ -62,6 +65,48 @@ def write_page(file, name, write_data, styles=(), scripts=(), media="data:"):
     file.write(head.replace("{{policy}}", policy).replace("{{style}}", style))
     write_data(file)
     file.write(tail.replace("{{script}}", script))
+
+
+def save_page(path, name, write_data, **parts):
+    """Write a page to a file, in one step.
+
+    Arguments
+    ---------
+    path : Path
+        The file, whose folder is made if need be; an earlier one stays as it
+        was until this one is complete.
+    name : str
+        See `write_page`.
+    write_data : callable
+        See `write_page`.
+    **parts
+        Its other arguments.
+
+    Raises
+    ------
+    LMACError
+        If it cannot be written.
+    OSError
+        If the disk is full.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "report.html"
+    >>> save_page(path, "report", lambda file: write_block(file, "index", {}))
+    >>> path.is_file()
+    True
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_in_one_step(
+            path, lambda file: write_page(file, name, write_data, **parts)
+        )
+    except OSError as error:
+        if is_full(error):
+            raise
+        raise LMACError(
+            f"{path}: cannot be written ({error.strerror})"
+        ) from error
 
 
 def _hash(text):

@@ -12,9 +12,8 @@ from lmac_sb.metrics.verdict import VERDICTS
 from lmac_sb.pages.clip_data import read_entry
 from lmac_sb.pages.explained import Wanted, open_explained
 from lmac_sb.pages.meanings import MEANINGS
-from lmac_sb.pages.page import write_block, write_page
-from lmac_sb.utils.errors import LMACError, is_full, shown
-from lmac_sb.utils.io import write_in_one_step
+from lmac_sb.pages.page import save_page, write_block
+from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.near import near
 
 __all__ = ["write_report"]
@@ -90,24 +89,13 @@ def write_report(
             "link, expected one that holds them"
         )
     media = "data:" if embed else "'self' file:"
-    try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        write_in_one_step(
-            page,
-            lambda file: write_page(
-                file,
-                "report",
-                report.write,
-                scripts=["dom", "picture", "theme", "tips"],
-                media=media,
-            ),
-        )
-    except OSError as error:
-        if is_full(error):
-            raise
-        raise LMACError(
-            f"{page}: cannot be written ({error.strerror})"
-        ) from error
+    save_page(
+        page,
+        "report",
+        report.write,
+        scripts=["dom", "picture", "theme", "tips"],
+        media=media,
+    )
     if left_out is not None:
         left_out += report.left_out
         left_out += map(LMACError, report.notes)
