@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from lmac_sb.utils.console import Loudness, get_loudness, set_loudness
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.program import CALLED, program
 
 __all__ = [
     "Processes",
@@ -269,6 +271,7 @@ def start(n_processes, words):
         _RUN: run,
         "WORLD_SIZE": str(n_processes),
         "OMP_NUM_THREADS": "1",
+        CALLED: shlex.join(program() or ["python", "-m", "lmac_sb"]),
         "PYTHONPATH": os.pathsep.join(filter(None, [package, given])),
     }
     started = []

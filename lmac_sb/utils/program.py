@@ -1,10 +1,15 @@
 """How the command ``lmac`` was called."""
 
+import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
 
-__all__ = ["program"]
+__all__ = ["CALLED", "program"]
+
+# Set for processes that a command has started: how that one was called.
+CALLED = "LMAC_CALLED"
 
 
 def program():
@@ -21,6 +26,8 @@ def program():
     >>> program() is None
     True
     """
+    if CALLED in os.environ:
+        return shlex.split(os.environ[CALLED])
     called = Path(sys.argv[0])
     if called.parts[-2:] == ("lmac_sb", "__main__.py"):
         return ["python", "-m", "lmac_sb"]

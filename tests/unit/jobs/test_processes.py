@@ -1,10 +1,14 @@
 """Tests of what launchers say in the environment."""
 
 import logging
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+import lmac_sb
 from lmac_sb.jobs.processes import (
     Processes,
     be_one_of_many,
@@ -13,10 +17,12 @@ from lmac_sb.jobs.processes import (
     leave,
     processes,
     run_name,
+    start,
     wait_for_others,
 )
 from lmac_sb.utils.console import Loudness, get_loudness
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.program import program
 
 
 @pytest.fixture
@@ -112,3 +118,42 @@ def test_those_that_are_not_the_first_say_nothing(environment, caplog):
     logger.warning("after it")
     assert [record.message for record in caplog.records] == ["after it"]
     assert get_loudness() is Loudness.USUAL
+
+
+@pytest.mark.parametrize(
+    "name", ["bin/lmac", "lmac_sb/__main__.py", "my script.py"]
+)
+def test_those_started_name_the_program_as_it_was_called(
+    environment, monkeypatch, tmp_path, name
+):
+    """What they print is for a user who has not started them."""
+    called = tmp_path / name
+    called.parent.mkdir(exist_ok=True)
+    called.touch()
+    monkeypatch.setattr(sys, "argv", [str(called)])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    expected, given = program(), []
+
+    class Started:
+        """A process that has ended."""
+
+        returncode = 0
+
+        def __init__(self, command, env):
+            given.append(env)
+
+        def poll(self):
+            return 0
+
+        terminate = wait = poll
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    assert start(1, ["models"]) == 0
+    (env,) = given
+    started = Path(lmac_sb.__file__).with_name("__main__.py")
+    monkeypatch.setattr(sys, "argv", [str(started)])
+    for key, value in env.items():
+        monkeypatch.setenv(key, value)
+    if expected is None:
+        expected = ["python", "-m", "lmac_sb"]
+    assert program() == expected
