@@ -220,6 +220,7 @@ def _clips(cell, loaded, n_clips):
         preprocess = Preprocessor(interpreter.sample_rate, prepared.seconds)
     encoder = CategoricalEncoder()
     encoder.update_from_iterable(prepared.classes)
+    encoder.expect_len(len(prepared.classes))
     path = prepared.manifests / "test.jsonl"
     dataset = make_dataset(path, preprocess, encoder, events=True)
     dataset.output_keys = list(dataset.pipeline.output_mapping)

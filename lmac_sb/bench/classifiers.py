@@ -229,6 +229,7 @@ def _sounds(prepared, split):
     """Waveforms and labels of a split, [clips, samples] and [clips]."""
     encoder = CategoricalEncoder()
     encoder.update_from_iterable(prepared.classes)
+    encoder.expect_len(len(prepared.classes))
     dataset = make_dataset(
         prepared.manifests / f"{split}.jsonl",
         Preprocessor(RATE, prepared.seconds),

@@ -65,6 +65,7 @@ MEASURES = {
         "Passes of the classifier that the mask of a clip takes, forward and "
         "backward.",
     ),
+    "failed": (-1, 3, "Failed: the share of the clips that have no mask."),
 }
 
 

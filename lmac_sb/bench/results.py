@@ -17,6 +17,7 @@ from lmac_sb.metrics.summary import summarize
 
 __all__ = [
     "EQUAL",
+    "OTHER_FORMS",
     "better",
     "differences",
     "digits",
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 EQUAL = "equal area"  # what the tables call the area of the reference
-# Their own area would be another's: everything, and the answer itself.
+OTHER_FORMS = ("FF-logit", "AD-2softmax")  # of what the tables have
 _KEYS = ("data", "classifier", "method", "keep", "measure")
 _INTERVAL = ("mean", "low", "high", "n")
 
@@ -157,7 +158,7 @@ def differences(facts, rows):
     found = []
     for keep, part in _by_keep(facts, rows):
         columns = _columns(part)
-        for minus in (REFERENCE, LMAC):
+        for minus in (REFERENCE, LMAC) if part else ():
             summary = summarize(part, reference=minus, columns=columns)
             for method, values in summary.items():
                 for measure, figure in values.items():
@@ -201,6 +202,8 @@ def losses(found):
     """
     lost = []
     for line in found:
+        if line["measure"] in OTHER_FORMS:
+            continue
         method, sign = line["method"], better(line["measure"])
         own = method.split("+")[0] == LMAC or method == "ideal"
         near = line["low"] if sign > 0 else line["high"]
@@ -210,13 +213,16 @@ def losses(found):
 
 
 def _by_keep(facts, rows):
-    """Rows of masks as they are, and of equal area, without failed ones."""
+    """Rows of masks as they are, and of equal area."""
     names = {OWN: OWN, f"area of {facts['reference']}": EQUAL}
+    some_failed = any(row.get("error") for row in rows)
     for keep, name in names.items():
         part = [row for row in rows if row["keep"] == keep]
-        good = [row for row in part if not row.get("error")]
-        if good:
-            yield name, good
+        if some_failed and keep == OWN:
+            part = [
+                {**row, "failed": float(bool(row.get("error")))} for row in part
+            ]
+        yield name, part
 
 
 def _columns(rows):

@@ -1,7 +1,13 @@
 """The bench as Markdown: a table for each cell and kind of measure."""
 
 from lmac_sb.bench.measured import MEASURES
-from lmac_sb.bench.results import EQUAL, better, digits, measures
+from lmac_sb.bench.results import (
+    EQUAL,
+    OTHER_FORMS,
+    better,
+    digits,
+    measures,
+)
 from lmac_sb.evaluation.comparison import OWN
 from lmac_sb.metrics.registry import METRICS, unguarded
 
@@ -43,7 +49,7 @@ def groups(names):
         "agreement, robustness and cost": [],
     }
     plain, placed, guarded, more = found.values()
-    for name in measures(names):
+    for name in measures(set(names) - set(OTHER_FORMS)):
         if name in MEASURES:
             more.append(name)
         elif unguarded(name) != name:
@@ -154,8 +160,7 @@ def loss_text(cells, lost):
 
 def _signed(line):
     """A difference with its interval."""
-    n = digits(line["measure"])
-    mean, low, high = (f"{line[key]:+.{n}f}" for key in ("mean", "low", "high"))
+    mean, low, high = (f"{line[key]:+.2g}" for key in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
 
 

@@ -3,10 +3,11 @@
 A run that was broken off goes on; one that is finished is taken as it is.
 """
 
+import io
 import logging
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import torch
 
@@ -105,8 +106,10 @@ def _left_alone():
     logger, hook = logging.getLogger(), sys.excepthook
     handlers, level = logger.handlers[:], logger.level
     loudness = get_loudness()
+    # What it prints is in the log of its folder as well.
+    talk = sys.stdout if loudness is Loudness.VERBOSE else io.StringIO()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), redirect_stdout(talk):
             yield
     finally:
         os.environ.update({k: v for k, v in kept.items() if v is not None})
@@ -116,7 +119,7 @@ def _left_alone():
                 handler.close()
         logger.handlers[:] = handlers
         logger.setLevel(level)
-        set_loudness(max(loudness, Loudness.QUIET))
+        set_loudness(loudness)
 
 
 def check_unseen(folder, prepared):
