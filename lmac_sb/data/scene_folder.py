@@ -16,6 +16,7 @@ import hashlib
 import json
 import numbers
 import os
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,7 +126,7 @@ delete it or name another folder
     target = Path(os.path.realpath(folder))
     if not _is_made(target, maker, settings):
         try:
-            with folder_in_one_step(target) as part:
+            with _without_traces(target), folder_in_one_step(target) as part:
                 write(part)
         except (OSError, sf.LibsndfileError) as error:
             # The rename fails if another process has just finished.
@@ -135,6 +136,19 @@ delete it or name another folder
                     "that can be made"
                 ) from error
     return Path(folder)
+
+
+@contextmanager
+def _without_traces(folder):
+    """Remove the folders above one that were made for it in vain."""
+    missing = [above for above in folder.parents if not above.exists()]
+    try:
+        yield
+    except BaseException:
+        for above in missing:
+            with suppress(OSError):
+                above.rmdir()
+        raise
 
 
 def _is_made(folder, maker, settings):
