@@ -151,7 +151,7 @@ def _check_places(role, places):
     """The folders of a role as a list."""
     if isinstance(places, (str, os.PathLike)):
         places = [places]
-    if not places:
+    if not places or "" in places:
         raise LMACError(f"{role}: found none, expected at least one folder")
     return [os.fspath(place) for place in places]
 

@@ -186,7 +186,7 @@ class Listed(NamedTuple):
         LMACError
             If a fold lacks a class, ambient recordings or distractors.
         """
-        reader, bad, seen = Reader(rate), [], {}
+        reader, bad, seen, n_twice = Reader(rate), [], {}, 0
         good = {role: [] for role in ROLES}
         every = [(r, sound) for r in ROLES for sound in self.sounds[r]]
         for role, sound in progress(every, unit="sound"):
@@ -194,10 +194,14 @@ class Listed(NamedTuple):
                 _check(role, sound, reader, n_samples)
                 if _is_new(role, sound, seen):
                     good[role].append(sound)
+                else:
+                    n_twice += 1
             except LMACError as error:
                 bad.append(str(error))
         if bad:
             _tell(bad, len(every), skip_bad_clips)
+        if n_twice:
+            logger.warning("%d sounds are there twice, and count once", n_twice)
         stock = Stock(good, self.classes, reader)
         for fold in self.folds:
             _check_fold(stock, fold)
