@@ -18,6 +18,7 @@ from lmac_sb.cli.export import export
 from lmac_sb.cli.models import models
 from lmac_sb.cli.recipe import recipe
 from lmac_sb.cli.report import report
+from lmac_sb.cli.scenes import scenes
 from lmac_sb.cli.train import finetune, train
 from lmac_sb.cli.usage import Group, usage_line
 from lmac_sb.utils.console import get_loudness, set_loudness
@@ -68,7 +69,7 @@ def lmac():
 
 
 lmac.add_section("explain", example, explain, audit, report, app, models)
-lmac.add_section("train and share", train, finetune, export, recipe)
+lmac.add_section("train and share", scenes, train, finetune, export, recipe)
 lmac.add_section("evaluate", evaluate, bench, sanity, listen, score)
 lmac.add_section("this installation", doctor, cache, completion)
 
