@@ -12,12 +12,14 @@ from typing import NamedTuple, Optional
 from lmac_sb.bench.yamnet import MEANS
 from lmac_sb.data.manifest import read_entries
 from lmac_sb.data.scenes import make_scenes
+from lmac_sb.data.soundscapes import make_soundscapes
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.recipe import load_script
 
 __all__ = ["DATA", "Data", "Prepared", "prepare", "safe"]
 
 SPLITS = ("train", "valid", "test")
+SOUNDSCAPES = 12  # of each class in each fold
 REAL = "LMAC_SB_DATA"  # variable of the environment: folder of real sounds
 
 
@@ -173,12 +175,34 @@ def _among_real(name):
     return find
 
 
+def _soundscapes(made, real):
+    """Real recordings with known answers, of those of the real sounds."""
+    parts = {
+        name: _among_real(name)(made, real)
+        for name in ("esc10", "noise", "fsdd", "speech")
+    }
+    return make_soundscapes(
+        made,
+        parts["esc10"],
+        parts["noise"],
+        distractors=[parts["fsdd"], parts["speech"]],
+        clips_per_class=SOUNDSCAPES,
+    )
+
+
+_ESC10 = {"train": [1, 2], "valid": [3], "test": [4]}
 # name -> what is known of it
 DATA = {
     "scenes": Data(_scenes),
+    "soundscapes": Data(
+        _soundscapes,
+        _ESC10,
+        classifier_keys={"number_of_epochs": 30, "mixup_alpha": 0.4},
+        means=MEANS,
+    ),
     "esc10": Data(
         _among_real("esc10"),
-        {"train": [1, 2], "valid": [3], "test": [4]},
+        _ESC10,
         {"signal_length_s": 5},
         {"number_of_epochs": 60, "mixup_alpha": 0.4},
         {"number_of_epochs": 24},

@@ -64,7 +64,9 @@ def _listed(option, default):
     "--classifiers",
     "cnn, transformer, conv2d, waveform, yamnet, yamnet_linear (default: all)",
 )
-@_listed("--data", "scenes, esc10, digits (default: all that are there)")
+@_listed(
+    "--data", "scenes, soundscapes, esc10, digits (default: all that are there)"
+)
 @click.option(
     "--clips",
     type=WHOLE,
@@ -104,7 +106,8 @@ def _listed(option, default):
     "--real",
     metavar="DIR",
     type=PLACE,
-    help="folder that holds esc10 and fsdd (default: that in the environment, "
+    help="folder that holds esc10, fsdd, noise and speech (default: that in the "
+    "environment, "
     "LMAC_SB_DATA)",
 )
 @PROCESSES

@@ -141,7 +141,8 @@
     } else if (sign) {
       const column = lines.filter((x) => x.measure === measure && x.mean !== null);
       const best = Math.max(...column.map((x) => sign * x.mean));
-      if (sign * line.mean === best) cell.classList.add("best");
+      // What looks the same is as good.
+      if (shown(line.mean, measure) === shown(sign * best, measure)) cell.classList.add("best");
     }
     return cell;
   };
