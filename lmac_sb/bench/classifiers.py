@@ -43,6 +43,8 @@ class Setup(NamedTuple):
         more explainer is trained each.
     epochs : int
         Of each training; None for what its yaml file says.
+    wanted : tuple of str
+        Explainers that are used; the others need not be trained.
 
     Example
     -------
@@ -54,6 +56,7 @@ class Setup(NamedTuple):
     folder: Path
     seeds: list
     epochs: Optional[int] = None
+    wanted: tuple = ("lmac",)
 
 
 class Classifier(NamedTuple):
@@ -116,7 +119,8 @@ def recipe(classifier, **explainers):
             runs = {
                 name: _explainer(name, yaml, setup, seed, model)
                 for name, yaml in explainers.items()
-                if name == "lmac" or seed == setup.seeds[0]
+                if name == "lmac"
+                or (name in setup.wanted and seed == setup.seeds[0])
             }
             found.append(load_interpreters(runs))
         return found

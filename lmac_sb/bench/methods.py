@@ -7,6 +7,8 @@ class to explain [batch], and gives scores [batch, time, freq], as each of
 does, its rows say so, and the others go on.
 """
 
+import re
+
 import torch
 
 from lmac_sb.inference.reference import (
@@ -18,7 +20,7 @@ from lmac_sb.methods.registry import Method, make_methods
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import first_line
 
-__all__ = ["DEFAULT", "REFERENCE", "bench_methods", "check_methods"]
+__all__ = ["DEFAULT", "REFERENCE", "base", "bench_methods", "check_methods"]
 
 # What is compared where nothing else is asked for.
 DEFAULT = (
@@ -30,6 +32,26 @@ LMAC, STEPS = "lmac", "optimised+20"
 REFERENCE = "loudest"  # with which each is compared, clip by clip
 # Explainers that a classifier may have.
 EXPLAINERS = (LMAC, "l2i")
+
+
+def base(name):
+    """The explainer in the name of a method.
+
+    Arguments
+    ---------
+    name : str
+        Such as ``lmac+5``.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> base("lmac+5"), base("l2i_binary"), base("loudest")
+    ('lmac', 'l2i', 'loudest')
+    """
+    return re.sub(r"(\+\d+|_binary)$", "", name)
 
 
 def check_methods(names, more=()):

@@ -8,7 +8,7 @@ from lmac_sb.bench.cells import Cell, evaluate, load
 from lmac_sb.bench.classifiers import CLASSIFIERS, Classifier, Setup
 from lmac_sb.bench.data import DATA, Data, Prepared, prepare, safe
 from lmac_sb.bench.entries import find_entry
-from lmac_sb.bench.methods import DEFAULT, check_methods
+from lmac_sb.bench.methods import DEFAULT, base, check_methods
 from lmac_sb.bench.plots import draw_bench
 from lmac_sb.bench.results import differences, figures, losses
 from lmac_sb.bench.tables import markdown
@@ -192,6 +192,7 @@ def _prepare(data, out, real, options, plan):
 def _cells(prepared, classifiers, trained, options):
     """Cells that there are, and notes on those that there cannot be."""
     seeds = [options.seed + i for i in range(options.seeds)]
+    wanted = tuple(map(base, options.methods or DEFAULT))
     cells, notes = [], []
     for some in prepared:
         for name, classifier in classifiers.items():
@@ -200,7 +201,7 @@ def _cells(prepared, classifiers, trained, options):
                 notes.append(f"{some.name}, {name}: {why}")
                 continue
             folder = trained / safe(some.name) / safe(name)
-            setup = Setup(some, folder, seeds, options.epochs)
+            setup = Setup(some, folder, seeds, options.epochs, wanted)
             cells.append(Cell(name, classifier, setup))
     return cells, notes
 

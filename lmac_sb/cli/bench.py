@@ -106,8 +106,8 @@ def _listed(option, default):
     "--real",
     metavar="DIR",
     type=PLACE,
-    help="folder that holds esc10, fsdd, noise and speech (default: that in the "
-    "environment, "
+    help="folder that holds esc10, fsdd, noise and speech (default: that in "
+    "the environment, "
     "LMAC_SB_DATA)",
 )
 @PROCESSES
