@@ -173,8 +173,12 @@ class _Guarded:
         """Call it, and look at what it gives."""
         try:
             with searching_here():
-                made = torch.as_tensor(self.function(case, *area))
-            made = made.detach().to(case.analysis.magnitude)
+                given = self.function(case, *area)
+            if given is None:
+                raise LMACError("gave nothing, expected a tensor")
+            made = torch.as_tensor(given).detach().to(case.analysis.magnitude)
+        except LMACError:
+            raise
         except Exception as error:
             raise LMACError(_said(error)) from error
         if self.kind != "scores" and ((made < 0) | (made > 1)).any():
