@@ -11,7 +11,9 @@ union) of as many of their highest bins as the reference keeps.
 change* is one minus the correlation of the masks of both, for the same class;
 *decision change* by how much the class's probability changes. A draw after
 which the classifier decides for another class says nothing of the mask, and
-counts for the decision alone; where none is left, the mask's change is NaN.
+counts for the decision alone; where none is left, the mask's change is NaN. A
+method whose mask takes more than `MOST_PASSES` is not called again: occlusion
+would take most of the time.
 """
 
 import hashlib
@@ -32,6 +34,7 @@ from lmac_sb.utils.errors import LMACError
 __all__ = ["MEASURES", "NOISE_DB", "Measured", "Passes", "overlap"]
 
 NOISE_DB = 40.0  # below the sound: not heard beside it
+MOST_PASSES = 100  # of a mask that is made again with noise
 # name -> better direction, decimals, and what it says
 MEASURES = {
     "agreement": (
@@ -229,9 +232,10 @@ class Measured(Comparison):
             made = torch.stack([recorded.made[clip] for clip in ids])
             mask = self._own(recorded.method, made)
             part, share = case[places], area[places]
-            changes = self._changes(recorded.method, mask, part, share, noisy)
-            for clip, values in zip(ids, changes):
-                own[name, clip]["mask change"] = _mean(values)
+            if max(recorded.cost[x]["passes"] for x in ids) <= MOST_PASSES:
+                changes = self._changes(name, mask, part, share, noisy)
+                for clip, values in zip(ids, changes):
+                    own[name, clip]["mask change"] = _mean(values)
             found = self._agreements(name, mask, part, share)
             for column, values in found.items():
                 for clip, value in zip(ids, values):
@@ -259,8 +263,9 @@ class Measured(Comparison):
             both = (case.analysis.logits.argmax(1), analysis.logits.argmax(1))
         return _Noisy(noisy, (after - before).abs(), both[0] == both[1])
 
-    def _changes(self, method, mask, case, area, noisy):
+    def _changes(self, name, mask, case, area, noisy):
         """One minus the correlation with each noisy mask, by clip."""
+        method = self._recorded[name].method
         found = [[] for _ in case.ids]
         for one in noisy:
             places = [one.case.ids.index(clip) for clip in case.ids]

@@ -56,7 +56,7 @@ class Options(NamedTuple):
     data: Optional[tuple] = None
     classifiers: Optional[tuple] = None
     methods: Optional[tuple] = None
-    clips: int = 20
+    clips: int = 15
     seeds: int = 2
     draws: int = 3
     epochs: Optional[int] = None

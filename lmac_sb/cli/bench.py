@@ -71,8 +71,8 @@ def _listed(option, default):
     "--clips",
     type=WHOLE,
     metavar="N",
-    default=20,
-    help="test clips of each data set, evenly spread (default: 20)",
+    default=15,
+    help="test clips of each data set, evenly spread (default: 15)",
 )
 @click.option(
     "--seeds",
