@@ -189,7 +189,7 @@ def _check_settings(seed, contents):
         "clips_per_class": check_integer(
             "clips_per_class", given["clips_per_class"], 1, 9999
         ),
-        "folds": folds and _integers("folds", folds, 0, 999_999_999),
+        "folds": None if folds is None else _integers("folds", folds, 0, 10**9),
         "duration_s": check_seconds("duration_s", given["duration_s"], 1, 60),
         "sample_rate": check_integer(
             "sample_rate", given["sample_rate"], 4000, 192_000
