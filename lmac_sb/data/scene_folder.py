@@ -297,6 +297,15 @@ def write_info(folder, maker, settings):
         What made it.
     settings : dict
         Plain values.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "meta").mkdir()
+    >>> write_table(folder / "meta" / "esc50.csv", COLUMNS, [])
+    >>> write_info(folder, Maker("mine", 1), {"seed": 0})
+    >>> (folder / INFO).is_file()
+    True
     """
     info = {"version": maker.version, "settings": settings}
     info["sha256"] = checksum(folder)
