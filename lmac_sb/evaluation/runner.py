@@ -32,7 +32,7 @@ class Grid:
     folder : str or Path
         Where finished rows are kept.
     regions : dict
-        Clip to (onset, offset) in seconds where that is known.
+        Clip to a list of (onset, offset) in seconds where that is known.
 
     Example
     -------
@@ -138,9 +138,11 @@ class Grid:
         wavs, clean = (torch.stack(x).to(device) for x in (wavs, clean))
         case = make_case(self.explainer, wavs, gains, items)
         case.clean = None if setting.name == "clean" else clean
-        case.frames = self._frames(ids, case.analysis.magnitude)
-        rows, seconds = self.comparison(case, items, setting.name)
         if case.event is None:
+            # A stem tells more of an event than its onset and offset.
+            case.frames = self._frames(ids, case.analysis.magnitude)
+        rows, seconds = self.comparison(case, items, setting.name)
+        if case.frames is not None:
             for row in rows:
                 if row["id"] not in self.regions:
                     _forget_frames(row)
@@ -164,18 +166,17 @@ class Grid:
         features = self.explainer.features
         seconds = torch.arange(magnitude.shape[1]) * features.hop_samples
         seconds = seconds / features.sample_rate
-        unknown = torch.inf, -torch.inf
-        active = [
-            (seconds >= onset) & (seconds <= offset)
-            for onset, offset in (self.regions.get(x, unknown) for x in ids)
-        ]
-        return torch.stack(active).to(magnitude.device)
+        active = torch.zeros(len(ids), len(seconds), dtype=torch.bool)
+        for row, clip in zip(active, ids):
+            for onset, offset in self.regions.get(clip, ()):
+                row |= (seconds >= onset) & (seconds <= offset)
+        return active.to(magnitude.device)
 
 
 def _forget_frames(row):
     """Drop columns that mean nothing for a clip without known frames."""
     for name, metric in METRICS.items():
-        if metric.needs == "frames":
+        if metric.needs in ("frames", "kept frames", "kept known"):
             row.pop(name, None)
 
 
