@@ -238,7 +238,7 @@ def test_regions_are_those_of_the_stems(made, several):
     regions = read_regions(made)
     for scene in scenes_of(made):
         (event,) = scene.events
-        onset, offset = regions[Path(scene.row["filename"]).stem]
+        ((onset, offset),) = regions[Path(scene.row["filename"]).stem]
         assert (onset, offset) == (
             float(event["onset"]),
             float(event["offset"]),
