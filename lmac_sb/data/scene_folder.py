@@ -32,7 +32,7 @@ __all__ = [
     "PLUS",
     "Maker",
     "check_integer",
-    "check_seconds",
+    "check_number",
     "checksum",
     "make_once",
     "name_of",
@@ -313,8 +313,8 @@ def write_info(folder, maker, settings):
     (folder / INFO).write_text(text, encoding="utf-8")
 
 
-def check_seconds(key, value, low, high):
-    """A length as a float, or the error that names its key.
+def check_number(key, value, low, high):
+    """A number as a float, or the error that names its key.
 
     Arguments
     ---------
@@ -336,7 +336,7 @@ def check_seconds(key, value, low, high):
 
     Example
     -------
-    >>> check_seconds("duration_s", 5, 1, 60)
+    >>> check_number("duration_s", 5, 1, 60)
     5.0
     """
     is_number = isinstance(value, numbers.Real)
