@@ -10,7 +10,7 @@ from lmac_sb.bench.measured import Measured
 from lmac_sb.bench.methods import bench_methods
 from lmac_sb.data.audio import Preprocessor
 from lmac_sb.data.dataset import make_dataset, thin_out
-from lmac_sb.data.regions import read_regions
+from lmac_sb.data.regions import read_regions, regions_identity
 from lmac_sb.evaluation.contamination import make_settings
 from lmac_sb.evaluation.judge import Judge
 from lmac_sb.evaluation.models import models_identity
@@ -178,12 +178,19 @@ def evaluate(cell, loaded, names, options, folder):
     comparison = Measured(
         judge, methods, loaded.first.classes, others, options.draws
     )
+    regions = read_regions(prepared.folder)
+    about = {
+        "data": prepared.identity(),
+        "regions": regions_identity(regions)["sha256"],
+        "models": loaded.identity(),
+        "draws": options.draws,
+    }
     grid = Grid(
         comparison,
         make_settings("clean", {}, loaded.first.sample_rate),
         folder,
-        read_regions(prepared.folder),
-        {"models": loaded.identity(), "draws": options.draws},
+        regions,
+        about,
     )
     rows, _ = grid.run(dataset, BATCH)
     rows = list(rows)

@@ -13,12 +13,12 @@ from lmac_sb.bench.yamnet import MEANS
 from lmac_sb.data.manifest import read_entries
 from lmac_sb.data.scenes import make_scenes
 from lmac_sb.data.soundscapes import make_soundscapes
+from lmac_sb.training.identity import data_identity
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.recipe import load_script
 
 __all__ = ["DATA", "Data", "Prepared", "prepare", "safe"]
 
-SPLITS = ("train", "valid", "test")
 SOUNDSCAPES = 12  # of each class in each fold
 REAL = "LMAC_SB_DATA"  # variable of the environment: folder of real sounds
 
@@ -98,6 +98,11 @@ class Prepared(NamedTuple):
         """Ids of the clips of a split."""
         entries = read_entries(self.manifests / f"{split}.jsonl")
         return [clip for clip, _ in entries]
+
+    def identity(self):
+        """Checksum of what the clips of all splits are."""
+        splits = {x: self.manifests / f"{x}.jsonl" for x in self.data.folds}
+        return data_identity(splits, self.name)["sha256"]
 
 
 def safe(name):

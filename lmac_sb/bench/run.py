@@ -6,7 +6,7 @@ from typing import NamedTuple, Optional
 
 from lmac_sb.bench.cells import Cell, evaluate, load
 from lmac_sb.bench.classifiers import CLASSIFIERS, Classifier, Setup
-from lmac_sb.bench.data import DATA, Data, Prepared, prepare, safe
+from lmac_sb.bench.data import DATA, Data, prepare, safe
 from lmac_sb.bench.entries import find_entry
 from lmac_sb.bench.methods import DEFAULT, base, check_methods
 from lmac_sb.bench.plots import draw_bench
@@ -14,7 +14,6 @@ from lmac_sb.bench.results import differences, figures, losses
 from lmac_sb.bench.tables import markdown
 from lmac_sb.jobs.job import Chunk, Job
 from lmac_sb.jobs.processes import is_first
-from lmac_sb.training.identity import data_identity
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.extra import needed
 from lmac_sb.utils.io import write_csv, write_in_one_step, write_json
@@ -159,34 +158,28 @@ def _prepare(data, out, real, options, plan):
     """Data sets that are there, and notes on those that are not."""
     entries = list(data.items())
 
-    def work(items):
-        """Find or make one."""
-        (item,) = items
+    def find(item):
+        """A data set, or why there is none."""
         name, entry = entries[item]
         try:
-            found = prepare(name, entry, out, real)
+            return prepare(name, entry, out, real)
         except LMACError as error:
             # Of what was asked for by name, nothing is left out.
             if options.data is not None:
                 raise
-            return Chunk([{"data": name, "missing": str(error)}])
-        splits = {x: found.manifests / f"{x}.jsonl" for x in entry.folds}
-        sha = data_identity(splits, name)["sha256"]
-        row = {"data": name, "folder": str(found.folder), "sha256": sha}
-        return Chunk([row])
+            return f"{name}: {error}"
 
-    job = Job(out / STEPS / "data", len(entries), plan, chunk=1)
-    job.run(work)
-    prepared, notes = [], []
-    for index, (name, entry) in enumerate(entries):
-        (row,) = job.rows(index)
-        if row.get("missing"):
-            notes.append(f"{name}: {row['missing']}")
-            continue
-        manifests = out / "manifests" / safe(name)
-        folder = Path(row["folder"])
-        prepared.append(Prepared(name, entry, folder, manifests))
-    return prepared, notes
+    def work(items):
+        """Make one: by one process alone."""
+        for item in items:
+            find(item)
+        return Chunk([{"data": entries[item][0]} for item in items])
+
+    Job(out / STEPS / "data", len(entries), plan, chunk=1).run(work)
+    # They are looked at in each run: they may have changed.
+    found = [find(item) for item in range(len(entries))]
+    notes = [one for one in found if isinstance(one, str)]
+    return [one for one in found if not isinstance(one, str)], notes
 
 
 def _cells(prepared, classifiers, trained, options):

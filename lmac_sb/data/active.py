@@ -4,36 +4,10 @@ from itertools import accumulate
 
 import numpy as np
 
-__all__ = ["active_part", "frame_powers", "loud_place", "widened"]
+__all__ = ["active_part", "loud_place", "widened"]
 
 _FRAMES = 100  # in a second
 _QUIET = 1000  # a frame is active down to this part of the loudest: 30 dB
-
-
-def frame_powers(samples, rate):
-    """Mean power in frames of 10 ms.
-
-    Arguments
-    ---------
-    samples : np.ndarray
-        Whole numbers, see `lmac_sb.data.exact`, [samples].
-    rate : int
-        In Hz.
-
-    Returns
-    -------
-    np.ndarray
-        Whole numbers, [frames].
-
-    Example
-    -------
-    >>> frame_powers(np.array([2.0] * 10 + [4.0] * 5), 1000)
-    array([ 4, 16])
-    """
-    squares = samples.astype(np.int64) ** 2
-    starts = np.arange(0, len(squares), max(1, rate // _FRAMES))
-    lengths = np.diff([*starts, len(squares)])
-    return np.add.reduceat(squares, starts) // lengths
 
 
 def active_part(samples, rate):
@@ -59,11 +33,22 @@ def active_part(samples, rate):
     >>> active_part(np.array([0.0] * 20 + [9.0] * 10 + [0.0] * 30), 1000)
     (20, 30)
     """
-    powers = frame_powers(samples, rate)
+    powers = _frame_powers(samples, rate)
     active = np.flatnonzero(powers > powers.max() // _QUIET)
-    hop = max(1, rate // _FRAMES)
-    start, stop = int(active[0]) * hop, int(active[-1] + 1) * hop
-    return start, min(stop, len(samples))
+    start, stop = int(active[0]), int(active[-1]) + 1
+    return start * _hop(rate), min(stop * _hop(rate), len(samples))
+
+
+def _frame_powers(samples, rate):
+    """Mean power in frames of 10 ms, whole numbers, [frames]."""
+    squares = samples.astype(np.int64) ** 2
+    starts = np.arange(0, len(squares), _hop(rate))
+    return np.add.reduceat(squares, starts) // np.diff([*starts, len(squares)])
+
+
+def _hop(rate):
+    """Samples of a frame."""
+    return max(1, rate // _FRAMES)
 
 
 def widened(part, least, n_samples):
@@ -95,24 +80,29 @@ def widened(part, least, n_samples):
     return start, start + least
 
 
-def loud_place(powers, share):
-    """Index of a frame, the likelier the louder it is.
+def loud_place(samples, rate, share):
+    """Start of a frame, the likelier the louder it is.
 
     Arguments
     ---------
-    powers : np.ndarray
-        From `frame_powers`.
+    samples : np.ndarray
+        Whole numbers, not all zero, [samples].
+    rate : int
+        In Hz.
     share : float
         A random number from 0 to 1.
 
     Returns
     -------
     int
+        In samples.
 
     Example
     -------
-    >>> [loud_place(np.array([1, 0, 3]), share) for share in (0.2, 0.3)]
-    [0, 2]
+    >>> samples = np.array([1.0] * 10 + [0.0] * 10 + [2.0] * 10)
+    >>> [loud_place(samples, 1000, share) for share in (0.1, 0.3)]
+    [0, 20]
     """
-    sums = list(accumulate(powers.tolist()))
-    return next(i for i, total in enumerate(sums) if total > share * sums[-1])
+    sums = list(accumulate(_frame_powers(samples, rate).tolist()))
+    frame = next(i for i, x in enumerate(sums) if x > share * sums[-1])
+    return frame * _hop(rate)

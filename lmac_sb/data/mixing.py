@@ -16,12 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmac_sb.data.active import (
-    active_part,
-    frame_powers,
-    loud_place,
-    widened,
-)
+from lmac_sb.data.active import active_part, loud_place, widened
 from lmac_sb.data.audio import MIN_LENGTH_S
 from lmac_sb.data.exact import power, power_ratio
 from lmac_sb.utils.errors import LMACError
@@ -234,12 +229,11 @@ class _Draws:
         least = round(MIN_LENGTH_S * self.rate)
         start, stop = active_part(samples, self.rate)
         if stop - start > self._longest:
-            powers = frame_powers(samples[start:stop], self.rate)
-            middle = loud_place(powers, self._random()) * len(powers) ** -1
-            middle = start + int(middle * (stop - start))
-            start = min(
-                max(start, middle - self._longest // 2), stop - self._longest
+            first = start + loud_place(
+                samples[start:stop], self.rate, self._random()
             )
+            first = max(start, first - self._longest // 2)
+            start = min(first, stop - self._longest)
             stop = start + self._longest
             inner = active_part(samples[start:stop], self.rate)
             start, stop = start + inner[0], start + inner[1]
@@ -314,7 +308,7 @@ def _written(parts, gains):
     tracks = np.zeros((n_samples, len(parts)))
     for track, part, gain in zip(tracks.T, parts, gains):
         track[part.span] = gain * part.samples
-    peak = max(np.abs(tracks).max(), np.abs(_sum(tracks)).max())
+    peak = max(np.abs(tracks).max(), np.abs(sum(tracks.T)).max())
     scale = _PEAK / peak
     tracks = np.rint(_FULL * (scale * tracks))
     for part, track in zip(parts, tracks.T):
@@ -325,12 +319,4 @@ def _written(parts, gains):
         for part, gain in zip(parts, gains)
     ]
     tracks /= _FULL
-    return Soundscape(_sum(tracks), tracks, parts)
-
-
-def _sum(tracks):
-    """Sum of all tracks, in their order."""
-    total = np.zeros(len(tracks))
-    for track in tracks.T:
-        total = total + track
-    return total
+    return Soundscape(sum(tracks.T), tracks, parts)

@@ -32,7 +32,7 @@ __all__ = [
     "PLUS",
     "Maker",
     "check_integer",
-    "check_seconds",
+    "check_number",
     "checksum",
     "make_once",
     "name_of",
@@ -297,6 +297,15 @@ def write_info(folder, maker, settings):
         What made it.
     settings : dict
         Plain values.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "meta").mkdir()
+    >>> write_table(folder / "meta" / "esc50.csv", COLUMNS, [])
+    >>> write_info(folder, Maker("mine", 1), {"seed": 0})
+    >>> (folder / INFO).is_file()
+    True
     """
     info = {"version": maker.version, "settings": settings}
     info["sha256"] = checksum(folder)
@@ -304,8 +313,8 @@ def write_info(folder, maker, settings):
     (folder / INFO).write_text(text, encoding="utf-8")
 
 
-def check_seconds(key, value, low, high):
-    """A length as a float, or the error that names its key.
+def check_number(key, value, low, high):
+    """A number as a float, or the error that names its key.
 
     Arguments
     ---------
@@ -327,7 +336,7 @@ def check_seconds(key, value, low, high):
 
     Example
     -------
-    >>> check_seconds("duration_s", 5, 1, 60)
+    >>> check_number("duration_s", 5, 1, 60)
     5.0
     """
     is_number = isinstance(value, numbers.Real)

@@ -22,7 +22,7 @@ from lmac_sb.data.scene_folder import (
     PLUS,
     Maker,
     check_integer,
-    check_seconds,
+    check_number,
     make_once,
     name_of,
     write_info,
@@ -397,7 +397,7 @@ def _check_settings(
     clips_per_class, n_folds, duration_s, seed, n_events=(1,), shortcuts=()
 ):
     """The settings as plain values, or an error that names the wrong one."""
-    duration_s = check_seconds("duration_s", duration_s, 1, 60)
+    duration_s = check_number("duration_s", duration_s, 1, 60)
     if not isinstance(n_events, (list, tuple)) or not n_events:
         raise LMACError(
             f"n_events: found {n_events!r}, expected a list of numbers of "

@@ -30,7 +30,7 @@ from lmac_sb.data.scene_folder import (
     PLUS,
     Maker,
     check_integer,
-    check_seconds,
+    check_number,
     make_once,
     name_of,
     write_info,
@@ -44,7 +44,8 @@ from lmac_sb.utils.given import show_size
 
 __all__ = ["DEFAULTS", "make_soundscapes"]
 
-VERSION = 1  # increase it when the same settings give different sounds
+# Increase the version when the same settings give different sounds.
+_MAKER = Maker("make_soundscapes", version=1)
 # What a scene holds, unless it is said otherwise.
 DEFAULTS = {
     "clips_per_class": 25,
@@ -138,13 +139,8 @@ def make_soundscapes(
         )
         _write(part, stock, settings)
 
-    make_once(target, _maker(), settings, write)
+    make_once(target, _MAKER, settings, write)
     return Path(folder)
-
-
-def _maker():
-    """What soundscapes are made by."""
-    return Maker("make_soundscapes", VERSION)
 
 
 def _check_places(role, places):
@@ -189,8 +185,8 @@ def _check_settings(seed, contents):
         "clips_per_class": check_integer(
             "clips_per_class", given["clips_per_class"], 1, 9999
         ),
-        "folds": folds and _integers("folds", folds, 0, 999_999_999),
-        "duration_s": check_seconds("duration_s", given["duration_s"], 1, 60),
+        "folds": None if folds is None else _integers("folds", folds, 0, 10**9),
+        "duration_s": check_number("duration_s", given["duration_s"], 1, 60),
         "sample_rate": check_integer(
             "sample_rate", given["sample_rate"], 4000, 192_000
         ),
@@ -218,7 +214,7 @@ def _levels(key, values):
             f"{key}: found {shown(values)}, expected the lowest and the "
             "highest level in dB"
         )
-    low, high = (check_seconds(key, value, -40, 40) for value in values)
+    low, high = (check_number(key, value, -40, 40) for value in values)
     if low > high:
         raise LMACError(
             f"{key}: found {low} to {high} dB, expected the lower one first"
@@ -297,7 +293,7 @@ def _write(folder, stock, settings):
     header = ("filename", "onset", "offset")
     write_table(folder / "meta" / "active_regions.csv", header, regions)
     write_table(folder / "rest" / "parts.csv", _PARTS, parts)
-    write_info(folder, _maker(), settings)
+    write_info(folder, _MAKER, settings)
 
 
 def _row_of(number, part, n_events, rate):

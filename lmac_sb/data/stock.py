@@ -392,16 +392,17 @@ def _is_new(role, sound, seen):
 def _tell(bad, total, skip):
     """Say which sounds cannot be used; refuse them unless they are skipped."""
     lines = [f"soundscapes: {len(bad)} of {total} sounds cannot be used"]
-    lines += [f"  {reason}" for reason in bad[: len(bad) if skip else _SHOWN]]
-    if len(lines) <= len(bad):
-        lines.append(f"  and {len(bad) - len(lines) + 1} more")
-    text = "\n".join(lines)
+    lines += [f"  {reason}" for reason in (bad if skip else bad[:_SHOWN])]
     if skip:
-        logger.warning("%s\nThey are skipped", text)
+        logger.warning("%s\nThey are skipped", "\n".join(lines))
         return
-    raise LMACError(
-        f"{text}\nRepair them, or leave them out with `skip_bad_clips`"
-    )
+    if len(bad) > _SHOWN:
+        lines.append(f"  and {len(bad) - _SHOWN} more")
+    remedy = "repair it, or leave it out with `skip_bad_clips`"
+    if len(bad) == 1:
+        raise LMACError(f"{bad[0]}; {remedy}")
+    remedy = remedy.replace(" it", " them").capitalize()
+    raise LMACError("\n".join([*lines, remedy]))
 
 
 def _check_fold(stock, fold):

@@ -32,7 +32,7 @@ class Grid:
     folder : str or Path
         Where finished rows are kept.
     regions : dict
-        Clip to (onset, offset) in seconds where that is known.
+        Clip to a list of (onset, offset) in seconds where that is known.
     about : dict
         What else makes other rows, for the identity of the job.
 
@@ -170,12 +170,11 @@ class Grid:
         features = self.explainer.features
         seconds = torch.arange(magnitude.shape[1]) * features.hop_samples
         seconds = seconds / features.sample_rate
-        unknown = torch.inf, -torch.inf
-        active = [
-            (seconds >= onset) & (seconds <= offset)
-            for onset, offset in (self.regions.get(x, unknown) for x in ids)
-        ]
-        return torch.stack(active).to(magnitude.device)
+        active = torch.zeros(len(ids), len(seconds), dtype=torch.bool)
+        for row, clip in zip(active, ids):
+            for onset, offset in self.regions.get(clip, ()):
+                row |= (seconds >= onset) & (seconds <= offset)
+        return active.to(magnitude.device)
 
 
 def _forget_frames(row):

@@ -265,7 +265,7 @@ def test_wrong_shape_is_an_error(make_grid, clips, tmp_path):
 
 
 def test_known_regions(make_grid, clips, tmp_path):
-    grid = make_grid(tmp_path, regions={"clip1": (0.0, 0.5)})
+    grid = make_grid(tmp_path, regions={"clip1": [(0.0, 0.5)]})
     rows, _ = grid.run(clips, 3)
     part = find(rows, method="ones", keep="own")
     assert "time_mass" not in part["clip0"]
@@ -274,6 +274,14 @@ def test_known_regions(make_grid, clips, tmp_path):
         if metric.needs in ("kept frames", "kept known"):
             assert name not in part["clip0"]
             assert 0 < part["clip1"][name] <= 1
+
+
+def test_a_clip_with_several_regions(make_grid, clips, tmp_path):
+    """It sounds in all of them, not in the last alone."""
+    regions = {"clip1": [(0.0, 0.25), (0.2, 0.3), (0.8, 1.0)]}
+    rows, _ = make_grid(tmp_path, regions=regions).run(clips, 3)
+    row = find(rows, method="ones", keep="own")["clip1"]
+    assert row["time_mass"] == pytest.approx(0.5, abs=0.03)
 
 
 def test_stems_tell_more_than_regions(make_grid, interpreter, sounds, tmp_path):
@@ -285,7 +293,7 @@ def test_stems_tell_more_than_regions(make_grid, interpreter, sounds, tmp_path):
     methods = make_methods(["lmac", "ideal"], {"lmac": interpreter.explainer})
     known, both = (
         make_grid(tmp_path / name, methods, regions=regions).run(clips, 3)[0]
-        for name, regions in (("known", {}), ("both", {"clip1": (0.9, 1.0)}))
+        for name, regions in (("known", {}), ("both", {"clip1": [(0.9, 1.0)]}))
     )
     assert list(known) == list(both)
     for row in find(known, method="ideal", keep="own").values():
