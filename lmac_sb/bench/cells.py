@@ -176,7 +176,12 @@ def evaluate(cell, loaded, names, options, folder):
     ]
     judge = Judge(loaded.first.explainer, loaded.judge, [GUARDS[0], GUARDS[-1]])
     comparison = Measured(
-        judge, methods, loaded.first.classes, others, options.draws
+        judge,
+        methods,
+        loaded.first.classes,
+        others,
+        options.draws,
+        explainers.values(),
     )
     regions = read_regions(prepared.folder)
     about = {
@@ -235,14 +240,14 @@ def _clips(cell, loaded, n_clips):
         thin_out(dataset, n_clips)
         return dataset
     asked = cell.classifier.asked(cell.setup, interpreter)
-    targets = [asked(dataset[i]) for i in range(len(dataset.data_ids))]
-    places = [i for i, target in enumerate(targets) if target is not None]
+    found = [asked(dataset[i]) for i in range(len(dataset.data_ids))]
+    places = [i for i, more in enumerate(found) if more is not None]
     if not places:
         raise LMACError(
             f"{prepared.name}, {cell.name}: the classifier knows the class of "
-            f"none of {len(targets)} clips"
+            f"none of {len(found)} clips"
         )
-    by_id = {dataset.data_ids[i]: targets[i] for i in places}
+    by_id = {dataset.data_ids[i]: found[i] for i in places}
     dataset.n_samples = [dataset.n_samples[i] for i in places]
     dataset.data_ids = [dataset.data_ids[i] for i in places]
     thin_out(dataset, n_clips)
@@ -250,14 +255,14 @@ def _clips(cell, loaded, n_clips):
 
 
 class _Asked:
-    """Clips with the class that is to be explained."""
+    """Clips with what is asked about them."""
 
-    def __init__(self, dataset, targets):
-        self.dataset, self.targets = dataset, targets
+    def __init__(self, dataset, asked):
+        self.dataset, self.asked = dataset, asked
         self.n_samples, self.data_ids = dataset.n_samples, dataset.data_ids
         self.output_keys = dataset.output_keys
 
     def __getitem__(self, place):
         """A clip."""
         item = self.dataset[place]
-        return {**item, "target": self.targets[item["id"]]}
+        return {**item, **self.asked[item["id"]]}

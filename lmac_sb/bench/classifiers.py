@@ -74,8 +74,9 @@ class Classifier(NamedTuple):
         it does.
     asked : callable
         Of a `Setup` and an interpreter: a function of a clip's dict that
-        gives the number of the class to explain, or None to leave it out; by
-        default each clip's decision is explained.
+        gives ``target``, the number of the class to explain, and ``right``,
+        whether it is the classifier's answer; or None to leave the clip out.
+        By default each clip's decision is explained.
     family : str
         Classifiers of one family are not each other's judges.
     explainers : tuple of str
@@ -209,13 +210,17 @@ def yamnet_asked(setup, interpreter):
     """The class that means the same as the label, where YAMNet gives it."""
     means = setup.prepared.data.means
     explainer, names = interpreter.explainer, interpreter.classes
+    rivals = [names.index(means[name]) for name in setup.prepared.classes]
 
     @torch.no_grad()
     def asked(item):
-        """Number of the class of a clip; None if it is not known there."""
+        """Class of a clip, and whether it is the first of those of the data."""
         target = names.index(means[item["class_string"]])
         logits = explainer.classify_sounds(item["sig"][None])[0]
-        return target if logits[target].sigmoid() > KNOWN else None
+        if logits[target].sigmoid() <= KNOWN:
+            return None
+        right = bool(logits[target] >= logits[rivals].max())
+        return {"target": target, "right": right}
 
     return asked
 

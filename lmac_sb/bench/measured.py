@@ -26,6 +26,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from lmac_sb.evaluation.comparison import OWN, Comparison
 from lmac_sb.lmac.masking import cut_ranks, ranks
+from lmac_sb.methods.registry import passes as formula
 from lmac_sb.metrics.shape import mask_area
 from lmac_sb.metrics.verdict import agreement
 from lmac_sb.models.question import as_question
@@ -149,7 +150,8 @@ class _Recorded:
         with Passes(lambda module: module in self.heard, len(case)) as passes:
             made = self.method.function(case, *area)
         seconds = (time.process_time() - start) / len(case)
-        count = passes.count + (self.method.start or 0)
+        # The formula knows of the pass that found the clip's latents.
+        count = max(passes.count, formula(self.method) or 0)
         if made.shape == case.analysis.magnitude.shape:
             for clip, mask in zip(case.ids, made.detach().float()):
                 self.made.setdefault(clip, mask)
@@ -170,6 +172,9 @@ class Measured(Comparison):
         Methods by name of explainers from other seeds.
     draws : int
         Of the noise.
+    explainers : iterable of lmac_sb.lmac.explainer.Explainer
+        Those that explain: passes of their classifiers count; by default that
+        of the judge.
 
     Example
     -------
@@ -185,10 +190,14 @@ class Measured(Comparison):
     (1.0, 1.0)
     """
 
-    def __init__(self, judge, methods, classes, others=(), draws=3):
+    def __init__(
+        self, judge, methods, classes, others=(), draws=3, explainers=()
+    ):
         super().__init__(judge, methods, classes, shares=[])
         self.others, self.draws = list(others), draws
-        heard = {judge.explainer.classifier.embedding_model}
+        heard = {
+            x.classifier.embedding_model for x in (judge.explainer, *explainers)
+        }
         self._recorded = {
             name: _Recorded(method, heard) for name, method in methods.items()
         }

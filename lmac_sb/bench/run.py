@@ -114,7 +114,10 @@ def run_bench(out, options=None, trained=None, real=None, progress=None):
         place = f"{cell.setup.prepared.name}, {cell.name}"
         tell(place)
         folder = out / STEPS / "cells" / safe(place)
-        rows, facts = evaluate(cell, load(cell), names, options, folder)
+        try:
+            rows, facts = evaluate(cell, load(cell), names, options, folder)
+        except LMACError as error:
+            raise LMACError(f"{place}: {error}") from error
         facts["errors"] = _errors(rows)
         found["cells"].append(facts)
         found["figures"] += figures(facts, rows)
