@@ -36,6 +36,7 @@ from measure import (
 )
 from parts import PARTS, Parts, check_parts
 from speechbrain.lobes.models.Cnn14 import Cnn14, CNN14PSI_stft
+from torch.utils.flop_counter import FlopCounterMode
 from turns import Clock, Others, in_turn
 
 from lmac_sb import LMACInterpreter
@@ -90,9 +91,9 @@ def make_explainer(classifier, decoder, device="cpu"):
     else:
         model = CNN14PSI_stft(dim=channels[0])
     refiner = make_refiner()
-    return Explainer(
-        SpectralFeatures(), frozen, model, refiner=refiner
-    ).to(device)
+    return Explainer(SpectralFeatures(), frozen, model, refiner=refiner).to(
+        device
+    )
 
 
 def without_decoder(explainer, classifier):
@@ -178,7 +179,7 @@ def calls(explainer, name, decoder, batch, device):
         found[STEPPED] = partial(explain, stepping, wavs, steps=STEPS)
         if not explainer.features.IS_SOUND:
             owner = LMACInterpreter.from_classifier(
-                Heard(explainer), RATE, run_opts={"device": device}
+                Heard(explainer).eval(), RATE, run_opts={"device": device}
             )
             found[BY_SOUND] = partial(
                 explain, owner.explainer, wavs, steps=STEPS
@@ -195,6 +196,20 @@ def peak_memory(name, decoder, device):
     if device == "cpu":
         return peak_resident() / 1024
     return torch.cuda.max_memory_allocated() / 2**30
+
+
+def size(explainer):
+    """Parameters of the decoder, and its operations, in the classifier's."""
+    one = clips(1, next(explainer.buffers()).device)
+    n_parameters = sum(p.numel() for p in explainer.decoder.parameters())
+    counts = []
+    with torch.no_grad():
+        analysis = explainer.analyze(one)
+        for call in (explainer.mask, analysis), (classify, explainer, one):
+            with FlopCounterMode(display=False) as counter:
+                call[0](*call[1:])
+            counts.append(counter.get_total_flops())
+    return n_parameters, counts[0] / counts[1]
 
 
 def measure(name, decoder, batch, args):
@@ -225,7 +240,12 @@ def measure(name, decoder, batch, args):
             *(peak_memory, name, decoder, args.device), threads=args.threads
         )
         figures[MEMORY] = (peak,) * 3
-    print(f"{titled}, batch {batch}: a pass takes {seconds / batch:.3g} s a clip")
+    n_parameters, operations = size(explainer)
+    print(
+        f"{titled}, batch {batch}: a pass takes {seconds / batch:.3g} s a "
+        f"clip; the decoder has {n_parameters / 1e6:.3g} M parameters and "
+        f"{operations:.3g} times the classifier's operations"
+    )
     return titled, figures, rows
 
 
@@ -249,7 +269,7 @@ def by_parts(name, args):
                 for _ in range(args.pairs):
                     call()
                 counted.finish()
-                rows.append({"classifier": name, "of": what})
+                rows.append({"model": name, "time of": what})
                 total = sum(counted.seconds.values())
                 for part in args.parts:
                     share = counted.seconds[part] / total

@@ -77,7 +77,9 @@ def read(path):
             f"{path}: found {found[:100]}, expected the columns "
             f"{','.join(COLUMNS)}"
         )
-    return [_entry(row, f"{path}, line {i}") for i, row in enumerate(rows[1:], 2)]
+    return [
+        _entry(row, f"{path}, line {i}") for i, row in enumerate(rows[1:], 2)
+    ]
 
 
 def _entry(row, place):

@@ -51,8 +51,7 @@ def check_parts(names):
             near = nearest(name, PARTS)
             hint = "" if near is None else f"did you mean '{near}'? "
             raise LMACError(
-                f"--parts: unknown '{name}'; {hint}there are "
-                f"{', '.join(PARTS)}"
+                f"--parts: unknown '{name}'; {hint}there are {', '.join(PARTS)}"
             )
     return [name for name in PARTS if name in names] if names else list(PARTS)
 
