@@ -9,6 +9,7 @@ import torch
 
 from lmac_sb.lmac.masking import binarize, convert_mask, ideal_mask
 from lmac_sb.methods.attribution import captum_method
+from lmac_sb.methods.decided import locate
 from lmac_sb.methods.gradients import ATTRIBUTIONS, OF_CAPTUM
 from lmac_sb.methods.trivial import TRIVIAL_MASKS
 from lmac_sb.utils.errors import LMACError
@@ -200,8 +201,8 @@ def passes(method):
     return method.start + (4 * method.steps + 2 if method.steps else 0)
 
 
-def make_case(explainer, wavs, gains, items):
-    """What methods are asked about some clips: why the decision?
+def make_case(explainer, wavs, gains, items, target=None):
+    """What methods are asked about some clips: why this class?
 
     Arguments
     ---------
@@ -213,11 +214,14 @@ def make_case(explainer, wavs, gains, items):
         What the clips were multiplied by to be a part of that.
     items : list of dict
         The clips, from `lmac_sb.data.dataset.make_dataset`.
+    target : torch.Tensor
+        Class to explain, [batch]; default the most probable one.
 
     Returns
     -------
     Case
-        With an event where all clips have one.
+        With an event where all clips have one; with the others too where
+        events are by class.
 
     Example
     -------
@@ -228,18 +232,22 @@ def make_case(explainer, wavs, gains, items):
     >>> case.event.shape == case.analysis.magnitude.shape
     True
     """
-    analysis = explainer.analyze(wavs)
-    event = None
+    analysis = explainer.analyze(wavs, target)
+    if target is None:
+        target = analysis.logits.argmax(1)
+    event = others = None
     if all("event" in item for item in items):
         # The event at the gain that the clip has in the mixture.
-        stems = [
-            item["event"].to(wavs) * gain for item, gain in zip(items, gains)
-        ]
-        stft = explainer.features.stft(torch.stack(stems))
-        event = ideal_mask(stft, analysis.stft)
+        stems = torch.stack(
+            [item["event"].to(wavs) * gain for item, gain in zip(items, gains)]
+        )
+        features, stft = explainer.features, analysis.stft
+        if stems.dim() == 3:
+            event, others = locate(features, stems, target, stft)
+        else:
+            event = ideal_mask(features.stft(stems), stft)
     ids = [item["id"] for item in items]
-    target = analysis.logits.argmax(1)
-    return Case(explainer, wavs, analysis, target, ids, event)
+    return Case(explainer, wavs, analysis, target, ids, event, others)
 
 
 def min_max(scores):

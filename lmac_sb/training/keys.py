@@ -70,7 +70,12 @@ KEYS = {
         model, "folder in the layout of ESC-50; null: generated scenes"
     ),
     "download": Key(flag, "True: download ESC-50 if data_folder is missing"),
-    "scenes_folder": Key(path, "folder of the scenes"),
+    "scenes_folder": Key(
+        model, "folder of the scenes; null: those that belong to the model"
+    ),
+    "clips_per_class": Key(
+        whole(1), "scenes of each class in each of the five folds"
+    ),
     "shortcuts": Key(
         listing(table, 0), "what is planted into the scenes of a class"
     ),
