@@ -10,7 +10,6 @@ from lmac_sb.data.manifest import read_entries
 from lmac_sb.data.scenes import CLASSES
 from lmac_sb.training.checkpoints import best_checkpoint
 
-
 METHODS = (
     *("lmac", "lmac+1", "lmac_binary", "optimised", "saliency"),
     *("input_x_gradient", "smoothgrad", "integrated_gradients"),

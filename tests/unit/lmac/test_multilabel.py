@@ -15,7 +15,7 @@ from lmac_sb.data.audio import Preprocessor
 from lmac_sb.data.dataset import MultilabelEncoder, check_labels, make_dataset
 from lmac_sb.data.manifest import to_lines
 from lmac_sb.data.scenes import CLASSES, make_scenes
-from lmac_sb.inference.export import export_run
+from lmac_sb.inference.export import export_run, load_interpreter
 from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.lmac.losses import LMACLoss, masked_in, masked_out
 from lmac_sb.lmac.refine import Refiner
@@ -328,7 +328,8 @@ def test_interpreter_of_a_detector():
     assert either.labels == ["cow or dog"]
 
 
-def test_export_refuses_it(make_run, tmp_path):
+def test_export(make_run, tmp_path):
+    """What is exported decides each class on its own, as the run does."""
     size = {"channels": [4, 4, 8, 8, 8, 8], "emb_dim": 8}
     run = make_run(
         tmp_path / "run",
@@ -336,6 +337,13 @@ def test_export_refuses_it(make_run, tmp_path):
         **size,
         latent_channels=[8, 8, 8, 8, 8],
     )
-    with pytest.raises(LMACError, match="run: its classifier is multi-label"):
-        export_run(run, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    loaded = [
+        load_interpreter(run),
+        load_interpreter(export_run(run, tmp_path / "out")),
+    ]
+    wavs = torch.rand(2, 16000) - 0.5
+    found = [model.explain_batch(wavs, target="dog") for model in loaded]
+    for model, explained in zip(loaded, found):
+        assert isinstance(model.hparams.label_encoder, MultilabelEncoder)
+        assert torch.equal(explained.probabilities, explained.logits.sigmoid())
+    assert torch.equal(found[0].mask, found[1].mask)
