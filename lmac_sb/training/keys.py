@@ -171,6 +171,7 @@ KEYS = {
     ),
     "l_in_w": Key(weight, "weight of the decision on the masked sound"),
     "l_out_w": Key(weight, "weight of the decision on the rest"),
+    "others_w": Key(weight, "weight of keeping other classes out of the mask"),
     "l_out_type": Key(
         choice("ce", "probability"), "ce is the paper's, with a weight of 0.2"
     ),

@@ -9,6 +9,7 @@ from lmac_brain import LMACBrain
 from speechbrain.dataio.batch import PaddedData
 from torch.nn import functional as F
 
+from lmac_sb.lmac.losses import others_apart
 from lmac_sb.methods.decided import decided, locate
 from lmac_sb.utils.errors import LMACError
 
@@ -124,6 +125,12 @@ class MultilabelBrain(LMACBrain):
             question.logits_out,
             question.decision,
         )
+        others = decided(explanation.logits)
+        others = others.scatter(1, rows.target[:, None], False)
+        terms["apart"] = others_apart(
+            explanation.logits_in, explanation.logits_out, others
+        )
+        losses = losses + self.hparams.others_w * terms["apart"]
         self.record(rows.id, accuracy=rows.right, **terms)
         if stage != sb.Stage.TRAIN:
             self.assess(analysis, explanation, rows, stage)
