@@ -103,7 +103,8 @@ class Grid:
             rows, seconds = [], []
             for setting, places in self._parts(items, clips, dataset):
                 batch = [dataset[i] for i in places]
-                done = self._batch(batch, setting, dataset.several)
+                several = getattr(dataset, "several", False)
+                done = self._batch(batch, setting, several)
                 rows += done["rows"]
                 seconds += done["seconds"]
             # Times differ from run to run, and the tables must not.

@@ -22,8 +22,6 @@ NAMES = ["lmac", "saliency", "loudest", "ones"]
 class Clips:
     """A data set with what the grid needs."""
 
-    several = False
-
     def __init__(self, sounds, classes):
         self.data_ids = [f"clip{i}" for i in range(len(sounds))]
         self.n_samples = [len(sound) for sound in sounds]
