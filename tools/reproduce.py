@@ -146,7 +146,12 @@ def keep(summary, kept):
 
 
 def differences(kept, found):
-    """Lines that say where two summaries disagree."""
+    """Lines that say where two summaries disagree.
+
+    A metric that no row of the reference has is newer than it.
+    """
+    known = {key[-1] for key in kept}
+    found = {key: x for key, x in found.items() if key[-1] in known}
     lines = [
         f"{' / '.join(key)}: only {where}"
         for where, some, other in (

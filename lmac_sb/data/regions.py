@@ -1,6 +1,7 @@
 """Where in a clip its sound is, if that is known."""
 
 import hashlib
+import math
 from pathlib import Path
 
 from lmac_sb.data.table import read_table
@@ -12,6 +13,9 @@ __all__ = ["read_regions", "regions_identity"]
 def read_regions(data_folder):
     """Where in time the sound of a clip is, if `active_regions.csv` tells.
 
+    A clip that has several rows, such as of a dog that barks twice, sounds in
+    all of them.
+
     Arguments
     ---------
     data_folder : str or Path
@@ -20,12 +24,12 @@ def read_regions(data_folder):
     Returns
     -------
     dict
-        Clip to (onset, offset) in seconds; empty without the file.
+        Clip to a list of (onset, offset) in seconds; empty without the file.
 
     Raises
     ------
     LMACError
-        If the file lacks a column or holds no numbers.
+        If the file lacks a column, or tells no onset before an offset.
 
     Example
     -------
@@ -45,7 +49,13 @@ def read_regions(data_folder):
                 f"{path}, line {line}: expected onset and offset in seconds "
                 f"({error})"
             ) from error
-        regions[Path(row["filename"]).stem] = region
+        onset, offset = region
+        if not 0 <= onset < offset < math.inf:
+            raise LMACError(
+                f"{path}, line {line}: found onset {onset:g} and offset "
+                f"{offset:g}, expected 0 <= onset < offset"
+            )
+        regions.setdefault(Path(row["filename"]).stem, []).append(region)
     return regions
 
 
@@ -64,8 +74,8 @@ def regions_identity(regions):
 
     Example
     -------
-    >>> regions_identity({"a": (0.0, 1.5)})["what"]
-    '1 known regions'
+    >>> regions_identity({"a": [(0.0, 1.5), (2.0, 2.5)]})["what"]
+    'known regions of 1 clips'
     """
     digest = hashlib.sha256(repr(sorted(regions.items())).encode()).hexdigest()
-    return {"sha256": digest, "what": f"{len(regions)} known regions"}
+    return {"sha256": digest, "what": f"known regions of {len(regions)} clips"}

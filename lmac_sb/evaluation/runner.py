@@ -37,7 +37,7 @@ class Grid:
     folder : str or Path
         Where finished rows are kept.
     regions : dict
-        Clip to (onset, offset) in seconds where that is known.
+        Clip to a list of (onset, offset) in seconds where that is known.
 
     Example
     -------
@@ -144,24 +144,11 @@ class Grid:
 
     def _batch(self, items, setting, several):
         """Rows of some clips of one length in one setting, and the times."""
-        device = next(self.explainer.features.buffers()).device
-        mixed = [setting(item["sig"], item["id"]) for item in items]
-        wavs, clean, gains = zip(*mixed)
-        wavs, clean = (torch.stack(x).to(device) for x in (wavs, clean))
-        target = None
-        if several:
-            with torch.no_grad():
-                logits = self.explainer.classify_sounds(wavs)
-            places, target, items = each_class(logits, items)
-            if not items:
-                return {"rows": [], "seconds": []}
-            wavs, clean = wavs[places], clean[places]
-            gains = [gains[place] for place in places]
-        case = make_case(self.explainer, wavs, gains, items, target)
-        case.clean = None if setting.name == "clean" else clean
-        case.frames = self._frames(case.ids, case.analysis.magnitude)
+        case, items = self._case(items, setting, several)
+        if case is None:
+            return {"rows": [], "seconds": []}
         rows, seconds = self.comparison(case, items, setting.name)
-        if case.event is None:
+        if case.frames is not None:
             for row in rows:
                 if row["id"] not in self.regions:
                     _forget_frames(row)
@@ -178,6 +165,32 @@ class Grid:
             ],
         }
 
+    def _case(self, items, setting, several):
+        """What is asked about some clips, and the clip of each row.
+
+        Where several classes may be decided for in a clip, each is a row, so
+        there may be none.
+        """
+        device = next(self.explainer.features.buffers()).device
+        mixed = [setting(item["sig"], item["id"]) for item in items]
+        wavs, clean, gains = zip(*mixed)
+        wavs, clean = (torch.stack(x).to(device) for x in (wavs, clean))
+        target = None
+        if several:
+            with torch.no_grad():
+                logits = self.explainer.classify_sounds(wavs)
+            places, target, items = each_class(logits, items)
+            if not items:
+                return None, items
+            wavs, clean = wavs[places], clean[places]
+            gains = [gains[place] for place in places]
+        case = make_case(self.explainer, wavs, gains, items, target)
+        case.clean = None if setting.name == "clean" else clean
+        if case.event is None:
+            # A stem tells more of an event than its onset and offset.
+            case.frames = self._frames(case.ids, case.analysis.magnitude)
+        return case, items
+
     def _frames(self, ids, magnitude):
         """Active frames [batch, time], none where they are not known."""
         if not any(clip in self.regions for clip in ids):
@@ -185,18 +198,17 @@ class Grid:
         features = self.explainer.features
         seconds = torch.arange(magnitude.shape[1]) * features.hop_samples
         seconds = seconds / features.sample_rate
-        unknown = torch.inf, -torch.inf
-        active = [
-            (seconds >= onset) & (seconds <= offset)
-            for onset, offset in (self.regions.get(x, unknown) for x in ids)
-        ]
-        return torch.stack(active).to(magnitude.device)
+        active = torch.zeros(len(ids), len(seconds), dtype=torch.bool)
+        for row, clip in zip(active, ids):
+            for onset, offset in self.regions.get(clip, ()):
+                row |= (seconds >= onset) & (seconds <= offset)
+        return active.to(magnitude.device)
 
 
 def _forget_frames(row):
     """Drop columns that mean nothing for a clip without known frames."""
     for name, metric in METRICS.items():
-        if metric.needs == "frames":
+        if metric.needs in ("frames", "kept frames", "kept known"):
             row.pop(name, None)
 
 

@@ -17,7 +17,7 @@ from lmac_sb.inference.clip_facts import (
     is_right,
 )
 from lmac_sb.inference.clip_folder import gain_in_words, read_clip
-from lmac_sb.inference.spectra import PROBABILITIES
+from lmac_sb.inference.spectra import PROBABILITIES, RANGE_DB
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["read_entry"]
@@ -125,7 +125,9 @@ def read_entry(folder, path, embed=True):
         "seconds": seconds,
         "kilohertz": info["sample_rate"] / 2000,
         "area": float(mask.mean()) / 255,
-        "spread": _spread(mask, seconds, info["sample_rate"] / 2000),
+        "spread": _spread(
+            _heard(mask, level), seconds, info["sample_rate"] / 2000
+        ),
     }
     pictures = [_png(_coarsen(_shrink(x))) for x in (level, mask)]
     level, mask = (base64.b64encode(x).decode("ascii") for x in pictures)
@@ -183,11 +185,17 @@ def _pack(wavs, rate):
     return kind, buffer.getvalue()
 
 
-def _spread(mask, seconds, kilohertz):
-    """Range of 80 % of the mask: from and to in seconds, then in kHz."""
+def _heard(mask, level):
+    """Magnitude that the mask lets through; what is black has none."""
+    decibels = RANGE_DB * (level / 255 - 1)
+    return mask * np.where(level > 0, 10 ** (decibels / 20), 0)
+
+
+def _spread(heard, seconds, kilohertz):
+    """Range of 80 % of what is heard: from, to in seconds, then in kHz."""
     bounds = []
     for axis, size in ((1, seconds), (0, kilohertz)):
-        total = np.cumsum(mask.sum(axis=axis, dtype=np.float64))
+        total = np.cumsum(heard.sum(axis=axis))
         if total[-1] == 0:
             return None
         cells = np.searchsorted(total, total[-1] * np.array([0.1, 0.9]))

@@ -718,8 +718,8 @@ def test_every_control_and_picture_has_a_name(opened):
     (alternative,) = (x for x in roles["image"] if " of one," in x)
     assert alternative == (
         "Spectrogram of one, 3.0 seconds, 0 to 8 kHz, under the mask for dog. "
-        "The mask keeps 63 %, most of it from 0.2 to 2.3 s and "
-        "from 0.8 to 7.3 kHz."
+        "The mask keeps 63 %. Most of what is heard is from 0.2 to 2.3 s and "
+        "from 0.3 to 3.8 kHz."
     )
     assert any(name.startswith("dog one") for name in roles["article"])
 

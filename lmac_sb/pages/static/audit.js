@@ -158,11 +158,11 @@
 
   const describe = (facts) => {
     const head = `Spectrogram of ${short(facts.id)}, ${facts.seconds.toFixed(1)} seconds. `;
-    if (!facts.spread) return `${head}Nothing is kept.`;
+    if (!facts.spread) return `${head}Nothing that sounds is kept.`;
     const [t0, t1, f0, f1] = facts.spread.map((x) => x.toFixed(1));
     return (
-      `${head}${(100 * facts.area).toFixed(0)} % are kept, most of it from ` +
-      `${t0} to ${t1} s and from ${f0} to ${f1} kHz.`
+      `${head}${(100 * facts.area).toFixed(0)} % are kept. Most of what is heard is ` +
+      `from ${t0} to ${t1} s and from ${f0} to ${f1} kHz.`
     );
   };
   const caption = (facts) => {

@@ -209,12 +209,12 @@
     const head =
       `Spectrogram of ${clip.id}, ${clip.seconds.toFixed(1)} seconds, ` +
       `0 to ${number(clip.kilohertz)} kHz, under the mask for ${clip.explained}. `;
-    if (!clip.spread) return head + "The mask keeps nothing.";
+    if (!clip.spread) return head + "The mask keeps nothing that sounds.";
     const [t0, t1, f0, f1] = clip.spread.map((x) => x.toFixed(1));
     return (
       head +
-      `The mask keeps ${(100 * clip.area).toFixed(0)} %, most of it from ` +
-      `${t0} to ${t1} s and from ${f0} to ${f1} kHz.`
+      `The mask keeps ${(100 * clip.area).toFixed(0)} %. Most of what is heard is ` +
+      `from ${t0} to ${t1} s and from ${f0} to ${f1} kHz.`
     );
   };
 

@@ -35,14 +35,17 @@ WINDOW |= dict.fromkeys(("p", "p_in", "p_out"), 0.5)
 HOSTILE = "</script><script>alert(1)</script><!--\u2028'\"&amp;"
 
 
-def write_clip(folder, name="a", mask=None, ending="wav", **changes):
+def write_clip(
+    folder, name="a", mask=None, ending="wav", level=None, **changes
+):
     """Write a clip in the report's format, independently."""
     path = folder / name
     path.mkdir(parents=True)
     rng = np.random.default_rng(0)
     if mask is None:
         mask = rng.integers(256, size=(40, BINS), dtype=np.uint8)
-    level = np.arange(mask.size, dtype=np.uint8).reshape(mask.shape)
+    if level is None:
+        level = np.arange(mask.size, dtype=np.uint8).reshape(mask.shape)
     np.savez_compressed(path / "maps.npz", mask=mask, level=level)
     tone = np.sin(2 * np.pi * 440 * np.arange(SAMPLES) / RATE)
     for sound, share in zip(SOUNDS, (0.5, 0.4, 0.1)):
@@ -153,7 +156,8 @@ def test_policy_allows_the_own_text_only(tmp_path):
 def test_what_the_page_says_of_a_clip(tmp_path):
     mask = np.zeros((40, BINS), np.uint8)
     mask[10:20, 22:33] = 255
-    write_clip(tmp_path, mask=mask, label="cow")
+    level = np.full_like(mask, 255)
+    write_clip(tmp_path, mask=mask, level=level, label="cow")
     index = Page(write_report(tmp_path)).data("index")
     assert index["title"] == tmp_path.name
     # Known metrics in their order, with their direction, then others.
@@ -173,6 +177,39 @@ def test_what_the_page_says_of_a_clip(tmp_path):
     t0, t1, f0, f1 = clip["spread"]
     assert (t0, t1) == (0.125, 0.2375)
     assert (f0, f1) == pytest.approx((23 * 4 / 33, 32 * 4 / 33))
+
+
+def test_where_most_is_heard(tmp_path):
+    """A mask over what is silent or quiet does not count."""
+    mask, level = np.zeros((2, 40, BINS), np.uint8)
+    mask[:30, :22] = 255
+    level[10:20, 11:22] = 255
+    level[20:30] = 1  # 80 dB below, which nobody sees
+    write_clip(tmp_path, mask=mask, level=level)
+    (clip,) = Page(write_report(tmp_path)).data("index")["clips"]
+    kept = [
+        [
+            mask[t, f] * 10 ** (80 * (level[t, f] / 255 - 1) / 20)
+            if level[t, f]
+            else 0
+            for f in range(BINS)
+        ]
+        for t in range(40)
+    ]
+    times, bins = [sum(row) for row in kept], [sum(x) for x in zip(*kept)]
+    bounds = []
+    for sums, size in ((times, 0.5), (bins, 4.0)):
+        inside = [
+            place
+            for place in range(len(sums))
+            if sum(sums[: place + 1]) >= 0.1 * sum(sums)
+            and sum(sums[:place]) < 0.9 * sum(sums)
+        ]
+        ends = inside[0], inside[-1] + 1
+        bounds += [end / len(sums) * size for end in ends]
+    assert clip["spread"] == pytest.approx(bounds)
+    assert 0.125 <= clip["spread"][0] < clip["spread"][1] <= 0.25
+    assert clip["area"] == pytest.approx(30 * 22 / (40 * BINS))
 
 
 def test_verdicts(tmp_path):
@@ -227,6 +264,7 @@ def test_another_class_explained_than_decided(tmp_path):
 
 def test_unknown_values_and_an_empty_mask(tmp_path):
     mask = np.zeros((40, BINS), np.uint8)
+    mask[0, 0] = 255  # where nothing sounds
     unknown = [None] * 5
     write_clip(tmp_path, mask=mask, p=unknown, p_in=unknown, p_out=unknown)
     (clip,) = Page(write_report(tmp_path)).data("index")["clips"]

@@ -54,6 +54,16 @@ def test_missing_and_new_rows(tmp_path):
     ]
 
 
+def test_metrics_that_the_reference_never_had(tmp_path):
+    line = "clean,lmac,own,all,{},60,50,70,80"
+    kept = summary(tmp_path / "a", line.format("AI"))
+    found = summary(tmp_path / "b", line.format("AI"), line.format("new"))
+    assert reproduce.differences(kept, found) == []
+    assert reproduce.differences(found, kept) == [
+        "clean / lmac / own / all / new: only kept"
+    ]
+
+
 def test_undefined_stays_undefined(tmp_path):
     line = "clean,lmac,own,all,time_auc,{},,,0"
     kept = summary(tmp_path / "a", line.format(""))
