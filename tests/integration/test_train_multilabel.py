@@ -168,7 +168,7 @@ def test_sounds_are_those_of_a_class(run, helpers):
 
 
 @pytest.fixture(scope="module")
-def grid(recipe, run, pairs, tmp_path_factory):
+def grid(recipe, run, sigmoid, tmp_path_factory):
     """Folder of an evaluation of that run."""
     folder = tmp_path_factory.mktemp("grid") / "run"
     done = recipe.main(
@@ -181,6 +181,7 @@ def grid(recipe, run, pairs, tmp_path_factory):
         shares="[0.1]",
         optimised_steps=1,
         n_clips=2,
+        judge_folder=sigmoid / "model",
     )
     assert done.code == 0, done.out + done.err
     return folder
@@ -219,6 +220,11 @@ def test_the_grid_is_of_each_class_that_is_decided(run, grid, helpers):
 def test_methods_of_the_grid_explain_the_class(grid):
     """Each class of a clip has a mask of its own, at one area."""
     rows = read_csv(grid / "results.csv")
+    # The second classifier is the explained one here.
+    for row in rows:
+        if row["method"] == "lmac" and row["keep"] == "own":
+            heard = float(row["heard FF"])
+            assert float(row["other FF"]) == pytest.approx(heard, abs=1e-3)
     areas = {}
     for row in rows:
         # Whole frames have an area that is near it.
@@ -231,7 +237,7 @@ def test_methods_of_the_grid_explain_the_class(grid):
     assert right
     for row in right:
         assert float(row["event_mass"]) == pytest.approx(1)
-        # A bin is above the rest of one event alone, but for rounding.
+        # Where the background cancels a part of each, both are above the rest.
         assert float(row["other_mass"]) < 0.05
     for row in ideal:
         if row["right"] == "0":

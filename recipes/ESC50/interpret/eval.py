@@ -38,7 +38,7 @@ from lmac_sb.utils.errors import exit_on_user_error
 from lmac_sb.utils.provenance import provenance
 
 
-def load_second(hparams, classes, device):
+def load_second(hparams, interpreter, device):
     """The second classifier, or None, and its identity."""
     folder = hparams["judge_folder"]
     modules = {
@@ -48,11 +48,12 @@ def load_second(hparams, classes, device):
     }
     if folder is None:
         return None, {"sha256": None, "what": "none"}
+    multilabel = interpreter.explainer.classifier.multilabel
     classify = load_second_classifier(
         folder,
         modules,
-        frontend(hparams),
-        classes,
+        {**frontend(hparams), "multilabel": multilabel},
+        interpreter.classes,
         Path(hparams["output_folder"]) / "judge",
         device,
     )
@@ -122,7 +123,7 @@ def main(argv=None):
         hparams["optimised_steps"],
         hparams["seed"],
     )
-    other, identity = load_second(hparams, interpreter.classes, device)
+    other, identity = load_second(hparams, interpreter, device)
     with open_run(hparams, neutral=["batch_size"]) as claim:
         models = models_identity(loaded, sources)
         identity = {"interpreters": models, "judge_folder": identity}
