@@ -64,6 +64,10 @@ class MultilabelBrain(LMACBrain):
     counts as a separate clip, whose id ends in the number of the class.
     """
 
+    def __init__(self, *args, others_w, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.others_w = others_w
+
     def compute_forward(self, batch, stage):
         """The chosen clips and classes, their analysis and explanations."""
         batch = batch.to(self.device)
@@ -130,7 +134,7 @@ class MultilabelBrain(LMACBrain):
         terms["apart"] = others_apart(
             explanation.logits_in, explanation.logits_out, others
         )
-        losses = losses + self.hparams.others_w * terms["apart"]
+        losses = losses + self.others_w * terms["apart"]
         self.record(rows.id, accuracy=rows.right, **terms)
         if stage != sb.Stage.TRAIN:
             self.assess(analysis, explanation, rows, stage)
