@@ -7,6 +7,7 @@ import click
 import lmac_sb
 from lmac_sb.cli.app import app
 from lmac_sb.cli.audit import audit
+from lmac_sb.cli.bench import bench
 from lmac_sb.cli.cache import cache
 from lmac_sb.cli.completion import completion
 from lmac_sb.cli.doctor import doctor
@@ -17,6 +18,7 @@ from lmac_sb.cli.export import export
 from lmac_sb.cli.models import models
 from lmac_sb.cli.recipe import recipe
 from lmac_sb.cli.report import report
+from lmac_sb.cli.scenes import scenes
 from lmac_sb.cli.train import finetune, train
 from lmac_sb.cli.usage import Group, usage_line
 from lmac_sb.utils.console import get_loudness, set_loudness
@@ -67,8 +69,8 @@ def lmac():
 
 
 lmac.add_section("explain", example, explain, audit, report, app, models)
-lmac.add_section("train and share", train, finetune, export, recipe)
-lmac.add_section("evaluate", evaluate, sanity, listen, score)
+lmac.add_section("train and share", scenes, train, finetune, export, recipe)
+lmac.add_section("evaluate", evaluate, bench, sanity, listen, score)
 lmac.add_section("this installation", doctor, cache, completion)
 
 

@@ -152,9 +152,9 @@ def _chosen(folder, names):
     if not ((folder / "audio").is_dir() and (folder / "meta").is_dir()):
         return names, 0
     clips = [name for name in names if name.startswith("audio/")]
-    # Our own scenes have the event of each clip there.
-    stems = sum(name.startswith("stems/") for name in names)
-    return clips, len(names) - len(clips) - stems
+    # Our own scenes have the event of each clip, and the rest, there.
+    parts = sum(name.startswith(("stems/", "rest/")) for name in names)
+    return clips, len(names) - len(clips) - parts
 
 
 def _levels(folders):

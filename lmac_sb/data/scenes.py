@@ -4,16 +4,9 @@ A scene is coloured background noise with one event that defines the class
 (a sweep, a trill, a click train, ...) and, at another time, distractors (a
 plain beep, a knock). Distractors are drawn in the same way for every class,
 so they explain nothing. The event is also stored alone, which gives the ideal
-time-frequency mask. `make_scenes` writes the layout of the ESC-50 release::
-
-    audio/<fold>-<number>-A-<target>.wav     the scene, 16 bit, mono
-    stems/<fold>-<number>-A-<target>.wav     its event alone, same scale
-    meta/esc50.csv                           filename, fold, target, ...
-    noise/tr, noise/cv, noise/tt             noise, in the layout of WHAM!
-    scenes.json                              settings, version and checksum
-
-A scene of several events has one target, one category and one stem channel
-for each event, in the same order; a plus joins the targets and categories.
+time-frequency mask. `make_scenes` writes the layout of
+`lmac_sb.data.scene_folder`, with noise in the layout of WHAM! beside it, in
+noise/tr, noise/cv and noise/tt.
 
 On request the background has shortcuts, see `lmac_sb.data.shortcuts`: then
 meta/esc50.csv has one more column, ``shortcuts``, with those of each clip.
@@ -22,19 +15,22 @@ Each clip has its own random generator, seeded by seed, target, fold and
 index, so it stays the same whatever else is made with it.
 """
 
-import csv
-import hashlib
-import json
-import numbers
-import os
-from pathlib import Path
-
 import numpy as np
-import soundfile as sf
 
+from lmac_sb.data.scene_folder import (
+    COLUMNS,
+    PLUS,
+    Maker,
+    check_integer,
+    check_number,
+    make_once,
+    name_of,
+    write_info,
+    write_table,
+    write_wav,
+)
 from lmac_sb.data.shortcuts import check_shortcuts, plant
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import folder_in_one_step
 
 __all__ = ["CLASSES", "NOISE_SPLITS", "make_scenes"]
 
@@ -44,24 +40,7 @@ VERSION = 1  # increase it when the same settings give different sounds
 NOISE_SPLITS = {"tr": 6, "cv": 3, "tt": 3}  # split: number of recordings
 
 
-_COLUMNS = (
-    "filename",
-    "fold",
-    "target",
-    "category",
-    "esc10",
-    "src_file",
-    "take",
-)
-
-
-_INFO = "scenes.json"
-
-
 _SHORTCUTS = "shortcuts"  # one more column, where scenes have them
-
-
-_PLUS = "+"  # joins the classes of a scene of several events, and its shortcuts
 
 
 _SAMPLE_RATE = 16000
@@ -360,23 +339,6 @@ def _make_noise(split, index, sample_rate, seed):
     return rng.uniform(0.3, 0.7) * x / np.abs(x).max()
 
 
-def _write_wav(path, x, rate):
-    """Write a signal as 16-bit PCM."""
-    sf.write(str(path), np.rint(32768 * x).astype(np.int16), rate)
-
-
-def _checksum(folder):
-    """SHA-256 over names and bytes of all sounds and the csv in `folder`."""
-    digest = hashlib.sha256()
-    files = [folder / "meta" / "esc50.csv"]
-    for name in ("audio", "stems", "noise"):
-        files += (folder / name).rglob("*.wav")
-    for path in sorted(path.relative_to(folder).as_posix() for path in files):
-        content = hashlib.sha256((folder / path).read_bytes()).hexdigest()
-        digest.update(f"{path} {content}\n".encode())
-    return digest.hexdigest()
-
-
 def _write(folder, settings):
     """Write the whole data set into `folder`, which exists and is empty."""
     rate, seed = settings["sample_rate"], settings["seed"]
@@ -390,22 +352,21 @@ def _write(folder, settings):
                 targets = _draw_targets(
                     target, fold, index, settings["n_events"], seed
                 )
-                label = _PLUS.join(map(str, targets))
-                category = _PLUS.join(CLASSES[target] for target in targets)
-                number = f"{target + 1}{fold:02d}{index:04d}"
-                name = f"{fold}-{number}-A-{label}.wav"
+                number, name = name_of(targets, fold, index)
+                label = PLUS.join(map(str, targets))
+                category = PLUS.join(CLASSES[target] for target in targets)
                 planted = _draw_shortcuts(shortcuts, targets, fold, index, seed)
                 mixture, stems = _make_scene(
                     targets, (fold, index), settings, planted
                 )
-                _write_wav(folder / "audio" / name, mixture, rate)
-                _write_wav(folder / "stems" / name, stems, rate)
+                write_wav(folder / "audio" / name, mixture, rate)
+                write_wav(folder / "stems" / name, stems, rate)
                 row = (name, fold, label, category, True, number, "A")
-                rows.append((*row, _PLUS.join(planted)))
+                rows.append((*row, PLUS.join(planted)))
     for split, count in NOISE_SPLITS.items():
         (folder / "noise" / split).mkdir()
         for index in range(count):
-            _write_wav(
+            write_wav(
                 folder / "noise" / split / f"{split}{index:02d}.wav",
                 _make_noise(split, index, rate, seed),
                 rate,
@@ -418,103 +379,44 @@ def _write_tables(folder, settings, rows):
 
     Without shortcuts the files are those of former versions, to the byte.
     """
-    columns = (*_COLUMNS, _SHORTCUTS)
+    columns = (*COLUMNS, _SHORTCUTS)
     if not settings[_SHORTCUTS]:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
         settings = {k: v for k, v in settings.items() if k != _SHORTCUTS}
-    path = folder / "meta" / "esc50.csv"
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-    info = {"version": VERSION, "settings": settings}
-    info["sha256"] = _checksum(folder)
-    text = json.dumps(info, indent=2, sort_keys=True) + "\n"
-    (folder / _INFO).write_text(text, encoding="utf-8")
+    write_table(folder / "meta" / "esc50.csv", columns, rows)
+    write_info(folder, _maker(), settings)
 
 
-def _is_made(folder, settings):
-    """Whether `folder` holds these scenes; raises if it holds others."""
-    if not folder.exists():
-        return False
-    if not folder.is_dir():
-        raise LMACError(f"{folder}: found a file, expected a folder for scenes")
-    if not any(folder.iterdir()):
-        return False
-    remedy = "delete it or name another folder"
-    if not (folder / _INFO).is_file():
-        raise LMACError(
-            f"{folder}: found files but no {_INFO}, expected a missing or "
-            "empty folder, or one made by make_scenes"
-        )
-    try:
-        info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
-        # Not written: n_events by older versions, and no shortcuts.
-        found = {"n_events": [1], _SHORTCUTS: [], **info["settings"]}
-        found["version"] = info["version"]
-        checksum = info["sha256"]
-    except (ValueError, KeyError, TypeError):
-        raise LMACError(
-            f"{folder / _INFO}: found no settings, version and sha256, "
-            f"expected the file that make_scenes wrote; {remedy}"
-        ) from None
-    for key, value in {**settings, "version": VERSION}.items():
-        if found.get(key) != value:
-            raise LMACError(
-                f"{folder}: found scenes made with {key}={found.get(key)}, "
-                f"expected {key}={value}; {remedy}"
-            )
-    try:
-        intact = _checksum(folder) == checksum
-    except FileNotFoundError:
-        intact = False
-    if not intact:
-        raise LMACError(
-            f"{folder}: found sounds or a csv changed since they were made, "
-            f"expected those of {_INFO}; {remedy}"
-        )
-    return True
+def _maker():
+    """What these scenes are made by."""
+    # Not written: n_events by older versions, and no shortcuts.
+    return Maker("make_scenes", VERSION, {"n_events": [1], _SHORTCUTS: []})
 
 
 def _check_settings(
     clips_per_class, n_folds, duration_s, seed, n_events=(1,), shortcuts=()
 ):
     """The settings as plain values, or an error that names the wrong one."""
-    is_number = isinstance(duration_s, numbers.Real)
-    is_number = is_number and not isinstance(duration_s, bool)
-    if not is_number or not 1 <= duration_s <= 60:
-        raise LMACError(
-            f"duration_s: found {duration_s!r}, expected a number from 1 to 60"
-        )
+    duration_s = check_number("duration_s", duration_s, 1, 60)
     if not isinstance(n_events, (list, tuple)) or not n_events:
         raise LMACError(
             f"n_events: found {n_events!r}, expected a list of numbers of "
             "events"
         )
     return {
-        "clips_per_class": _check_integer(
+        "clips_per_class": check_integer(
             "clips_per_class", clips_per_class, 1, 9999
         ),
-        "n_folds": _check_integer("n_folds", n_folds, 1, 99),
-        "duration_s": float(duration_s),
+        "n_folds": check_integer("n_folds", n_folds, 1, 99),
+        "duration_s": duration_s,
         "sample_rate": _SAMPLE_RATE,
-        "seed": _check_integer("seed", seed, 0, 2**32 - 1),
+        "seed": check_integer("seed", seed, 0, 2**32 - 1),
         "n_events": [
-            _check_integer("n_events", count, 1, len(CLASSES))
+            check_integer("n_events", count, 1, len(CLASSES))
             for count in n_events
         ],
         _SHORTCUTS: check_shortcuts(shortcuts, CLASSES),
     }
-
-
-def _check_integer(key, value, low, high):
-    """Return `value` as int, or raise the error that names `key`."""
-    is_integer = isinstance(value, numbers.Integral)
-    if not is_integer or isinstance(value, bool) or not low <= value <= high:
-        raise LMACError(
-            f"{key}: found {value!r}, expected an integer from {low} to {high}"
-        )
-    return int(value)
 
 
 def make_scenes(
@@ -581,21 +483,6 @@ def make_scenes(
     settings = _check_settings(
         clips_per_class, n_folds, duration_s, seed, **contents
     )
-    target = Path(os.path.realpath(folder))
-    if not _is_made(target, settings):
-        _write_in_one_step(target, settings)
-    return Path(folder)
-
-
-def _write_in_one_step(folder, settings):
-    """Write the data set, which appears complete or not at all."""
-    try:
-        with folder_in_one_step(folder) as part:
-            _write(part, settings)
-    except (OSError, sf.LibsndfileError) as error:
-        # The rename fails if another process has just finished.
-        if not _is_made(folder, settings):
-            raise LMACError(
-                f"{folder}: cannot be written ({error}), expected a folder "
-                "that can be made"
-            ) from error
+    return make_once(
+        folder, _maker(), settings, lambda part: _write(part, settings)
+    )

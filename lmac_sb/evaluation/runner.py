@@ -38,6 +38,8 @@ class Grid:
         Where finished rows are kept.
     regions : dict
         Clip to a list of (onset, offset) in seconds where that is known.
+    about : dict
+        What else makes other rows, for the identity of the job.
 
     Example
     -------
@@ -52,12 +54,13 @@ class Grid:
     >>> grid = Grid(comparison, clean, getfixture("tmp_path"))
     """
 
-    def __init__(self, comparison, settings, folder, regions=None):
+    def __init__(self, comparison, settings, folder, regions=None, about=None):
         self.comparison = comparison
         self.explainer = comparison.judge.explainer
         self.settings = settings
         self.folder = Path(folder)
         self.regions = regions or {}
+        self.about = about or {}
 
     def run(self, dataset, batch_size, quiet=True):
         """Evaluate all clips of a data set.
@@ -94,6 +97,7 @@ class Grid:
             "settings": settings,
             "methods": methods,
             "keeps": keeps,
+            **self.about,
         }
         n_items = len(clips) * len(settings)
         job = Job(self.folder, n_items, identity, chunk=batch_size)
@@ -175,16 +179,15 @@ class Grid:
         mixed = [setting(item["sig"], item["id"]) for item in items]
         wavs, clean, gains = zip(*mixed)
         wavs, clean = (torch.stack(x).to(device) for x in (wavs, clean))
-        target = None
         if several:
             with torch.no_grad():
                 logits = self.explainer.classify_sounds(wavs)
-            places, target, items = each_class(logits, items)
+            places, items = each_class(logits, items)
             if not items:
                 return None, items
             wavs, clean = wavs[places], clean[places]
             gains = [gains[place] for place in places]
-        case = make_case(self.explainer, wavs, gains, items, target)
+        case = make_case(self.explainer, wavs, gains, items)
         case.clean = None if setting.name == "clean" else clean
         if case.event is None:
             # A stem tells more of an event than its onset and offset.

@@ -48,31 +48,29 @@ def each_class(logits, items):
     -------
     places : list of int
         The clip of each row.
-    target : torch.Tensor
-        The class of each row, [rows].
     items : list of dict
-        Of each row: what its clip has; ``id``, which ends in the number of
-        the class; ``clip``, that of the clip; and ``right``, whether the class
-        is one of the clip's labels.
+        Of each row: what its clip has; ``target``, the number of its class;
+        ``id``, which ends in it; and ``right``, whether the class is one of
+        the clip's labels.
 
     Example
     -------
     >>> labels = torch.tensor([0.0, 1.0, 1.0])
     >>> logits = torch.tensor([[2.0, -1.0, 0.0]])
-    >>> places, target, rows = each_class(
+    >>> places, rows = each_class(
     ...     logits, [{"id": "a", "class_string_encoded": labels}]
     ... )
-    >>> places, target, [(row["id"], row["right"]) for row in rows]
-    ([0, 0], tensor([0, 2]), [('a-0', False), ('a-2', True)])
+    >>> places, [(row["id"], row["right"]) for row in rows]
+    ([0, 0], [('a-0', False), ('a-2', True)])
     """
-    places, target = decided(logits).nonzero(as_tuple=True)
-    rows = []
-    for place, c in zip(places.tolist(), target.tolist()):
+    places, rows = [], []
+    for place, c in decided(logits).nonzero().tolist():
         item = items[place]
         right = bool(item["class_string_encoded"][c] > 0)
-        row = {"id": f"{item['id']}-{c}", "clip": item["id"], "right": right}
+        row = {"id": f"{item['id']}-{c}", "target": c, "right": right}
+        places.append(place)
         rows.append({**item, **row})
-    return places.tolist(), target, rows
+    return places, rows
 
 
 def locate(features, events, target, stft):

@@ -201,7 +201,7 @@ def passes(method):
     return method.start + (4 * method.steps + 2 if method.steps else 0)
 
 
-def make_case(explainer, wavs, gains, items, target=None):
+def make_case(explainer, wavs, gains, items):
     """What methods are asked about some clips: why this class?
 
     Arguments
@@ -213,9 +213,8 @@ def make_case(explainer, wavs, gains, items, target=None):
     gains : list of float
         What the clips were multiplied by to be a part of that.
     items : list of dict
-        The clips, from `lmac_sb.data.dataset.make_dataset`.
-    target : torch.Tensor
-        Class to explain, [batch]; default the most probable one.
+        The clips, from `lmac_sb.data.dataset.make_dataset`; with ``target``
+        where another class than the decision is to be explained.
 
     Returns
     -------
@@ -232,6 +231,10 @@ def make_case(explainer, wavs, gains, items, target=None):
     >>> case.event.shape == case.analysis.magnitude.shape
     True
     """
+    target = None
+    if all("target" in item for item in items):
+        target = torch.tensor([item["target"] for item in items])
+        target = target.to(wavs.device)
     analysis = explainer.analyze(wavs, target)
     if target is None:
         target = analysis.logits.argmax(1)

@@ -21,11 +21,12 @@ from pathlib import Path, PurePosixPath
 from typing import Callable, NamedTuple, Optional
 
 import torch
-from corpus_prepare import find_corpus, list_clips
+from corpus_prepare import find_corpus
 from fsdd_prepare import RECORDINGS, digits_table
 
 from lmac_sb.data.audio import MIN_LENGTH_S
 from lmac_sb.data.decode import Recording, decode_audio
+from lmac_sb.data.folds import list_clips
 from lmac_sb.data.manifest import labels_of, to_lines
 from lmac_sb.data.names import Names
 from lmac_sb.data.pieces import opened

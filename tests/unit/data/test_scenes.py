@@ -14,6 +14,7 @@ import torch
 from speechbrain.processing.features import STFT
 
 from lmac_sb.data import scenes
+from lmac_sb.data.scene_folder import checksum
 from lmac_sb.data.scenes import CLASSES, NOISE_SPLITS, make_scenes
 from lmac_sb.lmac.masking import ideal_mask
 from lmac_sb.utils.errors import LMACError
@@ -331,7 +332,7 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch, error):
         if len(count) == 5:
             raise error
 
-    monkeypatch.setattr(scenes, "_write_wav", fail)
+    monkeypatch.setattr(scenes, "write_wav", fail)
     with pytest.raises((LMACError, KeyboardInterrupt)):
         make_scenes(tmp_path / "a", **SMALL)
     assert len(count) == 5 and not list(tmp_path.iterdir())
@@ -354,7 +355,7 @@ def test_another_process_finishes_first(tmp_path, monkeypatch, same):
             make_scenes(tmp_path / "a", **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     info = json.loads((tmp_path / "a" / "scenes.json").read_text())
-    assert info["sha256"] == scenes._checksum(tmp_path / "a")
+    assert info["sha256"] == checksum(tmp_path / "a")
 
 
 def test_two_processes_at_once(tmp_path):

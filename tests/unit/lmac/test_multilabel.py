@@ -330,12 +330,12 @@ def test_a_row_for_each_class_that_is_decided():
     explainer = make_explainer()
     wavs, items = decided_items()
     logits = torch.tensor([[1.0, 2.0, 0.0], [-1.0, -2.0, -3.0], [-1, 5.0, -1]])
-    places, target, rows = each_class(logits, items)
+    places, rows = each_class(logits, items)
+    target = torch.tensor([row["target"] for row in rows])
     assert places == [0, 0, 0, 2] and target.tolist() == [0, 1, 2, 1]
     assert [row["id"] for row in rows] == ["a-0", "a-1", "a-2", "c-1"]
-    assert [row["clip"] for row in rows] == list("aaac")
     assert [row["right"] for row in rows] == [True, False, True, True]
-    case = make_case(explainer, wavs[places], [1.0] * 4, rows, target)
+    case = make_case(explainer, wavs[places], [1.0] * 4, rows)
     assert case.target.tolist() == [0, 1, 2, 1]
     stft = explainer.features.stft
     for i, (place, c) in enumerate(zip(places, target.tolist())):
