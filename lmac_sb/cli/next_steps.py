@@ -61,12 +61,11 @@ def _after_lmac(given, run):
                 *_place(given, "ft"),
             )
         )
-    if "n_events" not in given.resolved:
-        more = [*_same(given, "eval"), *_place(given, "eval")]
-        steps.append(command_line("eval", run, *more))
-        model = run.with_name(f"{run.name}_model")
-        if not model.exists():
-            steps.append(command_line("export", run, model))
+    more = [*_same(given, "eval"), *_place(given, "eval")]
+    steps.append(command_line("eval", run, *more))
+    model = run.with_name(f"{run.name}_model")
+    if not model.exists():
+        steps.append(command_line("export", run, model))
     return steps
 
 

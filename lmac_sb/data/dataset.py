@@ -117,8 +117,9 @@ def make_dataset(
     -------
     DynamicItemDataset
         Outputs: id, sig, clean, class_string_encoded and maybe event. Its
-        attribute `n_samples` lists the length of each item. The entries stay
-        in the file, see `lmac_sb.data.manifest`.
+        attribute `n_samples` lists the length of each item, and `several`
+        tells whether a clip may have several classes. The entries stay in
+        the file, see `lmac_sb.data.manifest`.
 
     Raises
     ------
@@ -167,6 +168,7 @@ def make_dataset(
     dataset = DynamicItemDataset(dict([entries.at(0)]), items, keys)
     dataset.data, dataset.data_ids = entries, entries.ids
     dataset.n_samples = lengths
+    dataset.several = isinstance(label_encoder, MultilabelEncoder)
     return dataset
 
 

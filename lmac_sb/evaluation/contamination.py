@@ -65,7 +65,7 @@ MIXTURES = {  # kinds by `classes`
 PAPER_WHITE_DB = 20 * math.log10(1 / 0.5)
 PAPER_SPEECH_DB = 20 * math.log10(0.8 / 0.2)
 # ESC-50 names its clips by fold, recording, take of the recording, and class.
-_TAKE = re.compile(r"\d+-(?P<recording>[^-]+)-[A-Z]+-\d+")
+_TAKE = re.compile(r"\d+-(?P<recording>[^-]+)-[A-Z]+-\d+(\+\d+)*")
 _LEVEL_KEYS = {"dB": "snr_db", "paper": "paper"}
 _SPEC = re.compile(r"(?P<kind>.+) (?:(?P<snr>[-+]?\d+(\.\d*)?) ?db|paper)")
 
@@ -318,12 +318,15 @@ class Mixture(_Contamination):
     ---------
     entries : dict
         Clip ids to entries of a manifest, of which `wav` and `class_string`
-        are used. Second clips are drawn from all of them, so give the whole
-        split even if only some of its clips are evaluated.
+        are used, and `labels`, a list, where a clip has several classes.
+        Second clips are drawn from all of them, so give the whole split even
+        if only some of its clips are evaluated.
     sample_rate : int
         Rate of the clips in Hz; those at another rate are resampled.
     classes : str
-        Class of the second clip: `other`, `same` or `any`.
+        Class of the second clip: `other`, `same` or `any`. Of several
+        classes, `other` has none in common with the clip, `same` at least
+        one.
     snr_db : float or None
         Ratio of the clip's mean power to the second clip's in dB.
     paper : bool
@@ -386,19 +389,20 @@ class Mixture(_Contamination):
                 f"{self.kind}: clip {clip_id} is not among the "
                 f"{len(self.clips)} clips of the split"
             )
-        _, label, recording = self.clips[clip_id]
+        _, labels, recording = self.clips[clip_id]
         found = [
             other_id
-            for other_id, (_, other_label, other) in self.clips.items()
+            for other_id, (_, other_labels, other) in self.clips.items()
             if other != recording
             and (
                 self.classes == "any"
-                or (other_label == label) == (self.classes == "same")
+                or bool(other_labels & labels) == (self.classes == "same")
             )
         ]
         if not found:
             raise LMACError(
-                f"{self.kind}: clip {clip_id} (class {label!r}) needs a clip "
+                f"{self.kind}: clip {clip_id} (class "
+                f"{'+'.join(sorted(labels))!r}) needs a clip "
                 f"of {self.classes} class and of another recording, found "
                 f"none among the {len(self.clips)} clips of the split"
             )
@@ -667,7 +671,7 @@ def _draw_excerpt(files, n_samples, sample_rate, clip_id, rng):
 
 
 def _read_entries(entries):
-    """Clip ids to file, class and recording."""
+    """Clip ids to file, classes and recording."""
     if not entries:
         raise LMACError("mixture: found a manifest without clips, expected two")
     clips = {}
@@ -681,5 +685,6 @@ def _read_entries(entries):
         take = _TAKE.fullmatch(clip_id)
         recording = take["recording"] if take else clip_id
         wav = place_of(entry["wav"])
-        clips[clip_id] = wav, entry["class_string"], recording
+        labels = frozenset(entry.get("labels", [entry["class_string"]]))
+        clips[clip_id] = wav, labels, recording
     return clips

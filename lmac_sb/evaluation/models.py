@@ -152,7 +152,8 @@ def load_second_classifier(
         are loaded.
     frontend : dict
         The settings of the features, see
-        `lmac_sb.training.experiment.frontend`.
+        `lmac_sb.training.experiment.frontend`; ``multilabel`` too, if the
+        explained classifier decides each class on its own.
     classes : list of str
         Classes of the explained classifier.
     cache_folder : str or Path
@@ -168,14 +169,14 @@ def load_second_classifier(
     Raises
     ------
     LMACError
-        If it cannot be loaded, is multi-label, or has another front end or
-        other classes.
+        If it cannot be loaded, decides in another way than the explained
+        classifier, or has another front end or other classes.
     """
     encoder = CategoricalEncoder()
     parts = {k: v for k, v in modules.items() if k != "features"}
     config = load_classifier(folder, parts, encoder, cache_folder)
     check_frontend(config.get("frontend", {}), frontend, folder)
-    check_multilabel(config, False, folder)
+    check_multilabel(config, frontend.get("multilabel", False), folder)
     names = [encoder.ind2lab[c] for c in range(len(encoder))]
     if names != list(classes):
         raise LMACError(

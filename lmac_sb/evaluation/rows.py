@@ -124,13 +124,16 @@ class StoredRows:
             yield from self.of(*name)
 
     def __len__(self):
-        return sum(table.num_rows for table in self.job.tables(["id"]))
+        files = map(self.job.rows_file, range(self.job.n_chunks))
+        return sum(read_rows(file, ["id"]).num_rows for file in files)
 
     def of(self, setting, method):
         """Rows of a method in a setting, sorted by keep and clip."""
         rows = []
         for index in self._chunks(setting):
             table = read_rows(self.job.rows_file(index))
+            if not table.num_rows:  # nor columns
+                continue
             wanted = [
                 name == (setting, method)
                 for name in zip(

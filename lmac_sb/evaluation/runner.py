@@ -12,9 +12,11 @@ import torch
 from lmac_sb.evaluation.rows import StoredRows, in_order, of_one_length
 from lmac_sb.jobs.job import Chunk, Job
 from lmac_sb.jobs.processes import is_first
+from lmac_sb.methods.decided import each_class
 from lmac_sb.methods.registry import make_case
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.utils.console import progress
+from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import read_json, write_json
 
 __all__ = ["Grid"]
@@ -22,6 +24,9 @@ __all__ = ["Grid"]
 
 class Grid:
     """All rows of an evaluation.
+
+    Where clips may have several classes, each class that is decided for in
+    one of them is a clip of its own, see `lmac_sb.methods.decided`.
 
     Arguments
     ---------
@@ -80,7 +85,8 @@ class Grid:
         Raises
         ------
         LMACError
-            If the folder has rows of other clips, settings or methods.
+            If the folder has rows of other clips, settings or methods, or
+            no class is decided for in any clip.
         """
         clips = in_order(dataset.n_samples)
         ids = "\n".join(dataset.data_ids[i] for i in clips)
@@ -100,7 +106,9 @@ class Grid:
             """Rows of the clips in the settings with these numbers."""
             rows, seconds = [], []
             for setting, places in self._parts(items, clips, dataset):
-                done = self._batch([dataset[i] for i in places], setting)
+                batch = [dataset[i] for i in places]
+                several = getattr(dataset, "several", False)
+                done = self._batch(batch, setting, several)
                 rows += done["rows"]
                 seconds += done["seconds"]
             # Times differ from run to run, and the tables must not.
@@ -117,6 +125,11 @@ class Grid:
         for index in range(job.n_chunks):
             spent += read_json(self._times(job.items(index)))
         rows = StoredRows(job, settings, methods, keeps)
+        if not len(rows):
+            raise LMACError(
+                "interpreter: its classifier decides for no class in any of "
+                f"{len(clips)} clips, so nothing can be explained"
+            )
         return rows, _mean_seconds(spent)
 
     def _parts(self, items, clips, dataset):
@@ -133,18 +146,11 @@ class Grid:
         """The file with the times that a chunk took."""
         return self.folder / "seconds" / f"from-{items.start:08d}.json"
 
-    def _batch(self, items, setting):
+    def _batch(self, items, setting, several):
         """Rows of some clips of one length in one setting, and the times."""
-        ids = [item["id"] for item in items]
-        device = next(self.explainer.features.buffers()).device
-        mixed = [setting(item["sig"], item["id"]) for item in items]
-        wavs, clean, gains = zip(*mixed)
-        wavs, clean = (torch.stack(x).to(device) for x in (wavs, clean))
-        case = make_case(self.explainer, wavs, gains, items)
-        case.clean = None if setting.name == "clean" else clean
-        if case.event is None:
-            # A stem tells more of an event than its onset and offset.
-            case.frames = self._frames(ids, case.analysis.magnitude)
+        case, items = self._case(items, setting, several)
+        if case is None:
+            return {"rows": [], "seconds": []}
         rows, seconds = self.comparison(case, items, setting.name)
         if case.frames is not None:
             for row in rows:
@@ -157,11 +163,36 @@ class Grid:
                     "setting": setting.name,
                     "method": name,
                     "seconds": spent,
-                    "clips": len(ids),
+                    "clips": len(case),
                 }
                 for name, spent in seconds.items()
             ],
         }
+
+    def _case(self, items, setting, several):
+        """What is asked about some clips, and the clip of each row.
+
+        Where several classes may be decided for in a clip, each is a row, so
+        there may be none.
+        """
+        device = next(self.explainer.features.buffers()).device
+        mixed = [setting(item["sig"], item["id"]) for item in items]
+        wavs, clean, gains = zip(*mixed)
+        wavs, clean = (torch.stack(x).to(device) for x in (wavs, clean))
+        if several:
+            with torch.no_grad():
+                logits = self.explainer.classify_sounds(wavs)
+            places, items = each_class(logits, items)
+            if not items:
+                return None, items
+            wavs, clean = wavs[places], clean[places]
+            gains = [gains[place] for place in places]
+        case = make_case(self.explainer, wavs, gains, items)
+        case.clean = None if setting.name == "clean" else clean
+        if case.event is None:
+            # A stem tells more of an event than its onset and offset.
+            case.frames = self._frames(case.ids, case.analysis.magnitude)
+        return case, items
 
     def _frames(self, ids, magnitude):
         """Active frames [batch, time], none where they are not known."""

@@ -41,7 +41,7 @@ from lmac_sb.utils.portable import portable
 from lmac_sb.utils.seal import SEAL, is_sealed
 from lmac_sb.utils.yaml_safety import compose_bounded, one_line, safe_yaml
 
-__all__ = ["export_run", "load_interpreter", "push"]
+__all__ = ["data_of_run", "export_run", "load_interpreter", "push"]
 
 logger = logging.getLogger(__name__)
 
@@ -255,14 +255,48 @@ def load_interpreter(source, trusted=False):
         if not trusted:
             check_file(kept / CLASSIFIER, folder=source)
         return LMACInterpreter.from_hparams(kept, trusted=trusted)
-    # An exported folder has checksums, whatever else lies in it.
-    is_run = (Path(source) / EXPERIMENT).is_file()
-    if not is_run or (Path(source) / SUMS).exists():
+    if not _is_run(source):
         return LMACInterpreter.from_hparams(source, trusted=trusted)
     _, hparams, _, _ = _load_run(Path(source), trusted)
     interpreter = LMACInterpreter(hparams["modules"], hparams)
     interpreter.model_name = name_of(source)
     return interpreter
+
+
+def data_of_run(source):
+    """Where the clips lie that a run was trained on.
+
+    Arguments
+    ---------
+    source : str or Path
+        As of `load_interpreter`.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder; None of what is no run.
+
+    Raises
+    ------
+    LMACError
+        If the folder is not where it was.
+    """
+    if not _is_run(source):
+        return None
+    run = Path(source)
+    _, settings = _read_run(run / HPARAMS)
+    for key in ("data_folder", "scenes_folder"):
+        folder = yaml.load(settings.get(key, "null"), yaml.SafeLoader)
+        if folder is not None:
+            return _locate(run, folder, settings["output_folder"], key)
+    return None
+
+
+def _is_run(source):
+    """Whether a folder is a run's; an exported one is none."""
+    # That has checksums, whatever else lies in it.
+    is_run = (Path(source) / EXPERIMENT).is_file()
+    return is_run and not (Path(source) / SUMS).exists()
 
 
 def push(folder, repository):
@@ -317,11 +351,6 @@ def _load_run(run, trusted):
     # Where training has put what comes from a hub.
     place = source if Path(source).is_dir() else run / "save" / "classifier"
     hparams = _make(run, text, (checkpoint.path, place), trusted)
-    if hparams["frozen_classifier"].multilabel:
-        raise LMACError(
-            f"{run}: its classifier is multi-label, which only "
-            "train_multilabel.py supports; expected a run of train_lmac.py"
-        )
     load_strict(hparams["decoder"], checkpoint.paramfiles["decoder"])
     if FAMILIARITY in hparams:
         path = run / f"{FAMILIARITY}.safetensors"
@@ -490,7 +519,7 @@ def _load_classifier(run, hparams, source):
     return config
 
 
-def _locate(run, folder, output_folder):
+def _locate(run, folder, output_folder, key="classifier_folder"):
     """Path of a folder in the run's yaml, or the id of a hub repository.
 
     The folder may be relative to where the run was started.
@@ -507,7 +536,7 @@ def _locate(run, folder, output_folder):
     if not is_local(folder):
         return folder
     raise LMACError(
-        f"classifier_folder: {folder} does not exist, looked at "
+        f"{key}: {folder} does not exist, looked at "
         f"{', '.join(str(place) for place in places)}"
     )
 

@@ -36,6 +36,7 @@ __all__ = [
     "guidance_squared",
     "masked_in",
     "masked_out",
+    "others_apart",
     "sparsity",
     "total_variation",
 ]
@@ -110,6 +111,39 @@ def masked_out(
         probabilities = logits_out.softmax(1)
         return probabilities.gather(1, decision[:, None])[:, 0]
     raise LMACError(f"l_out_type: '{form}' is none of {L_OUT_TYPES}")
+
+
+def others_apart(
+    logits_in: Tensor, logits_out: Tensor, others: Tensor
+) -> Tensor:
+    """How far both sides are from dividing the decisions between them.
+
+    Where each class is decided on its own, the other classes that are decided
+    for should be gone from what is masked in, and stay in what is masked out:
+    otherwise an event of another class may be in the mask for free.
+
+    Arguments
+    ---------
+    logits_in, logits_out : torch.Tensor
+        Classifier's logits on the masked-in and masked-out input, [batch,
+        classes].
+    others : torch.Tensor
+        The other classes that are decided for, boolean, [batch, classes].
+
+    Returns
+    -------
+    torch.Tensor
+        Mean over these classes of the masked-in probability and of the
+        masked-out cross entropy in nats, [batch], >= 0; 0 where there is none.
+
+    Example
+    -------
+    >>> logits = torch.zeros(1, 3)
+    >>> others_apart(logits, logits, torch.tensor([[False, True, True]]))
+    tensor([1.1931])
+    """
+    apart = logits_in.sigmoid() + F.softplus(-logits_out)
+    return (apart * others).sum(1) / others.sum(1).clamp(min=1)
 
 
 def sparsity(mask: Tensor) -> Tensor:

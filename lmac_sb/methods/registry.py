@@ -9,6 +9,7 @@ import torch
 
 from lmac_sb.lmac.masking import binarize, convert_mask, ideal_mask
 from lmac_sb.methods.attribution import captum_method
+from lmac_sb.methods.decided import locate
 from lmac_sb.methods.gradients import ATTRIBUTIONS, OF_CAPTUM
 from lmac_sb.methods.trivial import TRIVIAL_MASKS
 from lmac_sb.utils.errors import LMACError
@@ -201,7 +202,7 @@ def passes(method):
 
 
 def make_case(explainer, wavs, gains, items):
-    """What methods are asked about some clips: why the decision?
+    """What methods are asked about some clips: why this class?
 
     Arguments
     ---------
@@ -218,7 +219,8 @@ def make_case(explainer, wavs, gains, items):
     Returns
     -------
     Case
-        With an event where all clips have one.
+        With an event where all clips have one; with the others too where
+        events are by class.
 
     Example
     -------
@@ -229,21 +231,26 @@ def make_case(explainer, wavs, gains, items):
     >>> case.event.shape == case.analysis.magnitude.shape
     True
     """
-    asked = None
+    target = None
     if all("target" in item for item in items):
-        asked = torch.tensor([item["target"] for item in items]).to(wavs.device)
-    analysis = explainer.analyze(wavs, asked)
-    event = None
+        target = torch.tensor([item["target"] for item in items])
+        target = target.to(wavs.device)
+    analysis = explainer.analyze(wavs, target)
+    if target is None:
+        target = analysis.logits.argmax(1)
+    event = others = None
     if all("event" in item for item in items):
         # The event at the gain that the clip has in the mixture.
-        stems = [
-            item["event"].to(wavs) * gain for item, gain in zip(items, gains)
-        ]
-        stft = explainer.features.stft(torch.stack(stems))
-        event = ideal_mask(stft, analysis.stft)
+        stems = torch.stack(
+            [item["event"].to(wavs) * gain for item, gain in zip(items, gains)]
+        )
+        features, stft = explainer.features, analysis.stft
+        if stems.dim() == 3:
+            event, others = locate(features, stems, target, stft)
+        else:
+            event = ideal_mask(features.stft(stems), stft)
     ids = [item["id"] for item in items]
-    target = analysis.logits.argmax(1) if asked is None else asked
-    return Case(explainer, wavs, analysis, target, ids, event)
+    return Case(explainer, wavs, analysis, target, ids, event, others)
 
 
 def min_max(scores):

@@ -70,7 +70,12 @@ KEYS = {
         model, "folder in the layout of ESC-50; null: generated scenes"
     ),
     "download": Key(flag, "True: download ESC-50 if data_folder is missing"),
-    "scenes_folder": Key(path, "folder of the scenes"),
+    "scenes_folder": Key(
+        model, "folder of the scenes; null: those that belong to the model"
+    ),
+    "clips_per_class": Key(
+        whole(1), "scenes of each class in each of the five folds"
+    ),
     "shortcuts": Key(
         listing(table, 0), "what is planted into the scenes of a class"
     ),
@@ -166,6 +171,7 @@ KEYS = {
     ),
     "l_in_w": Key(weight, "weight of the decision on the masked sound"),
     "l_out_w": Key(weight, "weight of the decision on the rest"),
+    "others_w": Key(weight, "weight of keeping other classes out of the mask"),
     "l_out_type": Key(
         choice("ce", "probability"), "ce is the paper's, with a weight of 0.2"
     ),

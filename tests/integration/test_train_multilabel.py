@@ -10,6 +10,14 @@ from lmac_sb.data.manifest import read_entries
 from lmac_sb.data.scenes import CLASSES
 from lmac_sb.training.checkpoints import best_checkpoint
 
+METHODS = (
+    *("lmac", "lmac+1", "lmac_binary", "optimised", "saliency"),
+    *("input_x_gradient", "smoothgrad", "integrated_gradients"),
+    *("guided_backprop", "gradcam", "guided_gradcam", "gradient_shap"),
+    *("deeplift_shap", "occlusion", "ones", "random", "loudest"),
+    *("loudest_frames", "ideal"),
+)
+
 
 @pytest.fixture(scope="module")
 def sigmoid(once, recipe, pairs):
@@ -157,6 +165,89 @@ def test_sounds_are_those_of_a_class(run, helpers):
         assert content["classes"] == [row["decision"], f"no {row['decision']}"]
         assert 0.5 <= content["p"][0] == pytest.approx(1 - content["p"][1])
         assert content["metrics"]["AD"] == pytest.approx(row["AD"], abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def grid(recipe, run, sigmoid, tmp_path_factory):
+    """Folder of an evaluation of that run."""
+    folder = tmp_path_factory.mktemp("grid") / "run"
+    done = recipe.main(
+        "eval",
+        "eval.yaml",
+        interpreter=run,
+        output_folder=folder,
+        methods=f"[{', '.join(METHODS)}]",
+        settings="[clean]",
+        shares="[0.1]",
+        optimised_steps=1,
+        n_clips=2,
+        judge_folder=sigmoid / "model",
+    )
+    assert done.code == 0, done.out + done.err
+    return folder
+
+
+def test_the_grid_is_of_each_class_that_is_decided(run, grid, helpers):
+    """The rows of lmac are those of the training's test, and so on."""
+    rows = read_csv(grid / "results.csv")
+    assert not [row for row in rows if row["error"]]
+    before = {
+        row["id"]: row
+        for row in helpers.read_rows(run)
+        if row["method"] == "lmac"
+    }
+    clips = {row["id"].rsplit("-", 1)[0] for row in rows}
+    assert len(clips) == 2
+    wanted = {key for key in before if key.rsplit("-", 1)[0] in clips}
+    for method in METHODS:
+        found = {
+            row["id"]: row
+            for row in rows
+            if (row["method"], row["keep"]) == (method, "own")
+        }
+        assert found.keys() == wanted, method
+        if method == "lmac":
+            for clip, row in found.items():
+                for name, value in before[clip].items():
+                    if name in ("label", "decision"):
+                        assert row[name] == value
+                    elif name in ("AD", "event_mass", "other_mass", "right"):
+                        assert float(row[name] or "nan") == pytest.approx(
+                            float(value), abs=5e-3, nan_ok=True
+                        )
+
+
+def test_methods_of_the_grid_explain_the_class(grid):
+    """Each class of a clip has a mask of its own, at one area."""
+    rows = read_csv(grid / "results.csv")
+    # The second classifier is the explained one here.
+    for row in rows:
+        if row["method"] == "lmac" and row["keep"] == "own":
+            heard = float(row["heard FF"])
+            assert float(row["other FF"]) == pytest.approx(heard, abs=1e-3)
+    areas = {}
+    for row in rows:
+        # Whole frames have an area that is near it.
+        frames = row["method"] == "loudest_frames"
+        if row["keep"] == "area of lmac" and not frames:
+            areas.setdefault(row["id"], set()).add(round(float(row["area"]), 4))
+    assert areas and all(len(found) == 1 for found in areas.values())
+    ideal = [row for row in rows if row["method"] == "ideal"]
+    right = [row for row in ideal if row["right"] == "1"]
+    assert right
+    for row in right:
+        assert float(row["event_mass"]) == pytest.approx(1)
+        # Where the background cancels a part of each, both are above the rest.
+        assert float(row["other_mass"]) < 0.05
+    for row in ideal:
+        if row["right"] == "0":
+            assert row["event_mass"] in ("", "nan")
+    clips = {}
+    for row in rows:
+        if row["method"] == "saliency":
+            clip = row["id"].rsplit("-", 1)[0]
+            clips.setdefault((clip, row["keep"]), set()).add(row["SPS"])
+    assert any(len(found) > 1 for found in clips.values())
 
 
 def test_the_same_again(recipe, small, run, helpers, tmp_path):

@@ -12,11 +12,11 @@ On the embedded scenes, and on ESC-50:
 from pathlib import Path
 
 import speechbrain as sb
-from preparation import prepare_clips
+from preparation import SCENES_FOLDER, prepare_clips
 from speechbrain.utils.distributed import run_on_main
 
-from lmac_sb.data.dataset import thin_out
-from lmac_sb.data.manifest import read_entries
+from lmac_sb.data.dataset import MultilabelEncoder, thin_out
+from lmac_sb.data.manifest import labels_of, read_entries
 from lmac_sb.data.regions import read_regions, regions_identity
 from lmac_sb.evaluation.comparison import Comparison
 from lmac_sb.evaluation.contamination import make_settings
@@ -29,6 +29,7 @@ from lmac_sb.evaluation.models import (
 )
 from lmac_sb.evaluation.results import write_results
 from lmac_sb.evaluation.runner import Grid
+from lmac_sb.inference.export import data_of_run
 from lmac_sb.methods.registry import make_methods
 from lmac_sb.training.experiment import NOISE_PARTS, frontend, open_run
 from lmac_sb.training.hparams import load_hparams
@@ -37,7 +38,7 @@ from lmac_sb.utils.errors import exit_on_user_error
 from lmac_sb.utils.provenance import provenance
 
 
-def load_second(hparams, classes, device):
+def load_second(hparams, interpreter, device):
     """The second classifier, or None, and its identity."""
     folder = hparams["judge_folder"]
     modules = {
@@ -47,11 +48,12 @@ def load_second(hparams, classes, device):
     }
     if folder is None:
         return None, {"sha256": None, "what": "none"}
+    multilabel = interpreter.explainer.classifier.multilabel
     classify = load_second_classifier(
         folder,
         modules,
-        frontend(hparams),
-        classes,
+        {**frontend(hparams), "multilabel": multilabel},
+        interpreter.classes,
         Path(hparams["output_folder"]) / "judge",
         device,
     )
@@ -61,17 +63,25 @@ def load_second(hparams, classes, device):
 
 def prepare(claim, hparams, interpreter):
     """Data set, settings, and known active regions of clips."""
-    run_on_main(prepare_clips, [claim, hparams], hparams["clips"])
-    data_folder = hparams["data_folder"] or hparams["scenes_folder"]
+    several = isinstance(interpreter.hparams.label_encoder, MultilabelEncoder)
+    clips = {**hparams["clips"], "several": several}
+    if several and not (clips["data_folder"] or clips["scenes_folder"]):
+        # Usual scenes have one event.
+        clips["data_folder"] = data_of_run(hparams["interpreter"])
+    run_on_main(prepare_clips, [claim, hparams], clips)
     split = hparams["split"]
     dataset = load_clips(
         hparams["manifest_folder"], split, interpreter, hparams["interpreter"]
     )
     thin_out(dataset, hparams["n_clips"])
     manifest = Path(hparams["manifest_folder"]) / f"{split}.jsonl"
+    entries = dict(read_entries(manifest))
+    if several:
+        for entry in entries.values():
+            entry["labels"] = labels_of(entry["class_string"])
     settings = make_settings(
         hparams["settings"],
-        dict(read_entries(manifest)),
+        entries,
         interpreter.sample_rate,
         hparams["seed"],
         {
@@ -80,7 +90,9 @@ def prepare(claim, hparams, interpreter):
         },
         NOISE_PARTS[split],
     )
-    regions = read_regions(data_folder)
+    # Of a clip of several classes, they do not tell which one sounds.
+    folder = clips["data_folder"] or clips["scenes_folder"] or SCENES_FOLDER
+    regions = {} if several else read_regions(folder)
     identity = {"active_regions": regions_identity(regions)}
     run_on_main(claim.check, kwargs=identity)
     return dataset, settings, regions
@@ -111,7 +123,7 @@ def main(argv=None):
         hparams["optimised_steps"],
         hparams["seed"],
     )
-    other, identity = load_second(hparams, interpreter.classes, device)
+    other, identity = load_second(hparams, interpreter, device)
     with open_run(hparams, neutral=["batch_size"]) as claim:
         models = models_identity(loaded, sources)
         identity = {"interpreters": models, "judge_folder": identity}

@@ -9,7 +9,8 @@ from lmac_brain import LMACBrain
 from speechbrain.dataio.batch import PaddedData
 from torch.nn import functional as F
 
-from lmac_sb.lmac.masking import ideal_mask
+from lmac_sb.lmac.losses import others_apart
+from lmac_sb.methods.decided import decided, locate
 from lmac_sb.utils.errors import LMACError
 
 
@@ -29,13 +30,13 @@ class MultilabelClassifierBrain(ClassifierBrain):
             logits, targets, reduction="none"
         )
         labels = batch.class_string_encoded.data.to(logits.device) > 0
-        decided = logits >= 0
-        hits = (decided & labels).sum(1)
+        chosen = decided(logits)
+        hits = (chosen & labels).sum(1)
         self.record(
             batch.id,
             # A clip counts as right if all its classes are right.
-            accuracy=(decided == labels).all(1),
-            F1=2 * hits / (decided.sum(1) + labels.sum(1)),
+            accuracy=(chosen == labels).all(1),
+            F1=2 * hits / (chosen.sum(1) + labels.sum(1)),
         )
         return self.mean_loss(losses.mean(1), batch.id)
 
@@ -63,6 +64,10 @@ class MultilabelBrain(LMACBrain):
     counts as a separate clip, whose id ends in the number of the class.
     """
 
+    def __init__(self, *args, others_w, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.others_w = others_w
+
     def compute_forward(self, batch, stage):
         """The chosen clips and classes, their analysis and explanations."""
         batch = batch.to(self.device)
@@ -79,21 +84,21 @@ class MultilabelBrain(LMACBrain):
             features = self.hparams.features
             magnitude = features.magnitude(features.stft(wavs))
             logits = self.explainer.classify(magnitude)
-        decided = logits >= 0
+        chosen = decided(logits)
         if stage == sb.Stage.TRAIN:
             # Each step needs every clip. If a clip has no decided class, one
             # of the more probable classes is drawn, by a softmax, since all
             # sigmoids may be zero.
             p = torch.where(
-                decided.any(1, keepdim=True),
-                decided.float(),
+                chosen.any(1, keepdim=True),
+                chosen.float(),
                 logits.softmax(1),
             )
             clips = torch.arange(len(wavs), device=wavs.device)
             target = torch.multinomial(p, 1)[:, 0]
             ids = batch.id
         else:
-            clips, target = decided.nonzero(as_tuple=True)
+            clips, target = chosen.nonzero(as_tuple=True)
             ids = [
                 f"{batch.id[clip]}-{c}"
                 for clip, c in zip(clips.tolist(), target.tolist())
@@ -124,6 +129,12 @@ class MultilabelBrain(LMACBrain):
             question.logits_out,
             question.decision,
         )
+        others = decided(explanation.logits)
+        others = others.scatter(1, rows.target[:, None], False)
+        terms["apart"] = others_apart(
+            explanation.logits_in, explanation.logits_out, others
+        )
+        losses = losses + self.others_w * terms["apart"]
         self.record(rows.id, accuracy=rows.right, **terms)
         if stage != sb.Stage.TRAIN:
             self.assess(analysis, explanation, rows, stage)
@@ -131,15 +142,8 @@ class MultilabelBrain(LMACBrain):
 
     def locate(self, batch, stft):
         """Ideal masks for the explained class's event, and for the others."""
-        features = self.hparams.features
-        own, others = torch.zeros(2, *stft.shape[:-1], device=stft.device)
-        for c in range(batch.event.data.shape[1]):
-            stem = features.stft(batch.event.data[:, c].to(self.device))
-            ideal = ideal_mask(stem, stft)
-            is_own = (batch.target == c)[:, None, None]
-            own = torch.where(is_own, ideal, own)
-            others = torch.where(is_own, others, torch.maximum(others, ideal))
-        return own, others
+        events = batch.event.data.to(self.device)
+        return locate(self.hparams.features, events, batch.target, stft)
 
     def items(self, batch):
         """What the rows of the test say of each explained class."""

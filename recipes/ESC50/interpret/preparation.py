@@ -18,26 +18,27 @@ from lmac_sb.training.identity import (
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import write_in_one_step
 
+SCENES = ("clips_per_class", "n_events", "shortcuts")  # what scenes hold
+SCENES_FOLDER = "results/scenes"  # where no key says otherwise
 
-def prepare_clips(
-    claim,
-    hparams,
-    data_folder,
-    scenes_folder=None,
-    n_events=(1,),
-    shortcuts=(),
-    **options,
-):
+
+def prepare_clips(claim, hparams, data_folder, scenes_folder=None, **options):
     """Write the manifests, unless the folder belongs to a run on other data.
 
-    Without a data_folder, scenes with these numbers of events and these
-    shortcuts are made.
-    `options` are those of `prepare_esc50`, but with a key of the yaml files,
-    such as `train_fold_nums`, for each split. Returns the data folder.
+    Without a data_folder, scenes are made, with what `options` say of them.
+    One more option is `several`, whether a clip may have several classes, by
+    default what the label encoder is for. The others are those of
+    `prepare_esc50`, but with a key of the yaml files, such as
+    `train_fold_nums`, for each split. Returns the data folder.
     """
+    several = options.pop(
+        "several",
+        isinstance(hparams.get("label_encoder"), MultilabelEncoder),
+    )
+    scenes = {key: options.pop(key) for key in SCENES if key in options}
     if data_folder is None:
-        data_folder = scenes_folder
-        make_scenes(data_folder, n_events=n_events, shortcuts=shortcuts)
+        data_folder = scenes_folder or SCENES_FOLDER
+        make_scenes(data_folder, **scenes)
     folder = Path(options["manifest_folder"])
     manifests = {split: folder / f"{split}.jsonl" for split in FOLDS}
     mixed_in = {
@@ -57,7 +58,7 @@ def prepare_clips(
         for split, default in FOLDS.items()
     }
     needs = Needs(
-        isinstance(hparams.get("label_encoder"), MultilabelEncoder),
+        several,
         hparams.get("sample_rate"),
         accept,
     )

@@ -79,6 +79,7 @@ def explain(hparams, claim):
         run_opts=hparams.run_opts,
         checkpointer=hparams["checkpointer"],
         explainer=hparams["explainer"],
+        others_w=hparams["others_w"],
         **hparams["training"],
     )
     train_explainer(

@@ -52,6 +52,7 @@ SHARED = (
     *FRONTEND,
     *FOLDS,
     "scenes_folder",
+    "clips_per_class",
     "shortcuts",
     "n_events",
     "n_classes",

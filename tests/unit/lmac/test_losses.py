@@ -29,6 +29,7 @@ def inputs(seed=0, clips=4):
         "logits_in": 2 * torch.randn(clips, CLASSES),
         "logits_out": 2 * torch.randn(clips, CLASSES),
         "decision": torch.randint(CLASSES, (clips,)),
+        "others": torch.rand(clips, CLASSES) < 0.6,
         "log_masked": torch.log1p(clean + left * noise),
         "log_whole": torch.log1p(whole),
         "log_clean": torch.log1p(clean),
@@ -40,6 +41,7 @@ def inputs(seed=0, clips=4):
 
 def call(loss, mask, logits_in, logits_out, decision, **more):
     """The loss of drawn arguments, with guidance where there is some."""
+    more.pop("others", None)
     names = "e_whole", "e_inside", "e_outside"
     found = [more.pop(name, None) for name in names]
     embeddings = Embeddings(*found) if loss.wants_embeddings else None
@@ -89,6 +91,18 @@ def slow_in(logits, c):
     logits = logits.tolist()
     total = sum(math.exp(x) for x in logits)
     return -math.log(math.exp(logits[c]) / total)
+
+
+def slow_apart(inside, outside, others):
+    """Others that are masked in, or not masked out, in one clip."""
+    found = []
+    for x_in, x_out, other in zip(
+        *(x.tolist() for x in (inside, outside, others))
+    ):
+        if other:
+            kept = 1 / (1 + math.exp(-x_out))
+            found.append(1 / (1 + math.exp(-x_in)) - math.log(kept))
+    return sum(found) / max(len(found), 1)
 
 
 def slow_tv(mask):
@@ -160,6 +174,11 @@ TERMS = {
         losses.masked_out,
         lambda x, c: -slow_in(x, c),
         "logits_out decision",
+    ),
+    "others_apart": (
+        losses.others_apart,
+        slow_apart,
+        "logits_in logits_out others",
     ),
     "probability": (
         lambda x, c: losses.masked_out(x, c, "probability"),

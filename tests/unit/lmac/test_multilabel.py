@@ -15,10 +15,17 @@ from lmac_sb.data.audio import Preprocessor
 from lmac_sb.data.dataset import MultilabelEncoder, check_labels, make_dataset
 from lmac_sb.data.manifest import to_lines
 from lmac_sb.data.scenes import CLASSES, make_scenes
-from lmac_sb.inference.export import export_run
+from lmac_sb.evaluation.comparison import Comparison
+from lmac_sb.evaluation.contamination import Clean, Mixture
+from lmac_sb.evaluation.judge import Judge
+from lmac_sb.evaluation.runner import Grid
+from lmac_sb.inference.export import export_run, load_interpreter
 from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.lmac.losses import LMACLoss, masked_in, masked_out
+from lmac_sb.lmac.masking import ideal_mask
 from lmac_sb.lmac.refine import Refiner
+from lmac_sb.methods.decided import each_class
+from lmac_sb.methods.registry import make_case, make_methods
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.models.decoder import MaskDecoder
 from lmac_sb.models.encoders import ConvEmbedding
@@ -300,6 +307,138 @@ def test_refinement_is_on_the_objective_of_the_one_class():
     assert (objective(refined) < objective(mask)).all()
 
 
+def decided_items():
+    """Three clips of classes 0 to 2, their sounds and their events."""
+    torch.manual_seed(5)
+    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
+    events = torch.zeros(3, 3, 8000)
+    for c in range(3):
+        # One after the other, so that each bin belongs to one of them.
+        part = slice(2500 * c, 2500 * c + 2000)
+        events[:, c, part] = 0.5 * torch.randn(3, 2000)
+    events *= labels[:, :, None]
+    wavs = events.sum(1) + 1e-3 * torch.randn(3, 8000)
+    items = [
+        {"id": name, "class_string_encoded": label, "event": event}
+        for name, label, event in zip("abc", labels, events)
+    ]
+    return wavs, items
+
+
+def test_a_row_for_each_class_that_is_decided():
+    """Its event is that of its class; those of the others are others."""
+    explainer = make_explainer()
+    wavs, items = decided_items()
+    logits = torch.tensor([[1.0, 2.0, 0.0], [-1.0, -2.0, -3.0], [-1, 5.0, -1]])
+    places, rows = each_class(logits, items)
+    target = torch.tensor([row["target"] for row in rows])
+    assert places == [0, 0, 0, 2] and target.tolist() == [0, 1, 2, 1]
+    assert [row["id"] for row in rows] == ["a-0", "a-1", "a-2", "c-1"]
+    assert [row["right"] for row in rows] == [True, False, True, True]
+    case = make_case(explainer, wavs[places], [1.0] * 4, rows)
+    assert case.target.tolist() == [0, 1, 2, 1]
+    stft = explainer.features.stft
+    for i, (place, c) in enumerate(zip(places, target.tolist())):
+        ideals = [
+            ideal_mask(stft(event[None]), stft(wavs[place][None]))[0]
+            for event in items[place]["event"]
+        ]
+        assert torch.equal(case.event[i], ideals.pop(c))
+        assert torch.equal(case.others[i], torch.stack(ideals).amax(0))
+    assert not case.event[1].any() and case.others[1].any()
+    # The evidence is for the class of the row, not for the most probable one.
+    first = [explainer.analyze(wavs[:1], target[i : i + 1]) for i in (0, 2)]
+    for i, analysis in zip((0, 2), first):
+        torch.testing.assert_close(
+            case.analysis.latents[0][i], analysis.latents[0][0]
+        )
+
+
+class Several:
+    """A data set of clips of several classes, as the grid takes it."""
+
+    several = True
+
+    def __init__(self, wavs, items):
+        self.data_ids = [item["id"] for item in items]
+        self.n_samples = [wavs.shape[1]] * len(items)
+        self.items = [
+            {**item, "sig": wav, "class_string": "cat"}
+            for item, wav in zip(items, wavs)
+        ]
+
+    def __getitem__(self, place):
+        return self.items[place]
+
+
+def make_grid(explainer, folder):
+    """A grid of some methods on clips as they are."""
+    names = ["lmac", "saliency", "ideal"]
+    methods = make_methods(names, {"lmac": explainer})
+    comparison = Comparison(Judge(explainer), methods, ["cat", "cow", "dog"])
+    return Grid(comparison, [Clean()], folder)
+
+
+def test_grid_of_several_classes(tmp_path):
+    """A clip without a decision has no row, and a batch may be without any."""
+    explainer = make_explainer()
+    wavs, items = decided_items()
+    with torch.no_grad():
+        head = explainer.classifier.classifier
+        logits = explainer.classify_sounds(wavs)
+        # The decisions of the second clip are less certain than the others'.
+        order = logits.amax(1)
+        head.bias -= order.sort().values[:2].mean()
+        logits = explainer.classify_sounds(wavs)
+    expected = {
+        f"{items[i]['id']}-{c}" for i, c in (logits >= 0).nonzero().tolist()
+    }
+    silent = [i for i in range(3) if not (logits[i] >= 0).any()]
+    assert expected and silent
+    rows, seconds = make_grid(explainer, tmp_path).run(Several(wavs, items), 1)
+    for method in ("lmac", "saliency", "ideal"):
+        part = rows.of("clean", method)
+        assert {row["id"] for row in part} == expected
+        assert all("error" not in row for row in part)
+    assert len(rows) == 3 * len(expected) and len(seconds) == 3
+    p = logits.sigmoid()
+    for row in rows.of("clean", "lmac"):
+        clip, c = row["id"].split("-")
+        place = "abc".index(clip)
+        assert row["p"] == pytest.approx(float(p[place, int(c)]), abs=1e-5)
+        assert row["decision"] == ["cat", "cow", "dog"][int(c)]
+
+
+def test_grid_without_a_decision(tmp_path):
+    explainer = make_explainer()
+    with torch.no_grad():
+        explainer.classifier.classifier.bias -= 1000
+    grid = make_grid(explainer, tmp_path)
+    with pytest.raises(LMACError, match="decides for no class in any of 3"):
+        grid.run(Several(*decided_items()), 2)
+
+
+def test_mixtures_of_several_classes():
+    """Another class means that none is in common."""
+    entries = {
+        name: {"wav": f"{name}.wav", "class_string": labels, "labels": found}
+        for name, labels, found in (
+            ("a", "cat+cow", ["cat", "cow"]),
+            ("b", "dog", ["dog"]),
+            ("c", "cow+dog", ["cow", "dog"]),
+            ("d", "cat", ["cat"]),
+        )
+    }
+    other = Mixture(entries, 8000, snr_db=0)
+    same = Mixture(entries, 8000, "same", snr_db=0)
+    assert other.candidates("a") == ["b"]
+    assert same.candidates("a") == ["c", "d"]
+    assert other.candidates("d") == ["b", "c"]
+    with pytest.raises(LMACError, match=r"clip c \(class 'cow\+dog'\)"):
+        del entries["d"]
+        Mixture(entries, 8000, snr_db=0)
+
+
 # ------------------------------------------------- where one class is needed
 
 
@@ -328,7 +467,8 @@ def test_interpreter_of_a_detector():
     assert either.labels == ["cow or dog"]
 
 
-def test_export_refuses_it(make_run, tmp_path):
+def test_export(make_run, tmp_path):
+    """What is exported decides each class on its own, as the run does."""
     size = {"channels": [4, 4, 8, 8, 8, 8], "emb_dim": 8}
     run = make_run(
         tmp_path / "run",
@@ -336,6 +476,13 @@ def test_export_refuses_it(make_run, tmp_path):
         **size,
         latent_channels=[8, 8, 8, 8, 8],
     )
-    with pytest.raises(LMACError, match="run: its classifier is multi-label"):
-        export_run(run, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    loaded = [
+        load_interpreter(run),
+        load_interpreter(export_run(run, tmp_path / "out")),
+    ]
+    wavs = torch.rand(2, 16000) - 0.5
+    found = [model.explain_batch(wavs, target="dog") for model in loaded]
+    for model, explained in zip(loaded, found):
+        assert isinstance(model.hparams.label_encoder, MultilabelEncoder)
+        assert torch.equal(explained.probabilities, explained.logits.sigmoid())
+    assert torch.equal(found[0].mask, found[1].mask)
