@@ -69,14 +69,12 @@ def inpainted(magnitude, hole, seeds=None):
     """
     kept = 1 - hole
     filled = magnitude * kept
-    # In double precision, so that a constant comes out as it went in.
-    sums = torch.stack((filled, kept), 1).double()
+    sums = torch.stack((filled, kept), 1)
     known, window = kept > 0, _FIRST_WINDOW
     while not known.all() and window < 4 * max(hole.shape[1:]):
         total, count = _local(sums, window).unbind(1)
         near = count * window**2 > 0.5
-        mean = (total / count).to(filled)
-        filled = torch.where(near & ~known, mean, filled)
+        filled = torch.where(near & ~known, total / count, filled)
         known, window = known | near, 2 * window + 1
     return filled
 

@@ -296,6 +296,8 @@ def retrain(model, inputs, labels, epochs, lr=0.002, seed=0):
         The model, in evaluation mode.
     """
     generator = torch.Generator().manual_seed(seed)
+    # On a CPU, twice as fast for maps of few channels.
+    model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr)
     n_steps = epochs * -(-len(inputs) // ROAR_BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, n_steps)

@@ -171,6 +171,7 @@ KEYS = {
     ),
     "reg_w_l1": Key(weight, "weight of the mask's mean"),
     "reg_w_tv": Key(weight, "weight of the mask's total variation"),
+    "pair_share": Key(share, "share of training clips with another one added"),
     "mask_domain": Key(
         choice("linear", "log1p"), "where the mask acts; log1p: as in the paper"
     ),

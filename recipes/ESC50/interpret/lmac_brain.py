@@ -28,10 +28,13 @@ class LMACBrain(RecipeBrain):
     method = "lmac"
     levers = ("raise reg_w_l1", "lower reg_w_l1")
 
-    def __init__(self, *args, explainer, interpret_period, **kwargs):
+    def __init__(
+        self, *args, explainer, interpret_period, pair_share=0.0, **kwargs
+    ):
         super().__init__(*args, **kwargs)
         self.explainer = explainer
         self.interpret_period = interpret_period
+        self.pair_share = pair_share
 
     def on_stage_start(self, stage, epoch=None):
         """Forget the rows of the stage before."""
@@ -43,8 +46,25 @@ class LMACBrain(RecipeBrain):
     def compute_forward(self, batch, stage):
         """Analyse the sounds, and explain their decisions."""
         batch = batch.to(self.device)
-        analysis = self.explainer.analyze(batch.sig.data)
-        return analysis, self.explain(analysis, batch, stage)
+        wavs, target = batch.sig.data, None
+        if stage == sb.Stage.TRAIN and self.pair_share:
+            wavs, target = self.pair(wavs)
+        analysis = self.explainer.analyze(wavs, target)
+        return analysis, self.explain(analysis, batch, stage, target)
+
+    def pair(self, wavs):
+        """Some clips with the next one added as loud, and what to explain.
+
+        Of a pair, it is the decision on one of both alone, drawn at random.
+        So the decoder has to read from the evidence which one is meant.
+        """
+        decision = self.explainer.hear(wavs)[0].argmax(1)
+        power = wavs.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        others = (wavs / power).roll(1, 0) * power
+        paired = torch.rand(len(wavs), device=wavs.device) < self.pair_share
+        turned = torch.rand(len(wavs), device=wavs.device) < 0.5
+        target = torch.where(paired & turned, decision.roll(1), decision)
+        return wavs + paired[:, None] * others, target
 
     def explain(self, analysis, batch, stage, target=None):
         """Explanation by the decoder's own mask."""
