@@ -145,10 +145,13 @@ def load(hparams):
     sources = {"lmac": hparams["interpreter"], **hparams["interpreters"]}
     loaded = load_interpreters(sources, hparams["trusted"], device)
     explainers = {name: x.explainer for name, x in loaded.items()}
+    names = {
+        "randomisation": hparams["randomisation_methods"],
+        "swap": hparams["swap_methods"],
+        "roar": hparams["roar_methods"],
+    }
     methods = {
-        check: make_methods(
-            hparams[f"{check}_methods"], explainers, seed=hparams["seed"]
-        )
+        check: make_methods(names[check], explainers, seed=hparams["seed"])
         for check in hparams["checks"]
     }
     for check in ("randomisation", "swap"):
