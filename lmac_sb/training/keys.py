@@ -250,7 +250,7 @@ KEYS = {
     ),
     "randomisation_methods": Key(names, "methods that look at the classifier"),
     "roar_methods": Key(names, "methods whose top bins are removed"),
-    "roar_shares": Key(listing(number(above=0, high=1)), "removed shares"),
+    "roar_shares": Key(listing(share), "removed shares; 0: none"),
     "roar_fill": Key(
         listing(choice("silence", "inpainted", "noise")),
         "what stands in place of the removed bins",

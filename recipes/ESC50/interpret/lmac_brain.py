@@ -20,6 +20,21 @@ from lmac_sb.training.brain import RecipeBrain, gather_rows
 logger = get_logger(__name__)
 
 
+def in_pairs(wavs, decision, share):
+    """Some clips with the next one added as loud, and what to explain.
+
+    A share of the clips [batch, samples] is paired. Of a pair, the decision
+    on one of both alone is explained, drawn at random, so that the decoder
+    must read from the evidence which one is meant.
+    """
+    power = wavs.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    others = (wavs / power).roll(1, 0) * power
+    paired, turned = torch.rand(2, len(wavs), device=wavs.device)
+    paired = paired < share
+    target = torch.where(paired & (turned < 0.5), decision.roll(1), decision)
+    return wavs + paired[:, None] * others, target
+
+
 class LMACBrain(RecipeBrain):
     """Trains the decoder through the frozen classifier."""
 
@@ -48,23 +63,10 @@ class LMACBrain(RecipeBrain):
         batch = batch.to(self.device)
         wavs, target = batch.sig.data, None
         if stage == sb.Stage.TRAIN and self.pair_share:
-            wavs, target = self.pair(wavs)
+            alone = self.explainer.hear(wavs)[0].argmax(1)
+            wavs, target = in_pairs(wavs, alone, self.pair_share)
         analysis = self.explainer.analyze(wavs, target)
         return analysis, self.explain(analysis, batch, stage, target)
-
-    def pair(self, wavs):
-        """Some clips with the next one added as loud, and what to explain.
-
-        Of a pair, it is the decision on one of both alone, drawn at random.
-        So the decoder has to read from the evidence which one is meant.
-        """
-        decision = self.explainer.hear(wavs)[0].argmax(1)
-        power = wavs.norm(dim=1, keepdim=True).clamp(min=1e-12)
-        others = (wavs / power).roll(1, 0) * power
-        paired = torch.rand(len(wavs), device=wavs.device) < self.pair_share
-        turned = torch.rand(len(wavs), device=wavs.device) < 0.5
-        target = torch.where(paired & turned, decision.roll(1), decision)
-        return wavs + paired[:, None] * others, target
 
     def explain(self, analysis, batch, stage, target=None):
         """Explanation by the decoder's own mask."""
