@@ -9,14 +9,13 @@ relevant must do worse than one that lost the same amount at random.
 
 import functools
 import random
-from statistics import fmean
 
 import torch
 from torch.nn import functional as F
 
 from lmac_sb.data.dataset import EqualLengthBatches
 from lmac_sb.evaluation.filling import FILLS
-from lmac_sb.evaluation.rows import in_order, of_one_length
+from lmac_sb.evaluation.rows import in_order, means_of, of_one_length
 from lmac_sb.jobs.job import Chunk, Job
 from lmac_sb.jobs.processes import is_first
 from lmac_sb.lmac.masking import cut_ranks, ranks
@@ -597,14 +596,10 @@ def roar_lines(rows):
     >>> values["accuracy, noise"]["difference"]["mean"]
     50.0
     """
-    found = {}
-    for row in rows:
-        key = tuple(row[name] for name in ("fill", "share", "method", "id"))
-        found.setdefault(key, []).append(row["accuracy"])
     tables = {}
-    for (fill, share, method, clip), values in found.items():
-        row = {"id": clip, "method": method, "accuracy": fmean(values)}
-        tables.setdefault((fill, share), []).append(row)
+    keys = ["fill", "share", "method", "id"]
+    for row in means_of(rows, keys, ["accuracy"]):
+        tables.setdefault((row["fill"], row["share"]), []).append(row)
     lines = {}
     for (fill, share), table in tables.items():
         summary = summarize(table, reference="random", columns=["accuracy"])

@@ -27,10 +27,11 @@ def in_pairs(wavs, decision, share):
     on one of both alone is explained, drawn at random, so that the decoder
     must read from the evidence which one is meant.
     """
+    sounds = wavs.any(1)
     power = wavs.norm(dim=1, keepdim=True).clamp(min=1e-12)
     others = (wavs / power).roll(1, 0) * power
     paired, turned = torch.rand(2, len(wavs), device=wavs.device)
-    paired = paired < share
+    paired = (paired < share) & sounds & sounds.roll(1)
     target = torch.where(paired & (turned < 0.5), decision.roll(1), decision)
     return wavs + paired[:, None] * others, target
 

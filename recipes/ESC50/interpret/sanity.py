@@ -28,6 +28,7 @@ from lmac_sb.evaluation.models import (
     models_identity,
 )
 from lmac_sb.evaluation.plots import draw_randomisation, draw_roar
+from lmac_sb.evaluation.rows import means_of
 from lmac_sb.evaluation.sanity import (
     check_randomisation,
     check_roar,
@@ -77,10 +78,9 @@ def write_lines(output_folder, name, rows, lines, draw):
 
 def write_swap(output_folder, name, rows):
     """The same of the answers to both questions about each sound."""
-    # Two rows of a clip are as many as two clips.
-    named = [{**row, "id": f"{row['id']} {row['asked']}"} for row in rows]
     columns = ["correlation", "Fid-In", "event_mass", "other_mass"]
-    summary = summarize(named, columns=columns)
+    sounds = means_of(rows, ["method", "id"], columns)
+    summary = summarize(sounds, columns=columns)
     write(output_folder, name, rows, markdown_table(summary, columns))
 
 
