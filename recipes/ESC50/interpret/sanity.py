@@ -7,9 +7,6 @@ find what it needs (ROAR), and do they follow the class that is asked about
 
     python sanity.py hparams/sanity.yaml --interpreter results/lmac/1234
     python sanity.py hparams/sanity.yaml --checks [roar]
-    python sanity.py hparams/sanity.yaml --checks [swap] \
-        --interpreter results/lmac_multilabel/1234 \
-        --data_folder results/scenes_multilabel
 
 Under torchrun, processes share the work.
 """
