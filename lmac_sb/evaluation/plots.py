@@ -189,7 +189,8 @@ def draw_roar(stem, lines):
     stem : str or Path
         Path of the files without suffix.
     lines : dict
-        Method to points (share, values); the values are ``accuracy``.
+        Method to points (share, values); each value, such as ``accuracy``,
+        has a panel.
 
     Returns
     -------
@@ -201,7 +202,8 @@ def draw_roar(stem, lines):
     LMACError
         If there is nothing to draw.
     """
-    panels = _panels(lines, ["accuracy"])
+    found = (values for points in lines.values() for _, values in points)
+    panels = _panels(lines, dict.fromkeys(name for x in found for name in x))
     return _draw(stem, panels, "share of removed bins")
 
 

@@ -5,6 +5,7 @@ memory, however many there are.
 """
 
 import re
+from statistics import fmean
 
 from lmac_sb.jobs.rows import read_rows
 
@@ -13,6 +14,7 @@ __all__ = [
     "StoredRows",
     "by_method",
     "in_order",
+    "means_of",
     "natural",
     "of_one_length",
 ]
@@ -172,6 +174,42 @@ def by_method(rows):
     []
     """
     return rows if hasattr(rows, "of") else ListedRows(rows)
+
+
+def means_of(rows, keys, columns):
+    """One row for all that have the same keys, with the mean of each column.
+
+    Rows of one clip are no more than one clip to an interval over clips.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Any; a column is left out where no row has it.
+    keys : list of str
+        What they have in common.
+    columns : list of str
+        Whose mean is taken.
+
+    Returns
+    -------
+    list of dict
+        In the order in which the keys are first met.
+
+    Example
+    -------
+    >>> rows = [{"id": "a", "AI": 0.0}, {"id": "a", "AI": 100.0}]
+    >>> means_of(rows, ["id"], ["AI"])
+    [{'id': 'a', 'AI': 50.0}]
+    """
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    columns = [name for name in columns if any(name in row for row in rows)]
+    return [
+        dict(zip(keys, group))
+        | {name: fmean(row[name] for row in part) for name in columns}
+        for group, part in groups.items()
+    ]
 
 
 def natural(text):

@@ -7,26 +7,34 @@ layer, from its output down. Remove and retrain, ROAR (Hooker et al., arXiv
 relevant must do worse than one that lost the same amount at random.
 """
 
+import functools
+import random
+
 import torch
 from torch.nn import functional as F
 
 from lmac_sb.data.dataset import EqualLengthBatches
-from lmac_sb.evaluation.rows import in_order, of_one_length
+from lmac_sb.evaluation.filling import FILLS
+from lmac_sb.evaluation.rows import in_order, means_of, of_one_length
 from lmac_sb.jobs.job import Chunk, Job
 from lmac_sb.jobs.processes import is_first
-from lmac_sb.lmac.masking import apply_mask, cut_ranks, ranks
-from lmac_sb.methods.registry import Case, min_max
+from lmac_sb.lmac.masking import cut_ranks, ranks
+from lmac_sb.methods.registry import Case, make_case, min_max
+from lmac_sb.metrics.summary import summarize
 from lmac_sb.utils.console import progress
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
     "check_randomisation",
     "check_roar",
+    "clips_at",
     "correlation",
     "decides_by_weights",
+    "masks_of",
     "randomised",
     "remove",
     "retrain",
+    "roar_lines",
     "similarity",
     "stages",
 ]
@@ -199,7 +207,7 @@ def similarity(mask, other, window=7):
 
 
 @torch.no_grad()
-def remove(explainer, methods, shares, wavs):
+def remove(explainer, methods, shares, wavs, fill="silence", items=None):
     """The classifier's input without what each method calls relevant.
 
     Arguments
@@ -207,11 +215,18 @@ def remove(explainer, methods, shares, wavs):
     explainer : lmac_sb.lmac.explainer.Explainer
         Explainer of the classifier.
     methods : dict
-        From `lmac_sb.methods.registry.make_methods`.
+        From `lmac_sb.methods.registry.make_methods`. A mask of fixed area,
+        such as ``ideal``, loses its loudest bins first, and never more bins
+        than it has.
     shares : list of float
-        Shares of the bins to silence, in [0, 1].
+        Shares of the bins to remove, in [0, 1].
     wavs : torch.Tensor
         [batch, samples].
+    fill : str
+        What stands in their place, see `lmac_sb.evaluation.filling`.
+    items : list of dict
+        The clips, from `lmac_sb.data.dataset.make_dataset`; their ids seed
+        what is drawn, and their events are the method ``ideal``.
 
     Returns
     -------
@@ -221,27 +236,38 @@ def remove(explainer, methods, shares, wavs):
     Raises
     ------
     LMACError
-        If a method has no order of bins, such as one of fixed area.
+        If a method has no order of bins, as it marks all of them.
     """
-    analysis = explainer.analyze(wavs)
-    target = analysis.logits.argmax(1)
-    case = Case(explainer, wavs, analysis, target, [""] * len(wavs))
+    if items is None:
+        items = [{"id": ""}] * len(wavs)
+    case = make_case(explainer, wavs, [1.0] * len(wavs), items)
+    magnitude = case.analysis.magnitude
+    seeds = [random.Random(item["id"]).getrandbits(63) for item in items]
     inputs = {}
     for name, method in methods.items():
-        if method.kind == "fixed":
-            raise LMACError(f"methods: '{name}' has no order of bins")
-        order = None
-        if method.kind != "area":
-            order = ranks(method.function(case))
-        for share in shares:
-            area = torch.full((len(wavs),), share, device=wavs.device)
-            if order is None:
-                mask = method.function(case, area)
-            else:
-                mask = cut_ranks(order, area)
-            rest = apply_mask(analysis.magnitude, 1 - mask, "linear")
+        holes = _holes(name, method, case, shares)
+        for share, hole in zip(shares, holes):
+            rest = FILLS[fill](magnitude, hole, seeds)
             inputs[name, share] = explainer.features.mel(rest)
     return inputs
+
+
+def _holes(name, method, case, shares):
+    """Ones at the bins that a method calls relevant, for each share."""
+    areas = [
+        torch.full((len(case),), share, device=case.wavs.device)
+        for share in shares
+    ]
+    if method.kind == "area":
+        return [method.function(case, area) for area in areas]
+    scores = method.function(case)
+    if method.kind != "fixed":
+        order = ranks(scores)
+        return [cut_ranks(order, area) for area in areas]
+    if scores.all():
+        raise LMACError(f"methods: '{name}' has no order of bins")
+    order = ranks(scores * case.analysis.magnitude)
+    return [cut_ranks(order, area) * scores for area in areas]
 
 
 def retrain(model, inputs, labels, epochs, lr=0.002, seed=0):
@@ -269,6 +295,8 @@ def retrain(model, inputs, labels, epochs, lr=0.002, seed=0):
         The model, in evaluation mode.
     """
     generator = torch.Generator().manual_seed(seed)
+    # On a CPU, twice as fast for maps of few channels.
+    model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr)
     n_steps = epochs * -(-len(inputs) // ROAR_BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, n_steps)
@@ -289,13 +317,15 @@ def retrain(model, inputs, labels, epochs, lr=0.002, seed=0):
     return model.eval()
 
 
-def decides_by_weights(methods):
+def decides_by_weights(methods, key="randomisation_methods"):
     """Refuse methods that do not look at the classifier.
 
     Arguments
     ---------
     methods : dict
         From `lmac_sb.methods.registry.make_methods`.
+    key : str
+        Where they were given, for the message.
 
     Raises
     ------
@@ -313,10 +343,7 @@ def decides_by_weights(methods):
     """
     for name, method in methods.items():
         if method.kind not in ("mask", "scores"):
-            raise LMACError(
-                f"randomisation_methods: '{name}' does not look at the "
-                "classifier"
-            )
+            raise LMACError(f"{key}: '{name}' does not look at the classifier")
 
 
 def check_randomisation(explainer, methods, dataset, options):
@@ -360,7 +387,8 @@ def check_randomisation(explainer, methods, dataset, options):
         """Rows of the clips with these numbers in their order."""
         rows = []
         for places in of_one_length([clips[i] for i in items], dataset):
-            wavs, _, ids = _batch(dataset, places, explainer)
+            wavs, items = clips_at(places, dataset, explainer)
+            ids = [item["id"] for item in items]
             rows += _randomisation_rows(explainer, methods, wavs, ids, seed)
         return Chunk(rows)
 
@@ -374,9 +402,9 @@ def _randomisation_rows(explainer, methods, wavs, ids, seed):
     """Rows of the clips of one batch."""
     with torch.no_grad():
         target = explainer.analyze(wavs).logits.argmax(1)
-    before, rows = _masks(methods, explainer, wavs, target), []
+    before, rows = masks_of(methods, explainer, wavs, target), []
     for stage in randomised(explainer.classifier, seed):
-        after = _masks(methods, explainer, wavs, target)
+        after = masks_of(methods, explainer, wavs, target)
         for name, mask in after.items():
             values = zip(
                 ids,
@@ -396,8 +424,25 @@ def _randomisation_rows(explainer, methods, wavs, ids, seed):
     return rows
 
 
-def _masks(methods, explainer, wavs, target):
-    """Mask of each method, in [0, 1], [batch, time, freq]."""
+def masks_of(methods, explainer, wavs, target):
+    """Masks that explain a class of each clip.
+
+    Arguments
+    ---------
+    methods : dict
+        From `lmac_sb.methods.registry.make_methods`; none that wants an area.
+    explainer : lmac_sb.lmac.explainer.Explainer
+        Explainer of the classifier.
+    wavs : torch.Tensor
+        [batch, samples].
+    target : torch.Tensor
+        The classes, [batch].
+
+    Returns
+    -------
+    dict
+        Method to masks in [0, 1], [batch, time, freq].
+    """
     analysis = explainer.analyze(wavs, target)
     case = Case(explainer, wavs, analysis, target, [""] * len(wavs))
     masks = {}
@@ -407,25 +452,35 @@ def _masks(methods, explainer, wavs, target):
     return masks
 
 
-def _batches(dataset, batch_size, explainer):
-    """Batch by batch, see `_batch`."""
-    for places in EqualLengthBatches(dataset.n_samples, batch_size):
-        yield _batch(dataset, places, explainer)
+def clips_at(places, dataset, explainer):
+    """Some clips of one length.
 
+    Arguments
+    ---------
+    places : list of int
+        Of the clips in the data set.
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        From `lmac_sb.data.dataset.make_dataset`.
+    explainer : lmac_sb.lmac.explainer.Explainer
+        Where it is, the waveforms go.
 
-def _batch(dataset, places, explainer):
-    """Waveforms [batch, samples], labels [batch] and ids of some clips."""
+    Returns
+    -------
+    wavs : torch.Tensor
+        [batch, samples].
+    items : list of dict
+        All that the data set says of each clip.
+    """
     device = next(explainer.features.buffers()).device
     items = [dataset[place] for place in places]
-    return (
-        torch.stack([item["sig"] for item in items]).to(device),
-        torch.cat([item["class_string_encoded"] for item in items]),
-        [item["id"] for item in items],
-    )
+    return torch.stack([item["sig"] for item in items]).to(device), items
 
 
 def check_roar(explainer, methods, datasets, shares, make_model, options):
     """Train classifiers without what each method calls relevant.
+
+    Several processes may do the same at once, each with its share of the
+    trainings; what was broken off goes on where it stopped.
 
     Arguments
     ---------
@@ -436,81 +491,147 @@ def check_roar(explainer, methods, datasets, shares, make_model, options):
     datasets : dict
         Data sets by the names ``train`` and ``test``.
     shares : list of float
-        Shares of the bins to silence.
+        Shares of the bins to remove.
     make_model : callable
         Makes a new classifier of mel spectrograms [batch, time, mel].
     options : dict
-        ``batch_size`` (clips that are explained at once), ``epochs``,
-        ``runs`` (trainings from different seeds) and ``seed``.
+        ``folder``, where finished rows are kept; ``fills`` (what stands in
+        place of the removed bins), ``batch_size`` (clips that are explained
+        at once), ``epochs``, ``runs`` (trainings from different seeds) and
+        ``seed``.
 
     Returns
     -------
     list of dict
-        A row for each test clip, method, share and run, with the accuracy in
-        percent.
+        A row for each test clip, fill, method, share and run, with the
+        accuracy in percent.
 
     Raises
     ------
     LMACError
-        If the clips have several lengths, or a method has no order of bins.
+        If the clips have several lengths, a method has no order of bins, or
+        the folder has rows of others.
     """
-    inputs, labels = {}, {}
-    for split, dataset in datasets.items():
-        inputs[split], labels[split] = _remove_from_all(
-            explainer, methods, shares, dataset, options["batch_size"], split
-        )
-    rows = []
     trainings = [
-        (*key, run) for key in inputs["train"] for run in range(options["runs"])
+        (fill, method, share, run)
+        for fill in options["fills"]
+        for method in methods
+        for share in shares
+        for run in range(options["runs"])
     ]
-    for method, share, run in progress(trainings, unit="training"):
+    identity = {
+        "clips": {split: list(x.data_ids) for split, x in datasets.items()},
+        "trainings": trainings,
+        **{name: options[name] for name in ("epochs", "seed")},
+    }
+    job = Job(options["folder"], len(trainings), identity, chunk=1)
+
+    # One fill at a time: the inputs of all would not fit into memory.
+    @functools.lru_cache(maxsize=1)
+    def data(fill):
+        """Inputs of both splits by method and share, and labels."""
+        return {
+            split: _remove_from_all(
+                remove_by, dataset, options["batch_size"], fill, split
+            )
+            for split, dataset in datasets.items()
+        }
+
+    def remove_by(places, dataset, fill):
+        """What `remove` gives of some clips, and their labels."""
+        wavs, items = clips_at(places, dataset, explainer)
+        labels = torch.cat([item["class_string_encoded"] for item in items])
+        return remove(explainer, methods, shares, wavs, fill, items), labels
+
+    def work(items):
+        """Rows of one training."""
+        ((fill, method, share, run),) = (trainings[i] for i in items)
+        splits = {
+            split: (inputs[method, share], labels)
+            for split, (inputs, labels) in data(fill).items()
+        }
         right = _retrained_decisions(
-            make_model,
-            {split: found[method, share] for split, found in inputs.items()},
-            labels,
-            options["epochs"],
-            options["seed"] + run,
+            make_model, splits, options["epochs"], options["seed"] + run
         )
-        rows += [
-            {
-                "id": clip,
-                "method": method,
-                "share": share,
-                "run": run,
-                "accuracy": 100 * value,
-            }
-            for clip, value in zip(datasets["test"].data_ids, right)
-        ]
-    return rows
+        about = {"fill": fill, "method": method, "share": share, "run": run}
+        return Chunk(
+            [
+                {"id": clip, **about, "accuracy": 100 * value}
+                for clip, value in zip(datasets["test"].data_ids, right)
+            ]
+        )
+
+    quiet = not is_first()
+    with progress(total=len(trainings), unit="training", disable=quiet) as bar:
+        job.run(work, lambda index: bar.update())
+    return [row for index in range(job.n_chunks) for row in job.rows(index)]
 
 
-def _retrained_decisions(make_model, inputs, labels, epochs, seed):
+def roar_lines(rows):
+    """Means of `check_roar`, for a figure with lines.
+
+    Arguments
+    ---------
+    rows : list of dict
+        From `check_roar`. A clip counts once, with its mean over the runs.
+
+    Returns
+    -------
+    dict
+        Method to points, each a share and, by fill, the result of
+        `lmac_sb.metrics.summary.summarize` for the accuracy, compared with
+        the method ``random`` where there is that one.
+
+    Example
+    -------
+    >>> row = {"id": "a", "fill": "noise", "share": 0.1}
+    >>> rows = [
+    ...     {**row, "method": "lmac", "accuracy": 0.0},
+    ...     {**row, "method": "lmac", "accuracy": 100.0},
+    ...     {**row, "method": "random", "accuracy": 100.0},
+    ... ]
+    >>> ((share, values),) = roar_lines(rows)["lmac"]
+    >>> share, values["accuracy, noise"]["mean"]
+    (0.1, 50.0)
+    >>> values["accuracy, noise"]["difference"]["mean"]
+    50.0
+    """
+    tables = {}
+    keys = ["fill", "share", "method", "id"]
+    for row in means_of(rows, keys, ["accuracy"]):
+        tables.setdefault((row["fill"], row["share"]), []).append(row)
+    lines = {}
+    for (fill, share), table in tables.items():
+        summary = summarize(table, reference="random", columns=["accuracy"])
+        for method, columns in summary.items():
+            points = lines.setdefault(method, {}).setdefault(share, {})
+            points[f"accuracy, {fill}"] = columns["accuracy"]
+    return {method: list(points.items()) for method, points in lines.items()}
+
+
+def _retrained_decisions(make_model, splits, epochs, seed):
     """For each test clip, 1 if a retrained classifier is right, else 0."""
     torch.manual_seed(seed)
-    device = inputs["train"].device
-    model = retrain(
-        make_model().to(device),
-        inputs["train"],
-        labels["train"].to(device),
-        epochs,
-        seed=seed,
-    )
+    inputs, labels = splits["train"]
+    model = make_model().to(inputs.device)
+    retrain(model, inputs, labels.to(inputs.device), epochs, seed=seed)
+    inputs, labels = splits["test"]
     with torch.no_grad():
-        parts = inputs["test"].split(32)
+        parts = inputs.split(32)
         decided = torch.cat([model(x).argmax(1).cpu() for x in parts])
-    return (decided == labels["test"]).float().tolist()
+    return (decided == labels).float().tolist()
 
 
-def _remove_from_all(explainer, methods, shares, dataset, batch_size, split):
-    """Inputs from `remove` of all clips, and their labels [clips]."""
+def _remove_from_all(remove_by, dataset, batch_size, fill, split):
+    """Inputs without the removed bins of all clips, and labels [clips]."""
     parts, labels = {}, []
-    for wavs, found, _ in progress(
-        list(_batches(dataset, batch_size, explainer)),
-        unit="batch",
-        desc=f"{split}: masks",
+    batches = EqualLengthBatches(dataset.n_samples, batch_size)
+    for places in progress(
+        list(batches), unit="batch", desc=f"{split}: {fill}"
     ):
-        labels.append(found)
-        for key, mel in remove(explainer, methods, shares, wavs).items():
+        found, of_batch = remove_by(places, dataset, fill)
+        labels.append(of_batch)
+        for key, mel in found.items():
             parts.setdefault(key, []).append(mel)
     try:
         return {k: torch.cat(x) for k, x in parts.items()}, torch.cat(labels)

@@ -177,6 +177,7 @@ KEYS = {
     ),
     "reg_w_l1": Key(weight, "weight of the mask's mean"),
     "reg_w_tv": Key(weight, "weight of the mask's total variation"),
+    "pair_share": Key(share, "share of training clips with another one added"),
     "mask_domain": Key(
         choice("linear", "log1p"), "where the mask acts; log1p: as in the paper"
     ),
@@ -250,12 +251,19 @@ KEYS = {
     "interventions": Key(flag, "False: no decisions with parts removed"),
     "examples": Key(whole(0), "most clips to hear"),
     # Sanity checks
-    "checks": Key(listing(choice("randomisation", "roar")), "checks to run"),
+    "checks": Key(
+        listing(choice("randomisation", "roar", "swap")), "checks to run"
+    ),
     "randomisation_methods": Key(names, "methods that look at the classifier"),
     "roar_methods": Key(names, "methods whose top bins are removed"),
-    "roar_shares": Key(listing(number(above=0, high=1)), "removed shares"),
+    "roar_shares": Key(listing(share), "removed shares; 0: none"),
+    "roar_fill": Key(
+        listing(choice("silence", "inpainted", "noise")),
+        "what stands in place of the removed bins",
+    ),
     "roar_epochs": Key(whole(1), "passes over the data of each training"),
     "runs": Key(whole(1), "trainings for each method and share"),
+    "swap_methods": Key(names, "methods that look at the classifier"),
     "embedding_class": Key(None, "makes the encoder that is retrained"),
     "classifier_class": Key(None, "makes its last layer"),
 }

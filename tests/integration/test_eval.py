@@ -263,8 +263,10 @@ def test_sanity_checks(recipe, tiny, lmac_run, tmp_path):
         "sanity.yaml",
         **chosen,
         randomisation_methods="[lmac, gradcam]",
-        roar_methods="[loudest, random]",
+        swap_methods="[lmac, saliency]",
+        roar_methods="[loudest, random, ideal]",
         roar_shares="[0.5]",
+        roar_fill="[silence, noise]",
         roar_epochs=1,
         channels="[4, 4, 8]",
         emb_dim=8,
@@ -286,8 +288,20 @@ def test_sanity_checks(recipe, tiny, lmac_run, tmp_path):
             ]
             assert -1 <= min(found) < 0.9 and max(found) <= 1, (stage, method)
     rows = read(tmp_path / "run" / "roar.csv")
-    assert {row["method"] for row in rows} == {"loudest", "random"}
+    trained = {(row["fill"], row["method"]) for row in rows}
+    assert len(trained) == 2 * 3 and len(rows) == 10 * len(trained)
     assert {row["accuracy"] for row in rows} <= {"0.0", "100.0"}
+    text = (tmp_path / "run" / "roar.txt").read_text(encoding="utf-8")
+    assert re.search(r"ideal, share 0.5: .*, noise .*less than random", text)
+    # The two clips are of different classes: each is added to the other.
+    rows = read(tmp_path / "run" / "swap.csv")
+    assert len(rows) == 2 * 2 * 2
+    for row in rows:
+        assert -1 <= float(row["correlation"]) <= 1
+        for key in ("event_mass", "other_mass", "Fid-In"):
+            assert 0 <= float(row[key]) <= 1
+    text = (tmp_path / "run" / "swap.txt").read_text(encoding="utf-8")
+    assert re.search(r"\| saliency \| .* ± ", text)
     for name in ("roar.svg", "randomisation.png"):
         assert (tmp_path / "run" / name).is_file()
     json.loads((tmp_path / "run" / "provenance.json").read_text())

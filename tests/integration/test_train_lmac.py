@@ -560,3 +560,49 @@ def test_wrong_number_of_classes_is_told_before_any_training(
         "n_classes: found 50, expected the 10 classes of the data" in done.err
     )
     assert "epoch 1" not in done.out
+
+
+def test_pairs_of_clips(recipe):
+    """A paired clip has the next one in it as loud, and one of both classes."""
+    in_pairs = recipe.script("lmac_brain").in_pairs
+    wavs = torch.randn(40, 50) * torch.linspace(0.1, 3, 40)[:, None]
+    wavs[7] = 0
+    decision = torch.arange(40)
+    sounds, target = in_pairs(wavs, decision, 0.5)
+    added, drawn = sounds - wavs, set()
+    for clip in range(40):
+        if added[clip].any():
+            gain = wavs[clip].norm() / wavs[clip - 1].norm()
+            expected = gain * wavs[clip - 1]
+            assert torch.allclose(added[clip], expected, atol=1e-5), clip
+            drawn.add(int(target[clip]) == clip)
+            assert int(target[clip]) in (clip, (clip - 1) % 40)
+    assert drawn == {True, False}
+    assert 5 < added.any(1).sum() < 35
+    # All else stays as it is, as does all of it without pairs.
+    alone = ~added.any(1)
+    assert alone[7] and alone[8]  # nobody hears a pair with silence
+    assert torch.equal(target[alone], decision[alone])
+    sounds, target = in_pairs(wavs, decision, 0.0)
+    assert torch.equal(sounds, wavs) and torch.equal(target, decision)
+
+
+def test_training_on_pairs(recipe, tiny, lmac_run, helpers, tmp_path):
+    """It trains another decoder, and tests single clips as ever."""
+    done = recipe.main(
+        "train_lmac",
+        "lmac.yaml",
+        output_folder=tmp_path / "run",
+        pair_share=1,
+        **tiny,
+    )
+    assert done.code == 0, done.err
+    for name in ("train loss", "valid loss"):
+        values = logged(tmp_path / "run", name)
+        assert values != logged(lmac_run, name)
+        assert all(map(math.isfinite, values))
+    before, after = (
+        [row["id"] for row in helpers.read_rows(folder)]
+        for folder in (lmac_run, tmp_path / "run")
+    )
+    assert before == after

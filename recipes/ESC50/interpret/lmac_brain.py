@@ -20,6 +20,22 @@ from lmac_sb.training.brain import RecipeBrain, gather_rows
 logger = get_logger(__name__)
 
 
+def in_pairs(wavs, decision, share):
+    """Some clips with the next one added as loud, and what to explain.
+
+    A share of the clips [batch, samples] is paired. Of a pair, the decision
+    on one of both alone is explained, drawn at random, so that the decoder
+    must read from the evidence which one is meant.
+    """
+    sounds = wavs.any(1)
+    power = wavs.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    others = (wavs / power).roll(1, 0) * power
+    paired, turned = torch.rand(2, len(wavs), device=wavs.device)
+    paired = (paired < share) & sounds & sounds.roll(1)
+    target = torch.where(paired & (turned < 0.5), decision.roll(1), decision)
+    return wavs + paired[:, None] * others, target
+
+
 class LMACBrain(RecipeBrain):
     """Trains the decoder through the frozen classifier."""
 
@@ -28,10 +44,13 @@ class LMACBrain(RecipeBrain):
     method = "lmac"
     levers = ("raise reg_w_l1", "lower reg_w_l1")
 
-    def __init__(self, *args, explainer, interpret_period, **kwargs):
+    def __init__(
+        self, *args, explainer, interpret_period, pair_share=0.0, **kwargs
+    ):
         super().__init__(*args, **kwargs)
         self.explainer = explainer
         self.interpret_period = interpret_period
+        self.pair_share = pair_share
 
     def on_stage_start(self, stage, epoch=None):
         """Forget the rows of the stage before."""
@@ -43,8 +62,12 @@ class LMACBrain(RecipeBrain):
     def compute_forward(self, batch, stage):
         """Analyse the sounds, and explain their decisions."""
         batch = batch.to(self.device)
-        analysis = self.explainer.analyze(batch.sig.data)
-        return analysis, self.explain(analysis, batch, stage)
+        wavs, target = batch.sig.data, None
+        if stage == sb.Stage.TRAIN and self.pair_share:
+            alone = self.explainer.hear(wavs)[0].argmax(1)
+            wavs, target = in_pairs(wavs, alone, self.pair_share)
+        analysis = self.explainer.analyze(wavs, target)
+        return analysis, self.explain(analysis, batch, stage, target)
 
     def explain(self, analysis, batch, stage, target=None):
         """Explanation by the decoder's own mask."""

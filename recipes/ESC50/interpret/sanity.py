@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Sanity checks of explanations.
 
-Do they depend on the classifier's weights (cascading randomisation), and do
-they find what it needs (ROAR)?
+Do they depend on the classifier's weights (cascading randomisation), do they
+find what it needs (ROAR), and do they follow the class that is asked about
+(swap)?
 
     python sanity.py hparams/sanity.yaml --interpreter results/lmac/1234
     python sanity.py hparams/sanity.yaml --checks [roar]
 
-Under torchrun, processes share the first check; ROAR trains, in one of them.
+Under torchrun, processes share the work.
 """
 
 from pathlib import Path
@@ -24,41 +25,71 @@ from lmac_sb.evaluation.models import (
     models_identity,
 )
 from lmac_sb.evaluation.plots import draw_randomisation, draw_roar
+from lmac_sb.evaluation.rows import means_of
 from lmac_sb.evaluation.sanity import (
     check_randomisation,
     check_roar,
     decides_by_weights,
+    roar_lines,
 )
+from lmac_sb.evaluation.swap import check_swap
 from lmac_sb.methods.registry import make_methods
-from lmac_sb.metrics.summary import means_over
+from lmac_sb.metrics.summary import markdown_table, means_over, summarize
 from lmac_sb.training.experiment import open_run
 from lmac_sb.training.hparams import load_hparams
 from lmac_sb.utils.console import Loudness, say, say_table
-from lmac_sb.utils.errors import exit_on_user_error
+from lmac_sb.utils.errors import LMACError, exit_on_user_error
 from lmac_sb.utils.io import write_csv, write_in_one_step, write_json
 from lmac_sb.utils.provenance import provenance
 
 
-def write(output_folder, name, rows, lines, draw):
-    """Write the rows of a check, print their means and draw them."""
+def write(output_folder, name, rows, table):
+    """Write the rows of a check, and print and write its table."""
     write_csv(output_folder / f"{name}.csv", rows)
+    path = output_folder / f"{name}.txt"
+    write_in_one_step(path, lambda file: file.write(table + "\n"))
+    say_table(table, path)
+
+
+def interval(figure):
+    """A mean with its interval, as text."""
+    return "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**figure)
+
+
+def write_lines(output_folder, name, rows, lines, draw):
+    """The same of means along a line, and draw them."""
     over = {"roar": "share", "randomisation": "down to"}[name]
     table = []
     for method, points in lines.items():
         for x, values in points:
-            cells = [
-                f"{name} {v['mean']:.3f} [{v['low']:.3f}, {v['high']:.3f}]"
-                for name, v in values.items()
-            ]
+            cells = []
+            for column, figure in values.items():
+                cells.append(f"{column} {interval(figure)}")
+                if "difference" in figure:
+                    less = interval(figure["difference"])
+                    cells.append(f"less than random by {less}")
             table.append(f"{method}, {over} {x}: {', '.join(cells)}")
-    path = output_folder / f"{name}.txt"
-    write_in_one_step(path, lambda file: file.write("\n".join(table) + "\n"))
-    say_table("\n".join(table), path)
+    write(output_folder, name, rows, "\n".join(table))
     draw(output_folder / name, lines)
+
+
+def write_swap(output_folder, name, rows):
+    """The same of the answers to both questions about each sound."""
+    columns = ["correlation", "Fid-In", "event_mass", "other_mass"]
+    sounds = means_of(rows, ["method", "id"], columns)
+    summary = summarize(sounds, columns=columns)
+    write(output_folder, name, rows, markdown_table(summary, columns))
 
 
 def run_roar(hparams, explainer, methods, datasets):
     """Check whether methods find what the classifier needs."""
+    if explainer.classifier.multilabel:
+        raise LMACError(
+            "checks: roar trains classifiers of one class a clip, found an "
+            "interpreter that decides each class on its own; expected "
+            "[randomisation, swap]"
+        )
+    output_folder = Path(hparams["output_folder"])
     rows = check_roar(
         explainer,
         methods,
@@ -68,29 +99,35 @@ def run_roar(hparams, explainer, methods, datasets):
             hparams["embedding_class"](), hparams["classifier_class"]()
         ),
         {
+            "folder": output_folder / "rows_roar",
+            "fills": hparams["roar_fill"],
             "batch_size": hparams["batch_size"],
             "epochs": hparams["roar_epochs"],
             "runs": hparams["runs"],
             "seed": hparams["seed"],
         },
     )
-    lines = means_over(rows, "share", ["accuracy"])
-    write(Path(hparams["output_folder"]), "roar", rows, lines, draw_roar)
+    results = [output_folder, "roar", rows, roar_lines(rows), draw_roar]
+    run_on_main(write_lines, results)
 
 
-def run_randomisation(hparams, explainer, methods, dataset):
-    """Check whether masks follow the classifier's weights."""
+def run_on_clips(hparams, name, explainer, methods, dataset):
+    """Check on single clips what masks depend on, by the check's name."""
     output_folder = Path(hparams["output_folder"])
-    thin_out(dataset, hparams["n_clips"])
+    check = {"randomisation": check_randomisation, "swap": check_swap}[name]
+    folder = {"randomisation": "rows", "swap": "rows_swap"}[name]
     options = {
-        "folder": output_folder / "rows",
+        "folder": output_folder / folder,
         "batch_size": hparams["batch_size"],
         "seed": hparams["seed"],
     }
-    rows = check_randomisation(explainer, methods, dataset, options)
+    rows = check(explainer, methods, dataset, options)
+    if name == "swap":
+        run_on_main(write_swap, [output_folder, name, rows])
+        return
     lines = means_over(rows, "stage", ["correlation", "SSIM"])
-    results = [output_folder, "randomisation", rows, lines, draw_randomisation]
-    run_on_main(write, results)
+    results = [output_folder, name, rows, lines, draw_randomisation]
+    run_on_main(write_lines, results)
 
 
 def finish(output_folder):
@@ -99,28 +136,39 @@ def finish(output_folder):
     say(f"rows and figures: {output_folder}", Loudness.QUIET)
 
 
-@exit_on_user_error
-def main(argv=None):
-    """Load the models and the clips, and check the explanations."""
-    hparams = load_hparams(argv, __file__)
+def load(hparams):
+    """The models by name, their sources, and the methods of each check."""
     device = hparams.run_opts["device"] or "cpu"
     sources = {"lmac": hparams["interpreter"], **hparams["interpreters"]}
     loaded = load_interpreters(sources, hparams["trusted"], device)
-    interpreter = loaded["lmac"]
+    explainers = {name: x.explainer for name, x in loaded.items()}
     names = {
         "randomisation": hparams["randomisation_methods"],
+        "swap": hparams["swap_methods"],
         "roar": hparams["roar_methods"],
     }
-    explainers = {name: x.explainer for name, x in loaded.items()}
     methods = {
         check: make_methods(names[check], explainers, seed=hparams["seed"])
         for check in hparams["checks"]
     }
-    decides_by_weights(methods.get("randomisation", {}))
+    for check in ("randomisation", "swap"):
+        decides_by_weights(methods.get(check, {}), f"{check}_methods")
+    return loaded, sources, methods
+
+
+@exit_on_user_error
+def main(argv=None):
+    """Load the models and the clips, and check the explanations."""
+    hparams = load_hparams(argv, __file__)
+    loaded, sources, methods = load(hparams)
+    interpreter = loaded["lmac"]
     with open_run(hparams, neutral=["batch_size", "checks"]) as claim:
         identity = {"interpreters": models_identity(loaded, sources)}
         run_on_main(claim.check, kwargs=identity)
-        run_on_main(prepare_clips, [claim, hparams], hparams["clips"])
+        # Only the model knows whether clips have several classes.
+        encoder = {"label_encoder": interpreter.hparams.label_encoder}
+        clips = [claim, {**hparams, **encoder}]
+        run_on_main(prepare_clips, clips, hparams["clips"])
         folder, source = hparams["manifest_folder"], hparams["interpreter"]
         datasets = {
             split: load_clips(folder, split, interpreter, source)
@@ -130,13 +178,12 @@ def main(argv=None):
         sb.create_experiment_directory(**hparams.directory)
         explainer = interpreter.explainer
         if "roar" in methods:
-            roar = [hparams, explainer, methods["roar"], datasets]
-            run_on_main(run_roar, roar)
-        if "randomisation" in methods:
-            test = datasets["test"]
-            run_randomisation(
-                hparams, explainer, methods["randomisation"], test
-            )
+            run_roar(hparams, explainer, methods["roar"], datasets)
+        test = datasets["test"]
+        thin_out(test, hparams["n_clips"])
+        for check in ("randomisation", "swap"):
+            if check in methods:
+                run_on_clips(hparams, check, explainer, methods[check], test)
         run_on_main(finish, [hparams["output_folder"]])
 
 

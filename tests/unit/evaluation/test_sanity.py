@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 
+from lmac_sb.evaluation.filling import FILLS
 from lmac_sb.evaluation.sanity import (
     correlation,
     randomised,
     remove,
     retrain,
+    roar_lines,
     similarity,
     stages,
 )
+from lmac_sb.lmac.masking import ideal_mask
 from lmac_sb.methods.registry import make_methods
 from lmac_sb.models.encoders import ConvEmbedding
 from lmac_sb.models.frozen import FrozenClassifier
@@ -181,6 +184,76 @@ def test_remove_silences_the_top_share(interpreter, sounds):
 def test_remove_needs_an_order(interpreter, sounds):
     with pytest.raises(LMACError, match="'ones' has no order of bins"):
         remove(interpreter.explainer, make_methods(["ones"], {}), [0.1], sounds)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_remove_fills_alike(interpreter, sounds, fill):
+    """Every method's hole is filled in the same way; a clip has its noise."""
+    explainer = interpreter.explainer
+    features = explainer.features
+    methods = make_methods(["loudest", "random"], {})
+    items = [{"id": str(i)} for i in range(len(sounds))]
+    inputs = remove(explainer, methods, [0.0, 0.3], sounds, fill, items)
+    magnitude = features.magnitude(features.stft(sounds))
+    for name in methods:
+        assert torch.equal(inputs[name, 0.0], features.mel(magnitude))
+        assert not torch.equal(inputs[name, 0.3], features.mel(magnitude))
+    alone = remove(explainer, methods, [0.3], sounds[1:2], fill, items[1:2])
+    for name in methods:
+        found = inputs[name, 0.3][1:2]
+        assert torch.allclose(alone[name, 0.3], found, atol=1e-5)
+
+
+def test_remove_takes_no_more_than_the_ideal_mask(interpreter, sounds):
+    """The loudest bins of the event first, then nothing more."""
+    explainer = interpreter.explainer
+    features = explainer.features
+    torch.manual_seed(0)
+    events = [0.7 * sound for sound in sounds]
+    wavs = torch.stack(events) + 0.01 * torch.randn_like(sounds)
+    items = [{"id": str(i), "event": x} for i, x in enumerate(events)]
+    methods = make_methods(["ideal"], {})
+    inputs = remove(explainer, methods, [0.001, 1.0], wavs, items=items)
+    stft = features.stft(wavs)
+    magnitude = features.magnitude(stft)
+    ideal = ideal_mask(features.stft(torch.stack(events)), stft)
+    assert 0 < ideal.mean() < 1
+    for i in range(len(wavs)):
+        rest = magnitude[i] * (1 - ideal[i])
+        expected = features.mel(rest[None])[0]
+        assert torch.allclose(inputs["ideal", 1.0][i], expected, atol=1e-6)
+        bins = (magnitude[i] * ideal[i]).flatten().argsort(descending=True)
+        rest = magnitude[i].flatten().clone()
+        rest[bins[: round(0.001 * rest.numel())]] = 0
+        expected = features.mel(rest.view_as(magnitude[i])[None])[0]
+        assert torch.allclose(inputs["ideal", 0.001][i], expected, atol=1e-6)
+
+
+def test_lines_of_roar_count_a_clip_once():
+    """Runs of a clip are averaged before the interval is taken."""
+    rows = [
+        {
+            "id": clip,
+            "fill": fill,
+            "method": method,
+            "share": 0.1,
+            "accuracy": 100.0 * (clip == "a" or run == 0),
+            "run": run,
+        }
+        for clip in "ab"
+        for fill in FILLS
+        for method in ("lmac", "ideal")
+        for run in range(4)
+    ]
+    lines = roar_lines(rows)
+    assert list(lines) == ["lmac", "ideal"]
+    for ((share, values),) in lines.values():
+        assert share == 0.1
+        assert list(values) == [f"accuracy, {fill}" for fill in FILLS]
+        for figure in values.values():
+            assert figure["n"] == 2 and figure["mean"] == 62.5
+            # Both clips drawn twice.
+            assert (figure["low"], figure["high"]) == (25, 100)
 
 
 def test_retrain_learns_and_repeats():
