@@ -317,3 +317,37 @@ def test_a_classifier_that_decides_nothing(
     )
     assert done.code == 1
     assert "decides for no class in any valid clip" in done.err
+
+
+def test_sanity_checks(recipe, pairs, run, tmp_path):
+    """It is asked about two classes of each clip; ROAR wants one a clip."""
+    chosen = {
+        "interpreter": run,
+        "data_folder": pairs,
+        "swap_methods": "[lmac]",
+        "channels": "[4, 4, 8]",
+        "emb_dim": 8,
+    }
+    folder = tmp_path / "swap"
+    done = recipe.main(
+        "sanity",
+        "sanity.yaml",
+        output_folder=folder,
+        checks="[swap]",
+        **chosen,
+    )
+    assert done.code == 0, done.err
+    rows = read_csv(folder / "swap.csv")
+    assert len(rows) == 10 * 2
+    assert all(0 <= float(row["event_mass"]) <= 1 for row in rows)
+    folder = tmp_path / "roar"
+    done = recipe.main(
+        "sanity",
+        "sanity.yaml",
+        output_folder=folder,
+        checks="[roar]",
+        **chosen,
+    )
+    assert done.code != 0
+    assert "checks: roar trains classifiers of one class a clip" in done.err
+    assert not (folder / "roar.csv").exists()
