@@ -52,6 +52,7 @@ SHARED = (
     *FRONTEND,
     *FOLDS,
     "scenes_folder",
+    "extra_scene_folds",
     "shortcuts",
     "n_events",
     "n_classes",
@@ -61,6 +62,7 @@ SHARED = (
     "n_blocks",
     "n_heads",
     "patch",
+    "stem",
     "audio_cache",
 )
 
