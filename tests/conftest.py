@@ -39,7 +39,8 @@ TEXTS = (
 KNOWN = [
     name
     for name, metric in METRICS.items()
-    if metric.function and metric.needs not in ("sound", "others")
+    if metric.function
+    and metric.needs not in ("sound", "others", "kept others")
 ]
 COLUMNS = [
     *TEXTS,

@@ -74,7 +74,12 @@ class Judge:
             values = evaluate(replace(asked, mask=None))
             return {**values, "area": mask_area(mask), **columns}
         values = evaluate(
-            asked, case.event, case.frames, case.clean, case.others
+            asked,
+            case.event,
+            case.frames,
+            case.clean,
+            case.others,
+            explainer.linear_mask(case.analysis.magnitude, mask),
         )
         columns = {**values, **columns}
         for guard, logits in self._judged_otherwise(case, found).items():

@@ -138,9 +138,11 @@ class Grid:
         wavs, clean = (torch.stack(x).to(device) for x in (wavs, clean))
         case = make_case(self.explainer, wavs, gains, items)
         case.clean = None if setting.name == "clean" else clean
-        case.frames = self._frames(ids, case.analysis.magnitude)
-        rows, seconds = self.comparison(case, items, setting.name)
         if case.event is None:
+            # A stem tells more of an event than its onset and offset.
+            case.frames = self._frames(ids, case.analysis.magnitude)
+        rows, seconds = self.comparison(case, items, setting.name)
+        if case.frames is not None:
             for row in rows:
                 if row["id"] not in self.regions:
                     _forget_frames(row)
@@ -175,7 +177,7 @@ class Grid:
 def _forget_frames(row):
     """Drop columns that mean nothing for a clip without known frames."""
     for name, metric in METRICS.items():
-        if metric.needs == "frames":
+        if metric.needs in ("frames", "kept frames", "kept known"):
             row.pop(name, None)
 
 

@@ -15,7 +15,12 @@ import torch
 from torch import Tensor
 
 from lmac_sb.lmac.losses import Embeddings
-from lmac_sb.lmac.masking import MASK_DOMAINS, apply_mask, binarize
+from lmac_sb.lmac.masking import (
+    MASK_DOMAINS,
+    apply_mask,
+    binarize,
+    convert_mask,
+)
 from lmac_sb.lmac.refine import Refiner, check_steps
 from lmac_sb.models.decoder import standard_level
 from lmac_sb.models.psi import as_mask_decoder
@@ -851,6 +856,10 @@ class Explainer(torch.nn.Module):
     def let_through(self, magnitude: Tensor, mask: Tensor) -> Tensor:
         """What a mask lets through, see `apply_mask`."""
         return apply_mask(magnitude, mask, self.mask_domain)
+
+    def linear_mask(self, magnitude: Tensor, mask: Tensor) -> Tensor:
+        """A mask as the factor on the magnitude, see `convert_mask`."""
+        return convert_mask(magnitude, mask, self.mask_domain, "linear")
 
     @property
     def _hears_sound(self) -> bool:

@@ -21,7 +21,15 @@ from lmac_sb.metrics.localisation import (
     event_auc,
     event_mass,
     event_topk,
+    kept_event_auc,
+    kept_event_mass,
+    kept_event_topk,
+    kept_time_auc,
+    kept_time_mass,
+    pointing,
     time_auc,
+    time_f1,
+    time_iou,
     time_mass,
 )
 from lmac_sb.metrics.shape import complexity, mask_area, sparseness
@@ -56,8 +64,10 @@ class Metric:
         whole and on one side, and the class), ``logits`` (those on the whole
         and outside, and the class), ``mask``, ``event`` (mask and ideal mask),
         ``others`` (mask and ideal mask of other events), ``frames`` (mask and
-        active frames) or ``sound`` (waveform and clean one). None without a
-        function.
+        active frames) or ``sound`` (waveform and clean one). ``kept`` before
+        one of the three in the middle: mask, as a factor on the magnitude, the
+        magnitude, and the same; ``kept known``: the event or, where it is not
+        known, the frames. None without a function.
     direction : int
         1 if higher is better, -1 if lower is, 0 if neither.
     digits : int
@@ -114,14 +124,28 @@ METRICS = {
     "event_mass": Metric(event_mass, "event", 1, shown=("table", "passes")),
     "event_topk": Metric(event_topk, "event", 1),
     "event_auc": Metric(event_auc, "event", 1, shown=_EVERYWHERE),
+    "kept_event_mass": Metric(
+        kept_event_mass, "kept event", 1, shown=("table",)
+    ),
+    "kept_event_topk": Metric(kept_event_topk, "kept event", 1),
+    "kept_event_auc": Metric(
+        kept_event_auc, "kept event", 1, shown=("table", "console")
+    ),
     "time_mass": Metric(time_mass, "frames", 1),
     "time_auc": Metric(time_auc, "frames", 1),
+    "kept_time_mass": Metric(kept_time_mass, "kept frames", 1),
+    "kept_time_auc": Metric(kept_time_auc, "kept frames", 1),
+    "time_iou": Metric(time_iou, "kept known", 1),
+    "time_f1": Metric(time_f1, "kept known", 1),
+    "pointing": Metric(pointing, "kept known", 1),
     "SI-SDR": Metric(si_sdr, "sound", 1, 1, "dB"),
     # From the rows of several shares.
     "insertion AUC": Metric(None, None, 1),
     "deletion AUC": Metric(None, None, -1),
     "other_mass": Metric(event_mass, "others", -1),
     "other_auc": Metric(event_auc, "others", -1),
+    "kept_other_mass": Metric(kept_event_mass, "kept others", -1),
+    "kept_other_auc": Metric(kept_event_auc, "kept others", -1),
 }
 
 
@@ -199,6 +223,7 @@ def evaluate(
     frames: Tensor | None = None,
     clean: Tensor | None = None,
     others: Tensor | None = None,
+    linear_mask: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """All metrics of an explained batch.
 
@@ -217,6 +242,9 @@ def evaluate(
     others : torch.Tensor
         Ideal mask of the events of other classes, [batch, time, freq], or
         None.
+    linear_mask : torch.Tensor
+        The mask as a factor on the magnitude, [batch, time, freq], where it
+        acts in another domain; default the mask.
 
     Returns
     -------
@@ -239,6 +267,10 @@ def evaluate(
     if event is not None and frames is None:
         frames = (event > 0).any(-1)
     mask, decision = explanation.mask, explanation.decision
+    heard: tuple[Any, ...] = None, None
+    if mask is not None:
+        factor = mask if linear_mask is None else linear_mask
+        heard = factor, explanation.magnitude
     inputs: dict[str | None, tuple[Any, ...]] = {
         "in": (p, p_in, decision),
         "out": (p, p_out, decision),
@@ -247,6 +279,10 @@ def evaluate(
         "event": (mask, event),
         "others": (mask, others),
         "frames": (mask, frames),
+        "kept event": (*heard, event),
+        "kept others": (*heard, others),
+        "kept frames": (*heard, frames),
+        "kept known": (*heard, frames if event is None else event),
         "sound": (explanation.waveform, clean),
     }
     return {

@@ -34,6 +34,24 @@ MEANINGS = {
     "which the known event sounds, at any frequency.",
     "time_auc": "Time AUC: how well the mask tells the time in which the known "
     "event sounds from the rest; 1 is perfect, 0.5 is chance.",
+    "kept_event_mass": "Kept event mass: the share of what is heard, the mask "
+    "times the level of each cell, that lies on the event that is known to "
+    "decide.",
+    "kept_event_topk": "Kept event top k: the share of the loudest cells that "
+    "are heard that lie on the event that is known to decide.",
+    "kept_event_auc": "Kept event AUC: how well the level of what is heard "
+    "tells the known event from the rest; 1 is perfect, 0.5 is chance.",
+    "kept_time_mass": "Kept time mass: the share of what is heard that lies in "
+    "the time in which the known event sounds, at any frequency.",
+    "kept_time_auc": "Kept time AUC: how well the level of what is heard tells "
+    "the time in which the known event sounds from the rest; 1 is perfect, "
+    "0.5 is chance.",
+    "time_iou": "Time IoU: the time in which both what is heard and the known "
+    "event are active, as a share of that in which either is.",
+    "time_f1": "Time F1: precision and recall, as one number, of the time in "
+    "which something is heard as that in which the known event is active.",
+    "pointing": "Pointing game: 1 where the loudest cell that is heard lies on "
+    "the event that is known to decide, else 0.",
     "SI-SDR": "Signal-to-distortion ratio in dB: how much of the kept sound is "
     "the known event, at whatever gain.",
     "insertion AUC": "Insertion AUC: the mean probability while the mask's "
@@ -44,4 +62,8 @@ MEANINGS = {
     "other classes.",
     "other_auc": "Other AUC: how well the mask tells events of other classes "
     "from the rest of the sound; 0.5 is chance.",
+    "kept_other_mass": "Kept other mass: the share of what is heard that lies "
+    "on events of other classes.",
+    "kept_other_auc": "Kept other AUC: how well the level of what is heard "
+    "tells events of other classes from the rest; 0.5 is chance.",
 }

@@ -85,7 +85,11 @@ class LMACBrain(RecipeBrain):
         if hasattr(batch, "event"):
             event, others = self.locate(batch, analysis.stft)
         question = explanation.asked()
-        self.record(batch.id, **evaluate(question, event, others=others))
+        linear = self.explainer.linear_mask(
+            analysis.magnitude, explanation.mask
+        )
+        metrics = evaluate(question, event, others=others, linear_mask=linear)
+        self.record(batch.id, **metrics)
         if stage == sb.Stage.TEST:
             case = Case(
                 self.explainer,

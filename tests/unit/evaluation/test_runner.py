@@ -1,6 +1,7 @@
 """The grid of the evaluation on a tiny model."""
 
 import math
+from copy import copy
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +11,15 @@ from lmac_sb.evaluation.comparison import Comparison
 from lmac_sb.evaluation.contamination import Clean, WhiteNoise
 from lmac_sb.evaluation.judge import NOISE_DB, Judge
 from lmac_sb.evaluation.runner import Grid
-from lmac_sb.lmac.masking import top_share
-from lmac_sb.methods.registry import Case, Method, make_methods, min_max
-from lmac_sb.metrics.registry import evaluate
+from lmac_sb.lmac.masking import MASK_DOMAINS, apply_mask, top_share
+from lmac_sb.methods.registry import (
+    Case,
+    Method,
+    make_case,
+    make_methods,
+    min_max,
+)
+from lmac_sb.metrics.registry import METRICS, evaluate
 from lmac_sb.metrics.summary import check_unique
 from lmac_sb.utils.errors import LMACError
 
@@ -263,6 +270,49 @@ def test_known_regions(make_grid, clips, tmp_path):
     part = find(rows, method="ones", keep="own")
     assert "time_mass" not in part["clip0"]
     assert part["clip1"]["time_mass"] == pytest.approx(0.5, abs=0.02)
+    for name, metric in METRICS.items():
+        if metric.needs in ("kept frames", "kept known"):
+            assert name not in part["clip0"]
+            assert 0 < part["clip1"][name] <= 1
+
+
+def test_stems_tell_more_than_regions(make_grid, interpreter, sounds, tmp_path):
+    """Where the event is known, onset and offset are not read."""
+    clips = Clips(sounds, interpreter.classes)
+    for item in clips.items:
+        item["event"] = torch.zeros_like(item["sig"])
+        item["event"][:8000] = item["sig"][:8000]
+    methods = make_methods(["lmac", "ideal"], {"lmac": interpreter.explainer})
+    known, both = (
+        make_grid(tmp_path / name, methods, regions=regions).run(clips, 3)[0]
+        for name, regions in (("known", {}), ("both", {"clip1": (0.9, 1.0)}))
+    )
+    assert list(known) == list(both)
+    for row in find(known, method="ideal", keep="own").values():
+        for name, metric in METRICS.items():
+            if metric.needs in ("kept event", "kept frames", "kept known"):
+                assert row[name] == pytest.approx(1, nan_ok=True), name
+    assert find(known, method="ideal")["clip1"]["pointing"] == 1
+
+
+def test_kept_is_what_is_heard(clips, interpreter):
+    """A mask on log magnitudes counts by what it lets through."""
+    explainer = copy(interpreter.explainer)
+    judged = {}
+    for domain in MASK_DOMAINS:
+        explainer.mask_domain = domain
+        case = make_case(explainer, clips[1]["sig"][None], [1.0], [clips[1]])
+        case.event = (case.analysis.magnitude > 1).float()
+        half = torch.full_like(case.event, 0.5)
+        judged[domain] = Judge(explainer)(case, half)
+        kept = apply_mask(case.analysis.magnitude, half, domain)
+        for name in ("event_mass", "event_auc"):
+            expected = METRICS[name].function(kept, case.event)
+            found = judged[domain][f"kept_{name}"]
+            assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert (
+        judged["log1p"]["kept_event_mass"] < judged["linear"]["kept_event_mass"]
+    )
 
 
 def test_events_follow_the_gain_of_the_mixture(

@@ -145,10 +145,10 @@ def test_table_is_complete():
 
 
 def test_short_tables_keep_their_columns():
-    """Those that the figures of the README have."""
+    """Those that the docs have: of the mask, and of what is heard."""
     assert shown_in("table") == [
         *("AI", "AD", "AG", "FF", "Fid-In", "SPS", "COMP", "area"),
-        *("event_mass", "event_auc"),
+        *("event_mass", "event_auc", "kept_event_mass", "kept_event_auc"),
     ]
 
 
@@ -429,6 +429,7 @@ def test_directions():
     event = torch.zeros(1, 3, 4)
     event[0, 1, 1:3] = 1
     narrow, wide = 0.9 * event, 1 - 0.5 * event
+    level = 1 + torch.arange(12.0).view(event.shape).flip(1)
     clean, noise = torch.randn(2, 1, 100)
     pairs = {
         "in": ((p, found), (p, lost)),
@@ -438,6 +439,13 @@ def test_directions():
         "event": ((narrow, event), (wide, event)),
         "others": ((1 - event, event), (narrow, event)),
         "frames": ((narrow, event.any(-1)), (wide, event.any(-1))),
+        "kept event": ((narrow, level, event), (wide, level, event)),
+        "kept others": ((1 - event, level, event), (narrow, level, event)),
+        "kept frames": (
+            (narrow, level, event.any(-1)),
+            (wide, level, event.any(-1)),
+        ),
+        "kept known": ((narrow, level, event), (wide, level, event)),
         "sound": ((clean + 0.1 * noise, clean), (clean + noise, clean)),
     }
     for name, metric in METRICS.items():
@@ -471,12 +479,26 @@ def explanation(**changed):
         "logits_in": logits_in,
         "logits_out": logits_out,
         "decision": torch.randint(5, (8,)),
+        "magnitude": torch.rand(8, 6, 5),
     }
     return SimpleNamespace(waveform=None, **{**parts, **changed})
 
 
+MASK_ALONE = (
+    *("event_mass", "event_topk", "event_auc"),
+    *("time_mass", "time_auc"),
+)
+
+
+def localisation_of(kind):
+    """Names of an event's or of a time's, first those of the mask alone."""
+    own = [name for name in MASK_ALONE if name.startswith(kind)]
+    return [*own, *(f"kept_{name}" for name in own)]
+
+
+@pytest.mark.parametrize("domain", ["linear", "another"])
 @pytest.mark.parametrize("known", ["nothing", "event", "frames", "both"])
-def test_evaluate(known):
+def test_evaluate(known, domain):
     """`evaluate` equals the single functions."""
     given = explanation()
     mask, decision = given.mask.detach(), given.decision
@@ -490,7 +512,10 @@ def test_evaluate(known):
         "frames": {"frames": frames},
         "both": {"event": event, "frames": frames},
     }[known]
-    values = evaluate(given, **inputs)
+    factor = mask if domain == "linear" else mask**2
+    values = evaluate(
+        given, **inputs, linear_mask=None if domain == "linear" else factor
+    )
     logits = [given.logits.detach(), given.logits_in, given.logits_out]
     p, p_in, p_out = (torch.softmax(x, 1) for x in logits)
     expected = {
@@ -505,15 +530,22 @@ def test_evaluate(known):
         "area": metrics.mask_area(mask),
         "AD-2softmax": metrics.average_drop_second_softmax(p, p_in, decision),
     }
+    heard = factor, given.magnitude
+
+    def add(names, *known):
+        """Values of the mask, and of what is kept."""
+        for name in names:
+            inputs = known if name in MASK_ALONE else (*heard, *known[1:])
+            expected[name] = getattr(localisation, name)(*inputs)
+
     if "event" in inputs:
-        expected["event_mass"] = localisation.event_mass(mask, event)
-        expected["event_topk"] = localisation.event_topk(mask, event)
-        expected["event_auc"] = localisation.event_auc(mask, event)
+        add(localisation_of("event"), mask, event)
     if inputs:
         # A frame is active if any of its bins is the event's.
         active = inputs.get("frames", event.sum(-1) > 0)
-        expected["time_mass"] = localisation.time_mass(mask, active)
-        expected["time_auc"] = localisation.time_auc(mask, active)
+        add(localisation_of("time"), mask, active)
+        known = inputs.get("event", active)
+        add(["time_iou", "time_f1", "pointing"], mask, known)
     assert list(values) == list(expected)
     for name, value in values.items():
         assert not value.requires_grad
@@ -538,6 +570,7 @@ def test_evaluate_half_precision():
         SimpleNamespace(
             waveform=None,
             mask=masks(0),
+            magnitude=masks(1),
             logits=logits,
             logits_in=logits,
             logits_out=-logits,

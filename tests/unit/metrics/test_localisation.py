@@ -283,3 +283,242 @@ def test_frames_need_a_mask_with_frequency(name):
     """A mask without a frequency axis is refused."""
     with pytest.raises(LMACError, match=r"\(4, 3\).*\[batch, time, freq\]"):
         call(name, torch.rand(4, 3), torch.ones(4, 3))
+
+
+# What is heard: mask times magnitude.
+
+KEPT_BINS = ["kept_event_mass", "kept_event_topk", "kept_event_auc"]
+KEPT_FRAMES = ["kept_time_mass", "kept_time_auc"]
+KEPT_KNOWN = ["time_iou", "time_f1", "pointing"]  # of bins or of frames
+KEPT = KEPT_BINS + KEPT_FRAMES + KEPT_KNOWN
+
+
+def sound(seed=0):
+    """Mask and magnitude, with ties, silent bins and a silent frame."""
+    mask, _ = batch("event_mass", seed)
+    magnitude = torch.rand(8, 6, 5) ** 3
+    magnitude[:, :, 4] = 0
+    magnitude[:, 5] = 0
+    magnitude[:, 3] = magnitude[:, 2].flip(-1)
+    # Twice the loudest bin.
+    magnitude[0, 0, :2], mask[0, 0, :2] = 2, 1
+    return mask, magnitude
+
+
+def event_of(name, seed=0):
+    """A known event, in bins or in frames."""
+    kind = "time_mass" if name in KEPT_FRAMES else "event_mass"
+    return batch(kind, seed + 7)[1]
+
+
+def slow_iou(found, wanted):
+    """Frames in both, over those in either."""
+    found, wanted = set(found), set(wanted)
+    return len(found & wanted) / len(found | wanted)
+
+
+def slow_f1(found, wanted):
+    """Harmonic mean of precision and recall."""
+    hits = [frame for frame in found if frame in wanted]
+    if not hits:
+        return 0.0
+    precision, recall = len(hits) / len(found), len(hits) / len(wanted)
+    return 2 / (1 / precision + 1 / recall)
+
+
+def slow_active(magnitude):
+    """Places of the frames at least a fifth as loud as the loudest."""
+    frames = [math.fsum(frame) for frame in magnitude]
+    loudest = max(frames)
+    return [i for i, x in enumerate(frames) if x > 0 and x >= loudest / 5]
+
+
+def slow_kept(name, mask, magnitude, known):
+    """Value of one clip, from lists of bins [time][freq]."""
+    if known.dim() == 1:
+        known = [[bool(inside)] * 5 for inside in known]
+    else:
+        known = (known > 0).tolist()
+    mask, magnitude = mask.tolist(), magnitude.tolist()
+    frames = range(6)
+    bins = list(itertools.product(frames, range(5)))
+    kept = [[mask[t][f] * magnitude[t][f] for f in range(5)] for t in frames]
+    event = [
+        [bool(known[t][f]) and magnitude[t][f] > 0 for f in range(5)]
+        for t in frames
+    ]
+    if name in KEPT_FRAMES:
+        pairs = [(math.fsum(kept[t]), any(event[t])) for t in frames]
+        return SLOW[name.removeprefix("kept_")](pairs)
+    if name in KEPT_BINS:
+        pairs = [(kept[t][f], event[t][f]) for t, f in bins]
+        return SLOW[name.removeprefix("kept_")](pairs)
+    if name == "pointing":
+        loudest = max(kept[t][f] for t, f in bins)
+        points = [event[t][f] for t, f in bins if kept[t][f] == loudest]
+        return sum(points) / len(points)
+    alone = [[magnitude[t][f] * event[t][f] for f in range(5)] for t in frames]
+    slow = slow_iou if name == "time_iou" else slow_f1
+    return slow(slow_active(kept), slow_active(alone))
+
+
+@pytest.mark.parametrize("frames", [False, True])
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_slowly(name, seed, frames):
+    """The values agree with plain loops, for known bins and frames."""
+    mask, magnitude = sound(seed)
+    known = event_of(name, seed)
+    if frames and name in KEPT_KNOWN:
+        known = event_of("kept_time_mass", seed)
+    expected = [slow_kept(name, *clip) for clip in zip(mask, magnitude, known)]
+    found = call(name, mask, magnitude, known)
+    assert found.dtype == torch.float32
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    assert len(set(expected)) > (1 if name == "pointing" else 3)
+
+
+@pytest.mark.parametrize("frames", [False, True])
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_of_the_ideal_mask_is_one(name, seed, frames):
+    """Also where a frame of the event is far under its loudest, or silent."""
+    _, magnitude = sound(seed)
+    known = event_of(name, seed)
+    if frames and name in KEPT_KNOWN:
+        known = event_of("kept_time_mass", seed)
+    magnitude[:, 1:3] *= 1e-5
+    ideal = known if known.dim() == 3 else known[..., None].expand(8, 6, 5)
+    found = call(name, ideal.float(), magnitude, known)
+    assert found.tolist() == pytest.approx([1] * 8)
+
+
+@pytest.mark.parametrize("value", [1e-3, 0.25, 1.0])
+@pytest.mark.parametrize("name", KEPT)
+def test_a_constant_mask_scores_as_the_magnitude(name, value):
+    """Which the metrics of a mask alone do not see."""
+    _, magnitude = sound()
+    known = event_of(name)
+    ones = torch.ones_like(magnitude)
+    expected = [slow_kept(name, *clip) for clip in zip(ones, magnitude, known)]
+    found = call(name, value * ones, magnitude, known)
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("gain", [1e-30, 1e-6, 0.5, 1e20])
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_of_a_quiet_clip_as_of_a_loud_one(name, gain):
+    """The level of the whole clip does not matter."""
+    mask, magnitude = sound()
+    known = event_of(name)
+    expected = call(name, mask, magnitude, known)
+    found = call(name, mask, magnitude * gain, known)
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_where_nothing_is_masked_does_not_matter(name):
+    """A mask over silence is not heard."""
+    mask, magnitude = sound()
+    known = event_of(name)
+    expected = call(name, mask, magnitude, known)
+    mask[magnitude == 0] = 1
+    assert torch.equal(call(name, mask, magnitude, known), expected)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_of_nothing(name):
+    """Silence has no event; a mask of zeros knows nothing."""
+    mask, magnitude = sound()
+    known = event_of(name)
+    clean = call(name, mask, magnitude, known)
+    silent = magnitude.clone()
+    silent[2] = 0
+    found = call(name, mask, silent, known)
+    assert found.isnan().tolist() == [i == 2 for i in range(8)]
+    rest = torch.arange(8) != 2
+    assert torch.equal(found[rest], clean[rest])
+    nothing = call(name, torch.zeros_like(mask), magnitude, known)
+    if name.endswith("mass"):
+        assert nothing.isnan().all()
+    elif name in ("time_iou", "time_f1"):
+        assert nothing.tolist() == [0] * 8
+    elif name.endswith("auc"):
+        assert nothing.tolist() == [0.5] * 8
+    else:
+        share = ((known > 0) & (magnitude > 0)).flatten(1).float().mean(1)
+        assert nothing.tolist() == pytest.approx(share.tolist())
+
+
+@pytest.mark.parametrize("what", ["event", "mask", "magnitude"])
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_nan_stays_with_its_clip(name, what):
+    """Without an event, or with NaN, the value is NaN, of this clip only."""
+    mask, magnitude = sound()
+    known = event_of(name)
+    clean = call(name, mask, magnitude, known)
+    if what == "event":
+        known[3] = 0
+    else:
+        {"mask": mask, "magnitude": magnitude}[what][3, 2, 1] = math.nan
+    found = call(name, mask, magnitude, known)
+    assert found.isnan().tolist() == [i == 3 for i in range(8)]
+    rest = torch.arange(8) != 3
+    assert torch.equal(found[rest], clean[rest])
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_of_an_event_everywhere(name):
+    """What could not be missed is NaN, but for shares of the whole."""
+    mask, magnitude = sound()
+    known = torch.ones_like(event_of(name))
+    found = call(name, mask, magnitude + 0.1, known)
+    if name.endswith(("mass", "topk")):
+        assert found.tolist() == pytest.approx([1] * 8)
+    else:
+        assert found.isnan().all()
+
+
+def test_pointing_shares_ties():
+    """Two of three loudest bins lie on the event."""
+    mask, magnitude = torch.full((1, 2, 2), 0.5), torch.ones(1, 2, 2)
+    magnitude[0, 1, 1] = 0.5
+    ideal = torch.tensor([[[1, 1], [0, 1]]])
+    found = localisation.pointing(mask, magnitude, ideal)
+    assert found.item() == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    "levels, iou, f1",
+    [
+        # Known are the first three of five, and the third is a pause.
+        ([1, 1, 1, 0, 0], 1, 1),
+        ([1, 1, 0, 0, 0], 1, 1),
+        ([1, 0.19, 1, 0, 0], 1 / 2, 2 / 3),
+        ([1, 0.2, 1, 0, 0], 1, 1),
+        ([0, 0, 0, 1, 1], 0, 0),
+        ([1, 1, 1, 1, 1], 1 / 2, 2 / 3),
+    ],
+)
+def test_activity_by_hand(levels, iou, f1):
+    """A frame counts from a fifth of the loudest on."""
+    magnitude = torch.tensor([1, 1, 0.1, 1, 1]).view(1, 5, 1)
+    mask = torch.tensor(levels).view(1, 5, 1)
+    known = torch.tensor([[1, 1, 1, 0, 0]])
+    for known_as in (known, known[..., None]):
+        inputs = mask, magnitude, known_as
+        assert localisation.time_iou(*inputs).item() == pytest.approx(iou)
+        assert localisation.time_f1(*inputs).item() == pytest.approx(f1)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_shapes_refused(name):
+    """The message has both shapes."""
+    mask, magnitude = sound()
+    known = event_of(name)
+    with pytest.raises(LMACError, match=r"magnitude: shape \(8, 6, 4\)"):
+        call(name, mask, magnitude[..., :4], known)
+    with pytest.raises(LMACError, match=r"shape \(1, 6.*\(8, 6"):
+        call(name, mask, magnitude, known[:1])
+    with pytest.raises(LMACError, match=r"mask: .*\[batch, time, freq\]"):
+        call(name, mask[0], magnitude[0], known)

@@ -263,15 +263,16 @@ def test_markdown():
     head, rule, *body = markdown_table(summary).splitlines()
     assert head == (
         "| method | AI ↑ | AD ↓ | AG ↑ | FF ↑ | Fid-In ↑ | SPS ↑ | COMP ↓ "
-        "| area | event_mass ↑ | event_auc ↑ |"
+        "| area | event_mass ↑ | event_auc ↑ | kept_event_mass ↑ "
+        "| kept_event_auc ↑ |"
     )
-    assert rule == "|---" * 11 + "|"
+    assert rule == "|---" * 13 + "|"
     # Metrics that are not for short tables are absent.
     assert len(METRICS) > 10
     three = " | 12.346 ± 2.000"
-    lmac = "| lmac | 12.3 ± 2.0 | 12.35 ± 2.00 | 12.3 ± 2.0" + three * 7 + " |"
+    lmac = "| lmac | 12.3 ± 2.0 | 12.35 ± 2.00 | 12.3 ± 2.0" + three * 9 + " |"
     assert body[0] == lmac
-    assert body[1] == "| ones | 12.3 ± 2.0" + " | –" * 9 + " |"
+    assert body[1] == "| ones | 12.3 ± 2.0" + " | –" * 11 + " |"
 
 
 def test_markdown_of_nan():
