@@ -21,7 +21,7 @@ CASES = {
     ),
     "attention": (
         {"emb_dim": 8, "n_heads": 2, "stem": "[4, 4, 4]"},
-        {"latent_channels": "[8, 8, 8, 8, 8, 8]"},
+        {"latent_channels": "[8, 8, 8, 4, 4, 4, 4]"},
     ),
     "fsdd": (
         {"channels": "[4, 4, 8, 8]", "emb_dim": 8, "n_classes": 2},
