@@ -26,7 +26,6 @@ def prepare_clips(
     hparams,
     data_folder,
     scenes_folder=None,
-    extra_scene_folds=0,
     n_events=(1,),
     shortcuts=(),
     **options,
@@ -34,22 +33,23 @@ def prepare_clips(
     """Write the manifests, unless the folder belongs to a run on other data.
 
     Without a data_folder, scenes with these numbers of events and these
-    shortcuts are made, and so many folds more than five to train on.
+    shortcuts are made, and `extra_scene_folds` more to train on. The other
     `options` are those of `prepare_esc50`, but with a key of the yaml files,
     such as `train_fold_nums`, for each split. Returns the data folder.
     """
+    extra = options.pop("extra_scene_folds", 0)
     if data_folder is None:
         data_folder = scenes_folder
         make_scenes(
             data_folder,
-            n_folds=SCENE_FOLDS + extra_scene_folds,
+            n_folds=SCENE_FOLDS + extra,
             n_events=n_events,
             shortcuts=shortcuts,
         )
-        if extra_scene_folds:
+        if extra:
             nums = options["train_fold_nums"]
             nums = [nums] if isinstance(nums, int) else [*nums]
-            nums += range(SCENE_FOLDS + 1, SCENE_FOLDS + 1 + extra_scene_folds)
+            nums += range(SCENE_FOLDS + 1, SCENE_FOLDS + 1 + extra)
             options["train_fold_nums"] = nums
     folder = Path(options["manifest_folder"])
     manifests = {split: folder / f"{split}.jsonl" for split in FOLDS}
