@@ -1,59 +1,47 @@
 #!/usr/bin/env python3
-"""How far decoders are ahead of the loudest bins, paired by clip.
+"""How far one method is ahead of another in the tables of several runs.
 
-    python benchmarks/ahead.py --runs results/lmac_attention/1234 \
-        results/lmac_attention/1235 results/lmac_attention/1236
+    python benchmarks/ahead.py results/lmac_attention/*/results.csv
+    python benchmarks/ahead.py results/eval/1234/results.csv \
+        --methods lmac integrated_gradients --keep "area of lmac"
 
-The runs are of train_lmac.py, whose manifests name the clips. Both masks have
-the area of the decoder's: once its own mask is taken, with all its shades, and
-once as many of its highest bins. A figure of a clip is its mean over the runs,
-and the intervals are over clips; the last table shows how far the runs are
-apart.
+The tables are those of train_lmac.py or eval.py, from one set of clips and
+classifiers of one kind. A figure of a clip is its mean over the tables, and the
+intervals are over clips, of which each is a pair. The second table shows how
+far the runs are apart.
 """
 
 import argparse
 import math
-from pathlib import Path
 from statistics import fmean
 
-import torch
-from measure import machine, print_table, write
+from measure import print_table
 
-from lmac_sb.evaluation.comparison import Comparison
-from lmac_sb.evaluation.judge import Judge
-from lmac_sb.evaluation.models import load_clips
-from lmac_sb.evaluation.rows import in_order, of_one_length
-from lmac_sb.inference.export import load_interpreter
-from lmac_sb.methods.registry import make_case, make_methods
+from lmac_sb.evaluation.tables import read_results
 from lmac_sb.metrics.summary import summarize
-from lmac_sb.utils.errors import exit_on_user_error
+from lmac_sb.utils.errors import LMACError, exit_on_user_error
 
-BATCH = 8
-COLUMNS = ("AI", "AD", "AG", "FF", "Fid-In", "area")
-LOCATED = ("event_auc", "kept_event_auc")
+COLUMNS = "AI", "AD", "AG", "FF", "Fid-In", "area"
+LOCATED = "event_auc", "kept_event_auc"
 
 
-def measure(run, split):
-    """A row for each clip, mask and way to cut it."""
-    trained = load_interpreter(run)
-    explainer = trained.explainer
-    dataset = load_clips(Path(run) / "manifests", split, trained, run)
-    comparison = Comparison(
-        Judge(explainer, guards=[]),
-        make_methods(["lmac", "loudest"], {"lmac": explainer}),
-        trained.classes,
-        shares=[],
-    )
-    places, rows = in_order(dataset.n_samples), []
-    for i in range(0, len(places), BATCH):
-        for part in of_one_length(places[i : i + BATCH], dataset):
-            items = [dataset[place] for place in part]
-            wavs = torch.stack([item["sig"] for item in items])
-            case = make_case(explainer, wavs, [1.0] * len(items), items)
-            rows += comparison(case, items)[0]
-    right = fmean(row["right"] for row in rows)
-    print(f"{run}: {right:.1%} of {len(places)} clips right", flush=True)
-    return [{"run": str(run), **row} for row in rows]
+def read(paths, methods, keep):
+    """Rows of the two methods on clean clips, with the run of each."""
+    rows = []
+    for path in paths:
+        found = [
+            {**row, "run": path}
+            for row in read_results(path)
+            if row["method"] in methods
+            and (row["setting"], row["keep"]) == ("clean", keep)
+        ]
+        if {row["method"] for row in found} != set(methods):
+            raise LMACError(
+                f"{path}: expected clean rows of {' and '.join(methods)} with "
+                f"keep '{keep}'"
+            )
+        rows += found
+    return rows
 
 
 def means(rows, keys):
@@ -73,48 +61,33 @@ def means(rows, keys):
     return found
 
 
-def show(rows):
-    """Print means, and differences with their intervals, for each cut."""
-    for keep in dict.fromkeys(row["keep"] for row in rows):
-        part = [row for row in rows if row["keep"] == keep]
-        over_runs = means(part, ["id", "method"])
-        columns = [*COLUMNS, *LOCATED]
-        found = summarize(over_runs, "method", "lmac", columns)
-        table = []
-        for name, loud in found["loudest"].items():
-            own, ahead = found["lmac"][name], loud["difference"]
-            table.append(
-                {
-                    "metric": name,
-                    "lmac": f"{own['mean']:.3f}",
-                    "loudest": f"{loud['mean']:.3f}",
-                    "ahead": "{mean:.3f} [{low:.3f}, {high:.3f}]".format(
-                        **ahead
-                    ),
-                }
-            )
-        print(f"\n{keep}\n")
-        print_table(table)
-    print()
-    by_run = means([r for r in rows if r["keep"] == "own"], ["run", "method"])
-    print_table(by_run)
+def paired(rows, first, second):
+    """A row for each column: both means, and the first minus the second."""
+    over_runs = means(rows, ["id", "method"])
+    found = summarize(over_runs, "method", first, [*COLUMNS, *LOCATED])
+    for name, other in found[second].items():
+        yield {
+            "metric": name,
+            first: f"{found[first][name]['mean']:.3f}",
+            second: f"{other['mean']:.3f}",
+            "ahead": "{mean:.3f} [{low:.3f}, {high:.3f}]".format(
+                **other["difference"]
+            ),
+        }
 
 
 @exit_on_user_error
 def main(argv=None):
-    """Measure, print the tables, and write JSON."""
+    """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", nargs="+", required=True)
-    parser.add_argument("--split", default="test", choices=("valid", "test"))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", help="file for the rows")
+    parser.add_argument("tables", nargs="+", help="results.csv of the runs")
+    parser.add_argument("--methods", nargs=2, default=["lmac", "loudest"])
+    parser.add_argument("--keep", default="own", help="how masks were cut")
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    rows = []
-    for run in args.runs:
-        rows += measure(run, args.split)
-    show(rows)
-    write(args.json, {"machine": machine(args.threads), "rows": rows})
+    rows = read(args.tables, args.methods, args.keep)
+    print_table(list(paired(rows, *args.methods)))
+    print()
+    print_table(means(rows, ["run", "method"]))
 
 
 if __name__ == "__main__":
