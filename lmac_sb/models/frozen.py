@@ -44,9 +44,9 @@ class FrozenClassifier(torch.nn.Module):
         the deepest one.
     evidence_layers : list of str
         Those of `latent_layers` of which there is evidence, each before its
-        latent; by default the deepest. The tokens that a Transformer's
-        blocks return know of the whole sound: only before the first block
-        does evidence say where it lies. The backward pass, still one,
+        latent; by default the deepest. After a block of a Transformer each
+        token knows of the whole sound; evidence from before the first block
+        says where it lies (docs/attention.md). The backward pass, still one,
         reaches down to the shallowest of them.
     multilabel : bool
         Whether each class is decided on its own, by a sigmoid, instead of one
