@@ -90,12 +90,17 @@ class AttentionEmbedding(torch.nn.Module):
         silence.
     dropout : float
         Dropout on the output of each layer, in training.
+    stem : list of int
+        Channels of convolutions before the tokens are made, each of which
+        halves time and frequency (Xiao et al., arXiv 2106.14881). A token
+        covers the same patch with any stem, and knows a little of what is
+        around it. None by default: a token is a linear map of its patch.
 
     Raises
     ------
     LMACError
-        If `n_mels` is not a multiple of the bands of a patch, or `dim` is not
-        a multiple of `n_heads` and 2.
+        If `n_mels` is not a multiple of the bands of a patch, `dim` is not a
+        multiple of `n_heads` and 2, or the stem cannot halve a patch so often.
 
     Example
     -------
@@ -114,9 +119,15 @@ class AttentionEmbedding(torch.nn.Module):
         n_heads=4,
         patch=(8, 16),
         dropout=0.0,
+        stem=(),
     ):
         super().__init__()
         self.patch = tuple(patch)
+        if any(size % 2 ** len(stem) for size in self.patch):
+            raise LMACError(
+                f"stem: {len(stem)} convolutions cannot halve a patch of "
+                f"{list(self.patch)}, expected multiples of {2 ** len(stem)}"
+            )
         if n_mels % self.patch[1]:
             raise LMACError(
                 f"patch: {self.patch[1]} bands do not divide n_mels {n_mels}"
@@ -126,7 +137,7 @@ class AttentionEmbedding(torch.nn.Module):
                 f"dim: {dim} is not a multiple of n_heads {n_heads} and of 2"
             )
         self.norm = torch.nn.BatchNorm1d(n_mels)
-        self.tokens = _Tokens(dim, self.patch, n_mels // self.patch[1])
+        self.tokens = _Tokens(dim, self.patch, n_mels // self.patch[1], stem)
         self.blocks = torch.nn.ModuleList(
             _AttentionBlock(dim, n_heads, dropout) for _ in range(n_blocks)
         )
@@ -145,15 +156,29 @@ class AttentionEmbedding(torch.nn.Module):
 class _Tokens(torch.nn.Module):
     """Makes a token for each patch, with its position and its band."""
 
-    def __init__(self, dim, patch, n_bands):
+    def __init__(self, dim, patch, n_bands, stem):
         super().__init__()
-        self.conv = torch.nn.Conv2d(1, dim, patch, patch)
+        channels = [1, *stem]
+        self.stem = torch.nn.Sequential(
+            *(_halve(*pair) for pair in zip(channels, stem))
+        )
+        rest = [size // 2 ** len(stem) for size in patch]
+        self.conv = torch.nn.Conv2d(channels[-1], dim, rest, rest)
         self.band = torch.nn.Parameter(0.02 * torch.randn(dim, 1, n_bands))
 
     def forward(self, x):
         """Tokens [batch, dim, time, freq] of features [batch, 1, time, mel]."""
-        h = self.conv(x)
+        h = self.conv(self.stem(x))
         return h + _places(h.shape[2], h.shape[1]).to(h) + self.band
+
+
+def _halve(n_in, n_out):
+    """Layer of the stem, from [batch, n_in, time, freq] to half of both."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(n_in, n_out, 3, 2, padding=1),
+        torch.nn.BatchNorm2d(n_out),
+        torch.nn.GELU(),
+    )
 
 
 class _AttentionBlock(torch.nn.Module):

@@ -42,6 +42,12 @@ class FrozenClassifier(torch.nn.Module):
         log-odds of the explained class. The evidence shows the decoder which
         class to explain. It costs one backward pass through the layers after
         the deepest one.
+    evidence_layers : list of str
+        Those of `latent_layers` of which there is evidence, each before its
+        latent; by default the deepest. After a block of a Transformer each
+        token knows of the whole sound; evidence from before the first block
+        says where it lies (docs/attention.md). The backward pass, still one,
+        reaches down to the shallowest of them.
     multilabel : bool
         Whether each class is decided on its own, by a sigmoid, instead of one
         class among all, by a softmax; see
@@ -77,6 +83,7 @@ class FrozenClassifier(torch.nn.Module):
         channels_last=True,
         evidence=True,
         multilabel=False,
+        evidence_layers=None,
     ):
         super().__init__()
         self.embedding_model = embedding_model
@@ -92,13 +99,26 @@ class FrozenClassifier(torch.nn.Module):
             # Not of a class derived from them, which may do more.
             if type(module) in BATCH_NORMS and _is_fixed(module):
                 module.__class__ = _FixedNorm
+        if evidence_layers is None:
+            evidence_layers = self.latent_layers[:1]
+        self.evidence_layers = list(evidence_layers)
         self._latents = {}
-        self._deepest = None
+        self._traced = {}
         self._tracing = False
         if evidence and not self.latent_layers:
             raise LMACError(
                 "latent_layers: empty, expected at least one, or no evidence"
             )
+        if evidence and not self.evidence_layers:
+            raise LMACError(
+                "evidence_layers: empty, expected at least one, or no evidence"
+            )
+        for name in self.evidence_layers:
+            if name not in self.latent_layers:
+                raise LMACError(
+                    f"evidence_layers: found '{name}', expected some of the "
+                    f"latent_layers {', '.join(self.latent_layers)}"
+                )
         known = dict(embedding_model.named_modules())
         for name in self.latent_layers:
             if not name or name not in known:
@@ -112,16 +132,18 @@ class FrozenClassifier(torch.nn.Module):
             known[name].register_forward_hook(hook)
 
     def _keep(self, name, module, inputs, output):
-        """Hook that keeps a layer's output, as a new leaf while tracing."""
+        """Hook that keeps a layer's output, while tracing in the graph."""
         latent = output[0] if isinstance(output, (tuple, list)) else output
-        self._latents[name] = latent
-        if not self._tracing or name != self.latent_layers[0]:
+        self._latents[name] = latent.detach() if self._tracing else latent
+        if not self._tracing or name not in self.evidence_layers:
             return None
-        # From here on autograd keeps a graph. Later layers may change the
-        # clone in place, but not the leaf.
-        torch.set_grad_enabled(True)
-        self._deepest = latent.detach().clone().requires_grad_()
-        follows = self._deepest.clone()
+        if not torch.is_grad_enabled():
+            # From here on autograd keeps a graph.
+            torch.set_grad_enabled(True)
+            latent = latent.detach().clone().requires_grad_()
+        self._traced[name] = latent
+        # Later layers may change the clone in place, but not what is kept.
+        follows = latent.clone()
         if isinstance(output, (tuple, list)):
             return type(output)([follows, *output[1:]])
         return follows
@@ -197,8 +219,8 @@ class FrozenClassifier(torch.nn.Module):
         logits : torch.Tensor
             [batch, classes].
         latents : list of torch.Tensor
-            As from `forward`. If `evidence` is on, it comes first and has the
-            shape of the first latent.
+            As from `forward`. If `evidence` is on, that of each of the
+            `evidence_layers` comes before its latent and has its shape.
         """
         with torch.inference_mode(False), torch.no_grad():
             if not self.evidence:
@@ -208,14 +230,22 @@ class FrozenClassifier(torch.nn.Module):
                 logits, latents = self(features)
             finally:
                 self._tracing = False
+                traced, self._traced = self._traced, {}
             question = as_question(target, self.multilabel).settle(logits)
-            log_odds = question.log_odds(logits)
-            (gradient,) = torch.autograd.grad(log_odds.sum(), self._deepest)
-            evidence = self.to_map(gradient * self._deepest.detach())
-            # Pooling divides a gradient by the number of cells.
-            evidence = evidence * evidence[0, 0].numel()
-            self._deepest = None
-        return logits.detach(), [evidence, *latents]
+            log_odds = question.log_odds(logits).sum()
+            gradients = torch.autograd.grad(log_odds, list(traced.values()))
+        shares = {
+            name: self.to_map(gradient * traced[name].detach())
+            for name, gradient in zip(traced, gradients)
+        }
+        found = []
+        for name, latent in zip(self.latent_layers, latents):
+            if name in shares:
+                # Pooling divides a gradient by the number of cells.
+                cells = shares[name][0, 0].numel()
+                found.append(shares[name] * cells)
+            found.append(latent)
+        return logits.detach(), found
 
     def to_map(self, latent):
         """Reshape a layer's latent to a map.

@@ -76,6 +76,9 @@ KEYS = {
     "clips_per_class": Key(
         whole(1), "scenes of each class in each of the five folds"
     ),
+    "extra_scene_folds": Key(
+        whole(0), "more folds of eighty scenes each, to train on"
+    ),
     "shortcuts": Key(
         listing(table, 0), "what is planted into the scenes of a class"
     ),
@@ -152,6 +155,9 @@ KEYS = {
     "emb_dim": Key(whole(1), "size of the embedding"),
     "n_blocks": Key(whole(1), "Transformer blocks"),
     "n_heads": Key(whole(1), "attention heads of a block"),
+    "stem": Key(
+        listing(whole(1), 0), "channels of convolutions before the tokens"
+    ),
     "patch": Key(listing(whole(1)), "frames and mel bands of a token"),
     "min_frames": Key(whole(1), "shortest input that can be pooled", "frames"),
     "embedding_model": Key(None, "turns features into an embedding"),

@@ -1,12 +1,15 @@
 """L-MAC on classifiers and data other than those of lmac.yaml."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import soundfile as sf
 
 from lmac_sb import LMACInterpreter
+from lmac_sb.data.manifest import read_entries
+from lmac_sb.data.scenes import make_scenes
 from lmac_sb.inference.export import export_run
 
 SMALL = {"number_of_epochs": 1, "batch_size": 8}
@@ -17,8 +20,8 @@ CASES = {
         {"latent_channels": "[8, 8, 8, 8, 8]"},
     ),
     "attention": (
-        {"emb_dim": 8, "n_heads": 2},
-        {"latent_channels": "[8, 8, 8, 8, 8]"},
+        {"emb_dim": 8, "n_heads": 2, "stem": "[4, 4, 4]"},
+        {"latent_channels": "[8, 8, 8, 4, 4, 4, 4]"},
     ),
     "fsdd": (
         {"channels": "[4, 4, 8, 8]", "emb_dim": 8, "n_classes": 2},
@@ -120,3 +123,33 @@ def test_a_missing_classifier_is_told_how_to_train(
     assert done.code != 0
     assert f"hparams/variants/classifier_{name}.yaml" in done.err
     assert not (tmp_path / "classifier").exists()
+
+
+@pytest.mark.parametrize("asked", ["[1, 2, 3]", "3"])
+def test_more_scenes_are_trained_on(recipe, monkeypatch, tmp_path, asked):
+    """Extra folds are made and trained on; the others stay what they are."""
+    made = make_scenes(tmp_path / "five", clips_per_class=1)
+    preparation = recipe.script("preparation")
+    monkeypatch.setattr(
+        preparation, "make_scenes", partial(make_scenes, clips_per_class=1)
+    )
+    done = recipe.main(
+        "train_classifier",
+        "classifier_attention.yaml",
+        scenes_folder=tmp_path / "more",
+        extra_scene_folds=2,
+        train_fold_nums=asked,
+        output_folder=tmp_path / "run",
+        **SMALL,
+        **CASES["attention"][0],
+    )
+    assert done.code == 0, done.err
+    folds = {}
+    for split in ("train", "valid", "test"):
+        manifest = tmp_path / "run" / "manifests" / f"{split}.jsonl"
+        folds[split] = {name[0] for name in dict(read_entries(manifest))}
+    first = {"3"} if asked == "3" else {"1", "2", "3"}
+    assert folds == {"train": first | {"6", "7"}, "valid": {"4"}, "test": {"5"}}
+    for path in (made / "audio").iterdir():
+        same = tmp_path / "more" / "audio" / path.name
+        assert same.read_bytes() == path.read_bytes()

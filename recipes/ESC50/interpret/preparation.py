@@ -20,25 +20,32 @@ from lmac_sb.utils.io import write_in_one_step
 
 SCENES = ("clips_per_class", "n_events", "shortcuts")  # what scenes hold
 SCENES_FOLDER = "results/scenes"  # where no key says otherwise
+SCENE_FOLDS = 5  # as ESC-50 has
 
 
 def prepare_clips(claim, hparams, data_folder, scenes_folder=None, **options):
     """Write the manifests, unless the folder belongs to a run on other data.
 
-    Without a data_folder, scenes are made, with what `options` say of them.
-    One more option is `several`, whether a clip may have several classes, by
-    default what the label encoder is for. The others are those of
-    `prepare_esc50`, but with a key of the yaml files, such as
-    `train_fold_nums`, for each split. Returns the data folder.
+    Without a data_folder, scenes are made, with what `options` say of them,
+    and `extra_scene_folds` more to train on. One more option is `several`,
+    whether a clip may have several classes, by default what the label encoder
+    is for. The others are those of `prepare_esc50`, but with a key of the yaml
+    files, such as `train_fold_nums`, for each split. Returns the data folder.
     """
     several = options.pop(
         "several",
         isinstance(hparams.get("label_encoder"), MultilabelEncoder),
     )
     scenes = {key: options.pop(key) for key in SCENES if key in options}
+    extra = options.pop("extra_scene_folds", 0)
     if data_folder is None:
         data_folder = scenes_folder or SCENES_FOLDER
-        make_scenes(data_folder, **scenes)
+        make_scenes(data_folder, n_folds=SCENE_FOLDS + extra, **scenes)
+        if extra:
+            nums = options["train_fold_nums"]
+            nums = [nums] if isinstance(nums, int) else [*nums]
+            nums += range(SCENE_FOLDS + 1, SCENE_FOLDS + 1 + extra)
+            options["train_fold_nums"] = nums
     folder = Path(options["manifest_folder"])
     manifests = {split: folder / f"{split}.jsonl" for split in FOLDS}
     mixed_in = {

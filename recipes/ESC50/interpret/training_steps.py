@@ -53,6 +53,7 @@ SHARED = (
     *FOLDS,
     "scenes_folder",
     "clips_per_class",
+    "extra_scene_folds",
     "shortcuts",
     "n_events",
     "n_classes",
@@ -62,6 +63,7 @@ SHARED = (
     "n_blocks",
     "n_heads",
     "patch",
+    "stem",
     "audio_cache",
 )
 

@@ -35,6 +35,11 @@ def attention(n_blocks=2, **more):
     )
 
 
+def stemmed():
+    """The same on two convolutions."""
+    return attention(stem=[DIM, DIM])
+
+
 def conv2d():
     """SpeechBrain's model with few channels."""
     return with_statistics(Conv2dEncoder_v2(dim=DIM))
@@ -44,6 +49,15 @@ def conv2d():
 # map for 37 frames: patches are filled, strides drop the remainder.
 MODELS = {
     "attention": (attention, {"blocks.1": (10, 2), "blocks.0": (10, 2)}, 1),
+    "stem": (
+        stemmed,
+        {
+            "blocks.1": (10, 2),
+            "tokens.stem.1": (10, 4),
+            "tokens.stem.0": (20, 8),
+        },
+        1,
+    ),
     "conv2d": (
         conv2d,
         {"resblock": (2, 1), "bn3": (4, 2), "bn2": (9, 4), "bn1": (18, 8)},
@@ -114,9 +128,10 @@ def test_attention_against_a_slow_writing():
                 torch.testing.assert_close(cell, token, rtol=1e-4, atol=1e-5)
 
 
-def test_attention_of_any_length():
+@pytest.mark.parametrize("stem", [(), (4, 6)])
+def test_attention_of_any_length(stem):
     """Any length works; the last patch is padded with silence."""
-    model = attention()
+    model = attention(stem=stem)
     with torch.no_grad():
         for n_frames in [*range(1, 14), 87, 3001]:
             features = torch.rand(2, n_frames, MELS)
@@ -139,6 +154,50 @@ def test_attention_knows_places():
         high = torch.cat([late[..., :8], early[..., :8]], 2)
         assert (one - other).abs().max() > 1e-3
         assert (model(low) - model(high)).abs().max() > 1e-3
+
+
+def test_a_stem_makes_tokens_of_their_patches():
+    """Convolutions of stride 2 one by one; a token knows little else."""
+    model = attention(stem=[4, 6])
+    tokens = model.tokens
+    features = torch.rand(1, 24, MELS)
+    with torch.no_grad():
+        h = slow_norm(model, features[0])
+        for conv, norm, act in tokens.stem:
+            h = slow_halves(conv, h)
+            h = act(norm(h[None]))[0]
+        kept = []
+        tokens.stem.register_forward_hook(lambda m, i, o: kept.append(o[0]))
+        model(features)
+        torch.testing.assert_close(kept[0], h, rtol=1e-4, atol=1e-5)
+
+        changed = features.clone()
+        changed[:, 8:12, :8] += 1  # the patch at 2, 0
+        moved = [tokens(x[:, None]) for x in (features, changed)]
+        moved = (moved[1] - moved[0])[0].abs().amax(0) > 1e-6
+    assert moved[2, 0]
+    # The receptive field reaches 3 cells beyond a patch, up and to the left.
+    assert not moved[:2].any()
+    assert not moved[4:].any()
+
+
+def slow_norm(model, x):
+    """Batch normalisation of one clip [time, mel], with a channel axis."""
+    norm = model.norm
+    x = (x - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
+    return (x * norm.weight + norm.bias)[None]
+
+
+def slow_halves(conv, x):
+    """Convolution of stride 2 by three by three cells, cell by cell."""
+    padded = torch.zeros(len(x), x.shape[1] + 2, x.shape[2] + 2)
+    padded[:, 1:-1, 1:-1] = x
+    out = torch.zeros(len(conv.bias), x.shape[1] // 2, x.shape[2] // 2)
+    for t in range(out.shape[1]):
+        for f in range(out.shape[2]):
+            piece = padded[:, 2 * t :, 2 * f :][:, :3, :3]
+            out[:, t, f] = (conv.weight * piece).sum((1, 2, 3)) + conv.bias
+    return out
 
 
 def test_attention_relates_far_cells():
@@ -178,6 +237,7 @@ def test_dropout_in_training_only():
     [
         ({"patch": (8, 5)}, "patch: 5 bands do not divide n_mels 16"),
         ({"n_heads": 3}, "dim: 8 is not a multiple of n_heads 3 and of 2"),
+        ({"stem": [4, 4, 4]}, r"stem: 3 .* patch of \[4, 8\].*multiples of 8"),
         ({"dim": 9, "n_heads": 3}, "dim: 9 is not a multiple of n_heads 3"),
     ],
 )

@@ -275,7 +275,7 @@ def test_nothing_is_kept_after_a_call(frozen, call):
     gc.collect()
     assert all(x() is None for x in made)
     assert not frozen._latents
-    assert frozen._deepest is None
+    assert not frozen._traced
 
 
 def test_trace_gives_what_forward_gives(frozen):
@@ -316,6 +316,53 @@ def test_evidence_against_a_slow_writing(frozen, target):
     )
     assert slow.abs().max() > 1e-3
     assert torch.allclose(latents[0], slow, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "asked", [["blocks.0"], ["blocks.0", "blocks.2"], LAYERS[::-1]]
+)
+def test_evidence_of_several_layers(asked):
+    """Each by hooks on the bare model, before its latent."""
+    frozen = FrozenClassifier(*bare(), LAYERS, 4, evidence_layers=asked)
+    features = 3 * torch.rand(3, 13, MELS)
+    logits, found = frozen.trace(features, torch.tensor([2, 0, 1]))
+
+    kept = {}
+    for name in LAYERS:
+        layer = frozen.embedding_model.get_submodule(name)
+
+        def keep(module, inputs, output, name=name):
+            """A leaf of its own, so that the graph goes no further."""
+            kept[name] = output.detach().requires_grad_()
+            return kept[name].clone()
+
+        hook = layer.register_forward_hook(keep)
+        slow_logits = frozen.classifier(frozen.embedding_model(features))
+        hook.remove()
+        if name in asked:
+            p = slow_logits.softmax(1)[range(3), [2, 0, 1]]
+            (p / (1 - p)).log().sum().backward()
+    shown = iter(found)
+    for name in LAYERS:
+        if name in asked:
+            cells = kept[name][0, 0].numel()
+            slow = kept[name].grad * kept[name].detach() * cells
+            torch.testing.assert_close(next(shown), slow, rtol=1e-3, atol=1e-5)
+        latent = next(shown)
+        assert not latent.requires_grad
+        torch.testing.assert_close(
+            latent, frozen(features)[1][LAYERS.index(name)]
+        )
+    assert next(shown, None) is None
+    torch.testing.assert_close(logits, slow_logits.detach())
+
+
+def test_evidence_of_a_layer_that_is_not_read():
+    """The message lists those that are."""
+    with pytest.raises(LMACError, match="evidence_layers: empty"):
+        FrozenClassifier(*bare(), LAYERS, evidence_layers=[])
+    with pytest.raises(LMACError, match="'blocks.9', expected some of the .*2"):
+        FrozenClassifier(*bare(), LAYERS, evidence_layers=["blocks.9"])
 
 
 def test_evidence_depends_on_the_target(frozen):
