@@ -25,15 +25,9 @@ from pathlib import Path
 import torch
 from measure import machine, write
 from speechbrain.dataio.encoder import CategoricalEncoder
-from torch.nn import functional as F
-from yamnet import (
-    MEANS,
-    SAMPLE_RATE,
-    Highest,
-    check_yamnet,
-    load_yamnet,
-)
+from yamnet import SAMPLE_RATE, Highest, check_yamnet, load_yamnet
 
+from lmac_sb.bench.yamnet import KNOWN, MEANS, fit_linear
 from lmac_sb.data.audio import Preprocessor
 from lmac_sb.inference.export import load_interpreter
 from lmac_sb.lmac.explainer import Explainer
@@ -63,7 +57,6 @@ PAIRED = (
 JUDGED = "AI", "AD", "AG", "FF"
 BATCH = 8
 N_SETS = 3  # of YAMNet's clips, in place of trainings
-KNOWN = 0.3  # a judge is asked where it gives the class more than this
 
 
 class PerBin(Refiner):
@@ -264,26 +257,12 @@ def yamnet_models(clips, judge):
     return models
 
 
-def linear_judge(net, clips, classes, steps=300, seed=0):
+def linear_judge(net, clips, classes, seed=0):
     """A linear layer on the embedding, trained on folds 1 and 2."""
     learning = [clip for clip in clips if clip["fold"] in (1, 2)]
-
-    @torch.no_grad()
-    def read(wavs):
-        """Embeddings [batch, 1024]."""
-        return torch.cat([net.embed(wav[None]).amax(1) for wav in wavs])
-
-    inputs = read([clip["wav"] for clip in learning])
     labels = torch.tensor([classes.index(x["category"]) for x in learning])
-    mean, spread = inputs.mean(0), inputs.std(0) + 0.1
-    torch.manual_seed(seed)
-    layer = torch.nn.Linear(inputs.shape[1], len(classes))
-    optimizer = torch.optim.Adam(layer.parameters(), 1e-3, weight_decay=1e-2)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        F.cross_entropy(layer((inputs - mean) / spread), labels).backward()
-        optimizer.step()
-    return lambda wavs: layer((read(wavs) - mean) / spread)
+    wavs = [clip["wav"] for clip in learning]
+    return fit_linear(net.listener, wavs, labels, seed=seed)
 
 
 def read_clips(folder, folds):

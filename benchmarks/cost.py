@@ -1,48 +1,75 @@
 #!/usr/bin/env python3
-"""What an explanation costs, in classifier passes.
+"""What an explanation costs, in passes of the classifier.
 
-    python benchmarks/cost.py [--threads 2] [--device cuda] [--json cost.json]
+    python benchmarks/cost.py [--classifiers small] [--parts] [--record]
+    python benchmarks/cost.py --compare benchmarks/history.csv
 
-Measures the small classifier and CNN14, with our decoder and with SpeechBrain's
-`CNN14PSI_stft` in the same pipeline, and both classifiers explained without a
-decoder, by gradient steps, on their own spectrogram or through the sound. All
-costs are ratios to a forward pass of the classifier (with features) on the same
-clips in the same run, and medians of several runs. Weights are random, since
-the time does not depend on them.
+Three classifiers: the small one and CNN14 as the recipes build them (with
+random weights, since the time does not depend on them), and YAMNet with its
+decoder. Each cost is a ratio to a forward pass of the classifier, with its
+features, on the same 5 s clips: both are called in turn, and the median of the
+pairs' ratios stands with its 95 % interval. On a CPU the time is that of the
+processor, with one thread unless told otherwise, since threads that wait for
+each other are what makes ratios move on a busy machine. `--decoders` measures
+SpeechBrain's `CNN14PSI_stft` in the same pipeline too.
+
+With `--parts`, where the time of a training step and of an explanation goes,
+from the file to the files. With `--record`, rows of `benchmarks/history.csv`;
+with `--compare`, how the figures have moved since such rows were written.
 """
 
 import argparse
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
 
+import history
+import soundfile as sf
 import torch
 from measure import (
     in_own_process,
     machine,
-    median_times,
     peak_resident,
+    print_table,
     write,
 )
+from parts import PARTS, Parts, check_parts
 from speechbrain.lobes.models.Cnn14 import Cnn14, CNN14PSI_stft
 from torch.utils.flop_counter import FlopCounterMode
+from turns import Clock, Others, in_turn
 
 from lmac_sb import LMACInterpreter
-from lmac_sb.inference.adopt import STEPS, make_refiner
+from lmac_sb.inference.adopt import HEAD_START, STEPS, make_refiner
+from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.lmac.losses import LMACLoss
-from lmac_sb.metrics.registry import evaluate
 from lmac_sb.models.decoder import LevelDecoder, MaskDecoder
 from lmac_sb.models.encoders import ConvEmbedding
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.models.frozen import FrozenClassifier
+from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.near import nearest
 
-SECONDS = 5
-CLASSIFIERS = ("small", "cnn14")
-DECODERS = ("ours", "CNN14PSI_stft")
-WAYS = ("spectrogram", "sound")
+SECONDS, RATE = 5, 16000
+CLASSIFIERS = "small", "cnn14", "yamnet"
+OURS, PSI = DECODERS = "ours", "CNN14PSI_stft"
+BATCHES = 1, 16
+MEMORY_BATCH = 16
+K = 5  # steps after a decoder
+# Names of figures.
+ONE_PASS, CHECKED = "one pass", "one pass, both sides checked"
+STEP, REFINED = "training step", f"K = {K}"
+STEPPED, BY_SOUND = f"{STEPS} steps", f"{STEPS} steps, through the sound"
+MEMORY = "peak memory of a step, GB"
 
 
 def make_explainer(classifier, decoder, device="cpu"):
-    """Explainer with random weights, as the recipes build it."""
+    """Explainer as the recipes, or the package, build it."""
     torch.manual_seed(0)
+    if classifier == "yamnet":
+        found = LMACInterpreter.from_pretrained("yamnet")
+        return found.explainer.to(device)
     if classifier == "small":
         channels, width = [256, 128, 64, 32], 32
         embedding = ConvEmbedding()
@@ -51,7 +78,7 @@ def make_explainer(classifier, decoder, device="cpu"):
         channels, width = [2048, 1024, 512, 256], 64
         embedding = Cnn14(mel_bins=80, emb_dim=2048)
         layers = ["conv_block6", "conv_block5", "conv_block4", "conv_block3"]
-    ours = decoder == "ours"
+    ours = decoder == OURS
     frozen = FrozenClassifier(
         embedding,
         torch.nn.Linear(channels[0], 50),
@@ -63,113 +90,18 @@ def make_explainer(classifier, decoder, device="cpu"):
         model = MaskDecoder([channels[0], *channels], width=width)
     else:
         model = CNN14PSI_stft(dim=channels[0])
-    return Explainer(SpectralFeatures(), frozen, model).to(device)
-
-
-def classify(explainer, wavs):
-    """Forward pass of the classifier, with features."""
-    features = explainer.features
-    with torch.no_grad():
-        magnitude = features.magnitude(features.stft(wavs))
-        return explainer.classifier(features.mel(magnitude))
-
-
-def make_step(explainer):
-    """A training step, with the optimiser."""
-    loss = LMACLoss(l_out_w=8, l_out_type="probability", reg_w_l1=4)
-    optimizer = torch.optim.Adam(explainer.decoder.parameters(), lr=1e-4)
-
-    def step(wavs):
-        explanation = explainer(wavs, sounds=False)
-        total, _ = loss(
-            explanation.mask,
-            explanation.logits_in,
-            explanation.logits_out,
-            explanation.decision,
-        )
-        optimizer.zero_grad()
-        total.mean().backward()
-        optimizer.step()
-
-    return step
-
-
-def explain(explainer, wavs, sounds=True, check=True):
-    """Explanation without gradients."""
-    with torch.no_grad():
-        return explainer(wavs, sounds=sounds, check=check)
-
-
-def flops(function, *args):
-    """Number of floating point operations of a call."""
-    with FlopCounterMode(display=False) as counter:
-        function(*args)
-    return counter.get_total_flops()
-
-
-def clips(n, device):
-    """Noise to explain, [n, samples]."""
-    return 0.1 * torch.randn(n, SECONDS * 16000, device=device)
-
-
-def measure(classifier, decoder, args, runs):
-    """All costs of one classifier and decoder."""
-    explainer = make_explainer(classifier, decoder, args.device)
-    one, batch = (clips(n, args.device) for n in (1, args.batch_size))
-    analysis = explainer.analyze(one)
-    n_parameters = sum(p.numel() for p in explainer.decoder.parameters())
-
-    def validate():
-        evaluate(explain(explainer, batch, False))
-
-    # Alternating, so that other load on the machine affects all of them.
-    forward, short, long = median_times(
-        [
-            lambda: classify(explainer, one),
-            lambda: explain(explainer, one, True, False),
-            lambda: explain(explainer, one),
-        ],
-        runs=runs,
+    refiner = make_refiner()
+    return Explainer(SpectralFeatures(), frozen, model, refiner=refiner).to(
+        device
     )
-    step = make_step(explainer)
-    forward_batch, trained, masked, validated = median_times(
-        [
-            lambda: classify(explainer, batch),
-            lambda: step(batch),
-            lambda: explain(explainer, batch, False),
-            validate,
-        ],
-        runs=runs,
-    )
-    with torch.no_grad():
-        decoder_flops = flops(explainer.mask, analysis)
-        classifier_flops = flops(classify, explainer, one)
-    return {
-        "classifier": classifier,
-        "decoder": decoder,
-        "decoder parameters, M": n_parameters / 1e6,
-        "decoder checkpoint, MB": n_parameters * 4 / 1e6,
-        "classifier forward, s a clip": forward,
-        "decoder FLOPs / classifier FLOPs": decoder_flops / classifier_flops,
-        "explain a clip / classifier": short / forward,
-        "explain and check / classifier": long / forward,
-        "training step / classifier": trained / forward_batch,
-        "validation with metrics / without": validated / masked,
-    }
 
 
-def peak_memory(classifier, decoder, batch_size, device):
-    """Peak memory in GB of a training step, in its own process."""
-    step = make_step(make_explainer(classifier, decoder, device))
-    step(clips(batch_size, device))
-    return peak(device)
-
-
-def peak(device):
-    """Peak memory of this process in GB: resident, or taken from the GPU."""
-    if device == "cpu":
-        return peak_resident() / 1024
-    return torch.cuda.max_memory_allocated() / 2**30
+def without_decoder(explainer, classifier):
+    """The same classifier, explained by steps from nothing."""
+    start = HEAD_START if classifier == "yamnet" else ()
+    stepping = explainer.starting_from(LevelDecoder(*start))
+    stepping.mask_domain = "linear"
+    return stepping
 
 
 class Heard(torch.nn.Module):
@@ -177,124 +109,290 @@ class Heard(torch.nn.Module):
 
     def __init__(self, explainer):
         super().__init__()
-        self.features = explainer.features
-        self.classifier = explainer.classifier
+        self.explainer = explainer
 
     def forward(self, wavs):
         """Logits [batch, classes] of waveforms [batch, samples]."""
-        magnitude = self.features.magnitude(self.features.stft(wavs))
-        return self.classifier(self.features.mel(magnitude))[0]
+        features = self.explainer.features
+        magnitude = features.magnitude(features.stft(wavs))
+        return self.explainer.classifier(features.mel(magnitude))[0]
 
 
-def make_stepping(classifier, way, device):
-    """The same classifier, explained by steps from nothing."""
-    explainer = make_explainer(classifier, "ours", device)
-    if way == "sound":
-        net = Heard(explainer)
-        found = LMACInterpreter.from_classifier(
-            net, 16000, run_opts={"device": device}
-        )
-        return found.explainer
-    return Explainer(
-        explainer.features,
-        explainer.classifier,
-        LevelDecoder(),
-        "linear",
-        make_refiner(),
-        STEPS,
-    )
+def classify(explainer, wavs):
+    """Forward pass of the classifier, with features."""
+    with torch.no_grad():
+        if explainer.features.IS_SOUND:
+            return explainer.classifier(wavs)[0]
+        return Heard(explainer)(wavs)
 
 
-def measure_steps(classifier, way, runs, device):
-    """Costs of an explanation without a decoder."""
-    whole = make_explainer(classifier, "ours", device)
-    explainer = make_stepping(classifier, way, device)
-    one = clips(1, device)
-    forward, stepped = median_times(
-        [lambda: classify(whole, one), lambda: explain(explainer, one)],
-        runs=runs,
-    )
-    return {
-        "classifier": classifier,
-        "way": way,
-        f"{STEPS} steps, s a clip": stepped,
-        f"{STEPS} steps / classifier": stepped / forward,
-    }
+def make_step(explainer, parts=None):
+    """A training step, with the optimiser."""
+    parts = parts or Parts()
+    loss = LMACLoss(l_out_w=8, l_out_type="probability", reg_w_l1=4)
+    trained = [p for p in explainer.decoder.parameters() if p.requires_grad]
+    if not trained:  # a decoder that came ready
+        trained = list(explainer.decoder.requires_grad_().parameters())
+    optimizer = torch.optim.Adam(trained, lr=1e-4)
 
-
-def peak_of_steps(classifier, way, device):
-    """Peak memory in GB of such an explanation, in its own process."""
-    explainer = make_stepping(classifier, way, device)
-    explain(explainer, clips(1, device))
-    return peak(device)
-
-
-def stepping_rows(args):
-    """All costs without a decoder."""
-    rows = []
-    for classifier in CLASSIFIERS:
-        for way in WAYS:
-            row = measure_steps(classifier, way, args.runs, args.device)
-            row["peak memory, GB"] = in_own_process(
-                *(peak_of_steps, classifier, way, args.device),
-                threads=args.threads,
+    def step(wavs):
+        found = explainer(wavs, sounds=False, refine_steps=0).asked()
+        with parts.of("loss"):
+            total, _ = loss(
+                found.mask, found.logits_in, found.logits_out, found.decision
             )
-            rows.append(row)
+            total = total.mean()
+        with parts.of("optimiser"):
+            optimizer.zero_grad()
+        with parts.of("backward"):
+            total.backward()
+        with parts.of("optimiser"):
+            optimizer.step()
+
+    return step
+
+
+def explain(explainer, wavs, check=True, steps=0):
+    """Explanation without gradients, from and to memory of the processor."""
+    device = next(explainer.buffers()).device
+    with torch.no_grad():
+        found = explainer(wavs.to(device), check=check, refine_steps=steps)
+        return found.cpu()
+
+
+def clips(n, device="cpu"):
+    """Noise to explain, [n, samples]."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(n, SECONDS * RATE, generator=generator)
+    return (0.1 * noise).to(device)
+
+
+def calls(explainer, name, decoder, batch, device):
+    """What is measured for a classifier: names of figures to calls."""
+    wavs = clips(batch)
+    there = wavs.to(device)
+    found = {ONE_PASS: partial(explain, explainer, wavs, check=False)}
+    if decoder == OURS and batch == 1:
+        found[CHECKED] = partial(explain, explainer, wavs)
+        found[REFINED] = partial(explain, explainer, wavs, steps=K)
+        stepping = without_decoder(explainer, name)
+        found[STEPPED] = partial(explain, stepping, wavs, steps=STEPS)
+        if not explainer.features.IS_SOUND:
+            owner = LMACInterpreter.from_classifier(
+                Heard(explainer).eval(), RATE, run_opts={"device": device}
+            )
+            found[BY_SOUND] = partial(
+                explain, owner.explainer, wavs, steps=STEPS
+            )
+    # The last: it changes the decoder's weights.
+    found[STEP] = partial(make_step(explainer), there)
+    return found, partial(classify, explainer, there)
+
+
+def peak_memory(name, decoder, device):
+    """Peak memory in GB of a training step, in its own process."""
+    step = make_step(make_explainer(name, decoder, device))
+    step(clips(MEMORY_BATCH, device))
+    if device == "cpu":
+        return peak_resident() / 1024
+    return torch.cuda.max_memory_allocated() / 2**30
+
+
+def size(explainer):
+    """Parameters of the decoder, and its operations, in the classifier's."""
+    one = clips(1, next(explainer.buffers()).device)
+    n_parameters = sum(p.numel() for p in explainer.decoder.parameters())
+    counts = []
+    with torch.no_grad():
+        analysis = explainer.analyze(one)
+        for call in (explainer.mask, analysis), (classify, explainer, one):
+            with FlopCounterMode(display=False) as counter:
+                call[0](*call[1:])
+            counts.append(counter.get_total_flops())
+    return n_parameters, counts[0] / counts[1]
+
+
+def measure(name, decoder, batch, args):
+    """Entries of a classifier, and the rows of its table."""
+    explainer = make_explainer(name, decoder, args.device)
+    others, base = calls(explainer, name, decoder, batch, args.device)
+    ratios, seconds = in_turn(base, others, Clock(args.device), args.pairs)
+    titled = name if decoder == OURS else f"{name}, {decoder}"
+    rows = [
+        {
+            "classifier": titled,
+            "batch": batch,
+            "figure": what,
+            "ratio": ratio.value,
+            "95 %": f"{ratio.low:.3g} to {ratio.high:.3g}",
+            "by the wall": ratio.wall,
+            "s a clip": ratio.seconds / batch,
+            "pairs": ratio.n,
+        }
+        for what, ratio in ratios.items()
+    ]
+    figures = {
+        what: (ratio.value, ratio.low, ratio.high)
+        for what, ratio in ratios.items()
+    }
+    if batch == MEMORY_BATCH:
+        peak = in_own_process(
+            *(peak_memory, name, decoder, args.device), threads=args.threads
+        )
+        figures[MEMORY] = (peak,) * 3
+    n_parameters, operations = size(explainer)
+    print(
+        f"{titled}, batch {batch}: a pass takes {seconds / batch:.3g} s a "
+        f"clip; the decoder has {n_parameters / 1e6:.3g} M parameters and "
+        f"{operations:.3g} times the classifier's operations"
+    )
+    return titled, figures, rows
+
+
+def by_parts(name, args):
+    """Rows of where the time of a step and of an explanation goes."""
+    explainer = make_explainer(name, OURS, args.device)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.wav"
+        sf.write(path, clips(1)[0].numpy(), RATE)
+        counted = Parts(args.device)
+        step = make_step(explainer, counted)
+        ways = {
+            "an explanation": lambda: _whole(explainer, path, counted),
+            STEP: lambda: step(clips(4, args.device)),
+        }
+        with counted.watch(explainer):
+            for what, call in ways.items():
+                call()
+                counted.reset()
+                for _ in range(args.pairs):
+                    call()
+                counted.finish()
+                rows.append({"model": name, "time of": what})
+                total = sum(counted.seconds.values())
+                for part in args.parts:
+                    share = counted.seconds[part] / total
+                    rows[-1][part] = f"{100 * share:.1f} %"
+                rows[-1]["s"] = total / args.pairs
     return rows
 
 
-def show(rows):
-    """Print rows as a table that stands on its side."""
-    first, second, *names = rows[0]
-    head = [f"{row[first]}, {row[second]}" for row in rows]
-    print("| | " + " | ".join(head) + " |")
-    print("|---" * (len(rows) + 1) + "|")
-    for name in names:
-        cells = [f"{row[name]:.3g}" for row in rows]
-        print(f"| {name} | " + " | ".join(cells) + " |")
-    print()
+def _whole(explainer, path, parts):
+    """An explanation from a file to a folder."""
+    with parts.of("reading"):
+        wav, _ = sf.read(path, dtype="float32")
+        wav = torch.from_numpy(wav)[None]
+    found = explain(explainer, wav)
+    n_classes = found.logits.shape[1]
+    with parts.of("writing"):
+        clip = AudioExplanation.of(
+            found.asked(),
+            wav,
+            explainer.features,
+            [str(number) for number in range(n_classes)],
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            clip.save(Path(folder) / "clip")
 
 
-def main(argv=None):
-    """Measure, print the table, and write JSON."""
+def check_args(args):
+    """Refuse settings that cannot be."""
+    cores = os.cpu_count()
+    if not 1 <= args.threads <= cores:
+        raise LMACError(
+            f"--threads: found {args.threads}, expected 1 to {cores}, the "
+            "cores of this machine"
+        )
+    if args.pairs < 1:
+        raise LMACError(f"--pairs: found {args.pairs}, expected 1 or more")
+    for key, known in (("classifiers", CLASSIFIERS), ("decoders", DECODERS)):
+        for name in getattr(args, key):
+            if name not in known:
+                near = nearest(name, known)
+                hint = "" if near is None else f"did you mean '{near}'? "
+                raise LMACError(
+                    f"--{key}: unknown '{name}'; {hint}there are "
+                    f"{', '.join(known)}"
+                )
+    if args.batches and min(args.batches) < 1:
+        raise LMACError(f"--batches: found {min(args.batches)}, expected 1 up")
+    if args.device != "cpu" and not torch.cuda.is_available():
+        raise LMACError(f"--device: found {args.device}, but there is no GPU")
+    if args.parts is not None:
+        args.parts = check_parts(args.parts)
+    return history.read(args.compare) if args.compare else []
+
+
+def parse(argv):
+    """The arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--memory_batch", type=int, default=16)
-    parser.add_argument("--json", help="file for the results")
-    args = parser.parse_args(argv)
+    add = parser.add_argument
+    add("--classifiers", nargs="+", default=list(CLASSIFIERS))
+    add("--decoders", nargs="+", default=[OURS], help=", ".join(DECODERS))
+    add("--batches", nargs="+", type=int, default=list(BATCHES))
+    add("--threads", type=int, default=1)
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--pairs", type=int, default=7, help="fewest pairs of a ratio")
+    add("--parts", nargs="*", help=f"all, or some of {', '.join(PARTS)}")
+    add("--record", action="store_true", help="add to benchmarks/history.csv")
+    add("--compare", metavar="CSV", help="say what moved since these rows")
+    add("--json", help="file for the results")
+    return parser.parse_args(argv)
+
+
+def described(where):
+    """What has to be the same for figures to be compared, in a line."""
+    names = ("processor", "gpu", "threads", "torch")
+    return ", ".join(f"{key} {where[key]}" for key in names if key in where)
+
+
+@exit_on_user_error
+def main(argv=None):
+    """Measure, print tables, and write what was asked for."""
+    args = parse(argv)
+    past = check_args(args)
     torch.set_num_threads(args.threads)
-    rows = []
-    for classifier in CLASSIFIERS:
-        for decoder in DECODERS:
-            # SpeechBrain's decoder on CNN14 takes a minute for each step.
-            slow = classifier == "cnn14" and decoder != "ours"
-            slow = slow and args.device == "cpu"
-            row = measure(classifier, decoder, args, 1 if slow else args.runs)
-            row["peak memory of a step, GB"] = in_own_process(
-                peak_memory,
-                classifier,
-                decoder,
-                args.memory_batch,
-                args.device,
-                threads=args.threads,
-            )
-            rows.append(row)
-    show(rows)
-    stepping = stepping_rows(args)
-    show(stepping)
-    where = {
-        **machine(args.threads),
-        "clips": f"{SECONDS} s",
-        "batch": args.batch_size,
-        "batch for memory": args.memory_batch,
-        "runs": f"median of {args.runs}"
-        + ", CNN14PSI_stft on CNN14: one" * (args.device == "cpu"),
-    }
+    where = machine(args.threads)
+    entries, tables, split = [], [], []
+    with Others() as others:
+        for name in args.classifiers:
+            if args.parts is not None:
+                split += by_parts(name, args)
+                continue
+            for decoder in args.decoders if name != "yamnet" else [OURS]:
+                for batch in args.batches:
+                    titled, figures, rows = measure(name, decoder, batch, args)
+                    tables += rows
+                    entries += [
+                        history.Entry(
+                            where["date"],
+                            history.commit(),
+                            described(where),
+                            *(titled, batch, what, *values),
+                        )
+                        for what, values in figures.items()
+                    ]
+    print_table(tables or split)
+    for entry in entries:
+        if entry.what == MEMORY:
+            print(f"{entry.classifier}: {entry.what}: {entry.value:.2f}")
     print(", ".join(f"{key} {value}" for key, value in where.items()))
-    write(args.json, {"machine": where, "rows": rows, "steps": stepping})
+    busy = others.said(args.threads)
+    if busy:
+        print(busy)
+    if args.compare:
+        moved = history.compare(entries, past)
+        if moved:
+            print_table(moved)
+        else:
+            print(f"{args.compare}: nothing of this machine and these figures")
+    if args.record:
+        history.add(history.FILE, entries)
+    write(
+        args.json,
+        {"machine": where, "busy": busy, "rows": tables, "parts": split},
+    )
 
 
 if __name__ == "__main__":

@@ -104,6 +104,7 @@ def machine(threads):
     found = {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "machine": platform.machine(),
+        "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": threads,
         "python": platform.python_version(),
@@ -113,6 +114,16 @@ def machine(threads):
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
+
+
+def _processor():
+    """Name of the processor, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (x.split(":", 1)[1] for x in lines if x.startswith("model name"))
+    return " ".join(next(names, platform.machine()).split())
 
 
 def print_table(rows):

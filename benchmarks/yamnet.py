@@ -10,19 +10,6 @@ from lmac_sb.adapters.yamnet import load_yamnet as load_listener
 from lmac_sb.utils.errors import LMACError
 
 SAMPLE_RATE = 16000
-# The AudioSet class that means the same as a class of ESC-10.
-MEANS = {
-    "dog": "Dog",
-    "rain": "Rain",
-    "sea_waves": "Ocean",
-    "crying_baby": "Crying, sobbing",
-    "clock_tick": "Tick",
-    "sneezing": "Sneeze",
-    "helicopter": "Helicopter",
-    "chainsaw": "Chainsaw",
-    "rooster": "Crowing, cock-a-doodle-doo",
-    "crackling_fire": "Crackle",
-}
 
 
 class YAMNet(torch.nn.Module):
@@ -36,6 +23,7 @@ class YAMNet(torch.nn.Module):
 
     def __init__(self, listener):
         super().__init__()
+        self.listener = listener
         self.network = listener.model
         self.front_end = listener.front_end
         self.windows = listener.windows

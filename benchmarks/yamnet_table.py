@@ -27,7 +27,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from coefficients import (
-    KNOWN,
     N_SETS,
     OFFSETS,
     START,
@@ -39,12 +38,13 @@ from coefficients import (
 )
 from measure import machine
 from scipy import stats
-from torch.nn.modules.module import register_module_forward_hook
-from yamnet import MEANS, SAMPLE_RATE, load_yamnet
+from yamnet import SAMPLE_RATE, load_yamnet
 from yamnet_attributions import make_attributions
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.adapters.yamnet import YAMNet
+from lmac_sb.bench.measured import Passes
+from lmac_sb.bench.yamnet import KNOWN, MEANS
 from lmac_sb.evaluation.contamination import make_settings
 from lmac_sb.inference.adopt import STEPS
 from lmac_sb.lmac.explainer import Explainer
@@ -209,33 +209,12 @@ def scored(function, analysis, target):
     }
 
 
-class Passes:
-    """Counts passes of YAMNet within `with`: forward, and backward if any.
+def is_yamnet(module):
+    """Whether passes of a module count: the decoder has a YAMNet of its own.
 
-    Those of each YAMNet, as the decoder has one of its own. They get the
-    patches of clips in the batch axis.
-
-    Arguments
-    ---------
-    n_rows : int
-        Patches of the clips, for which both together are one pass.
+    It gets the patches of clips in the batch axis.
     """
-
-    def __init__(self, n_rows):
-        self.n_rows, self.count = n_rows, 0.0
-
-    def __enter__(self):
-        self._handle = register_module_forward_hook(self._see)
-        return self
-
-    def __exit__(self, *error):
-        self._handle.remove()
-
-    def _see(self, module, inputs, output):
-        """One call of a network."""
-        if isinstance(module, YAMNet):
-            times = 1 + output.requires_grad
-            self.count += times * len(output) / self.n_rows
+    return isinstance(module, YAMNet)
 
 
 def measured(explainer, judges, way, clips):
@@ -247,7 +226,7 @@ def measured(explainer, judges, way, clips):
     listener = explainer.classifier.embedding_model
     n_rows = len(clips) * listener.windows.count(wavs.shape[1])
     start = time.process_time()
-    with Passes(n_rows) as passes:
+    with Passes(is_yamnet, n_rows) as passes:
         masks = way(analysis, target)
     cost = time.process_time() - start, passes.count * len(clips)
     cost = {key: x / len(clips) for key, x in zip(COSTS, cost)}

@@ -62,6 +62,16 @@ TABLES = {
         ],
         "results/eval/1234/summary.csv",
     ),
+    "localisation": (
+        [
+            "train_lmac.py hparams/lmac.yaml",
+            "eval.py hparams/eval.yaml --settings '[clean]' --shares '[]' "
+            "--experiment_name localisation "
+            "--methods '[lmac, lmac+5, optimised+20, gradcam, "
+            "integrated_gradients, loudest, ideal, ones, random]'",
+        ],
+        "results/localisation/1234/summary.csv",
+    ),
     "esc10": (
         [
             f"{CLASSIFIER} 1234",

@@ -31,13 +31,12 @@ from torch.nn import functional as F
 from torchaudio.functional import resample
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-from yamnet import MEANS  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from lmac_sb import LMACInterpreter  # noqa: E402
 from lmac_sb.adapters.layered import LayeredClassifier  # noqa: E402
 from lmac_sb.adapters.layers import Layer  # noqa: E402
+from lmac_sb.bench.yamnet import MEANS  # noqa: E402
 from lmac_sb.data.audio import fit_length  # noqa: E402
 from lmac_sb.data.streaming import signal_of  # noqa: E402
 from lmac_sb.lmac.explainer import Explainer  # noqa: E402

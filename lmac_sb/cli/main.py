@@ -7,6 +7,7 @@ import click
 import lmac_sb
 from lmac_sb.cli.app import app
 from lmac_sb.cli.audit import audit
+from lmac_sb.cli.bench import bench
 from lmac_sb.cli.cache import cache
 from lmac_sb.cli.completion import completion
 from lmac_sb.cli.doctor import doctor
@@ -69,7 +70,7 @@ def lmac():
 
 lmac.add_section("explain", example, explain, audit, report, app, models)
 lmac.add_section("train and share", scenes, train, finetune, export, recipe)
-lmac.add_section("evaluate", evaluate, sanity, listen, score)
+lmac.add_section("evaluate", evaluate, bench, sanity, listen, score)
 lmac.add_section("this installation", doctor, cache, completion)
 
 

@@ -33,6 +33,8 @@ class Grid:
         Where finished rows are kept.
     regions : dict
         Clip to a list of (onset, offset) in seconds where that is known.
+    about : dict
+        What else makes other rows, for the identity of the job.
 
     Example
     -------
@@ -47,12 +49,13 @@ class Grid:
     >>> grid = Grid(comparison, clean, getfixture("tmp_path"))
     """
 
-    def __init__(self, comparison, settings, folder, regions=None):
+    def __init__(self, comparison, settings, folder, regions=None, about=None):
         self.comparison = comparison
         self.explainer = comparison.judge.explainer
         self.settings = settings
         self.folder = Path(folder)
         self.regions = regions or {}
+        self.about = about or {}
 
     def run(self, dataset, batch_size, quiet=True):
         """Evaluate all clips of a data set.
@@ -88,6 +91,7 @@ class Grid:
             "settings": settings,
             "methods": methods,
             "keeps": keeps,
+            **self.about,
         }
         n_items = len(clips) * len(settings)
         job = Job(self.folder, n_items, identity, chunk=batch_size)

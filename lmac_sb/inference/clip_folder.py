@@ -223,7 +223,9 @@ def write_clip(part, clip, name, truth=None, audio_format="wav", more=None):
     written = write_data(part, clip, name, truth, audio_format, more)
     for folder, shown_clip, maps in written:
         picture = draw_clip(shown_clip, truth, maps)
-        picture.savefig(folder / PICTURE, dpi=90)
+        # Little smaller by the default level, in twice the time.
+        options = {"compress_level": 3}
+        picture.savefig(folder / PICTURE, dpi=90, pil_kwargs=options)
 
 
 def write_data(part, clip, name, truth=None, audio_format="wav", more=None):

@@ -6,7 +6,8 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,14 @@ from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.given import MOST_FILES, check_file
 from lmac_sb.utils.io import first_line
 
-__all__ = ["call_import_path", "find_referred", "is_import_path", "refer_to"]
+__all__ = [
+    "call_import_path",
+    "find_referred",
+    "imported",
+    "is_import_path",
+    "refer_to",
+    "searching_here",
+]
 
 _IMPORT_PATH = re.compile(
     r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*"
@@ -43,6 +51,63 @@ def is_import_path(model: Any) -> bool:
     (True, False)
     """
     return isinstance(model, str) and bool(_IMPORT_PATH.fullmatch(model))
+
+
+@contextmanager
+def searching_here() -> Iterator[None]:
+    """Let Python find modules in the folder in which it runs.
+
+    Returns
+    -------
+    context manager
+
+    Example
+    -------
+    >>> import os, sys
+    >>> with searching_here():
+    ...     {"", os.getcwd()} & {*sys.path} != set()
+    True
+    """
+    here = os.getcwd()
+    added = here not in sys.path and "" not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(here)
+
+
+def imported(name: str) -> Any:
+    """What a module of the user calls so.
+
+    Arguments
+    ---------
+    name : str
+        ``package.module:name``; the folder in which Python runs is searched
+        too.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    Exception
+        Whatever the user's module raises.
+
+    Example
+    -------
+    >>> imported("math:pi")
+    3.141592653589793
+    """
+    module, _, path = name.partition(":")
+    with searching_here():
+        found = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    return found
 
 
 def call_import_path(name: str, trusted: bool) -> dict[str, Any]:
@@ -84,26 +149,17 @@ def call_import_path(name: str, trusted: bool) -> dict[str, Any]:
             f"model: {name} runs code, expected trusted=True (on the command "
             "line: --trust) if you know its author"
         )
-    module, _, path = name.partition(":")
-    here = os.getcwd()
-    added = here not in sys.path and "" not in sys.path
-    if added:
-        sys.path.insert(0, here)
     try:
-        found = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-        if not isinstance(found, torch.nn.Module):
-            found = found()
+        with searching_here():
+            found = imported(name)
+            if not isinstance(found, torch.nn.Module):
+                found = found()
     except Exception as error:
         # It is the user's code: anything can happen.
         raise LMACError(
             f"model: {name}: {type(error).__name__}: {first_line(error)}; "
             "expected a function that can be imported and takes no arguments"
         ) from error
-    finally:
-        if added:
-            sys.path.remove(here)
     if not isinstance(found, Mapping):
         return {"model": found}
     if "model" not in found:

@@ -63,7 +63,9 @@ def draw_clip(clip, truth=None, levels=None):
     seconds = clip.n_samples[0] / clip.sample_rate
     extent = (0, seconds, 0, clip.sample_rate / 2000)
 
-    figure = Figure(figsize=(11, 6), layout="constrained")
+    # At fixed places: a layout that is computed takes longer than the rest.
+    figure = Figure(figsize=(11, 6))
+    figure.subplots_adjust(0.05, 0.09, 0.95, 0.89, 0.13, 0.17)
     label = "" if truth is None else f" (label: {truth})"
     # What was asked for need not be what was decided.
     ((best, _),) = clip.top(1)[0]
@@ -86,7 +88,7 @@ def draw_clip(clip, truth=None, levels=None):
         # Its own image, since that of the mask is transparent in places.
         scale = ScalarMappable(image.norm, image.cmap)
         unit = "mask, darker where it is quiet" if name == "mask" else "dB"
-        figure.colorbar(scale, ax=axis, label=unit)
+        figure.colorbar(scale, ax=axis, label=unit, pad=0.02, fraction=0.05)
     for axis in axes[1]:
         axis.set_xlabel("time in s")
     for axis in axes[:, 0]:

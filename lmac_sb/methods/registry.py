@@ -212,7 +212,8 @@ def make_case(explainer, wavs, gains, items):
     gains : list of float
         What the clips were multiplied by to be a part of that.
     items : list of dict
-        The clips, from `lmac_sb.data.dataset.make_dataset`.
+        The clips, from `lmac_sb.data.dataset.make_dataset`; with ``target``
+        where another class than the decision is to be explained.
 
     Returns
     -------
@@ -228,7 +229,10 @@ def make_case(explainer, wavs, gains, items):
     >>> case.event.shape == case.analysis.magnitude.shape
     True
     """
-    analysis = explainer.analyze(wavs)
+    asked = None
+    if all("target" in item for item in items):
+        asked = torch.tensor([item["target"] for item in items]).to(wavs.device)
+    analysis = explainer.analyze(wavs, asked)
     event = None
     if all("event" in item for item in items):
         # The event at the gain that the clip has in the mixture.
@@ -238,7 +242,7 @@ def make_case(explainer, wavs, gains, items):
         stft = explainer.features.stft(torch.stack(stems))
         event = ideal_mask(stft, analysis.stft)
     ids = [item["id"] for item in items]
-    target = analysis.logits.argmax(1)
+    target = analysis.logits.argmax(1) if asked is None else asked
     return Case(explainer, wavs, analysis, target, ids, event)
 
 

@@ -158,5 +158,70 @@ const charts = (() => {
       title,
     });
 
-  return { interval, overHertz, overTime };
+  // Round numbers on an axis that holds all values.
+  const ticksOf = (values) => {
+    const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
+    const step = roundUp((high - low || 1) / 4);
+    const first = Math.floor(low / step + 1e-9);
+    const last = Math.max(first + 1, Math.ceil(high / step - 1e-9));
+    return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
+  };
+  const scale = (ticks, from, to) => (value) =>
+    from + ((to - from) * (value - ticks[0])) / (ticks.at(-1) - ticks[0]);
+
+  // Means with their intervals, a line each, on one axis that holds zero.
+  const forest = (lines, title) => {
+    const [WIDTH, LEFT, RIGHT, TOP, LINE] = [640, 170, 620, 6, 22];
+    const bottom = TOP + LINE * lines.length;
+    const ticks = ticksOf(lines.flatMap(({ mean, low, high }) => [mean, low, high]));
+    const x = scale(ticks, LEFT, RIGHT);
+    const svg = frame(WIDTH, bottom + 24, title);
+    svg.classList.add("forest");
+    for (const tick of ticks) {
+      const name = Math.abs(tick) < 1e-12 ? "axis" : "grid";
+      svg.append(make("path", { class: name, d: `M${x(tick)} ${TOP}V${bottom}` }));
+      svg.append(label(x(tick), bottom + 15, plain(tick)));
+    }
+    lines.forEach(({ name, mean, low, high, own }, i) => {
+      const y = TOP + LINE * (i + 0.5);
+      const part = make("g", own ? { class: "own" } : {});
+      part.append(
+        label(LEFT - 8, y + 4, name.length > 26 ? `${name.slice(0, 25)}…` : name, "end"),
+        make("path", { class: "range", d: `M${x(low)} ${y}H${x(high)}` }),
+        make("circle", { class: "mean", cx: x(mean), cy: y, r: 4.5 })
+      );
+      svg.append(part);
+    });
+    return svg;
+  };
+
+  // Named points on two axes that hold zero.
+  const scatter = (points, nameX, nameY) => {
+    const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [640, 300, 60, 500, 10, 250];
+    const ticks = [points.map((point) => point.x), points.map((point) => point.y)].map(ticksOf);
+    const [x, y] = [scale(ticks[0], LEFT, RIGHT), scale(ticks[1], BOTTOM, TOP)];
+    const svg = frame(WIDTH, HEIGHT, `${nameY} against ${nameX}`);
+    svg.classList.add("scatter");
+    svg.append(make("path", { class: "axis", d: `M${LEFT} ${TOP}V${BOTTOM}H${RIGHT}` }));
+    for (const tick of ticks[0]) svg.append(label(x(tick), BOTTOM + 16, plain(tick)));
+    for (const tick of ticks[1]) svg.append(label(LEFT - 6, y(tick) + 4, plain(tick), "end"));
+    svg.append(label((LEFT + RIGHT) / 2, HEIGHT - 12, nameX));
+    svg.append(label(LEFT, TOP - 2, nameY, "start"));
+    // Names beside the points, one below the other where they would meet.
+    let free = TOP;
+    for (const point of [...points].sort((a, b) => b.y - a.y)) {
+      const place = Math.max(free, y(point.y) + 4);
+      free = place + 13;
+      const part = make("g", point.own ? { class: "own" } : {});
+      part.append(
+        make("path", { class: "grid", d: `M${x(point.x) + 6} ${y(point.y)}L${RIGHT + 14} ${place - 4}` }),
+        make("circle", { class: "mean", cx: x(point.x), cy: y(point.y), r: 4.5 }),
+        label(RIGHT + 18, place, point.name.length > 22 ? `${point.name.slice(0, 21)}…` : point.name, "start")
+      );
+      svg.append(part);
+    }
+    return svg;
+  };
+
+  return { forest, interval, overHertz, overTime, scatter };
 })();

@@ -181,6 +181,36 @@ def score(ratings, key):
     return call
 
 
+THEIRS = """\
+from lmac_sb.bench.data import Data
+from lmac_sb.data.scenes import make_scenes
+tiny = Data(lambda made, real: make_scenes(
+    made, clips_per_class=1, duration_s=1.0))
+"""
+
+
+def bench_trained(folder, recipe, tmp_path, good):
+    """A bench whose decoder is the folder of a stranger."""
+    (tmp_path / "theirs.py").write_text(THEIRS)
+    models = tmp_path / "models" / "theirs_tiny" / "cnn"
+    (models / "classifier-1234" / "model").mkdir(parents=True)
+    folder.rename(models / "lmac-1234")
+    (models / "lmac-1234" / "results.json").write_text("{}")
+    for run in models.iterdir():
+        (run / "manifests").mkdir(exist_ok=True)
+        for split in ("train", "valid"):
+            (run / "manifests" / f"{split}.jsonl").unlink(missing_ok=True)
+            (run / "manifests" / f"{split}.jsonl").touch()
+    words = ["bench", "--out", tmp_path / "out", "--data", "theirs:tiny"]
+    words += ["--classifiers", "cnn", "--trained", tmp_path / "models"]
+    here = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        assert cli.main([*map(str, words), "--seeds", "1"]) == 0
+    finally:
+        os.chdir(here)
+
+
 EXPLAIN = command("explain", "WAV", "--model", "FOLDER", "--out", "OUT")
 # What takes the folder of a model, a run, explanations or ratings.
 ENTRIES = {
@@ -188,6 +218,7 @@ ENTRIES = {
     "audit model": command("audit", "WAV", "--model", "FOLDER", "--out", "OUT"),
     "export run_folder": command("export", "FOLDER", "OUT"),
     "report folder": command("report", "FOLDER"),
+    "bench trained": bench_trained,
     "score_listening_test ratings": score("FOLDER/", "OURS/good.json"),
     "score_listening_test key": score("OURS/ratings", "FOLDER/experiment.json"),
     "interpreter": script("eval", "eval.yaml", interpreter=this),
@@ -234,6 +265,11 @@ OTHERS = {
     "audit label_column": "a word",
     "audit file_column": "a word",
     "audit weights": "as of explain",
+    "bench out": "written to",
+    "bench real": "sounds",
+    "bench data": "names, and modules that the user names",
+    "bench classifiers": "names, and modules that the user names",
+    "bench methods": "names, and modules that the user names",
     "labels": "a table of texts",
     "classes_map": "a table of texts",
     "label_column": "a word",

@@ -22,7 +22,7 @@ def load(monkeypatch):
 @pytest.fixture
 def here(load, monkeypatch):
     """Measure in this process, which is faster."""
-    for name in ("scaling", "corpus", "cost"):
+    for name in ("scaling", "corpus"):
         monkeypatch.setattr(
             load(name),
             "in_own_process",
@@ -93,24 +93,6 @@ def test_input(load, tmp_path, capsys):
         ("yes", 2),
     ]
     assert all(row["clips/s"] > 0 for row in rows)
-
-
-def test_cost(load, here, tmp_path, monkeypatch):
-    """The small classifier with our decoder, on short clips."""
-    cost = load("cost")
-    monkeypatch.setattr(cost, "CLASSIFIERS", ["small"])
-    monkeypatch.setattr(cost, "DECODERS", ["ours"])
-    monkeypatch.setattr(cost, "SECONDS", 1)
-    path = tmp_path / "x.json"
-    cost.main(
-        ["--threads", "1", "--batch_size", "1", "--runs", "1"]
-        + ["--memory_batch", "1", "--json", str(path)]
-    )
-    found = json.loads(path.read_text("utf-8"))
-    (row,) = found["rows"]
-    assert row["training step / classifier"] > 1
-    assert 0 < row["decoder FLOPs / classifier FLOPs"] < 10
-    assert found["machine"]["torch"]
 
 
 def test_masks_of_any_classifier(load, monkeypatch, tmp_path, capsys):

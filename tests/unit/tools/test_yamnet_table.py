@@ -36,7 +36,7 @@ def test_passes_are_counted(benchmark, explainer):
     target = torch.tensor([0, 1])
     ways = benchmark.make_ways(explainer)
     for name, steps in (("loudest 20%", None), ("default, 5 steps", 5)):
-        with benchmark.Passes(n_rows) as passes:
+        with benchmark.Passes(benchmark.is_yamnet, n_rows) as passes:
             mask = ways[name](analysis, target)
         # Of an embedding that is kept, that of the whole is found first.
         assert passes.count == (0 if steps is None else 4 * steps + 3)

@@ -1,0 +1,271 @@
+"""Classifiers of the bench, and what explains each of them.
+
+An entry of `CLASSIFIERS` is a `Classifier`, or just its function `load`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
+
+from lmac_sb.adapters.named import NAMED
+from lmac_sb.adapters.yamnet import load_yamnet
+from lmac_sb.bench.data import Prepared
+from lmac_sb.bench.kept import kept
+from lmac_sb.bench.trained import train
+from lmac_sb.bench.waveform import M5, fit_waveform
+from lmac_sb.bench.yamnet import KNOWN, OnEmbedding, fit_linear
+from lmac_sb.data.audio import Preprocessor
+from lmac_sb.data.dataset import make_dataset
+from lmac_sb.evaluation.models import load_interpreters
+from lmac_sb.inference.interpreter import LMACInterpreter
+from lmac_sb.utils.errors import LMACError
+
+__all__ = ["CLASSIFIERS", "Classifier", "Setup"]
+
+RATE = 16000
+
+
+class Setup(NamedTuple):
+    """For what a classifier is loaded.
+
+    Arguments
+    ---------
+    prepared : lmac_sb.bench.data.Prepared
+        The data; the test clips are `prepared.ids("test")`.
+    folder : pathlib.Path
+        Where it keeps what it trains.
+    seeds : list of int
+        The first is the classifier's and its explainers'; for the others, one
+        more explainer is trained each.
+    epochs : int
+        Of each training; None for what its yaml file says.
+    wanted : tuple of str
+        Explainers that are used; the others need not be trained.
+
+    Example
+    -------
+    >>> Setup(None, Path("trained"), [1234]).epochs is None
+    True
+    """
+
+    prepared: Prepared
+    folder: Path
+    seeds: list
+    epochs: Optional[int] = None
+    wanted: tuple = ("lmac",)
+
+
+class Classifier(NamedTuple):
+    """A classifier; one more is one entry of `CLASSIFIERS`.
+
+    Arguments
+    ---------
+    load : callable
+        Of a `Setup`, gives interpreters of one classifier: a dict from the
+        method's name (``lmac``, ``l2i``, or one of one's own) to
+        `lmac_sb.LMACInterpreter`, or a list of such dicts, one for each seed.
+        Trains what is not there yet.
+    unfit : callable
+        Of `lmac_sb.bench.data.Data`, says why it does not suit it; None if
+        it does.
+    asked : callable
+        Of a `Setup` and an interpreter: a function of a clip's dict that
+        gives ``target``, the number of the class to explain, and ``right``,
+        whether it is the classifier's answer; or None to leave the clip out.
+        By default each clip's decision is explained.
+    family : str
+        Classifiers of one family are not each other's judges.
+    explainers : tuple of str
+        Methods that `load` gives, besides ``lmac``, ``l2i`` and
+        ``optimised``.
+
+    Example
+    -------
+    >>> Classifier(lambda setup: {}).unfit(None) is None
+    True
+    """
+
+    load: Callable
+    unfit: Callable = lambda data: None
+    asked: Optional[Callable] = None
+    family: str = ""
+    explainers: tuple = ()
+
+
+def recipe(classifier, **explainers):
+    """A classifier that the recipe trains, and explainers of it.
+
+    Arguments
+    ---------
+    classifier : str
+        Its yaml file.
+    **explainers
+        Method to yaml file. ``lmac`` is trained for each seed.
+
+    Returns
+    -------
+    callable
+        See `Classifier`.
+    """
+
+    def load(setup):
+        """Train what is missing, and load all."""
+        model = _classifier(classifier, setup) / "model"
+        found = []
+        for seed in setup.seeds:
+            runs = {
+                name: _explainer(name, yaml, setup, seed, model)
+                for name, yaml in explainers.items()
+                if name == "lmac"
+                or (name in setup.wanted and seed == setup.seeds[0])
+            }
+            found.append(load_interpreters(runs))
+        return found
+
+    return load
+
+
+def _classifier(yaml, setup):
+    """The run of a classifier."""
+    keys = {
+        **setup.prepared.data.classifier_keys,
+        "n_classes": len(setup.prepared.classes),
+        **_epochs(setup),
+    }
+    folder = setup.folder / f"classifier-{setup.seeds[0]}"
+    return train(yaml, folder, setup.prepared, setup.seeds[0], keys)
+
+
+def _explainer(name, yaml, setup, seed, model):
+    """The run of an explainer."""
+    keys = {
+        **(setup.prepared.data.explainer_keys if name == "lmac" else {}),
+        "classifier_folder": model.resolve(),
+        "n_classes": len(setup.prepared.classes),
+        "save_clips": 0,
+        **_epochs(setup),
+    }
+    folder = setup.folder / f"{name}-{seed}"
+    return train(yaml, folder, setup.prepared, seed, keys)
+
+
+def _epochs(setup):
+    """The key of the epochs, where they are given."""
+    return {"number_of_epochs": setup.epochs} if setup.epochs else {}
+
+
+def waveform(setup):
+    """M5, which hears the sound itself, explained by steps from nothing."""
+    prepared = setup.prepared
+
+    def make():
+        """Train it."""
+        train, valid = (_sounds(prepared, x) for x in ("train", "valid"))
+        return fit_waveform(train, valid, setup.seeds[0], setup.epochs)
+
+    n_classes = len(prepared.classes)
+    net = kept(setup, "classifier", partial(M5, n_classes), make)
+    return _by_steps(net, prepared)
+
+
+def yamnet_linear(setup):
+    """A linear layer on YAMNet's embedding, explained by steps."""
+    prepared, listener = setup.prepared, load_yamnet()
+
+    def make():
+        """Train it."""
+        return fit_linear(
+            listener, *_sounds(prepared, "train"), seed=setup.seeds[0]
+        )
+
+    def empty():
+        """One to load the weights into."""
+        n_inputs = listener.model.head.in_features
+        return OnEmbedding(listener, n_inputs, len(prepared.classes))
+
+    return _by_steps(kept(setup, "classifier", empty, make), prepared)
+
+
+def _by_steps(net, prepared):
+    """Interpreters of a module that hears waveforms."""
+    made = LMACInterpreter.from_classifier(
+        net.eval(), RATE, labels=prepared.classes
+    )
+    return {"optimised": made}
+
+
+def yamnet(setup):
+    """YAMNet and its own classes, by its decoder and by steps."""
+    return {
+        "lmac": LMACInterpreter.from_pretrained("yamnet", decoder=True),
+        "optimised": LMACInterpreter.from_pretrained("yamnet"),
+    }
+
+
+def yamnet_asked(setup, interpreter):
+    """The class that means the same as the label, where YAMNet gives it."""
+    means = setup.prepared.data.means
+    explainer, names = interpreter.explainer, interpreter.classes
+    rivals = [names.index(means[name]) for name in setup.prepared.classes]
+
+    @torch.no_grad()
+    def asked(item):
+        """Class of a clip, and whether it is the first of those of the data."""
+        target = names.index(means[item["class_string"]])
+        logits = explainer.classify_sounds(item["sig"][None])[0]
+        if logits[target].sigmoid() <= KNOWN:
+            return None
+        right = bool(logits[target] >= logits[rivals].max())
+        return {"target": target, "right": right}
+
+    return asked
+
+
+def yamnet_unfit(data):
+    """Why YAMNet says nothing of some data."""
+    if data.means is None:
+        return "YAMNet has no classes that mean the same"
+    if not NAMED["yamnet"].is_here:
+        return f"YAMNet is not installed: {NAMED['yamnet'].install}"
+    return None
+
+
+def _sounds(prepared, split):
+    """Waveforms and labels of a split, [clips, samples] and [clips]."""
+    encoder = CategoricalEncoder()
+    encoder.update_from_iterable(prepared.classes)
+    encoder.expect_len(len(prepared.classes))
+    dataset = make_dataset(
+        prepared.manifests / f"{split}.jsonl",
+        Preprocessor(RATE, prepared.seconds),
+        encoder,
+    )
+    lengths = sorted(set(dataset.n_samples))
+    if len(lengths) > 1:
+        raise LMACError(
+            f"{prepared.name}: found clips of {lengths[0]} to {lengths[-1]} "
+            "samples, expected one length; signal_length_s in the keys of the "
+            "data cuts and pads them"
+        )
+    items = [dataset[i] for i in range(len(dataset))]
+    labels = [item["class_string_encoded"] for item in items]
+    return torch.stack([x["sig"] for x in items]), torch.cat(labels)
+
+
+# name -> what is known of it
+CLASSIFIERS = {
+    "cnn": Classifier(recipe("classifier_conv", lmac="lmac", l2i="l2i")),
+    "transformer": Classifier(
+        recipe("variants/classifier_attention", lmac="variants/lmac_attention")
+    ),
+    "conv2d": Classifier(
+        recipe("variants/classifier_conv2d", lmac="variants/lmac_conv2d")
+    ),
+    "waveform": Classifier(waveform),
+    "yamnet": Classifier(yamnet, yamnet_unfit, yamnet_asked, "yamnet"),
+    "yamnet_linear": Classifier(yamnet_linear, yamnet_unfit, family="yamnet"),
+}

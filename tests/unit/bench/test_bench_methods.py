@@ -1,0 +1,164 @@
+"""Methods of the bench, and those of third parties."""
+
+import sys
+
+import pytest
+import torch
+
+from lmac_sb.bench.classifiers import CLASSIFIERS, Classifier
+from lmac_sb.bench.data import DATA, Data
+from lmac_sb.bench.entries import find_entry
+from lmac_sb.bench.methods import base, bench_methods, check_methods
+from lmac_sb.evaluation.comparison import Comparison
+from lmac_sb.evaluation.judge import Judge
+from lmac_sb.methods.registry import make_case
+from lmac_sb.utils.errors import LMACError
+
+MODULE = """
+import numpy as np
+import torch
+from lmac_sb.bench.data import Data
+from lmac_sb.methods.registry import Method
+
+def level(explainer, analysis, target):
+    return analysis.magnitude
+
+def array(explainer, analysis, target):
+    return np.ones(analysis.magnitude.shape)
+
+def short(explainer, analysis, target):
+    return analysis.magnitude[:, 1:]
+
+def nan(explainer, analysis, target):
+    return analysis.magnitude * float("nan")
+
+def nothing(explainer, analysis, target):
+    return None
+
+def fails(explainer, analysis, target):
+    return {}["a key\\nand more"]
+
+def second(explainer, analysis, target):
+    if len(target) > 1 or target[0] == 1:
+        raise IndexError("only of the first class")
+    return analysis.magnitude
+
+half = Method("mask", lambda case: torch.full_like(
+    case.analysis.magnitude, 0.5))
+large = Method("mask", lambda case: 2 + case.analysis.magnitude)
+top = Method("area", lambda case, area: (
+    case.analysis.magnitude > 0).float())
+data = Data(lambda made, real: made)
+number = 3
+"""
+ITEMS = [{"id": x, "class_string": "dog"} for x in "ab"]
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A module of a third party, where the command is run."""
+    (tmp_path / "their_methods.py").write_text(MODULE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    yield "their_methods"
+    sys.modules.pop("their_methods", None)
+
+
+def rows_of(interpreter, names):
+    """Rows of masks as they are, by method and clip."""
+    explainer = interpreter.explainer
+    methods, _ = bench_methods(names, {"lmac": explainer})
+    case = make_case(explainer, torch.randn(2, 16000) / 8, [1.0, 1.0], ITEMS)
+    comparison = Comparison(
+        Judge(explainer), methods, interpreter.classes, shares=[]
+    )
+    rows, _ = comparison(case, ITEMS)
+    return {
+        (row["method"], row["id"]): row for row in rows if row["keep"] == "own"
+    }
+
+
+def test_a_method_of_a_third_party(interpreter, mine):
+    names = [f"{mine}:{x}" for x in ("level", "array", "half", "top")]
+    rows = rows_of(interpreter, names)
+    assert all("error" not in row for row in rows.values())
+    assert rows[names[2], "a"]["area"] == 0.5
+    assert list(dict.fromkeys(x for x, _ in rows)) == [
+        *("lmac", "loudest"),
+        *names,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("short", "mask of shape (1, 86, 513), expected (1, 87, 513)"),
+        ("nan", "NaN in the mask"),
+        ("nothing", "gave nothing, expected a tensor"),
+        ("fails", "KeyError: 'a key"),
+        ("large", "expected values in [0, 1]"),
+    ],
+)
+def test_its_faults_are_those_of_its_rows(interpreter, mine, name, said):
+    rows = rows_of(interpreter, [f"{mine}:{name}", "ones"])
+    row = rows[f"{mine}:{name}", "a"]
+    assert said in row["error"] and "\n" not in row["error"]
+    assert "AI" not in row
+    assert rows["ones", "a"]["area"] == 1 and "AI" in rows["loudest", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gone:level", "No module named 'gone'"),
+        ("their_methods:levle", "has no attribute 'levle'"),
+        ("their_methods:number", "is a int, expected a function"),
+        ("loudset", "did you mean 'loudest'?"),
+        ("lmca+5", "did you mean 'lmac'?"),
+    ],
+)
+def test_methods_that_there_are_not(mine, name, said):
+    with pytest.raises(LMACError, match="^methods: ") as error:
+        check_methods([name])
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["ones", "their_methods:level"])
+def test_a_method_that_is_given_twice(mine, name):
+    with pytest.raises(LMACError, match=f"'{name}' is given twice"):
+        check_methods([name, name])
+
+
+def test_what_a_classifier_lacks_is_left_out(interpreter):
+    explainer = interpreter.explainer
+    names = ["lmac+5", "l2i", "optimised+2", "gradcam"]
+    methods, left_out = bench_methods(names, {"lmac": explainer})
+    assert left_out == ["l2i"]
+    assert list(methods) == [
+        *("lmac", "loudest", "lmac+5", "optimised+2", "gradcam")
+    ]
+    methods, left_out = bench_methods(names, {"l2i": explainer})
+    assert left_out == ["lmac+5"]
+    assert list(methods)[0] == "optimised+20"
+
+
+def test_base_of_a_name():
+    assert [base(x) for x in ("a", "a+10", "a_binary", "a+b")] == [
+        *("a", "a", "a", "a+b")
+    ]
+
+
+def test_entries(mine):
+    assert find_entry("data", "scenes", DATA, Data) is DATA["scenes"]
+    found = find_entry("data", f"{mine}:data", DATA, Data)
+    assert found.find("made", None) == "made"
+    # A function alone is an entry too.
+    found = find_entry("classifiers", f"{mine}:level", CLASSIFIERS, Classifier)
+    assert found.load(None, type("", (), {"magnitude": 1}), 0) == 1
+    for name, said in (
+        ("cnm", "unknown 'cnm'; did you mean 'cnn'? there are cnn,"),
+        (f"{mine}:number", "is a int, expected a Classifier"),
+        ("gone:x", "No module named 'gone'"),
+    ):
+        with pytest.raises(LMACError, match="^classifiers: ") as error:
+            find_entry("classifiers", name, CLASSIFIERS, Classifier)
+        assert said in str(error.value)
