@@ -166,7 +166,7 @@ class Measured(Comparison):
 
     Arguments
     ---------
-    judge, methods, classes
+    judge, methods, classes : object
         See `lmac_sb.evaluation.comparison.Comparison`.
     others : list of dict
         Methods by name of explainers from other seeds.

@@ -138,7 +138,7 @@ def differences(facts, rows):
 
     Arguments
     ---------
-    facts, rows
+    facts, rows : dict, list of dict
         See `figures`.
 
     Returns

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from lmac_sb.bench import judges
-from lmac_sb.bench.classifiers import CLASSIFIERS, Setup, waveform
+from lmac_sb.bench.classifiers import CLASSIFIERS, Setup
 from lmac_sb.bench.data import DATA, Data, Prepared, prepare
 from lmac_sb.bench.judges import CNN, judge_of, load_judge
 from lmac_sb.bench.yamnet import KNOWN, MEANS
 from lmac_sb.utils.errors import LMACError
+
+TRAIN = CLASSIFIERS["waveform"].load
 
 
 @pytest.fixture(scope="module")
@@ -22,39 +24,39 @@ def setup(scenes, tmp_path_factory):
 
 
 def test_a_network_is_trained_once(setup, monkeypatch):
-    first = waveform(setup)["optimised"]
+    first = TRAIN(setup)["optimised"]
     wavs = torch.randn(2, 16000)
     expected = first.explainer.classify_sounds(wavs)
     monkeypatch.setattr(
         "lmac_sb.bench.classifiers.fit_waveform",
         lambda *args: pytest.fail("trained again"),
     )
-    again = waveform(setup)["optimised"]
+    again = TRAIN(setup)["optimised"]
     assert torch.equal(again.explainer.classify_sounds(wavs), expected)
     assert again.classes == setup.prepared.classes
     assert len(set(setup.prepared.ids("test"))) == 10
 
 
 def test_a_network_that_is_damaged(setup):
-    waveform(setup)
+    TRAIN(setup)
     (weights,) = setup.folder.rglob("weights.safetensors")
     content = weights.read_bytes()
     weights.write_bytes(content[:-9])
     try:
         with pytest.raises(LMACError, match="weights.safetensors"):
-            waveform(setup)
+            TRAIN(setup)
     finally:
         weights.write_bytes(content)
 
 
 def test_a_network_that_has_heard_the_test(setup):
-    waveform(setup)
+    TRAIN(setup)
     (listed,) = setup.folder.rglob("valid.jsonl")
     content = listed.read_bytes()
     listed.write_bytes((setup.prepared.manifests / "test.jsonl").read_bytes())
     try:
         with pytest.raises(LMACError, match="10 clips that tiny tests"):
-            waveform(setup)
+            TRAIN(setup)
     finally:
         listed.write_bytes(content)
 
@@ -67,7 +69,7 @@ def test_clips_of_several_lengths(setup, tmp_path):
         (folder / path.name).write_text(text, encoding="utf-8")
     odd = setup.prepared._replace(manifests=folder)
     with pytest.raises(LMACError, match="15000 to 16000 samples, expected one"):
-        waveform(setup._replace(prepared=odd, folder=tmp_path / "trained"))
+        TRAIN(setup._replace(prepared=odd, folder=tmp_path / "trained"))
 
 
 def test_every_class_has_a_meaning():
