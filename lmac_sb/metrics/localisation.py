@@ -4,12 +4,12 @@ What is known of the event is either its bins, an ideal mask
 `[batch, time, freq]`, or, on most recordings, only when it sounds: its active
 frames, `[batch, time]`. Against frames the mask is summed over frequency.
 
-`event_*` and `time_*` judge the mask alone, in each bin alike, also where there
-is nothing to mask. All others judge the *kept magnitude*, mask times
-magnitude, which is what is heard of an explanation. There the ideal mask has 1
-in each, a mask that is the same everywhere has what the magnitude has, and the
-clip's level does not matter. A bin in which the clip is silent, with magnitude
-zero, holds no event: nothing can be kept of it.
+`event_*`, `time_mass` and `time_auc` judge the mask alone, in each bin alike,
+also where there is nothing to mask. All others judge the *kept magnitude*, mask
+times magnitude, which is what is heard of an explanation. There the ideal mask
+has 1 in each, a mask that is the same everywhere has what the magnitude has,
+and the clip's level does not matter. A bin in which the clip is silent, with
+magnitude zero, holds no event: nothing can be kept of it.
 
 A clip without an event, or with NaN in its mask, has the value NaN, never a
 good or a bad one.
