@@ -5,6 +5,7 @@ from typing import NamedTuple
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 from lmac_sb.bench.classifiers import Classifier, Setup
+from lmac_sb.bench.entries import call_entry
 from lmac_sb.bench.judges import judge_of, load_judge
 from lmac_sb.bench.measured import Measured
 from lmac_sb.bench.methods import bench_methods
@@ -15,8 +16,9 @@ from lmac_sb.evaluation.contamination import make_settings
 from lmac_sb.evaluation.judge import Judge
 from lmac_sb.evaluation.models import models_identity
 from lmac_sb.evaluation.runner import Grid
+from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.metrics.registry import GUARDS
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["Cell", "Loaded", "evaluate", "load"]
 
@@ -102,15 +104,28 @@ def load(cell):
         If it cannot be loaded or trained, or is of other classes.
     """
     setup = cell.setup
-    found = cell.classifier.load(setup)
-    found = [found] if isinstance(found, dict) else list(found)
-    if not found or not found[0]:
-        raise LMACError(f"{cell.name}: gave no interpreter, expected one")
-    first, *others = found
+    found = call_entry(cell.name, cell.classifier.load, setup)
+    first, *others = _checked(cell.name, found)
     _check_classes(cell, next(iter(first.values())))
     above = setup._replace(folder=setup.folder.parent)
     judge = load_judge(cell.judge, above, next(iter(first.values())))
     return Loaded(first, others, judge)
+
+
+def _checked(name, found):
+    """Interpreters of each seed, if that is what a classifier gave."""
+    found = list(found) if isinstance(found, (list, tuple)) else [found]
+    for some in found:
+        if not isinstance(some, dict) or not all(
+            isinstance(x, LMACInterpreter) for x in some.values()
+        ):
+            raise LMACError(
+                f"{name}: gave {shown(some)}, expected a dict of methods and "
+                "LMACInterpreters, or a list of such dicts"
+            )
+    if not found or not found[0]:
+        raise LMACError(f"{name}: gave no interpreter, expected one")
+    return found
 
 
 def _check_classes(cell, interpreter):

@@ -24,7 +24,7 @@ from lmac_sb.evaluation.models import load_interpreters
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["CLASSIFIERS", "Classifier", "Setup"]
+__all__ = ["CLASSIFIERS", "Classifier", "Setup", "recipe"]
 
 RATE = 16000
 
@@ -158,7 +158,7 @@ def _epochs(setup):
     return {"number_of_epochs": setup.epochs} if setup.epochs else {}
 
 
-def waveform(setup):
+def _waveform(setup):
     """M5, which hears the sound itself, explained by steps from nothing."""
     prepared = setup.prepared
 
@@ -172,7 +172,7 @@ def waveform(setup):
     return _by_steps(net, prepared)
 
 
-def yamnet_linear(setup):
+def _yamnet_linear(setup):
     """A linear layer on YAMNet's embedding, explained by steps."""
     prepared, listener = setup.prepared, load_yamnet()
 
@@ -198,7 +198,7 @@ def _by_steps(net, prepared):
     return {"optimised": made}
 
 
-def yamnet(setup):
+def _yamnet(setup):
     """YAMNet and its own classes, by its decoder and by steps."""
     return {
         "lmac": LMACInterpreter.from_pretrained("yamnet", decoder=True),
@@ -206,7 +206,7 @@ def yamnet(setup):
     }
 
 
-def yamnet_asked(setup, interpreter):
+def _yamnet_asked(setup, interpreter):
     """The class that means the same as the label, where YAMNet gives it."""
     means = setup.prepared.data.means
     explainer, names = interpreter.explainer, interpreter.classes
@@ -225,7 +225,7 @@ def yamnet_asked(setup, interpreter):
     return asked
 
 
-def yamnet_unfit(data):
+def _yamnet_unfit(data):
     """Why YAMNet says nothing of some data."""
     if data.means is None:
         return "YAMNet has no classes that mean the same"
@@ -265,7 +265,7 @@ CLASSIFIERS = {
     "conv2d": Classifier(
         recipe("variants/classifier_conv2d", lmac="variants/lmac_conv2d")
     ),
-    "waveform": Classifier(waveform),
-    "yamnet": Classifier(yamnet, yamnet_unfit, yamnet_asked, "yamnet"),
-    "yamnet_linear": Classifier(yamnet_linear, yamnet_unfit, family="yamnet"),
+    "waveform": Classifier(_waveform),
+    "yamnet": Classifier(_yamnet, _yamnet_unfit, _yamnet_asked, "yamnet"),
+    "yamnet_linear": Classifier(_yamnet_linear, _yamnet_unfit, family="yamnet"),
 }

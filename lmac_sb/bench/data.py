@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+from lmac_sb.bench.entries import call_entry
 from lmac_sb.bench.yamnet import MEANS
 from lmac_sb.data.manifest import read_entries
 from lmac_sb.data.scenes import make_scenes
 from lmac_sb.data.soundscapes import make_soundscapes
 from lmac_sb.training.identity import data_identity
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.recipe import load_script
 
 __all__ = ["DATA", "Data", "Prepared", "prepare", "safe"]
@@ -149,7 +150,11 @@ def prepare(name, data, out, real=None):
         If it is not there, or its clips cannot be used.
     """
     real = real or os.environ.get(REAL)
-    folder = Path(data.find(out / "data" / safe(name), real and Path(real)))
+    made = out / "data" / safe(name)
+    found = call_entry(name, data.find, made, real and Path(real))
+    if not isinstance(found, (str, Path)):
+        raise LMACError(f"{name}: gave {shown(found)}, expected a folder")
+    folder = Path(found)
     manifests = out / "manifests" / safe(name)
     script = load_script("esc50_prepare.py")
     script.prepare_esc50(folder, manifests, folds=dict(data.folds))

@@ -1,11 +1,75 @@
 """Entries by their name, or from a module of the user."""
 
-from lmac_sb.inference.reference import imported, is_import_path
+from lmac_sb.inference.reference import (
+    imported,
+    is_import_path,
+    searching_here,
+)
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import first_line
 from lmac_sb.utils.near import near
 
-__all__ = ["find_entry"]
+__all__ = ["call_entry", "find_entry", "said"]
+
+
+def said(error):
+    """An error of the user's code on one line.
+
+    Arguments
+    ---------
+    error : Exception
+        Any.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> said(KeyError("x"))
+    "KeyError: 'x'"
+    """
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def call_entry(name, function, *arguments):
+    """Call a function of an entry; one of the user may raise anything.
+
+    Arguments
+    ---------
+    name : str
+        Of the entry.
+    function : callable
+        Its function.
+    *arguments
+        Of that.
+
+    Returns
+    -------
+    object
+        What it gives.
+
+    Raises
+    ------
+    LMACError
+        If it fails, and is of the user.
+
+    Example
+    -------
+    >>> call_entry("mine:data", int, "x")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: mine:data: ValueError: invalid literal for int() ...
+    """
+    if not is_import_path(name):
+        return function(*arguments)
+    try:
+        with searching_here():
+            return function(*arguments)
+    except LMACError:
+        raise
+    except Exception as error:
+        raise LMACError(f"{name}: {said(error)}") from error
 
 
 def find_entry(kind, name, table, form):
@@ -48,9 +112,8 @@ def find_entry(kind, name, table, form):
         except Exception as error:
             # It is the user's code: anything can happen.
             raise LMACError(
-                f"{kind}: {name}: {type(error).__name__}: "
-                f"{first_line(error)}; expected a {form.__name__} or its "
-                "function, which can be imported"
+                f"{kind}: {name}: {said(error)}; expected a {form.__name__} or "
+                "its function, which can be imported"
             ) from error
     else:
         raise LMACError(

@@ -26,7 +26,6 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from lmac_sb.evaluation.comparison import OWN, Comparison
 from lmac_sb.lmac.masking import cut_ranks, ranks
-from lmac_sb.methods.registry import passes as formula
 from lmac_sb.metrics.shape import mask_area
 from lmac_sb.metrics.verdict import agreement
 from lmac_sb.models.question import as_question
@@ -150,8 +149,7 @@ class _Recorded:
         with Passes(lambda module: module in self.heard, len(case)) as passes:
             made = self.method.function(case, *area)
         seconds = (time.process_time() - start) / len(case)
-        # The formula knows of the pass that found the clip's latents.
-        count = max(passes.count, formula(self.method) or 0)
+        count = passes.count + self._shared(case)
         if made.shape == case.analysis.magnitude.shape:
             for clip, mask in zip(case.ids, made.detach().float()):
                 self.made.setdefault(clip, mask)
@@ -160,13 +158,23 @@ class _Recorded:
                 )
         return made
 
+    def _shared(self, case):
+        """Passes that were made for the case, and are the method's as well.
+
+        Those with which a decoder reads the clip, if it explains as the case
+        does; another explainer looks at the clip anew.
+        """
+        explainers = getattr(self.method.function, "args", ())
+        shares = any(x is case.explainer for x in explainers)
+        return (self.method.start or 0) if shares else 0
+
 
 class Measured(Comparison):
     """A comparison whose rows have these measures as well.
 
     Arguments
     ---------
-    judge, methods, classes
+    judge, methods, classes : object
         See `lmac_sb.evaluation.comparison.Comparison`.
     others : list of dict
         Methods by name of explainers from other seeds.

@@ -11,6 +11,7 @@ import re
 
 import torch
 
+from lmac_sb.bench.entries import said
 from lmac_sb.inference.reference import (
     imported,
     is_import_path,
@@ -18,7 +19,6 @@ from lmac_sb.inference.reference import (
 )
 from lmac_sb.methods.registry import Method, make_methods
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import first_line
 
 __all__ = ["DEFAULT", "REFERENCE", "base", "bench_methods", "check_methods"]
 
@@ -146,7 +146,7 @@ def _own(name):
     except Exception as error:
         # It is the user's code: anything can happen.
         raise LMACError(
-            f"methods: {name}: {_said(error)}; expected a function that can "
+            f"methods: {name}: {said(error)}; expected a function that can "
             "be imported"
         ) from error
     if not isinstance(found, Method):
@@ -180,15 +180,10 @@ class _Guarded:
         except LMACError:
             raise
         except Exception as error:
-            raise LMACError(_said(error)) from error
+            raise LMACError(said(error)) from error
         if self.kind != "scores" and ((made < 0) | (made > 1)).any():
             raise LMACError(
                 f"mask from {made.min():.3g} to {made.max():.3g}, expected "
                 "values in [0, 1]"
             )
         return made
-
-
-def _said(error):
-    """An error of the user's code on one line."""
-    return f"{type(error).__name__}: {first_line(error)}"

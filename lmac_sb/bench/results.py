@@ -3,7 +3,7 @@
 Each figure is a mean over the clips of a cell, with its 95 % bootstrap
 interval. A *difference* is a method minus another one, paired by clip. L-MAC
 *loses* where the interval of another method minus L-MAC lies on the better
-side of zero.
+side of zero, over at least `LEAST` clips: that of fewer is no interval.
 """
 
 import math
@@ -17,6 +17,7 @@ from lmac_sb.metrics.summary import summarize
 
 __all__ = [
     "EQUAL",
+    "LEAST",
     "OTHER_FORMS",
     "better",
     "differences",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 EQUAL = "equal area"  # what the tables call the area of the reference
+LEAST = 5  # clips of a claim
 OTHER_FORMS = ("FF-logit", "AD-2softmax")  # of what the tables have
 _KEYS = ("data", "classifier", "method", "keep", "measure")
 _INTERVAL = ("mean", "low", "high", "n")
@@ -136,7 +138,7 @@ def differences(facts, rows):
 
     Arguments
     ---------
-    facts, rows
+    facts, rows : dict, list of dict
         See `figures`.
 
     Returns
@@ -202,7 +204,7 @@ def losses(found):
     """
     lost = []
     for line in found:
-        if line["measure"] in OTHER_FORMS:
+        if line["measure"] in OTHER_FORMS or line["n"] < LEAST:
             continue
         method, sign = line["method"], better(line["measure"])
         own = method.split("+")[0] == LMAC or method == "ideal"

@@ -3,6 +3,7 @@
 from lmac_sb.bench.measured import MEASURES
 from lmac_sb.bench.results import (
     EQUAL,
+    LEAST,
     OTHER_FORMS,
     better,
     digits,
@@ -134,8 +135,9 @@ def loss_text(cells, lost):
     head = (
         "Where the 95 % interval of another method minus `lmac`, paired by "
         "clip, excludes zero on the better side, without a correction for the "
-        "number of comparisons. Refined masks (`lmac+5`) and `ideal`, which "
-        "was told the answer, do not count as others."
+        f"number of comparisons; over at least {LEAST} clips. Refined masks "
+        "(`lmac+5`) do not count as others, nor does `ideal`, which was told "
+        "the answer."
     )
     lines = []
     for facts in having:

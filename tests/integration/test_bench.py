@@ -297,6 +297,35 @@ def test_a_classifier_of_a_third_party(
     assert facts["figures"] == found["figures"]
 
 
+@pytest.mark.parametrize(
+    ("gives", "said"),
+    [
+        (lambda setup: {}["key"], "their:s: KeyError: 'key'"),
+        (lambda setup: {}, "their:s: gave no interpreter"),
+        (lambda setup: {"lmac": 3}, "their:s: gave .*expected a dict"),
+    ],
+)
+def test_a_classifier_that_fails(tiny_data, tmp_path, monkeypatch, gives, said):
+    monkeypatch.setitem(CLASSIFIERS, "their:s", gives)
+    how = HOW._replace(classifiers=("their:s",))
+    with pytest.raises(LMACError, match=said):
+        run_bench(tmp_path / "bench", how)
+
+
+@pytest.mark.parametrize(
+    ("gives", "said"),
+    [
+        (lambda made, real: 1 / 0, "their:s: ZeroDivisionError"),
+        (lambda made, real: None, "their:s: gave None, expected a folder"),
+        (lambda made, real: made, "esc50.csv: not found"),
+    ],
+)
+def test_data_that_fails(tmp_path, monkeypatch, gives, said):
+    monkeypatch.setitem(DATA, "their:s", Data(gives))
+    with pytest.raises(LMACError, match=said):
+        run_bench(tmp_path / "bench", HOW._replace(data=("their:s",)))
+
+
 @pytest.fixture
 def interpreter_of_scenes(lmac_run):
     """That of a run."""

@@ -117,6 +117,12 @@ def test_where_lmac_loses(measure, losing):
         assert better(measure) * near > 0
 
 
+def test_few_clips_are_no_claim():
+    """The interval of one clip, or of some that are alike, has no width."""
+    values = {"lmac": [9.0] * 4, "better": [1.0] * 4}
+    assert losses(differences(FACTS, rows_of(values))) == []
+
+
 def test_nothing_is_lost_without_a_decoder():
     values = {k: v for k, v in VALUES.items() if k != "lmac"}
     facts = {**FACTS, "reference": "optimised+20"}

