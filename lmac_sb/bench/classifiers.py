@@ -96,13 +96,16 @@ class Classifier(NamedTuple):
     explainers: tuple = ()
 
 
-def recipe(classifier, **explainers):
+def recipe(classifier, epochs=(None, None), **explainers):
     """A classifier that the recipe trains, and explainers of it.
 
     Arguments
     ---------
     classifier : str
         Its yaml file.
+    epochs : tuple of int
+        Of the classifier and of ``lmac`` on some hundred clips, where the yaml
+        files are for more; data that says how many comes first.
     **explainers
         Method to yaml file. ``lmac`` is trained for each seed.
 
@@ -114,48 +117,44 @@ def recipe(classifier, **explainers):
 
     def load(setup):
         """Train what is missing, and load all."""
-        model = _classifier(classifier, setup) / "model"
+        first, second = map(_epochs, epochs)
+        data = setup.prepared.data
+        keys = {**first, **data.classifier_keys}
+        run = _run(setup, "classifier", classifier, setup.seeds[0], keys)
+        explained = {
+            "classifier_folder": (run / "model").resolve(),
+            "save_clips": 0,
+        }
         found = []
         for seed in setup.seeds:
-            runs = {
-                name: _explainer(name, yaml, setup, seed, model)
-                for name, yaml in explainers.items()
-                if name == "lmac"
-                or (name in setup.wanted and seed == setup.seeds[0])
-            }
+            runs = {}
+            for name, yaml in explainers.items():
+                keys = explained
+                if name == "lmac":
+                    keys = {**explained, **second, **data.explainer_keys}
+                elif name not in setup.wanted or seed != setup.seeds[0]:
+                    continue
+                runs[name] = _run(setup, name, yaml, seed, keys)
             found.append(load_interpreters(runs))
         return found
 
     return load
 
 
-def _classifier(yaml, setup):
-    """The run of a classifier."""
+def _run(setup, name, yaml, seed, keys):
+    """The run of a classifier or an explainer, which is trained if missing."""
     keys = {
-        **setup.prepared.data.classifier_keys,
+        **keys,
         "n_classes": len(setup.prepared.classes),
-        **_epochs(setup),
-    }
-    folder = setup.folder / f"classifier-{setup.seeds[0]}"
-    return train(yaml, folder, setup.prepared, setup.seeds[0], keys)
-
-
-def _explainer(name, yaml, setup, seed, model):
-    """The run of an explainer."""
-    keys = {
-        **(setup.prepared.data.explainer_keys if name == "lmac" else {}),
-        "classifier_folder": model.resolve(),
-        "n_classes": len(setup.prepared.classes),
-        "save_clips": 0,
-        **_epochs(setup),
+        **_epochs(setup.epochs),
     }
     folder = setup.folder / f"{name}-{seed}"
     return train(yaml, folder, setup.prepared, seed, keys)
 
 
-def _epochs(setup):
+def _epochs(number):
     """The key of the epochs, where they are given."""
-    return {"number_of_epochs": setup.epochs} if setup.epochs else {}
+    return {} if number is None else {"number_of_epochs": number}
 
 
 def _waveform(setup):
@@ -260,7 +259,11 @@ def _sounds(prepared, split):
 CLASSIFIERS = {
     "cnn": Classifier(recipe("classifier_conv", lmac="lmac", l2i="l2i")),
     "transformer": Classifier(
-        recipe("variants/classifier_attention", lmac="variants/lmac_attention")
+        recipe(
+            "variants/classifier_attention",
+            (40, 15),
+            lmac="variants/lmac_attention",
+        )
     ),
     "conv2d": Classifier(
         recipe("variants/classifier_conv2d", lmac="variants/lmac_conv2d")
