@@ -467,7 +467,7 @@ class LMACInterpreter(Pretrained):
         """Explain a batch, see `explain_batch`."""
         return self.explain_batch(wavs, wav_lens)
 
-    def load_audio(self, path: str | Path) -> Tensor:
+    def load_audio(self, path: str | os.PathLike[str]) -> Tensor:
         """Read a file as the model's front end wants it.
 
         Arguments
@@ -504,7 +504,7 @@ class LMACInterpreter(Pretrained):
 
     def explain_file(
         self,
-        path: str | bytes | Path,
+        path: str | bytes | os.PathLike[Any],
         target: Target = None,
         against: Target = None,
         **how: Any,
