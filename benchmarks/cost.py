@@ -152,11 +152,11 @@ def make_step(explainer, parts=None):
     return step
 
 
-def explain(explainer, wavs, check=True, steps=0):
+def explain(explainer, wavs, steps=0, **options):
     """Explanation without gradients, from and to memory of the processor."""
     device = next(explainer.buffers()).device
     with torch.no_grad():
-        found = explainer(wavs.to(device), check=check, refine_steps=steps)
+        found = explainer(wavs.to(device), refine_steps=steps, **options)
         return found.cpu()
 
 

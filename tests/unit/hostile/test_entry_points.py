@@ -311,6 +311,7 @@ OTHERS = {
     "settings": "words",
     "randomisation_methods": "words",
     "roar_methods": "words",
+    "swap_methods": "words",
 }
 
 
