@@ -120,7 +120,7 @@ def recipe(classifier, epochs=(None, None), **explainers):
         first, second = map(_epochs, epochs)
         data = setup.prepared.data
         keys = {**first, **data.classifier_keys}
-        run = _run(setup, "classifier", classifier, setup.seeds[0], keys)
+        run = trained_run(setup, "classifier", classifier, setup.seeds[0], keys)
         explained = {
             "classifier_folder": (run / "model").resolve(),
             "save_clips": 0,
@@ -134,15 +134,39 @@ def recipe(classifier, epochs=(None, None), **explainers):
                     keys = {**explained, **second, **data.explainer_keys}
                 elif name not in setup.wanted or seed != setup.seeds[0]:
                     continue
-                runs[name] = _run(setup, name, yaml, seed, keys)
+                runs[name] = trained_run(setup, name, yaml, seed, keys)
             found.append(load_interpreters(runs))
         return found
 
     return load
 
 
-def _run(setup, name, yaml, seed, keys):
-    """The run of a classifier or an explainer, which is trained if missing."""
+def trained_run(setup, name, yaml, seed, keys):
+    """The run of a classifier or an explainer, which is trained if missing.
+
+    Arguments
+    ---------
+    setup : Setup
+        Its data, and the folder of its runs.
+    name : str
+        What its folder begins with; it ends in the seed.
+    yaml : str
+        Its yaml file.
+    seed : int
+        Of the run.
+    keys : dict
+        Further keys, as ``lmac train`` takes them.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    LMACError
+        See `lmac_sb.bench.trained.train`.
+    """
     keys = {
         **keys,
         "n_classes": len(setup.prepared.classes),

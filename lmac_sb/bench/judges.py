@@ -7,8 +7,7 @@ what is explained; else the small CNN, trained from another seed.
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
-from lmac_sb.bench.classifiers import CLASSIFIERS, RATE
-from lmac_sb.bench.trained import train
+from lmac_sb.bench.classifiers import CLASSIFIERS, RATE, trained_run
 from lmac_sb.data.rates import resample
 from lmac_sb.evaluation.models import load_second_classifier
 from lmac_sb.training.experiment import frontend
@@ -97,15 +96,9 @@ def load_judge(name, setup, explained):
 def _load_cnn(setup):
     """The small CNN of another seed."""
     prepared = setup.prepared
-    seed = setup.seeds[0] + _APART
-    keys = {
-        **prepared.data.classifier_keys,
-        "n_classes": len(prepared.classes),
-    }
-    if setup.epochs:
-        keys["number_of_epochs"] = setup.epochs
-    folder = setup.folder / "judge" / f"classifier-{seed}"
-    train(_YAML, folder, prepared, seed, keys)
+    keys, seed = prepared.data.classifier_keys, setup.seeds[0] + _APART
+    apart = setup._replace(folder=setup.folder / "judge")
+    folder = trained_run(apart, "classifier", _YAML, seed, keys)
     with torch.random.fork_rng():
         hparams = load_hyperpyyaml(
             find_yaml(_YAML).read_text("utf-8"),

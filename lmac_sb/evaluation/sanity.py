@@ -35,6 +35,7 @@ __all__ = [
     "remove",
     "retrain",
     "roar_lines",
+    "rows_of_all",
     "similarity",
     "stages",
 ]
@@ -375,22 +376,53 @@ def check_randomisation(explainer, methods, dataset, options):
         If the folder has rows of other clips or methods.
     """
     decides_by_weights(methods)
-    seed, clips = options["seed"], in_order(dataset.n_samples)
+
+    def rows_of(places):
+        """Rows of the clips of one batch."""
+        wavs, items = clips_at(places, dataset, explainer)
+        ids = [item["id"] for item in items]
+        seed = options["seed"]
+        return _randomisation_rows(explainer, methods, wavs, ids, seed)
+
+    return rows_of_all(rows_of, methods, dataset, options)
+
+
+def rows_of_all(rows_of, methods, dataset, options):
+    """Rows of all clips of a data set, of which each process makes its share.
+
+    Arguments
+    ---------
+    rows_of : callable
+        Of the places of some clips of one length, gives their rows.
+    methods : dict
+        From `lmac_sb.methods.registry.make_methods`.
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        From `lmac_sb.data.dataset.make_dataset`.
+    options : dict
+        ``folder``, where finished rows are kept; ``batch_size``, the clips
+        that are explained at once; ``seed``.
+
+    Returns
+    -------
+    list of dict
+
+    Raises
+    ------
+    LMACError
+        If the folder has rows of other clips, methods or seeds.
+    """
+    clips = in_order(dataset.n_samples)
     identity = {
         "clips": [dataset.data_ids[i] for i in clips],
         "methods": list(methods),
-        "seed": seed,
+        "seed": options["seed"],
     }
     job = Job(options["folder"], len(clips), identity, options["batch_size"])
 
     def work(items):
         """Rows of the clips with these numbers in their order."""
-        rows = []
-        for places in of_one_length([clips[i] for i in items], dataset):
-            wavs, items = clips_at(places, dataset, explainer)
-            ids = [item["id"] for item in items]
-            rows += _randomisation_rows(explainer, methods, wavs, ids, seed)
-        return Chunk(rows)
+        batches = of_one_length([clips[i] for i in items], dataset)
+        return Chunk([row for places in batches for row in rows_of(places)])
 
     quiet = not is_first()
     with progress(total=len(clips), unit="clip", disable=quiet) as bar:

@@ -12,18 +12,15 @@ from typing import NamedTuple
 
 import torch
 
-from lmac_sb.evaluation.rows import in_order, of_one_length
 from lmac_sb.evaluation.sanity import (
     clips_at,
     correlation,
     decides_by_weights,
     masks_of,
+    rows_of_all,
 )
-from lmac_sb.jobs.job import Chunk, Job
-from lmac_sb.jobs.processes import is_first
 from lmac_sb.lmac.masking import ideal_mask
 from lmac_sb.metrics.localisation import event_mass
-from lmac_sb.utils.console import progress
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["Sounds", "add_others", "check_swap", "of_several"]
@@ -171,13 +168,7 @@ def check_swap(explainer, methods, dataset, options):
         or the folder has rows of other clips or methods.
     """
     decides_by_weights(methods, "swap_methods")
-    seed, clips = options["seed"], in_order(dataset.n_samples)
-    identity = {
-        "clips": [dataset.data_ids[i] for i in clips],
-        "methods": list(methods),
-        "seed": seed,
-    }
-    job = Job(options["folder"], len(clips), identity, options["batch_size"])
+    seed = options["seed"]
     several = explainer.classifier.multilabel
     partners = None if several else _partners(dataset, seed)
 
@@ -192,17 +183,12 @@ def check_swap(explainer, methods, dataset, options):
         both = (clips_at(x, dataset, explainer) for x in (places, others))
         return add_others(*both)
 
-    def work(items):
-        """Rows of the clips with these numbers in their order."""
-        batches = of_one_length([clips[i] for i in items], dataset)
-        found = (sounds(places) for places in batches)
-        parts = (_rows(explainer, methods, x) for x in found if x is not None)
-        return Chunk([row for part in parts for row in part])
+    def rows_of(places):
+        """Rows of the sounds of one batch."""
+        found = sounds(places)
+        return [] if found is None else _rows(explainer, methods, found)
 
-    quiet = not is_first()
-    with progress(total=len(clips), unit="clip", disable=quiet) as bar:
-        job.run(work, lambda index: bar.update(len(job.items(index))))
-    rows = [row for index in range(job.n_chunks) for row in job.rows(index)]
+    rows = rows_of_all(rows_of, methods, dataset, options)
     if not rows:
         raise LMACError("swap: no sound of two classes, expected at least one")
     return rows
