@@ -16,7 +16,6 @@ method whose mask takes more than `MOST_PASSES` is not called again: occlusion
 would take most of the time.
 """
 
-import hashlib
 import math
 import time
 from dataclasses import replace
@@ -25,6 +24,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from lmac_sb.evaluation.comparison import OWN, Comparison
+from lmac_sb.evaluation.judge import white_noise
 from lmac_sb.lmac.masking import cut_ranks, ranks
 from lmac_sb.metrics.shape import mask_area
 from lmac_sb.metrics.verdict import agreement
@@ -261,12 +261,8 @@ class Measured(Comparison):
     def _with_noise(self, case, draw):
         """The clips with noise that nobody hears."""
         explainer = case.explainer
-        wavs = torch.stack(
-            [
-                wav + _noise(wav, f"{clip} {draw}")
-                for wav, clip in zip(case.wavs, case.ids)
-            ]
-        )
+        names = [f"bench {clip} {draw}" for clip in case.ids]
+        wavs = case.wavs + white_noise(case.wavs, names, NOISE_DB)
         analysis = explainer.analyze(wavs, case.target)
         multilabel = explainer.classifier.multilabel
         question = as_question(case.target, multilabel)
@@ -326,16 +322,6 @@ class _Noisy:
 
     def __init__(self, case, moved, stays):
         self.case, self.moved, self.stays = case, moved, stays
-
-
-def _noise(wav, name):
-    """White noise of `NOISE_DB` less power than a sound, [samples]."""
-    digest = hashlib.sha256(f"bench {name}".encode()).digest()
-    generator = torch.Generator()
-    generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    noise = torch.randn(len(wav), generator=generator)
-    power = wav.double().square().mean() * 10 ** (-NOISE_DB / 10)
-    return noise.to(wav) * float(power.sqrt())
 
 
 def _mean(values):

@@ -9,7 +9,7 @@ from lmac_sb.metrics.registry import GUARDS, METRICS, evaluate
 from lmac_sb.metrics.shape import mask_area
 from lmac_sb.models.question import as_question
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "white_noise"]
 
 NOISE_DB = 30.0  # of the guard "noisy", below the sound
 
@@ -99,11 +99,12 @@ class Judge:
     def _judged_otherwise(self, case, found):
         """Logits on the whole, in and out, by guard."""
         sounds = torch.cat((found.waveform, found.residual))
+        names = [f"noisy {clip}" for clip in (*case.ids, *case.ids)]
         half_hop = self.explainer.features.hop_samples // 2
         shifted = torch.nn.functional.pad(sounds, (half_hop, 0))
         versions = {
             "heard": lambda: sounds,
-            "noisy": lambda: sounds + _noise(sounds, [*case.ids, *case.ids]),
+            "noisy": lambda: sounds + white_noise(sounds, names, NOISE_DB),
             "shifted": lambda: shifted[:, : sounds.shape[1]],
         }
         judged = {
@@ -130,13 +131,35 @@ class Judge:
         return question.probability(logits.expand(len(case), -1))
 
 
-def _noise(sounds, ids):
-    """White noise of `NOISE_DB` less power than each sound."""
+def white_noise(sounds, names, below_db):
+    """White noise with so much less power than each sound.
+
+    Arguments
+    ---------
+    sounds : torch.Tensor
+        [batch, samples].
+    names : list of str
+        Seeds, one a sound.
+    below_db : float
+        Level of the sound over the noise, in dB.
+
+    Returns
+    -------
+    torch.Tensor
+        [batch, samples].
+
+    Example
+    -------
+    >>> sounds = torch.ones(1, 10000)
+    >>> noise = white_noise(sounds, ["a"], 20.0)
+    >>> round(noise.pow(2).mean().item(), 3)
+    0.01
+    """
     noise = []
-    for clip in ids:
-        digest = hashlib.sha256(f"noisy {clip}".encode()).digest()
+    for name in names:
+        digest = hashlib.sha256(name.encode()).digest()
         generator = torch.Generator()
         generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         noise.append(torch.randn(sounds.shape[1], generator=generator))
-    power = sounds.pow(2).mean(1, keepdim=True) * 10 ** (-NOISE_DB / 10)
+    power = sounds.pow(2).mean(1, keepdim=True) * 10 ** (-below_db / 10)
     return torch.stack(noise).to(sounds.device) * power.sqrt()

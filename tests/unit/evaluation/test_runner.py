@@ -364,15 +364,15 @@ def test_a_second_opinion(make_grid, interpreter, clips, tmp_path):
 
 
 def test_noise_of_the_guard(interpreter, sounds):
-    from lmac_sb.evaluation.judge import _noise
+    from lmac_sb.evaluation.judge import white_noise
 
     ids = ["a", "b", "c"]
-    noise = _noise(sounds, ids)
+    noise = white_noise(sounds, ids, NOISE_DB)
     ratio = sounds.pow(2).mean(1) / noise.pow(2).mean(1)
     assert torch.allclose(10 * ratio.log10(), torch.tensor(NOISE_DB), atol=0.3)
-    alone = _noise(sounds[1:2], ids[1:2])
+    alone = white_noise(sounds[1:2], ids[1:2], NOISE_DB)
     assert torch.equal(noise[1:2], alone)
-    silence = _noise(torch.zeros(1, 100), ["a"])
+    silence = white_noise(torch.zeros(1, 100), ["a"], NOISE_DB)
     assert (silence == 0).all()
 
 
