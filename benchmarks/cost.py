@@ -354,6 +354,7 @@ def main(argv=None):
     past = check_args(args)
     torch.set_num_threads(args.threads)
     where = machine(args.threads)
+    made = where["date"], history.commit(), described(where)
     entries, tables, split = [], [], []
     with Others() as others:
         for name in args.classifiers:
@@ -365,12 +366,7 @@ def main(argv=None):
                     titled, figures, rows = measure(name, decoder, batch, args)
                     tables += rows
                     entries += [
-                        history.Entry(
-                            where["date"],
-                            history.commit(),
-                            described(where),
-                            *(titled, batch, what, *values),
-                        )
+                        history.Entry(*made, titled, batch, what, *values)
                         for what, values in figures.items()
                     ]
     print_table(tables or split)
