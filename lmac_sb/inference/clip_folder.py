@@ -223,7 +223,7 @@ def write_clip(part, clip, name, truth=None, audio_format="wav", more=None):
     written = write_data(part, clip, name, truth, audio_format, more)
     for folder, shown_clip, maps in written:
         picture = draw_clip(shown_clip, truth, maps)
-        # Little smaller by the default level, in twice the time.
+        # The default level saves a few percent, and takes longer.
         options = {"compress_level": 3}
         picture.savefig(folder / PICTURE, dpi=90, pil_kwargs=options)
 
