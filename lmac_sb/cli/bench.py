@@ -111,7 +111,7 @@ def _listed(option, default):
     "LMAC_SB_DATA)",
 )
 @PROCESSES
-@click.option("--quiet", is_flag=True, help="print the page alone")
+@click.option("--quiet", is_flag=True, help="print where the page is, no more")
 @click.option("--verbose", is_flag=True, help="print notes as well")
 def bench(**options):
     """Run the bench, and write tables, plots and page.
