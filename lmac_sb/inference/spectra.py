@@ -6,14 +6,20 @@ import torch
 
 __all__ = [
     "FLOOR",
+    "PLACES",
     "PROBABILITIES",
     "RANGE_DB",
     "SOUNDS",
+    "UNITS",
     "draw_clip",
+    "heard_of",
     "input_of",
     "levels_of",
     "probabilities_of",
     "sounds_of",
+    "title_of",
+    "titles_of",
+    "top_of",
 ]
 
 SOUNDS = ("original", "interpretation", "residual")
@@ -22,6 +28,17 @@ RANGE_DB = 80  # range of levels in pictures, below a clip's maximum
 MAX_FRAMES = 3000  # in a stored map; longer clips are pooled in time
 FLOOR = 1e-7  # smallest magnitude of a spectrogram
 _BLOCK = 1 << 18  # samples that are processed at a time
+# Row and column of each picture, and what its colours mean.
+PLACES = {
+    "original": (0, 0),
+    "mask": (0, 1),
+    "interpretation": (1, 0),
+    "residual": (1, 1),
+}
+UNITS = {
+    **dict.fromkeys(SOUNDS, "dB"),
+    "mask": "mask, darker where it is quiet",
+}
 
 
 def draw_clip(clip, truth=None, levels=None):
@@ -48,34 +65,18 @@ def draw_clip(clip, truth=None, levels=None):
 
     if levels is None:
         levels, _ = levels_of(clip)
-    places = {
-        "original": (0, 0),
-        "mask": (0, 1),
-        "interpretation": (1, 0),
-        "residual": (1, 1),
-    }
-    titles = {
-        "original": f"input, p = {float(clip.p_before[0]):.3f}",
-        "interpretation": f"interpretation, p = {float(clip.p_inside[0]):.3f}",
-        "residual": f"residual, p = {float(clip.p_outside[0]):.3f}",
-        "mask": f"mask, area {float(levels['mask'].mean()):.3f}",
-    }
+    titles = titles_of(clip, levels)
     seconds = clip.n_samples[0] / clip.sample_rate
     extent = (0, seconds, 0, clip.sample_rate / 2000)
 
     # At fixed places: a layout that is computed takes longer than the rest.
     figure = Figure(figsize=(11, 6))
     figure.subplots_adjust(0.05, 0.09, 0.95, 0.89, 0.13, 0.17)
-    label = "" if truth is None else f" (label: {truth})"
-    # What was asked for need not be what was decided.
-    ((best, _),) = clip.top(1)[0]
-    word = "decision" if best == clip.labels[0] else "explained"
     # Names may hold dollar signs, which are no formulas.
-    title = f"{word}: {clip.labels[0]}{label}, {clip.judged[0]}"
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(title_of(clip, truth), parse_math=False)
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
     for name, look in _looks(levels).items():
-        axis = axes[places[name]]
+        axis = axes[PLACES[name]]
         image = axis.imshow(
             levels[name].T.numpy(),
             origin="lower",
@@ -87,8 +88,9 @@ def draw_clip(clip, truth=None, levels=None):
         axis.set_facecolor("black")
         # Its own image, since that of the mask is transparent in places.
         scale = ScalarMappable(image.norm, image.cmap)
-        unit = "mask, darker where it is quiet" if name == "mask" else "dB"
-        figure.colorbar(scale, ax=axis, label=unit, pad=0.02, fraction=0.05)
+        figure.colorbar(
+            scale, ax=axis, label=UNITS[name], pad=0.02, fraction=0.05
+        )
     for axis in axes[1]:
         axis.set_xlabel("time in s")
     for axis in axes[:, 0]:
@@ -98,21 +100,50 @@ def draw_clip(clip, truth=None, levels=None):
 
 def _looks(levels):
     """How each picture is coloured, as matplotlib takes it."""
-    top = max(float(levels[name].max()) for name in SOUNDS)
+    top = top_of(levels)
     looks = {
         name: {"vmin": top - RANGE_DB, "vmax": top, "cmap": "magma"}
         for name in SOUNDS
     }
-    level = levels["original"].T
-    silent = top <= 20 * math.log10(FLOOR) + 1e-3
-    heard = (level - top) / RANGE_DB + 1 if not silent else 0 * level
     looks["mask"] = {
         "vmin": 0,
         "vmax": 1,
         "cmap": "viridis",
-        "alpha": heard.clamp(0, 1).numpy(),
+        "alpha": heard_of(levels, top).T.numpy(),
     }
     return looks
+
+
+def top_of(levels):
+    """The loudest level of the three sounds in dB."""
+    return max(float(levels[name].max()) for name in SOUNDS)
+
+
+def heard_of(levels, top):
+    """How much of the mask is seen, where the input is quiet: [time, freq]."""
+    level = levels["original"]
+    if top <= 20 * math.log10(FLOOR) + 1e-3:  # silent
+        return 0 * level
+    return ((level - top) / RANGE_DB + 1).clamp(0, 1)
+
+
+def title_of(clip, truth=None):
+    """What was decided or explained, and the verdict."""
+    label = "" if truth is None else f" (label: {truth})"
+    # What was asked for need not be what was decided.
+    ((best, _),) = clip.top(1)[0]
+    word = "decision" if best == clip.labels[0] else "explained"
+    return f"{word}: {clip.labels[0]}{label}, {clip.judged[0]}"
+
+
+def titles_of(clip, levels):
+    """What is written above each picture, by its name."""
+    return {
+        "original": f"input, p = {float(clip.p_before[0]):.3f}",
+        "interpretation": f"interpretation, p = {float(clip.p_inside[0]):.3f}",
+        "residual": f"residual, p = {float(clip.p_outside[0]):.3f}",
+        "mask": f"mask, area {float(levels['mask'].mean()):.3f}",
+    }
 
 
 def sounds_of(clip):
