@@ -17,12 +17,12 @@ from lmac_sb.cli.model_options import (
 from lmac_sb.cli.processes import (
     PROCESSES,
     check_processes,
-    say_if_alone,
     shared,
 )
 from lmac_sb.cli.said import command_line, say_next
 from lmac_sb.cli.usage import NUMBER, PLACE, WHOLE, Choice, Command
 from lmac_sb.jobs.processes import is_first, one_thread, processes
+from lmac_sb.jobs.threads import n_at_once
 from lmac_sb.utils.console import choose_loudness, progress
 from lmac_sb.utils.errors import LMACError
 
@@ -169,7 +169,6 @@ def _explain(options):
     from lmac_sb.inference.sounds import Sounds
 
     sounds = Sounds(options.files)
-    say_if_alone(options.processes, len(sounds))
     model = options.model or default_model()
     interpreter = load_interpreter(model, options.trust, **_listened(options))
     order = _order(options, interpreter)
@@ -208,9 +207,12 @@ def _write_folders(interpreter, sounds, order, options, tell):
     if processes().world > 1:
         share_sounds(interpreter, sounds, collection, order, tell)
         return
+    at_once = _at_once(sounds)
     # As many processes would; one sound is one process's, whatever there are.
     with nullcontext() if len(sounds) == 1 else one_thread():
-        for outcome in explain_sounds(interpreter, sounds, collection, order):
+        for outcome in explain_sounds(
+            interpreter, sounds, collection, order, at_once=at_once
+        ):
             tell(outcome)
 
 
@@ -218,15 +220,22 @@ def _write_rows(interpreter, sounds, order, options, tell):
     """Write tables, and shards if they are wanted."""
     from lmac_sb.inference.in_rows import RowWriter, outcomes_of
 
-    shards = options.write == "shards"
-    writer = RowWriter(interpreter, sounds, order, options.out, shards)
+    shards, at_once = options.write == "shards", _at_once(sounds)
+    writer = RowWriter(interpreter, sounds, order, options.out, shards, at_once)
 
     def progress(index):
         """Tell what a chunk's rows say."""
         for outcome in outcomes_of(writer.job.rows(index), options.out):
             tell(outcome)
 
-    writer.job.run(writer.work, progress if is_first() else None)
+    writer.job.run(writer.work, progress if is_first() else None, at_once)
+
+
+def _at_once(sounds):
+    """How many sounds this process explains at the same time."""
+    if len(sounds) == 1 or processes().world > 1:
+        return 1
+    return n_at_once()
 
 
 def _exit_code(told, strict):
