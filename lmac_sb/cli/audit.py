@@ -24,6 +24,7 @@ from lmac_sb.cli.usage import PLACE, WHOLE, Command
 from lmac_sb.jobs.processes import is_first
 from lmac_sb.utils.console import Loudness, choose_loudness, progress, say
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.memory import keep_memory
 
 __all__ = ["audit"]
 
@@ -163,6 +164,7 @@ def _audit(options):
     interpreter = load_interpreter(model, options.trust, **listened(options))
     n_clips = min(len(corpus), options.limit or len(corpus))
     say_if_alone(options.processes, n_clips)
+    keep_memory()
     with progress(total=n_clips, unit="clip", disable=not is_first()) as bar:
         found = run_audit(corpus, interpreter, options.out, how, bar.update)
     if is_first():

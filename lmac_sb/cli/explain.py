@@ -17,6 +17,7 @@ from lmac_sb.cli.model_options import (
 from lmac_sb.cli.processes import (
     PROCESSES,
     check_processes,
+    say_if_alone,
     shared,
 )
 from lmac_sb.cli.said import command_line, say_next
@@ -25,6 +26,7 @@ from lmac_sb.jobs.processes import is_first, one_thread, processes
 from lmac_sb.jobs.threads import n_at_once
 from lmac_sb.utils.console import choose_loudness, progress
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.memory import keep_memory
 
 __all__ = ["explain"]
 
@@ -167,11 +169,17 @@ def _explain(options):
     """Explain them in this process, which may be one of several."""
     from lmac_sb.inference.load import default_model, load_interpreter
     from lmac_sb.inference.sounds import Sounds
+    from lmac_sb.inference.turns import may_have_twins
 
     sounds = Sounds(options.files)
     model = options.model or default_model()
     interpreter = load_interpreter(model, options.trust, **_listened(options))
     order = _order(options, interpreter)
+    at_once = _at_once(sounds)
+    n_used = at_once if may_have_twins(interpreter) else 1
+    say_if_alone(options.processes, len(sounds), n_used)
+    if len(sounds) > 1:
+        keep_memory()
     full = None
     with Told(options.json) as told:
         with progress(total=len(sounds), unit="file") as bar:
@@ -186,7 +194,7 @@ def _explain(options):
             write = (
                 _write_folders if options.write == "folders" else _write_rows
             )
-            write(interpreter, sounds, order, options, tell)
+            write(interpreter, sounds, order, options, at_once, tell)
         if not is_first():
             return 0
         told.finish()
@@ -198,7 +206,7 @@ def _explain(options):
     return _exit_code(told, options.strict)
 
 
-def _write_folders(interpreter, sounds, order, options, tell):
+def _write_folders(interpreter, sounds, order, options, at_once, tell):
     """Write a folder for each sound."""
     from lmac_sb.inference.collection import Collection
     from lmac_sb.inference.many import explain_sounds, share_sounds
@@ -207,7 +215,6 @@ def _write_folders(interpreter, sounds, order, options, tell):
     if processes().world > 1:
         share_sounds(interpreter, sounds, collection, order, tell)
         return
-    at_once = _at_once(sounds)
     # As many processes would; one sound is one process's, whatever there are.
     with nullcontext() if len(sounds) == 1 else one_thread():
         for outcome in explain_sounds(
@@ -216,11 +223,11 @@ def _write_folders(interpreter, sounds, order, options, tell):
             tell(outcome)
 
 
-def _write_rows(interpreter, sounds, order, options, tell):
+def _write_rows(interpreter, sounds, order, options, at_once, tell):
     """Write tables, and shards if they are wanted."""
     from lmac_sb.inference.in_rows import RowWriter, outcomes_of
 
-    shards, at_once = options.write == "shards", _at_once(sounds)
+    shards = options.write == "shards"
     writer = RowWriter(interpreter, sounds, order, options.out, shards, at_once)
 
     def progress(index):

@@ -12,7 +12,10 @@ import threading
 
 import torch
 
-__all__ = ["Turns"]
+from lmac_sb.inference.interpreter import LMACInterpreter
+from lmac_sb.jobs.threads import stop_if_interrupted
+
+__all__ = ["Turns", "may_have_twins"]
 
 
 class Turns:
@@ -40,11 +43,11 @@ class Turns:
     """
 
     def __init__(self, interpreter, n_threads):
-        own = interpreter.listener is None
-        own = own and torch.device(interpreter.device).type == "cpu"
-        self.n_models = n_threads if own else 1
+        self.n_models = n_threads if may_have_twins(interpreter) else 1
         models = [interpreter]
-        models += [_twin(interpreter) for _ in range(self.n_models - 1)]
+        if n_threads > 1:
+            _ = interpreter.made  # computed once for all
+            models = [_twin(interpreter) for _ in range(self.n_models)]
         self._places = [(model, threading.Lock()) for model in models]
         self._numbers = itertools.count()
         self._mine = threading.local()
@@ -71,20 +74,63 @@ class Turns:
         clips = order.explanations(file, interpreter)
         while True:
             with lock:
+                stop_if_interrupted()
                 clip = next(clips, None)
+            stop_if_interrupted()
             if clip is None:
                 return
             yield clip
 
 
+def may_have_twins(interpreter):
+    """Whether several threads may explain by copies of an interpreter.
+
+    Arguments
+    ---------
+    interpreter : lmac_sb.LMACInterpreter
+        Any.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> may_have_twins(interpreter)
+    True
+    """
+    on_cpu = torch.device(interpreter.device).type == "cpu"
+    return on_cpu and interpreter.listener is None
+
+
+class _Twin(LMACInterpreter):
+    """One that can be stopped between two windows of a long sound."""
+
+    def explain_short(self, *args):
+        """Explain a window."""
+        stop_if_interrupted()
+        return super().explain_short(*args)
+
+    def heard(self, *args):
+        """Hear a window."""
+        stop_if_interrupted()
+        return super().heard(*args)
+
+
 def _twin(interpreter):
-    """Another interpreter with the same tensors, and the rest for itself."""
-    _ = interpreter.made  # computed once for both
-    parts = (interpreter, *vars(interpreter.hparams).values())
-    tensors = [
-        value
-        for part in parts
-        if isinstance(part, torch.nn.Module)
-        for value in (*part.parameters(), *part.buffers())
-    ]
-    return copy.deepcopy(interpreter, {id(value): value for value in tensors})
+    """An interpreter for a thread; the tensors are the same.
+
+    So is the rest where only one thread computes at a time.
+    """
+    if may_have_twins(interpreter):
+        tensors = [
+            value
+            for part in (interpreter, *vars(interpreter.hparams).values())
+            if isinstance(part, torch.nn.Module)
+            for value in (*part.parameters(), *part.buffers())
+        ]
+        twin = copy.deepcopy(interpreter, {id(x): x for x in tensors})
+    else:
+        twin = copy.copy(interpreter)
+    twin.__class__ = _Twin
+    return twin

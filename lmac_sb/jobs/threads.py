@@ -4,14 +4,14 @@ The libraries that read, compute and write leave Python to others meanwhile,
 so that threads get nearly as much done as processes, and share a model.
 """
 
-import ctypes
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
-__all__ = ["crew", "n_at_once"]
+__all__ = ["crew", "n_at_once", "stop_if_interrupted"]
 
 _MOST = 4  # threads; more of them wait for Python
+_mine = threading.local()
 
 
 def n_at_once():
@@ -49,8 +49,7 @@ def crew(n_threads):
         Gives an object whose method `submit` takes a function and its
         arguments, and returns a `concurrent.futures.Future`. At its end what
         has not begun is given up, and what has begun is waited for. After an
-        error or Ctrl-C that is interrupted, as if Ctrl-C had been meant for
-        it.
+        error or Ctrl-C that is interrupted, see `stop_if_interrupted`.
 
     Example
     -------
@@ -86,48 +85,44 @@ class _ThisThread:
 
 
 class _Hands:
-    """Threads, of which it is known which are at work."""
+    """Threads that can be stopped."""
 
     def __init__(self, n_threads):
-        self._pool = ThreadPoolExecutor(n_threads, initializer=_be_one_thread)
-        self._busy, self._lock = set(), threading.Lock()
+        self._stopped = threading.Event()
+        self._pool = ThreadPoolExecutor(n_threads, initializer=self._begin)
+
+    def _begin(self):
+        """Be one of the threads, which computes alone."""
+        import torch
+
+        # It asks each of Python's threads anew.
+        torch.set_num_threads(1)
+        _mine.stopped = self._stopped
 
     def submit(self, function, *args):
         """Have a thread call it, as soon as one is free."""
-        return self._pool.submit(self._do, function, *args)
-
-    def _do(self, function, *args):
-        """Call it in a thread."""
-        me = threading.get_ident()
-        with self._lock:
-            self._busy.add(me)
-        try:
-            return function(*args)
-        finally:
-            with self._lock:
-                self._busy.discard(me)
+        return self._pool.submit(function, *args)
 
     def interrupt(self):
-        """Begin nothing more, and raise KeyboardInterrupt where work is done.
-
-        It is raised as soon as that is back from torch or a file, so that
-        what is half written goes as it does in the main thread.
-        """
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-        with self._lock:
-            for thread in self._busy:
-                raise_in(
-                    ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt)
-                )
+        """Begin nothing more, and stop those that ask whether to go on."""
+        self._stopped.set()
 
     def end(self):
         """Begin nothing more, and wait for what is being done."""
         self._pool.shutdown(cancel_futures=True)
 
 
-def _be_one_thread():
-    """Compute in one thread; torch asks each of Python's threads anew."""
-    import torch
+def stop_if_interrupted():
+    """Raise KeyboardInterrupt in a thread of a crew that was interrupted.
 
-    torch.set_num_threads(1)
+    Python tells of Ctrl-C in the main thread alone, so what takes long asks
+    here from time to time. It cannot be told from outside: libsndfile calls
+    Python, and nothing may be raised there.
+
+    Example
+    -------
+    >>> stop_if_interrupted()
+    """
+    stopped = getattr(_mine, "stopped", None)
+    if stopped is not None and stopped.is_set():
+        raise KeyboardInterrupt
