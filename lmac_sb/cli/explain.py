@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import click
 
+from lmac_sb.cli.checked import check_model, check_out, missing_sounds
 from lmac_sb.cli.explained import Told
 from lmac_sb.cli.model_options import (
     LISTENER,
@@ -22,7 +23,12 @@ from lmac_sb.cli.processes import (
 )
 from lmac_sb.cli.said import command_line, say_next
 from lmac_sb.cli.usage import NUMBER, PLACE, WHOLE, Choice, Command
-from lmac_sb.jobs.processes import is_first, one_thread, processes
+from lmac_sb.jobs.processes import (
+    be_one_of_many,
+    is_first,
+    one_thread,
+    processes,
+)
 from lmac_sb.jobs.threads import n_at_once
 from lmac_sb.utils.console import choose_loudness, progress
 from lmac_sb.utils.errors import LMACError
@@ -162,16 +168,32 @@ def explain(**options):
     """
     options = SimpleNamespace(**options)
     _check(options)
+    missing = missing_sounds(options.files)
+    if missing:
+        return _tell_missing(missing, options.json)
     return shared(options.processes, lambda: _explain(options))
+
+
+def _tell_missing(missing, as_json):
+    """Tell of files of which none is there, as if each had been tried."""
+    with be_one_of_many(), Told(as_json) as told:
+        for file, error in missing.items():
+            told.add(SimpleNamespace(file=file, results=[], error=error))
+        if is_first():
+            told.finish()
+    return 1
 
 
 def _explain(options):
     """Explain them in this process, which may be one of several."""
-    from lmac_sb.inference.load import default_model, load_interpreter
+    # First what needs no torch: a corpus may be none.
     from lmac_sb.inference.sounds import Sounds
-    from lmac_sb.inference.turns import may_have_twins
 
     sounds = Sounds(options.files)
+
+    from lmac_sb.inference.load import default_model, load_interpreter
+    from lmac_sb.inference.turns import may_have_twins
+
     model = options.model or default_model()
     interpreter = load_interpreter(model, options.trust, **_listened(options))
     order = _order(options, interpreter)
@@ -269,7 +291,8 @@ def _check(options):
         )
     check_processes(options.processes)
     choose_loudness(options.quiet, options.verbose)
-    _listened(options)
+    check_model(options.model, **_listened(options))
+    check_out(options.out)
     _several(options)
 
 
