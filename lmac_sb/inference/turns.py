@@ -17,6 +17,9 @@ from lmac_sb.jobs.threads import stop_if_interrupted
 
 __all__ = ["Turns", "may_have_twins"]
 
+# Packages whose modules keep nothing but what they hold.
+_KNOWN = ("lmac_sb", "speechbrain", "torch", "torchaudio")
+
 
 class Turns:
     """Lets several threads explain.
@@ -99,8 +102,14 @@ def may_have_twins(interpreter):
     >>> may_have_twins(interpreter)
     True
     """
-    on_cpu = torch.device(interpreter.device).type == "cpu"
-    return on_cpu and interpreter.listener is None
+    return (
+        torch.device(interpreter.device).type == "cpu"
+        and interpreter.listener is None
+        and all(
+            type(module).__module__.partition(".")[0] in _KNOWN
+            for module in interpreter.explainer.modules()
+        )
+    )
 
 
 class _Twin(LMACInterpreter):
@@ -120,17 +129,14 @@ class _Twin(LMACInterpreter):
 def _twin(interpreter):
     """An interpreter for a thread; the tensors are the same.
 
-    So is the rest where only one thread computes at a time.
+    So is the rest, but for what computes where several threads do so.
     """
+    twin = copy.copy(interpreter)
+    # A module's copy has the same dictionary of its parts.
+    twin._modules = dict(interpreter._modules)
     if may_have_twins(interpreter):
-        tensors = [
-            value
-            for part in (interpreter, *vars(interpreter.hparams).values())
-            if isinstance(part, torch.nn.Module)
-            for value in (*part.parameters(), *part.buffers())
-        ]
-        twin = copy.deepcopy(interpreter, {id(x): x for x in tensors})
-    else:
-        twin = copy.copy(interpreter)
+        explainer = interpreter.explainer
+        tensors = (*explainer.parameters(), *explainer.buffers())
+        twin.explainer = copy.deepcopy(explainer, {id(x): x for x in tensors})
     twin.__class__ = _Twin
     return twin
