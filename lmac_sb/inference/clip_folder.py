@@ -25,7 +25,6 @@ import soundfile as sf
 import torch
 
 from lmac_sb.inference.clip_facts import read_facts
-from lmac_sb.inference.picture import picture_of
 from lmac_sb.inference.spectra import (
     FLOOR,
     MAX_FRAMES,
@@ -33,6 +32,7 @@ from lmac_sb.inference.spectra import (
     RANGE_DB,
     SOUNDS,
     levels_of,
+    picture_of,
     probabilities_of,
     sounds_of,
 )

@@ -9,8 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from lmac_sb.inference.picture import picture_of, ticks
-from lmac_sb.inference.spectra import PLACES, draw_clip, levels_of
+from lmac_sb.inference.spectra import (
+    _PLACES,
+    draw_clip,
+    levels_of,
+    picture_of,
+    ticks,
+)
 from lmac_sb.models.features import SpectralFeatures
 
 RATE = 16000
@@ -86,7 +91,7 @@ def test_each_bin_is_at_its_place():
     time = torch.arange(4 * RATE) / RATE
     sound = torch.sin(2 * math.pi * 3000 * time) * (time >= 1) * (time < 2)
     bright = pixels(a_clip(sound + torch.randn(4 * RATE) / 1e4)).sum(2)
-    left, up = BOXES[PLACES["original"]]
+    left, up = BOXES[_PLACES["original"]]
     seen = bright[up : up + HEIGHT, left : left + WIDTH]
     row = seen.sum(1).argmax()
     assert (HEIGHT - row) / HEIGHT == pytest.approx(3 / 8, abs=0.01)
@@ -100,7 +105,7 @@ def test_a_mask_over_silence_is_black():
     sound[: len(sound) // 2] = 0
     n_frames = SpectralFeatures(n_mels=20).n_frames(len(sound))
     found = pixels(a_clip(sound, mask=torch.ones(n_frames, 513)))
-    left, up = BOXES[PLACES["mask"]]
+    left, up = BOXES[_PLACES["mask"]]
     assert found[up : up + HEIGHT, left : left + WIDTH // 2 - 5].max() < 10
     assert (
         found[up : up + HEIGHT, left + WIDTH // 2 + 5 : left + 380].max() > 99
