@@ -125,7 +125,10 @@ class RowWriter:
                     found = self._write(sound, f"{i:08d}", folder)
                 except Exception as error:
                     if is_full(error):
-                        raise
+                        # Nobody knows the folder that is being filled.
+                        raise OSError(
+                            error.errno, error.strerror, str(shard)
+                        ) from error
                     rows.append(failed_row(sound, error))
                     continue
                 for key, facts in found:
