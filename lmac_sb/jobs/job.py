@@ -385,12 +385,17 @@ here 'cubes'; give the same options, or choose another folder
         items = self.items(index)
         about = {"first": items.start, "stop": items.stop}
         files = iter(chunk.files)
-        first = next(files, None)
-        shard = self.shard_file(index)
-        if first is not None:
-            with naming(shard.parent):
-                shard.parent.mkdir(exist_ok=True)
-            about["shard_bytes"] = write_shard(shard, _joined(first, files))
+        try:
+            first = next(files, None)
+            shard = self.shard_file(index)
+            if first is not None:
+                with naming(shard.parent):
+                    shard.parent.mkdir(exist_ok=True)
+                about["shard_bytes"] = write_shard(shard, _joined(first, files))
+        finally:
+            # What it has half made goes now, and not when it is forgotten.
+            if hasattr(files, "close"):
+                files.close()
         write_table(self.rows_file(index), table_of(chunk.rows), about)
         self._done.add(index)
 
