@@ -89,24 +89,29 @@ def _rate(step, n_times):
     return n_times / (time.process_time() - start)
 
 
-def shared(n_processes, n_clips, folder):
+def shared(n_processes, n_clips, folder, n_threads=None):
     """Clips a second of processes that explain a corpus into rows.
 
-    From the first chunk that is done to the last, without the start; of the
-    clock, and of all their processor time.
+    Or of one process that explains several clips at once, by threads. From the
+    first chunk that is done to the last, without the start; of the clock, and
+    of all their processor time.
     """
     folder = Path(folder)
     write_tiny(folder, n_clips, CLIP_S)
     out = folder / "out"
     words = ["explain", folder / "clips.jsonl", "--model", MODEL]
     options = ["--write", "rows", "--out", out, "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    if n_threads is None:
+        options += ["--processes", str(n_processes)]
+    else:
+        environment["OMP_NUM_THREADS"] = str(n_threads)
     before = os.times()
     subprocess.run(
-        [sys.executable, "-m", "lmac_sb", *words, *options]
-        + ["--processes", str(n_processes)],
+        [sys.executable, "-m", "lmac_sb", *words, *options],
         check=True,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=environment,
     )
     after = os.times()
     ends = sorted(p.stat().st_mtime for p in out.glob("rows/part*"))
@@ -185,15 +190,21 @@ def measure_rates(args):
 def measure_shares(args):
     """Table of explaining a corpus over the number of processes."""
     rows, first = [], None
-    for n_processes in args.sizes["processes"]:
+    n_clips = args.sizes["shared"]
+    for n_processes, n_threads in [
+        *((n, None) for n in args.sizes["processes"]),
+        *((1, n) for n in args.sizes["at_once"]),
+    ]:
         with tempfile.TemporaryDirectory() as folder:
-            rate, spent = shared(n_processes, args.sizes["shared"], folder)
+            rate, spent = shared(n_processes, n_clips, folder, n_threads)
         first = first or rate
+        n_workers = n_threads or n_processes
         rows.append(
             {
                 "Processes": n_processes,
+                "clips at once in each": n_threads or 1,
                 "explain to rows, clips/s": rate,
-                "efficiency": rate / first / n_processes,
+                "efficiency": rate / first / n_workers,
                 "processor time, s": spent,
             }
         )

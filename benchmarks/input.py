@@ -18,7 +18,13 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 import torch
-from measure import machine, median_times, print_table, write
+from measure import (
+    machine,
+    median_times,
+    n_threads,
+    print_table,
+    write,
+)
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.dataio.encoder import CategoricalEncoder
 
@@ -162,7 +168,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_folder", help="holds audio/; default: noise")
     parser.add_argument("--clips", type=int, default=200)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=n_threads, default=2)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", help="file for the results")
     args = parser.parse_args(argv)

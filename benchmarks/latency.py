@@ -1,26 +1,43 @@
 #!/usr/bin/env python3
-"""Time and memory to explain a file of 5 s to an hour.
+"""Time and memory to explain a file of 5 s to three hours.
 
-    python benchmarks/latency.py MODEL_FOLDER [--threads 2]
+    python benchmarks/latency.py MODEL [--threads 2] [--lengths "5 s" "1 h"]
 
 Each length runs in its own process, on 44.1 kHz stereo noise, after the model
 has been loaded. Memory is the peak of the process's own memory, without
 libraries and without the files that hold long results.
+
+    python benchmarks/latency.py --start TREE
+
+compares the console of this tree with that of another one, in turn: processor
+time and wall time of help, of a refusal and of one file of 2 s.
 """
 
 import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
-from measure import PeakMemory, in_own_process
+from measure import PeakMemory, in_own_process, n_threads
 
-from lmac_sb import LMACInterpreter
+from lmac_sb.inference.load import load_interpreter
 
-LENGTHS = {"5 s": 5, "10 min": 600, "1 h": 3600}
+LENGTHS = {"5 s": 5, "10 min": 600, "1 h": 3600, "3 h": 10_800}
 RATE = 44100
+ROOT = Path(__file__).resolve().parents[1]
+START = {
+    "help": ["--help"],
+    "no such model": ["explain", "x.wav", "--model", "./no", "--out", "out"],
+    "a file of 2 s": ["explain", "x.wav", "--model", "esc10", "--out", "out"],
+}
+PAIRS = 5
 
 
 def write_noise(path, seconds):
@@ -33,30 +50,75 @@ def write_noise(path, seconds):
 
 def measure(model_folder, path):
     """Seconds, memory before and peak memory of an explanation."""
-    model = LMACInterpreter.from_hparams(model_folder)
+    model = load_interpreter(model_folder)
     with PeakMemory() as memory:
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         model.explain_file(path)
         seconds = time.perf_counter() - start
-    return seconds, memory.before, memory.peak
+        spent = time.process_time() - spent
+    return seconds, spent, memory.before, memory.peak
+
+
+def call(tree, words, folder):
+    """Processor time and wall time of a command of a tree."""
+    before, start = os.times(), time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "lmac_sb", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(tree)},
+        capture_output=True,
+    )
+    wall, after = time.perf_counter() - start, os.times()
+    spent = after.children_user + after.children_system
+    return spent - before.children_user - before.children_system, wall
+
+
+def measure_start(tree):
+    """Print medians of this tree and of another one, and of their ratios."""
+    print("| | there, s | here, s | ratio | there, wall | here, wall | ratio |")
+    print("|---|---|---|---|---|---|---|")
+    for name, words in START.items():
+        rows = []
+        for _ in range(PAIRS):
+            with tempfile.TemporaryDirectory() as folder:
+                wav = 0.1 * np.random.default_rng(0).standard_normal(32_000)
+                sf.write(Path(folder) / "x.wav", wav, 16_000)
+                rows.append([])
+                for place in (Path(tree).resolve(), ROOT):
+                    rows[-1] += call(place, words, folder)
+                    shutil.rmtree(Path(folder) / "out", ignore_errors=True)
+        cells = []
+        for i in (0, 1):
+            there, here = ([row[i + j] for row in rows] for j in (0, 2))
+            ratios = [b / a for a, b in zip(there, here)]
+            cells += map(statistics.median, (there, here, ratios))
+        print(f"| {name} | " + " | ".join(f"{x:.2f}" for x in cells) + " |")
 
 
 def main(argv=None):
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="folder written by `lmac export`")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("model", nargs="?", help="as of lmac explain --model")
+    parser.add_argument("--threads", type=n_threads, default=2)
+    parser.add_argument("--lengths", nargs="+", choices=LENGTHS)
+    parser.add_argument("--start", help="another tree, to compare the console")
     args = parser.parse_args(argv)
-    print("| file | seconds | memory before, MB | peak, MB |")
-    print("|---|---|---|---|")
+    if (args.model is None) == (args.start is None):
+        parser.error("expected a model, or a tree after --start")
+    if args.start:
+        return measure_start(args.start)
+    print("| file | seconds | of processor | memory before, MB | peak, MB |")
+    print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for name, seconds in LENGTHS.items():
+        for name in args.lengths or LENGTHS:
             path = str(Path(folder) / "noise.wav")
-            write_noise(path, seconds)
-            taken, before, peak = in_own_process(
+            write_noise(path, LENGTHS[name])
+            *found, before, peak = in_own_process(
                 measure, args.model, path, threads=args.threads
             )
-            print(f"| {name} | {taken:.2f} | {before:.0f} | {peak:.0f} |")
+            taken = " | ".join(f"{x:.2f}" for x in found)
+            print(f"| {name} | {taken} | {before:.0f} | {peak:.0f} |")
+    return None
 
 
 if __name__ == "__main__":

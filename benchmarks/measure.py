@@ -1,11 +1,13 @@
 """Helpers of the benchmarks: time, memory and separate processes."""
 
+import argparse
 import json
 import math
 import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import threading
 import time
 from datetime import datetime, timezone
@@ -89,6 +91,25 @@ def in_own_process(function, *args, threads):
     if process.exitcode:
         raise SystemExit(f"{function.__name__}{args}: process failed")
     return result.get()
+
+
+def n_threads(text):
+    """A number of threads on the command line; says if it is odd."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, expected a whole number from 1"
+        )
+    if number > os.cpu_count():
+        print(
+            f"warning: --threads: {number}, but there are {os.cpu_count()} "
+            "cores, so threads wait for each other",
+            file=sys.stderr,
+        )
+    return number
 
 
 def slope(sizes, costs):

@@ -26,6 +26,7 @@ from measure import (
     in_own_process,
     machine,
     median_times,
+    n_threads,
     print_table,
     slope,
     write,
@@ -52,6 +53,7 @@ FULL = {
     "corpus": [1000, 10_000, 100_000],
     "rows": [100, 10_000, 100_000],
     "shared": 200,
+    "at_once": [2],
     "repeats": 20,
     "runs": 3,
 }
@@ -63,6 +65,7 @@ QUICK = {
     "corpus": [100, 200],
     "rows": [3, 6],
     "shared": 4,
+    "at_once": [],
     "repeats": 1,
     "runs": 1,
 }
@@ -331,7 +334,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="parts")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=n_threads, default=2)
     parser.add_argument("--json", help="file for the results")
     args = parser.parse_args(argv)
     args.sizes = QUICK if args.quick else FULL

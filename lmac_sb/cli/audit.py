@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import click
 
+from lmac_sb.cli.checked import check_model, check_out
 from lmac_sb.cli.model_options import (
     LISTENER,
     MODEL_OPTION,
@@ -24,6 +25,7 @@ from lmac_sb.cli.usage import PLACE, WHOLE, Command
 from lmac_sb.jobs.processes import is_first
 from lmac_sb.utils.console import Loudness, choose_loudness, progress, say
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.memory import keep_memory
 
 __all__ = ["audit"]
 
@@ -137,11 +139,8 @@ def audit(**options):
 
 def _audit(options):
     """Audit the corpus in this process, which may be one of several."""
-    from lmac_sb.audit.labels import read_classes_map
-    from lmac_sb.audit.run import Options, run_audit
+    # First what needs no torch: a corpus may be none.
     from lmac_sb.data.corpus import open_corpus
-    from lmac_sb.inference.load import default_model, load_interpreter
-    from lmac_sb.pages.audit import write_audit_page
 
     corpus = open_corpus(
         options.data,
@@ -149,6 +148,12 @@ def _audit(options):
         label_column=options.label_column,
         file_column=options.file_column,
     )
+
+    from lmac_sb.audit.labels import read_classes_map
+    from lmac_sb.audit.run import Options, run_audit
+    from lmac_sb.inference.load import default_model, load_interpreter
+    from lmac_sb.pages.audit import write_audit_page
+
     how = Options(
         limit=options.limit,
         seed=options.seed,
@@ -163,6 +168,7 @@ def _audit(options):
     interpreter = load_interpreter(model, options.trust, **listened(options))
     n_clips = min(len(corpus), options.limit or len(corpus))
     say_if_alone(options.processes, n_clips)
+    keep_memory()
     with progress(total=n_clips, unit="clip", disable=not is_first()) as bar:
         found = run_audit(corpus, interpreter, options.out, how, bar.update)
     if is_first():
@@ -190,6 +196,8 @@ def _check(options):
     is_split = data.parent != Path() and data.parent.is_dir()
     if not (data.exists() or is_pattern or is_split):
         raise LMACError(f"{data}: no such file or folder")
+    check_model(options.model, **listened(options))
+    check_out(options.out)
     check_processes(options.processes)
     choose_loudness(options.quiet, options.verbose)
 

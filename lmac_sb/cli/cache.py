@@ -1,8 +1,11 @@
 """``lmac cache``: what is in an audio cache."""
 
+from pathlib import Path
+
 import click
 
 from lmac_sb.cli.usage import PLACE, Command
+from lmac_sb.utils.errors import LMACError
 
 __all__ = ["cache"]
 
@@ -36,6 +39,11 @@ def cache(folder, prune):
     int
         Exit code.
     """
+    if not Path(folder, "parts").is_dir():
+        raise LMACError(
+            f"{folder}: is not an audio cache: it has no folder 'parts'"
+        )
+
     from lmac_sb.data.cache import cache_version, count_cache, prune_cache
 
     deleted = prune_cache(folder) if prune else {}

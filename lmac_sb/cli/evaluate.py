@@ -2,6 +2,7 @@
 
 import click
 
+from lmac_sb.cli.checked import check_model
 from lmac_sb.cli.said import command_line
 from lmac_sb.cli.scripts import ScriptCommand, is_yaml, run_script
 from lmac_sb.cli.usage import PLACE, Command
@@ -27,6 +28,7 @@ def _run(ctx, words):
         else:
             ctx.fail(f"found '{word}', expected no more")
     if run is not None:
+        check_model(run)
         words = [f"--interpreter={run}", *words]
     return run_script(ctx.command.name, file, words)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from lmac_sb.cli.checked import check_model
 from lmac_sb.cli.explain import explain
 from lmac_sb.cli.report import report
 from lmac_sb.cli.said import command_line
@@ -56,6 +57,8 @@ def example(model, sound, out):
     int
         Exit code.
     """
+    check_model(model)
+
     from lmac_sb.adapters.named import default_name
     from lmac_sb.data.example import write_example
 

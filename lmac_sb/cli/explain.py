@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import click
 
+from lmac_sb.cli.checked import check_model, check_out, missing_sounds
 from lmac_sb.cli.explained import Told
 from lmac_sb.cli.model_options import (
     LISTENER,
@@ -22,9 +23,16 @@ from lmac_sb.cli.processes import (
 )
 from lmac_sb.cli.said import command_line, say_next
 from lmac_sb.cli.usage import NUMBER, PLACE, WHOLE, Choice, Command
-from lmac_sb.jobs.processes import is_first, one_thread, processes
+from lmac_sb.jobs.processes import (
+    be_one_of_many,
+    is_first,
+    one_thread,
+    processes,
+)
+from lmac_sb.jobs.threads import n_at_once
 from lmac_sb.utils.console import choose_loudness, progress
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.memory import keep_memory
 
 __all__ = ["explain"]
 
@@ -160,19 +168,40 @@ def explain(**options):
     """
     options = SimpleNamespace(**options)
     _check(options)
+    missing = missing_sounds(options.files)
+    if missing:
+        return _tell_missing(missing, options.json)
     return shared(options.processes, lambda: _explain(options))
+
+
+def _tell_missing(missing, as_json):
+    """Tell of files of which none is there, as if each had been tried."""
+    with be_one_of_many(), Told(as_json) as told:
+        for file, error in missing.items():
+            told.add(SimpleNamespace(file=file, results=[], error=error))
+        if is_first():
+            told.finish()
+    return 1
 
 
 def _explain(options):
     """Explain them in this process, which may be one of several."""
-    from lmac_sb.inference.load import default_model, load_interpreter
+    # First what needs no torch: a corpus may be none.
     from lmac_sb.inference.sounds import Sounds
 
     sounds = Sounds(options.files)
-    say_if_alone(options.processes, len(sounds))
+
+    from lmac_sb.inference.load import default_model, load_interpreter
+    from lmac_sb.inference.turns import may_have_twins
+
     model = options.model or default_model()
     interpreter = load_interpreter(model, options.trust, **_listened(options))
     order = _order(options, interpreter)
+    at_once = _at_once(sounds)
+    n_used = at_once if may_have_twins(interpreter) else 1
+    say_if_alone(options.processes, len(sounds), n_used)
+    if len(sounds) > 1:
+        keep_memory()
     full = None
     with Told(options.json) as told:
         with progress(total=len(sounds), unit="file") as bar:
@@ -187,7 +216,7 @@ def _explain(options):
             write = (
                 _write_folders if options.write == "folders" else _write_rows
             )
-            write(interpreter, sounds, order, options, tell)
+            write(interpreter, sounds, order, options, at_once, tell)
         if not is_first():
             return 0
         told.finish()
@@ -199,7 +228,7 @@ def _explain(options):
     return _exit_code(told, options.strict)
 
 
-def _write_folders(interpreter, sounds, order, options, tell):
+def _write_folders(interpreter, sounds, order, options, at_once, tell):
     """Write a folder for each sound."""
     from lmac_sb.inference.collection import Collection
     from lmac_sb.inference.many import explain_sounds, share_sounds
@@ -210,23 +239,32 @@ def _write_folders(interpreter, sounds, order, options, tell):
         return
     # As many processes would; one sound is one process's, whatever there are.
     with nullcontext() if len(sounds) == 1 else one_thread():
-        for outcome in explain_sounds(interpreter, sounds, collection, order):
+        for outcome in explain_sounds(
+            interpreter, sounds, collection, order, at_once=at_once
+        ):
             tell(outcome)
 
 
-def _write_rows(interpreter, sounds, order, options, tell):
+def _write_rows(interpreter, sounds, order, options, at_once, tell):
     """Write tables, and shards if they are wanted."""
     from lmac_sb.inference.in_rows import RowWriter, outcomes_of
 
     shards = options.write == "shards"
-    writer = RowWriter(interpreter, sounds, order, options.out, shards)
+    writer = RowWriter(interpreter, sounds, order, options.out, shards, at_once)
 
     def progress(index):
         """Tell what a chunk's rows say."""
         for outcome in outcomes_of(writer.job.rows(index), options.out):
             tell(outcome)
 
-    writer.job.run(writer.work, progress if is_first() else None)
+    writer.job.run(writer.work, progress if is_first() else None, at_once)
+
+
+def _at_once(sounds):
+    """How many sounds this process explains at the same time."""
+    if len(sounds) == 1 or processes().world > 1:
+        return 1
+    return n_at_once()
 
 
 def _exit_code(told, strict):
@@ -253,7 +291,8 @@ def _check(options):
         )
     check_processes(options.processes)
     choose_loudness(options.quiet, options.verbose)
-    _listened(options)
+    check_model(options.model, **_listened(options))
+    check_out(options.out)
     _several(options)
 
 

@@ -134,6 +134,8 @@ class Told:
 
     def _counts(self):
         """How many explanations got each verdict, the good ones first."""
+        if not self.n_results:
+            return {}
         from lmac_sb.metrics.verdict import VERDICTS
 
         counts = {name: self._verdicts[name] for name in reversed(VERDICTS)}

@@ -6,6 +6,8 @@ import click
 
 from lmac_sb.cli.said import command_line, say_next
 from lmac_sb.cli.usage import PLACE, Command
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import is_free
 
 __all__ = ["export"]
 
@@ -54,6 +56,12 @@ def export(run_folder, out_folder, license, push, trust):
     int
         Exit code.
     """
+    # What needs no torch to be seen.
+    if not Path(run_folder).is_dir():
+        raise LMACError(f"{run_folder}: no such run folder")
+    if not is_free(out_folder):
+        raise LMACError(f"{out_folder}: already exists; choose another folder")
+
     from lmac_sb.inference import export as exporting
 
     folder = exporting.export_run(run_folder, out_folder, license, push, trust)

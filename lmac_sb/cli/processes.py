@@ -9,6 +9,7 @@ from lmac_sb.cli.usage import WHOLE
 from lmac_sb.jobs.processes import (
     be_one_of_many,
     is_launched,
+    n_usable_cores,
     processes,
     start,
 )
@@ -57,10 +58,18 @@ def check_processes(n_processes):
             raise LMACError(
                 "--processes: expected without torchrun, which says how many"
             )
+        n_cores = n_usable_cores()
+        if n_processes > n_cores and "RANK" not in os.environ:
+            print(
+                f"warning: --processes: {n_processes}, but there are {n_cores} "
+                "cores; more processes than that are slower, and each takes "
+                "memory for the model",
+                file=sys.stderr,
+            )
     processes()
 
 
-def say_if_alone(n_processes, n_sounds):
+def say_if_alone(n_processes, n_sounds, n_used=1):
     """Say that more processes would be faster, where that is so.
 
     Arguments
@@ -69,21 +78,24 @@ def say_if_alone(n_processes, n_sounds):
         As the command line asks for.
     n_sounds : int
         How many there are to explain.
+    n_used : int
+        How many this process explains at the same time.
 
     Example
     -------
     >>> say_if_alone(None, 3)
     """
-    n_cores = os.cpu_count() or 1
+    n_cores = n_usable_cores()
     if (
         n_processes is None
         and not is_launched()
         and n_sounds >= _MANY
-        and n_cores > 1
+        and n_cores > n_used
         and get_loudness() > Loudness.QUIET
     ):
+        used = "core is" if n_used == 1 else "cores are"
         print(
-            f"one of {n_cores} cores is used; --processes {n_cores} shares "
+            f"{n_used} of {n_cores} {used} used; --processes {n_cores} shares "
             "the work",
             file=sys.stderr,
         )

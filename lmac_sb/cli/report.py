@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from lmac_sb.cli.checked import check_explained
 from lmac_sb.cli.said import printable
 from lmac_sb.cli.usage import PLACE, WHOLE, Command
 
@@ -82,6 +83,8 @@ def report(folder, mix_models, link_sounds, **wanted):
     int
         Exit code.
     """
+    check_explained(folder)
+
     from lmac_sb.pages.explained import Wanted
     from lmac_sb.pages.report import write_report
 

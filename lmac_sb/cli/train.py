@@ -1,10 +1,13 @@
 """``lmac train`` and ``lmac finetune``: the training scripts of the recipe."""
 
+from pathlib import Path
+
 import click
 
 from lmac_sb.cli.next_steps import after_training
 from lmac_sb.cli.said import say_next
 from lmac_sb.cli.scripts import ScriptCommand, run_script
+from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.recipe import find_yaml
 
 __all__ = ["finetune", "train"]
@@ -70,4 +73,6 @@ def finetune(ctx, words):
     if not words or words[0].startswith("-") or not words[0]:
         ctx.fail("argument RUN: is missing")
     run, *words = words
+    if not Path(run).is_dir():
+        raise LMACError(f"{run}: no such run folder")
     return _train("lmac_ft", words, f"--pretrained_interpreter={run}")

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 
 from lmac_sb.data.columns import LABEL, check_column, find_column, listed
-from lmac_sb.data.decode import check_path
 from lmac_sb.data.fingerprint import fingerprint
 from lmac_sb.data.folders import Files
 from lmac_sb.data.hub_folder import find_tables
@@ -23,9 +22,9 @@ from lmac_sb.data.hugging_face import HuggingFace
 from lmac_sb.data.join import Join, Matcher
 from lmac_sb.data.listed import Listed, ManifestClips
 from lmac_sb.data.names import is_audio, plain_path, plain_text
+from lmac_sb.data.pieces import check_path
 from lmac_sb.data.rows import TABLES, open_rows
 from lmac_sb.data.shards import SHARD, Shards, find_shards
-from lmac_sb.data.streaming import read_signal
 from lmac_sb.data.texts import Labels
 from lmac_sb.utils.errors import LMACError
 
@@ -80,6 +79,9 @@ class Clip(NamedTuple):
         LMACError
             If it cannot be read; names the place.
         """
+        # Here, as what a corpus holds is known without torch.
+        from lmac_sb.data.streaming import read_signal
+
         if isinstance(self.place, str):
             # Of a pipe, another command would wait for ever.
             check_path(self.place)

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import logging
 import os
-import stat
 
 import numpy as np
 import soundfile as sf
@@ -16,11 +15,11 @@ import torch
 
 from lmac_sb.data import mpeg
 from lmac_sb.data.containers import layout_of
-from lmac_sb.data.pieces import Source, Window, opened
+from lmac_sb.data.pieces import Source, Window, check_path, opened
 from lmac_sb.data.rates import resample
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["Recording", "check_path", "decode_audio"]
+__all__ = ["Recording", "decode_audio"]
 
 logger = logging.getLogger(__name__)
 
@@ -297,39 +296,6 @@ def _open_stream(window, path):
         if name.lower().endswith(".sd2") and os.path.isfile(beside):
             return _Stream(path)
         raise
-
-
-def check_path(path):
-    """Refuse what is no file that can be read again and again.
-
-    Arguments
-    ---------
-    path : str or Path
-        Of a sound.
-
-    Raises
-    ------
-    LMACError
-        If it is missing, a folder, a pipe or a device.
-
-    Example
-    -------
-    >>> check_path("nowhere.wav")
-    Traceback (most recent call last):
-    ...
-    lmac_sb.LMACError: nowhere.wav: no such audio file
-    """
-    if os.path.isdir(path):
-        raise LMACError(f"{path}: is a folder, expected an audio file")
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:
-        raise LMACError(f"{path}: no such audio file") from error
-    if not stat.S_ISREG(mode):
-        raise LMACError(
-            f"{path}: is a pipe or device, expected a file, which can be read "
-            "more than once"
-        )
 
 
 def _step_of(subtype):

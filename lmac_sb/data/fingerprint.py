@@ -3,8 +3,7 @@
 import hashlib
 import json
 
-from lmac_sb.data.decode import check_path
-from lmac_sb.data.pieces import opened
+from lmac_sb.data.pieces import check_path, opened
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["fingerprint"]

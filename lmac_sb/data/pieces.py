@@ -2,13 +2,15 @@
 
 import contextlib
 import io
+import os
+import stat
 from bisect import bisect_right
 from itertools import accumulate
 from typing import NamedTuple
 
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["Part", "Place", "Source", "Window", "opened"]
+__all__ = ["Part", "Place", "Source", "Window", "check_path", "opened"]
 
 
 class Source:
@@ -203,6 +205,39 @@ def opened(path):
     """
     inside = getattr(path, "opened", None)
     return open(path, "rb") if inside is None else inside()
+
+
+def check_path(path):
+    """Refuse what is no file that can be read again and again.
+
+    Arguments
+    ---------
+    path : str or Path
+        Of a sound.
+
+    Raises
+    ------
+    LMACError
+        If it is missing, a folder, a pipe or a device.
+
+    Example
+    -------
+    >>> check_path("nowhere.wav")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: nowhere.wav: no such audio file
+    """
+    if os.path.isdir(path):
+        raise LMACError(f"{path}: is a folder, expected an audio file")
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        raise LMACError(f"{path}: no such audio file") from error
+    if not stat.S_ISREG(mode):
+        raise LMACError(
+            f"{path}: is a pipe or device, expected a file, which can be read "
+            "more than once"
+        )
 
 
 def _size(piece):

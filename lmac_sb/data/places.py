@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import os
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -98,7 +99,9 @@ class Cell(NamedTuple):
         """Its bytes as a file."""
         try:
             state = os.stat(self.file).st_mtime_ns
-            value = _reader(self.file, state, self.group, self.column).read(
+            # Each thread reads on where it is.
+            me = threading.get_ident()
+            value = _reader(self.file, state, self.group, self.column, me).read(
                 self.row
             )
             content = _bytes_of(value)
@@ -153,8 +156,8 @@ class _Reader:
         return batch.column(0)[row - self._first]
 
 
-@functools.lru_cache(maxsize=2)
-def _reader(file, state, group, column):
+@functools.lru_cache(maxsize=8)
+def _reader(file, state, group, column, thread):
     """The reader of a group; `state` is another when the file was written."""
     return _Reader(file, group, column)
 

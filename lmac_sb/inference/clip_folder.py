@@ -31,8 +31,8 @@ from lmac_sb.inference.spectra import (
     PROBABILITIES,
     RANGE_DB,
     SOUNDS,
-    draw_clip,
     levels_of,
+    picture_of,
     probabilities_of,
     sounds_of,
 )
@@ -222,10 +222,7 @@ def write_clip(part, clip, name, truth=None, audio_format="wav", more=None):
     """
     written = write_data(part, clip, name, truth, audio_format, more)
     for folder, shown_clip, maps in written:
-        picture = draw_clip(shown_clip, truth, maps)
-        # The default level saves a few percent, and takes longer.
-        options = {"compress_level": 3}
-        picture.savefig(folder / PICTURE, dpi=90, pil_kwargs=options)
+        (folder / PICTURE).write_bytes(picture_of(shown_clip, truth, maps))
 
 
 def write_data(part, clip, name, truth=None, audio_format="wav", more=None):
@@ -250,7 +247,7 @@ def write_data(part, clip, name, truth=None, audio_format="wav", more=None):
     -------
     list
         (folder, explanation, maps) of the clip, and of its explanation by the
-        decoder's own mask if there is one; see `draw_clip`.
+        decoder's own mask if there is one; see `picture_of`.
 
     Example
     -------

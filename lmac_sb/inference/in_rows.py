@@ -25,6 +25,7 @@ from lmac_sb.inference.clip_folder import facts_of, folder_names, write_data
 from lmac_sb.inference.order import Outcome, failure
 from lmac_sb.inference.packed import pack
 from lmac_sb.inference.spectra import PROBABILITIES
+from lmac_sb.inference.turns import Turns
 from lmac_sb.jobs.job import Chunk, Job
 from lmac_sb.models.weights import weights_sha256
 from lmac_sb.utils.errors import is_full
@@ -48,6 +49,8 @@ class RowWriter:
         Of the job.
     shards : bool
         Whether to write sounds and maps, too.
+    at_once : int
+        How many threads are going to call `work`.
 
     Attributes
     ----------
@@ -71,8 +74,11 @@ class RowWriter:
     ['dog.wav']
     """
 
-    def __init__(self, interpreter, sounds, order, folder, shards=False):
+    def __init__(
+        self, interpreter, sounds, order, folder, shards=False, at_once=1
+    ):
         self.interpreter, self.sounds = interpreter, sounds
+        self._turns = Turns(interpreter, at_once)
         self.order, self.shards = order, shards
         made = dict(interpreter.made)
         if made["checksum"] is None:  # it has no weights
@@ -100,9 +106,7 @@ class RowWriter:
         try:
             return [
                 row_of(sound, facts_of(clip[j], sound.label))
-                for clip in self.order.explanations(
-                    sound.place, self.interpreter
-                )
+                for clip in self._turns.explanations(self.order, sound.place)
                 for j in range(len(clip))
             ]
         except Exception as error:
@@ -121,7 +125,10 @@ class RowWriter:
                     found = self._write(sound, f"{i:08d}", folder)
                 except Exception as error:
                     if is_full(error):
-                        raise
+                        # Nobody knows the folder that is being filled.
+                        raise OSError(
+                            error.errno, error.strerror, str(shard)
+                        ) from error
                     rows.append(failed_row(sound, error))
                     continue
                 for key, facts in found:
@@ -135,7 +142,7 @@ class RowWriter:
         made = {**self.interpreter.made, "date": None}
         options = self.order.options(self.interpreter)
         asked = {"sound": None, "place": sound.id, "options": options}
-        for clip in self.order.explanations(sound.place, self.interpreter):
+        for clip in self._turns.explanations(self.order, sound.place):
             labels = clip.labels if clip.by_class else []
             names += folder_names(labels, names)
             for j in range(len(clip)):

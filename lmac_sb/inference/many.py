@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from collections import deque
-from itertools import chain
 
 from lmac_sb.inference.clip_facts import answer_of, most_probable, read_facts
 from lmac_sb.inference.clip_folder import (
@@ -16,6 +15,7 @@ from lmac_sb.inference.clip_folder import (
 from lmac_sb.inference.collection import Busy, clip_folders
 from lmac_sb.inference.order import Outcome, failure
 from lmac_sb.inference.spectra import PROBABILITIES
+from lmac_sb.inference.turns import Turns
 from lmac_sb.jobs.job import Chunk, Job
 from lmac_sb.jobs.processes import (
     is_first,
@@ -24,17 +24,21 @@ from lmac_sb.jobs.processes import (
     wait_for,
     wait_for_others,
 )
+from lmac_sb.jobs.threads import crew
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import naming, write_json
 
 __all__ = ["explain_sounds", "share_sounds"]
 
 _WAIT_S = 0.5  # for another process, until it is asked again
+_AHEAD = 8  # sounds for each thread, which others need not wait for
 _NAMES = "names.json"  # of clips' folders, in the folder of a run
 
 
-def explain_sounds(interpreter, sounds, collection, order, names=None):
-    """Explain sounds one after the other; one's errors do not end the others.
+def explain_sounds(
+    interpreter, sounds, collection, order, names=None, at_once=1
+):
+    """Explain sounds; one's errors do not end the others.
 
     Arguments
     ---------
@@ -48,11 +52,14 @@ def explain_sounds(interpreter, sounds, collection, order, names=None):
         What is wanted.
     names : list of str
         Of their folders, if they are settled.
+    at_once : int
+        How many are read, explained and written at the same time, by as many
+        threads.
 
     Yields
     ------
     lmac_sb.inference.order.Outcome
-        Of each sound; the last one if the disk is full.
+        Of each sound, in their order; the last one if the disk is full.
 
     Example
     -------
@@ -67,35 +74,64 @@ def explain_sounds(interpreter, sounds, collection, order, names=None):
     ...     outcome.results[0]["kept"], outcome.error
     (False, None)
     """
-    waiting, n_busy = deque(), 0
-    numbers = chain(range(len(sounds)), _drained(waiting))
-    for count, number in enumerate(numbers):
-        sound = sounds[number]
+    turns = Turns(interpreter, at_once)
+
+    def work(sound, name):
+        """Explain one of them, in any thread."""
         try:
-            name = None if names is None else names[number]
             task = order.task(sound, interpreter, name)
-            outcome = _explain(interpreter, sound, task, collection, order)
-        except Busy as busy:
-            waiting.append(number)
-            n_busy += count >= len(sounds)  # which were asked for before
-            if n_busy == len(waiting) and is_first():
-                print(f"another process is at {busy}: waiting", file=sys.stderr)
-            if n_busy >= len(waiting):
-                time.sleep(_WAIT_S)
-            continue
+            return _explain(turns, sound, task, collection, order)
+        except Busy:
+            raise
         except Exception as error:
             # Whatever is wrong with one sound, the others are not to blame.
-            outcome = failure(os.fspath(sound.place), error)
-        n_busy = 0
-        yield outcome
-        if outcome.is_full:
-            return
+            return failure(os.fspath(sound.place), error)
+
+    fresh = _named(sounds, names, collection)
+    waiting, running = deque(), deque()
+    n_busy = 0  # of those that wait, one after the other
+    with crew(at_once) as hands:
+        while True:
+            while len(running) < (1 if at_once == 1 else _AHEAD * at_once):
+                asked = next(fresh, None) or (waiting and waiting.popleft())
+                if not asked:
+                    break
+                sound, name, _ = asked
+                running.append((asked, hands.submit(work, sound, name)))
+            if not running:
+                return
+            (sound, name, again), done = running.popleft()
+            try:
+                outcome = done.result()
+            except Busy as busy:
+                waiting.append((sound, name, True))
+                n_busy += again
+                left = len(waiting) + len(running)
+                if n_busy == left and is_first():
+                    print(
+                        f"another process is at {busy}: waiting",
+                        file=sys.stderr,
+                    )
+                if n_busy >= left:
+                    time.sleep(_WAIT_S)
+                continue
+            n_busy = 0
+            yield outcome
+            if outcome.is_full:
+                return
 
 
-def _drained(waiting):
-    """What waits, as long as something does."""
-    while waiting:
-        yield waiting.popleft()
+def _named(sounds, names, collection):
+    """Sounds, the names of their folders, and that nobody waits for them yet.
+
+    The names are settled in the sounds' order, whichever is written first.
+    """
+    for number, sound in enumerate(sounds):
+        if names is None:
+            (name,) = collection.plan([sound])
+        else:
+            name = names[number]
+        yield sound, name, False
 
 
 def share_sounds(interpreter, sounds, collection, order, tell):
@@ -178,12 +214,12 @@ def share_sounds(interpreter, sounds, collection, order, tell):
         leave(folder)
 
 
-def _explain(interpreter, sound, task, collection, order):
+def _explain(turns, sound, task, collection, order):
     """Explain a sound, unless it is explained already."""
     names = []
     with collection.clip(task) as (place, part):
         if part is not None:
-            for clip in order.explanations(sound.place, interpreter):
+            for clip in turns.explanations(order, sound.place):
                 # Of several classes, each has a folder of its name.
                 labels = clip.labels if clip.by_class else []
                 names += folder_names(labels, names)

@@ -1,6 +1,7 @@
 """What is to be explained: files, and the clips of whole corpora."""
 
 import os
+import threading
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -53,7 +54,8 @@ class Sounds(Sequence):
     ---------
     named : list of str
         Files; and what `lmac_sb.data.corpus.open_corpus` opens: folders,
-        tables, manifests and shards. What is named twice counts once.
+        tables, manifests and shards. What is named twice counts once. Several
+        threads may ask for them.
 
     Raises
     ------
@@ -80,6 +82,7 @@ class Sounds(Sequence):
             for name in named
         ]
         self._ends = list(accumulate(map(len, self._parts)))
+        self._lock = threading.Lock()  # of files that corpora have open
         self.columns = list(
             dict.fromkeys(
                 column
@@ -98,7 +101,8 @@ class Sounds(Sequence):
             raise IndexError(index)
         number = bisect_right(self._ends, index)
         part = self._parts[number]
-        clip = part[index - self._ends[number] + len(part)]
+        with self._lock:
+            clip = part[index - self._ends[number] + len(part)]
         if isinstance(part, list):
             name = Path(clip.place).stem
             return Sound(clip.id, clip.place, name, None, {})

@@ -15,6 +15,7 @@ that is there.
 import json
 import logging
 import time
+from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from lmac_sb.jobs.rows import (
     write_table,
 )
 from lmac_sb.jobs.shards import write_shard
+from lmac_sb.jobs.threads import crew
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.extra import needed
 from lmac_sb.utils.io import naming, read_json, remove_parts, write_json
@@ -178,7 +180,7 @@ here 'cubes'; give the same options, or choose another folder
             self._done.add(index)
         return True
 
-    def run(self, work, progress=None):
+    def run(self, work, progress=None, at_once=1):
         """Work until all chunks are done, by this process or by others.
 
         Computes in one thread, unless there is but one item.
@@ -192,6 +194,9 @@ here 'cubes'; give the same options, or choose another folder
         progress : callable
             Called with the number of each chunk, in their order, as soon as it
             and all before it are done.
+        at_once : int
+            How many chunks this process works on at the same time, by as many
+            threads, in which `work` is called then.
 
         Raises
         ------
@@ -200,7 +205,7 @@ here 'cubes'; give the same options, or choose another folder
         """
         try:
             with nullcontext() if self.n_items == 1 else one_thread():
-                self._run(work, progress)
+                self._run(work, progress, at_once)
         except (LMACError, OSError):
             # The first process may have read all of it, and deleted it.
             if is_first() or (self.folder / JOB).exists():
@@ -307,56 +312,90 @@ here 'cubes'; give the same options, or choose another folder
 
     # ------------------------------------------------------------- the work
 
-    def _run(self, work, progress):
+    def _run(self, work, progress, at_once):
         """Take chunk after chunk, and wait for those that others hold."""
         told, pause = 0, _SHORTEST_S
         missing = list(processes().order(self.n_chunks))
-        while missing:
-            before, missing = missing, []
-            for index in before:
-                if not self.is_done(index) and not self._do(index, work):
-                    missing.append(index)
-                while progress and told < self.n_chunks and self.is_done(told):
-                    progress(told)
-                    told += 1
-            if len(missing) < len(before):
-                pause = _SHORTEST_S
-            else:
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_S)
+        begun = {}  # what is being done here, to the right to do it
+        try:
+            with crew(at_once) as hands:
+                while missing:
+                    before, missing = missing, []
+                    for index in before:
+                        if not self._begun(index, work, hands, begun):
+                            missing.append(index)
+                        if index == before[-1]:
+                            self._settle(begun, len(begun))
+                        elif len(begun) == at_once:
+                            self._settle(begun, 1)
+                        told = self._tell(progress, told)
+                    if len(missing) < len(before):
+                        pause = _SHORTEST_S
+                    else:
+                        time.sleep(pause)
+                        pause = min(2 * pause, _LONGEST_S)
+        finally:
+            for claim in begun.values():
+                claim.release()
         self._finish()
+
+    def _begun(self, index, work, hands, begun):
+        """Whether a chunk is done, or begun now, since nobody else holds it."""
+        if self.is_done(index):
+            return True
+        claim = self._claim(self.rows_file(index).stem)
+        if not claim.take():
+            return False
+        try:
+            begun[hands.submit(self._do, index, work)] = claim
+        except BaseException:
+            claim.release()
+            raise
+        return True
+
+    def _settle(self, begun, n_chunks):
+        """Wait for some chunks of those that are begun."""
+        goal = len(begun) - n_chunks
+        while len(begun) > goal:
+            for done in wait(begun, return_when=FIRST_COMPLETED).done:
+                done.result()  # raises what went wrong
+                begun.pop(done).release()
+
+    def _tell(self, progress, told):
+        """Tell of chunks that are done, in their order; how many are told."""
+        while progress and told < self.n_chunks and self.is_done(told):
+            progress(told)
+            told += 1
+        return told
 
     def _claim(self, name):
         """The right to write what has this name."""
         return Claim(self.folder / ROWS / f".{name}.claim")
 
     def _do(self, index, work):
-        """Whether a chunk is done now, since nobody else holds it."""
-        path = self.rows_file(index)
-        claim = self._claim(path.stem)
-        if not claim.take():
-            return False
-        try:
-            # Its former holder may just have finished it.
-            if not self.is_done(index):
-                if path.exists():
-                    logger.warning("%s; made again", self._fault(index))
-                self._write(index, work(self.items(index)))
-        finally:
-            claim.release()
-        return True
+        """Do a chunk that nobody else holds."""
+        # Its former holder may just have finished it.
+        if not self.is_done(index):
+            if self.rows_file(index).exists():
+                logger.warning("%s; made again", self._fault(index))
+            self._write(index, work(self.items(index)))
 
     def _write(self, index, chunk):
         """Write the parts of a chunk, the table last."""
         items = self.items(index)
         about = {"first": items.start, "stop": items.stop}
         files = iter(chunk.files)
-        first = next(files, None)
-        shard = self.shard_file(index)
-        if first is not None:
-            with naming(shard.parent):
-                shard.parent.mkdir(exist_ok=True)
-            about["shard_bytes"] = write_shard(shard, _joined(first, files))
+        try:
+            first = next(files, None)
+            shard = self.shard_file(index)
+            if first is not None:
+                with naming(shard.parent):
+                    shard.parent.mkdir(exist_ok=True)
+                about["shard_bytes"] = write_shard(shard, _joined(first, files))
+        finally:
+            # What it has half made goes now, and not when it is forgotten.
+            if hasattr(files, "close"):
+                files.close()
         write_table(self.rows_file(index), table_of(chunk.rows), about)
         self._done.add(index)
 

@@ -23,6 +23,7 @@ __all__ = [
     "is_first",
     "is_launched",
     "leave",
+    "n_usable_cores",
     "one_thread",
     "processes",
     "run_name",
@@ -299,6 +300,23 @@ def start(n_processes, words):
             process.terminate()
         for process in started:
             process.wait()
+
+
+def n_usable_cores():
+    """Cores that this process may use, which may be fewer than there are.
+
+    Returns
+    -------
+    int
+
+    Example
+    -------
+    >>> n_usable_cores() >= 1
+    True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def is_launched():

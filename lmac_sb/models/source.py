@@ -2,7 +2,8 @@
 
 import contextlib
 import io
-from itertools import islice
+import math
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import torch
@@ -40,6 +41,13 @@ HPARAMS = "hyperparams.yaml"
 NEEDED = ("modules", "pretrainer", "preprocess", "label_encoder")
 _ROOM = 64 << 20  # bytes of windows and filters, which no file holds
 _STEPS = 6000  # tensors of a model, and of what leads to them
+# What gives a value for each place of what it is given.
+_BY_PLACE = {
+    getattr(room, name)
+    for room in (torch, torch.Tensor)
+    for name in ("add", "sub", "mul", "div", "min", "max")
+}
+_PRODUCTS = {torch.matmul, torch.Tensor.matmul}
 
 
 def is_local(source):
@@ -336,8 +344,9 @@ class Budget(TorchFunctionMode):
         # Some were made by a way that is not seen here.
         if max((x.nbytes for x in given), default=0) > self.room:
             self._take(self.room + 1)
-        # A look ahead takes longer than most operations do.
-        if func is torch.eye or _most_bytes(args, kwargs) > self.left:
+        # A look ahead takes longer than most operations do, and imports
+        # what compiles models, which takes seconds.
+        if _most_bytes(func, args, kwargs) > self.left:
             self._take(_bytes_ahead(func, args, kwargs), spend=False)
         found = func(*args, **kwargs)
         known = {_place_of(x) for x in given}
@@ -355,10 +364,20 @@ class Budget(TorchFunctionMode):
         self.left -= size if spend else 0
 
 
-def _most_bytes(args, kwargs):
+def _most_bytes(func, args, kwargs):
     """What an operation on tensors and sizes gives, at the very most."""
-    count = 16  # bytes of the largest numbers
-    for value in tree_leaves((args, kwargs)):
+    count, values = 16, tree_leaves((args, kwargs))  # of the largest numbers
+    if func in _BY_PLACE:
+        shapes = [x.shape[::-1] for x in values if isinstance(x, torch.Tensor)]
+        return count * math.prod(map(max, zip_longest(*shapes, fillvalue=1)))
+    if func in _PRODUCTS:
+        one, other = values[:2]
+        sizes = [*one.shape[:-1], *other.shape[:-2], *other.shape[1:][-1:]]
+        return count * math.prod(sizes)
+    if func is torch.eye:
+        # Its one size is that of both axes.
+        values += [value for value in values if isinstance(value, int)]
+    for value in values:
         if isinstance(value, torch.Tensor):
             count *= max(1, value.numel())
         elif isinstance(value, int):

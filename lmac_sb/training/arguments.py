@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from lmac_sb.training.key_help import key_help
 from lmac_sb.training.keys import KEYS, check_values
@@ -311,6 +310,9 @@ def _top_keys(text, place):
 
 def _resolve(file, text, overrides):
     """All content as plain values, and the values of keys without objects."""
+    # Here, since all commands import this module.
+    from hyperpyyaml import load_hyperpyyaml, resolve_references
+
     try:
         resolved = resolve_references(text, overrides).read()
         root = yaml.compose(resolved, Loader=yaml.SafeLoader)

@@ -3,8 +3,6 @@
 import enum
 import logging
 
-from tqdm import tqdm
-
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
@@ -112,6 +110,8 @@ def say(text, loudness=Loudness.USUAL):
     >>> say("clip 3 is left out", Loudness.VERBOSE)
     """
     if get_loudness() >= loudness:
+        from tqdm import tqdm
+
         tqdm.write(text)
 
 
@@ -157,6 +157,8 @@ def progress(iterable=None, **options):
     >>> list(progress([1, 2]))
     [1, 2]
     """
+    from tqdm import tqdm  # which help and refusals need not wait for
+
     # None: tqdm looks whether its output is a terminal.
     quiet = True if get_loudness() is Loudness.QUIET else None
     hidden = options.pop("disable", False) or quiet

@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 NAME = "run.lock"
 _SHORT = ".folder.lock"  # held for a moment, by whoever comes next
 _HELD = (errno.EAGAIN, errno.EACCES)
+_threads = threading.RLock()  # which a lock of the file system does not part
 
 STALE_S = 90  # after which a claim of another machine counts no more
 _BEAT_S = 15  # between two signs of life
@@ -107,9 +108,9 @@ def lock_folder(folder):
 
 @contextmanager
 def wait_for_folder(folder):
-    """Hold a folder for a moment; other processes wait for its end.
+    """Hold a folder for a moment; other processes and threads wait for its end.
 
-    Where the file system has no locks, nobody waits.
+    Where the file system has no locks, no other process waits.
 
     Arguments
     ---------
@@ -130,22 +131,23 @@ def wait_for_folder(folder):
     """
     path = Path(folder) / _SHORT
     file = None
-    try:
-        while fcntl is not None:
-            file = open(path, "a", opener=no_link)
-            fcntl.lockf(file, fcntl.LOCK_EX)
-            if _is_same(file, path):
-                break
-            file.close()  # its holder has just removed it
-    except OSError:
-        pass
-    try:
-        yield
-    finally:
-        if file is not None:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-            file.close()
+    with _threads:
+        try:
+            while fcntl is not None:
+                file = open(path, "a", opener=no_link)
+                fcntl.lockf(file, fcntl.LOCK_EX)
+                if _is_same(file, path):
+                    break
+                file.close()  # its holder has just removed it
+        except OSError:
+            pass
+        try:
+            yield
+        finally:
+            if file is not None:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+                file.close()
 
 
 @contextmanager

@@ -79,6 +79,40 @@ def test_scaling(load, here, tmp_path, capsys):
     assert row["efficiency"] == 1 and row["explain to rows, clips/s"] > 0
 
 
+@pytest.mark.parametrize("name", ["latency", "scaling", "input"])
+@pytest.mark.parametrize("text", ["0", "-1", "two"])
+def test_a_number_of_threads(load, name, text, capsys):
+    """One line says what was found."""
+    words = ["esc10"] if name == "latency" else []
+    with pytest.raises(SystemExit):
+        load(name).main([*words, "--threads", text])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"--threads: found '{text}', expected a whole number from 1" in last
+
+
+def test_more_threads_than_cores(load, capsys):
+    assert load("measure").n_threads("999") == 999
+    assert "999, but there are" in capsys.readouterr().err
+
+
+def test_latency(load, monkeypatch, capsys):
+    """Of a file, and of the console of two trees."""
+    latency = load("latency")
+    monkeypatch.setattr(
+        latency,
+        "in_own_process",
+        lambda function, *args, threads: function(*args),
+    )
+    latency.main(["esc10", "--threads", "1", "--lengths", "5 s"])
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row.startswith("| 5 s | ") and row.count("|") == 6
+    monkeypatch.setattr(latency, "PAIRS", 1)
+    monkeypatch.setattr(latency, "START", {"help": ["--help"]})
+    latency.main(["--start", str(BENCHMARKS.parent)])
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row.startswith("| help | ") and row.count("|") == 8
+
+
 def test_input(load, tmp_path, capsys):
     """With and without cache and workers."""
     load("input").main(

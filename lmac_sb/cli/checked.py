@@ -1,0 +1,163 @@
+"""What is refused before torch is imported, which takes seconds.
+
+The same is checked again where it is used, and more of it: only what can be
+seen at once is looked at here.
+"""
+
+from pathlib import Path
+
+from lmac_sb.cli.usage import MODELS
+from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.near import near
+
+__all__ = ["check_explained", "check_model", "check_out", "missing_sounds"]
+
+_OWN = ("esc10",)  # those of `MODELS` that come with their decoder
+_TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".tgz")
+# One of these is in the folder of any model.
+_MARKS = (
+    *("hyperparams.yaml", "config.json", "SHA256SUMS", "experiment.json"),
+    "interpreter/classifier.json",
+)
+
+
+def check_model(model, **listened):
+    """Refuse a model that is not there, or options that it does not take.
+
+    Arguments
+    ---------
+    model : str or None
+        As the command line names it; None for the default.
+    **listened
+        Options on how a classifier of others is heard, as they were given.
+
+    Raises
+    ------
+    LMACError
+        If it is a path, and nothing there can be a model.
+
+    Example
+    -------
+    >>> check_model("yamnet"), check_model("name/repository")
+    (None, None)
+    >>> check_model("esc11")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: esc11: no such folder, expected a model; did you mean \
+'esc10'?
+    """
+    if model in _OWN:
+        for name, value in listened.items():
+            if value is not None:
+                raise LMACError(
+                    f"{name}: found {shown(value)}, but {model} is made "
+                    "already; expected it of a classifier of others"
+                )
+    if model is None or model in MODELS or ":" in model:
+        return
+    folder = Path(model)
+    is_path = model.startswith((".", "/", "~")) or model.count("/") != 1
+    if folder.is_file():
+        raise LMACError(
+            f"{model}: found a file, expected a folder; of weights alone, "
+            "build their module, load them and pass the module"
+        )
+    if not folder.exists():
+        if is_path:  # and no name of a hub
+            raise LMACError(
+                f"{model}: no such folder, expected a model"
+                f"{near(model, MODELS)}"
+            )
+        return
+    if not any((folder / mark).is_file() for mark in _MARKS):
+        raise LMACError(
+            f"{model}: found neither hyperparams.yaml nor config.json, "
+            "expected the folder of a SpeechBrain or Hugging Face classifier; "
+            "a module of your own is passed as an object"
+        )
+
+
+def check_out(folder):
+    """Refuse a file as the folder for results.
+
+    Arguments
+    ---------
+    folder : str
+        The folder; need not exist.
+
+    Raises
+    ------
+    LMACError
+        If it is something else.
+
+    Example
+    -------
+    >>> check_out(str(path))
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: --out: .../dog.wav cannot be made or written to (File \
+exists)
+    """
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise LMACError(
+            f"--out: {folder} cannot be made or written to (File exists)"
+        )
+
+
+def check_explained(folder):
+    """Refuse what can hold no explanations.
+
+    Arguments
+    ---------
+    folder : str
+        Of `lmac explain` or an audit.
+
+    Raises
+    ------
+    LMACError
+        If there is no such folder, or nothing in it.
+
+    Example
+    -------
+    >>> check_explained("nowhere")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: nowhere: no such folder of explanations
+    """
+    if not Path(folder).is_dir():
+        raise LMACError(f"{folder}: no such folder of explanations")
+    if not any(Path(folder).iterdir()):
+        raise LMACError(
+            f"{folder}: holds no explained clips, expected one sub-folder for "
+            "each clip"
+        )
+
+
+def missing_sounds(files):
+    """Those that are named one by one, if none of them is there.
+
+    Arguments
+    ---------
+    files : list of str
+        What `lmac explain` is given.
+
+    Returns
+    -------
+    dict
+        Each to what is said of it; empty if there is something to explain.
+
+    Example
+    -------
+    >>> missing_sounds(["gone.wav"]), missing_sounds([str(path), "gone.wav"])
+    ({'gone.wav': 'gone.wav: no such audio file'}, {})
+    """
+    # Braces stand for several files; a table is opened as a whole.
+    if any(Path(x).exists() or "{" in x or not _is_sound(x) for x in files):
+        return {}
+    return {file: f"{file}: no such audio file" for file in files}
+
+
+def _is_sound(name):
+    """Whether a name is of no table or shard, whose errors are others."""
+    ending = Path(name).suffix.lower()
+    return ending not in _TABLES and ".tar" not in name.lower()
