@@ -11,7 +11,8 @@ wrong. In a row are
 - the metrics by their names, such as ``AI`` and ``area``; ``stable`` and
   ``agreement:<check>``; ``notes``;
 - ``n_samples``, ``sample_rate``, ``threshold``, ``refine_steps`` and
-  ``second_look``; of long clips ``windows:<name>``, lists with a value a window;
+  ``second_look``; of long clips ``windows:<name>``, lists with a value a
+  window;
 - ``shard`` and ``sample``, where the sounds are, see
   `lmac_sb.inference.packed`;
 - ``error``, else null.

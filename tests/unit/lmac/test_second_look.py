@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.lmac.losses import LMACLoss
-from lmac_sb.lmac.refine import LOOK, Refiner
+from lmac_sb.lmac.refine import Refiner
 from lmac_sb.methods.registry import make_case, make_methods, passes
 from lmac_sb.models.decoder import MaskDecoder
 from lmac_sb.models.encoders import ConvEmbedding
@@ -115,7 +115,7 @@ def slow_look(explainer, wav, question, lr):
         p = logits[0].double().softmax(0)[question.decision[0]]
         odds = torch.log(p) - torch.log1p(-p)
     (AREA * kept.mean() - odds).backward()
-    return shifted(-LOOK * lr * shift.grad.sign()).detach()[0]
+    return shifted(-lr * shift.grad.sign()).detach()[0]
 
 
 @pytest.mark.parametrize("domain", ["linear", "log1p"])
