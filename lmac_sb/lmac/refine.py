@@ -190,7 +190,7 @@ class Refiner:
         >>> mask = refiner.look(  # hears the first four frames alone
         ...     torch.zeros(1, 12, 8), lambda mask: 9 * mask[:, :4].mean((1, 2))
         ... )
-        >>> bool((mask[:, 0] > 0.7).all()), bool((mask[:, 8:] < 0.3).all())
+        >>> bool((mask[:, 0] > 0.7).all()), bool((mask[:, 10:] < 0.3).all())
         (True, True)
         """
         with torch.inference_mode(False), torch.enable_grad():
