@@ -70,6 +70,7 @@ OWN = "AI", "AD", "AG", "FF", "area"
 COLUMNS = *OWN, "linear AD", "linear FF", "CNN AD", "CNN FF"
 COSTS = "seconds", "passes"
 AFTER_STEPS = ", 5 steps"
+LOOKED = f"{DECODER}, second look"
 AFTER = {"": 0, AFTER_STEPS: 5}  # ends of names, and steps from a decoder
 DIGITS = {"area": 3, "seconds": 2, "passes": 0}
 
@@ -127,6 +128,7 @@ def make_ways(explainer):
         DEFAULT: partial(stepped, explainer, STEPS),
         DECODER: partial(decoded, decoder, 0),
         f"{DECODER}, 5 steps": partial(decoded, decoder, 5),
+        LOOKED: partial(looked_again, decoder),
         OLD: partial(stepped, old, STEPS),
         LOUDEST(SHARE): partial(loudest, SHARE),
         "offsets alone": partial(stepped, offsets, STEPS),
@@ -190,6 +192,15 @@ def decoded(explainer, steps, analysis, target):
     with torch.no_grad():
         mask = explainer.mask(own, question)
     return explainer.refine(own, mask, steps, question) if steps else mask
+
+
+def looked_again(explainer, analysis, target):
+    """Masks of a decoder after a second look."""
+    question = Question(target)
+    own = explainer.analyze(analysis.wavs, question)
+    with torch.no_grad():
+        mask = explainer.mask(own, question)
+    return explainer.look_again(own, mask, question)
 
 
 def loudest(share, analysis, target):

@@ -24,7 +24,7 @@ __all__ = ["DEFAULT", "REFERENCE", "base", "bench_methods", "check_methods"]
 
 # What is compared where nothing else is asked for.
 DEFAULT = (
-    *("lmac", "lmac+5", "optimised+20", "l2i"),
+    *("lmac", "lmac_look", "lmac+5", "optimised+20", "l2i"),
     *("input_x_gradient", "smoothgrad", "integrated_gradients", "gradcam"),
     *("occlusion", "loudest", "random", "ones", "ideal"),
 )
@@ -51,7 +51,7 @@ def base(name):
     >>> base("lmac+5"), base("l2i_binary"), base("loudest")
     ('lmac', 'l2i', 'loudest')
     """
-    return re.sub(r"(\+\d+|_binary)$", "", name)
+    return re.sub(r"(\+\d+|_binary|_look)$", "", name)
 
 
 def check_methods(names, more=()):

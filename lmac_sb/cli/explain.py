@@ -98,6 +98,13 @@ _QUESTION = (
         "and the report compares both; default: the model's setting, "
         "usually 0, or 20 for a classifier without a decoder",
     ),
+    click.option(
+        "--second-look",
+        is_flag=True,
+        help="let the classifier hear what the decoder's mask keeps, and "
+        "change the mask by what its gradient says: two more passes of the "
+        "classifier, and most of what --refine 5 gains",
+    ),
 )
 _CHECKS = (
     click.option(
@@ -315,8 +322,10 @@ def _order(options, interpreter):
         "unrefined": interpreter.has_decoder,
         "stable": options.stable,
     }
-    if options.refine is not None:
-        interpreter.explainer.check_refinement(options.refine)
+    if options.second_look:
+        how["second_look"] = True
+    explainer = interpreter.explainer
+    explainer.check_refinement(options.refine or 0, options.second_look)
     return Order(asked, how, _heard(options), options.format)
 
 

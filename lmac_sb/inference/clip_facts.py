@@ -80,7 +80,10 @@ ASKED = {
 }
 
 # Those that some clips lack.
-_OPTIONAL = ("answer", "windows", "parents", "kin", "notes", "made", "asked")
+_OPTIONAL = (
+    *("answer", "windows", "parents", "kin", "notes", "made", "asked"),
+    "second_look",
+)
 
 
 def _object_of(kinds):
@@ -120,6 +123,8 @@ INFO = {
     "gain": number(above=0),
     "threshold": optional(number()),
     "refine_steps": whole(0),
+    # Only where the decoder's mask got one.
+    "second_look": flag,
     # The classes that contain the explained one, where some do.
     "parents": _text,
     # Those that contain the label, or that it contains: they are right too.

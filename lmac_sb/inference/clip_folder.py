@@ -323,6 +323,7 @@ def facts_of(clip, truth=None):
         "n_bins": clip.features.n_bins,
         "threshold": clip.threshold,
         "refine_steps": clip.refine_steps,
+        **({"second_look": True} if clip.second_look else {}),
         "label": truth,
         **_kin_of(truth, clip),
     }

@@ -64,6 +64,7 @@ _COMMON = (
     "features",
     "threshold",
     "refine_steps",
+    "second_look",
     "families",
     "by_class",
     "made",
@@ -99,6 +100,8 @@ class AudioExplanation(Explanation):
         At which the masks were made binary, or None.
     refine_steps : int
         Gradient steps that were allowed from the decoder's masks.
+    second_look : bool
+        Whether the decoder's masks got a second look before the steps.
     windows : list
         For each clip the list of its windows, each a dict with start and end
         in seconds, decision, p, p_in, p_out and verdict of that window.
@@ -146,6 +149,7 @@ class AudioExplanation(Explanation):
     files: list[str | None] = field(kw_only=True)
     threshold: float | None = field(default=None, kw_only=True)
     refine_steps: int = field(default=0, kw_only=True)
+    second_look: bool = field(default=False, kw_only=True)
     windows: list[list[dict[str, Any]]] = field(kw_only=True)
     metrics: list[dict[str, float]] = field(kw_only=True)
     verdicts: list[str] = field(kw_only=True)

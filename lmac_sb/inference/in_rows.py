@@ -10,8 +10,9 @@ wrong. In a row are
   probable ones in ``top`` and ``top_p``;
 - the metrics by their names, such as ``AI`` and ``area``; ``stable`` and
   ``agreement:<check>``; ``notes``;
-- ``n_samples``, ``sample_rate``, ``threshold`` and ``refine_steps``; of long
-  clips ``windows:<name>``, lists with a value a window;
+- ``n_samples``, ``sample_rate``, ``threshold``, ``refine_steps`` and
+  ``second_look``; of long clips ``windows:<name>``, lists with a value a
+  window;
 - ``shard`` and ``sample``, where the sounds are, see
   `lmac_sb.inference.packed`;
 - ``error``, else null.
@@ -204,6 +205,7 @@ def row_of(sound, facts):
         "notes": facts.get("notes", []),
         **{x: facts[x] for x in ("n_samples", "sample_rate")},
         **{x: facts[x] for x in ("threshold", "refine_steps")},
+        "second_look": facts.get("second_look", False),
         **{
             f"windows:{name}": [window[name] for window in windows]
             for name in WINDOW
@@ -301,6 +303,7 @@ def _result(row, folder):
         },
         "top": [list(pair) for pair in zip(row["top"], row["top_p"])],
         "refine_steps": row["refine_steps"],
+        "second_look": row.get("second_look", False),
         "notes": row["notes"],
     }
 

@@ -444,7 +444,9 @@ class LMACInterpreter(Pretrained):
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(1, n_samples, generator=generator) / 10
         try:
-            found = self.explainer(noise.to(self.device), refine_steps=0)
+            found = self.explainer(
+                noise.to(self.device), refine_steps=0, second_look=False
+            )
         except Exception as error:
             # Layers of the wrong size fail in many ways.
             raise LMACError(
@@ -535,6 +537,8 @@ class LMACInterpreter(Pretrained):
             `min_p` (default .3); `threshold`, at which the mask is made
             binary (default continuous); `refine_steps`, gradient steps from
             the decoder's mask, see `Refiner` (default those of the model);
+            `second_look`, whether that mask gets a second look first, see
+            `lmac_sb.Explainer.look_again` (default that of the model);
             `unrefined`, whether to keep the explanation by the decoder's own
             mask as well; `stable`, whether to say if the mask is stable,
             which doubles the time.
@@ -798,16 +802,20 @@ class LMACInterpreter(Pretrained):
         refine_steps: int | None = None,
         unrefined: bool = False,
         stable: bool = False,
+        second_look: bool | None = None,
     ) -> dict[str, Any]:
         """How to explain, checked before the work starts."""
         if refine_steps is None:
             refine_steps = self.explainer.refine_steps
-        self.explainer.check_refinement(refine_steps)
+        if second_look is None:
+            second_look = self.explainer.second_look
+        self.explainer.check_refinement(refine_steps, second_look)
         return {
             "threshold": threshold,
             "refine_steps": refine_steps,
             "unrefined": unrefined,
             "stable": stable,
+            "second_look": second_look,
         }
 
     @property
@@ -889,6 +897,7 @@ class LMACInterpreter(Pretrained):
         whole = AudioExplanation.join(parts)
         whole.files, whole.threshold = files, how["threshold"]
         whole.refine_steps = how["refine_steps"]
+        whole.second_look = how["second_look"]
         if whole.unrefined is not None:
             whole.unrefined.files = files
             whole.unrefined.threshold = how["threshold"]
@@ -992,6 +1001,7 @@ class LMACInterpreter(Pretrained):
             sounds=False,
             check=False,
             refine_steps=0,
+            second_look=False,
         )
         return found.logits.cpu().float()
 

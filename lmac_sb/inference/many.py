@@ -266,6 +266,7 @@ def _result(file, folder, kept):
         "agreement": info["agreement"],
         "top": [list(pair) for pair in most_probable(info)],
         "refine_steps": info["refine_steps"],
+        "second_look": info.get("second_look", False),
         "windows": info.get("windows", [whole]),
         "notes": info.get("notes", []),
     }

@@ -18,7 +18,8 @@ class Order(NamedTuple):
         `target`, or `targets` and `min_p`, and `against`, see
         `lmac_sb.LMACInterpreter.explain_file`.
     how : dict
-        Its options `threshold`, `refine_steps`, `unrefined` and `stable`.
+        Its options `threshold`, `refine_steps`, `unrefined` and `stable`; and
+        `second_look`, if there is one.
     listened : dict
         Options of the listener that change its answers.
     audio_format : str

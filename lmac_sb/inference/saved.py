@@ -81,6 +81,7 @@ refiner: !new:lmac_sb.lmac.refine.Refiner
 {refiner}
 
 refine_steps: {steps}
+second_look: {look}
 mask_domain: {domain}
 """
 
@@ -365,6 +366,7 @@ def _with_decoder(
         values["mask_domain"],
         values["refiner"],
         values["refine_steps"],
+        values.get("second_look", False),
     )
     explainer.to(run_opts.get("device", "cpu"))
     return {"explainer": explainer}, hparams, run_opts
@@ -516,6 +518,7 @@ def _yaml_of(explainer: Explainer) -> str:
         loss=_block(loss),
         refiner=_block(steps),
         steps=explainer.refine_steps,
+        look=explainer.second_look,
         domain=explainer.mask_domain,
     )
 

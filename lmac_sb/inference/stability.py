@@ -112,6 +112,7 @@ def _explain(explain, clip, wav):
         target=clip.question or clip.decision.tolist(),
         threshold=clip.threshold,
         refine_steps=clip.refine_steps,
+        second_look=clip.second_look,
     )
 
 

@@ -341,6 +341,9 @@ class Explainer(torch.nn.Module):
         Improves the decoder's masks where steps are asked for.
     refine_steps : int
         Steps of the refiner, where a call does not say otherwise.
+    second_look : bool
+        Whether the decoder's masks get a second look, see `look_again`, where
+        a call does not say otherwise.
 
     Example
     -------
@@ -373,6 +376,7 @@ class Explainer(torch.nn.Module):
         mask_domain: str = "log1p",
         refiner: Refiner | None = None,
         refine_steps: int = 0,
+        second_look: bool = False,
     ) -> None:
         if mask_domain not in MASK_DOMAINS:
             raise LMACError(
@@ -385,7 +389,8 @@ class Explainer(torch.nn.Module):
         self.mask_domain = mask_domain
         self.refiner = refiner
         self.refine_steps = refine_steps
-        self.check_refinement(refine_steps)
+        self.second_look = second_look
+        self.check_refinement(refine_steps, second_look)
 
     def forward(
         self,
@@ -397,6 +402,7 @@ class Explainer(torch.nn.Module):
         check: bool = True,
         refine_steps: int | None = None,
         unrefined: bool = False,
+        second_look: bool | None = None,
         analysis: Analysis | None = None,
     ) -> Explanation:
         """Explain a batch of waveforms.
@@ -424,6 +430,9 @@ class Explainer(torch.nn.Module):
         unrefined : bool
             Whether to keep the explanation by the decoder's own mask as well,
             where steps are taken; it has the analysis and the mask in common.
+        second_look : bool
+            Whether the decoder's mask gets a second look, before the steps;
+            default that of the constructor.
         analysis : Analysis
             In place of the waveforms and their lengths, if it has been
             computed already.
@@ -440,8 +449,11 @@ class Explainer(torch.nn.Module):
         """
         if refine_steps is None:
             refine_steps = self.refine_steps
-        self.check_refinement(refine_steps)
+        if second_look is None:
+            second_look = self.second_look
+        self.check_refinement(refine_steps, second_look)
         options: dict[str, Any] = {
+            "second_look": second_look,
             "threshold": threshold,
             "sounds": sounds,
             "check": check,
@@ -480,16 +492,19 @@ class Explainer(torch.nn.Module):
         self,
         analysis: Analysis,
         target: Asked,
+        second_look: bool,
         refine_steps: int,
         unrefined: bool,
         **options: Any,
     ) -> Explanation:
         """Explain clips of one length."""
         target = self._ask(analysis, target)
-        mask = self.mask(analysis, target)
+        mask = better = self.mask(analysis, target)
+        if second_look:
+            better = self.look_again(analysis, mask, target)
         if not refine_steps:
-            return self._finish(analysis, mask, target, **options)
-        better = self.refine(analysis, mask, refine_steps, target)
+            return self._finish(analysis, better, target, **options)
+        better = self.refine(analysis, better, refine_steps, target)
         explanation = self._finish(analysis, better, target, **options)
         if unrefined:
             explanation.unrefined = self._finish(
@@ -530,6 +545,7 @@ class Explainer(torch.nn.Module):
             self.mask_domain,
             self.refiner,
             self.refine_steps,
+            self.second_look,
         )
 
     def analyze(self, wavs: Tensor, target: Asked = None) -> Analysis:
@@ -604,6 +620,49 @@ class Explainer(torch.nn.Module):
         # Half precision would round the mask to steps of 1/256 or more.
         return torch.sigmoid(logits[:, :n_frames].float())
 
+    def look_again(
+        self, analysis: Analysis, mask: Tensor, target: Asked = None
+    ) -> Tensor:
+        """Masks after a second look, see `lmac_sb.lmac.refine.Refiner.look`.
+
+        The classifier hears what the mask keeps, and its gradient says what
+        should be let through as well and what is not needed: a pass forward
+        and one back.
+
+        Arguments
+        ---------
+        analysis : Analysis
+            From `analyze`.
+        mask : torch.Tensor
+            The decoder's, [batch, time, freq].
+        target : torch.Tensor
+            Class to explain, [batch], or a question; default the decision.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, time, freq], in [0, 1].
+
+        Raises
+        ------
+        LMACError
+            If this explainer has no refiner, or no gradient of the classifier
+            reaches the mask.
+        """
+        self.check_refinement(0, True)
+        question = self._ask(analysis, target)
+        bare = replace(analysis, latents=[])
+
+        def log_odds(part: Tensor) -> Tensor:
+            """Of the answer, on what the mask lets through."""
+            # Copies: what was made in inference mode takes no gradient.
+            inside = self.let_through(analysis.magnitude.clone(), part)
+            asked = question.each(torch.clone)
+            return asked.log_odds(self.classify(inside, bare))
+
+        refiner: Any = self.refiner  # there, as was checked above
+        return refiner.look(_logits(mask), log_odds)
+
     def refine(
         self,
         analysis: Analysis,
@@ -652,19 +711,19 @@ class Explainer(torch.nn.Module):
             some = None if whole is None else whole[rows]
             return self.both_sides(bare[rows], part, question[rows], some)
 
-        # Most bins are all but 0, and their order tells a detector something.
-        start = torch.logit(mask.double(), eps=1e-12).to(mask)
         answer = question.answers(analysis.logits)[1]
         level = standard_level(analysis.magnitude) if refiner.gain else None
-        return refiner(start, classify, answer, steps, level)
+        return refiner(_logits(mask), classify, answer, steps, level)
 
-    def check_refinement(self, steps: int) -> None:
-        """Refuse a number of steps that cannot be made.
+    def check_refinement(self, steps: int, second_look: bool = False) -> None:
+        """Refuse what cannot be made of a decoder's mask.
 
         Arguments
         ---------
         steps : int
             From 0; more than 0 only if there is a refiner.
+        second_look : bool
+            Whether there is one, which needs the refiner too.
 
         Raises
         ------
@@ -672,9 +731,14 @@ class Explainer(torch.nn.Module):
             Says what was found and what is needed.
         """
         check_steps(steps)
-        if steps and self.refiner is None:
+        if not isinstance(second_look, bool):
             raise LMACError(
-                f"refine_steps: {steps}, but this model has no refiner; its "
+                f"second_look: {second_look!r}, expected True or False"
+            )
+        if (steps or second_look) and self.refiner is None:
+            asked = f"refine_steps: {steps}" if steps else "second_look: True"
+            raise LMACError(
+                f"{asked}, but this model has no refiner; its "
                 "yaml needs `refiner: !ref <refiner>` in the explainer, as in "
                 "hparams/lmac.yaml"
             )
@@ -947,6 +1011,12 @@ def check_batch(wavs: Tensor, lengths: Tensor | None) -> None:
             f"lengths: {lengths.tolist()}, expected one number in (0, 1] "
             f"for each of {len(wavs)} clips"
         )
+
+
+def _logits(mask: Tensor) -> Tensor:
+    """Logits of a mask."""
+    # Most bins are all but 0, and their order tells a detector something.
+    return torch.logit(mask.double(), eps=1e-12).to(mask)
 
 
 def _checked(logits: Tensor | None) -> Tensor:

@@ -11,6 +11,7 @@ import math
 import torch
 from torch.nn import functional as F
 
+from lmac_sb.lmac.losses import sparsity
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["Refiner", "check_steps"]
@@ -155,6 +156,57 @@ class Refiner:
             return self._descend(
                 start, torch.stack(basis, 1), classify, target.clone(), steps
             )
+
+    def look(self, logits, log_odds):
+        """A second look: one step that hears the kept part alone.
+
+        It goes by the sign of the gradient of the answer's log-odds on what is
+        masked in, less the weighted area. A step of `__call__` costs twice as
+        much, since it hears both sides, and two passes more to tell whether
+        it has helped, which is not asked here.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            Where to start, [batch, time, freq].
+        log_odds : callable
+            Of a mask [batch, time, freq], to the log-odds of the explained
+            answer on what is masked in, [batch].
+
+        Returns
+        -------
+        torch.Tensor
+            Masks [batch, time, freq], detached.
+
+        Raises
+        ------
+        LMACError
+            If no gradient of the classifier reaches the mask.
+
+        Example
+        -------
+        >>> from lmac_sb.lmac.losses import LMACLoss
+        >>> refiner = Refiner(LMACLoss(l_in_w=1, l_out_w=0, reg_w_l1=1))
+        >>> mask = refiner.look(  # hears the first four frames alone
+        ...     torch.zeros(1, 12, 8), lambda mask: 9 * mask[:, :4].mean((1, 2))
+        ... )
+        >>> bool((mask[:, 0] > 0.7).all()), bool((mask[:, 10:] < 0.3).all())
+        (True, True)
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            # A copy: what was made in inference mode takes no gradient.
+            start = logits.detach().clone()
+            cells = [-(-n // self.resolution) for n in start.shape[1:]]
+            shift = start.new_zeros(len(start), 1, *cells).requires_grad_()
+            mask = torch.sigmoid(start + self._spread(shift, start)[:, 0])
+            odds = log_odds(mask)
+            if not odds.requires_grad:
+                raise LMACError(f"{_NO_GRADIENT}, its logits hold none")
+            losses = self.loss.reg_w_l1 * sparsity(mask) - odds
+            # No direction where the classifier's answer is no number.
+            step = _gradient(losses, shift).nan_to_num(0, 0, 0).sign()
+        step = self._spread(-self.lr * step, start)[:, 0]
+        return torch.sigmoid(start + step)
 
     def _descend(self, logits, basis, classify, target, steps):
         """The steps; leaves each clip out once it is done."""

@@ -102,7 +102,8 @@ def make_methods(names, interpreters, optimised_steps=150, seed=0):
         Names in `interpreters`; attributions and trivial masks;
         ``optimised``, a mask that gradient steps draw from nothing; the
         number of steps may follow, as in ``lmac+5`` and ``optimised+20``;
-        ``lmac_binary``, the mask of ``lmac`` cut at one half;
+        ``lmac_look``, after a second look; ``lmac_binary``, the mask of
+        ``lmac`` cut at one half;
         ``ideal``, the mask of a known event.
     interpreters : dict
         Name to `lmac_sb.lmac.explainer.Explainer`.
@@ -145,6 +146,9 @@ def make_methods(names, interpreters, optimised_steps=150, seed=0):
     }
     for name, explainer in interpreters.items():
         known[f"{name}_binary"] = Method("mask", partial(_binary, explainer))
+        known[f"{name}_look"] = Method(
+            "mask", partial(_decode, explainer, 0, look=True), 0, 3
+        )
     stepping = {"optimised": (_optimised, optimised_steps, 0)}
     for name, explainer in interpreters.items():
         stepping[name] = partial(_decode, explainer), 0, 1
@@ -293,14 +297,16 @@ def _trivial(function, seed, case, area):
     return function(_grid(case), area, seed)
 
 
-def _decode(explainer, steps, case):
-    """Mask of a trained decoder, maybe refined."""
+def _decode(explainer, steps, case, look=False):
+    """Mask of a trained decoder, maybe after a second look, or refined."""
     with torch.no_grad():
         analysis = case.analysis
         if explainer is not case.explainer:
             # Its decoder may want another view, such as one with evidence.
             analysis = explainer.analyze(case.wavs, case.target)
         mask = explainer.mask(analysis, case.target)
+    if look:
+        mask = explainer.look_again(analysis, mask, case.target)
     if steps:
         mask = explainer.refine(analysis, mask, steps, case.target)
     # All masks of a table act where those of its first model do.

@@ -118,6 +118,7 @@ def read_entry(folder, path, embed=True):
         "metrics": info["metrics"],
         "threshold": info["threshold"],
         "refine_steps": info["refine_steps"],
+        "second_look": info.get("second_look", False),
         # Only checked keys of a window go into the page.
         "windows": [
             {key: window.get(key) for key in WINDOW} for window in windows

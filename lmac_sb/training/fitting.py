@@ -176,7 +176,9 @@ def _batch(explainer, clips, rows):
 def _losses(explainer, loss, wavs):
     """Losses [batch] of the decoder's masks, and the explanation."""
     analysis = explainer.analyze(wavs)
-    explanation = explainer(analysis=analysis, sounds=False, refine_steps=0)
+    explanation = explainer(
+        analysis=analysis, sounds=False, refine_steps=0, second_look=False
+    )
     asked = explanation.asked()
     losses, _ = loss(
         asked.mask, asked.logits_in, asked.logits_out, asked.decision

@@ -189,6 +189,7 @@ KEYS = {
     ),
     "lmac_loss": Key(None, "the objective, a mean over frames, bins, clips"),
     "refine_steps": Key(whole(0), "refinement steps for each mask in tests"),
+    "second_look": Key(flag, "True: a second look at each mask in tests"),
     "refine_lr": Key(positive, "step size, in logits of the mask"),
     "refine_resolution": Key(whole(1), "frames and bins that change together"),
     "refine_smooth_w": Key(weight, "weight of the smoothness of the change"),

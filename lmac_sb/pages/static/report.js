@@ -395,6 +395,7 @@
     if (clip.threshold !== null) {
       origin.push(`sounds of the mask cut at ${number(clip.threshold)}`);
     }
+    if (clip.second_look) origin.push("mask after a second look");
     const steps = clip.refine_steps;
     const refined = `refined, ${steps} ${steps === 1 ? "step" : "steps"}`;
     if (steps && !clip.unrefined) origin.push(`mask ${refined}`);

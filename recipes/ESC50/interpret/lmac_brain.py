@@ -79,6 +79,7 @@ class LMACBrain(RecipeBrain):
             target=target,
             sounds=bool(self.chosen(batch, stage)),
             refine_steps=0,
+            second_look=False,
         )
 
     def compute_objectives(self, predictions, batch, stage):
@@ -138,6 +139,8 @@ class LMACBrain(RecipeBrain):
         names = [self.method, f"{self.method}_binary", *TRIVIAL_MASKS]
         if steps:
             names.insert(1, f"{self.method}+{steps}")
+        if explainer.second_look:
+            names.insert(1, f"{self.method}_look")
         seed = self.hparams.seed
         return Comparison(
             Judge(explainer, guards=["heard"]),

@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""What a second look does to a decoder's masks.
+
+    python benchmarks/second_look.py results/lmac/1234 results/lmac/1235 \
+        --data_folder ESC-10 --fold 4
+
+Runs of train_lmac.py with different seeds, which explain the same classifier.
+The sounds are heard again by that classifier, and by a linear layer on
+YAMNet's embedding (`pip install "lmac-sb[yamnet]"`, trained on folds 1 and 2),
+which is asked for the clip's class where it gives the whole clip more than .3.
+A figure of a clip is its mean over the runs; the intervals are over clips.
+"""
+
+import argparse
+import json
+import math
+from statistics import fmean
+
+import torch
+from coefficients import by_judges, linear_judge, read_clips
+from measure import machine, print_table
+from yamnet import load_yamnet
+
+from lmac_sb.evaluation.models import load_interpreters
+from lmac_sb.lmac.masking import top_share
+from lmac_sb.methods.registry import make_case, make_methods, passes
+from lmac_sb.metrics.registry import METRICS, evaluate
+from lmac_sb.metrics.summary import summarize
+from lmac_sb.utils.errors import exit_on_user_error
+
+METHODS = "lmac", "lmac_look", "lmac+1", "lmac+5"
+FIRST, LOUDEST = METHODS[0], "loudest"
+BATCH = 8
+OWN = "AI", "AD", "AG", "FF", "Fid-In", "area"
+COLUMNS = (
+    *OWN,
+    *("heard AI", "heard AD", "heard AG", "heard FF"),
+    *("linear AI", "linear AD", "linear AG", "linear FF"),
+)
+
+
+def rows_of(explainer, clips, judge, classes):
+    """A row for each clip and method."""
+    methods = make_methods(METHODS, {FIRST: explainer})
+    judges = {"linear": judge}
+    heard = {"heard": explainer.classify_sounds}
+    for i in range(0, len(clips), BATCH):
+        part = clips[i : i + BATCH]
+        wavs = torch.stack([clip["wav"] for clip in part])
+        labels = torch.tensor([classes.index(x["category"]) for x in part])
+        case = make_case(explainer, wavs, [1.0] * len(part), part)
+        masks = {name: x.function(case) for name, x in methods.items()}
+        area = masks[FIRST].mean((1, 2))
+        masks[LOUDEST] = top_share(case.analysis.magnitude, area)
+        for method, mask in masks.items():
+            with torch.no_grad():
+                found = explainer.complete(case.analysis, mask, case.target)
+            columns = evaluate(found.asked())
+            columns |= by_judges(found, wavs, heard, case.target)
+            columns |= by_judges(found, wavs, judges, labels)
+            for place, clip in enumerate(part):
+                values = {x: columns[x][place].item() for x in COLUMNS}
+                yield {"id": clip["id"], "method": method, **values}
+
+
+def over_runs(rows):
+    """One row for each clip and method, with the means over the runs."""
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["id"]), []).append(row)
+    for (method, clip), part in groups.items():
+        row = {"id": clip, "method": method}
+        for name in COLUMNS:
+            known = [x[name] for x in part if not math.isnan(x[name])]
+            row[name] = fmean(known) if known else math.nan
+        yield row
+
+
+def _shown(name, value):
+    """A figure with its decimals."""
+    digits = METRICS[name.split()[-1]].digits
+    return f"{value:.{digits}f}"
+
+
+@exit_on_user_error
+def main(argv=None):
+    """Print the means, the differences, and those of each run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", help="folders of train_lmac.py")
+    parser.add_argument("--data_folder", required=True)
+    parser.add_argument("--fold", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    print(json.dumps(machine(args.threads)), flush=True)
+    clips = read_clips(args.data_folder, {1, 2, args.fold})
+    classes = sorted({clip["category"] for clip in clips})
+    judge = linear_judge(load_yamnet()[0], clips, classes)
+    clips = [clip for clip in clips if clip["fold"] == args.fold]
+    rows = []
+    for run in args.runs:
+        explainer = load_interpreters({FIRST: run})[FIRST].explainer
+        rows += rows_of(explainer, clips, judge, classes)
+        print(run, flush=True)
+        figures = summarize(rows[-len(clips) * (len(METHODS) + 1) :])
+        print_table(
+            [
+                {"method": method}
+                | {x: _shown(x, found[x]["mean"]) for x in COLUMNS}
+                for method, found in figures.items()
+            ]
+        )
+    found = summarize(list(over_runs(rows)), "method", FIRST, COLUMNS)
+    counts = {
+        name: passes(method)
+        for name, method in make_methods(METHODS, {FIRST: explainer}).items()
+    }
+    print(f"\n{len(clips)} clips of fold {args.fold}, {len(args.runs)} runs\n")
+    table = []
+    for method, figures in found.items():
+        row = {"method": method, "passes": counts.get(method, 0)}
+        for name in COLUMNS:
+            half = (figures[name]["high"] - figures[name]["low"]) / 2
+            mean = _shown(name, figures[name]["mean"])
+            row[name] = f"{mean} ± {_shown(name, half)}"
+        table.append(row)
+    print_table(table)
+    print(f"\nminus {FIRST}, paired by clip, 95 % intervals\n")
+    table = []
+    for method in (name for name in found if name != FIRST):
+        row = {"method": method}
+        for name in COLUMNS:
+            values = found[method][name]["difference"]
+            mean, low, high = (
+                _shown(name, values[x]) for x in ("mean", "low", "high")
+            )
+            row[name] = f"{mean} [{low}, {high}]"
+        table.append(row)
+    print_table(table)
+
+
+if __name__ == "__main__":
+    main()
