@@ -15,7 +15,10 @@ from lmac_sb.utils.errors import LMACError, shown
 __all__ = ["explain"]
 
 # Options of an explanation; the others are of the classifier.
-_HOW = ("targets", "min_p", "threshold", "unrefined", "stable")
+_HOW = (
+    *("targets", "min_p", "threshold", "second_look", "unrefined"),
+    "stable",
+)
 
 
 def explain(
@@ -50,8 +53,8 @@ def explain(
         Gradient steps to the mask; by default 20, or what a model with a
         decoder of its own is set to.
     **options
-        `targets`, `min_p`, `threshold`, `unrefined` and `stable` of
-        `lmac_sb.LMACInterpreter.explain_file`; all others, such as
+        `targets`, `min_p`, `threshold`, `second_look`, `unrefined` and
+        `stable` of `lmac_sb.LMACInterpreter.explain_file`; all others, such as
         `sample_rate`, `labels` and `features`, of `from_classifier`.
 
     Returns
