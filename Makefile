@@ -1,7 +1,7 @@
 # Each target creates the environment that it needs from Python 3.10 to 3.14
 # (the pinned torch has no newer wheels).
 PYTHON ?= python3
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist loadgroup --no-loadscope-reorder
 VENV := .venv
 BIN := $(VENV)/bin
 # Stamp files, written last: an interrupted step has none, so it runs again.

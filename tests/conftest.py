@@ -59,9 +59,30 @@ TWO_PROCESSES = (
     "--nproc_per_node=2",
 )
 
+# A front end with a quarter of the bins, for classifiers that scenes train.
+FRONT_END = {"n_fft": 256, "win_length": 16.0, "n_mels": 40}
+
 Done = namedtuple("Done", "code out err")
 # Each run writes down the environment, which takes pip a second.
 described = functools.cache(speechbrain_logger.get_environment_description)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """With ``--dist loadgroup``, what a module shares is made by one worker.
+
+    Modules that share something come first, so that no worker waits for the
+    other at the end.
+    """
+    if config.getoption("dist", "no") != "loadgroup":
+        return
+    for item in items:
+        fixtures = getattr(item, "_fixtureinfo", None)
+        known = fixtures.name2fixturedefs.values() if fixtures else ()
+        if any(x.scope == "module" for part in known for x in part):
+            name = item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 @pytest.fixture(autouse=True)
@@ -239,6 +260,7 @@ def classifier(once, recipe, scenes):
             mixup_alpha=0,
             mask_share=0,
             lr=0.003,
+            **FRONT_END,
         )
         assert done.code == 0, done.err
         (folder / "console.txt").write_text(done.out, encoding="utf-8")
@@ -254,10 +276,10 @@ def tiny(scenes, classifier):
         "classifier_folder": classifier / "model",
         "number_of_epochs": 2,
         "batch_size": 8,
-        "save_clips": 1,
-        "interpret_period": 1,
+        "save_clips": 0,
         "lr": 0.003,
         "select_key": "loss",
+        **FRONT_END,
     }
 
 
@@ -266,8 +288,9 @@ def lmac_run(once, recipe, tiny):
     """Folder of a finished L-MAC run."""
 
     def make(folder):
+        options = {**tiny, "save_clips": 1, "interpret_period": 1}
         done = recipe.main(
-            "train_lmac", "lmac.yaml", output_folder=folder, **tiny
+            "train_lmac", "lmac.yaml", output_folder=folder, **options
         )
         assert done.code == 0, done.err
         (folder / "console.txt").write_text(done.out, encoding="utf-8")
@@ -314,7 +337,6 @@ def noisy(tiny, scenes):
     return {
         **tiny,
         "number_of_epochs": 3,
-        "save_clips": 0,
         "wham_folder": scenes / "noise",
         "snr_db": 3.0,
         "noisy_splits": "[train,valid,test]",
@@ -340,6 +362,8 @@ def descent(tiny):
     return {
         **tiny,
         "lr": 0.005,
+        "save_clips": 1,
+        "interpret_period": 1,
         "opt_class": "!name:torch.optim.SGD {lr: 0.005}",
     }
 
@@ -360,6 +384,7 @@ def two(once, recipe, halves):
             "train_lmac",
             "lmac.yaml",
             TWO_PROCESSES,
+            recipe.python,
             output_folder=folder,
             **halves,
         )
@@ -426,6 +451,7 @@ def helpers():
         last=last,
         same=same,
         two_processes=TWO_PROCESSES,
+        front_end=FRONT_END,
         KNOWN=KNOWN,
         COLUMNS=COLUMNS,
     )

@@ -30,9 +30,7 @@ def start_server():
     """Start the server if there is none, with modules where tests have them."""
     places = [str(ROOT), str(RECIPE), str(Path(__file__).parent)]
     former = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [*places, former])
-    )
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*places, former]))
     try:
         forkserver.ensure_running()
     finally:
