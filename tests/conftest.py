@@ -245,27 +245,31 @@ def pairs(once):
     )
 
 
+def train_classifier(recipe, data, folder, **more):
+    """Train a classifier of a second's scenes hardly, and keep its console."""
+    done = recipe.main(
+        "train_classifier",
+        "classifier_conv.yaml",
+        data_folder=data,
+        output_folder=folder,
+        number_of_epochs=12,
+        batch_size=8,
+        mixup_alpha=0,
+        mask_share=0,
+        lr=0.003,
+        **more,
+    )
+    assert done.code == 0, done.err
+    (folder / "console.txt").write_text(done.out, encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def classifier(once, recipe, scenes):
     """Run folder of a hardly trained classifier."""
-
-    def make(folder):
-        done = recipe.main(
-            "train_classifier",
-            "classifier_conv.yaml",
-            data_folder=scenes,
-            output_folder=folder,
-            number_of_epochs=12,
-            batch_size=8,
-            mixup_alpha=0,
-            mask_share=0,
-            lr=0.003,
-            **FRONT_END,
-        )
-        assert done.code == 0, done.err
-        (folder / "console.txt").write_text(done.out, encoding="utf-8")
-
-    return once("classifier", make)
+    return once(
+        "classifier",
+        lambda folder: train_classifier(recipe, scenes, folder, **FRONT_END),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -452,6 +456,7 @@ def helpers():
         same=same,
         two_processes=TWO_PROCESSES,
         front_end=FRONT_END,
+        train_classifier=train_classifier,
         KNOWN=KNOWN,
         COLUMNS=COLUMNS,
     )

@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import threading
@@ -188,7 +189,10 @@ def _launch(words):
 
 
 def _launched(words):
-    """One of the processes of a launcher."""
+    """One of the processes of a launcher, which ends it by a signal."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     code = _code_of(words)
     atexit._run_exitfuncs()
     logging.shutdown()

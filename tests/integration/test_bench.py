@@ -143,12 +143,13 @@ def test_a_second_call_computes_nothing(done, trained, monkeypatch):
     assert (out / "bench.csv").read_bytes() == before
 
 
-def test_models_that_were_replaced(done, trained, tmp_path):
+def test_models_that_were_replaced(done, trained, whole, tmp_path):
     """Rows of other models are not mixed with those that are there."""
     out, _ = done
     other = tmp_path / "other"
     shutil.copytree(trained, other)
     shutil.rmtree(other / "tiny" / "cnn" / "lmac-1234")
+    shutil.copytree(whole, other / "tiny" / "cnn" / "lmac-1234")
     with pytest.raises(LMACError, match="holds another job: models"):
         run_bench(out, HOW, other)
 

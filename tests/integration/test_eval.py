@@ -268,6 +268,7 @@ def test_sanity_checks(recipe, tiny, lmac_run, tmp_path):
         roar_shares="[0.5]",
         roar_fill="[silence, noise]",
         roar_epochs=1,
+        n_mels=tiny["n_mels"],
         channels="[4, 4, 8]",
         emb_dim=8,
     )
