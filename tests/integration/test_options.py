@@ -27,7 +27,9 @@ def test_half_precision(recipe, tiny, tmp_path, helpers):
     lmac = {}
     for precision in ("fp32", "bf16"):
         folder = tmp_path / precision
-        run(recipe, tiny, folder, precision=precision, eval_precision=precision)
+        given = {"precision": precision, "eval_precision": precision}
+        # Few clips, as a processor takes its time with half precision.
+        run(recipe, tiny, folder, train_fold_nums="[1]", **given)
         rows = helpers.read_rows(folder)
         lmac[precision] = [r for r in rows if r["method"] == "lmac"]
     assert len(lmac["fp32"]) == len(lmac["bf16"]) == 10
