@@ -28,6 +28,8 @@ from lmac_sb.utils.io import read_json, write_json
 
 # Doctests cannot be collected from two modules of the same name.
 collect_ignore_glob = ["*conftest.py"]
+# For the processes that tests start.
+collect_ignore = ["copies.py", "preloaded.py"]
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "ESC50" / "interpret"
