@@ -64,27 +64,17 @@ TWO_PROCESSES = (
 # A front end with a quarter of the bins, for classifiers that scenes train.
 FRONT_END = {"n_fft": 256, "win_length": 16.0, "n_mels": 40}
 
+# Folders of tests that take long.
+LONG = ("browser", "faults", "integration")
+
 Done = namedtuple("Done", "code out err")
 # Each run writes down the environment, which takes pip a second.
 described = functools.cache(speechbrain_logger.get_environment_description)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
-    """With ``--dist loadgroup``, what a module shares is made by one worker.
-
-    Modules that share something come first, so that no worker waits for the
-    other at the end.
-    """
-    if config.getoption("dist", "no") != "loadgroup":
-        return
-    for item in items:
-        fixtures = getattr(item, "_fixtureinfo", None)
-        known = fixtures.name2fixturedefs.values() if fixtures else ()
-        if any(x.scope == "module" for part in known for x in part):
-            name = item.nodeid.partition("::")[0]
-            item.add_marker(pytest.mark.xdist_group(name))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+def pytest_collection_modifyitems(items):
+    """Files that take long come first: no worker waits for one at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
 
 
 @pytest.fixture(autouse=True)
