@@ -198,4 +198,6 @@ def _launched(words):
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    # One that succeeds must return, which its launcher waits for.
+    if code:
+        os._exit(code)
