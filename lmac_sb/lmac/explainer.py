@@ -537,17 +537,17 @@ class Explainer(torch.nn.Module):
         mask: Tensor,
         target: Asked,
         threshold: float | None,
-        sounds: bool,
-        check: bool,
         known: _BothLogits | None = None,
+        **options: bool,
     ) -> Explanation:
         """Make a mask binary if asked to, and classify both sides."""
         if threshold is not None:
             mask, known = binarize(mask, threshold), None
-        if known is None or not check:
-            return self.complete(analysis, mask, target, sounds, check)
+        if known is None or not options["check"]:
+            return self.complete(analysis, mask, target, **options)
         # The last time that the steps classified these sides was enough.
-        found = self.complete(analysis, mask, target, sounds, check=False)
+        options["check"] = False
+        found = self.complete(analysis, mask, target, **options)
         return replace(found, logits_in=known.inside, logits_out=known.outside)
 
     def starting_from(self, decoder: torch.nn.Module) -> Explainer:
