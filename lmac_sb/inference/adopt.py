@@ -146,7 +146,10 @@ def make_refiner(listener: Listener | None = None) -> Refiner:
     loss = LMACLoss(l_in_w=12, l_out_w=8, l_out_type="probability", **weights)
     # With a short memory, ten steps find what twenty of .5 with Adam's usual
     # one found, see docs/cost.md.
-    return Refiner(loss, lr=0.7, resolution=4, gain=True, betas=(0.2, 0.6))
+    steps: dict[str, Any] = {"lr": 0.7, "betas": (0.2, 0.6)}
+    if listener is not None and listener.head is not None:
+        steps = {"lr": 0.5, "betas": (0.3, 0.8)}
+    return Refiner(loss, resolution=4, gain=True, **steps)
 
 
 def tried(listener: Listener, sound: Any, preprocess: Preprocessor) -> Tensor:

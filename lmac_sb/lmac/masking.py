@@ -129,8 +129,12 @@ def both_parts(magnitude, mask, domain="log1p"):
 
     Arguments
     ---------
-    magnitude, mask, domain
-        As of `apply_mask`.
+    magnitude : torch.Tensor
+        Linear magnitude, [batch, time, freq].
+    mask : torch.Tensor
+        Values in [0, 1], [batch, time, freq].
+    domain : str
+        ``"log1p"`` or ``"linear"``, see the module's text.
 
     Returns
     -------
