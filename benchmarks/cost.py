@@ -6,8 +6,9 @@
 
 Three classifiers: the small one and CNN14 as the recipes build them (with
 random weights, since the time does not depend on them), and YAMNet with its
-decoder. Each cost is a ratio to a forward pass of the classifier, with its
-features, on the same 5 s clips: both are called in turn, and the median of the
+decoder. Each cost is a ratio to a forward pass of the classifier as its owner
+has it, with its features and without anything of the explainer, on the same
+5 s clips: both are called in turn, and the median of the
 pairs' ratios stands with its 95 % interval. On a CPU the time is that of the
 processor, with one thread unless told otherwise, since threads that wait for
 each other are what makes ratios move on a busy machine. `--decoders` measures
@@ -19,6 +20,7 @@ with `--compare`, how the figures have moved since such rows were written.
 """
 
 import argparse
+import copy
 import os
 import tempfile
 from functools import partial
@@ -36,11 +38,13 @@ from measure import (
 )
 from parts import PARTS, Parts, check_parts
 from speechbrain.lobes.models.Cnn14 import Cnn14, CNN14PSI_stft
+from speechbrain.processing.features import STFT, spectral_magnitude
 from torch.utils.flop_counter import FlopCounterMode
 from turns import Clock, Others, in_turn
 
 from lmac_sb import LMACInterpreter
-from lmac_sb.inference.adopt import HEAD_START, STEPS, make_refiner
+from lmac_sb.adapters.yamnet import load_yamnet
+from lmac_sb.inference.adopt import STEPS, make_refiner
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.lmac.losses import LMACLoss
@@ -60,16 +64,19 @@ K = 5  # steps after a decoder
 # Names of figures.
 ONE_PASS, CHECKED = "one pass", "one pass, both sides checked"
 STEP, REFINED = "training step", f"K = {K}"
-STEPPED, BY_SOUND = f"{STEPS} steps", f"{STEPS} steps, through the sound"
+STEPPED, BY_SOUND = "from nothing", "from nothing, through the sound"
 MEMORY = "peak memory of a step, GB"
 
 
 def make_explainer(classifier, decoder, device="cpu"):
-    """Explainer as the recipes, or the package, build it."""
+    """Explainer as the recipes, or the package, build it, and its classifier.
+
+    The latter is as its owner has it: a module from waveforms to logits.
+    """
     torch.manual_seed(0)
     if classifier == "yamnet":
-        found = LMACInterpreter.from_pretrained("yamnet")
-        return found.explainer.to(device)
+        found = LMACInterpreter.from_pretrained("yamnet", decoder=True)
+        return found.explainer.to(device), load_yamnet().to(device)
     if classifier == "small":
         channels, width = [256, 128, 64, 32], 32
         embedding = ConvEmbedding()
@@ -79,9 +86,11 @@ def make_explainer(classifier, decoder, device="cpu"):
         embedding = Cnn14(mel_bins=80, emb_dim=2048)
         layers = ["conv_block6", "conv_block5", "conv_block4", "conv_block3"]
     ours = decoder == OURS
+    head = torch.nn.Linear(channels[0], 50)
+    owned = Owned(copy.deepcopy(embedding), copy.deepcopy(head)).eval()
     frozen = FrozenClassifier(
         embedding,
-        torch.nn.Linear(channels[0], 50),
+        head,
         layers,
         min_frames=32,
         evidence=ours,
@@ -91,39 +100,40 @@ def make_explainer(classifier, decoder, device="cpu"):
     else:
         model = CNN14PSI_stft(dim=channels[0])
     refiner = make_refiner()
-    return Explainer(SpectralFeatures(), frozen, model, refiner=refiner).to(
-        device
-    )
+    explainer = Explainer(SpectralFeatures(), frozen, model, refiner=refiner)
+    return explainer.to(device), owned.to(device)
 
 
 def without_decoder(explainer, classifier):
     """The same classifier, explained by steps from nothing."""
-    start = HEAD_START if classifier == "yamnet" else ()
-    stepping = explainer.starting_from(LevelDecoder(*start))
+    if classifier == "yamnet":
+        return LMACInterpreter.from_pretrained("yamnet").explainer
+    stepping = explainer.starting_from(LevelDecoder())
     stepping.mask_domain = "linear"
     return stepping
 
 
-class Heard(torch.nn.Module):
-    """A classifier as its owner has it: from waveforms to logits."""
+class Owned(torch.nn.Module):
+    """A classifier with SpeechBrain's features, from waveforms to logits."""
 
-    def __init__(self, explainer):
+    def __init__(self, embedding, head):
         super().__init__()
-        self.explainer = explainer
+        self.stft = STFT(16000, 23.2199, 11.6099, n_fft=1024)
+        bands = SpectralFeatures().fbank_matrix
+        self.register_buffer("bands", bands, persistent=False)
+        self.embedding, self.head = embedding, head
 
     def forward(self, wavs):
         """Logits [batch, classes] of waveforms [batch, samples]."""
-        features = self.explainer.features
-        magnitude = features.magnitude(features.stft(wavs))
-        return self.explainer.classifier(features.mel(magnitude))[0]
+        magnitude = spectral_magnitude(self.stft(wavs), power=0.5)
+        levels = torch.log1p(magnitude @ self.bands)
+        return self.head(self.embedding(levels)).flatten(1)
 
 
-def classify(explainer, wavs):
+def classify(owned, wavs):
     """Forward pass of the classifier, with features."""
     with torch.no_grad():
-        if explainer.features.IS_SOUND:
-            return explainer.classifier(wavs)[0]
-        return Heard(explainer)(wavs)
+        return owned(wavs)
 
 
 def make_step(explainer, parts=None):
@@ -167,7 +177,7 @@ def clips(n, device="cpu"):
     return (0.1 * noise).to(device)
 
 
-def calls(explainer, name, decoder, batch, device):
+def calls(explainer, owned, name, decoder, batch, device):
     """What is measured for a classifier: names of figures to calls."""
     wavs = clips(batch)
     there = wavs.to(device)
@@ -179,33 +189,33 @@ def calls(explainer, name, decoder, batch, device):
         found[STEPPED] = partial(explain, stepping, wavs, steps=STEPS)
         if not explainer.features.IS_SOUND:
             owner = LMACInterpreter.from_classifier(
-                Heard(explainer).eval(), RATE, run_opts={"device": device}
+                owned, RATE, run_opts={"device": device}
             )
             found[BY_SOUND] = partial(
                 explain, owner.explainer, wavs, steps=STEPS
             )
     # The last: it changes the decoder's weights.
     found[STEP] = partial(make_step(explainer), there)
-    return found, partial(classify, explainer, there)
+    return found, partial(classify, owned, there)
 
 
 def peak_memory(name, decoder, device):
     """Peak memory in GB of a training step, in its own process."""
-    step = make_step(make_explainer(name, decoder, device))
+    step = make_step(make_explainer(name, decoder, device)[0])
     step(clips(MEMORY_BATCH, device))
     if device == "cpu":
         return peak_resident() / 1024
     return torch.cuda.max_memory_allocated() / 2**30
 
 
-def size(explainer):
+def size(explainer, owned):
     """Parameters of the decoder, and its operations, in the classifier's."""
     one = clips(1, next(explainer.buffers()).device)
     n_parameters = sum(p.numel() for p in explainer.decoder.parameters())
     counts = []
     with torch.no_grad():
         analysis = explainer.analyze(one)
-        for call in (explainer.mask, analysis), (classify, explainer, one):
+        for call in (explainer.mask, analysis), (classify, owned, one):
             with FlopCounterMode(display=False) as counter:
                 call[0](*call[1:])
             counts.append(counter.get_total_flops())
@@ -214,8 +224,8 @@ def size(explainer):
 
 def measure(name, decoder, batch, args):
     """Entries of a classifier, and the rows of its table."""
-    explainer = make_explainer(name, decoder, args.device)
-    others, base = calls(explainer, name, decoder, batch, args.device)
+    explainer, owned = make_explainer(name, decoder, args.device)
+    others, base = calls(*(explainer, owned, name, decoder, batch, args.device))
     ratios, seconds = in_turn(base, others, Clock(args.device), args.pairs)
     titled = name if decoder == OURS else f"{name}, {decoder}"
     rows = [
@@ -240,7 +250,7 @@ def measure(name, decoder, batch, args):
             *(peak_memory, name, decoder, args.device), threads=args.threads
         )
         figures[MEMORY] = (peak,) * 3
-    n_parameters, operations = size(explainer)
+    n_parameters, operations = size(explainer, owned)
     print(
         f"{titled}, batch {batch}: a pass takes {seconds / batch:.3g} s a "
         f"clip; the decoder has {n_parameters / 1e6:.3g} M parameters and "
@@ -251,7 +261,7 @@ def measure(name, decoder, batch, args):
 
 def by_parts(name, args):
     """Rows of where the time of a step and of an explanation goes."""
-    explainer = make_explainer(name, OURS, args.device)
+    explainer, _ = make_explainer(name, OURS, args.device)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.wav"

@@ -26,6 +26,7 @@ from lmac_sb.listener.families import Families
 from lmac_sb.listener.listener import Listener
 from lmac_sb.listener.windows import Windows
 from lmac_sb.models.features import LogForm, SpectralFeatures
+from lmac_sb.models.frozen import channels_last
 from lmac_sb.utils.errors import LMACError
 
 __all__ = [
@@ -205,7 +206,8 @@ class YAMNet(torch.nn.Module):
 
     def embed(self, patches):
         """Embeddings [patches, 1024] of levels [patches, 96, 64]."""
-        return self.convolutions(patches[:, None]).mean((2, 3))
+        maps = self.convolutions(channels_last(patches[:, None]))
+        return maps.mean((2, 3))
 
     def forward(self, patches):
         """Logits [patches, 521] of levels [patches, 96, 64]."""

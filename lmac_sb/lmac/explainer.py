@@ -7,6 +7,7 @@ inference call it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Union
@@ -19,6 +20,7 @@ from lmac_sb.lmac.masking import (
     MASK_DOMAINS,
     apply_mask,
     binarize,
+    both_parts,
     convert_mask,
 )
 from lmac_sb.lmac.refine import Refiner, check_steps
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Analysis", "Explainer", "Explanation", "check_batch"]
 
+_MANY = 8  # clips, from which folding the norms for two passes pays
 _ROUNDING = 1e-6  # of a sound's peak: 120 dB below it
 
 # What is explained: a class of each clip [batch], a question, or the decision.
@@ -320,6 +323,35 @@ class Explanation:
         return replace(self, **changed)
 
 
+class _BothLogits:
+    """Logits of both sides of the best masks so far, while steps are taken.
+
+    Arguments
+    ---------
+    n_clips : int
+        Size of the batch.
+    """
+
+    latest: Tensor  # of the masks that were classified last, [2 * clips, ...]
+    inside: Tensor  # [batch, classes]
+    outside: Tensor
+
+    def __init__(self, n_clips: int) -> None:
+        self.missing = set(range(n_clips))
+
+    def keep(self, clips: Tensor, places: Tensor) -> None:
+        """Keep the latest of some clips, by their places among them."""
+        sides = self.latest.chunk(2)
+        if not hasattr(self, "inside"):
+            shape = len(self.missing), *self.latest.shape[1:]
+            self.inside = self.latest.new_empty(shape)
+            self.outside = self.latest.new_empty(shape)
+        self.inside[clips] = sides[0][places]
+        self.outside[clips] = sides[1][places]
+        if self.missing:
+            self.missing.difference_update(clips.tolist())
+
+
 class Explainer(torch.nn.Module):
     """Explains a frozen classifier with a mask decoder.
 
@@ -504,8 +536,10 @@ class Explainer(torch.nn.Module):
             better = self.look_again(analysis, mask, target)
         if not refine_steps:
             return self._finish(analysis, better, target, **options)
-        better = self.refine(analysis, better, refine_steps, target)
-        explanation = self._finish(analysis, better, target, **options)
+        better, known = self._refine(analysis, better, refine_steps, target)
+        explanation = self._finish(
+            analysis, better, target, known=known, **options
+        )
         if unrefined:
             explanation.unrefined = self._finish(
                 analysis, mask, target, **options
@@ -518,12 +552,18 @@ class Explainer(torch.nn.Module):
         mask: Tensor,
         target: Asked,
         threshold: float | None,
+        known: _BothLogits | None = None,
         **options: bool,
     ) -> Explanation:
         """Make a mask binary if asked to, and classify both sides."""
         if threshold is not None:
-            mask = binarize(mask, threshold)
-        return self.complete(analysis, mask, target, **options)
+            mask, known = binarize(mask, threshold), None
+        if known is None or not options["check"]:
+            return self.complete(analysis, mask, target, **options)
+        # The last time that the steps classified these sides was enough.
+        options["check"] = False
+        found = self.complete(analysis, mask, target, **options)
+        return replace(found, logits_in=known.inside, logits_out=known.outside)
 
     def starting_from(self, decoder: torch.nn.Module) -> Explainer:
         """Another explainer of the same classifier.
@@ -693,27 +733,49 @@ class Explainer(torch.nn.Module):
         LMACError
             If this explainer has no refiner, or the steps are no number.
         """
+        return self._refine(analysis, mask, steps, target)[0]
+
+    def _refine(
+        self,
+        analysis: Analysis,
+        mask: Tensor,
+        steps: int,
+        target: Asked = None,
+    ) -> tuple[Tensor, _BothLogits | None]:
+        """Better masks, and the logits of both their sides, if there are."""
         self.check_refinement(steps)
         if steps == 0:
-            return mask
+            return mask, None
         question = self._ask(analysis, target)
         refiner: Any = self.refiner  # there, as was checked above
         # The decoder has read the latents; each step would copy them.
         bare = replace(analysis, latents=[])
         wants_embeddings = refiner.loss.wants_embeddings
-        whole = self.embedding(bare) if wants_embeddings else None
-
-        def classify(part: Tensor, rows: Tensor) -> tuple[Any, ...]:
-            """What the loss needs of what the mask lets through and not."""
-            if len(rows) == len(analysis.magnitude):
-                return self.both_sides(bare, part, question, whole)
-            # Others are done.
-            some = None if whole is None else whole[rows]
-            return self.both_sides(bare[rows], part, question[rows], some)
-
+        kept = _BothLogits(len(analysis.magnitude))
         answer = question.answers(analysis.logits)[1]
         level = standard_level(analysis.magnitude) if refiner.gain else None
-        return refiner(_logits(mask), classify, answer, steps, level)
+        with self.classifier.folded():
+            whole = self.embedding(bare) if wants_embeddings else None
+
+            def classify(part: Tensor, rows: Tensor) -> tuple[Any, ...]:
+                """What the loss needs of both sides of the mask."""
+                parts = bare, question, whole
+                if len(rows) < len(analysis.magnitude):  # others are done
+                    parts = (
+                        bare[rows],
+                        question[rows],
+                        None if whole is None else whole[rows],
+                    )
+                logits, embeddings = self._both_logits(parts[0], part, parts[2])
+                kept.latest = logits.detach()
+                answers = (parts[1].answers(x)[0] for x in logits.chunk(2))
+                return *answers, *embeddings
+
+            found = refiner(
+                _logits(mask), classify, answer, steps, level, kept.keep
+            )
+        # Of a clip whose objective was never finite, none are known.
+        return found, None if kept.missing else kept
 
     def check_refinement(self, steps: int, second_look: bool = False) -> None:
         """Refuse what cannot be made of a decoder's mask.
@@ -810,15 +872,19 @@ class Explainer(torch.nn.Module):
         embeddings : lmac_sb.lmac.losses.Embeddings
             Only if `whole` is given.
         """
-        inputs = self._inputs(self._sides(analysis, mask))
-        embeddings: tuple[Any, ...] = ()
-        if whole is None:
-            logits = self.classifier(inputs)[0]
-        else:
-            logits, found = self.classifier.logits_and_embedding(inputs)
-            embeddings = (Embeddings(whole, *found.chunk(2)),)
+        logits, embeddings = self._both_logits(analysis, mask, whole)
         answers = (question.answers(side)[0] for side in logits.chunk(2))
         return *answers, *embeddings
+
+    def _both_logits(
+        self, analysis: Analysis, mask: Tensor, whole: Tensor | None
+    ) -> tuple[Tensor, tuple[Embeddings, ...]]:
+        """Logits [2 * batch, classes] of both sides; embeddings if wanted."""
+        inputs = self._inputs(self._sides(analysis, mask))
+        if whole is None:
+            return self.classifier(inputs)[0], ()
+        logits, found = self.classifier.logits_and_embedding(inputs)
+        return logits, (Embeddings(whole, *found.chunk(2)),)
 
     def complete(
         self,
@@ -849,10 +915,12 @@ class Explainer(torch.nn.Module):
         -------
         Explanation
         """
-        sides = self._sides(analysis, mask)
+        sides: Any = self._sides(analysis, mask) if check or sounds else None
         logits_in = logits_out = None
         if check:
-            logits = self.classifier(self._inputs(sides))[0]
+            many = len(mask) >= _MANY
+            with self.classifier.folded() if many else nullcontext():
+                logits = self.classifier(self._inputs(sides))[0]
             logits_in, logits_out = logits.chunk(2)
         waveform = residual = None
         if sounds:
@@ -934,8 +1002,9 @@ class Explainer(torch.nn.Module):
         """Both sides as sounds or as magnitudes, [2 * batch, ...]."""
         if self._hears_sound and self.mask_domain == "linear":
             # They add up to the whole, so one inverse STFT is enough.
+            stft = _fit_for_gradient(analysis.stft)
             inside = self.features.istft(
-                analysis.stft.clone() * mask[..., None], analysis.n_samples
+                stft * mask[..., None], analysis.n_samples
             )
             whole: Any = analysis.wavs  # there, since it hears sound
             outside = whole - inside
@@ -944,10 +1013,8 @@ class Explainer(torch.nn.Module):
             peak = whole.abs().amax(1, keepdim=True)
             outside = outside * (outside.abs() > _ROUNDING * peak)
             return torch.cat((inside, outside))
-        # A copy: what was made in inference mode takes no gradient.
-        magnitude = analysis.magnitude.clone()
-        parts = (self.let_through(magnitude, part) for part in (mask, 1 - mask))
-        sides = torch.cat(tuple(parts))
+        magnitude = _fit_for_gradient(analysis.magnitude)
+        sides = both_parts(magnitude, mask, self.mask_domain)
         return self._sound(analysis, sides) if self._hears_sound else sides
 
     def _sound(self, analysis: Analysis, magnitude: Tensor) -> Tensor:
@@ -1017,6 +1084,11 @@ def _logits(mask: Tensor) -> Tensor:
     """Logits of a mask."""
     # Most bins are all but 0, and their order tells a detector something.
     return torch.logit(mask.double(), eps=1e-12).to(mask)
+
+
+def _fit_for_gradient(values: Tensor) -> Tensor:
+    """The same values: what was made in inference mode takes no gradient."""
+    return values.clone() if values.is_inference() else values
 
 
 def _checked(logits: Tensor | None) -> Tensor:

@@ -563,7 +563,8 @@ class LMACLoss:
             "l_in": masked_in(logits_in, decision),
             "l_out": masked_out(logits_out, decision, self.l_out_type),
             "l1": sparsity(mask),
-            "tv": total_variation(mask),
+            # Of a weight of zero, no gradient is wanted.
+            "tv": total_variation(mask if self.reg_w_tv else mask.detach()),
         }
         total = self.l_in_w * terms["l_in"] + self.l_out_w * terms["l_out"]
         if embeddings is not None:

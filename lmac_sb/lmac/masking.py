@@ -22,6 +22,7 @@ __all__ = [
     "MASK_DOMAINS",
     "apply_mask",
     "binarize",
+    "both_parts",
     "convert_mask",
     "cut_ranks",
     "ideal_mask",
@@ -115,16 +116,62 @@ def apply_mask(magnitude, mask, domain="log1p"):
     >>> apply_mask(magnitude, mask, "linear")
     tensor([[[0.0000, 1.5000]]])
     """
-    if magnitude.shape != mask.shape:
-        raise LMACError(
-            f"mask: shape {tuple(mask.shape)}, but the spectrogram has "
-            f"{tuple(magnitude.shape)}"
-        )
+    _check_mask(magnitude, mask)
     if domain == "linear":
         return mask * magnitude
     if domain == "log1p":
         return torch.expm1(mask * torch.log1p(magnitude))
     raise LMACError(f"mask_domain: '{domain}' is none of {MASK_DOMAINS}")
+
+
+def both_parts(magnitude, mask, domain="log1p"):
+    """What a mask lets through, and what it does not, in one batch.
+
+    Arguments
+    ---------
+    magnitude : torch.Tensor
+        Linear magnitude, [batch, time, freq].
+    mask : torch.Tensor
+        Values in [0, 1], [batch, time, freq].
+    domain : str
+        ``"log1p"`` or ``"linear"``, see the module's text.
+
+    Returns
+    -------
+    torch.Tensor
+        Linear magnitude, [2 * batch, time, freq], up to rounding that of
+        `apply_mask` for the mask and for one minus the mask.
+
+    Raises
+    ------
+    LMACError
+        As `apply_mask`.
+
+    Example
+    -------
+    >>> both_parts(torch.tensor([[[4.0]]]), torch.tensor([[[0.25]]]), "linear")
+    tensor([[[1.]],
+    <BLANKLINE>
+            [[3.]]])
+    """
+    _check_mask(magnitude, mask)
+    if domain == "linear":
+        inside = mask * magnitude
+        return torch.cat((inside, magnitude - inside))
+    if domain == "log1p":
+        whole = torch.log1p(magnitude)
+        inside = mask * whole
+        return torch.expm1(torch.cat((inside, whole - inside)))
+    raise LMACError(f"mask_domain: '{domain}' is none of {MASK_DOMAINS}")
+
+
+def _check_mask(magnitude, mask):
+    """Refuse a mask of another spectrogram."""
+    if magnitude.shape != mask.shape:
+        raise LMACError(
+            f"mask: shape {tuple(mask.shape)}, but the spectrogram has "
+            f"{tuple(magnitude.shape)}"
+        )
 
 
 def convert_mask(magnitude, mask, found, wanted):

@@ -18,7 +18,6 @@ __all__ = ["Refiner", "check_steps"]
 
 logger = logging.getLogger(__name__)
 
-BETAS = 0.9, 0.999  # of Adam
 EPSILON = 1e-8
 _NO_GRADIENT = (
     "refine_steps: no gradient of the classifier reaches the mask; refining "
@@ -53,6 +52,9 @@ class Refiner:
         nor the mask's area has moved by more in one step.
     gain : bool
         Whether the correction follows the level of the sound.
+    betas : sequence of float
+        How much of the mean gradient and of its mean square each step keeps.
+        A short memory goes further in few steps.
 
     Raises
     ------
@@ -82,6 +84,7 @@ class Refiner:
         smooth_w=0.0,
         tolerance=1e-4,
         gain=False,
+        betas=(0.9, 0.999),
     ):
         for key, value, is_good, needed in (
             ("lr", lr, 0 < lr < math.inf, "a number above 0"),
@@ -93,6 +96,7 @@ class Refiner:
             ),
             ("smooth_w", smooth_w, 0 <= smooth_w < math.inf, "0 or more"),
             ("tolerance", tolerance, 0 <= tolerance < math.inf, "0 or more"),
+            ("betas", betas, _are_shares(betas), "two numbers in [0, 1)"),
         ):
             if not is_good:
                 raise LMACError(f"refiner: {key}: {value}, expected {needed}")
@@ -102,8 +106,9 @@ class Refiner:
         self.smooth_w = smooth_w
         self.tolerance = tolerance
         self.gain = gain
+        self.betas = list(betas)
 
-    def __call__(self, logits, classify, target, steps, level=None):
+    def __call__(self, logits, classify, target, steps, level=None, keep=None):
         """Refine masks.
 
         Arguments
@@ -124,6 +129,11 @@ class Refiner:
         level : torch.Tensor
             Level of each bin, [batch, time, freq], from
             `lmac_sb.models.decoder.standard_level`; `gain` needs it.
+        keep : callable
+            Called after each `classify` whose masks are the best so far, with
+            the numbers of these clips in the batch and their places among
+            those that were classified; so whoever classifies can keep what it
+            has found of the masks that are returned.
 
         Returns
         -------
@@ -150,11 +160,9 @@ class Refiner:
         with torch.inference_mode(False), torch.enable_grad():
             # Copies: what was made in inference mode takes no gradient.
             start = logits.detach().clone()
-            basis = [torch.ones_like(start)]
-            if self.gain:
-                basis.append(level.detach().clone())
+            level = level.detach().clone() if self.gain else None
             return self._descend(
-                start, torch.stack(basis, 1), classify, target.clone(), steps
+                start, level, classify, target.clone(), steps, keep
             )
 
     def look(self, logits, log_odds):
@@ -198,37 +206,37 @@ class Refiner:
             start = logits.detach().clone()
             cells = [-(-n // self.resolution) for n in start.shape[1:]]
             shift = start.new_zeros(len(start), 1, *cells).requires_grad_()
-            mask = torch.sigmoid(start + self._spread(shift, start)[:, 0])
+            mask = torch.sigmoid(start + self._spread(shift, None, start))
             odds = log_odds(mask)
             if not odds.requires_grad:
                 raise LMACError(f"{_NO_GRADIENT}, its logits hold none")
             losses = self.loss.reg_w_l1 * sparsity(mask) - odds
             # No direction where the classifier's answer is no number.
             step = _gradient(losses, shift).nan_to_num(0, 0, 0).sign()
-        step = self._spread(-self.lr * step, start)[:, 0]
+        step = self._spread(-self.lr * step, None, start)
         return torch.sigmoid(start + step)
 
-    def _descend(self, logits, basis, classify, target, steps):
+    def _descend(self, logits, level, classify, target, steps, keep):
         """The steps; leaves each clip out once it is done."""
         masks = torch.sigmoid(logits)
         if steps == 0:
             return masks
         cells = [-(-n // self.resolution) for n in logits.shape[1:]]
-        correction = logits.new_zeros(*basis.shape[:2], *cells)
+        correction = logits.new_zeros(len(logits), 1 + self.gain, *cells)
         mean, square = correction.clone(), correction.clone()
         best = logits.new_full(logits.shape[:1], torch.inf)
         before = logits.new_full((len(logits), 2), torch.inf)
-        # The clips that are not done, by their place in the batch.
+        # The clips that are not done, by their place in the batch. All else
+        # but `masks` and `best` is of these clips alone.
         rows = torch.arange(len(logits), device=logits.device)
         for step in range(1, steps + 2):
             # The last round only looks at where the last step has led.
             goes_on = step <= steps
-            part = correction[rows].requires_grad_(goes_on)
+            part = correction.detach().requires_grad_(goes_on)
             with torch.set_grad_enabled(goes_on):
-                spread = self._spread(part, logits) * basis[rows]
-                mask = torch.sigmoid(logits[rows] + spread.sum(1))
+                mask = torch.sigmoid(logits + self._spread(part, level, logits))
                 losses, state = self._objective(
-                    mask, part, classify, target[rows], rows
+                    mask, part, classify, target, rows
                 )
             # After a gradient that is no number, the next round's is none.
             valid = losses.isfinite()
@@ -239,32 +247,44 @@ class Refiner:
                     int((~valid).sum()),
                 )
             better = valid & (losses.detach() < best[rows])
-            masks[rows[better]] = mask[better].detach()
+            masks[rows[better]] = mask.detach()[better]
             best[rows[better]] = losses[better].detach().to(best.dtype)
+            if keep is not None and better.any():
+                keep(rows[better], better.nonzero()[:, 0])
             if not goes_on:
                 break
-            moved = (state - before[rows]).abs().amax(1) > self.tolerance
-            before[rows] = state
+            moved = (state - before).abs().amax(1) > self.tolerance
             going = valid & moved
             if not going.any():
                 break
-            gradient, rows = _gradient(losses, part)[going], rows[going]
-            mean[rows] += (1 - BETAS[0]) * (gradient - mean[rows])
-            square[rows] += (1 - BETAS[1]) * (gradient**2 - square[rows])
-            rate = self.lr / (1 - BETAS[0] ** step)
-            scale = (square[rows] / (1 - BETAS[1] ** step)).sqrt() + EPSILON
-            correction[rows] -= rate * mean[rows] / scale
+            gradient, before = _gradient(losses, part), state
+            if not going.all():
+                rows, logits, target, before, gradient = (
+                    x[going] for x in (rows, logits, target, before, gradient)
+                )
+                correction, mean, square = (
+                    x[going] for x in (correction, mean, square)
+                )
+                level = None if level is None else level[going]
+            first, second = self.betas
+            mean = mean + (1 - first) * (gradient - mean)
+            square = square + (1 - second) * (gradient**2 - square)
+            rate = self.lr / (1 - first**step)
+            scale = (square / (1 - second**step)).sqrt() + EPSILON
+            correction = correction - rate * mean / scale
         return masks
 
-    def _spread(self, correction, logits):
-        """Coefficients [clips, n, cells, cells] at the mask's resolution."""
+    def _spread(self, correction, level, logits):
+        """Coefficients [clips, n, cells, cells] as a change of mask logits."""
         n_frames, n_bins = logits.shape[1:]
-        if self.resolution == 1:
-            return correction
-        whole = F.interpolate(
-            correction, scale_factor=self.resolution, mode="bilinear"
-        )
-        return whole[..., :n_frames, :n_bins]
+        if self.resolution != 1:
+            correction = F.interpolate(
+                correction, scale_factor=self.resolution, mode="bilinear"
+            )
+        correction = correction[..., :n_frames, :n_bins]
+        if level is None:
+            return correction[:, 0]
+        return torch.addcmul(correction[:, 0], correction[:, 1], level)
 
     def _objective(self, mask, correction, classify, target, rows):
         """Losses [clips], and what tells whether a clip still moves."""
@@ -316,6 +336,15 @@ def check_steps(steps):
 def _is_whole(value):
     """Whether a value is a whole number; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_shares(values):
+    """Whether a value is two numbers in [0, 1)."""
+    return (
+        isinstance(values, (list, tuple))
+        and len(values) == 2
+        and all(isinstance(x, (int, float)) and 0 <= x < 1 for x in values)
+    )
 
 
 def _gradient(losses, correction):

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from lmac_sb.models.features import OverlapAdd, magnitude_of
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["SoundFeatures"]
@@ -69,6 +70,7 @@ class SoundFeatures(torch.nn.Module):
         # Not persistent: the settings define it, so checkpoints omit it.
         window = torch.hann_window(n_fft)
         self.register_buffer("window", window, persistent=False)
+        self.compute_istft = OverlapAdd(n_fft, hop_samples, window, center=True)
 
     @property
     def frame_start(self):
@@ -96,15 +98,8 @@ class SoundFeatures(torch.nn.Module):
 
     def magnitude(self, stft):
         """Magnitude [batch, time, freq], above zero for a finite gradient."""
-        return (stft.square().sum(-1) + 1e-14).sqrt()
+        return magnitude_of(stft)
 
     def istft(self, stft, n_samples):
         """Waveforms [batch, n_samples] of an STFT [batch, time, freq, 2]."""
-        frames = torch.view_as_complex(stft.float().contiguous())
-        return torch.istft(
-            frames.transpose(1, 2),
-            self.n_fft,
-            self.hop_samples,
-            window=self.window,
-            length=n_samples,
-        )
+        return self.compute_istft(stft.float(), n_samples)

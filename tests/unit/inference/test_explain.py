@@ -349,16 +349,16 @@ def test_a_class_named_like_the_word():
 def test_an_interpreter_in_place_of_a_model(interpreter):
     """With its own steps unless others are asked for, and no other option."""
     found = lmac_sb.explain(interpreter, MIX)
-    assert found.refine_steps == interpreter.explainer.refine_steps == 20
+    assert found.refine_steps == interpreter.explainer.refine_steps == 10
     assert lmac_sb.explain(interpreter, MIX, steps=1).refine_steps == 1
     with pytest.raises(LMACError, match="labels: of no use to an interpreter"):
         lmac_sb.explain(interpreter, MIX, labels=["a", "b", "c"])
 
 
 def test_steps_make_it_better(interpreter):
-    """Twenty steps keep the decision in less, or more of it."""
+    """Ten steps keep the decision in less, or more of it."""
     few, many = (
-        interpreter.explain_sound(MIX, refine_steps=n) for n in (0, 20)
+        interpreter.explain_sound(MIX, refine_steps=n) for n in (0, 10)
     )
     loss = interpreter.explainer.refiner.loss
 

@@ -640,7 +640,7 @@ def test_refining_where_gradients_are_off(refining, mode):
 
 
 def test_passes_of_five_steps():
-    """25 a clip, forward and backward: 1 to decide, 22 to refine, 2 to check.
+    """23 a clip, forward and backward: 1 to decide, 22 to refine.
 
     Without the evidence's way back through the last layers.
     """
@@ -655,7 +655,41 @@ def test_passes_of_five_steps():
 
     explainer.classifier.embedding_model.register_forward_pre_hook(count)
     explainer(clips(3), refine_steps=5)
-    assert sum(passes) == 3 * 25
+    assert sum(passes) == 3 * 23
+
+
+@pytest.mark.parametrize("n_clips, steps", [(1, 5), (3, 1), (9, 2)])
+def test_the_steps_have_checked_their_masks(n_clips, steps):
+    """What they found of the masks that are returned is the check."""
+    explainer, wavs = make_refined(), clips(n_clips)
+    found = explainer(wavs, refine_steps=steps)
+    analysis = explainer.analyze(wavs)
+    again = explainer.complete(analysis, found.mask)
+    torch.testing.assert_close(found.logits_in, again.logits_in)
+    torch.testing.assert_close(found.logits_out, again.logits_out)
+
+
+def test_a_clip_without_an_objective_is_checked_all_the_same():
+    """Of its mask the steps know nothing."""
+    explainer, wavs = make_refined(), clips(2)
+    loss = explainer.refiner.loss
+
+    class Never:
+        """Not finite for the first clip."""
+
+        wants_embeddings = False
+
+        def __call__(self, mask, *others):
+            """The objective."""
+            total, terms = loss(mask, *others)
+            return total * torch.tensor([torch.nan, 1.0])[-len(total) :], terms
+
+    explainer.refiner.loss = Never()
+    found = explainer(wavs, refine_steps=2)
+    plain = explainer(wavs)
+    torch.testing.assert_close(found.mask[0], plain.mask[0])
+    torch.testing.assert_close(found.logits_in[0], plain.logits_in[0])
+    assert found.logits_out.isfinite().all()
 
 
 def test_a_classifier_without_gradients():

@@ -163,9 +163,13 @@ def test_a_score_is_compared_with_silence():
     assert torch.allclose(found.p_inside, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("threshold", [None, 0.5])
 @pytest.mark.parametrize("score", [False, True])
-def test_passes_of_the_classifier(score):
-    """One for the sound, 4 a step and 2 for its result, 2 for the check."""
+def test_passes_of_the_classifier(score, threshold):
+    """One for the sound, 4 a step and 2 for its result.
+
+    That is the check as well, unless the mask is changed after the steps.
+    """
     explainer, heard = make_hearing(), []
     refiner = explainer.refiner
     refiner.tolerance = 0
@@ -177,8 +181,9 @@ def test_passes_of_the_classifier(score):
 
     ears.register_forward_hook(count)
     target = Question(score=lambda x: x[:, 0]) if score else None
-    explainer(clips(1), target=target, refine_steps=5)
-    assert sum(heard) == 1 + (4 * 5 + 2) + 2 + score
+    explainer(clips(1), target=target, refine_steps=5, threshold=threshold)
+    again = 0 if threshold is None else 2
+    assert sum(heard) == 1 + (4 * 5 + 2) + again + score
 
 
 def test_rounding_is_no_rest():

@@ -9,6 +9,7 @@ from lmac_sb.lmac.masking import (
     MASK_DOMAINS,
     apply_mask,
     binarize,
+    both_parts,
     convert_mask,
     top_share,
 )
@@ -38,6 +39,44 @@ def test_slowly(domain, seed):
     assert found.flatten().tolist() == pytest.approx(
         expected, rel=1e-4, abs=1e-12
     )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("domain", MASK_DOMAINS)
+def test_both_parts_are_those_of_two_masks(domain, seed):
+    """Up to the rounding of the whole, with the same gradient."""
+    magnitude = magnitudes(seed)
+    mask = torch.rand(3, 7, 5, requires_grad=True)
+    each = [apply_mask(magnitude, x, domain) for x in (mask, 1 - mask)]
+    expected, found = torch.cat(each), both_parts(magnitude, mask, domain)
+    rounding = 1e-5 * torch.cat((magnitude, magnitude))
+    assert ((found - expected).abs() <= rounding).all()
+    weights = torch.rand_like(found)
+    gradients = [
+        torch.autograd.grad((weights * x).sum(), mask)[0]
+        for x in (found, expected)
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("domain", MASK_DOMAINS)
+def test_of_all_or_nothing_no_rounding_is_left(domain):
+    magnitude = magnitudes()
+    kept, rest = both_parts(
+        magnitude, torch.ones_like(magnitude), domain
+    ).chunk(2)
+    assert not rest.any()
+    none, whole = both_parts(
+        magnitude, torch.zeros_like(magnitude), domain
+    ).chunk(2)
+    assert not none.any() and torch.equal(whole, kept)
+
+
+def test_both_parts_refuse_what_a_mask_cannot_be():
+    with pytest.raises(LMACError, match=r"mask: shape \(1, 2, 3\)"):
+        both_parts(torch.ones(1, 2, 4), torch.ones(1, 2, 3))
+    with pytest.raises(LMACError, match="mask_domain: 'dB'"):
+        both_parts(torch.ones(1, 2, 3), torch.ones(1, 2, 3), "dB")
 
 
 @pytest.mark.parametrize("domain", MASK_DOMAINS)

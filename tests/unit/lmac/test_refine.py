@@ -9,6 +9,7 @@ import itertools
 import logging
 import math
 import random
+import re
 
 import pytest
 import torch
@@ -79,7 +80,9 @@ def by_torch(refiner, logits, judge, target, steps):
     size = refiner.resolution
     cells = [-(-n // size) for n in logits.shape[1:]]
     correction = torch.zeros(1, 1, *cells, requires_grad=True)
-    adam = torch.optim.Adam([correction], lr=refiner.lr)
+    adam = torch.optim.Adam(
+        [correction], lr=refiner.lr, betas=tuple(refiner.betas)
+    )
     masks, losses = [], []
     for step in range(steps + 1):
         spread = F.interpolate(
@@ -116,6 +119,8 @@ def by_torch(refiner, logits, judge, target, steps):
         {"resolution": 3, "lr": 0.3, "smooth_w": 0.5},
         {"resolution": 100, "smooth_w": 2.0},
         {"lr": 2.0},
+        {"betas": (0.2, 0.6)},
+        {"lr": 0.2, "betas": [0.0, 0.5]},
     ],
 )
 def test_the_steps_are_adams(options, shape):
@@ -525,11 +530,17 @@ def test_no_number_of_steps(steps):
         ("smooth_w", float("nan"), "0 or more"),
         ("tolerance", -1e-9, "0 or more"),
         ("tolerance", float("nan"), "0 or more"),
+        ("betas", [0.9], "two numbers in [0, 1)"),
+        ("betas", [0.9, 1], "two numbers in [0, 1)"),
+        ("betas", [-0.1, 0.9], "two numbers in [0, 1)"),
+        ("betas", [0.9, float("nan")], "two numbers in [0, 1)"),
+        ("betas", 0.9, "two numbers in [0, 1)"),
+        ("betas", "ab", "two numbers in [0, 1)"),
     ],
 )
 def test_settings_out_of_range(key, value, needed):
-    message = f"^refiner: {key}: {value}, expected {needed}$"
-    with pytest.raises(LMACError, match=message):
+    message = re.escape(f"refiner: {key}: {value}, expected {needed}")
+    with pytest.raises(LMACError, match=f"^{message}$"):
         Refiner(LMACLoss(), **{key: value})
 
 

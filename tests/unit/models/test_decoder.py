@@ -14,6 +14,7 @@ from lmac_sb.models.decoder import (
     PATCH,
     LevelDecoder,
     MaskDecoder,
+    _around,
     _Grow,
     _mel_to_patch,
     standard_level,
@@ -510,3 +511,13 @@ def test_level_decoder():
         decoder([torch.rand(2, 3, 4, 5)], magnitude.log1p()), logits
     )
     assert not list(decoder.parameters()) and not decoder.state_dict()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (5, 1), (2, 2), (9, 13)])
+def test_level_around_a_bin(shape):
+    """The mean of those of its eight neighbours that there are, and of it."""
+    x = torch.randn(2, *shape)
+    expected = torch.nn.functional.avg_pool2d(
+        x, 3, 1, padding=1, count_include_pad=False
+    )
+    torch.testing.assert_close(_around(x), expected)

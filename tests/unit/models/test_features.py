@@ -20,8 +20,10 @@ from lmac_sb.models.features import (
     FbankFeatures,
     FixedNormalization,
     LogForm,
+    OverlapAdd,
     SpectralFeatures,
     linear_bands,
+    magnitude_of,
 )
 from lmac_sb.utils.errors import LMACError
 
@@ -663,3 +665,77 @@ def test_banks_with_empty_bands():
 def test_fbank_with_deltas():
     with pytest.raises(LMACError, match="found Fbank with deltas or context"):
         FbankFeatures(Fbank(deltas=True), InputNormalization())
+
+
+# ------------------------------------------------- the same in less time
+
+
+def test_magnitude_is_speechbrains():
+    """To the bit, silence and its gradient included."""
+    stft = torch.randn(2, 9, 17, 2)
+    stft[0, 3] = 0
+    assert torch.equal(
+        magnitude_of(stft), spectral_magnitude(stft, power=0.5, eps=1e-14)
+    )
+    stft.requires_grad_()
+    magnitude_of(stft).sum().backward()
+    assert stft.grad.isfinite().all()
+
+
+# n_fft, hop, length of the window
+FRAMES = [
+    (16, 4, 16),
+    (16, 4, 12),
+    (16, 5, 11),
+    (15, 5, 15),
+    (64, 18, 37),
+    (1024, 186, 372),
+]
+
+
+@pytest.mark.parametrize("n_fft, hop, length", FRAMES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_inverse_is_that_of_torch(n_fft, hop, length, batch):
+    """Also of a spectrogram that no sound has, such as a masked one."""
+    window = torch.hamming_window(length)
+    stft = torch.randn(batch, 20, n_fft // 2 + 1, 2)
+    n_samples = 18 * hop
+    expected = torch.istft(
+        torch.view_as_complex(stft).transpose(1, 2),
+        n_fft,
+        hop,
+        length,
+        window,
+        length=n_samples,
+    )
+    inverse = OverlapAdd(n_fft, hop, window, center=True)
+    found = inverse(stft, n_samples)
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("n_fft, hop, length", [*FRAMES, (16, 12, 8)])
+def test_inverse_by_loops(n_fft, hop, length, center):
+    """Frame by frame and sample by sample; some lie under no window."""
+    window = torch.hann_window(length, periodic=False)
+    n_frames, n_samples = 6, 5 * hop + n_fft
+    stft = torch.randn(1, n_frames, n_fft // 2 + 1, 2)
+    frames = torch.fft.irfft(torch.view_as_complex(stft), n_fft)[0]
+    left = (n_fft - length) // 2
+    first = left - (n_fft // 2 if center else 0)
+    total = [0.0] * n_samples
+    cover = [0.0] * n_samples
+    for t in range(n_frames):
+        for i in range(length):
+            place = t * hop + first + i
+            if 0 <= place < n_samples:
+                weight = window[i].item()
+                total[place] += frames[t, left + i].item() * weight
+                cover[place] += weight**2
+    least = 1e-4 * window.square().max().item()
+    expected = [x / max(c, least) for x, c in zip(total, cover)]
+    inverse = OverlapAdd(n_fft, hop, window, center)
+    found = inverse(stft, n_samples)
+    assert found.shape == (1, n_samples)
+    assert found[0].tolist() == pytest.approx(expected, rel=1e-3, abs=1e-4)

