@@ -102,7 +102,8 @@ def main(argv=None):
         explainer = load_interpreters({FIRST: run})[FIRST].explainer
         rows += rows_of(explainer, clips, judge, classes)
         print(run, flush=True)
-        figures = summarize(rows[-len(clips) * (len(METHODS) + 1) :])
+        last = rows[-len(clips) * (len(METHODS) + 1) :]
+        figures = summarize(last, columns=COLUMNS)
         print_table(
             [
                 {"method": method}
