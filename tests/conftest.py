@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import fcntl
-import functools
 import hashlib
 import importlib.util
 import io
@@ -17,8 +16,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from copies import Copy
-from speechbrain.utils import logger as speechbrain_logger
 
 from lmac_sb.data.scenes import make_scenes
 from lmac_sb.metrics.registry import METRICS
@@ -28,8 +25,6 @@ from lmac_sb.utils.io import read_json, write_json
 
 # Doctests cannot be collected from two modules of the same name.
 collect_ignore_glob = ["*conftest.py"]
-# For the processes that tests start.
-collect_ignore = ["copies.py", "preloaded.py"]
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "ESC50" / "interpret"
@@ -61,20 +56,7 @@ TWO_PROCESSES = (
     "--nproc_per_node=2",
 )
 
-# A front end with a quarter of the bins, for classifiers that scenes train.
-FRONT_END = {"n_fft": 256, "win_length": 16.0, "n_mels": 40}
-
-# Folders of tests that take long.
-LONG = ("browser", "faults", "integration")
-
 Done = namedtuple("Done", "code out err")
-# Each run writes down the environment, which takes pip a second.
-described = functools.cache(speechbrain_logger.get_environment_description)
-
-
-def pytest_collection_modifyitems(items):
-    """Files that take long come first: no worker waits for one at the end."""
-    items.sort(key=lambda item: item.path.parent.name not in LONG)
 
 
 @pytest.fixture(autouse=True)
@@ -129,8 +111,6 @@ class Recipe:
         hook, cwd = sys.excepthook, os.getcwd()
         os.chdir(self.cwd)
         code = 0
-        describe = speechbrain_logger.get_environment_description
-        speechbrain_logger.get_environment_description = described
         try:
             with contextlib.redirect_stdout(out):
                 with contextlib.redirect_stderr(err):
@@ -139,7 +119,6 @@ class Recipe:
             code = stop.code
         finally:
             os.chdir(cwd)
-            speechbrain_logger.get_environment_description = describe
             sys.excepthook = hook
             for handler in logger.handlers:
                 if isinstance(handler, logging.FileHandler):
@@ -148,17 +127,14 @@ class Recipe:
             logger.setLevel(level)
         return Done(code, out.getvalue(), err.getvalue())
 
-    def process(self, name, yaml, launcher=(), start=None, **overrides):
+    def process(self, name, yaml, launcher=(), **overrides):
         """Run a script in a new process, optionally under a launcher."""
-        words = [str(RECIPE / f"{name}.py"), *arguments(yaml, overrides)]
-        return (start or self.command)([*launcher, *words])
+        return self.command(
+            [*launcher, str(RECIPE / f"{name}.py"), *arguments(yaml, overrides)]
+        )
 
     def command(self, command, cwd=None):
-        """Run a command in a new process that need not import torch."""
-        return self._done(command, self.copy(command, cwd))
-
-    def python(self, command, cwd=None):
-        """Run a command with this Python, from its very start."""
+        """Run a command with this Python."""
         process = subprocess.Popen(
             [sys.executable, *command],
             cwd=self.cwd if cwd is None else cwd,
@@ -167,15 +143,6 @@ class Recipe:
             stderr=subprocess.PIPE,
             text=True,
         )
-        return self._done(command, process)
-
-    def copy(self, command, cwd=None):
-        """Start a command in a new process that need not import torch."""
-        cwd = self.cwd if cwd is None else cwd
-        return Copy(command, cwd, self.environment, described())
-
-    def _done(self, command, process):
-        """Wait for a process, and end it if it does not end."""
         try:
             out, err = process.communicate(timeout=300)
         except subprocess.TimeoutExpired:
@@ -237,31 +204,26 @@ def pairs(once):
     )
 
 
-def train_classifier(recipe, data, folder, **more):
-    """Train a classifier of a second's scenes hardly, and keep its console."""
-    done = recipe.main(
-        "train_classifier",
-        "classifier_conv.yaml",
-        data_folder=data,
-        output_folder=folder,
-        number_of_epochs=12,
-        batch_size=8,
-        mixup_alpha=0,
-        mask_share=0,
-        lr=0.003,
-        **more,
-    )
-    assert done.code == 0, done.err
-    (folder / "console.txt").write_text(done.out, encoding="utf-8")
-
-
 @pytest.fixture(scope="session")
 def classifier(once, recipe, scenes):
     """Run folder of a hardly trained classifier."""
-    return once(
-        "classifier",
-        lambda folder: train_classifier(recipe, scenes, folder, **FRONT_END),
-    )
+
+    def make(folder):
+        done = recipe.main(
+            "train_classifier",
+            "classifier_conv.yaml",
+            data_folder=scenes,
+            output_folder=folder,
+            number_of_epochs=12,
+            batch_size=8,
+            mixup_alpha=0,
+            mask_share=0,
+            lr=0.003,
+        )
+        assert done.code == 0, done.err
+        (folder / "console.txt").write_text(done.out, encoding="utf-8")
+
+    return once("classifier", make)
 
 
 @pytest.fixture(scope="session")
@@ -272,10 +234,10 @@ def tiny(scenes, classifier):
         "classifier_folder": classifier / "model",
         "number_of_epochs": 2,
         "batch_size": 8,
-        "save_clips": 0,
+        "save_clips": 1,
+        "interpret_period": 1,
         "lr": 0.003,
         "select_key": "loss",
-        **FRONT_END,
     }
 
 
@@ -284,9 +246,8 @@ def lmac_run(once, recipe, tiny):
     """Folder of a finished L-MAC run."""
 
     def make(folder):
-        options = {**tiny, "save_clips": 1, "interpret_period": 1}
         done = recipe.main(
-            "train_lmac", "lmac.yaml", output_folder=folder, **options
+            "train_lmac", "lmac.yaml", output_folder=folder, **tiny
         )
         assert done.code == 0, done.err
         (folder / "console.txt").write_text(done.out, encoding="utf-8")
@@ -333,6 +294,7 @@ def noisy(tiny, scenes):
     return {
         **tiny,
         "number_of_epochs": 3,
+        "save_clips": 0,
         "wham_folder": scenes / "noise",
         "snr_db": 3.0,
         "noisy_splits": "[train,valid,test]",
@@ -358,8 +320,6 @@ def descent(tiny):
     return {
         **tiny,
         "lr": 0.005,
-        "save_clips": 1,
-        "interpret_period": 1,
         "opt_class": "!name:torch.optim.SGD {lr: 0.005}",
     }
 
@@ -380,7 +340,6 @@ def two(once, recipe, halves):
             "train_lmac",
             "lmac.yaml",
             TWO_PROCESSES,
-            recipe.python,
             output_folder=folder,
             **halves,
         )
@@ -447,8 +406,6 @@ def helpers():
         last=last,
         same=same,
         two_processes=TWO_PROCESSES,
-        front_end=FRONT_END,
-        train_classifier=train_classifier,
         KNOWN=KNOWN,
         COLUMNS=COLUMNS,
     )

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -88,7 +90,14 @@ def test_torchrun(recipe, model, corpus, alone, tmp_path, write):
 
 def start(recipe, words, folder):
     """Start a command; its processes are asked for by `children`."""
-    return recipe.copy(words, folder)
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=folder,
+        env=recipe.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def children(process):

@@ -108,7 +108,7 @@ def test_torchrun(recipe, tmp_path, helpers, whole):
 
     Which of them comes to the deadly chunk is chance.
     """
-    done = recipe.python([*TORCHRUN, "2", WORKER, str(tmp_path), "work"])
+    done = recipe.command([*TORCHRUN, "2", WORKER, str(tmp_path), "work"])
     assert done.code != 0
     assert 1 <= len(list(tmp_path.glob("rows/part*"))) < 12
     done = recipe.command([*TORCHRUN, "2", WORKER, str(tmp_path)])
