@@ -4,6 +4,7 @@ The same is checked again where it is used, and more of it: only what can be
 seen at once is looked at here.
 """
 
+import sys
 from pathlib import Path
 
 from lmac_sb.cli.usage import MODELS
@@ -53,7 +54,9 @@ def check_model(model, **listened):
                     f"{name}: found {shown(value)}, but {model} is made "
                     "already; expected it of a classifier of others"
                 )
-    if model is None or model in MODELS or ":" in model:
+    # A program may have named more of them; without it torch is not imported.
+    named = getattr(sys.modules.get("lmac_sb.adapters.named"), "NAMED", ())
+    if model is None or model in {*MODELS, *named} or ":" in model:
         return
     folder = Path(model)
     is_path = model.startswith((".", "/", "~")) or model.count("/") != 1
