@@ -109,7 +109,7 @@ def test_it_takes_one_pass(trained):
 
 
 def test_the_first_one_stays(net, steps):
-    assert steps.explainer.refine_steps == 20
+    assert steps.explainer.refine_steps == 10
     assert not any(m._forward_hooks for m in net.modules())
     assert all(weight.requires_grad for weight in net.parameters())
 

@@ -235,7 +235,8 @@ def test_a_model_that_cannot_be_copied():
     same_state(before[1], state_of(front_end))
     del net.lock, front_end.lock
     same = interpreter_of(net, features=front_end).explain_batch(sounds(1))
-    assert torch.equal(found.logits, same.logits)
+    # Not to the bit: on some processors rounding depends on where weights lie.
+    torch.testing.assert_close(found.logits, same.logits)
 
 
 def test_random_numbers_stay_as_they_are():

@@ -150,7 +150,7 @@ def test_without_a_decoder(steps, tmp_path, wavs):
     folder = steps.save(tmp_path / "steps", model="users_own:make")
     assert not (folder / "decoder.safetensors").exists()
     loaded = LMACInterpreter.from_hparams(folder, trusted=True)
-    assert loaded.explainer.refine_steps == 20
+    assert loaded.explainer.refine_steps == 10
     one, two = (
         x.explain_batch(wavs[:1], refine_steps=2) for x in (steps, loaded)
     )

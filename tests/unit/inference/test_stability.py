@@ -37,7 +37,11 @@ def explain(features, make_mask, wavs, target=None, threshold=None, **how):
         decision=torch.tensor(target or [0] * len(wavs)),
         magnitude=magnitude,
     )
-    more = {"threshold": threshold, "refine_steps": how.get("refine_steps", 0)}
+    more = {
+        "threshold": threshold,
+        "refine_steps": how.get("refine_steps", 0),
+        "second_look": how.get("second_look", False),
+    }
     return AudioExplanation.of(explanation, wavs, features, ["a", "b"], **more)
 
 
@@ -122,7 +126,8 @@ def test_explained_in_the_same_way(features):
         calls.append({"shape": wavs.shape, **how})
         return explain(features, loud, wavs, **how)
 
-    found = method(bursts(), target=[1], threshold=0.25, refine_steps=3)
+    how = {"refine_steps": 3, "second_look": True}
+    found = method(bursts(), target=[1], threshold=0.25, **how)
     check_stability(method, found, {"again": method})
     assert calls[0] == calls[1] == calls[2]
 
