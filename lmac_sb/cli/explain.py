@@ -103,7 +103,7 @@ _QUESTION = (
         is_flag=True,
         help="let the classifier hear what the decoder's mask keeps, and "
         "change the mask by what its gradient says: two more passes of the "
-        "classifier, and most of what --refine 5 gains",
+        "classifier, and what --refine 1 gains",
     ),
 )
 _CHECKS = (
