@@ -93,7 +93,7 @@ def train_batch(batch_size, runs, device="cpu"):
 
 def explainer_on(device):
     """Explainer with the small classifier and its decoder."""
-    explainer = make_explainer("small", "ours")
+    explainer = make_explainer("small", "ours")[0]
     for part in (explainer.features, explainer.classifier, explainer.decoder):
         part.to(device)
     return explainer
@@ -103,7 +103,7 @@ def evaluate_clips(folder, n_clips):
     """Seconds and memory in MB to explain and evaluate a data set."""
     folder = Path(folder)
     write_corpus(folder, n_clips)
-    explainer = make_explainer("small", "ours")
+    explainer = make_explainer("small", "ours")[0]
     explain(explainer, torch.randn(16, round(CLIP_S * RATE)) / 10)
     with PeakMemory() as memory:
         start = time.perf_counter()
@@ -171,7 +171,7 @@ def open_corpus(folder, preprocess, shuffle=False):
 
 def train_as_one_of(rank, world_size, file, runs):
     """Seconds of a training step in one of several processes."""
-    explainer = make_explainer("small", "ours")
+    explainer = make_explainer("small", "ours")[0]
     if world_size > 1:
         distributed.init_process_group(
             "gloo",

@@ -46,7 +46,7 @@ from lmac_sb.adapters.yamnet import YAMNet
 from lmac_sb.bench.measured import Passes
 from lmac_sb.bench.yamnet import KNOWN, MEANS
 from lmac_sb.evaluation.contamination import make_settings
-from lmac_sb.inference.adopt import STEPS
+from lmac_sb.inference.adopt import HEAD_STEPS as STEPS
 from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.lmac.losses import LMACLoss
 from lmac_sb.lmac.masking import top_share

@@ -96,7 +96,8 @@ _QUESTION = (
         "4 K + 2 passes of the classifier in addition to the usual 3; the "
         "decoder's own explanation goes to `unrefined` in the clip's folder, "
         "and the report compares both; default: the model's setting, "
-        "usually 0, or 10 for a classifier without a decoder",
+        "usually 0, or 10 (YAMNet: 20) for a classifier without a "
+        "decoder",
     ),
     click.option(
         "--second-look",

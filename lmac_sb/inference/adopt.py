@@ -33,6 +33,7 @@ __all__ = [
 # Options of `adopt` in `from_classifier`; the others are the listener's.
 ADOPTED = ("steps", "signal_length_s", "spectrogram", "own")
 STEPS = 10
+HEAD_STEPS = 20  # of a classifier that names its head
 WINDOW_S = 30.0  # of models that hear any length at once
 HEAD_START = -1.5, 2.0  # offset and gain of `LevelDecoder` with a head
 
@@ -40,7 +41,7 @@ HEAD_START = -1.5, 2.0  # offset and gain of `LevelDecoder` with a head
 def adopt(
     listener: Listener,
     sound: Any = None,
-    steps: int = STEPS,
+    steps: int | None = None,
     signal_length_s: float | None = None,
     spectrogram: SoundFeatures | None = None,
     own: Any = None,
@@ -111,7 +112,7 @@ def adopt(
         LevelDecoder() if listener.head is None else LevelDecoder(*HEAD_START),
         mask_domain="linear",
         refiner=make_refiner(listener),
-        refine_steps=steps,
+        refine_steps=_steps(listener) if steps is None else steps,
     )
     longest = getattr(listener, "n_samples", None)
     hparams = {
@@ -123,6 +124,11 @@ def adopt(
     place = place_of(listener.called())
     run_opts = {"device": str(place["device"])} if "device" in place else {}
     return {"explainer": explainer}, hparams, run_opts
+
+
+def _steps(listener: Listener) -> int:
+    """Steps from nothing, where nobody asks for a number."""
+    return STEPS if listener.head is None else HEAD_STEPS
 
 
 def make_refiner(listener: Listener | None = None) -> Refiner:
@@ -144,11 +150,12 @@ def make_refiner(listener: Listener | None = None) -> Refiner:
     if listener is not None and listener.head is not None:
         weights = {"reg_w_l1": 80.0, "e_in_w": 20.0, "e_out_w": 10.0}
     loss = LMACLoss(l_in_w=12, l_out_w=8, l_out_type="probability", **weights)
-    # With a short memory, ten steps find what twenty of .5 with Adam's usual
-    # one found, see docs/cost.md.
+    # With a short memory, ten steps of a small CNN find what twenty with Adam's
+    # usual one found; of YAMNet, AG was lower and a siren kept more of a clock
+    # that ticks, see docs/cost.md.
     steps: dict[str, Any] = {"lr": 0.7, "betas": (0.2, 0.6)}
     if listener is not None and listener.head is not None:
-        steps = {"lr": 0.5, "betas": (0.3, 0.8)}
+        steps = {"lr": 0.5}
     return Refiner(loss, resolution=4, gain=True, **steps)
 
 

@@ -228,7 +228,8 @@ class LMACInterpreter(Pretrained):
             A sound as those to come, see `explain_sound`, on which the model
             is tried; default noise of one second, or of what the model takes.
         **options
-            `steps`: gradient steps of each explanation (10).
+            `steps`: gradient steps of each explanation (10; 20 if the
+            classifier names its `head`).
             `signal_length_s`: seconds to which each sound is cut or padded,
             for models of a fixed length.
             `spectrogram`: on which the mask acts, a
@@ -538,7 +539,7 @@ class LMACInterpreter(Pretrained):
             binary (default continuous); `refine_steps`, gradient steps from
             the decoder's mask, see `Refiner` (default those of the model);
             `second_look`, whether that mask gets a second look first, see
-            `lmac_sb.Explainer.look_again` (default that of the model);
+            `Explainer.look_again` (default that of the model);
             `unrefined`, whether to keep the explanation by the decoder's own
             mask as well; `stable`, whether to say if the mask is stable,
             which doubles the time.

@@ -16,6 +16,16 @@ ROOT = Path(__file__).resolve().parents[3]
 RECIPE = ROOT / "recipes" / "ESC50" / "interpret"
 
 
+@pytest.fixture(autouse=True)
+def runs(tmp_path_factory, monkeypatch):
+    """Work where the runs and models lie that the commands are given."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("r", "m", "a b"):
+        (folder / name).mkdir()
+        (folder / name / "hyperparams.yaml").touch()
+    monkeypatch.chdir(folder)
+
+
 def files(folder):
     """Files of a recipe, without what was compiled or is a result."""
     return {
