@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Steps from nothing: ten of a short memory, twenty of Adam's usual one.
+"""Ten steps from nothing with a short memory, and twenty with Adam's.
 
     python benchmarks/fewer_steps.py --data_folder ESC-10 --fold 4 --every 4
     python benchmarks/fewer_steps.py --data_folder ESC-10 --model yamnet

@@ -50,8 +50,8 @@ def explain(
     against : str, int or set
         What it is compared with, such as ``"runner-up"``; default all others.
     steps : int
-        Gradient steps to the mask; by default 10 (20 of YAMNet), or what a model with a
-        decoder of its own is set to.
+        Gradient steps to the mask; by default 10 (20 of YAMNet), or what a
+        model with a decoder of its own is set to.
     **options
         `targets`, `min_p`, `threshold`, `second_look`, `unrefined` and
         `stable` of `lmac_sb.LMACInterpreter.explain_file`; all others, such as
