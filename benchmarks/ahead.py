@@ -44,7 +44,7 @@ def read(paths, methods, keep):
     return rows
 
 
-def means(rows, keys):
+def means(rows, keys, columns=(*COLUMNS, *LOCATED)):
     """One row for each value of these keys, with the means of the columns."""
     groups = {}
     for row in rows:
@@ -52,7 +52,7 @@ def means(rows, keys):
     found = []
     for values, part in groups.items():
         row = dict(zip(keys, values))
-        for name in (*COLUMNS, *LOCATED):
+        for name in columns:
             numbers = [x.get(name, math.nan) for x in part]
             numbers = [x for x in numbers if not math.isnan(x)]
             if numbers:

@@ -13,10 +13,9 @@ A figure of a clip is its mean over the runs; the intervals are over clips.
 
 import argparse
 import json
-import math
-from statistics import fmean
 
 import torch
+from ahead import means
 from coefficients import by_judges, linear_judge, read_clips
 from measure import machine, print_table
 from yamnet import load_yamnet
@@ -63,19 +62,6 @@ def rows_of(explainer, clips, judge, classes):
                 yield {"id": clip["id"], "method": method, **values}
 
 
-def over_runs(rows):
-    """One row for each clip and method, with the means over the runs."""
-    groups = {}
-    for row in rows:
-        groups.setdefault((row["method"], row["id"]), []).append(row)
-    for (method, clip), part in groups.items():
-        row = {"id": clip, "method": method}
-        for name in COLUMNS:
-            known = [x[name] for x in part if not math.isnan(x[name])]
-            row[name] = fmean(known) if known else math.nan
-        yield row
-
-
 def _shown(name, value):
     """A figure with its decimals."""
     digits = METRICS[name.split()[-1]].digits
@@ -111,7 +97,9 @@ def main(argv=None):
                 for method, found in figures.items()
             ]
         )
-    found = summarize(list(over_runs(rows)), "method", FIRST, COLUMNS)
+    found = summarize(
+        means(rows, ["id", "method"], COLUMNS), "method", FIRST, COLUMNS
+    )
     counts = {
         name: passes(method)
         for name, method in make_methods(METHODS, {FIRST: explainer}).items()

@@ -128,7 +128,7 @@ def make_ways(explainer):
         DEFAULT: partial(stepped, explainer, STEPS),
         DECODER: partial(decoded, decoder, 0),
         f"{DECODER}, 5 steps": partial(decoded, decoder, 5),
-        LOOKED: partial(looked_again, decoder),
+        LOOKED: partial(decoded, decoder, 0, look=True),
         OLD: partial(stepped, old, STEPS),
         LOUDEST(SHARE): partial(loudest, SHARE),
         "offsets alone": partial(stepped, offsets, STEPS),
@@ -185,22 +185,15 @@ def stepped(explainer, steps, analysis, target):
     return explainer.refine(analysis, start, steps, target)
 
 
-def decoded(explainer, steps, analysis, target):
-    """Masks of a decoder, improved by gradient steps if there are any."""
+def decoded(explainer, steps, analysis, target, look=False):
+    """Masks of a decoder, improved by a second look or gradient steps."""
     question = Question(target)
     own = explainer.analyze(analysis.wavs, question)
     with torch.no_grad():
         mask = explainer.mask(own, question)
+    if look:
+        mask = explainer.look_again(own, mask, question)
     return explainer.refine(own, mask, steps, question) if steps else mask
-
-
-def looked_again(explainer, analysis, target):
-    """Masks of a decoder after a second look."""
-    question = Question(target)
-    own = explainer.analyze(analysis.wavs, question)
-    with torch.no_grad():
-        mask = explainer.mask(own, question)
-    return explainer.look_again(own, mask, question)
 
 
 def loudest(share, analysis, target):

@@ -55,7 +55,8 @@ def adopt(
     sound : str, Path, numpy.ndarray, torch.Tensor or tuple
         On which it is tried, see `signal_of`; default noise.
     steps : int
-        Gradient steps of each explanation.
+        Gradient steps of each explanation; by default `STEPS`, or `HEAD_STEPS`
+        of a listener that names its head.
     signal_length_s : float
         Seconds to which each sound is cut or padded.
     spectrogram : lmac_sb.models.sound.SoundFeatures

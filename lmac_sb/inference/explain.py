@@ -16,8 +16,8 @@ __all__ = ["explain"]
 
 # Options of an explanation; the others are of the classifier.
 _HOW = (
-    *("targets", "min_p", "threshold", "second_look", "unrefined"),
-    "stable",
+    *("targets", "min_p", "threshold"),
+    *("second_look", "unrefined", "stable"),
 )
 
 
