@@ -364,10 +364,9 @@ def show(rows):
         part = [row for row in rows if row["setting"] == setting]
         print(f"\n{setting}, {len({row['id'] for row in part})} clips\n")
         print(table(part, (*COLUMNS, *COSTS)))
-        methods = {row["method"] for row in part}
-        if {DEFAULT, *MAIN} <= methods:
-            print(f"\n{DEFAULT} minus others, paired, 95 % intervals\n")
-            print(differences(part))
+        first = part[0]["method"]
+        print(f"\n{first} minus others, paired, 95 % intervals\n")
+        print(differences(part, first))
         for seed in sorted({row["seed"] for row in part}):
             of_set = [row for row in part if row["seed"] == seed]
             print(f"\nset {seed}, {len({r['id'] for r in of_set})} clips\n")
@@ -391,12 +390,12 @@ def table(rows, columns, interval=True):
     return "\n".join(lines)
 
 
-def differences(rows):
-    """Markdown table of the default minus each other method."""
-    lines = [f"| {DEFAULT} minus | {' | '.join(COLUMNS)} |"]
+def differences(rows, first):
+    """Markdown table of one method minus each other."""
+    lines = [f"| {first} minus | {' | '.join(COLUMNS)} |"]
     lines.append("|---" * (len(COLUMNS) + 1) + "|")
-    found = summarize(rows, reference=DEFAULT, columns=COLUMNS)
-    for method in (name for name in found if name != DEFAULT):
+    found = summarize(rows, reference=first, columns=COLUMNS)
+    for method in (name for name in found if name != first):
         cells = []
         for column in COLUMNS:
             figure, n = found[method][column]["difference"], _digits(column)
