@@ -143,8 +143,8 @@ def make_trainable(
     trusted : bool
         Whether code that comes with the model may run.
     **options
-        `refiner` and `refine_steps` of `lmac_sb.Explainer`; the others are
-        those of `from_classifier`, such as `signal_length_s`.
+        `refiner`, `refine_steps` and `second_look` of `lmac_sb.Explainer`;
+        the others are those of `from_classifier`, such as `signal_length_s`.
 
     Returns
     -------
@@ -163,6 +163,7 @@ def make_trainable(
         )
     refiner = options.pop("refiner", None)
     n_steps = options.pop("refine_steps", 0)
+    second_look = options.pop("second_look", False)
     if trusted:
         options["trusted"] = True
     steps = LMACInterpreter.from_classifier(model, **options)
@@ -174,8 +175,9 @@ def make_trainable(
         Fitting(width=width, seed=seed),
     )
     explainer.refiner = refiner or explainer.refiner
+    explainer.check_refinement(n_steps, second_look)
     explainer.refine_steps = n_steps
-    explainer.check_refinement(n_steps)
+    explainer.second_look = second_look
     made = LMACInterpreter(
         {"explainer": explainer},
         dict(vars(steps.hparams)),

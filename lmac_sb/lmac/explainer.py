@@ -616,9 +616,10 @@ class Explainer(torch.nn.Module):
                 inputs = analysis.wavs = wavs.float()
             else:
                 inputs = self._mel(magnitude)
-            analysis.logits, analysis.latents = self.classifier.trace(
-                inputs, target
-            )
+            analysis.logits, latents = self.classifier.trace(inputs, target)
+            # GroupNorm's backward pass crashes on a channels-last map that
+            # needs no gradient, as these are.
+            analysis.latents = [latent.contiguous() for latent in latents]
         return analysis
 
     def _ask(self, analysis: Analysis, target: Asked) -> Question:

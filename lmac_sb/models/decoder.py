@@ -152,9 +152,7 @@ class MaskDecoder(torch.nn.Module):
         for latent, project, mix, size in zip(
             latents, self.project, self.mix, sizes
         ):
-            # GroupNorm's backward pass crashes on a channels-last map that
-            # needs no gradient, such as a Transformer's.
-            h = h + project(latent.contiguous())
+            h = h + project(latent)
             h = self.grow(mix(h), size)
         h = h @ self.mel_to_patch
         if self.patches is not None:

@@ -62,6 +62,8 @@ def run(recipe, scenes, code, tmp_path_factory):
         output_folder=folder,
         model=code,
         trusted=True,
+        refine_steps=1,
+        second_look=True,
         **SMALL,
     )
     assert done.code == 0, done.err
@@ -71,7 +73,8 @@ def run(recipe, scenes, code, tmp_path_factory):
 def test_its_results(run):
     folder, done = run
     results = json.loads((folder / "results.json").read_text())
-    assert {"lmac", "lmac_binary", "ones", "loudest"} <= set(results["summary"])
+    methods = {"lmac", "lmac_binary", "lmac_look", "lmac+1", "ones"}
+    assert methods <= set(results["summary"])
     assert (folder / "interpreter" / "decoder.safetensors").is_file()
     assert list((folder / "interpretations" / "test").iterdir())
     assert "interpreter:" in done.out

@@ -783,6 +783,27 @@ def test_an_analysis_in_place_of_waveforms(explainer):
         assert torch.equal(getattr(found, name), getattr(expected, name))
 
 
+def test_latents_are_what_any_decoder_can_read(explainer, monkeypatch):
+    """Some layers crash on channels-last maps that need no gradient."""
+    trace = explainer.classifier.trace
+
+    def spread(features, target=None):
+        logits, latents = trace(features, target)
+        order = torch.channels_last
+        return logits, [x.contiguous(memory_format=order) for x in latents]
+
+    wavs = clips()
+    expected = explainer.analyze(wavs).latents
+    monkeypatch.setattr(explainer.classifier, "trace", spread)
+    found = explainer.analyze(wavs).latents
+    for one, other in zip(found, expected, strict=True):
+        assert one.is_contiguous()
+        assert torch.equal(one, other)
+        norm = torch.nn.GroupNorm(1, one.shape[1])
+        norm(one).square().sum().backward()
+        assert norm.weight.grad.isfinite().all()
+
+
 def test_waveforms_or_an_analysis(explainer):
     """One of them says what is explained."""
     with pytest.raises(LMACError, match="wavs: None, expected"):
