@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import fcntl
+import functools
 import hashlib
 import importlib.util
 import io
@@ -16,6 +17,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from copies import Copy
+from speechbrain.utils import logger as speechbrain_logger
 
 from lmac_sb.data.scenes import make_scenes
 from lmac_sb.metrics.registry import METRICS
@@ -25,6 +28,8 @@ from lmac_sb.utils.io import read_json, write_json
 
 # Doctests cannot be collected from two modules of the same name.
 collect_ignore_glob = ["*conftest.py"]
+# For the processes that tests start.
+collect_ignore = ["copies.py", "preloaded.py"]
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "ESC50" / "interpret"
@@ -56,7 +61,20 @@ TWO_PROCESSES = (
     "--nproc_per_node=2",
 )
 
+# A front end with a quarter of the bins, for classifiers that scenes train.
+FRONT_END = {"n_fft": 256, "win_length": 16.0, "n_mels": 40}
+
+# Folders of tests that take long.
+LONG = ("browser", "faults", "integration")
+
 Done = namedtuple("Done", "code out err")
+# Each run writes down the environment, which takes pip a second.
+described = functools.cache(speechbrain_logger.get_environment_description)
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long come first: no worker waits for one at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +129,8 @@ class Recipe:
         hook, cwd = sys.excepthook, os.getcwd()
         os.chdir(self.cwd)
         code = 0
+        describe = speechbrain_logger.get_environment_description
+        speechbrain_logger.get_environment_description = described
         try:
             with contextlib.redirect_stdout(out):
                 with contextlib.redirect_stderr(err):
@@ -119,6 +139,7 @@ class Recipe:
             code = stop.code
         finally:
             os.chdir(cwd)
+            speechbrain_logger.get_environment_description = describe
             sys.excepthook = hook
             for handler in logger.handlers:
                 if isinstance(handler, logging.FileHandler):
@@ -127,14 +148,23 @@ class Recipe:
             logger.setLevel(level)
         return Done(code, out.getvalue(), err.getvalue())
 
-    def process(self, name, yaml, launcher=(), **overrides):
+    def process(self, name, yaml, launcher=(), start=None, **overrides):
         """Run a script in a new process, optionally under a launcher."""
-        return self.command(
-            [*launcher, str(RECIPE / f"{name}.py"), *arguments(yaml, overrides)]
-        )
+        words = [str(RECIPE / f"{name}.py"), *arguments(yaml, overrides)]
+        return (start or self.command)([*launcher, *words])
 
     def command(self, command, cwd=None):
-        """Run a command with this Python."""
+        """Run a command in a new process that need not import torch.
+
+        One that starts others itself is a new Python: those are no copies.
+        """
+        words = list(map(str, command))
+        if "torch.distributed.run" in words or "--processes" in words:
+            return self.python(command, cwd)
+        return self._done(command, self.copy(command, cwd))
+
+    def python(self, command, cwd=None):
+        """Run a command with this Python, from its very start."""
         process = subprocess.Popen(
             [sys.executable, *command],
             cwd=self.cwd if cwd is None else cwd,
@@ -143,6 +173,15 @@ class Recipe:
             stderr=subprocess.PIPE,
             text=True,
         )
+        return self._done(command, process)
+
+    def copy(self, command, cwd=None):
+        """Start a command in a new process that need not import torch."""
+        cwd = self.cwd if cwd is None else cwd
+        return Copy(command, cwd, self.environment, described())
+
+    def _done(self, command, process):
+        """Wait for a process, and end it if it does not end."""
         try:
             out, err = process.communicate(timeout=300)
         except subprocess.TimeoutExpired:
@@ -204,26 +243,31 @@ def pairs(once):
     )
 
 
+def train_classifier(recipe, data, folder, **more):
+    """Train a classifier of a second's scenes hardly, and keep its console."""
+    done = recipe.main(
+        "train_classifier",
+        "classifier_conv.yaml",
+        data_folder=data,
+        output_folder=folder,
+        number_of_epochs=12,
+        batch_size=8,
+        mixup_alpha=0,
+        mask_share=0,
+        lr=0.003,
+        **more,
+    )
+    assert done.code == 0, done.err
+    (folder / "console.txt").write_text(done.out, encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def classifier(once, recipe, scenes):
     """Run folder of a hardly trained classifier."""
-
-    def make(folder):
-        done = recipe.main(
-            "train_classifier",
-            "classifier_conv.yaml",
-            data_folder=scenes,
-            output_folder=folder,
-            number_of_epochs=12,
-            batch_size=8,
-            mixup_alpha=0,
-            mask_share=0,
-            lr=0.003,
-        )
-        assert done.code == 0, done.err
-        (folder / "console.txt").write_text(done.out, encoding="utf-8")
-
-    return once("classifier", make)
+    return once(
+        "classifier",
+        lambda folder: train_classifier(recipe, scenes, folder, **FRONT_END),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -234,10 +278,10 @@ def tiny(scenes, classifier):
         "classifier_folder": classifier / "model",
         "number_of_epochs": 2,
         "batch_size": 8,
-        "save_clips": 1,
-        "interpret_period": 1,
+        "save_clips": 0,
         "lr": 0.003,
         "select_key": "loss",
+        **FRONT_END,
     }
 
 
@@ -246,8 +290,9 @@ def lmac_run(once, recipe, tiny):
     """Folder of a finished L-MAC run."""
 
     def make(folder):
+        options = {**tiny, "save_clips": 1, "interpret_period": 1}
         done = recipe.main(
-            "train_lmac", "lmac.yaml", output_folder=folder, **tiny
+            "train_lmac", "lmac.yaml", output_folder=folder, **options
         )
         assert done.code == 0, done.err
         (folder / "console.txt").write_text(done.out, encoding="utf-8")
@@ -294,7 +339,6 @@ def noisy(tiny, scenes):
     return {
         **tiny,
         "number_of_epochs": 3,
-        "save_clips": 0,
         "wham_folder": scenes / "noise",
         "snr_db": 3.0,
         "noisy_splits": "[train,valid,test]",
@@ -323,6 +367,8 @@ def descent(tiny):
     return {
         **tiny,
         "lr": 0.001,
+        "save_clips": 1,
+        "interpret_period": 1,
         "opt_class": "!name:torch.optim.SGD {lr: 0.001}",
     }
 
@@ -409,6 +455,8 @@ def helpers():
         last=last,
         same=same,
         two_processes=TWO_PROCESSES,
+        front_end=FRONT_END,
+        train_classifier=train_classifier,
         KNOWN=KNOWN,
         COLUMNS=COLUMNS,
     )

@@ -189,7 +189,7 @@ def test_same_explainer(recipe, files, tiny, helpers, tmp_path):
             **{
                 **tiny,
                 "data_folder": data,
-                "save_clips": 0,
+                "number_of_epochs": 1,
                 "dataloader_options": f"{{num_workers: {n_workers}}}",
             },
         )
