@@ -27,7 +27,7 @@ from measure import machine, write
 from speechbrain.dataio.encoder import CategoricalEncoder
 from yamnet import SAMPLE_RATE, Highest, check_yamnet, load_yamnet
 
-from lmac_sb.bench.yamnet import KNOWN, MEANS, fit_linear
+from lmac_sb.bench.yamnet import KNOWN, MEANS, fit_layer
 from lmac_sb.data.audio import Preprocessor
 from lmac_sb.inference.export import load_interpreter
 from lmac_sb.lmac.explainer import Explainer
@@ -258,11 +258,18 @@ def yamnet_models(clips, judge):
 
 
 def linear_judge(net, clips, classes, seed=0):
-    """A linear layer on the embedding, trained on folds 1 and 2."""
+    """A linear layer on the largest embedding, trained on folds 1 and 2."""
     learning = [clip for clip in clips if clip["fold"] in (1, 2)]
     labels = torch.tensor([classes.index(x["category"]) for x in learning])
-    wavs = [clip["wav"] for clip in learning]
-    return fit_linear(net.listener, wavs, labels, seed=seed)
+
+    def embed(wavs):
+        """The largest of all patches in each dimension, [batch, 1024]."""
+        return net.listener.logits_and_embedding(wavs)[1]
+
+    with torch.no_grad():
+        inputs = torch.cat([embed(clip["wav"][None]) for clip in learning])
+    layer = fit_layer(inputs, labels, seed=seed)
+    return lambda wavs: layer(embed(wavs))
 
 
 def read_clips(folder, folds):

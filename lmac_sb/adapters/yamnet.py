@@ -15,6 +15,7 @@ ICASSP 2017; research.google.com/audioset/ontology). A parent that is not among
 the 521 is skipped to its own parents.
 """
 
+import copy
 import csv
 import math
 from pathlib import Path
@@ -27,7 +28,9 @@ from lmac_sb.listener.listener import Listener
 from lmac_sb.listener.windows import Windows
 from lmac_sb.models.features import LogForm, SpectralFeatures
 from lmac_sb.models.frozen import channels_last
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.models.weights import load_linear
+from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.io import first_line
 
 __all__ = [
     "LogMel",
@@ -45,12 +48,16 @@ _WINDOW, _HOP, _N_FFT, _N_MELS = 400, 160, 512, 64
 _LOWEST, _HIGHEST = 125.0, 7500.0  # Hz
 _OFFSET = 0.001  # of the logarithm
 PATCH, PATCH_HOP = 96, 48  # frames
+N_EMBEDDING = LAYERS[-1].shape[0]
 PATCH_SAMPLES = (PATCH - 1) * _HOP + _WINDOW
 _TABLE = Path(__file__).with_name("audioset.csv")
 
 
-def load_yamnet(weights=None, last="pad", **options):
+def load_yamnet(weights=None, last="pad", layer=None, **options):
     """YAMNet as a listener.
+
+    With `layer` it knows other classes, those of whoever trained a layer on
+    its embeddings.
 
     Arguments
     ---------
@@ -62,21 +69,28 @@ def load_yamnet(weights=None, last="pad", **options):
         What becomes of samples behind the last whole patch: ``"pad"`` fills
         one more patch with zeros, as the original does; ``"drop"`` leaves
         them unheard.
+    layer : torch.nn.Module, str or Path
+        From embeddings of patches, [patches, 1024], to scores of other
+        classes, [patches, classes], in place of YAMNet's own layer; or a file
+        with the state dict of such a `torch.nn.Linear`. It is copied.
     **options
         Of `Listener`: `pool` and `at` say how the patches become one answer;
-        by default each class has its maximum.
+        by default each class has its maximum, or with `layer` the mean of its
+        logits. One of the classes is true then, unless `multilabel` says that
+        several may be; `labels` are their names.
 
     Returns
     -------
     Listener
         From waveforms [batch, samples] at 16 kHz to logits [batch, 521]
-        before the sigmoid. Those of each patch, [batch, patches, 521], are
-        ``listener.frames(wavs)``.
+        before the sigmoid, or of the other classes. Those of each patch,
+        [batch, patches, classes], are ``listener.frames(wavs)``.
 
     Raises
     ------
     LMACError
-        If the package is missing, or the file is none of these.
+        If the package is missing, a file is none of these, or the layer does
+        not take embeddings.
 
     Example
     -------
@@ -84,22 +98,63 @@ def load_yamnet(weights=None, last="pad", **options):
     >>> silence = torch.zeros(1, 16000)
     >>> listener.labels[int(listener(silence).argmax())]
     'Silence'
+    >>> two = load_yamnet(layer=torch.nn.Linear(1024, 2), labels=["cat", "cow"])
+    >>> two(silence).shape
+    torch.Size([1, 2])
     """
     network = YAMNet(read_weights(weights))
-    names = audioset_names()
-    options = {"pool": "max", **options}
+    if layer is None:
+        names = audioset_names()
+        known = {
+            "labels": names,
+            "multilabel": True,
+            "pool": "max",
+            "families": audioset_families(),
+            "absences": [names.index("Silence")],
+        }
+    else:
+        network.head = _own_layer(layer)
+        known = {"pool": "mean_logits"}
     return Listener(
         network.eval().requires_grad_(False),
         SAMPLE_RATE,
-        labels=names,
-        multilabel=True,
         front_end=LogMel().eval(),
         windows=Windows(PATCH_SAMPLES, PATCH_HOP * _HOP, last),
         head="head",
-        families=audioset_families(),
-        absences=[names.index("Silence")],
-        **options,
+        **{**known, **options},
     )
+
+
+def _own_layer(layer):
+    """A layer in place of YAMNet's, or one from a file."""
+    if isinstance(layer, (str, Path)):
+        try:
+            return load_linear(layer, N_EMBEDDING)
+        except LMACError as error:
+            raise LMACError(f"layer: {error}") from error
+    needed = (
+        f"expected a module from embeddings [patches, {N_EMBEDDING}] to scores "
+        "[patches, classes]"
+    )
+    if not isinstance(layer, torch.nn.Module):
+        raise LMACError(
+            f"layer: found {shown(layer)}, {needed}, or a file of its weights"
+        )
+    own = copy.deepcopy(layer).float().cpu().eval()
+    try:
+        with torch.no_grad():
+            found = own(torch.zeros(2, N_EMBEDDING))
+    except Exception as error:
+        raise LMACError(
+            f"layer: {type(error).__name__}: {first_line(error)}; {needed}"
+        ) from error
+    shape = tuple(getattr(found, "shape", ()))
+    if len(shape) != 2 or shape[0] != 2:
+        raise LMACError(
+            f"layer: gives {shape or type(found).__name__} of 2 patches, "
+            f"{needed}"
+        )
+    return own
 
 
 def _table():
@@ -198,7 +253,7 @@ class YAMNet(torch.nn.Module):
     def __init__(self, weights=None):
         super().__init__()
         self.convolutions = torch.nn.Sequential(*map(_block, LAYERS))
-        self.head = torch.nn.Linear(LAYERS[-1].shape[0], N_CLASSES)
+        self.head = torch.nn.Linear(N_EMBEDDING, N_CLASSES)
         if weights is not None:
             layers = [block.conv for block in self.convolutions]
             for layer, (weight, bias) in zip([*layers, self.head], weights):

@@ -12,12 +12,12 @@ import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 from lmac_sb.adapters.named import NAMED
-from lmac_sb.adapters.yamnet import load_yamnet
+from lmac_sb.adapters.yamnet import N_EMBEDDING, load_yamnet
 from lmac_sb.bench.data import Prepared
 from lmac_sb.bench.kept import kept
 from lmac_sb.bench.trained import train
 from lmac_sb.bench.waveform import M5, fit_waveform
-from lmac_sb.bench.yamnet import KNOWN, OnEmbedding, fit_linear
+from lmac_sb.bench.yamnet import KNOWN, fit_layer, mean_embedding
 from lmac_sb.data.audio import Preprocessor
 from lmac_sb.data.dataset import make_dataset
 from lmac_sb.evaluation.models import load_interpreters
@@ -196,21 +196,22 @@ def _waveform(setup):
 
 
 def _yamnet_linear(setup):
-    """A linear layer on YAMNet's embedding, explained by steps."""
-    prepared, listener = setup.prepared, load_yamnet()
+    """A linear layer on YAMNet's embedding, by YAMNet's decoder and steps."""
+    prepared = setup.prepared
 
     def make():
         """Train it."""
-        return fit_linear(
-            listener, *_sounds(prepared, "train"), seed=setup.seeds[0]
-        )
+        listener = load_yamnet()
+        wavs, labels = _sounds(prepared, "train")
+        inputs = torch.stack([mean_embedding(listener, wav) for wav in wavs])
+        return fit_layer(inputs, labels, seed=setup.seeds[0])
 
-    def empty():
-        """One to load the weights into."""
-        n_inputs = listener.model.head.in_features
-        return OnEmbedding(listener, n_inputs, len(prepared.classes))
-
-    return _by_steps(kept(setup, "classifier", empty, make), prepared)
+    empty = partial(torch.nn.Linear, N_EMBEDDING, len(prepared.classes))
+    how = {
+        "layer": kept(setup, "classifier", empty, make),
+        "labels": prepared.classes,
+    }
+    return _named(**how)
 
 
 def _by_steps(net, prepared):
@@ -223,10 +224,13 @@ def _by_steps(net, prepared):
 
 def _yamnet(setup):
     """YAMNet and its own classes, by its decoder and by steps."""
-    return {
-        "lmac": LMACInterpreter.from_pretrained("yamnet", decoder=True),
-        "optimised": LMACInterpreter.from_pretrained("yamnet"),
-    }
+    return _named()
+
+
+def _named(**how):
+    """YAMNet's decoder, and steps."""
+    load = partial(LMACInterpreter.from_pretrained, "yamnet", **how)
+    return {"lmac": load(decoder=True), "optimised": load()}
 
 
 def _yamnet_asked(setup, interpreter):

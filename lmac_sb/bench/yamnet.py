@@ -8,7 +8,7 @@ the class that means the same as a clip's label, where it gives that more than
 import torch
 from torch.nn import functional as F
 
-__all__ = ["KNOWN", "MEANS", "OnEmbedding", "fit_linear"]
+__all__ = ["KNOWN", "MEANS", "fit_layer", "mean_embedding"]
 
 KNOWN = 0.3  # a class is asked for where it gets more than this
 # The AudioSet class that means the same as a class of ESC-10.
@@ -26,53 +26,13 @@ MEANS = {
 }
 
 
-class OnEmbedding(torch.nn.Module):
-    """A linear layer on the embedding of a listener, from waveforms.
+def fit_layer(embeddings, labels, steps=300, seed=0):
+    """Train a linear layer on embeddings.
 
     Arguments
     ---------
-    listener : lmac_sb.listener.listener.Listener
-        One that names its ``head``, such as YAMNet.
-    n_inputs, n_classes : int
-        Dimensions of its embedding, and of the answer.
-
-    Example
-    -------
-    >>> from lmac_sb.adapters.yamnet import YAMNet, LogMel, PATCH_SAMPLES
-    >>> from lmac_sb.listener.listener import Listener
-    >>> from lmac_sb.listener.windows import Windows
-    >>> listener = Listener(YAMNet(), 16000, front_end=LogMel(), pool="max",
-    ...     windows=Windows(PATCH_SAMPLES, 7680), multilabel=True, head="head")
-    >>> OnEmbedding(listener, 1024, 10)(torch.rand(2, 16000)).shape
-    torch.Size([2, 10])
-    """
-
-    def __init__(self, listener, n_inputs, n_classes):
-        super().__init__()
-        # Not a part of it, whose weights would be written with it.
-        object.__setattr__(self, "listener", listener)
-        self.layer = torch.nn.Linear(n_inputs, n_classes)
-        self.register_buffer("mean", torch.zeros(n_inputs))
-        self.register_buffer("spread", torch.ones(n_inputs))
-
-    def embed(self, wavs):
-        """The largest of all patches, [batch, dimensions]."""
-        return self.listener.logits_and_embedding(wavs)[1]
-
-    def forward(self, wavs):
-        """Logits [batch, classes] of waveforms [batch, samples]."""
-        return self.layer((self.embed(wavs) - self.mean) / self.spread)
-
-
-def fit_linear(listener, wavs, labels, steps=300, seed=0):
-    """Train a linear layer on the embedding of a listener.
-
-    Arguments
-    ---------
-    listener : lmac_sb.listener.listener.Listener
-        See `OnEmbedding`.
-    wavs : list of torch.Tensor
-        Waveforms, [samples] each.
+    embeddings : torch.Tensor
+        [clips, dimensions].
     labels : torch.Tensor
         Their classes, [clips].
     steps : int
@@ -82,32 +42,56 @@ def fit_linear(listener, wavs, labels, steps=300, seed=0):
 
     Returns
     -------
-    OnEmbedding
-        In evaluation mode.
+    torch.nn.Linear
+        Its weights are frozen.
 
     Example
     -------
-    >>> class Levels(torch.nn.Module):
-    ...     def logits_and_embedding(self, wavs):
-    ...         return None, wavs.abs().mean(1, keepdim=True)
-    >>> wavs = [torch.full((8,), level) for level in (0.1, 0.2, 0.8, 0.9)]
-    >>> net = fit_linear(Levels(), wavs, torch.tensor([0, 0, 1, 1]), 2000)
-    >>> net(torch.stack(wavs)).argmax(1).tolist()
+    >>> levels = torch.tensor([[0.1], [0.2], [0.8], [0.9]])
+    >>> layer = fit_layer(levels, torch.tensor([0, 0, 1, 1]), 2000)
+    >>> layer(levels).argmax(1).tolist()
     [0, 0, 1, 1]
     """
-    with torch.no_grad():
-        parts = [listener.logits_and_embedding(wav[None])[1] for wav in wavs]
-    inputs = torch.cat(parts)
+    mean, spread = embeddings.mean(0), embeddings.std(0) + 0.1
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = OnEmbedding(listener, inputs.shape[1], int(labels.max()) + 1)
-    net.mean, net.spread = inputs.mean(0), inputs.std(0) + 0.1
-    inputs = (inputs - net.mean) / net.spread
-    optimizer = torch.optim.Adam(
-        net.layer.parameters(), 1e-3, weight_decay=1e-2
-    )
+        layer = torch.nn.Linear(len(mean), int(labels.max()) + 1)
+    optimizer = torch.optim.Adam(layer.parameters(), 1e-3, weight_decay=1e-2)
+    inputs = (embeddings - mean) / spread
     for _ in range(steps):
         optimizer.zero_grad()
-        F.cross_entropy(net.layer(inputs), labels).backward()
+        F.cross_entropy(layer(inputs), labels).backward()
         optimizer.step()
-    return net.eval().requires_grad_(False)
+    with torch.no_grad():
+        # So that it reads embeddings as they are.
+        layer.weight /= spread
+        layer.bias -= layer.weight @ mean
+    return layer.requires_grad_(False)
+
+
+@torch.no_grad()
+def mean_embedding(listener, wav):
+    """Mean of the embeddings of a clip's patches.
+
+    The mean of a linear layer's logits of the patches is its logit of that
+    mean.
+
+    Arguments
+    ---------
+    listener : lmac_sb.listener.listener.Listener
+        YAMNet, see `lmac_sb.adapters.yamnet.load_yamnet`.
+    wav : torch.Tensor
+        Waveform, [samples].
+
+    Returns
+    -------
+    torch.Tensor
+        [1024].
+
+    Example
+    -------
+    >>> from lmac_sb.adapters.yamnet import load_yamnet
+    >>> mean_embedding(load_yamnet(), torch.rand(32000)).shape
+    torch.Size([1024])
+    """
+    return listener.model.embed(listener.features(wav[None])).mean(0)

@@ -306,8 +306,9 @@ class LMACInterpreter(Pretrained):
             takes gradient steps, and less well, see docs/yamnet.md. Steps may
             follow: `refine_steps` of `explain_file`.
         **options
-            Of the loader, such as `size` of CREPE, and of `from_classifier`,
-            such as `pool`, `at` and `steps`.
+            Of the loader, such as `size` of CREPE or `layer` of YAMNet (see
+            `lmac_sb.adapters.yamnet.load_yamnet`), and of `from_classifier`,
+            such as `labels`, `pool`, `at` and `steps`.
 
         Returns
         -------
@@ -327,8 +328,11 @@ class LMACInterpreter(Pretrained):
         """
         check_name(name)
         if weights is not None:
-            # A saved interpreter finds it from any folder.
-            options["weights"] = str(Path(weights).resolve())
+            options["weights"] = weights
+        for key in ("weights", "layer"):
+            if isinstance(options.get(key), (str, Path)):
+                # A saved interpreter finds it from any folder.
+                options[key] = str(Path(options[key]).resolve())
         if NAMED[name].is_ours:
             own = {k: options.pop(k) for k in _OF_ANY if k in options}
             return cls.from_hparams(shipped_model(name, options), **own)

@@ -618,8 +618,9 @@ class Explainer(torch.nn.Module):
                 inputs = self._mel(magnitude)
             analysis.logits, latents = self.classifier.trace(inputs, target)
             # GroupNorm's backward pass crashes on a channels-last map that
-            # needs no gradient, as these are.
-            analysis.latents = [latent.contiguous() for latent in latents]
+            # needs no gradient, as these are; with one cell a map may be
+            # contiguous and have the strides of the other order.
+            analysis.latents = [x.flatten().view(x.shape) for x in latents]
         return analysis
 
     def _ask(self, analysis: Analysis, target: Asked) -> Question:

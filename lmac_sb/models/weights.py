@@ -20,6 +20,7 @@ from lmac_sb.utils.io import first_line
 __all__ = [
     "check_unread",
     "check_values",
+    "load_linear",
     "load_strict",
     "load_tensors",
     "weights_sha256",
@@ -81,20 +82,74 @@ def load_strict(module, path):
     module.load_state_dict(state)
 
 
-def _read_safetensors(path, module):
-    """State dict in a file, if its header has the shapes of a module."""
-    # Here, so that other files load without that package.
+def load_linear(path, n_inputs):
+    """A linear layer with as many outputs as a file has weights for.
+
+    Arguments
+    ---------
+    path : str or Path
+        The state dict of a `torch.nn.Linear`, see `load_strict`.
+    n_inputs : int
+        Of the layer.
+
+    Returns
+    -------
+    torch.nn.Linear
+
+    Raises
+    ------
+    LMACError
+        See `load_strict`.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "layer.pt"
+    >>> torch.save(torch.nn.Linear(8, 3).state_dict(), path)
+    >>> load_linear(path, 8)
+    Linear(in_features=8, out_features=3, bias=True)
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LMACError(f"{path}: no such file, expected weights")
+    if path.suffix == ".safetensors":
+        shapes = _shapes_of_safetensors(path)
+    else:
+        state = load_tensors(path)
+        items = state.items() if isinstance(state, dict) else ()
+        shapes = {name: getattr(value, "shape", ()) for name, value in items}
+    shape = tuple(shapes.get("weight", ()))
+    if len(shape) != 2:
+        names = ", ".join(map(shown, sorted(shapes, key=str)[:3])) or "none"
+        raise LMACError(
+            f"{path}: found {names}, expected 'weight' [outputs, {n_inputs}] "
+            "and 'bias' [outputs], the state dict of a torch.nn.Linear"
+        )
+    layer = torch.nn.Linear(n_inputs, shape[0])
+    load_strict(layer, path)
+    return layer
+
+
+def _shapes_of_safetensors(path):
+    """Name to shape of what a file holds."""
     from safetensors import safe_open
 
     check_unread(path)
     try:
         with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            shapes = {x: file.get_slice(x).get_shape() for x in names}
-            _check_shapes(shapes, module, path)
-            return {name: file.get_tensor(name) for name in names}
-    except LMACError:
-        raise
+            return {x: file.get_slice(x).get_shape() for x in file.keys()}
+    except Exception as error:
+        raise _no_weights(path, error) from error
+
+
+def _read_safetensors(path, module):
+    """State dict in a file, if its header has the shapes of a module."""
+    # Here, so that other files load without that package.
+    from safetensors import safe_open
+
+    _check_shapes(_shapes_of_safetensors(path), module, path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}
     except Exception as error:
         # Of its own class, and of those of the tensors' types.
         raise _no_weights(path, error) from error
