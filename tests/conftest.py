@@ -61,9 +61,6 @@ TWO_PROCESSES = (
     "--nproc_per_node=2",
 )
 
-# A front end with a quarter of the bins, for classifiers that scenes train.
-FRONT_END = {"n_fft": 256, "win_length": 16.0, "n_mels": 40}
-
 # Folders of tests that take long.
 LONG = ("browser", "faults", "integration")
 
@@ -243,31 +240,26 @@ def pairs(once):
     )
 
 
-def train_classifier(recipe, data, folder, **more):
-    """Train a classifier of a second's scenes hardly, and keep its console."""
-    done = recipe.main(
-        "train_classifier",
-        "classifier_conv.yaml",
-        data_folder=data,
-        output_folder=folder,
-        number_of_epochs=12,
-        batch_size=8,
-        mixup_alpha=0,
-        mask_share=0,
-        lr=0.003,
-        **more,
-    )
-    assert done.code == 0, done.err
-    (folder / "console.txt").write_text(done.out, encoding="utf-8")
-
-
 @pytest.fixture(scope="session")
 def classifier(once, recipe, scenes):
     """Run folder of a hardly trained classifier."""
-    return once(
-        "classifier",
-        lambda folder: train_classifier(recipe, scenes, folder, **FRONT_END),
-    )
+
+    def make(folder):
+        done = recipe.main(
+            "train_classifier",
+            "classifier_conv.yaml",
+            data_folder=scenes,
+            output_folder=folder,
+            number_of_epochs=12,
+            batch_size=8,
+            mixup_alpha=0,
+            mask_share=0,
+            lr=0.003,
+        )
+        assert done.code == 0, done.err
+        (folder / "console.txt").write_text(done.out, encoding="utf-8")
+
+    return once("classifier", make)
 
 
 @pytest.fixture(scope="session")
@@ -281,7 +273,6 @@ def tiny(scenes, classifier):
         "save_clips": 0,
         "lr": 0.003,
         "select_key": "loss",
-        **FRONT_END,
     }
 
 
@@ -455,8 +446,6 @@ def helpers():
         last=last,
         same=same,
         two_processes=TWO_PROCESSES,
-        front_end=FRONT_END,
-        train_classifier=train_classifier,
         KNOWN=KNOWN,
         COLUMNS=COLUMNS,
     )

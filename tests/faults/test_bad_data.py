@@ -90,7 +90,7 @@ def test_batch_of_one(recipe, tiny, tmp_path):
     finite(tmp_path)
 
 
-def test_one_class(recipe, tiny, helpers, data, tmp_path):
+def test_one_class(recipe, tiny, data, tmp_path):
     """With one class the decision is certain, but both scripts finish."""
     table = data / "meta" / "esc50.csv"
     head, *rows = table.read_text().splitlines()
@@ -102,7 +102,6 @@ def test_one_class(recipe, tiny, helpers, data, tmp_path):
         "classifier_conv.yaml",
         output_folder=tmp_path / "classifier",
         batch_size=2,
-        **helpers.front_end,
         **common,
     )
     assert done.code == 0, done.err

@@ -274,10 +274,10 @@ def test_classes_that_the_classifier_does_not_know(
     "changes, parts",
     [
         ({"n_classes": 50}, ["classifier.ckpt", "[10, 256]", "[50, 256]"]),
-        ({"n_mels": 32}, ["embedding_model.ckpt", "[40]", "[32]"]),
-        ({"n_fft": 512}, ["n_fft 256", "n_fft 512"]),
+        ({"n_mels": 64}, ["embedding_model.ckpt", "[80]", "[64]"]),
+        ({"n_fft": 512}, ["n_fft 1024", "n_fft 512"]),
         ({"hop_length": 10.0}, ["hop_length 11.6099", "hop_length 10.0"]),
-        ({"sample_rate": 8000}, ["sample_rate 16000", "sample_rate 8000"]),
+        ({"sample_rate": 22050}, ["sample_rate 16000", "sample_rate 22050"]),
         (
             {"channels": "[4, 8, 16, 32, 64, 256]"},
             ["embedding_model.ckpt", "blocks.0"],

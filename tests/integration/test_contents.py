@@ -135,7 +135,6 @@ def test_odd_labels(recipe, tiny, data, tmp_path, helpers):
         "train_classifier",
         "classifier_conv.yaml",
         output_folder=model.parent,
-        **helpers.front_end,
         **common,
     )
     assert done.code == 0, done.err

@@ -121,7 +121,7 @@ def test_checkpoint_serves_one_process(recipe, two, tiny, tmp_path):
 
 @pytest.mark.parametrize(
     "more, part",
-    [({"data_folder": "nowhere"}, "nowhere"), ({"n_mels": 32}, "[32]")],
+    [({"data_folder": "nowhere"}, "nowhere"), ({"n_mels": 64}, "[64]")],
     ids=["of the main process", "of all processes"],
 )
 def test_user_error(recipe, tiny, helpers, tmp_path, more, part):

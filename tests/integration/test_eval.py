@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import re
 import shutil
 
@@ -269,7 +268,6 @@ def test_sanity_checks(recipe, tiny, lmac_run, tmp_path):
         roar_shares="[0.5]",
         roar_fill="[silence, noise]",
         roar_epochs=1,
-        n_mels=tiny["n_mels"],
         channels="[4, 4, 8]",
         emb_dim=8,
     )
@@ -279,8 +277,7 @@ def test_sanity_checks(recipe, tiny, lmac_run, tmp_path):
     assert stages[0] == "classifier"
     assert len(rows) == 2 * 2 * len(stages)
     # Other weights give other masks, also for GradCAM, whose latents stay the
-    # same if only the last layer is drawn again. An empty mask, which GradCAM's
-    # often is on so few frames, has no correlation.
+    # same if only the last layer is drawn again.
     for stage in stages:
         for method in ("lmac", "gradcam"):
             found = [
@@ -289,8 +286,6 @@ def test_sanity_checks(recipe, tiny, lmac_run, tmp_path):
                 for key in ("correlation", "SSIM")
                 if (row["stage"], row["method"]) == (stage, method)
             ]
-            if method == "gradcam":
-                found = [x for x in found if not math.isnan(x)]
             assert -1 <= min(found) < 0.9 and max(found) <= 1, (stage, method)
     rows = read(tmp_path / "run" / "roar.csv")
     trained = {(row["fill"], row["method"]) for row in rows}

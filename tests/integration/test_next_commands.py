@@ -56,7 +56,6 @@ def test_from_training_to_a_page(shell, tiny, scenes):
     """In a folder with a space, with an experiment that has another name."""
     options = {
         **tiny,
-        "save_clips": 1,
         "wham_folder": scenes / "noise",
         "experiment_name": "my run",
     }

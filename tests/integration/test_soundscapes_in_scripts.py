@@ -110,7 +110,7 @@ def test_several_events(recipe, several, tmp_path):
 
 
 def test_a_classifier_of_other_classes(
-    recipe, scenes, others, classifier, helpers, tmp_path
+    recipe, scenes, others, classifier, tmp_path
 ):
     """One line that names both; the events are in folders of classes."""
     names = [
@@ -132,7 +132,6 @@ def test_a_classifier_of_other_classes(
         data_folder=made,
         classifier_folder=classifier / "model",
         output_folder=tmp_path / "lmac",
-        **helpers.front_end,
     )
     assert done.code == 1
     (line,) = done.err.strip().splitlines()

@@ -23,7 +23,7 @@ def test_model_folder(classifier, tmp_path):
     ]
     labels = CategoricalEncoder()
     modules = {
-        "embedding_model": ConvEmbedding(n_mels=40),
+        "embedding_model": ConvEmbedding(),
         "classifier": torch.nn.Linear(256, 10),
     }
     config = load_classifier(folder, modules, labels, tmp_path)

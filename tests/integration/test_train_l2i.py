@@ -24,8 +24,6 @@ def small(tiny):
     return {
         **tiny,
         "save_clips": 1,
-        # So slowly that the second epoch still gains.
-        "lr": 0.001,
         "n_components": 20,
         "nmf_frames": 800,
         "nmf_iterations": 20,
@@ -102,7 +100,7 @@ def test_it_learns(l2i_run):
 def test_dictionary_is_kept(l2i_run):
     """Training does not change the dictionary, and checkpoints hold it."""
     W = saved_dictionary(l2i_run)
-    assert W.shape == (129, 20) and (W >= 0).all()
+    assert W.shape == (513, 20) and (W >= 0).all()
     best = best_checkpoint(l2i_run / "save", "loss")
     state = torch.load(best.paramfiles["decoder"])
     assert torch.equal(state["dictionary.W"], W)

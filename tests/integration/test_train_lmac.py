@@ -410,7 +410,6 @@ def test_clips_of_any_length(recipe, tiny, mixed_data, tmp_path, helpers):
         output_folder=tmp_path / "classifier",
         number_of_epochs=1,
         batch_size=4,
-        **helpers.front_end,
         **common,
     )
     assert done.code == 0, done.err

@@ -274,17 +274,16 @@ def test_the_same_again(recipe, small, run, helpers, tmp_path):
 
 
 def test_the_wrong_kind_of_classifier(
-    recipe, helpers, pairs, sigmoid, small, classifier, tmp_path
+    recipe, pairs, sigmoid, small, classifier, tmp_path
 ):
     """A softmax classifier is refused for sigmoids, and the reverse."""
-    for script, yaml, model, kind, front_end in (
-        ("train_lmac", "lmac.yaml", sigmoid, "one class among all", {}),
+    for script, yaml, model, kind in (
+        ("train_lmac", "lmac.yaml", sigmoid, "one class among all"),
         (
             "train_multilabel",
             "lmac_multilabel.yaml",
             classifier,
             "each class on its own",
-            helpers.front_end,
         ),
     ):
         done = recipe.main(
@@ -293,7 +292,6 @@ def test_the_wrong_kind_of_classifier(
             data_folder=pairs,
             output_folder=tmp_path / "run",
             classifier_folder=model / "model",
-            **front_end,
         )
         assert done.code == 1
         assert f"expected one that decides {kind}" in done.err
