@@ -270,7 +270,8 @@ def tiny(scenes, classifier):
         "classifier_folder": classifier / "model",
         "number_of_epochs": 2,
         "batch_size": 8,
-        "save_clips": 0,
+        "save_clips": 1,
+        "interpret_period": 1,
         "lr": 0.003,
         "select_key": "loss",
     }
@@ -281,9 +282,8 @@ def lmac_run(once, recipe, tiny):
     """Folder of a finished L-MAC run."""
 
     def make(folder):
-        options = {**tiny, "save_clips": 1, "interpret_period": 1}
         done = recipe.main(
-            "train_lmac", "lmac.yaml", output_folder=folder, **options
+            "train_lmac", "lmac.yaml", output_folder=folder, **tiny
         )
         assert done.code == 0, done.err
         (folder / "console.txt").write_text(done.out, encoding="utf-8")
@@ -330,6 +330,7 @@ def noisy(tiny, scenes):
     return {
         **tiny,
         "number_of_epochs": 3,
+        "save_clips": 0,
         "wham_folder": scenes / "noise",
         "snr_db": 3.0,
         "noisy_splits": "[train,valid,test]",
@@ -358,8 +359,6 @@ def descent(tiny):
     return {
         **tiny,
         "lr": 0.001,
-        "save_clips": 1,
-        "interpret_period": 1,
         "opt_class": "!name:torch.optim.SGD {lr: 0.001}",
     }
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.faults
         ("kill_replace:SHA256SUMS:2", {}),
         # Possibly no checkpoint is deleted, if the best is the first.
         ("kill_delete:1", {"ckpt_interval_steps": 1}),
-        ("kill_picture:1", {"save_clips": 1, "interpret_period": 1}),
+        ("kill_picture:1", {"save_clips": 1}),
         ("kill_replace:results.json:1", {}),
     ],
     ids=[

@@ -23,7 +23,6 @@ def small(tiny):
     """Overrides for a small dictionary that is learnt quickly."""
     return {
         **tiny,
-        "save_clips": 1,
         "n_components": 20,
         "nmf_frames": 800,
         "nmf_iterations": 20,
