@@ -119,9 +119,10 @@ def main(argv=None):
     for method in (name for name in found if name != FIRST):
         row = {"method": method}
         for name in COLUMNS:
+            # There it is the first minus this one.
             values = found[method][name]["difference"]
             mean, low, high = (
-                _shown(name, values[x]) for x in ("mean", "low", "high")
+                _shown(name, 0 - values[x]) for x in ("mean", "high", "low")
             )
             row[name] = f"{mean} [{low}, {high}]"
         table.append(row)

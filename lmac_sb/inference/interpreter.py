@@ -228,7 +228,7 @@ class LMACInterpreter(Pretrained):
             A sound as those to come, see `explain_sound`, on which the model
             is tried; default noise of one second, or of what the model takes.
         **options
-            `steps`: gradient steps of each explanation (10; 20 if the
+            `steps`: gradient steps of each explanation (10; 14 if the
             classifier names its `head`).
             `signal_length_s`: seconds to which each sound is cut or padded,
             for models of a fixed length.
