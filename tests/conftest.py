@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import fcntl
+import functools
 import hashlib
 import importlib.util
 import io
@@ -16,6 +17,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from copies import Copy
+from speechbrain.utils import logger as speechbrain_logger
 
 from lmac_sb.data.scenes import make_scenes
 from lmac_sb.metrics.registry import METRICS
@@ -25,6 +28,8 @@ from lmac_sb.utils.io import read_json, write_json
 
 # Doctests cannot be collected from two modules of the same name.
 collect_ignore_glob = ["*conftest.py"]
+# For the processes that tests start.
+collect_ignore = ["copies.py", "preloaded.py"]
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "ESC50" / "interpret"
@@ -56,7 +61,17 @@ TWO_PROCESSES = (
     "--nproc_per_node=2",
 )
 
+# Folders of tests that take long.
+LONG = ("browser", "faults", "integration")
+
 Done = namedtuple("Done", "code out err")
+# Each run writes down the environment, which takes pip a second.
+described = functools.cache(speechbrain_logger.get_environment_description)
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long come first: no worker waits for one at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +126,8 @@ class Recipe:
         hook, cwd = sys.excepthook, os.getcwd()
         os.chdir(self.cwd)
         code = 0
+        describe = speechbrain_logger.get_environment_description
+        speechbrain_logger.get_environment_description = described
         try:
             with contextlib.redirect_stdout(out):
                 with contextlib.redirect_stderr(err):
@@ -119,6 +136,7 @@ class Recipe:
             code = stop.code
         finally:
             os.chdir(cwd)
+            speechbrain_logger.get_environment_description = describe
             sys.excepthook = hook
             for handler in logger.handlers:
                 if isinstance(handler, logging.FileHandler):
@@ -127,14 +145,23 @@ class Recipe:
             logger.setLevel(level)
         return Done(code, out.getvalue(), err.getvalue())
 
-    def process(self, name, yaml, launcher=(), **overrides):
+    def process(self, name, yaml, launcher=(), start=None, **overrides):
         """Run a script in a new process, optionally under a launcher."""
-        return self.command(
-            [*launcher, str(RECIPE / f"{name}.py"), *arguments(yaml, overrides)]
-        )
+        words = [str(RECIPE / f"{name}.py"), *arguments(yaml, overrides)]
+        return (start or self.command)([*launcher, *words])
 
     def command(self, command, cwd=None):
-        """Run a command with this Python."""
+        """Run a command in a new process that need not import torch.
+
+        One that starts others itself is a new Python: those are no copies.
+        """
+        words = list(map(str, command))
+        if "torch.distributed.run" in words or "--processes" in words:
+            return self.python(command, cwd)
+        return self._done(command, self.copy(command, cwd))
+
+    def python(self, command, cwd=None):
+        """Run a command with this Python, from its very start."""
         process = subprocess.Popen(
             [sys.executable, *command],
             cwd=self.cwd if cwd is None else cwd,
@@ -143,6 +170,15 @@ class Recipe:
             stderr=subprocess.PIPE,
             text=True,
         )
+        return self._done(command, process)
+
+    def copy(self, command, cwd=None):
+        """Start a command in a new process that need not import torch."""
+        cwd = self.cwd if cwd is None else cwd
+        return Copy(command, cwd, self.environment, described())
+
+    def _done(self, command, process):
+        """Wait for a process, and end it if it does not end."""
         try:
             out, err = process.communicate(timeout=300)
         except subprocess.TimeoutExpired:

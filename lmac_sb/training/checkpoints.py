@@ -10,6 +10,8 @@ import yaml
 from speechbrain.utils.checkpoints import (
     CKPT_PREFIX,
     METAFNAME,
+    PARAMFILE_EXT,
+    Checkpoint,
     Checkpointer,
     ckpt_recency,
 )
@@ -147,6 +149,25 @@ class SafeCheckpointer(Checkpointer):
                 logger.log(verbosity, f"Deleted {checkpoint.path}")
         ddp_barrier()
 
+    def list_checkpoints(self):
+        """All intact checkpoints.
+
+        Those that best values and recency are looked up in, several times an
+        epoch, so their metadata is not parsed again for each.
+
+        Returns
+        -------
+        list of Checkpoint
+        """
+        return [self._checkpoint(path) for path in self._list_checkpoint_dirs()]
+
+    def _checkpoint(self, path):
+        """An intact checkpoint, as it was when its checksums were compared."""
+        state, meta = self._verified[path]
+        files = [path / name for name, *_ in state]
+        tensors = {x.stem: x for x in files if x.suffix == PARAMFILE_EXT}
+        return Checkpoint(path, dict(meta), tensors)
+
     def remove_unsealed(self):
         """Delete checkpoints that a kill left incomplete."""
         if if_main_process():
@@ -179,15 +200,15 @@ class SafeCheckpointer(Checkpointer):
                 for file in sorted(path.iterdir())
             )
             if self._verified.get(path, (None,))[0] == state:
-                return self._verified[path][1]
-            fault = _fault(path)
+                return self._verified[path][1] is not None
+            meta, fault = _checked(path)
         except OSError as error:
             # A bad sector, or the run that it belongs to deletes it just now.
-            state, fault = None, f"{path}: cannot be read ({error})"
+            state, meta, fault = None, None, f"{path}: cannot be read ({error})"
         if fault and if_main_process():
             logger.warning(f"{fault}; checkpoint passed over")
-        self._verified[path] = (state, fault is None)
-        return fault is None
+        self._verified[path] = (state, meta)
+        return meta is not None
 
 
 def _seal(folder):
@@ -198,21 +219,23 @@ def _seal(folder):
     write_sums(folder)
 
 
-def _fault(folder):
-    """What is wrong with a checkpoint, or None."""
+def _checked(folder):
+    """Metadata of a checkpoint, or None and what is wrong with it."""
     if not (folder / SUMS).exists():
-        return f"{folder}: half-written, a kill or a full disk cut it short"
+        return (
+            None,
+            f"{folder}: half-written, a kill or a full disk cut it short",
+        )
     try:
         # Sums cut short would vouch for less than all files.
         check_sums(folder, complete=True)
-        _check_meta(folder / METAFNAME)
+        return _read_meta(folder / METAFNAME), None
     except LMACError as error:
-        return str(error)
-    return None
+        return None, str(error)
 
 
-def _check_meta(path):
-    """Refuse metadata that `save_checkpoint` has not written."""
+def _read_meta(path):
+    """Read metadata; refuse what `save_checkpoint` has not written."""
     text = read_given(path, folder=path.parent)
     root = compose_bounded(text, path)
     try:
@@ -223,6 +246,7 @@ def _check_meta(path):
         for key, value in {"unixtime": None, **meta}.items():
             if not isinstance(value, kinds.get(key, (int, float, str))):
                 raise LMACError(f"{key} is no number or text")
+        return meta
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         raise LMACError(f"{path}: {one_line(error)}") from error
 

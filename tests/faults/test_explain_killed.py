@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -166,17 +164,8 @@ def test_two_at_once(recipe, lmac, arguments, files, tmp_path):
     for path in more:
         sf.write(path, np.random.default_rng(1).standard_normal(16000), 16000)
     arguments[1:4] = [*files, *more]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, MAIN, *arguments, "--json"],
-            env=recipe.environment,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    words = [MAIN, *arguments, "--json"]
+    processes = [recipe.copy(words, tmp_path) for _ in range(2)]
     rows = []
     for process in processes:
         out, err = process.communicate(timeout=200)

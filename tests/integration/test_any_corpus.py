@@ -189,6 +189,7 @@ def test_same_explainer(recipe, files, tiny, helpers, tmp_path):
             **{
                 **tiny,
                 "data_folder": data,
+                "number_of_epochs": 1,
                 "save_clips": 0,
                 "dataloader_options": f"{{num_workers: {n_workers}}}",
             },

@@ -391,22 +391,17 @@ def test_folder_of_another_experiment(
     assert helpers.digest(tmp_path / "run" / "save") == before
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_failed_attempts_do_not_claim_their_folder(recipe, tiny, tmp_path):
+    """After mistakes, the corrected command uses the same folder."""
+    options = {**tiny, "output_folder": tmp_path / "run"}
+    for change in (
         {"wham_folder": "no such folder"},
         {"n_classes": 50},
         {"valid_fold_nums": "[6]"},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_failed_attempt_does_not_claim_its_folder(
-    recipe, tiny, tmp_path, change
-):
-    """After a mistake, the corrected command uses the same folder."""
-    options = {**tiny, "output_folder": tmp_path / "run"}
-    done = recipe.main("train_lmac", "lmac.yaml", **{**options, **change})
-    refused(done)
+    ):
+        done = recipe.main("train_lmac", "lmac.yaml", **{**options, **change})
+        refused(done)
+        assert not (tmp_path / "run" / "experiment.json").exists(), change
     done = recipe.main(
         "train_lmac", "lmac.yaml", **{**options, "number_of_epochs": 1}
     )
@@ -417,7 +412,11 @@ def test_subprocess(recipe, tiny, tmp_path):
     """A subprocess has the same exit code and message, no traceback."""
     output = tmp_path / "run"
     done = recipe.process(
-        "train_lmac", "lmac.yaml", output_folder=output, number_of_epoch=1
+        "train_lmac",
+        "lmac.yaml",
+        start=recipe.python,
+        output_folder=output,
+        number_of_epoch=1,
     )
     assert done.code == 1
     assert done.err.splitlines() == [

@@ -2,11 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -147,12 +143,13 @@ def test_a_second_call_computes_nothing(done, trained, monkeypatch):
     assert (out / "bench.csv").read_bytes() == before
 
 
-def test_models_that_were_replaced(done, trained, tmp_path):
+def test_models_that_were_replaced(done, trained, whole, tmp_path):
     """Rows of other models are not mixed with those that are there."""
     out, _ = done
     other = tmp_path / "other"
     shutil.copytree(trained, other)
     shutil.rmtree(other / "tiny" / "cnn" / "lmac-1234")
+    shutil.copytree(whole, other / "tiny" / "cnn" / "lmac-1234")
     with pytest.raises(LMACError, match="holds another job: models"):
         run_bench(out, HOW, other)
 
@@ -207,7 +204,9 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch, tiny_data, trained):
     monkeypatch.delenv("LMAC_SB_DATA", raising=False)
     for name in set(DATA) - {"tiny", "esc10"}:
         monkeypatch.delitem(DATA, name)
-    how = HOW._replace(data=None, classifiers=("cnn", "yamnet"))
+    how = HOW._replace(
+        data=None, classifiers=("cnn", "yamnet"), methods=("lmac", "ones")
+    )
     found = run_bench(tmp_path / "bench", how, trained)
     assert [x.split(":")[0] for x in found["notes"]] == [
         *("esc10", "tiny, yamnet")
@@ -240,7 +239,7 @@ def test_bad_words(tmp_path, capsys, words, said):
     assert not out.exists()
 
 
-def test_a_killed_bench_goes_on(scenes, trained, tmp_path, done):
+def test_a_killed_bench_goes_on(scenes, trained, recipe, tmp_path, done):
     """By the same command, to the same figures but for times."""
     finished, _ = done
     (tmp_path / "mine.py").write_text(
@@ -255,25 +254,22 @@ def test_a_killed_bench_goes_on(scenes, trained, tmp_path, done):
     models = tmp_path / "models"
     shutil.copytree(trained / "tiny", models / "mine_tiny")
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "lmac_sb", "bench", "--out", str(out)]
+    command = ["-m", "lmac_sb", "bench", "--out", str(out)]
     command += ["--data", "mine:tiny", "--classifiers", "cnn", "--clips", "4"]
     command += ["--methods", f"{','.join(METHODS)},mine:slow"]
     command += ["--seeds", "1", "--draws", "1", "--epochs", "1"]
     command += ["--trained", str(models)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment)
+    process = recipe.copy(command, tmp_path)
     rows = out / "steps" / "cells" / "mine_tiny__cnn" / "rows"
     end = time.monotonic() + 120
     while not list(rows.glob("part-*.parquet")) and process.poll() is None:
         assert time.monotonic() < end
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate()
     assert not (out / "bench.json").exists()
-    ran = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert ran.returncode == 0, ran.stderr
+    ran = recipe.command(command, tmp_path)
+    assert ran.code == 0, ran.err
     assert (out / "bench.html").is_file()
     found = [
         {**row, "data": "tiny"}

@@ -94,32 +94,6 @@ def test_two_interruptions(
     helpers.same(tmp_path, whole)
 
 
-def test_resumed_after_damage(recipe, noisy, whole, helpers, tmp_path):
-    """If the newest checkpoint is truncated, the run resumes from another."""
-    short = {**noisy, "output_folder": tmp_path}
-    done = recipe.main("train_lmac", "lmac.yaml", **short)
-    assert done.code == 0, done.err
-    path = helpers.last(tmp_path).paramfiles["decoder"]
-    path.write_bytes(path.read_bytes()[:1000])
-    done = recipe.main("train_lmac", "lmac.yaml", **short)
-    assert done.code == 0, done.err
-    assert "decoder.ckpt: truncated or changed" in done.out
-    helpers.same(tmp_path, whole)
-
-
-def test_workers_change_nothing(recipe, noisy, whole, helpers, tmp_path):
-    """The noise does not depend on the process that draws it."""
-    done = recipe.main(
-        "train_lmac",
-        "lmac.yaml",
-        output_folder=tmp_path,
-        dataloader_options="{num_workers: 2}",
-        **noisy,
-    )
-    assert done.code == 0, done.err
-    helpers.same(tmp_path, whole)
-
-
 def test_killed_process(recipe, noisy, whole, helpers, tmp_path):
     """A process that the system kills at any moment can be resumed."""
     arguments = helpers.arguments(

@@ -462,39 +462,6 @@ def test_explanation_does_not_depend_on_batch_mates(
             assert one[name] == pytest.approx(many[name], rel=1e-3, abs=1e-3)
 
 
-def test_collapsed_mask_is_named(recipe, tiny, tmp_path):
-    """A mask that becomes empty is reported."""
-    done = recipe.main(
-        "train_lmac",
-        "lmac.yaml",
-        output_folder=tmp_path,
-        **{
-            **tiny,
-            "number_of_epochs": 2,
-            "reg_w_l1": 10000,
-            "lr": 0.05,
-            "save_clips": 0,
-        },
-    )
-    assert done.code == 0, done.err
-    assert "the mask has collapsed to all zeros" in done.out
-    assert "lower reg_w_l1" in done.out
-
-
-def test_tensorboard(recipe, tiny, tmp_path):
-    """Files for TensorBoard are written if it is on."""
-    pytest.importorskip("tensorboard")
-    done = recipe.main(
-        "train_lmac",
-        "lmac.yaml",
-        output_folder=tmp_path,
-        use_tensorboard=True,
-        **{**tiny, "number_of_epochs": 1, "save_clips": 0},
-    )
-    assert done.code == 0, done.err
-    assert list((tmp_path / "tensorboard").glob("events.*"))
-
-
 def test_missing_classifier_is_trained_first(
     recipe, tiny, scenes, helpers, monkeypatch, tmp_path
 ):

@@ -11,6 +11,7 @@ def test_training_with_spawned_workers(
     done = recipe.process(
         "train_lmac",
         "lmac.yaml",
+        start=recipe.python,
         output_folder=tmp_path,
         dataloader_options="{num_workers: 1, multiprocessing_context: spawn}",
         **tiny,

@@ -1,0 +1,161 @@
+"""New processes that need not import anything.
+
+A script that a test starts would spend most of its time on the import of torch
+and SpeechBrain. A `Copy` is forked from a server that has imported both, and
+has run nothing else. It is a process as any other: it has its own folder,
+environment, arguments, output, limits and exit code, and can be killed.
+"""
+
+import atexit
+import logging
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import threading
+from multiprocessing import forkserver
+from pathlib import Path
+
+from speechbrain.utils import logger
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "recipes" / "ESC50" / "interpret"
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["preloaded"])
+
+
+def start_server():
+    """Start the server if there is none, with modules where tests have them."""
+    places = [str(ROOT), str(RECIPE), str(Path(__file__).parent)]
+    former = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*places, former]))
+    try:
+        forkserver.ensure_running()
+    finally:
+        if former is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = former
+
+
+class Copy:
+    """A started process; to be used as one of `subprocess.Popen`.
+
+    Arguments
+    ---------
+    words : list of str
+        What follows ``python`` on a command line: a script or ``-m`` and a
+        module, and its arguments.
+    cwd : path
+        Where it starts.
+    env : dict
+        Its environment.
+    described : str
+        What SpeechBrain would ask pip of the environment, again and again.
+    """
+
+    def __init__(self, words, cwd, env, described):
+        start_server()
+        self._pipes = [CONTEXT.Pipe(duplex=False) for _ in range(2)]
+        writers = [writer for _, writer in self._pipes]
+        given = [list(map(str, words)), str(cwd), dict(env), writers, described]
+        self._process = CONTEXT.Process(target=_begin, args=given)
+        self._process.start()
+        for writer in writers:
+            writer.close()
+        self._texts = [[], []]
+        self._readers = [
+            threading.Thread(target=self._read, args=(number,), daemon=True)
+            for number in range(2)
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, number):
+        """Collect what it prints."""
+        reader = self._pipes[number][0]
+        while part := os.read(reader.fileno(), 1 << 16):
+            self._texts[number].append(part)
+        reader.close()
+
+    @property
+    def pid(self):
+        """Its number."""
+        return self._process.pid
+
+    @property
+    def returncode(self):
+        """Its exit code, negative after a signal; None while it runs."""
+        return self._process.exitcode
+
+    poll = returncode.fget
+
+    def communicate(self, timeout=None):
+        """Wait for its end; what it has printed, and its errors."""
+        self._process.join(timeout)
+        if self._process.is_alive():
+            raise subprocess.TimeoutExpired("copy", timeout)
+        for reader in self._readers:
+            reader.join(10)
+        return [b"".join(x).decode("utf-8", "replace") for x in self._texts]
+
+    def kill(self):
+        """Kill it."""
+        self._process.kill()
+
+    def terminate(self):
+        """Ask it to end."""
+        self._process.terminate()
+
+
+def _begin(words, cwd, env, writers, described):
+    """Become the process: in the copy."""
+    for number, writer in enumerate(writers, 1):
+        os.dup2(writer.fileno(), number)
+        writer.close()
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    sys.stdin = open(0, closefd=False)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = open(
+        2, "w", 1, "utf-8", errors="backslashreplace", closefd=False
+    )
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    logger.get_environment_description = lambda: described
+    atexit._clear()
+    code = _code_of(words)
+    atexit._run_exitfuncs()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _code_of(words):
+    """Exit code of a program."""
+    try:
+        _run(words)
+    except SystemExit as stop:
+        if stop.code is None or isinstance(stop.code, int):
+            return (stop.code or 0) & 255
+        print(stop.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def _run(words):
+    """Run a script, or a module, as Python does."""
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        sys.path.insert(0, os.getcwd())
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        sys.path.insert(0, str(Path(words[0]).resolve().parent))
+        runpy.run_path(words[0], run_name="__main__")
