@@ -580,6 +580,8 @@ def remove_leftovers(folder, pattern):
 def is_running(process):
     """Whether a process of this machine has not ended.
 
+    One that has ended and waits for its parent to ask how, has.
+
     Arguments
     ---------
     process : int
@@ -600,7 +602,13 @@ def is_running(process):
         return True
     except (OSError, OverflowError):
         return False
-    return True
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(errors="replace")
+    except OSError:
+        # It has just ended, or this system has no such files.
+        return not Path("/proc/self/stat").exists()
+    # Behind the name in brackets, which may hold any other.
+    return text.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def is_write_error(error):

@@ -200,6 +200,24 @@ def test_leftovers_of_the_living_stay(slow_writer, tmp_path):
     remove_leftovers(tmp_path / "nowhere", r"(\d+)")
 
 
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="no /proc on this system"
+)
+def test_a_process_that_nobody_has_asked_about_has_ended(tmp_path):
+    """Whose parent was killed too may wait a while until somebody asks."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1)
+    path = tmp_path / f"a.{process.pid}.tmp"
+    path.touch()
+    remove_leftovers(tmp_path, r"a\.(\d+)\.tmp")
+    assert path.exists() and io.is_running(process.pid)
+    process.stdin.close()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert not io.is_running(process.pid)
+    remove_leftovers(tmp_path, r"a\.(\d+)\.tmp")
+    assert not path.exists()
+    process.wait()
+
+
 def test_folder_in_one_step(tmp_path):
     """It has its name once it is whole; folders above it are made."""
     folder = tmp_path / "deep" / "x"
