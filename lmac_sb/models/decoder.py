@@ -152,7 +152,9 @@ class MaskDecoder(torch.nn.Module):
         for latent, project, mix, size in zip(
             latents, self.project, self.mix, sizes
         ):
-            h = h + project(latent)
+            # GroupNorm's backward pass crashes on a channels-last map that
+            # needs no gradient; see `Explainer.analyze`.
+            h = h + project(latent.flatten().view(latent.shape))
             h = self.grow(mix(h), size)
         h = h @ self.mel_to_patch
         if self.patches is not None:
