@@ -38,6 +38,7 @@ def make_models():
     yamnet = LMACInterpreter.from_pretrained("yamnet")
     stepping = small.explainer.starting_from(LevelDecoder())
     stepping.mask_domain, stepping.refiner = "linear", make_refiner()
+    stepping.refine_steps = STEPS
     places = {
         "esc10": [small.classes.index(name) for name in CLASSES],
         "yamnet": [yamnet.classes.index(MEANS[name]) for name in CLASSES],
@@ -102,10 +103,9 @@ def measure(args):
     clips = clips[:: args.every]
     if not clips:
         raise LMACError(f"--fold: found no clips of fold {args.fold}")
-    now = STEPS if args.model == "esc10" else explainer.refine_steps
     ways = {
         BEFORE: (before(explainer), 20),
-        NOW: (explainer.refiner, now),
+        NOW: (explainer.refiner, explainer.refine_steps),
     }
     rows = []
     for name, (refiner, steps) in ways.items():

@@ -16,6 +16,8 @@ from pathlib import Path
 import speechbrain
 import torch
 
+from lmac_sb.metrics.registry import METRICS
+
 
 def median_times(functions, *args, runs=5):
     """Median seconds of each of several alternating calls.
@@ -156,6 +158,43 @@ def print_table(rows):
             f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()
         )
         print("| " + " | ".join(cells) + " |")
+
+
+def shown(name, *values):
+    """Values of a metric, `judge name` or `name`, with its decimals."""
+    digits = METRICS[name.split()[-1]].digits
+    return [f"{value:.{digits}f}" for value in values]
+
+
+def print_means(found, columns, more=None):
+    """Print what `summarize` has found, a row a method.
+
+    `more` has a further figure of each method, by the name of its column.
+    """
+    rows = []
+    for method, figures in found.items():
+        row = {"method": method}
+        row |= {name: values[method] for name, values in (more or {}).items()}
+        for name in columns:
+            x = figures[name]
+            half = (x["high"] - x["low"]) / 2
+            row[name] = " ± ".join(shown(name, x["mean"], half))
+        rows.append(row)
+    print_table(rows)
+
+
+def print_differences(found, columns, first):
+    """Print each method minus the first, with intervals."""
+    rows = []
+    for method in (name for name in found if name != first):
+        row = {f"minus {first}": method}
+        for name in columns:
+            # There it is the first minus this one.
+            x = found[method][name]["difference"]
+            ends = (0 - x[key] for key in ("mean", "high", "low"))
+            row[name] = "{} [{}, {}]".format(*shown(name, *ends))
+        rows.append(row)
+    print_table(rows)
 
 
 def write(path, content):

@@ -17,13 +17,19 @@ import json
 import torch
 from ahead import means
 from coefficients import by_judges, linear_judge, read_clips
-from measure import machine, print_table
+from measure import (
+    machine,
+    print_differences,
+    print_means,
+    print_table,
+    shown,
+)
 from yamnet import load_yamnet
 
 from lmac_sb.evaluation.models import load_interpreters
 from lmac_sb.lmac.masking import top_share
 from lmac_sb.methods.registry import make_case, make_methods, passes
-from lmac_sb.metrics.registry import METRICS, evaluate
+from lmac_sb.metrics.registry import evaluate
 from lmac_sb.metrics.summary import summarize
 from lmac_sb.utils.errors import exit_on_user_error
 
@@ -62,12 +68,6 @@ def rows_of(explainer, clips, judge, classes):
                 yield {"id": clip["id"], "method": method, **values}
 
 
-def _shown(name, value):
-    """A figure with its decimals."""
-    digits = METRICS[name.split()[-1]].digits
-    return f"{value:.{digits}f}"
-
-
 @exit_on_user_error
 def main(argv=None):
     """Print the means, the differences, and those of each run."""
@@ -93,7 +93,7 @@ def main(argv=None):
         print_table(
             [
                 {"method": method}
-                | {x: _shown(x, found[x]["mean"]) for x in COLUMNS}
+                | {x: shown(x, found[x]["mean"])[0] for x in COLUMNS}
                 for method, found in figures.items()
             ]
         )
@@ -105,28 +105,10 @@ def main(argv=None):
         for name, method in make_methods(METHODS, {FIRST: explainer}).items()
     }
     print(f"\n{len(clips)} clips of fold {args.fold}, {len(args.runs)} runs\n")
-    table = []
-    for method, figures in found.items():
-        row = {"method": method, "passes": counts.get(method, 0)}
-        for name in COLUMNS:
-            half = (figures[name]["high"] - figures[name]["low"]) / 2
-            mean = _shown(name, figures[name]["mean"])
-            row[name] = f"{mean} ± {_shown(name, half)}"
-        table.append(row)
-    print_table(table)
-    print(f"\nminus {FIRST}, paired by clip, 95 % intervals\n")
-    table = []
-    for method in (name for name in found if name != FIRST):
-        row = {"method": method}
-        for name in COLUMNS:
-            # There it is the first minus this one.
-            values = found[method][name]["difference"]
-            mean, low, high = (
-                _shown(name, 0 - values[x]) for x in ("mean", "high", "low")
-            )
-            row[name] = f"{mean} [{low}, {high}]"
-        table.append(row)
-    print_table(table)
+    counts |= {LOUDEST: 0}
+    print_means(found, COLUMNS, {"passes": counts})
+    print("\npaired by clip, 95 % intervals\n")
+    print_differences(found, COLUMNS, FIRST)
 
 
 if __name__ == "__main__":

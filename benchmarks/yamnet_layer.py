@@ -21,14 +21,14 @@ from pathlib import Path
 import torch
 from ahead import means
 from coefficients import by_judges, read_clips
-from measure import machine, print_table
+from measure import machine, print_differences, print_means
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.adapters.yamnet import load_yamnet
 from lmac_sb.bench.yamnet import fit_layer, mean_embedding
 from lmac_sb.data.audio import Preprocessor
 from lmac_sb.lmac.masking import top_share
-from lmac_sb.metrics.registry import METRICS, evaluate
+from lmac_sb.metrics.registry import evaluate
 from lmac_sb.metrics.summary import summarize
 from lmac_sb.utils.errors import LMACError, exit_on_user_error
 
@@ -40,7 +40,7 @@ JUDGE = "CNN AD", "CNN FF"
 
 
 def read_esc10(folder):
-    """Clips to learn from and to explain, and their classes."""
+    """Clips to learn from, and clips to explain."""
     clips = read_clips(folder, {*LEARNT, HEARD})
     learnt = [clip for clip in clips if clip["fold"] != HEARD]
     return learnt, [clip for clip in clips if clip["fold"] == HEARD]
@@ -64,7 +64,7 @@ def embeddings(yamnet, clips):
     return torch.stack([mean_embedding(yamnet, clip["wav"]) for clip in clips])
 
 
-def rows_of(layer, clips, classes, judges):
+def rows_of(layer, clips, classes, judges, names):
     """A row for each clip and mask."""
     decoder, steps = (
         LMACInterpreter.from_pretrained(
@@ -92,42 +92,8 @@ def rows_of(layer, clips, classes, judges):
             columns = evaluate(found.asked()) | by_judges(
                 found, wav, judges, label
             )
-            names = [*OWN, *(JUDGE if judges else ())]
             values = {x: columns[x].item() for x in names}
             yield {"id": clip["id"], "method": method, **values}
-
-
-def _shown(name, *values):
-    """Figures with their decimals."""
-    digits = METRICS[name.split()[-1]].digits
-    return [f"{value:.{digits}f}" for value in values]
-
-
-def show(rows, columns):
-    """Print means with their intervals, and differences."""
-    found = summarize(
-        means(rows, ["id", "method"], columns), "method", DECODER, columns
-    )
-    tables = [], []
-    for method, figures in found.items():
-        row, minus = {"method": method}, {"minus the decoder": method}
-        for name in columns:
-            x = figures[name]
-            mean, half = _shown(name, x["mean"], (x["high"] - x["low"]) / 2)
-            row[name] = f"{mean} ± {half}"
-            if method != DECODER:
-                # There it is the decoder minus this one.
-                x = x["difference"]
-                keys = ("mean", "high", "low")
-                minus[name] = "{} [{}, {}]".format(
-                    *_shown(name, *(0 - x[key] for key in keys))
-                )
-        tables[0].append(row)
-        if method != DECODER:
-            tables[1].append(minus)
-    for table in tables:
-        print_table(table)
-        print()
 
 
 @exit_on_user_error
@@ -163,14 +129,19 @@ def main(argv=None):
         torch.tensor([classes.index(clip["category"]) for clip in part])
         for part in (learnt, clips)
     )
-    rows = []
+    columns = [*OWN, *(JUDGE if judges else ())]
+    rows, asked = [], clips[:: args.every]
     for seed in range(args.seeds):
         layer = fit_layer(inputs, labels, seed=seed)
         share = (layer(known).argmax(1) == right).double().mean()
         print(f"layer {seed}: {100 * share:.1f} % right", flush=True)
-        rows += rows_of(layer, clips[:: args.every], classes, judges)
-    print(f"{len(clips[:: args.every])} clips, {args.seeds} layers\n")
-    show(rows, [*OWN, *(JUDGE if judges else ())])
+        rows += rows_of(layer, asked, classes, judges, columns)
+    print(f"{len(asked)} clips, {args.seeds} layers\n")
+    rows = means(rows, ["id", "method"], columns)
+    found = summarize(rows, "method", DECODER, columns)
+    print_means(found, columns)
+    print()
+    print_differences(found, columns, DECODER)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from lmac_sb.lmac.masking import (
     convert_mask,
 )
 from lmac_sb.lmac.refine import Refiner, check_steps
-from lmac_sb.models.decoder import standard_level
+from lmac_sb.models.decoder import standard_level, usual_order
 from lmac_sb.models.psi import as_mask_decoder
 from lmac_sb.models.question import Question, as_question
 from lmac_sb.utils.errors import LMACError
@@ -617,10 +617,8 @@ class Explainer(torch.nn.Module):
             else:
                 inputs = self._mel(magnitude)
             analysis.logits, latents = self.classifier.trace(inputs, target)
-            # GroupNorm's backward pass crashes on a channels-last map that
-            # needs no gradient, as these are; with one cell a map may be
-            # contiguous and have the strides of the other order.
-            analysis.latents = [x.flatten().view(x.shape) for x in latents]
+            # Any decoder may read them, not our own alone.
+            analysis.latents = [usual_order(latent) for latent in latents]
         return analysis
 
     def _ask(self, analysis: Analysis, target: Asked) -> Question:

@@ -11,6 +11,7 @@ __all__ = [
     "MaskDecoder",
     "fit_grid",
     "standard_level",
+    "usual_order",
 ]
 
 # Each cell of the fine grid covers 4 frames x 4 bins of the spectrogram.
@@ -152,9 +153,7 @@ class MaskDecoder(torch.nn.Module):
         for latent, project, mix, size in zip(
             latents, self.project, self.mix, sizes
         ):
-            # GroupNorm's backward pass crashes on a channels-last map that
-            # needs no gradient; see `Explainer.analyze`.
-            h = h + project(latent.flatten().view(latent.shape))
+            h = h + project(usual_order(latent))
             h = self.grow(mix(h), size)
         h = h @ self.mel_to_patch
         if self.patches is not None:
@@ -169,6 +168,32 @@ class MaskDecoder(torch.nn.Module):
         offset, gain, wide_gain = h.unbind(1)
         found = torch.addcmul(offset, gain, log_magnitude)
         return torch.addcmul(found, wide_gain, _around(log_magnitude))
+
+
+def usual_order(latent):
+    """A map as any layer can read it.
+
+    GroupNorm's backward pass crashes on a channels-last map that needs no
+    gradient. With one cell, a map may be contiguous and still have the strides
+    of that order.
+
+    Arguments
+    ---------
+    latent : torch.Tensor
+        [batch, channels, time, freq].
+
+    Returns
+    -------
+    torch.Tensor
+        The same values; a view, if they lie in the usual order already.
+
+    Example
+    -------
+    >>> last = torch.rand(2, 3, 1, 1).to(memory_format=torch.channels_last)
+    >>> last.is_contiguous(), last.stride(), usual_order(last).stride()
+    (True, (3, 1, 3, 3), (3, 1, 1, 1))
+    """
+    return latent.flatten().view(latent.shape)
 
 
 class _Mix(torch.nn.Module):

@@ -66,9 +66,7 @@ def load_strict(module, path):
     ...
     lmac_sb.LMACError: .../m.ckpt: 'weight' has shape [1, 2], ...
     """
-    path = Path(path)
-    if not path.is_file():
-        raise LMACError(f"{path}: no such file, expected weights")
+    path = _there(path)
     if path.suffix == ".safetensors":
         state = _read_safetensors(path, module)
     else:
@@ -108,9 +106,7 @@ def load_linear(path, n_inputs):
     >>> load_linear(path, 8)
     Linear(in_features=8, out_features=3, bias=True)
     """
-    path = Path(path)
-    if not path.is_file():
-        raise LMACError(f"{path}: no such file, expected weights")
+    path = _there(path)
     if path.suffix == ".safetensors":
         shapes = _shapes_of_safetensors(path)
     else:
@@ -129,8 +125,17 @@ def load_linear(path, n_inputs):
     return layer
 
 
+def _there(path):
+    """The place of a file of weights, which exists."""
+    path = Path(path)
+    if not path.is_file():
+        raise LMACError(f"{path}: no such file, expected weights")
+    return path
+
+
 def _shapes_of_safetensors(path):
     """Name to shape of what a file holds."""
+    # Here, so that other files load without that package.
     from safetensors import safe_open
 
     check_unread(path)
@@ -143,7 +148,6 @@ def _shapes_of_safetensors(path):
 
 def _read_safetensors(path, module):
     """State dict in a file, if its header has the shapes of a module."""
-    # Here, so that other files load without that package.
     from safetensors import safe_open
 
     _check_shapes(_shapes_of_safetensors(path), module, path)
