@@ -8,11 +8,13 @@
 Clips whose own AudioSet class gets more than .3; that class is explained.
 YAMNet is the product's, `LMACInterpreter.from_pretrained("yamnet")`, and hears
 the sounds on both sides of each mask. So do two judges that had no part in
-it: a linear layer on YAMNet's embedding, trained on folds 1 and 2 (three sets
+it: a linear layer on YAMNet's embedding, trained on `--judge_folds` (three sets
 of clips, each with another seed), and a small CNN of train_classifier.py
 that knows nothing of YAMNet. Rows are written to a file of one JSON object a
-line as they come; what it holds already is not computed again. With
-`--contaminate`, the main rows with speech or white noise mixed in. With
+line as they come; what it holds already is not computed again, and the tables
+are of all rows in it, so that several folds go into one. `--decoder` takes one
+of tools/yamnet_decoder.py in place of the package's, which has heard all folds
+but the fourth. With `--contaminate`, the main rows with speech or white noise mixed in. With
 `--decoders`, those that tools/yamnet_decoder.py has saved, in one pass and
 with five steps, and the mean of theirs with its interval.
 """
@@ -57,7 +59,7 @@ from lmac_sb.metrics.summary import summarize
 from lmac_sb.models.decoder import LevelDecoder
 from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.models.question import Question
-from lmac_sb.utils.errors import exit_on_user_error
+from lmac_sb.utils.errors import LMACError, exit_on_user_error
 
 BATCH = 10
 SHARE = 0.2  # of the bins that a score keeps
@@ -71,6 +73,7 @@ COLUMNS = *OWN, "linear AD", "linear FF", "CNN AD", "CNN FF"
 COSTS = "seconds", "passes"
 AFTER_STEPS = ", 5 steps"
 LOOKED = f"{DECODER}, second look"
+AS_MUCH = "loudest, as much as the decoder"
 AFTER = {"": 0, AFTER_STEPS: 5}  # ends of names, and steps from a decoder
 DIGITS = {"area": 3, "seconds": 2, "passes": 0}
 
@@ -89,13 +92,15 @@ def trained(folders):
     return ways
 
 
-def make_ways(explainer):
+def make_ways(explainer, folder=None):
     """Ways to masks by name, in the order in which they are tried.
 
     Arguments
     ---------
     explainer : lmac_sb.lmac.explainer.Explainer
         The product's. One more row is one more entry.
+    folder : str or None
+        Of an interpreter whose decoder takes the place of the package's.
 
     Returns
     -------
@@ -123,12 +128,17 @@ def make_ways(explainer):
     level = LevelDecoder(*START)
     old = other(explainer, level, _loss())
     offsets = other(explainer, Half(), _loss(), OFFSETS)
-    decoder = LMACInterpreter.from_pretrained("yamnet", decoder=True).explainer
+    if folder:
+        decoder = LMACInterpreter.from_hparams(folder).explainer
+    else:
+        packaged = LMACInterpreter.from_pretrained("yamnet", decoder=True)
+        decoder = packaged.explainer
     ways = {
         DEFAULT: partial(stepped, explainer, STEPS),
         DECODER: partial(decoded, decoder, 0),
         f"{DECODER}, 5 steps": partial(decoded, decoder, 5),
         LOOKED: partial(decoded, decoder, 0, look=True),
+        AS_MUCH: partial(as_loud, decoder),
         OLD: partial(stepped, old, STEPS),
         LOUDEST(SHARE): partial(loudest, SHARE),
         "offsets alone": partial(stepped, offsets, STEPS),
@@ -199,6 +209,12 @@ def decoded(explainer, steps, analysis, target, look=False):
 def loudest(share, analysis, target):
     """Masks of the loudest bins."""
     return top_share(analysis.magnitude, share)
+
+
+def as_loud(explainer, analysis, target):
+    """Masks of as many of the loudest bins as a decoder keeps."""
+    area = decoded(explainer, 0, analysis, target).mean((1, 2))
+    return top_share(analysis.magnitude, area)
 
 
 def scored(function, analysis, target):
@@ -313,12 +329,12 @@ def measure(args):
     explainer, labels = interpreter.explainer, interpreter.classes
     heads = {name: labels.index(means) for name, means in MEANS.items()}
     clips = read_clips(args.data_folder, range(1, 6))
-    judges = make_judges(clips, args.judge)
+    judges = make_judges(clips, args.judge, args.judge_folds)
     asked = [clip for clip in clips if clip["fold"] == args.fold]
     asked = [x[0] for x in choose(explainer, asked, heads)]
     print(f"{len(asked)} clips of fold {args.fold} have p > {KNOWN}")
     asked = asked[:: args.every]
-    ways = trained(args.decoders) or make_ways(explainer)
+    ways = trained(args.decoders) or make_ways(explainer, args.decoder)
     names = args.only or (MAIN if args.contaminate else ways)
     specs = CONTAMINATED if args.contaminate else CONTAMINATED[:1]
     folders = {"speech_folder": args.contaminate}
@@ -347,13 +363,16 @@ def measure(args):
     return kept.rows
 
 
-def make_judges(clips, folder):
+def make_judges(clips, folder, folds):
     """Judges of each set of clips, by name."""
     classes = sorted(MEANS)
     net, _ = load_yamnet()
     small = small_judge(folder, classes)
     return [
-        {"linear": linear_judge(net, clips, classes, seed=seed), "CNN": small}
+        {
+            "linear": linear_judge(net, clips, classes, seed, folds),
+            "CNN": small,
+        }
         for seed in range(N_SETS)
     ]
 
@@ -420,6 +439,14 @@ def main(argv=None):
     parser.add_argument("--every", type=int, default=1, help="of so many clips")
     parser.add_argument("--judge", required=True, help="model folder")
     parser.add_argument(
+        "--judge_folds",
+        type=int,
+        nargs="+",
+        default=[1, 2],
+        help="that the linear judge is trained on, not --fold",
+    )
+    parser.add_argument("--decoder", help="folder of an interpreter")
+    parser.add_argument(
         "--contaminate", metavar="SPEECH", help="folder of recordings"
     )
     parser.add_argument("--only", nargs="*", help="names of ways")
@@ -429,6 +456,8 @@ def main(argv=None):
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", help="file for the rows, one a line")
     args = parser.parse_args(argv)
+    if args.fold in args.judge_folds:
+        raise LMACError(f"--judge_folds: {args.fold} is also --fold")
     torch.set_num_threads(args.threads)
     print(json.dumps(machine(args.threads)))
     rows = measure(args)

@@ -4,11 +4,12 @@
     python tools/yamnet_decoder.py --data shared/data --out yamnet_decoder
 
 No labels are needed: each sound is asked for one of the classes that YAMNet
-hears in it. So any sound will do: parts of ESC-10 (folds 1 to 3), of spoken
-digits, speech and noise, faster and slower, brighter and duller, and mixtures
-of them; every 10 minutes, the clips of fold 4 are explained, each for the
-AudioSet class that means the same as its own. With `--device cuda` the GPU
-trains, while processes (`--workers`) draw what it is trained on.
+hears in it. So any sound will do: parts of ESC-10 (all folds but one), of
+spoken digits, speech and noise, faster and slower, brighter and duller, and
+mixtures of them; every 10 minutes, the clips of the fold that was left out
+(`--fold`) are explained, each for the AudioSet class that means the same as its
+own. With `--device cuda` the GPU trains, while processes (`--workers`) draw
+what it is trained on.
 
 The decoder reads what speaks for and against the class at five depths, so it
 needs no weights for any class. Its objective is that of the gradient steps,
@@ -96,6 +97,8 @@ class Sounds:
     ---------
     folder : Path
         With esc10, fsdd, speech and noise.
+    fold : int
+        The fold of ESC-10 that is left out.
     """
 
     # Kinds of a clip on its own, and of what is put below another.
@@ -106,13 +109,22 @@ class Sounds:
     RATES = 12800, 14400, RATE, RATE, 17600, 20000
     TILT_DB = 3.0  # an octave, at most
 
-    def __init__(self, folder):
+    def __init__(self, folder, fold=4):
         folder = Path(folder)
         with open(folder / "esc10" / "meta" / "esc50.csv") as file:
-            self.rows = list(csv.DictReader(file))
+            rows = list(csv.DictReader(file))
         audio = folder / "esc10" / "audio"
         self.audio = audio
-        known = [r for r in self.rows if r["fold"] in ("1", "2", "3")]
+        known, self.left_out = [], []
+        for row in rows:
+            is_left_out = row["fold"] == str(fold)
+            (self.left_out if is_left_out else known).append(row)
+        if not known or not self.left_out:
+            found = sorted({int(row["fold"]) for row in rows})
+            raise LMACError(
+                f"--fold: found {fold}, expected one of several folds; "
+                f"{folder / 'esc10'} has {found}"
+            )
         files = {
             "esc10": [audio / row["filename"] for row in known],
             "fsdd": sorted((folder / "fsdd").rglob("*.flac"))[::5],
@@ -127,9 +139,9 @@ class Sounds:
             for kind, found in files.items()
         }
 
-    def fold_4(self):
-        """Clips of fold 4 and the AudioSet class of each."""
-        rows = [row for row in self.rows if row["fold"] == "4"]
+    def unheard(self):
+        """Clips of the fold left out, and the AudioSet class of each."""
+        rows = self.left_out
         wavs = (signal_of(self.audio / row["filename"], RATE) for row in rows)
         return [
             (fit_length(w, N_SAMPLES), MEANS[r["category"]])
@@ -352,6 +364,9 @@ def main(argv=None):
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--width", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1234)
+    parser.add_argument(
+        "--fold", type=int, default=4, help="of ESC-10 that is left out"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that draw sounds"
@@ -362,7 +377,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     out = Path(args.out)
     state = out.with_name(f"{out.name}.pt")
-    sounds = Sounds(args.data)
+    sounds = Sounds(args.data, args.fold)
     drawing = LMACInterpreter.from_pretrained("yamnet").listener
     run_opts = {"device": args.device}
     steps = LMACInterpreter.from_pretrained("yamnet", run_opts=run_opts)
@@ -372,7 +387,7 @@ def main(argv=None):
     training = Training(explainer, listener, args.steps)
     if state.is_file():
         training.load(state)
-    clips = sounds.fold_4()
+    clips = sounds.unheard()
     started = validated = time.monotonic()
     means = {}
     batches = Batches(sounds, drawing, args.seed, args.steps)
@@ -385,12 +400,12 @@ def main(argv=None):
         now = time.monotonic()
         if now - validated > VALID_S:
             training.save(state)
-            _print("fold 4", training.validate(clips))
+            _print(f"fold {args.fold}", training.validate(clips))
             validated = now
         if now - started > 60 * args.minutes:
             break
     training.save(state)
-    _print("fold 4", training.validate(clips, every=1))
+    _print(f"fold {args.fold}", training.validate(clips, every=1))
     hparams = dict(vars(steps.hparams))
     LMACInterpreter({"explainer": explainer.cpu()}, hparams).save(out)
 

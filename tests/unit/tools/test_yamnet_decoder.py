@@ -78,16 +78,33 @@ def test_it_goes_on_where_it_stopped(script, data, tmp_path, capsys):
     assert found.mask.isfinite().all()
 
 
+def test_a_fold_is_left_out(script, data, tmp_path, capsys):
+    """It is validated on, and its clips are none of those trained on."""
+    fourth, second = script.Sounds(data), script.Sounds(data, 2)
+    for sounds, fold in ((fourth, "4"), (second, "2")):
+        assert {row["fold"] for row in sounds.left_out} == {fold}
+        heard = sounds.wavs["esc10"]
+        assert len(heard) == 6
+        for wav, _ in sounds.unheard():
+            assert not any(torch.equal(wav[: len(x)], x) for x in heard)
+    run(script, data, tmp_path / "out", "--steps", "1", "--fold", "2")
+    assert "fold 2: AI" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run(script, data, tmp_path / "none", "--fold", "5")
+    said = capsys.readouterr().err
+    assert "--fold: found 5" in said and "[1, 2, 3, 4]" in said
+
+
 def test_each_term_is_what_it_says(script, data):
     """Of a mask of ones, nothing is left outside and all is kept."""
     steps = LMACInterpreter.from_pretrained("yamnet")
     sounds = script.Sounds(data)
     explainer = script.make_explainer(steps, 4, 0)
     training = script.Training(explainer, steps.listener, 10)
-    wavs = torch.stack([wav for wav, _ in sounds.fold_4()])
+    wavs = torch.stack([wav for wav, _ in sounds.unheard()])
     steps.listener.settle(wavs)
     classes = torch.tensor(
-        [steps.listener.labels.index(name) for _, name in sounds.fold_4()]
+        [steps.listener.labels.index(name) for _, name in sounds.unheard()]
     )
     with torch.no_grad():
         explainer.decoder.coefficients.weight.zero_()
