@@ -14,9 +14,9 @@ that knows nothing of YAMNet. Rows are written to a file of one JSON object a
 line as they come; what it holds already is not computed again, and the tables
 are of all rows in it, so that several folds go into one. `--decoder` takes one
 of tools/yamnet_decoder.py in place of the package's, which has heard all folds
-but the fourth. With `--contaminate`, the main rows with speech or white noise mixed in. With
-`--decoders`, those that tools/yamnet_decoder.py has saved, in one pass and
-with five steps, and the mean of theirs with its interval.
+but the fourth. With `--contaminate`, the main rows with speech or white noise
+mixed in. With `--decoders`, those that tools/yamnet_decoder.py saved, in one
+pass and with five steps, and the mean of theirs with its interval.
 """
 
 import argparse
