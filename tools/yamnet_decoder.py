@@ -376,6 +376,7 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     out = Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
     state = out.with_name(f"{out.name}.pt")
     sounds = Sounds(args.data, args.fold)
     drawing = LMACInterpreter.from_pretrained("yamnet").listener

@@ -103,6 +103,11 @@ class LMACInterpreter(Pretrained):
     ) -> None:
         modules, hparams = modules or {}, hparams or {}
         self._check_parts(modules, hparams)
+        run_opts = kwargs.get("run_opts")
+        if isinstance(run_opts, dict) and run_opts.get("device") == "cuda":
+            # SpeechBrain takes the first too, but warns that it could not
+            # read the device's name.
+            kwargs["run_opts"] = {**run_opts, "device": "cuda:0"}
         super().__init__(modules, hparams, **kwargs)
         self.explainer = modules["explainer"]
         self.preprocess = hparams["preprocess"]

@@ -298,11 +298,17 @@ class RecipeBrain(sb.Brain):
         """Set the learning rate of this step."""
         schedule = self.lr_annealing
         if isinstance(schedule, OneCycle):
-            n_steps = self.steps_per_epoch * self.number_of_epochs
-            # The rate at the end of the step, so that the first is not zero.
-            rate = schedule.at((self.optimizer_step + 1) / (n_steps + 1))
+            rate = schedule.at(self.done)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
+
+    @property
+    def done(self):
+        """Share of the training that is done at the end of this step."""
+        n_steps = self.steps_per_epoch * self.number_of_epochs
+        # Of one step more than there are, so that the last learning rate is
+        # not zero either.
+        return (self.optimizer_step + 1) / (n_steps + 1)
 
     def mean_loss(self, losses, ids):
         """Mean loss over the clips of all processes.

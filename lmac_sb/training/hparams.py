@@ -181,6 +181,14 @@ def _join_group(run_opts):
     """Connect the processes of a distributed run, once."""
     if torch.distributed.is_initialized():
         return
+    rank = sb.utils.distributed.get_local_rank()
+    n_gpus = torch.cuda.device_count()
+    needs_gpu = run_opts["distributed_backend"] != "gloo"
+    if needs_gpu and rank is not None and rank >= n_gpus:
+        raise LMACError(
+            f"nproc_per_node: found more processes than GPUs ({n_gpus}), "
+            f"expected at most {n_gpus}; without GPUs: --device cpu"
+        )
     sb.utils.distributed.ddp_init_group(run_opts)
     # Its threads must end before the Python interpreter does.
     atexit.register(_leave_group)

@@ -178,6 +178,9 @@ KEYS = {
     "l_in_w": Key(weight, "weight of the decision on the masked sound"),
     "l_out_w": Key(weight, "weight of the decision on the rest"),
     "others_w": Key(weight, "weight of keeping other classes out of the mask"),
+    "grow_share": Key(
+        share, "share of training in which reg_w_tv and others_w grow"
+    ),
     "l_out_type": Key(
         choice("ce", "probability"), "ce is the paper's, with a weight of 0.2"
     ),

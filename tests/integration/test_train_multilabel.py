@@ -2,12 +2,17 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from speechbrain import Stage
 
 from lmac_sb.data.manifest import read_entries
 from lmac_sb.data.scenes import CLASSES
+from lmac_sb.lmac.explainer import Explanation
+from lmac_sb.lmac.losses import LMACLoss, others_apart
+from lmac_sb.models.question import Question
 from lmac_sb.training.checkpoints import best_checkpoint
 
 METHODS = (
@@ -351,3 +356,57 @@ def test_sanity_checks(recipe, pairs, run, tmp_path):
     assert done.code != 0
     assert "checks: roar trains classifiers of one class a clip" in done.err
     assert not (folder / "roar.csv").exists()
+
+
+@pytest.mark.parametrize("stage", ["TRAIN", "VALID"])
+@pytest.mark.parametrize("grow_share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("step", [0, 3, 8])
+def test_weights_grow(recipe, stage, grow_share, step):
+    """In training, those of the variation and of the others, from zero."""
+    brain_class = recipe.script("multilabel_brain").MultilabelBrain
+    brain = object.__new__(brain_class)
+    weights = {"l_in_w": 3.0, "l_out_w": 2.0, "reg_w_l1": 4.0, "reg_w_tv": 7.0}
+    loss = LMACLoss(**weights, l_out_type="probability")
+    vars(brain).update(
+        hparams=SimpleNamespace(lmac_loss=loss),
+        others_w=5.0,
+        grow_share=grow_share,
+        optimizer_step=step,
+        steps_per_epoch=3,
+        number_of_epochs=3,
+        records={},
+        assess=lambda *_: None,
+    )
+    torch.manual_seed(0)
+    mask = torch.rand(2, 6, 5)
+    logits, logits_in, logits_out = 3 * torch.randn(3, 2, 4)
+    target = torch.tensor([1, 2])
+    rows = SimpleNamespace(id=["a", "b"], right=target > 0, target=target)
+    binary = Explanation(
+        waveform=None,
+        residual=None,
+        mask=mask,
+        magnitude=mask,
+        decision=target,
+        logits=logits,
+        logits_in=logits_in,
+        logits_out=logits_out,
+        question=Question(target, multilabel=True),
+    )
+    found = brain.compute_objectives((rows, None, binary), None, Stage[stage])
+    asked = binary.asked()
+    _, terms = loss(mask, asked.logits_in, asked.logits_out, asked.decision)
+    others = logits.sigmoid() > 0.5
+    others[[0, 1], target] = False
+    apart = others_apart(logits_in, logits_out, others)
+    # Nine steps: after the first, a tenth of the training is done.
+    grown = 1.0
+    if stage == "TRAIN" and grow_share:
+        grown = min(1.0, (step + 1) / 10 / grow_share)
+    expected = (
+        3 * terms["l_in"]
+        + 2 * terms["l_out"]
+        + 4 * terms["l1"]
+        + grown * (7 * terms["tv"] + 5 * apart)
+    )
+    assert torch.allclose(found, expected.mean(), rtol=1e-6)

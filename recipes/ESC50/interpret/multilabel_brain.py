@@ -62,11 +62,16 @@ class MultilabelBrain(LMACBrain):
 
     In training, each step draws one of a clip's classes. Otherwise each class
     counts as a separate clip, whose id ends in the number of the class.
+
+    In the first `grow_share` of the training, the weights of the total
+    variation and of the other classes grow from zero: at once, they make masks
+    that keep nothing, before the decoder has learnt what to keep.
     """
 
-    def __init__(self, *args, others_w, **kwargs):
+    def __init__(self, *args, others_w, grow_share=0.0, **kwargs):
         super().__init__(*args, **kwargs)
         self.others_w = others_w
+        self.grow_share = grow_share
 
     def compute_forward(self, batch, stage):
         """The chosen clips and classes, their analysis and explanations."""
@@ -135,10 +140,20 @@ class MultilabelBrain(LMACBrain):
             explanation.logits_in, explanation.logits_out, others
         )
         losses = losses + self.others_w * terms["apart"]
+        missing = 1 - self.grown(stage)
+        if missing:
+            late = self.hparams.lmac_loss.reg_w_tv * terms["tv"]
+            losses = losses - missing * (late + self.others_w * terms["apart"])
         self.record(rows.id, accuracy=rows.right, **terms)
         if stage != sb.Stage.TRAIN:
             self.assess(analysis, explanation, rows, stage)
         return self.mean_loss(losses, rows.id)
+
+    def grown(self, stage):
+        """Share of the weights that grow which counts in this step."""
+        if stage != sb.Stage.TRAIN or not self.grow_share:
+            return 1.0
+        return min(1.0, self.done / self.grow_share)
 
     def locate(self, batch, stft):
         """Ideal masks for the explained class's event, and for the others."""

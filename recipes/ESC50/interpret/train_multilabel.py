@@ -80,6 +80,7 @@ def explain(hparams, claim):
         checkpointer=hparams["checkpointer"],
         explainer=hparams["explainer"],
         others_w=hparams["others_w"],
+        grow_share=hparams["grow_share"],
         **hparams["training"],
     )
     train_explainer(

@@ -87,7 +87,8 @@ def test_a_fold_is_left_out(script, data, tmp_path, capsys):
         assert len(heard) == 6
         for wav, _ in sounds.unheard():
             assert not any(torch.equal(wav[: len(x)], x) for x in heard)
-    run(script, data, tmp_path / "out", "--steps", "1", "--fold", "2")
+    out = tmp_path / "new" / "out"  # of which nothing is there yet
+    run(script, data, out, "--steps", "1", "--fold", "2")
     assert "fold 2: AI" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         run(script, data, tmp_path / "none", "--fold", "5")

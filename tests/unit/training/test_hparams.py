@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from lmac_sb.training.arguments import SCRIPTS
 from lmac_sb.training.hparams import load_hparams
@@ -75,6 +76,18 @@ def test_object_as_override():
         "--classifier=!new:torch.nn.Linear {in_features: 256, out_features: 3}",
     )
     assert hparams["classifier"].out_features == 3
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    """One line, and what to do instead."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert refused(HPARAMS / "lmac.yaml") == (
+        "nproc_per_node: found more processes than GPUs (1), expected at "
+        "most 1; without GPUs: --device cpu"
+    )
 
 
 @pytest.mark.parametrize("file", FILES)
