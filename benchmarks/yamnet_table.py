@@ -457,7 +457,9 @@ def main(argv=None):
     parser.add_argument("--json", help="file for the rows, one a line")
     args = parser.parse_args(argv)
     if args.fold in args.judge_folds:
-        raise LMACError(f"--judge_folds: {args.fold} is also --fold")
+        raise LMACError(
+            f"--judge_folds: {args.fold} is also --fold, expected others"
+        )
     torch.set_num_threads(args.threads)
     print(json.dumps(machine(args.threads)))
     rows = measure(args)

