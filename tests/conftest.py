@@ -151,13 +151,7 @@ class Recipe:
         return (start or self.command)([*launcher, *words])
 
     def command(self, command, cwd=None):
-        """Run a command in a new process that need not import torch.
-
-        One that starts others itself is a new Python: those are no copies.
-        """
-        words = list(map(str, command))
-        if "torch.distributed.run" in words or "--processes" in words:
-            return self.python(command, cwd)
+        """Run a command in a new process that need not import torch."""
         return self._done(command, self.copy(command, cwd))
 
     def python(self, command, cwd=None):
