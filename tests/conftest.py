@@ -166,10 +166,11 @@ class Recipe:
         )
         return self._done(command, process)
 
-    def copy(self, command, cwd=None):
+    def copy(self, command, cwd=None, environment=None):
         """Start a command in a new process that need not import torch."""
         cwd = self.cwd if cwd is None else cwd
-        return Copy(command, cwd, self.environment, described())
+        environment = environment or self.environment
+        return Copy(command, cwd, environment, described())
 
     def _done(self, command, process):
         """Wait for a process, and end it if it does not end."""

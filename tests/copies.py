@@ -18,6 +18,7 @@ import threading
 from multiprocessing import forkserver
 from pathlib import Path
 
+import torch
 from speechbrain.utils import logger
 from torch.distributed.elastic.multiprocessing.subprocess_handler import (
     subprocess_handler,
@@ -106,6 +107,10 @@ class Copy:
             reader.join(10)
         return [b"".join(x).decode("utf-8", "replace") for x in self._texts]
 
+    def send_signal(self, number):
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
     def kill(self):
         """Kill it."""
         self._process.kill()
@@ -137,6 +142,7 @@ def _live(words, env):
     )
     os.environ.clear()
     os.environ.update(env)
+    torch.set_num_threads(int(env.get("OMP_NUM_THREADS", 1)))
     atexit._clear()
     code = _code_of(words)
     atexit._run_exitfuncs()
