@@ -1,8 +1,9 @@
 # Each target creates the environment that it needs from Python 3.10 to 3.14
 # (the pinned torch has no newer wheels).
 PYTHON ?= python3
-# A file's tests go to one worker, as they share what is made for them.
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Tests of a file stay together, as they share what is made for them; a worker
+# without tests takes some of the other, and one that crashes is told of.
+PYTEST_ARGS ?= -n 2 --dist worksteal
 VENV := .venv
 BIN := $(VENV)/bin
 # Stamp files, written last: an interrupted step has none, so it runs again.

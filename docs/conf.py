@@ -3,6 +3,9 @@
 import sys
 from pathlib import Path
 
+from docutils import nodes
+from sphinx import addnodes
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -52,6 +55,46 @@ def link_root_pages(app, docname, source):
         source[0] = source[0].replace(f"../{name}.md", f"{name.lower()}.md")
 
 
+def title_of(toc, below):
+    """A page's entry in the sidebar, with the pages below it or without."""
+    title = nodes.bullet_list()
+    for item in toc.children:
+        pages = list(item.findall(addnodes.toctree)) if below else []
+        title += nodes.list_item("", item[0].deepcopy())
+        if pages:
+            title[-1] += nodes.bullet_list("", *(x.deepcopy() for x in pages))
+    return title
+
+
+def short_sidebar(app, pagename, templatename, context, doctree):
+    """Of the modules, a page's sidebar has those of its own room.
+
+    All modules, with all that is in them, would be copied for each page.
+    """
+    env, make = app.env, context["toctree"]
+    if not hasattr(app, "titles"):
+        app.titles = {
+            below: {name: title_of(x, below) for name, x in env.tocs.items()}
+            for below in (False, True)
+        }
+    titles = {
+        name: title
+        if name.startswith("_api/") and not pagename.startswith(name)
+        else app.titles[True][name]
+        for name, title in app.titles[False].items()
+    }
+
+    def toctree(**options):
+        tocs, env.tocs = env.tocs, titles
+        try:
+            return make(**options)
+        finally:
+            env.tocs = tocs
+
+    context["toctree"] = toctree
+
+
 def setup(app):
     """Connect the above."""
     app.connect("source-read", link_root_pages)
+    app.connect("html-page-context", short_sidebar, priority=400)

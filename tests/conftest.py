@@ -151,13 +151,7 @@ class Recipe:
         return (start or self.command)([*launcher, *words])
 
     def command(self, command, cwd=None):
-        """Run a command in a new process that need not import torch.
-
-        One that starts others itself is a new Python: those are no copies.
-        """
-        words = list(map(str, command))
-        if "torch.distributed.run" in words or "--processes" in words:
-            return self.python(command, cwd)
+        """Run a command in a new process that need not import torch."""
         return self._done(command, self.copy(command, cwd))
 
     def python(self, command, cwd=None):
@@ -172,10 +166,11 @@ class Recipe:
         )
         return self._done(command, process)
 
-    def copy(self, command, cwd=None):
+    def copy(self, command, cwd=None, environment=None):
         """Start a command in a new process that need not import torch."""
         cwd = self.cwd if cwd is None else cwd
-        return Copy(command, cwd, self.environment, described())
+        environment = environment or self.environment
+        return Copy(command, cwd, environment, described())
 
     def _done(self, command, process):
         """Wait for a process, and end it if it does not end."""

@@ -11,13 +11,20 @@ import logging
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import threading
 from multiprocessing import forkserver
 from pathlib import Path
 
+import torch
 from speechbrain.utils import logger
+from torch.distributed.elastic.multiprocessing.subprocess_handler import (
+    subprocess_handler,
+)
+
+from lmac_sb.utils.console import Loudness, set_loudness
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "ESC50" / "interpret"
@@ -100,6 +107,10 @@ class Copy:
             reader.join(10)
         return [b"".join(x).decode("utf-8", "replace") for x in self._texts]
 
+    def send_signal(self, number):
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
     def kill(self):
         """Kill it."""
         self._process.kill()
@@ -116,6 +127,14 @@ def _begin(words, cwd, env, writers, described):
         writer.close()
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
+    os.chdir(cwd)
+    logger.get_environment_description = lambda: described
+    subprocess.Popen = subprocess_handler.Popen = Fork
+    _live(words, env)
+
+
+def _live(words, env):
+    """Run a program with an environment, and end."""
     sys.stdin = open(0, closefd=False)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = open(
@@ -123,8 +142,7 @@ def _begin(words, cwd, env, writers, described):
     )
     os.environ.clear()
     os.environ.update(env)
-    os.chdir(cwd)
-    logger.get_environment_description = lambda: described
+    torch.set_num_threads(int(env.get("OMP_NUM_THREADS", 1)))
     atexit._clear()
     code = _code_of(words)
     atexit._run_exitfuncs()
@@ -132,6 +150,40 @@ def _begin(words, cwd, env, writers, described):
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+class Fork(subprocess.Popen):
+    """What a launcher starts: a Python among them is forked from it.
+
+    Launchers have run next to nothing when they start others. What they have
+    set, a new Python would not have: handlers of signals and of logs.
+    """
+
+    def __init__(self, args, *more, **options):
+        given = {k for k, value in options.items() if value is not None}
+        # Without an environment it is no launcher's.
+        fits = "env" in given and given <= {"env", "start_new_session"}
+        if more or not fits or args[0] != sys.executable:
+            super().__init__(args, *more, **options)
+            return
+        self.args, self.returncode, self._child_created = args, None, True
+        self.stdin = self.stdout = self.stderr = None
+        self._waitpid_lock = threading.Lock()
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            if options.get("start_new_session"):
+                os.setsid()
+            for number in signal.valid_signals():
+                if callable(signal.getsignal(number)):
+                    usual = signal.SIG_DFL
+                    if number == signal.SIGINT:
+                        usual = signal.default_int_handler
+                    signal.signal(number, usual)
+            logging.root.handlers.clear()
+            logging.root.setLevel(logging.WARNING)
+            set_loudness(Loudness.USUAL)
+            _live([word for word in args[1:] if word != "-u"], options["env"])
 
 
 def _code_of(words):

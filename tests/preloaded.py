@@ -5,6 +5,7 @@
 import matplotlib.backends.backend_agg
 import matplotlib.pyplot
 import torch
+import torch.distributed.launcher.api
 
 import eval  # the recipe's
 import lmac_sb.cli.main

@@ -299,12 +299,17 @@ def _try(listener):
 
 
 def _n_outputs(listener, n_samples):
-    """Number of outputs; an error if the sound is too short for them."""
+    """Number of outputs; an error if the sound is too short for them.
+
+    Which length would do is what `_try` finds out.
+    """
     generator = torch.Generator().manual_seed(0)
     noise = 0.1 * torch.randn(1, n_samples, generator=generator)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a statistic of one frame
-        logits = listener(noise.to(listener.model.model.device))
+        noise = noise.to(listener.model.model.device)
+        listener.settle(noise, advise=False)
+        logits = listener(noise)
     if not (logits.numel() and torch.isfinite(logits).all()):
         raise ValueError("its outputs are NaN, infinite or none")
     return logits.shape[-1]

@@ -81,6 +81,8 @@ class DryRun:
         its outputs tell them.
     wavs : torch.Tensor
         Waveforms, [batch, samples]; the first is used.
+    advise : bool
+        Whether other lengths are tried if this one cannot be called.
 
     Example
     -------
@@ -90,8 +92,8 @@ class DryRun:
     3
     """
 
-    def __init__(self, listener, wavs):
-        self.listener = listener
+    def __init__(self, listener, wavs, advise=True):
+        self.listener, self.advise = listener, advise
         self.n_samples = wavs.shape[1]
         clip = wavs[:1].detach().float()
         peak = clip.abs().amax()
@@ -236,7 +238,7 @@ class DryRun:
     def _fitting_length(self, forms):
         """A length near the clip's that can be called, and its form."""
         n_samples, rate = self.clips.shape[1], self.listener.sample_rate
-        if self.listener.windows is not None:
+        if self.listener.windows is not None or not self.advise:
             return None, None
         lengths = {round(seconds * rate) for seconds in SECONDS} | LENGTHS
         # Longer ones first: a clip may just be too short.

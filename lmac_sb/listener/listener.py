@@ -468,7 +468,7 @@ classifier']
         unheard = (n_samples - end) / self.sample_rate
         return [f"the last {unheard:.2g} s are heard by no window"]
 
-    def settle(self, wavs):
+    def settle(self, wavs, advise=True):
         """Find out by dry runs how the classifier is called, once.
 
         Arguments
@@ -476,6 +476,9 @@ classifier']
         wavs : torch.Tensor
             Waveforms, [batch, samples]; the first clip is used, so it should
             be as long as those to come.
+        advise : bool
+            Whether an error names a length that can be called, which takes
+            calls of many lengths.
 
         Raises
         ------
@@ -503,7 +506,7 @@ classifier']
                     "mode, and left as it was"
                 )
         with torch.inference_mode(False), torch.no_grad():
-            self.found = DryRun(self, wavs).found()
+            self.found = DryRun(self, wavs, advise).found()
 
     def called(self):
         """Modules that a call runs, as far as they can be seen."""

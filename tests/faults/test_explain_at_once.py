@@ -1,12 +1,10 @@
 """`lmac explain` by several threads: the same files, also if it is stopped."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -46,26 +44,18 @@ def words(model, corpus, write, out, *more):
     return ["explain", *files, *options, *more]
 
 
-def environment(recipe, n_threads):
-    """Of a process that explains so many sounds at once."""
-    # The faults are of the recipe, too.
-    folder = Path(recipe.script("train_lmac").__file__).parent
-    return {
-        **recipe.environment,
-        "OMP_NUM_THREADS": str(n_threads),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]),
-    }
-
-
-def run(recipe, arguments, n_threads, fault=None):
-    """Run it, maybe with a fault."""
+def begin(recipe, arguments, n_threads, fault=None):
+    """Start it, maybe with a fault; it explains so many sounds at once."""
     start = [MAIN] if fault is None else [BROKEN, fault, MAIN]
-    return subprocess.run(
-        [sys.executable, *start, *arguments],
-        env=environment(recipe, n_threads),
-        capture_output=True,
-        text=True,
-    )
+    environment = {**recipe.environment, "OMP_NUM_THREADS": str(n_threads)}
+    return recipe.copy([*start, *arguments], environment=environment)
+
+
+def run(recipe, *how):
+    """Run it, and wait for its end."""
+    process = begin(recipe, *how)
+    out, err = process.communicate(timeout=300)
+    return CompletedProcess(how, process.returncode, out, err)
 
 
 def content(folder):
@@ -115,13 +105,7 @@ def test_ctrl_c(recipe, model, corpus, tmp_path, write):
     """It ends soon and says so, and the same command goes on."""
     out = tmp_path / "out"
     arguments = words(model, corpus, write, out)
-    process = subprocess.Popen(
-        [sys.executable, MAIN, *arguments],
-        env=environment(recipe, 3),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = begin(recipe, arguments, 3)
     pattern = "*/explanation.json" if write == "folders" else "rows/part*"
     began = time.monotonic()
     while not list(out.glob(pattern)):
@@ -161,16 +145,7 @@ def test_a_full_disk(recipe, model, corpus, tmp_path, write):
 def test_two_commands_at_once(recipe, model, corpus, tmp_path):
     """Each by several threads: they share the work, and name the same."""
     arguments = words(model, corpus, "folders", tmp_path / "out", "--json")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, MAIN, *arguments],
-            env=environment(recipe, 2),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    processes = [begin(recipe, arguments, 2) for _ in range(2)]
     rows = []
     for process in processes:
         out, err = process.communicate(timeout=300)

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -88,18 +86,6 @@ def test_torchrun(recipe, model, corpus, alone, tmp_path, write):
     same(tmp_path / write, folder)
 
 
-def start(recipe, words, folder):
-    """Start a command; its processes are asked for by `children`."""
-    return subprocess.Popen(
-        [sys.executable, *words],
-        cwd=folder,
-        env=recipe.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def children(process):
     """Numbers of the processes that it has started, the first one first."""
     path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -118,7 +104,7 @@ def wait_for_parts(folder, n_parts):
 def test_one_is_killed(recipe, model, corpus, alone, tmp_path, rank):
     """Others do its work; without the first nobody tells of it."""
     words = command(model, corpus, "shards", "--processes", "2")
-    process = start(recipe, words, tmp_path)
+    process = recipe.copy(words, tmp_path)
     wait_for_parts(tmp_path / "shards", 3)
     os.kill(children(process)[rank], signal.SIGKILL)
     out, err = process.communicate(timeout=200)
@@ -139,7 +125,7 @@ def test_one_is_killed(recipe, model, corpus, alone, tmp_path, rank):
 def test_their_parent_is_killed(recipe, model, corpus, tmp_path):
     """They end, too; a run that goes on finds nothing of theirs."""
     words = command(model, corpus, "folders", "--processes", "2")
-    process = start(recipe, words, tmp_path)
+    process = recipe.copy(words, tmp_path)
     while len(list(tmp_path.glob("folders/[0-9]*"))) < 2:
         time.sleep(0.02)
     numbers = children(process)

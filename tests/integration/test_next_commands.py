@@ -3,37 +3,42 @@
 import os
 import shlex
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = "--methods '[lmac, ones]' --settings '[clean]' --n_clips 2"
 
 
+# Writes down what a shell makes of a line, for a copy that need not import
+# torch.
+PYTHON = """#!/bin/sh
+printf '%s\\0' "$@" >"$WORDS"
+"""
+
+
 @pytest.fixture
-def shell(tmp_path):
+def shell(recipe, tmp_path):
     """Run a line in a shell, where a user stands; returns its output."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(PYTHON)
+    python.chmod(0o755)
     here = tmp_path / "my folder"
     here.mkdir()
     env = {
         **os.environ,
-        "OMP_NUM_THREADS": "1",
-        # The environment of the tests, and this checkout.
-        "PATH": os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]]),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+        "PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]]),
+        "WORDS": str(tmp_path / "words"),
     }
 
-    def shell(line):
-        done = subprocess.run(
-            line, shell=True, cwd=here, env=env, capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
-        return done.stdout
+    def shell(line, code=0):
+        subprocess.run(line, shell=True, cwd=here, env=env, check=True)
+        words = (tmp_path / "words").read_text("utf-8").split("\0")[:-1]
+        (tmp_path / "words").unlink()
+        done = recipe.command(words, cwd=here)
+        assert done.code == code, f"{line}\n{done.out}\n{done.err}"
+        assert "Traceback" not in done.err
+        return done.err if code else done.out
 
     shell.folder = here
     return shell
@@ -84,17 +89,10 @@ def test_from_a_classifier_on(shell, tiny, scenes):
     """It is trained as an error says, and L-MAC is trained for it then."""
     few = "--number_of_epochs 1 --batch_size 8"
     line = f"python -m lmac_sb train --data_folder {scenes} --save_clips 0"
-    done = subprocess.run(
-        [sys.executable, "-m", "lmac_sb", *line.split()[3:]],
-        cwd=shell.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
+    errors = shell(line, code=1)
     (command,) = [
         error.split("train a classifier first: ")[1]
-        for error in done.stderr.splitlines()
+        for error in errors.splitlines()
         if error.startswith("error: classifier_folder: ")
     ]
     assert command.startswith("python -m lmac_sb train ")

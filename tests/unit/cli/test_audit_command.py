@@ -74,7 +74,7 @@ TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_same(words, tmp_path):
+def test_two_processes_write_the_same(recipe, words, tmp_path):
     """Of torchrun and of our own; no bit differs."""
     for name, launcher, more in (
         ("one", (), ()),
@@ -82,21 +82,10 @@ def test_two_processes_write_the_same(words, tmp_path):
         ("own", (), ("--processes", "2")),
     ):
         command = [*launcher, "lmac_sb", *words, *more]
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                *map(str, command),
-                "--out",
-                tmp_path / name,
-            ],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("page: ") == 1
-        assert done.stderr.count("b.wav: cannot") == 1
+        done = recipe.command(["-m", *command, "--out", tmp_path / name])
+        assert done.code == 0, done.err
+        assert done.out.count("page: ") == 1
+        assert done.err.count("b.wav: cannot") == 1
     one, two, own = (digest(tmp_path / x) for x in ("one", "torchrun", "own"))
     assert one == two == own and len(one) > 20
 
