@@ -5,6 +5,8 @@ import math
 import torch
 from torch.nn import functional as F
 
+from lmac_sb.models.frozen import channels_last
+
 __all__ = [
     "OTHER_START",
     "LevelDecoder",
@@ -153,16 +155,15 @@ class MaskDecoder(torch.nn.Module):
         for latent, project, mix, size in zip(
             latents, self.project, self.mix, sizes
         ):
-            h = h + project(usual_order(latent))
+            h = h + _quick_order(project(usual_order(latent)))
             h = self.grow(mix(h), size)
-        h = h @ self.mel_to_patch
+        h = _to_patches(h, self.mel_to_patch)
         if self.patches is not None:
             pad = (0, -n_bins % PATCH, 0, -n_frames % PATCH)
-            h = h + self.patches(F.pad(log_magnitude[:, None], pad))
-        h = F.interpolate(
-            self.coefficients(self.fine(h)), scale_factor=PATCH, mode="bilinear"
-        )
-        h = h[:, :, :n_frames, :n_bins]
+            detail = F.pad(log_magnitude[:, None], pad)
+            h = h + self.patches(_quick_order(detail))
+        h = self.coefficients(self.fine(h)).contiguous()
+        h = _enlarge(h)[:, :, :n_frames, :n_bins]
         if self.patches is None:
             return h[:, 0]
         offset, gain, wide_gain = h.unbind(1)
@@ -224,8 +225,7 @@ class _Grow(torch.nn.Module):
             wanted, cell = size[dim - 2], 1
             # Within a factor of 1.5, another doubling would be further off.
             while wanted >= 1.5 * x.shape[dim]:
-                pad = (0, 0, 1, 1) if dim == 2 else (1, 1, 0, 0)
-                x = double(F.pad(x, pad, mode="replicate"))
+                x = _grow_axis(x, dim, double)
                 cell *= 2
             # Halving drops at most one cell; otherwise the ratio is not 2.
             if abs(wanted - x.shape[dim]) > cell:
@@ -246,6 +246,73 @@ def _double(width, axis):
         double.weight.copy_(taps.expand_as(double.weight))
         double.bias.zero_()
     return double
+
+
+def _grow_axis(x, dim, double):
+    """An axis twice as long, by a layer of `_double`.
+
+    Each new cell is a weighted sum of two old ones, which takes a CPU a fifth
+    of the time of the convolution.
+    """
+    if x.device.type != "cpu":
+        pad = (0, 0, 1, 1) if dim == 2 else (1, 1, 0, 0)
+        return double(F.pad(x, pad, mode="replicate"))
+    by_channel = -1, 1, 1
+    channels_last = not x.is_contiguous()
+    if channels_last:
+        x, dim, by_channel = x.permute(0, 2, 3, 1), dim - 1, (-1,)
+    before, after = _shifted(x, dim)
+    taps = [tap.view(by_channel) for tap in double.weight.flatten(1).unbind(1)]
+    bias = double.bias.view(by_channel)
+    first = torch.addcmul(torch.addcmul(bias, before, taps[3]), x, taps[1])
+    second = torch.addcmul(torch.addcmul(bias, after, taps[0]), x, taps[2])
+    x = torch.stack((first, second), dim + 1).flatten(dim, dim + 1)
+    return x.permute(0, 3, 1, 2) if channels_last else x
+
+
+def _shifted(x, dim):
+    """The cells before and after each along an axis; the border is repeated."""
+    size = x.shape[dim]
+    first, last = x.narrow(dim, 0, 1), x.narrow(dim, size - 1, 1)
+    return (
+        torch.cat((first, x.narrow(dim, 0, size - 1)), dim),
+        torch.cat((x.narrow(dim, 1, size - 1), last), dim),
+    )
+
+
+def _enlarge(x):
+    """Both axes of [batch, channels, time, freq] `PATCH` times as long.
+
+    As ``F.interpolate(x, scale_factor=PATCH, mode="bilinear")``, in a third of
+    the time.
+    """
+    # The shorter axis grows first: what is computed twice is smaller then.
+    for dim in (3, 2):
+        before, after = _shifted(x, dim)
+        parts = []
+        for place in range(PATCH):
+            # Centre of a new cell, in old ones from the centre of its own.
+            shift = (place + 0.5) / PATCH - 0.5
+            other = before if shift < 0 else after
+            parts.append(torch.lerp(x, other, abs(shift)))
+        x = torch.stack(parts, dim + 1).flatten(dim, dim + 1)
+    return x
+
+
+def _to_patches(x, weights):
+    """Bands [batch, channels, time, mel] to patches, by [mel, patches]."""
+    if x.is_contiguous():
+        return x @ weights
+    return (weights.T @ x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _quick_order(x):
+    """A map in the order of memory in which a CPU runs the layers faster.
+
+    Without gradients that is the one with the channels last. Backward, they
+    take longer in it.
+    """
+    return x if torch.is_grad_enabled() else channels_last(x)
 
 
 def _stretch(x, dim, wanted):
