@@ -76,7 +76,7 @@ def make_explainer(classifier, decoder, device="cpu"):
     torch.manual_seed(0)
     if classifier == "yamnet":
         found = LMACInterpreter.from_pretrained("yamnet", decoder=True)
-        return found.explainer.to(device), load_yamnet().to(device)
+        return found.explainer.to(device).eval(), load_yamnet().to(device)
     if classifier == "small":
         channels, width = [256, 128, 64, 32], 32
         embedding = ConvEmbedding()
@@ -101,7 +101,7 @@ def make_explainer(classifier, decoder, device="cpu"):
         model = CNN14PSI_stft(dim=channels[0])
     refiner = make_refiner()
     explainer = Explainer(SpectralFeatures(), frozen, model, refiner=refiner)
-    return explainer.to(device), owned.to(device)
+    return explainer.to(device).eval(), owned.to(device)
 
 
 def without_decoder(explainer, classifier):
@@ -144,6 +144,7 @@ def make_step(explainer, parts=None):
     if not trained:  # a decoder that came ready
         trained = list(explainer.decoder.requires_grad_().parameters())
     optimizer = torch.optim.Adam(trained, lr=1e-4)
+    explainer.train()
 
     def step(wavs):
         found = explainer(wavs, sounds=False, refine_steps=0).asked()

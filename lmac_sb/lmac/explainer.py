@@ -1019,12 +1019,11 @@ class Explainer(torch.nn.Module):
 
     def _sound(self, analysis: Analysis, magnitude: Tensor) -> Tensor:
         """Waveform of another magnitude with the input's phase."""
-        times = len(magnitude) // len(analysis.magnitude)
-        gain = magnitude / analysis.magnitude.repeat(times, 1, 1)
-        return self.features.istft(
-            analysis.stft.repeat(times, 1, 1, 1) * gain[..., None],
-            analysis.n_samples,
-        )
+        # The clips once or several times over.
+        gain = magnitude.unflatten(0, (-1, len(analysis.magnitude)))
+        gain = gain / analysis.magnitude
+        stft = (analysis.stft * gain[..., None]).flatten(0, 1)
+        return self.features.istft(stft, analysis.n_samples)
 
     def _inputs(self, sides: Tensor) -> Tensor:
         """Classifier's input of what `_sides` gives."""

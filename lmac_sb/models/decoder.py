@@ -155,20 +155,37 @@ class MaskDecoder(torch.nn.Module):
         for latent, project, mix, size in zip(
             latents, self.project, self.mix, sizes
         ):
-            h = h + _quick_order(project(usual_order(latent)))
+            h = h + self._quick_order(project(usual_order(latent)))
             h = self.grow(mix(h), size)
         h = _to_patches(h, self.mel_to_patch)
         if self.patches is not None:
             pad = (0, -n_bins % PATCH, 0, -n_frames % PATCH)
             detail = F.pad(log_magnitude[:, None], pad)
-            h = h + self.patches(_quick_order(detail))
+            if not h.is_contiguous():
+                detail = channels_last(detail)
+            h = self.patches(detail).add_(h)
         h = self.coefficients(self.fine(h)).contiguous()
         h = _enlarge(h)[:, :, :n_frames, :n_bins]
         if self.patches is None:
             return h[:, 0]
         offset, gain, wide_gain = h.unbind(1)
         found = torch.addcmul(offset, gain, log_magnitude)
-        return torch.addcmul(found, wide_gain, _around(log_magnitude))
+        return found.addcmul_(wide_gain, _around(log_magnitude))
+
+    def _quick_order(self, x):
+        """A map in the order of memory in which a CPU runs the layers faster.
+
+        That is the one with the channels last, but for the backward pass of
+        training. With and without gradients it is the same one, so that a clip
+        has one mask to the bit.
+        """
+        if self.training:
+            return x
+        if torch.is_grad_enabled() and not x.requires_grad:
+            # See `usual_order` for what a norm with a gradient would do.
+            if any(weight.requires_grad for weight in self.parameters()):
+                return x
+        return channels_last(x)
 
 
 def usual_order(latent):
@@ -208,7 +225,10 @@ class _Mix(torch.nn.Module):
 
     def forward(self, x):
         """Mix neighbouring cells; the shape stays the same."""
-        return x + self.point(F.gelu(self.conv(self.norm(x))))
+        # Memory that is new takes a CPU longer than the sum itself.
+        h = self.conv(self.norm(x))
+        h = F.gelu(h, out=None if torch.is_grad_enabled() else h)
+        return self.point(h).add_(x)
 
 
 class _Grow(torch.nn.Module):
@@ -264,8 +284,8 @@ def _grow_axis(x, dim, double):
     before, after = _shifted(x, dim)
     taps = [tap.view(by_channel) for tap in double.weight.flatten(1).unbind(1)]
     bias = double.bias.view(by_channel)
-    first = torch.addcmul(torch.addcmul(bias, before, taps[3]), x, taps[1])
-    second = torch.addcmul(torch.addcmul(bias, after, taps[0]), x, taps[2])
+    first = torch.addcmul(bias, before, taps[3]).addcmul_(x, taps[1])
+    second = torch.addcmul(bias, after, taps[0]).addcmul_(x, taps[2])
     x = torch.stack((first, second), dim + 1).flatten(dim, dim + 1)
     return x.permute(0, 3, 1, 2) if channels_last else x
 
@@ -304,15 +324,6 @@ def _to_patches(x, weights):
     if x.is_contiguous():
         return x @ weights
     return (weights.T @ x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-def _quick_order(x):
-    """A map in the order of memory in which a CPU runs the layers faster.
-
-    Without gradients that is the one with the channels last. Backward, they
-    take longer in it.
-    """
-    return x if torch.is_grad_enabled() else channels_last(x)
 
 
 def _stretch(x, dim, wanted):
@@ -360,12 +371,13 @@ def _around(x):
     """
     for dim in (1, 2):
         size = x.shape[dim]
-        total = F.pad(x, (0, 0, 1, 1) if dim == 1 else (1, 1))
-        total = sum(total.narrow(dim, place, size) for place in range(3))
+        total, most = x.clone(), size - 1
+        total.narrow(dim, 1, most).add_(x.narrow(dim, 0, most))
+        total.narrow(dim, 0, most).add_(x.narrow(dim, 1, most))
         count = torch.full((size,), 3.0, device=x.device)
         count[0] -= 1
         count[-1] -= 1
-        x = total / (count[:, None] if dim == 1 else count)
+        x = total.div_(count[:, None] if dim == 1 else count)
     return x
 
 
