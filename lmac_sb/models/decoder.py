@@ -5,8 +5,6 @@ import math
 import torch
 from torch.nn import functional as F
 
-from lmac_sb.models.frozen import channels_last
-
 __all__ = [
     "OTHER_START",
     "LevelDecoder",
@@ -162,7 +160,8 @@ class MaskDecoder(torch.nn.Module):
             pad = (0, -n_bins % PATCH, 0, -n_frames % PATCH)
             detail = F.pad(log_magnitude[:, None], pad)
             if not h.is_contiguous():
-                detail = channels_last(detail)
+                # Of one channel both orders are one: the strides tell which.
+                detail = detail[:, 0, :, :, None].permute(0, 3, 1, 2)
             h = self.patches(detail).add_(h)
         h = self.coefficients(self.fine(h)).contiguous()
         h = _enlarge(h)[:, :, :n_frames, :n_bins]
@@ -179,13 +178,13 @@ class MaskDecoder(torch.nn.Module):
         training. With and without gradients it is the same one, so that a clip
         has one mask to the bit.
         """
-        if self.training:
+        if self.training or x.device.type != "cpu":
             return x
         if torch.is_grad_enabled() and not x.requires_grad:
             # See `usual_order` for what a norm with a gradient would do.
             if any(weight.requires_grad for weight in self.parameters()):
                 return x
-        return channels_last(x)
+        return x.contiguous(memory_format=torch.channels_last)
 
 
 def usual_order(latent):
