@@ -185,8 +185,13 @@ def clips(n, device="cpu"):
     return (0.1 * noise).to(device)
 
 
-def calls(explainer, owned, name, decoder, batch, device, at_once=None):
-    """What is measured for a classifier: names of figures to calls."""
+def calls(both, name, decoder, batch, args):
+    """What is measured for a classifier: names of figures to calls.
+
+    `both` are its explainer and the classifier as its owner has it.
+    """
+    explainer, owned = both
+    device = args.device
     wavs = clips(batch)
     there = wavs.to(device)
     found = {ONE_PASS: partial(explain, explainer, wavs, check=False)}
@@ -203,7 +208,7 @@ def calls(explainer, owned, name, decoder, batch, device, at_once=None):
                 explain, owner.explainer, wavs, steps=STEPS
             )
     # The last: it changes the decoder's weights.
-    step = make_step(explainer, at_once=at_once)
+    step = make_step(explainer, at_once=args.at_once)
     found[STEP] = partial(step, there)
     return found, partial(classify, owned, there)
 
@@ -236,9 +241,7 @@ def size(explainer, owned):
 def measure(name, decoder, batch, args):
     """Entries of a classifier, and the rows of its table."""
     explainer, owned = make_explainer(name, decoder, args.device)
-    others, base = calls(
-        *(explainer, owned, name, decoder, batch, args.device, args.at_once)
-    )
+    others, base = calls((explainer, owned), name, decoder, batch, args)
     ratios, seconds = in_turn(base, others, Clock(args.device), args.pairs)
     titled = name if decoder == OURS else f"{name}, {decoder}"
     rows = [
