@@ -76,7 +76,7 @@ def make_explainer(classifier, decoder, device="cpu"):
     torch.manual_seed(0)
     if classifier == "yamnet":
         found = LMACInterpreter.from_pretrained("yamnet", decoder=True)
-        return found.explainer.to(device), load_yamnet().to(device)
+        return found.explainer.to(device).eval(), load_yamnet().to(device)
     if classifier == "small":
         channels, width = [256, 128, 64, 32], 32
         embedding = ConvEmbedding()
@@ -101,7 +101,7 @@ def make_explainer(classifier, decoder, device="cpu"):
         model = CNN14PSI_stft(dim=channels[0])
     refiner = make_refiner()
     explainer = Explainer(SpectralFeatures(), frozen, model, refiner=refiner)
-    return explainer.to(device), owned.to(device)
+    return explainer.to(device).eval(), owned.to(device)
 
 
 def without_decoder(explainer, classifier):
@@ -136,26 +136,34 @@ def classify(owned, wavs):
         return owned(wavs)
 
 
-def make_step(explainer, parts=None):
-    """A training step, with the optimiser."""
+def make_step(explainer, parts=None, at_once=None):
+    """A training step, with the optimiser.
+
+    With `at_once`, the gradient of a batch is the sum of those of so many
+    clips, as with ``grad_accumulation_factor`` in the recipes.
+    """
     parts = parts or Parts()
     loss = LMACLoss(l_out_w=8, l_out_type="probability", reg_w_l1=4)
     trained = [p for p in explainer.decoder.parameters() if p.requires_grad]
     if not trained:  # a decoder that came ready
         trained = list(explainer.decoder.requires_grad_().parameters())
     optimizer = torch.optim.Adam(trained, lr=1e-4)
+    explainer.train()
 
     def step(wavs):
-        found = explainer(wavs, sounds=False, refine_steps=0).asked()
-        with parts.of("loss"):
-            total, _ = loss(
-                found.mask, found.logits_in, found.logits_out, found.decision
-            )
-            total = total.mean()
         with parts.of("optimiser"):
             optimizer.zero_grad()
-        with parts.of("backward"):
-            total.backward()
+        for some in wavs.split(at_once or len(wavs)):
+            found = explainer(some, sounds=False, refine_steps=0).asked()
+            with parts.of("loss"):
+                total, _ = loss(
+                    *(found.mask, found.logits_in, found.logits_out),
+                    found.decision,
+                )
+                total = total.sum() / len(wavs)
+            with parts.of("backward"):
+                total.backward()
+            del found, total
         with parts.of("optimiser"):
             optimizer.step()
 
@@ -177,8 +185,13 @@ def clips(n, device="cpu"):
     return (0.1 * noise).to(device)
 
 
-def calls(explainer, owned, name, decoder, batch, device):
-    """What is measured for a classifier: names of figures to calls."""
+def calls(both, name, decoder, batch, args):
+    """What is measured for a classifier: names of figures to calls.
+
+    `both` are its explainer and the classifier as its owner has it.
+    """
+    explainer, owned = both
+    device = args.device
     wavs = clips(batch)
     there = wavs.to(device)
     found = {ONE_PASS: partial(explain, explainer, wavs, check=False)}
@@ -195,13 +208,16 @@ def calls(explainer, owned, name, decoder, batch, device):
                 explain, owner.explainer, wavs, steps=STEPS
             )
     # The last: it changes the decoder's weights.
-    found[STEP] = partial(make_step(explainer), there)
+    step = make_step(explainer, at_once=args.at_once)
+    found[STEP] = partial(step, there)
     return found, partial(classify, owned, there)
 
 
-def peak_memory(name, decoder, device):
+def peak_memory(name, decoder, device, at_once=None):
     """Peak memory in GB of a training step, in its own process."""
-    step = make_step(make_explainer(name, decoder, device)[0])
+    # Of both, the explainer alone is kept.
+    explainer = make_explainer(name, decoder, device)[0]
+    step = make_step(explainer, at_once=at_once)
     step(clips(MEMORY_BATCH, device))
     if device == "cpu":
         return peak_resident() / 1024
@@ -225,7 +241,7 @@ def size(explainer, owned):
 def measure(name, decoder, batch, args):
     """Entries of a classifier, and the rows of its table."""
     explainer, owned = make_explainer(name, decoder, args.device)
-    others, base = calls(*(explainer, owned, name, decoder, batch, args.device))
+    others, base = calls((explainer, owned), name, decoder, batch, args)
     ratios, seconds = in_turn(base, others, Clock(args.device), args.pairs)
     titled = name if decoder == OURS else f"{name}, {decoder}"
     rows = [
@@ -247,7 +263,8 @@ def measure(name, decoder, batch, args):
     }
     if batch == MEMORY_BATCH:
         peak = in_own_process(
-            *(peak_memory, name, decoder, args.device), threads=args.threads
+            *(peak_memory, name, decoder, args.device, args.at_once),
+            threads=args.threads,
         )
         figures[MEMORY] = (peak,) * 3
     n_parameters, operations = size(explainer, owned)
@@ -314,6 +331,8 @@ def check_args(args):
             f"--threads: found {args.threads}, expected 1 to {cores}, the "
             "cores of this machine"
         )
+    if args.at_once is not None and args.at_once < 1:
+        raise LMACError(f"--at_once: found {args.at_once}, expected 1 or more")
     if args.pairs < 1:
         raise LMACError(f"--pairs: found {args.pairs}, expected 1 or more")
     for key, known in (("classifiers", CLASSIFIERS), ("decoders", DECODERS)):
@@ -344,6 +363,7 @@ def parse(argv):
     add("--threads", type=int, default=1)
     add("--device", default="cpu", help="cpu or cuda")
     add("--pairs", type=int, default=7, help="fewest pairs of a ratio")
+    add("--at_once", type=int, help="clips of a step whose maps are kept")
     add("--parts", nargs="*", help=f"all, or some of {', '.join(PARTS)}")
     add("--record", action="store_true", help="add to benchmarks/history.csv")
     add("--compare", metavar="CSV", help="say what moved since these rows")

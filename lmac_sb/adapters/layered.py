@@ -174,7 +174,7 @@ class LayeredClassifier(FrozenClassifier):
             )
         each = 1 if alone else rows
         maps = [layer.to_map(x.detach().float(), each) for x in outputs]
-        whole = torch.cat(maps)
+        whole = torch.cat(maps) if alone else maps[0]
         if change is not None:
             whole = change(whole)
         n_time, covered = whole.shape[2], getattr(listener, "n_samples", None)
@@ -247,5 +247,7 @@ def _for_and_against(shares):
         [rows, 2, time, freq], 0 or more: log(1 + share of the cell times a
         fifth of the number of cells).
     """
-    sides = torch.stack((shares.clamp(min=0), -shares.clamp(max=0)), 1).sum(2)
-    return (_SCALE * shares[0, 0].numel() * sides).log1p()
+    # One after the other, so that each is summed while it is in the cache.
+    gains, losses = shares.clamp(min=0).sum(1), shares.clamp(max=0).sum(1)
+    sides = torch.stack((gains, losses.neg_()), 1)
+    return sides.mul_(_SCALE * shares[0, 0].numel()).log1p_()

@@ -898,7 +898,7 @@ class LMACInterpreter(Pretrained):
             found = self.explain_short(batch, asked, how)
             for i, part, notes in zip(short, found, said):
                 notes = [*notes, *self.length_notes(len(clips[i]))]
-                notes += self.far_notes([clips[i]])
+                notes += self.far_notes([clips[i]], [part])
                 parts[i] = self.named(part, clips[i], notes=[notes])
         for i, clip in enumerate(clips):
             if parts[i] is None:
@@ -1054,13 +1054,18 @@ class LMACInterpreter(Pretrained):
             return []
         return list(self.listener.notes(self.preprocess.n_samples or n_samples))
 
-    def far_notes(self, pieces: list[Tensor]) -> list[str]:
+    def far_notes(
+        self, pieces: list[Tensor], explained: list[Explanation] | None = None
+    ) -> list[str]:
         """That a sound is far from those that the model was trained on.
 
         Arguments
         ---------
         pieces : list of torch.Tensor
             The sound, or its windows, at the model's rate, [samples] each.
+        explained : list of lmac_sb.Explanation
+            Those of the pieces, if there are: what the classifier's pass for
+            them has found is not computed once more.
 
         Returns
         -------
@@ -1071,7 +1076,11 @@ class LMACInterpreter(Pretrained):
         if familiarity is None:
             return []
         found = []
-        for piece in pieces:
+        parts: list[Any] = explained or [None] * len(pieces)
+        for piece, part in zip(pieces, parts):
+            if part is not None and part.embedding is not None:
+                found.append(familiarity(part.embedding, part.logits))
+                continue
             wavs = self._ready([piece])[0].to(self.device)
             logits, embedding = self.explainer.hear(wavs)
             heard = (x.float().cpu() for x in (embedding, logits))

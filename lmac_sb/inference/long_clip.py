@@ -158,6 +158,7 @@ class _Whole:
         self.residual = mapped((1, n_samples))
         self.mask = mapped(shape, torch.half)
         self.shares: list[float] = []
+        self.heard: list[Any] = []  # what far_notes needs of each window
         self.n_skipped = 0  # windows whose decision is not explained
         self.metrics: list[dict[str, float]] = []
         self.windows: list[dict[str, Any]] = []
@@ -187,6 +188,9 @@ class _Whole:
             p = part.distribution(getattr(part, name))
             self.sums[name] = self.sums[name] + share * p.double()
         self.metrics.append(numbers(part))
+        # Of a window, its sounds and its mask are too large to be kept.
+        empty = dict.fromkeys(("waveform", "residual", "mask", "magnitude"))
+        self.heard.append(replace(part, unrefined=None, **empty))
         rate, classes = self.interpreter.sample_rate, self.interpreter.classes
         self.windows.append(window(part, classes, start / rate, stop / rate))
 
@@ -244,7 +248,7 @@ class _Whole:
         pieces = [
             wav[start : start + self.interpreter.window] for start in starts
         ]
-        return found + self.interpreter.far_notes(pieces)
+        return found + self.interpreter.far_notes(pieces, self.heard)
 
 
 def _logits(p: Tensor, multilabel: bool) -> Tensor:

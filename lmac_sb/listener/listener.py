@@ -339,7 +339,9 @@ class Listener(torch.nn.Module):
             wavs.register_hook(self._finite)
         rows = wavs if self.windows is None else self.windows.cut(wavs)
         try:
-            return self._logits(rows, self._scores, self.found)
+            if rows.requires_grad and self._few_decide():
+                return _OfFew.apply(rows, self._of_rows)
+            return self._of_rows(rows)
         except RuntimeError as error:
             heard = self.found.n_samples
             if wavs.shape[1] == heard or isinstance(
@@ -352,6 +354,24 @@ class Listener(torch.nn.Module):
                 f"{heard / self.sample_rate:g} pads and cuts sounds to it: "
                 f"{' '.join(str(error).split())[:200]}"
             ) from error
+
+    def _of_rows(self, rows):
+        """Logits [rows, frames, classes] of windows, or of whole clips."""
+        return self._logits(rows, self._scores, self.found)
+
+    def _few_decide(self):
+        """Whether a gradient reaches few windows, and nobody looks inside.
+
+        That of a class's largest logit reaches one window. Who listens at a
+        layer may want the gradients of all.
+        """
+        return (
+            self.windows is not None
+            and self.pool == "max"
+            and self.multilabel
+            and torch.is_grad_enabled()
+            and not any(map(_is_watched, self.modules()))
+        )
 
     def features(self, wavs):
         """What the model is called with: the front end's output.
@@ -656,3 +676,39 @@ def _kind(value):
     if isinstance(value, type):
         return f"the class {value.__name__}"
     return f"a {type(value).__name__}"
+
+
+class _OfFew(torch.autograd.Function):
+    """Logits of rows, of which backward only those with a gradient are run.
+
+    Without it all rows' maps would be kept, and zeros be sent back through
+    most of them. The few run forward once more.
+    """
+
+    @staticmethod
+    def forward(ctx, rows, logits_of):
+        """Logits [rows, ...], each of one row alone."""
+        ctx.save_for_backward(rows)
+        ctx.logits_of = logits_of
+        return logits_of(rows)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        """Gradient of the rows; exact zeros where there is none."""
+        (rows,) = ctx.saved_tensors
+        found = torch.zeros_like(rows)
+        places = (gradient.flatten(1) != 0).any(1).nonzero()[:, 0]
+        if len(places):
+            with torch.enable_grad():
+                part = rows[places].detach().requires_grad_()
+                logits = ctx.logits_of(part)
+            (found[places],) = torch.autograd.grad(
+                logits, part, gradient[places]
+            )
+        return found, None
+
+
+def _is_watched(module):
+    """Whether somebody gets what goes into a module, or comes out."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)

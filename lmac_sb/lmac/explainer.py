@@ -62,6 +62,9 @@ class Analysis:
         Length of the waveforms.
     wavs : torch.Tensor
         They themselves, [batch, samples], where the classifier hears sound.
+    embedding : torch.Tensor
+        What the classifier's head read of them, [batch, dimensions], where
+        the pass tells.
 
     Example
     -------
@@ -80,6 +83,7 @@ class Analysis:
     latents: list[Tensor]
     n_samples: int
     wavs: Tensor | None = None
+    embedding: Tensor | None = None
 
     def __getitem__(self, rows: slice | list[int] | Tensor) -> Analysis:
         """Some of the clips: those of a slice, a list or a tensor."""
@@ -90,6 +94,7 @@ class Analysis:
             [latent[rows] for latent in self.latents],
             self.n_samples,
             None if self.wavs is None else self.wavs[rows],
+            None if self.embedding is None else self.embedding[rows],
         )
 
 
@@ -118,6 +123,9 @@ class Explanation:
     unrefined : Explanation
         The same with the decoder's own mask, where steps were taken and it
         was asked for; else None.
+    embedding : torch.Tensor
+        What the classifier's head read of the input, [batch, dimensions], or
+        None where nobody looked.
 
     Example
     -------
@@ -146,6 +154,7 @@ class Explanation:
     magnitude: Tensor | None
     question: Question | None = field(default=None, kw_only=True)
     unrefined: Self | None = field(default=None, kw_only=True)
+    embedding: Tensor | None = field(default=None, kw_only=True)
 
     # Fields of shape [batch, samples].
     SOUNDS: ClassVar[tuple[str, ...]] = ("waveform", "residual")
@@ -617,6 +626,7 @@ class Explainer(torch.nn.Module):
             else:
                 inputs = self._mel(magnitude)
             analysis.logits, latents = self.classifier.trace(inputs, target)
+            analysis.embedding = self.classifier.traced_embedding
             # Any decoder may read them, not our own alone.
             analysis.latents = [usual_order(latent) for latent in latents]
         return analysis
@@ -939,6 +949,7 @@ class Explainer(torch.nn.Module):
             decision=question.decision,
             magnitude=analysis.magnitude,
             question=None if question.is_plain else question,
+            embedding=analysis.embedding,
         )
 
     def classify(
@@ -1019,12 +1030,11 @@ class Explainer(torch.nn.Module):
 
     def _sound(self, analysis: Analysis, magnitude: Tensor) -> Tensor:
         """Waveform of another magnitude with the input's phase."""
-        times = len(magnitude) // len(analysis.magnitude)
-        gain = magnitude / analysis.magnitude.repeat(times, 1, 1)
-        return self.features.istft(
-            analysis.stft.repeat(times, 1, 1, 1) * gain[..., None],
-            analysis.n_samples,
-        )
+        # The clips once or several times over.
+        gain = magnitude.unflatten(0, (-1, len(analysis.magnitude)))
+        gain = gain / analysis.magnitude
+        stft = (analysis.stft * gain[..., None]).flatten(0, 1)
+        return self.features.istft(stft, analysis.n_samples)
 
     def _inputs(self, sides: Tensor) -> Tensor:
         """Classifier's input of what `_sides` gives."""

@@ -161,7 +161,7 @@ def both_parts(magnitude, mask, domain="log1p"):
     if domain == "log1p":
         whole = torch.log1p(magnitude)
         inside = mask * whole
-        return torch.expm1(torch.cat((inside, whole - inside)))
+        return torch.cat((inside, whole - inside)).expm1_()
     raise LMACError(f"mask_domain: '{domain}' is none of {MASK_DOMAINS}")
 
 

@@ -153,21 +153,38 @@ class MaskDecoder(torch.nn.Module):
         for latent, project, mix, size in zip(
             latents, self.project, self.mix, sizes
         ):
-            h = h + project(usual_order(latent))
+            h = h + self._quick_order(project(usual_order(latent)))
             h = self.grow(mix(h), size)
-        h = h @ self.mel_to_patch
+        h = _to_patches(h, self.mel_to_patch)
         if self.patches is not None:
             pad = (0, -n_bins % PATCH, 0, -n_frames % PATCH)
-            h = h + self.patches(F.pad(log_magnitude[:, None], pad))
-        h = F.interpolate(
-            self.coefficients(self.fine(h)), scale_factor=PATCH, mode="bilinear"
-        )
-        h = h[:, :, :n_frames, :n_bins]
+            detail = F.pad(log_magnitude[:, None], pad)
+            if not h.is_contiguous():
+                # Of one channel both orders are one: the strides tell which.
+                detail = detail[:, 0, :, :, None].permute(0, 3, 1, 2)
+            h = self.patches(detail).add_(h)
+        h = self.coefficients(self.fine(h)).contiguous()
+        h = _enlarge(h)[:, :, :n_frames, :n_bins]
         if self.patches is None:
             return h[:, 0]
         offset, gain, wide_gain = h.unbind(1)
         found = torch.addcmul(offset, gain, log_magnitude)
-        return torch.addcmul(found, wide_gain, _around(log_magnitude))
+        return found.addcmul_(wide_gain, _around(log_magnitude))
+
+    def _quick_order(self, x):
+        """A map in the order of memory in which a CPU runs the layers faster.
+
+        That is the one with the channels last, but for the backward pass of
+        training. With and without gradients it is the same one, so that a clip
+        has one mask to the bit.
+        """
+        if self.training or x.device.type != "cpu":
+            return x
+        if torch.is_grad_enabled() and not x.requires_grad:
+            # See `usual_order` for what a norm with a gradient would do.
+            if any(weight.requires_grad for weight in self.parameters()):
+                return x
+        return x.contiguous(memory_format=torch.channels_last)
 
 
 def usual_order(latent):
@@ -207,7 +224,10 @@ class _Mix(torch.nn.Module):
 
     def forward(self, x):
         """Mix neighbouring cells; the shape stays the same."""
-        return x + self.point(F.gelu(self.conv(self.norm(x))))
+        # Memory that is new takes a CPU longer than the sum itself.
+        h = self.conv(self.norm(x))
+        h = F.gelu(h, out=None if torch.is_grad_enabled() else h)
+        return self.point(h).add_(x)
 
 
 class _Grow(torch.nn.Module):
@@ -224,8 +244,7 @@ class _Grow(torch.nn.Module):
             wanted, cell = size[dim - 2], 1
             # Within a factor of 1.5, another doubling would be further off.
             while wanted >= 1.5 * x.shape[dim]:
-                pad = (0, 0, 1, 1) if dim == 2 else (1, 1, 0, 0)
-                x = double(F.pad(x, pad, mode="replicate"))
+                x = _grow_axis(x, dim, double)
                 cell *= 2
             # Halving drops at most one cell; otherwise the ratio is not 2.
             if abs(wanted - x.shape[dim]) > cell:
@@ -246,6 +265,64 @@ def _double(width, axis):
         double.weight.copy_(taps.expand_as(double.weight))
         double.bias.zero_()
     return double
+
+
+def _grow_axis(x, dim, double):
+    """An axis twice as long, by a layer of `_double`.
+
+    Each new cell is a weighted sum of two old ones, which takes a CPU a fifth
+    of the time of the convolution.
+    """
+    if x.device.type != "cpu":
+        pad = (0, 0, 1, 1) if dim == 2 else (1, 1, 0, 0)
+        return double(F.pad(x, pad, mode="replicate"))
+    by_channel = -1, 1, 1
+    channels_last = not x.is_contiguous()
+    if channels_last:
+        x, dim, by_channel = x.permute(0, 2, 3, 1), dim - 1, (-1,)
+    before, after = _shifted(x, dim)
+    taps = [tap.view(by_channel) for tap in double.weight.flatten(1).unbind(1)]
+    bias = double.bias.view(by_channel)
+    first = torch.addcmul(bias, before, taps[3]).addcmul_(x, taps[1])
+    second = torch.addcmul(bias, after, taps[0]).addcmul_(x, taps[2])
+    x = torch.stack((first, second), dim + 1).flatten(dim, dim + 1)
+    return x.permute(0, 3, 1, 2) if channels_last else x
+
+
+def _shifted(x, dim):
+    """The cells before and after each along an axis; the border is repeated."""
+    size = x.shape[dim]
+    first, last = x.narrow(dim, 0, 1), x.narrow(dim, size - 1, 1)
+    return (
+        torch.cat((first, x.narrow(dim, 0, size - 1)), dim),
+        torch.cat((x.narrow(dim, 1, size - 1), last), dim),
+    )
+
+
+def _enlarge(x):
+    """Both axes of [batch, channels, time, freq] `PATCH` times as long.
+
+    As ``F.interpolate(x, scale_factor=PATCH, mode="bilinear")``, in a third of
+    the time.
+    """
+    # The shorter axis grows first: what is computed twice is smaller then.
+    for dim in (3, 2):
+        before, after = _shifted(x, dim)
+        parts = []
+        for place in range(PATCH):
+            # Centre of a new cell, in old ones from the centre of its own.
+            shift = (place + 0.5) / PATCH - 0.5
+            other = before if shift < 0 else after
+            parts.append(torch.lerp(x, other, abs(shift)))
+        x = torch.stack(parts, dim + 1).flatten(dim, dim + 1)
+    return x
+
+
+def _to_patches(x, weights):
+    """Bands [batch, channels, time, mel] to patches, by [mel, patches]."""
+    if x.is_contiguous():
+        return x @ weights
+    return (weights.T @ x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def _stretch(x, dim, wanted):
@@ -293,12 +370,13 @@ def _around(x):
     """
     for dim in (1, 2):
         size = x.shape[dim]
-        total = F.pad(x, (0, 0, 1, 1) if dim == 1 else (1, 1))
-        total = sum(total.narrow(dim, place, size) for place in range(3))
+        total, most = x.clone(), size - 1
+        total.narrow(dim, 1, most).add_(x.narrow(dim, 0, most))
+        total.narrow(dim, 0, most).add_(x.narrow(dim, 1, most))
         count = torch.full((size,), 3.0, device=x.device)
         count[0] -= 1
         count[-1] -= 1
-        x = total / (count[:, None] if dim == 1 else count)
+        x = total.div_(count[:, None] if dim == 1 else count)
     return x
 
 

@@ -572,7 +572,7 @@ def magnitude_of(stft, eps=1e-14):
     """
     # A sum over an axis of two is slow.
     square = stft.square()
-    return (square[..., 0] + square[..., 1] + eps).sqrt()
+    return (square[..., 0] + square[..., 1]).add_(eps).sqrt_()
 
 
 class OverlapAdd(torch.nn.Module):

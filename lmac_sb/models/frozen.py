@@ -115,6 +115,7 @@ class FrozenClassifier(torch.nn.Module):
         self._latents = {}
         self._traced = {}
         self._tracing = False
+        self.traced_embedding = None
         if evidence and not self.latent_layers:
             raise LMACError(
                 "latent_layers: empty, expected at least one, or no evidence"
@@ -186,6 +187,8 @@ class FrozenClassifier(torch.nn.Module):
         with derivable(self):
             embeddings = embed(self.embedding_model, features)
             logits = self.classifier(embeddings).flatten(1)
+        if self._tracing:
+            self.traced_embedding = embeddings.detach().flatten(1)
         # The dict is cleared, so that no graph outlives the call.
         latents = [self.to_map(self._latents[n]) for n in self.latent_layers]
         self._latents.clear()
@@ -235,7 +238,11 @@ class FrozenClassifier(torch.nn.Module):
         latents : list of torch.Tensor
             As from `forward`. If `evidence` is on, that of each of the
             `evidence_layers` comes before its latent and has its shape.
+
+        What the head has read, [batch, dimensions], is `traced_embedding`
+        until the next call; None if there is no evidence.
         """
+        self.traced_embedding = None
         with torch.inference_mode(False), torch.no_grad():
             if not self.evidence:
                 return self(features)

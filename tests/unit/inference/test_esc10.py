@@ -239,3 +239,21 @@ def test_yamnet_hears_them_too(sound):
         "siren_and_clock": "Siren",
     }
     assert heard[sound] in best
+
+
+@pytest.mark.parametrize("seconds", [3.0, 12.0])
+def test_how_far_a_sound_is_needs_no_pass_more(seconds, esc10, monkeypatch):
+    """The embedding is that of the explanation's own pass."""
+    explainer, sound = esc10.explainer, humming(seconds)[0]
+    heard = []
+    monkeypatch.setattr(
+        type(explainer), "hear", lambda *_: heard.append(1) or 1 / 0
+    )
+    esc10.explain_batch(sound[None])
+    assert not heard
+    monkeypatch.undo()
+    wavs = esc10._ready([sound[:48000]])[0]
+    analysis = explainer.analyze(wavs)
+    logits, embedding = explainer.hear(wavs)
+    torch.testing.assert_close(analysis.embedding, embedding)
+    torch.testing.assert_close(analysis.logits, logits)

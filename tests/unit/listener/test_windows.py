@@ -116,3 +116,45 @@ def test_wrong_maps_are_refused():
         overlap_add(torch.rand(5, 1, 4, 1), 2, 2)
     with pytest.raises(LMACError, match="gaps"):
         overlap_add(torch.rand(4, 1, 4, 1), 2, 5)
+
+
+def test_the_gradient_of_few_windows_is_that_of_all():
+    """Only the windows that decide are run again; the gradient is the same."""
+    from lmac_sb.listener.listener import Listener
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Unflatten(1, (1, -1)),
+        torch.nn.Conv1d(1, 4, 9, 4),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool1d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 3),
+    )
+    listener = Listener(
+        network,
+        16000,
+        multilabel=True,
+        scale="logits",
+        pool="max",
+        windows=Windows(800, 400),
+    )
+    wavs = torch.randn(2, 4000, requires_grad=True)
+    sizes = []
+
+    def gradient():
+        loss = listener(wavs)[:, 1].sigmoid().sum()
+        return torch.autograd.grad(loss, wavs)[0]
+
+    listener(wavs.detach())
+    found_of = listener._of_rows
+    listener._of_rows = lambda rows: sizes.append(len(rows)) or found_of(rows)
+    few = gradient()
+    assert sizes == [18, 2]
+    # Who listens at a layer gets the gradients of all.
+    hook = network[1].register_forward_hook(lambda *_: None)
+    everything = gradient()
+    hook.remove()
+    assert sizes == [18, 2, 18]
+    assert few.abs().max() > 0
+    torch.testing.assert_close(few, everything, atol=1e-7, rtol=1e-4)

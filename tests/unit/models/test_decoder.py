@@ -15,8 +15,12 @@ from lmac_sb.models.decoder import (
     LevelDecoder,
     MaskDecoder,
     _around,
+    _double,
+    _enlarge,
     _Grow,
+    _grow_axis,
     _mel_to_patch,
+    _to_patches,
     standard_level,
 )
 from lmac_sb.models.encoders import ConvEmbedding
@@ -49,6 +53,61 @@ def cnn_latents(channels, n_frames, n_mels, ceil=False, batch=2):
         torch.randn(batch, c, max(t, 1), max(f, 1))
         for c, (t, f) in zip([channels[0], *channels], sizes)
     ]
+
+
+def in_order(x, last):
+    """The same map, with the channels last in memory or not."""
+    return x.contiguous(memory_format=torch.channels_last) if last else x
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_doubling_is_the_transposed_convolution(dim, last):
+    """Sums of neighbours are the layer, forward and backward."""
+    torch.manual_seed(0)
+    layer = _double(5, dim - 2)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    pad = (0, 0, 1, 1) if dim == 2 else (1, 1, 0, 0)
+    for shape in ((2, 5, 6, 7), (1, 5, 1, 1)):
+        x = in_order(torch.randn(shape), last).requires_grad_()
+        slow = layer(torch.nn.functional.pad(x, pad, mode="replicate"))
+        found = _grow_axis(x, dim, layer)
+        torch.testing.assert_close(found, slow)
+        weights = torch.randn_like(slow)
+        inputs = [x, layer.weight, layer.bias]
+        expected = torch.autograd.grad((slow * weights).sum(), inputs)
+        gradients = torch.autograd.grad((found * weights).sum(), inputs)
+        for one, other in zip(gradients, expected):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 1, 1, 1)])
+def test_enlarging_is_bilinear_interpolation(shape):
+    """Sums of neighbours are what PyTorch interpolates."""
+    x = torch.randn(shape)
+    expected = torch.nn.functional.interpolate(
+        x, scale_factor=PATCH, mode="bilinear"
+    )
+    torch.testing.assert_close(_enlarge(x), expected)
+
+
+def test_the_order_of_memory_changes_nothing(small):
+    """Maps with the channels last give the same bands and the same mask."""
+    bands = torch.randn(2, 3, 4, 40)
+    torch.testing.assert_close(
+        _to_patches(in_order(bands, True), small.mel_to_patch),
+        bands @ small.mel_to_patch,
+    )
+    latents = cnn_latents([8, 6, 4], 43, 40)
+    level = torch.rand(2, 43, 129)
+    found = small(latents, level)
+    with torch.no_grad():
+        assert torch.equal(small(latents, level), found)
+        small.train()
+        expected = small(latents, level)
+    small.eval()
+    torch.testing.assert_close(found.detach(), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -382,7 +441,7 @@ def test_save_and_load(small, tmp_path):
     """State survives a file; the mel map is not part of it."""
     torch.save(small.state_dict(), tmp_path / "decoder.ckpt")
     torch.manual_seed(1)
-    fresh = MaskDecoder([8, 8, 6, 4], n_mels=40, n_fft=256, width=8)
+    fresh = MaskDecoder([8, 8, 6, 4], n_mels=40, n_fft=256, width=8).eval()
     latents = cnn_latents([8, 6, 4], 45, 40)
     spectrogram = torch.rand(2, 45, 129)
     expected = small(latents, spectrogram)

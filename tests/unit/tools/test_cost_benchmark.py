@@ -279,3 +279,17 @@ def test_medians_are_of_pairs(load):
     found = load("turns").summarise(pairs)
     assert found.value == statistics.median([2, 2, 2.2])
     assert found.wall == 4 and found.seconds == 11 and found.n == 3
+
+
+def test_a_step_of_few_clips_at_once_is_that_of_all(load):
+    """The gradient of a batch is summed over its parts, to rounding."""
+    cost = load("cost")
+    weights = []
+    for at_once in (None, 2):
+        explainer = cost.make_explainer("small", "ours")[0]
+        step = cost.make_step(explainer, at_once=at_once)
+        wavs = cost.clips(3)[:, :16000]
+        step(wavs)
+        weights.append([p.grad for p in explainer.decoder.parameters()])
+    for whole, parts in zip(*weights):
+        torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-3)
