@@ -166,11 +166,11 @@ class Recipe:
         )
         return self._done(command, process)
 
-    def copy(self, command, cwd=None, environment=None):
+    def copy(self, command, cwd=None, environment=None, asked=False):
         """Start a command in a new process that need not import torch."""
         cwd = self.cwd if cwd is None else cwd
         environment = environment or self.environment
-        return Copy(command, cwd, environment, described())
+        return Copy(command, cwd, environment, described(), asked)
 
     def _done(self, command, process):
         """Wait for a process, and end it if it does not end."""

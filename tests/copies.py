@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -52,25 +53,30 @@ class Copy:
     Arguments
     ---------
     words : list of str
-        What follows ``python`` on a command line: a script or ``-m`` and a
-        module, and its arguments.
+        What follows ``python`` on a command line: a script, ``-m`` and a
+        module or ``-c`` and a program, and its arguments.
     cwd : path
         Where it starts.
     env : dict
         Its environment.
     described : str
         What SpeechBrain would ask pip of the environment, again and again.
+    asked : bool
+        Whether it can be told something, as one that reads standard input.
     """
 
-    def __init__(self, words, cwd, env, described):
+    def __init__(self, words, cwd, env, described, asked=False):
         start_server()
         self._pipes = [CONTEXT.Pipe(duplex=False) for _ in range(2)]
-        writers = [writer for _, writer in self._pipes]
-        given = [list(map(str, words)), str(cwd), dict(env), writers, described]
+        ends = [writer for _, writer in self._pipes]
+        if asked:
+            heard, self._told = CONTEXT.Pipe(duplex=False)
+            ends.append(heard)
+        given = [list(map(str, words)), str(cwd), dict(env), ends, described]
         self._process = CONTEXT.Process(target=_begin, args=given)
         self._process.start()
-        for writer in writers:
-            writer.close()
+        for end in ends:
+            end.close()
         self._texts = [[], []]
         self._readers = [
             threading.Thread(target=self._read, args=(number,), daemon=True)
@@ -98,6 +104,18 @@ class Copy:
 
     poll = returncode.fget
 
+    def tell(self, text):
+        """Write to its standard input."""
+        os.write(self._told.fileno(), text.encode())
+
+    def wait_for(self, text):
+        """Wait until it has printed this."""
+        reading = True
+        while text.encode() not in b"".join(self._texts[0]):
+            assert reading, b"".join(sum(self._texts, [])).decode()
+            reading = self._readers[0].is_alive()
+            time.sleep(0.01)
+
     def communicate(self, timeout=None):
         """Wait for its end; what it has printed, and its errors."""
         self._process.join(timeout)
@@ -120,13 +138,13 @@ class Copy:
         self._process.terminate()
 
 
-def _begin(words, cwd, env, writers, described):
+def _begin(words, cwd, env, ends, described):
     """Become the process: in the copy."""
-    for number, writer in enumerate(writers, 1):
-        os.dup2(writer.fileno(), number)
-        writer.close()
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
+    for number, end in zip((1, 2, 0), ends):
+        os.dup2(end.fileno(), number)
+        end.close()
     os.chdir(cwd)
     logger.get_environment_description = lambda: described
     subprocess.Popen = subprocess_handler.Popen = Fork
@@ -202,11 +220,15 @@ def _code_of(words):
 
 
 def _run(words):
-    """Run a script, or a module, as Python does."""
+    """Run a script, a module or a program, as Python does."""
     if words[0] == "-m":
         sys.argv = words[1:]
         sys.path.insert(0, os.getcwd())
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        sys.path.insert(0, "")
+        exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
     else:
         sys.argv = words
         sys.path.insert(0, str(Path(words[0]).resolve().parent))

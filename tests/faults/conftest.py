@@ -1,8 +1,6 @@
 """Running the real scripts, and breaking them."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -44,18 +42,10 @@ def broken(recipe, command):
 
 @pytest.fixture(scope="session")
 def start(recipe, command, broken):
-    """Start a script with a fault, with pipes to talk to it."""
+    """Start a script with a fault, which can be told to go on."""
 
     def start(fault, **overrides):
-        return subprocess.Popen(
-            [sys.executable, *command(fault, **overrides)],
-            cwd=recipe.cwd,
-            env=recipe.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return recipe.copy(command(fault, **overrides), asked=True)
 
     return start
 

@@ -10,23 +10,22 @@ pytestmark = pytest.mark.faults
 
 def test_second_run(recipe, start, noisy, whole, helpers, tmp_path):
     """The second run is refused with one message; the first continues."""
-    with start("pause", output_folder=tmp_path, **noisy) as first:
-        lines = iter(first.stdout.readline, "PAUSED\n")
-        assert "Traceback" not in "".join(lines)
-        before = helpers.digest(tmp_path)
-        second = recipe.process(
-            "train_lmac",
-            "lmac.yaml",
-            helpers.two_processes,
-            distributed_backend="gloo",
-            output_folder=tmp_path,
-            **noisy,
-        )
-        assert helpers.digest(tmp_path) == before
-        first.stdin.write("\n")
-        first.stdin.flush()
-        rest = first.stdout.read()
-    assert first.returncode == 0, rest
+    first = start("pause", output_folder=tmp_path, **noisy)
+    first.wait_for("PAUSED\n")
+    before = helpers.digest(tmp_path)
+    second = recipe.process(
+        "train_lmac",
+        "lmac.yaml",
+        helpers.two_processes,
+        distributed_backend="gloo",
+        output_folder=tmp_path,
+        **noisy,
+    )
+    assert helpers.digest(tmp_path) == before
+    first.tell("\n")
+    out, err = first.communicate(timeout=300)
+    assert first.returncode == 0, err
+    assert "Traceback" not in out + err
     helpers.same(tmp_path, whole)
     assert not (tmp_path / "run.lock").exists()
 

@@ -1,8 +1,6 @@
 """--help of commands that take the keys of a yaml file."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -114,16 +112,11 @@ def test_help_of_a_file_of_the_user(tmp_path, capsys):
         (["-h"], "--l_in_w 12"),
     ],
 )
-def test_help_of_a_script(arguments, told):
-    done = subprocess.run(
-        [sys.executable, "train_lmac.py", *arguments],
-        cwd=recipe_folder(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: python train_lmac.py YAML")
-    assert told in done.stdout
+def test_help_of_a_script(arguments, told, recipe):
+    done = recipe.command(["train_lmac.py", *arguments], cwd=recipe_folder())
+    assert done.code == 0, done.err
+    assert done.out.startswith("usage: python train_lmac.py YAML")
+    assert told in done.out
 
 
 def test_run_options_are_those_of_speechbrain():

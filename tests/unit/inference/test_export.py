@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -280,22 +278,13 @@ def test_no_example(run_copy, tmp_path):
     assert "example" not in (out / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_command(run_folder, tmp_path):
+def test_the_command(recipe, run_folder, tmp_path):
     """The command `lmac export` exports and uploads."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "lmac_sb",
-            "export",
-            run_folder,
-            tmp_path / "out",
-        ],
-        capture_output=True,
-        text=True,
+    done = recipe.command(
+        ["-m", "lmac_sb", "export", run_folder, tmp_path / "out"]
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == f"exported: {tmp_path / 'out'}"
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0] == f"exported: {tmp_path / 'out'}"
     check_sums(tmp_path / "out")
 
 
@@ -463,11 +452,12 @@ export.export_run(*sys.argv[1:])
 """
 
 
-def test_the_next_export_deletes_what_a_killed_one_left(run_folder, tmp_path):
+def test_the_next_export_deletes_what_a_killed_one_left(
+    recipe, run_folder, tmp_path
+):
     """Under any name, and of another machine after a day."""
-    command = [sys.executable, "-c", KILLED, run_folder, tmp_path / "first"]
-    done = subprocess.run(command, capture_output=True)
-    assert done.returncode == -9, done.stderr
+    done = recipe.command(["-c", KILLED, run_folder, tmp_path / "first"])
+    assert done.code == -9, done.err
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".first.") and any(left.iterdir())
     mine = tmp_path / ".mine.part"

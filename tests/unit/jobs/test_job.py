@@ -5,8 +5,6 @@ import hashlib
 import json
 import math
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -364,15 +362,11 @@ def test_killed_while_the_schema_is_made_one(job, whole, monkeypatch):
     assert digest(job.folder) == whole
 
 
-def test_a_chunk_that_another_holds_is_waited_for(job, whole):
+def test_a_chunk_that_another_holds_is_waited_for(job, whole, recipe):
     """The others are done meanwhile."""
-    other = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(job._claim("part-00001").path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert other.stdout.readline() == "held\n"
+    claim = job._claim("part-00001").path.resolve()
+    other = recipe.copy(["-c", HOLDER, claim], asked=True)
+    other.wait_for("held\n")
     thread = threading.Thread(target=job.run, args=[squares])
     thread.start()
     while job.missing() != [1]:

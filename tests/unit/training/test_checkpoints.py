@@ -7,8 +7,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -452,15 +450,12 @@ save_classifier(sys.argv[1], {"m": torch.nn.Linear(1, 1)}, encoder, {})
 """
 
 
-def test_classifier_survives_a_kill_between_two_names(saved, tmp_path):
+def test_classifier_survives_a_kill_between_two_names(saved, recipe, tmp_path):
     """The former one is found, and the next one replaces it as ever."""
     folder, modules = saved
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED_WRITER, str(folder)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == -signal.SIGKILL
+    done = recipe.command(["-c", KILLED_WRITER, folder])
+    assert done.code == -signal.SIGKILL
     assert not folder.exists()
     config = load_classifier(
         str(folder), classifier_modules(), CategoricalEncoder(), tmp_path

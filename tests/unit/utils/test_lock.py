@@ -4,8 +4,6 @@ import errno
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -26,17 +24,13 @@ with lock_folder(sys.argv[1]):
 
 
 @pytest.fixture
-def holder(tmp_path):
+def holder(recipe, tmp_path):
     """Another process that holds the folder until it is told to end."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
+    process = recipe.copy(["-c", HOLDER, tmp_path], asked=True)
+    process.wait_for("held\n")
+    yield process
+    process.kill()
+    process.communicate()
 
 
 def test_held_folder(holder, tmp_path):
@@ -50,9 +44,8 @@ def test_held_folder(holder, tmp_path):
         assert f"output_folder: {tmp_path} is in use" in str(caught.value)
         assert f"process {holder.pid} on " in str(caught.value)
     assert path.read_text() == before
-    holder.stdin.write("\n")
-    holder.stdin.flush()
-    assert holder.wait() == 0
+    holder.tell("\n")
+    assert holder.communicate() == ["held\n", ""] and holder.returncode == 0
     assert not path.exists()
     with lock_folder(tmp_path):
         assert f"process {os.getpid()} on " in path.read_text()
@@ -61,7 +54,7 @@ def test_held_folder(holder, tmp_path):
 def test_killed_holder(holder, tmp_path):
     """The lock file of a killed process does not count."""
     os.kill(holder.pid, signal.SIGKILL)
-    holder.wait()
+    holder.communicate()
     assert (tmp_path / "run.lock").exists()
     with lock_folder(tmp_path):
         text = (tmp_path / "run.lock").read_text()
@@ -138,32 +131,28 @@ def taken(path):
     return True
 
 
-def test_a_claim_of_a_process_that_is_killed(tmp_path):
+def test_a_claim_of_a_process_that_is_killed(recipe, tmp_path):
     """It is free at once."""
     path = tmp_path / "part"
-    with subprocess.Popen(
-        [sys.executable, "-c", CLAIMER, path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as holder:
-        assert holder.stdout.readline() == "held\n"
-        assert not taken(path)
-        # However long it says nothing.
-        os.utime(path, (0, 0))
-        assert not taken(path)
-        holder.kill()
+    holder = recipe.copy(["-c", CLAIMER, path], asked=True)
+    holder.wait_for("held\n")
+    assert not taken(path)
+    # However long it says nothing.
+    os.utime(path, (0, 0))
+    assert not taken(path)
+    holder.kill()
+    holder.communicate()
     assert path.exists() and taken(path)
 
 
-def test_a_claim_of_this_process(tmp_path):
+def test_a_claim_of_this_process(recipe, tmp_path):
     """Also by another object, which must not free the lock."""
     path = tmp_path / "part"
     claim = Claim(path)
     assert claim.take() and not taken(path)
     code = "import sys; from lmac_sb.utils.lock import Claim;"
     code += "sys.exit(Claim(sys.argv[1]).take())"
-    assert subprocess.run([sys.executable, "-c", code, path]).returncode == 0
+    assert recipe.command(["-c", code, path]).code == 0
     claim.release()
     assert taken(path)
 
