@@ -64,8 +64,8 @@ class MultilabelBrain(LMACBrain):
     counts as a separate clip, whose id ends in the number of the class.
 
     In the first `grow_share` of the training, the weights of the total
-    variation and of the other classes grow from zero: at once, they make masks
-    that keep nothing, before the decoder has learnt what to keep.
+    variation and of the other classes grow from zero: from the start, they lead
+    to masks that keep nothing, before the decoder has learnt what to keep.
     """
 
     def __init__(self, *args, others_w, grow_share=0.0, **kwargs):
@@ -139,11 +139,10 @@ class MultilabelBrain(LMACBrain):
         terms["apart"] = others_apart(
             explanation.logits_in, explanation.logits_out, others
         )
-        losses = losses + self.others_w * terms["apart"]
-        missing = 1 - self.grown(stage)
-        if missing:
-            late = self.hparams.lmac_loss.reg_w_tv * terms["tv"]
-            losses = losses - missing * (late + self.others_w * terms["apart"])
+        grown = self.grown(stage)
+        # The loss has added the whole of this term.
+        early = (1 - grown) * self.hparams.lmac_loss.reg_w_tv * terms["tv"]
+        losses = losses - early + grown * self.others_w * terms["apart"]
         self.record(rows.id, accuracy=rows.right, **terms)
         if stage != sb.Stage.TRAIN:
             self.assess(analysis, explanation, rows, stage)
