@@ -359,7 +359,9 @@ here 'cubes'; give the same options, or choose another folder
         while len(begun) > goal:
             for done in wait(begun, return_when=FIRST_COMPLETED).done:
                 done.result()  # raises what went wrong
-                begun.pop(done).release()
+                # Released first: Ctrl-C in between would leave the claim.
+                begun[done].release()
+                del begun[done]
 
     def _tell(self, progress, told):
         """Tell of chunks that are done, in their order; how many are told."""

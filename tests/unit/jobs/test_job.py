@@ -362,6 +362,23 @@ def test_killed_while_the_schema_is_made_one(job, whole, monkeypatch):
     assert digest(job.folder) == whole
 
 
+def test_stopped_while_a_claim_is_released(job, whole, monkeypatch):
+    """Ctrl-C just when a chunk is done leaves no claim; and it goes on."""
+    release, stops = Claim.release, [KeyboardInterrupt]
+
+    def stopped(claim):
+        if stops:
+            raise stops.pop()
+        release(claim)
+
+    monkeypatch.setattr(Claim, "release", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        job.run(squares)
+    assert not stops and list(job.folder.rglob(".*")) == []
+    job.run(squares)
+    assert digest(job.folder) == whole
+
+
 def test_a_chunk_that_another_holds_is_waited_for(job, whole, recipe):
     """The others are done meanwhile."""
     claim = job._claim("part-00001").path.resolve()
