@@ -4,8 +4,8 @@
     python benchmarks/classes.py results/lmac_multilabel/*
 
 The runs have different seeds. A figure is the mean over the runs of what
-`classes.csv` of each says; the lowest and the highest run stand beside the two
-that a class is judged by. A class is found where *event_auc* is .75 or more and
+`classes.csv` of each says; the worst run's stand beside the two that a class is
+judged by. A class is found where *event_auc* is .75 or more and
 less of its mask is on the clip's other events than on its own.
 """
 

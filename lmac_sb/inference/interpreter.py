@@ -1079,10 +1079,10 @@ class LMACInterpreter(Pretrained):
         parts: list[Any] = explained or [None] * len(pieces)
         for piece, part in zip(pieces, parts):
             if part is not None and part.embedding is not None:
-                found.append(familiarity(part.embedding, part.logits))
-                continue
-            wavs = self._ready([piece])[0].to(self.device)
-            logits, embedding = self.explainer.hear(wavs)
+                logits, embedding = part.logits, part.embedding
+            else:
+                wavs = self._ready([piece])[0].to(self.device)
+                logits, embedding = self.explainer.hear(wavs)
             heard = (x.float().cpu() for x in (embedding, logits))
             found.append(familiarity(*heard))
         note = familiarity.note(torch.cat(found))

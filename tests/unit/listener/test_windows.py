@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lmac_sb.listener.listener import Listener
 from lmac_sb.listener.windows import Windows, overlap_add
 from lmac_sb.utils.errors import LMACError
 
@@ -120,8 +121,6 @@ def test_wrong_maps_are_refused():
 
 def test_the_gradient_of_few_windows_is_that_of_all():
     """Only the windows that decide are run again; the gradient is the same."""
-    from lmac_sb.listener.listener import Listener
-
     torch.manual_seed(0)
     network = torch.nn.Sequential(
         torch.nn.Unflatten(1, (1, -1)),
