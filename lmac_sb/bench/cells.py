@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-from speechbrain.dataio.encoder import CategoricalEncoder
-
 from lmac_sb.bench.classifiers import Classifier, Setup
 from lmac_sb.bench.entries import call_entry
 from lmac_sb.bench.judges import judge_of, load_judge
@@ -144,6 +142,13 @@ def _check_classes(cell, interpreter):
             f"{', '.join(sorted(known)[:10])}, but {prepared.name} has "
             f"{', '.join(unknown[:10])}; expected one of the same classes"
         )
+    several = prepared.data.several
+    if several and not interpreter.explainer.classifier.multilabel:
+        raise LMACError(
+            f"{cell.setup.folder}: the classifier {cell.name} decides for one "
+            f"class of a clip, but clips of {prepared.name} have several; "
+            "expected one that decides each on its own"
+        )
 
 
 def evaluate(cell, loaded, names, options, folder):
@@ -221,6 +226,8 @@ def evaluate(cell, loaded, names, options, folder):
         "reference": comparison.reference,
         "left_out": left_out,
         "clips": len(dataset.data_ids),
+        "several": prepared.data.several,
+        "explained": len({row["id"] for row in rows}),
         "tested": len(prepared.ids("test")),
         "accuracy": _accuracy(rows),
         "folds": dict(prepared.data.folds),
@@ -234,7 +241,7 @@ def _explainers(interpreters):
 
 
 def _accuracy(rows):
-    """Share of the clips that are decided rightly."""
+    """Share of the explained decisions that are right."""
     right = {row["id"]: row["right"] for row in rows}
     return sum(right.values()) / len(right)
 
@@ -245,11 +252,14 @@ def _clips(cell, loaded, n_clips):
     preprocess = interpreter.preprocess
     if preprocess.n_samples is None and prepared.seconds:
         preprocess = Preprocessor(interpreter.sample_rate, prepared.seconds)
-    encoder = CategoricalEncoder()
-    encoder.update_from_iterable(prepared.classes)
-    encoder.expect_len(len(prepared.classes))
-    path = prepared.manifests / "test.jsonl"
-    dataset = make_dataset(path, preprocess, encoder, events=True)
+    # Where each class is decided on its own, they are in the order of those.
+    classes = interpreter.classes if prepared.data.several else None
+    dataset = make_dataset(
+        prepared.manifests / "test.jsonl",
+        preprocess,
+        prepared.encoder(classes),
+        events=True,
+    )
     dataset.output_keys = list(dataset.pipeline.output_mapping)
     if cell.classifier.asked is None:
         thin_out(dataset, n_clips)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 import torch
-from speechbrain.dataio.encoder import CategoricalEncoder
 
 from lmac_sb.adapters.named import NAMED
 from lmac_sb.adapters.yamnet import N_EMBEDDING, load_yamnet
@@ -82,6 +81,8 @@ class Classifier(NamedTuple):
     explainers : tuple of str
         Methods that `load` gives, besides ``lmac``, ``l2i`` and
         ``optimised``.
+    several : bool
+        Whether it is one for data whose clips may have several classes.
 
     Example
     -------
@@ -94,6 +95,25 @@ class Classifier(NamedTuple):
     asked: Optional[Callable] = None
     family: str = ""
     explainers: tuple = ()
+    several: bool = False
+
+    def misfit(self, data):
+        """Why it cannot be tested on data; None if it can.
+
+        Arguments
+        ---------
+        data : lmac_sb.bench.data.Data
+            The data.
+
+        Returns
+        -------
+        str or None
+        """
+        if data.several and not self.several:
+            return "the clips have several classes, and it is for one"
+        if self.several and not data.several:
+            return "the clips have one class, and it is for several"
+        return self.unfit(data)
 
 
 def recipe(classifier, epochs=(None, None), **explainers):
@@ -263,13 +283,10 @@ def _yamnet_unfit(data):
 
 def _sounds(prepared, split):
     """Waveforms and labels of a split, [clips, samples] and [clips]."""
-    encoder = CategoricalEncoder()
-    encoder.update_from_iterable(prepared.classes)
-    encoder.expect_len(len(prepared.classes))
     dataset = make_dataset(
         prepared.manifests / f"{split}.jsonl",
         Preprocessor(RATE, prepared.seconds),
-        encoder,
+        prepared.encoder(),
     )
     lengths = sorted(set(dataset.n_samples))
     if len(lengths) > 1:
@@ -295,6 +312,9 @@ CLASSIFIERS = {
     ),
     "conv2d": Classifier(
         recipe("variants/classifier_conv2d", lmac="variants/lmac_conv2d")
+    ),
+    "multilabel": Classifier(
+        recipe("classifier_multilabel", lmac="lmac_multilabel"), several=True
     ),
     "waveform": Classifier(_waveform),
     "yamnet": Classifier(_yamnet, _yamnet_unfit, _yamnet_asked, "yamnet"),

@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+from speechbrain.dataio.encoder import CategoricalEncoder
+
 from lmac_sb.bench.entries import call_entry
 from lmac_sb.bench.yamnet import MEANS
-from lmac_sb.data.manifest import read_entries
+from lmac_sb.data.dataset import MultilabelEncoder
+from lmac_sb.data.manifest import labels_of, read_entries
 from lmac_sb.data.scenes import make_scenes
 from lmac_sb.data.soundscapes import make_soundscapes
 from lmac_sb.training.identity import data_identity
@@ -43,6 +46,9 @@ class Data(NamedTuple):
     means : dict
         Class to the AudioSet class that means the same, where YAMNet knows
         all of them.
+    several : bool
+        Whether a clip may have several classes, joined by a plus. Each that a
+        classifier decides for is explained on its own.
 
     Example
     -------
@@ -56,6 +62,7 @@ class Data(NamedTuple):
     classifier_keys: dict = {}
     explainer_keys: dict = {}
     means: Optional[dict] = None
+    several: bool = False
 
 
 class Prepared(NamedTuple):
@@ -93,7 +100,20 @@ class Prepared(NamedTuple):
     def classes(self):
         """Names of the classes that are trained on, sorted."""
         entries = read_entries(self.manifests / "train.jsonl")
-        return sorted({entry["class_string"] for _, entry in entries})
+        labels = {entry["class_string"] for _, entry in entries}
+        if self.data.several:
+            labels = {name for label in labels for name in labels_of(label)}
+        return sorted(labels)
+
+    def encoder(self, classes=None):
+        """Numbers of the classes: of those of the data, or of these names."""
+        classes = self.classes if classes is None else classes
+        several = self.data.several
+        encoder = MultilabelEncoder() if several else CategoricalEncoder()
+        for name in classes:
+            encoder.add_label(name)
+        encoder.expect_len(len(classes))
+        return encoder
 
     def ids(self, split):
         """Ids of the clips of a split."""
@@ -157,13 +177,23 @@ def prepare(name, data, out, real=None):
     folder = Path(found)
     manifests = out / "manifests" / safe(name)
     script = load_script("esc50_prepare.py")
-    script.prepare_esc50(folder, manifests, folds=dict(data.folds))
+    script.prepare_esc50(
+        folder,
+        manifests,
+        folds=dict(data.folds),
+        needs=script.Needs(data.several),
+    )
     return Prepared(name, data, folder, manifests)
 
 
 def _scenes(made, real):
     """Generated scenes, whose events are known."""
     return make_scenes(made)
+
+
+def _several(made, real):
+    """Scenes of two or three events, as `lmac_multilabel.yaml` has them."""
+    return make_scenes(made, clips_per_class=24, n_events=[2, 3])
 
 
 def _among_real(name):
@@ -204,6 +234,7 @@ _ESC10 = {"train": [1, 2], "valid": [3], "test": [4]}
 # name -> what is known of it
 DATA = {
     "scenes": Data(_scenes),
+    "multilabel": Data(_several, several=True),
     "soundscapes": Data(
         _soundscapes,
         _ESC10,

@@ -1,7 +1,8 @@
 """The second opinion: another classifier of the same data.
 
 A linear layer on YAMNet's embedding where YAMNet knows the classes and is not
-what is explained; else the small CNN, trained from another seed.
+what is explained; else the small CNN, trained from another seed (that of
+`classifier_multilabel.yaml` where clips have several classes).
 """
 
 import torch
@@ -18,7 +19,7 @@ __all__ = ["judge_of", "load_judge"]
 CNN = "cnn, another seed"
 LINEAR = "yamnet_linear"
 _APART = 1000  # from the seed of what is explained
-_YAML = "classifier_conv"
+_YAML, _SEVERAL_YAML = "classifier_conv", "classifier_multilabel"
 _LEAST = 1e-7  # of a probability with a finite logit
 
 
@@ -43,7 +44,7 @@ def judge_of(data, classifier):
     'cnn, another seed'
     """
     linear = CLASSIFIERS[LINEAR]
-    if classifier.family == linear.family or linear.unfit(data) is not None:
+    if classifier.family == linear.family or linear.misfit(data) is not None:
         return CNN
     return LINEAR
 
@@ -84,7 +85,7 @@ def load_judge(name, setup, explained):
     def asked(wavs):
         """Logits of the explained classifier's classes."""
         logits = classify(resample(wavs, explained.sample_rate, RATE))
-        if multilabel:
+        if multilabel and not prepared.data.several:
             logits = logits.softmax(1).logit(_LEAST)
         found = logits.new_full((len(wavs), len(known)), logits.min())
         found[:, places] = logits
@@ -98,17 +99,19 @@ def _load_cnn(setup):
     prepared = setup.prepared
     keys, seed = prepared.data.classifier_keys, setup.seeds[0] + _APART
     apart = setup._replace(folder=setup.folder / "judge")
-    folder = trained_run(apart, "classifier", _YAML, seed, keys)
+    several = prepared.data.several
+    yaml = _SEVERAL_YAML if several else _YAML
+    folder = trained_run(apart, "classifier", yaml, seed, keys)
     with torch.random.fork_rng():
         hparams = load_hyperpyyaml(
-            find_yaml(_YAML).read_text("utf-8"),
+            find_yaml(yaml).read_text("utf-8"),
             {"n_classes": len(prepared.classes)},
         )
     names = ("features", "embedding_model", "classifier")
     return load_second_classifier(
         folder / "model",
         {name: hparams[name] for name in names},
-        frontend(hparams),
+        {**frontend(hparams), "multilabel": several},
         prepared.classes,
         folder / "cache",
     )

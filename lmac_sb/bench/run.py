@@ -191,14 +191,16 @@ def _cells(prepared, classifiers, trained, options):
     wanted = tuple(map(base, options.methods or DEFAULT))
     cells, notes = [], []
     for some in prepared:
+        left_out = {}
         for name, classifier in classifiers.items():
-            why = classifier.unfit(some.data)
+            why = classifier.misfit(some.data)
             if why is not None:
-                notes.append(f"{some.name}, {name}: {why}")
+                left_out.setdefault(why, [some.name]).append(name)
                 continue
             folder = trained / safe(some.name) / safe(name)
             setup = Setup(some, folder, seeds, options.epochs, wanted)
             cells.append(Cell(name, classifier, setup))
+        notes += [f"{', '.join(x)}: {why}" for why, x in left_out.items()]
     return cells, notes
 
 

@@ -182,10 +182,16 @@ def _cell(facts, found):
 def _facts(facts):
     """What is to be said of a cell, in one paragraph."""
     folds = ", ".join(f"{key} {x}" for key, x in facts["folds"].items())
+    right = f"{100 * facts['accuracy']:.1f} %"
+    said = f"Accuracy on these clips: {right}."
+    if facts["several"]:
+        said = (
+            f"{facts['explained']} classes are decided for in them, each of "
+            f"which is explained on its own; {right} of them are right."
+        )
     text = (
         f"{facts['clips']} of {facts['tested']} test clips; folds: {folds}. "
-        f"Accuracy on these clips: {100 * facts['accuracy']:.1f} %. Area of: "
-        f"`{facts['reference']}`. Judge: {facts['judge']}."
+        f"{said} Area of: `{facts['reference']}`. Judge: {facts['judge']}."
     )
     if facts["left_out"]:
         names = ", ".join(f"`{_plain(x)}`" for x in facts["left_out"])

@@ -62,10 +62,13 @@ def _listed(option, default):
 )
 @_listed(
     "--classifiers",
-    "cnn, transformer, conv2d, waveform, yamnet, yamnet_linear (default: all)",
+    "cnn, transformer, conv2d, multilabel, waveform, yamnet, yamnet_linear "
+    "(default: all)",
 )
 @_listed(
-    "--data", "scenes, soundscapes, esc10, digits (default: all that are there)"
+    "--data",
+    "scenes, multilabel, soundscapes, esc10, digits (default: all that are "
+    "there)",
 )
 @click.option(
     "--clips",

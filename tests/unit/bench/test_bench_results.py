@@ -21,6 +21,7 @@ FACTS = {
     "reference": "lmac",
     "left_out": ["l2i"],
     "clips": 5,
+    "several": False,
     "tested": 80,
     "accuracy": 0.8,
     "folds": {"train": [1], "valid": [2], "test": [3]},
@@ -140,6 +141,15 @@ def test_markdown():
     assert "| lmac | 30.00 [" in text
     assert "folds: train [1], valid [2], test [3]" in text
     assert "`x\\|y` failed on 2 clips: a b." in text
+    assert "Accuracy on these clips: 80.0 %." in text
+
+
+def test_markdown_of_several_classes():
+    facts = {**FACTS, "several": True, "explained": 12}
+    text = markdown([facts], figures(facts, rows_of()), [], [])
+    assert "12 classes are decided for in them" in text
+    assert "80.0 % of them are right." in text
+    assert "Accuracy" not in text
 
 
 def test_measures_have_groups():
