@@ -86,6 +86,8 @@ def is_full(error: BaseException) -> bool:
 def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a script's `main`, so that an `LMACError` ends it in one line.
 
+    So does Ctrl-C.
+
     Arguments
     ---------
     main : callable
@@ -95,8 +97,8 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
     -------
     callable
         The same function; on `LMACError`, or on a full disk, it prints
-        ``error: <message>`` to the standard error and exits with code 1. Of
-        several processes only one prints it.
+        ``error: <message>`` to the standard error and exits with code 1; on
+        Ctrl-C, ``stopped``, and 130. Of several processes only one prints it.
 
     Example
     -------
@@ -114,6 +116,10 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
         """Call it; print a user's mistake and exit."""
         try:
             return main(*args, **kwargs)
+        except KeyboardInterrupt:
+            leave_it_to_the_first()
+            print("stopped", file=sys.stderr)
+            sys.exit(130)
         except Exception as error:
             leave_it_to_the_first()
             if isinstance(error, LMACError):

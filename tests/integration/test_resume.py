@@ -1,9 +1,6 @@
 """An interrupted run ends with the numbers of an uninterrupted one."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -94,27 +91,29 @@ def test_two_interruptions(
     helpers.same(tmp_path, whole)
 
 
-def test_killed_process(recipe, noisy, whole, helpers, tmp_path):
-    """A process that the system kills at any moment can be resumed."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_process(recipe, noisy, whole, helpers, tmp_path, how):
+    """A process that is stopped at any moment can be resumed.
+
+    By the system, or by Ctrl-C, which it answers in one line.
+    """
     arguments = helpers.arguments(
         "lmac.yaml", {**noisy, "output_folder": tmp_path}
     )
     script = recipe.script("train_lmac").__file__
     log = tmp_path / "train_log.txt"
-    with subprocess.Popen(
-        [sys.executable, script, *arguments],
-        cwd=recipe.cwd,
-        env=recipe.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
-        deadline = time.monotonic() + 120
-        while not log.exists() and time.monotonic() < deadline:
-            assert process.poll() is None
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    process = recipe.copy([script, *arguments])
+    deadline = time.monotonic() + 120
+    while not log.exists() and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert err.splitlines()[-1] == "stopped" and "Traceback" not in err
+    else:
+        assert process.returncode == -how
     assert not (tmp_path / "results.json").exists()
     done = recipe.main(
         "train_lmac", "lmac.yaml", output_folder=tmp_path, **noisy
