@@ -70,13 +70,17 @@ def time_edges():
     return [i / N_TIMES for i in range(N_TIMES + 1)]
 
 
-def describe(clip):
+def describe(clip, domain="linear"):
     """Descriptors of the explanation of one clip of any length.
 
     Arguments
     ---------
     clip : lmac_sb.inference.explanation.AudioExplanation
         Of one clip; of a long one, the mask is that of its windows together.
+    domain : str
+        Where its mask acts, see `lmac_sb.lmac.masking`. What another mask than
+        a linear one keeps of a bin depends on the level, so the sounds of both
+        parts tell.
 
     Returns
     -------
@@ -91,30 +95,33 @@ def describe(clip):
     """
     n_samples, features = clip.n_samples[0], clip.features
     wav = clip.wavs[0, :n_samples]
-    mask, magnitude = input_of(wav, clip.mask[0], features)
+    mask, whole = input_of(wav, clip.mask[0], features)
+    if domain == "linear":
+        kept, rest = mask * whole, (1 - mask) * whole
+    else:
+        kept, rest = (
+            input_of(sound[0, :n_samples], clip.mask[0], features)[1]
+            for sound in (clip.waveform, clip.residual)
+        )
     # Long clips are pooled: a frame then stands for several.
-    pool = -(-features.n_frames(n_samples) // len(mask))
+    pool = -(-features.n_frames(n_samples) // len(whole))
     hop = pool * features.hop_samples
     middle = features.frame_start + features.n_fft / 2
     middle += (pool - 1) / 2 * features.hop_samples
-    times = (torch.arange(len(mask)) * hop + middle) / n_samples
+    times = (torch.arange(len(whole)) * hop + middle) / n_samples
     seconds = n_samples / clip.sample_rate
-    found = describe_map(mask, magnitude, times, seconds, clip.sample_rate)
+    found = describe_map((kept, rest, whole), times, seconds, clip.sample_rate)
     return {"seconds": seconds, **found}
 
 
-def describe_map(mask, magnitude, times, seconds, sample_rate):
-    """Descriptors of a mask on a spectrogram.
-
-    Energy is that of ``mask * magnitude`` for what is kept, and of
-    ``(1 - mask) * magnitude`` for the rest.
+def describe_map(parts, times, seconds, sample_rate):
+    """Descriptors of what is kept of a spectrogram.
 
     Arguments
     ---------
-    mask : torch.Tensor
-        Values in [0, 1], [time, freq].
-    magnitude : torch.Tensor
-        Linear; bins from 0 to half the rate, [time, freq].
+    parts : tuple of torch.Tensor
+        Linear magnitudes of what is kept, of the rest and of the whole; bins
+        from 0 to half the rate, [time, freq] each.
     times : torch.Tensor
         Middle of each frame as a share of the clip, evenly spaced, [time].
     seconds : float
@@ -141,15 +148,12 @@ def describe_map(mask, magnitude, times, seconds, sample_rate):
     Example
     -------
     >>> ones, times = torch.ones(4, 9), (torch.arange(4) + 0.5) / 4
-    >>> found = describe_map(ones, ones, times, 1.0, 16000)
+    >>> found = describe_map((ones, 0 * ones, ones), times, 1.0, 16000)
     >>> found["kept_energy"], found["centroid_hz"], found["level_db"]
     (1.0, 4000.0, 60.0)
     """
-    mask, magnitude = mask.double(), magnitude.double()
-    kept = (mask * magnitude) ** 2
-    rest = ((1 - mask) * magnitude) ** 2
-    whole = magnitude**2
-    freqs = torch.linspace(0, sample_rate / 2, mask.shape[1]).double()
+    kept, rest, whole = (part.double() ** 2 for part in parts)
+    freqs = torch.linspace(0, sample_rate / 2, kept.shape[1]).double()
     inner = torch.tensor(band_edges(sample_rate)[1:-1]).double()
     band = torch.bucketize(freqs, inner, right=True)
     part = (times.double() * N_TIMES).long().clamp(0, N_TIMES - 1)

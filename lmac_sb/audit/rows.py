@@ -109,7 +109,8 @@ class Explained:
         try:
             wav = self._read(clip)
             found = self._explain(wav, **asked)
-            row = {**_facts(found), **describe(found), "error": None}
+            described = describe(found, self.interpreter.explainer.mask_domain)
+            row = {**_facts(found), **described, "error": None}
             if donors is not None:
                 donors = list(donors)
                 region = _region(clip.columns)

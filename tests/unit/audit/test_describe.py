@@ -43,6 +43,12 @@ def slow_shares(mask, magnitude, times, rate):
     return [x / total for x in bands], ratio, [x / total for x in parts]
 
 
+def described(mask, magnitude, times, seconds, rate):
+    """Descriptors of a mask on magnitudes."""
+    parts = mask * magnitude, (1 - mask) * magnitude, magnitude
+    return describe_map(parts, times, seconds, rate)
+
+
 def slow_modulation(amplitude, hop_s):
     """Strongest rate up to 20 Hz by the definition of the transform."""
     n = len(amplitude)
@@ -64,7 +70,7 @@ def slow_modulation(amplitude, hop_s):
 def test_shares_are_those_of_the_slow_writing(shape):
     mask, magnitude = torch.rand(shape), torch.rand(shape) * 9
     times = (torch.arange(shape[0]) + 0.5) / shape[0]
-    found = describe_map(mask, magnitude, times, 2.0, RATE)
+    found = described(mask, magnitude, times, 2.0, RATE)
     bands, kept, parts = slow_shares(mask, magnitude, times, RATE)
     for names, expected in ((BANDS, bands), (TIMES, parts), (OF_BANDS, kept)):
         values = [found[name] for name in names]
@@ -75,7 +81,7 @@ def test_shares_are_those_of_the_slow_writing(shape):
 def test_modulation_is_that_of_the_slow_writing():
     mask = torch.rand(50, 1).expand(50, 9)
     times = torch.arange(50) / 50
-    found = describe_map(mask, torch.ones(50, 9), times, 2.0, RATE)
+    found = described(mask, torch.ones(50, 9), times, 2.0, RATE)
     rate, depth = slow_modulation((mask[:, 0].double() * 3).tolist(), 0.04)
     assert found["modulation_hz"] == pytest.approx(rate)
     assert found["modulation_depth"] == pytest.approx(depth, rel=1e-6)
@@ -90,7 +96,7 @@ def test_a_pulsed_tone_is_described():
     magnitude[:, 40] = 0.1  # not kept
     mask = torch.zeros(200, 81)
     mask[:, 10] = 1.0
-    found = describe_map(mask, magnitude, times, 2.0, RATE)
+    found = described(mask, magnitude, times, 2.0, RATE)
     assert found["centroid_hz"] == pytest.approx(1000)
     assert found["flatness"] == pytest.approx(1 / 81)
     assert found["kept_from"] == 0.5
@@ -105,7 +111,7 @@ def test_a_pulsed_tone_is_described():
 
 def test_white_noise_is_flat():
     ones = torch.ones(20, 65)
-    found = describe_map(ones, ones, torch.arange(20) / 20, 1.0, RATE)
+    found = described(ones, ones, torch.arange(20) / 20, 1.0, RATE)
     assert found["flatness"] == pytest.approx(1)
     assert found["modulation_depth"] == pytest.approx(0, abs=1e-9)
 
@@ -114,7 +120,7 @@ def test_white_noise_is_flat():
 def test_nothing_kept_and_silence_are_unknown_but_no_error(value):
     mask = torch.zeros(10, 9)
     magnitude = torch.full((10, 9), value)
-    found = describe_map(mask, magnitude, torch.arange(10) / 10, 1.0, RATE)
+    found = described(mask, magnitude, torch.arange(10) / 10, 1.0, RATE)
     assert all(math.isnan(found[name]) for name in BANDS + TIMES)
     assert math.isnan(found["kept_s"]) and math.isnan(found["modulation_hz"])
     assert set(found) == NAMES
@@ -130,3 +136,35 @@ def test_a_longer_clip_of_windows_is_described_as_a_whole(interpreter):
     assert found["time_15"] == pytest.approx(1, abs=1e-3)
     assert 0.94 < found["kept_from"] < 0.96
     assert 1.5 < found["kept_s"] < 2.5
+
+
+def energies(features, *sounds):
+    """Energy of each sound's spectrogram."""
+    magnitudes = (features.magnitude(features.stft(x)) for x in sounds)
+    return [float(x.double().square().sum()) for x in magnitudes]
+
+
+def test_what_another_mask_keeps_is_what_is_heard(
+    interpreter, sounds, monkeypatch
+):
+    """On log1p, half of a bin is less than half of its magnitude."""
+    monkeypatch.setattr(interpreter.explainer, "mask_domain", "log1p")
+    clip = interpreter.explain_batch(sounds[:1])
+    kept, rest, whole = energies(
+        interpreter.explainer.features, clip.waveform, clip.residual, clip.wavs
+    )
+    found = describe(clip, "log1p")
+    assert found["kept_energy"] == pytest.approx(kept / whole, rel=1e-3)
+    level = 10 * math.log10(kept / rest)
+    assert found["level_db"] == pytest.approx(level, abs=0.01)
+    assert describe(clip)["kept_energy"] > 2 * found["kept_energy"]
+
+
+def test_what_a_linear_mask_keeps_is_its_share_of_each_bin(interpreter, sounds):
+    clip = interpreter.explain_batch(sounds[:1])
+    features = interpreter.explainer.features
+    whole = features.magnitude(features.stft(clip.wavs))[0].double()
+    mask = clip.mask[0].double()
+    found = describe(clip)
+    kept = (mask * whole).square().sum() / whole.square().sum()
+    assert found["kept_energy"] == pytest.approx(float(kept), rel=1e-3)
