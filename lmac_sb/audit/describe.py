@@ -95,7 +95,8 @@ def describe(clip, domain="linear"):
     """
     n_samples, features = clip.n_samples[0], clip.features
     wav = clip.wavs[0, :n_samples]
-    mask, whole = input_of(wav, clip.mask[0], features)
+    found = input_of(wav, clip.mask[0], features)
+    mask, whole = (x.double() for x in found)
     if domain == "linear":
         kept, rest = mask * whole, (1 - mask) * whole
     else:
@@ -152,7 +153,7 @@ def describe_map(parts, times, seconds, sample_rate):
     >>> found["kept_energy"], found["centroid_hz"], found["level_db"]
     (1.0, 4000.0, 60.0)
     """
-    kept, rest, whole = (part.double() ** 2 for part in parts)
+    kept, rest, whole = (x.double() ** 2 for x in parts)
     freqs = torch.linspace(0, sample_rate / 2, kept.shape[1]).double()
     inner = torch.tensor(band_edges(sample_rate)[1:-1]).double()
     band = torch.bucketize(freqs, inner, right=True)

@@ -108,6 +108,12 @@ class Classifier(NamedTuple):
         Returns
         -------
         str or None
+
+        Example
+        -------
+        >>> from lmac_sb.bench.data import DATA
+        >>> CLASSIFIERS["multilabel"].misfit(DATA["scenes"])
+        'the clips have one class, and it is for several'
         """
         if data.several and not self.several:
             return "the clips have several classes, and it is for one"

@@ -195,12 +195,13 @@ def _cells(prepared, classifiers, trained, options):
         for name, classifier in classifiers.items():
             why = classifier.misfit(some.data)
             if why is not None:
-                left_out.setdefault(why, [some.name]).append(name)
+                left_out.setdefault(why, []).append(name)
                 continue
             folder = trained / safe(some.name) / safe(name)
             setup = Setup(some, folder, seeds, options.epochs, wanted)
             cells.append(Cell(name, classifier, setup))
-        notes += [f"{', '.join(x)}: {why}" for why, x in left_out.items()]
+        for why, names in left_out.items():
+            notes.append(f"{', '.join([some.name, *names])}: {why}")
     return cells, notes
 
 

@@ -107,9 +107,8 @@ def main(argv=None):
         print(f"error: {usage_line(error)}", file=sys.stderr)
         return 2
     except click.Abort:
-        leave_it_to_the_first()
-        print("stopped", file=sys.stderr)
-        return 130
+        # What click makes of Ctrl-C.
+        raise KeyboardInterrupt from None
     except OSError as error:
         # A disk that cannot be written to is nothing to look for in the code.
         if is_full(error):
