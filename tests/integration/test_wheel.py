@@ -257,7 +257,8 @@ def test_a_stranger_without_rights(bare, recording):
     """The package's folder cannot be written, nor can that of the sound."""
     if os.geteuid():
         pytest.skip("only the superuser can become somebody else")
-    for folder in SITE.parents:
+    interpreter = Path(sys.executable).resolve()
+    for folder in (*SITE.parents, *interpreter.parents):
         if not folder.stat().st_mode & 0o001:
             pytest.skip(f"{folder}: others cannot read it")
     out = bare.place.parent / "out"
