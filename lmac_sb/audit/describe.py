@@ -70,17 +70,15 @@ def time_edges():
     return [i / N_TIMES for i in range(N_TIMES + 1)]
 
 
-def describe(clip, domain="linear"):
+def describe(clip):
     """Descriptors of the explanation of one clip of any length.
 
     Arguments
     ---------
     clip : lmac_sb.inference.explanation.AudioExplanation
         Of one clip; of a long one, the mask is that of its windows together.
-    domain : str
-        Where its mask acts, see `lmac_sb.lmac.masking`. What another mask than
-        a linear one keeps of a bin depends on the level, so the sounds of both
-        parts tell.
+        What another mask than a linear one keeps of a bin depends on the
+        level, so the sounds of both parts tell.
 
     Returns
     -------
@@ -97,7 +95,7 @@ def describe(clip, domain="linear"):
     wav = clip.wavs[0, :n_samples]
     found = input_of(wav, clip.mask[0], features)
     mask, whole = (x.double() for x in found)
-    if domain == "linear":
+    if clip.mask_domain == "linear":
         kept, rest = mask * whole, (1 - mask) * whole
     else:
         kept, rest = (

@@ -109,7 +109,7 @@ class Explained:
         try:
             wav = self._read(clip)
             found = self._explain(wav, **asked)
-            described = describe(found, self.interpreter.explainer.mask_domain)
+            described = describe(found)
             row = {**_facts(found), **described, "error": None}
             if donors is not None:
                 donors = list(donors)

@@ -66,6 +66,7 @@ __all__ = [
 
 AUDIO_FORMATS = {"wav": "PCM_24", "flac": "PCM_24"}  # ending to samples
 FACTS, MAPS, PICTURE = "explanation.json", "maps.npz", "spectra.png"
+_MAPS = ("mask", "level", "kept")  # the last one not always
 UNREFINED = "unrefined"  # sub-folder, for the decoder's own mask
 # What a clip's folder may hold besides.
 FILES = {FACTS, MAPS, PICTURE} | {
@@ -271,11 +272,11 @@ def write_data(part, clip, name, truth=None, audio_format="wav", more=None):
     for sound_name, sound in sounds.items():
         path = part / f"{sound_name}.{audio_format}"
         _write_sound(path, sound, gain, clip.sample_rate)
-    np.savez_compressed(
-        part / MAPS,
-        mask=_bytes(maps["mask"]),
-        level=_level_bytes(maps["original"]),
-    )
+    stored = {"mask": _bytes(maps["mask"])}
+    stored["level"] = _level_bytes(maps["original"])
+    if "kept" in maps:
+        stored["kept"] = _bytes(maps["kept"])
+    np.savez_compressed(part / MAPS, **stored)
     text = json.dumps(_plain(content), ensure_ascii=False, allow_nan=False)
     (part / FACTS).write_text(text, encoding="utf-8")
     written = [(part, clip, maps)]
@@ -591,6 +592,9 @@ class ClipFiles(NamedTuple):
         [time, freq], uint8; 255 is a mask of one.
     level : numpy.ndarray
         [time, freq], uint8; 255 is the loudest bin, 0 is 80 dB below it.
+    kept : numpy.ndarray
+        The share of each bin's magnitude that is heard, [time, freq], uint8;
+        255 is all of it. None where the mask is that share.
     files : dict
         Name of each sound to its file, of the right length and rate.
 
@@ -607,6 +611,7 @@ class ClipFiles(NamedTuple):
     info: dict
     mask: np.ndarray
     level: np.ndarray
+    kept: np.ndarray | None
     files: dict
 
     @property
@@ -680,13 +685,13 @@ def read_clip(folder):
     """
     folder = Path(folder)
     info = read_facts(folder / FACTS)
-    mask, level = _read_maps(folder / MAPS, info["n_bins"])
+    maps = _read_maps(folder / MAPS, info["n_bins"])
     files = {name: _find_sound(folder / name, info) for name in SOUNDS}
-    return ClipFiles(info, mask, level, files)
+    return ClipFiles(info, *maps, files)
 
 
 def _read_maps(path, n_bins):
-    """Mask and level of a clip, [time, freq] each, as uint8."""
+    """Mask, level and perhaps kept of a clip, [time, freq], as uint8."""
     if n_bins > _MOST_BINS:
         raise LMACError(
             f"{path.with_name(FACTS)}: n_bins: found {shown(n_bins)}, "
@@ -694,15 +699,17 @@ def _read_maps(path, n_bins):
         )
     try:
         # Neither what is packed nor what it is told to be may be larger.
-        with open_regular(path, 2 * MAX_FRAMES * n_bins + (1 << 16)) as file:
+        most = len(_MAPS) * MAX_FRAMES * n_bins + (1 << 16)
+        with open_regular(path, most) as file:
             _check_archive(file)
             with zipfile.ZipFile(file) as archive:
                 shape = None
-                for name in ("mask", "level"):
+                n_maps = max(2, len(archive.namelist()))
+                for name in _MAPS[:n_maps]:
                     shape = _check_map(archive, name, shape, n_bins)
             file.seek(0)
             with np.load(file, allow_pickle=False) as maps:
-                return maps["mask"], maps["level"]
+                return maps["mask"], maps["level"], maps.get("kept")
     except FileNotFoundError as error:
         raise LMACError(f"{path}: no such file, a clip needs it") from error
     except KeyError as error:
@@ -728,8 +735,8 @@ def _check_archive(file):
     if end[-22:-18] != b"PK\5\6" or end[:4] == b"PK\6\7":
         raise ValueError("no archive, or not as it was written")
     n_members, n_bytes = struct.unpack("<HI", end[-12:-6])
-    if n_members > 2 or n_bytes > 1 << 10:
-        raise ValueError(f"holds {n_members} members, expected 2")
+    if n_members > len(_MAPS) or n_bytes > 1 << 10:
+        raise ValueError(f"holds {n_members} members, expected 2 or 3")
 
 
 def _check_map(archive, name, shape, n_bins):
@@ -748,7 +755,7 @@ def _check_map(archive, name, shape, n_bins):
     ):
         raise LMACError(
             f"{name}: found {dtype} of shape {shown(found)}, expected uint8 of "
-            f"[time, {n_bins}], the same time for both, at most {MAX_FRAMES}"
+            f"[time, {n_bins}], the same time for all, at most {MAX_FRAMES}"
         )
     return found
 

@@ -65,6 +65,7 @@ _COMMON = (
     "threshold",
     "refine_steps",
     "second_look",
+    "mask_domain",
     "families",
     "by_class",
     "made",
@@ -102,6 +103,8 @@ class AudioExplanation(Explanation):
         Gradient steps that were allowed from the decoder's masks.
     second_look : bool
         Whether the decoder's masks got a second look before the steps.
+    mask_domain : str
+        Where the masks act, see `lmac_sb.lmac.masking`.
     windows : list
         For each clip the list of its windows, each a dict with start and end
         in seconds, decision, p, p_in, p_out and verdict of that window.
@@ -150,6 +153,7 @@ class AudioExplanation(Explanation):
     threshold: float | None = field(default=None, kw_only=True)
     refine_steps: int = field(default=0, kw_only=True)
     second_look: bool = field(default=False, kw_only=True)
+    mask_domain: str = field(default="linear", kw_only=True)
     windows: list[list[dict[str, Any]]] = field(kw_only=True)
     metrics: list[dict[str, float]] = field(kw_only=True)
     verdicts: list[str] = field(kw_only=True)
@@ -233,6 +237,7 @@ class AudioExplanation(Explanation):
                 wavs,
                 features,
                 classes,
+                mask_domain=named.mask_domain,
                 families=named.families,
                 made=named.made,
             )

@@ -1112,6 +1112,7 @@ class LMACInterpreter(Pretrained):
             wav[None],
             self.explainer.features,
             self.classes,
+            mask_domain=self.explainer.mask_domain,
             families=self.families,
             made={**self.made, "date": str(today)},
             **more,

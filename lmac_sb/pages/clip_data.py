@@ -60,8 +60,9 @@ def read_entry(folder, path, embed=True):
     entry : dict
         Facts, for the page's list.
     heavy : dict
-        ``level`` and ``mask``, pictures as PNG in base64, and ``sounds``, an
-        address for each.
+        ``level`` and ``mask``, pictures as PNG in base64, the latter the
+        share of each magnitude that is heard, and ``sounds``, an address for
+        each.
 
     Raises
     ------
@@ -79,7 +80,8 @@ def read_entry(folder, path, embed=True):
     if path.is_symlink():
         raise LMACError(f"{path}: is a link, expected a clip's folder")
     clip = read_clip(path)
-    info, mask, level, files = clip
+    info, mask, level, kept, files = clip
+    share = mask if kept is None else kept
     addresses = [_address(folder, clip, name, embed) for name in files]
     seconds = info["n_samples"] / info["sample_rate"]
     columns = [info[name] for name in PROBABILITIES]
@@ -127,12 +129,12 @@ def read_entry(folder, path, embed=True):
         "kilohertz": info["sample_rate"] / 2000,
         "area": float(mask.mean()) / 255,
         "spread": _spread(
-            _heard(mask, level), seconds, info["sample_rate"] / 2000
+            _heard(share, level), seconds, info["sample_rate"] / 2000
         ),
     }
-    pictures = [_png(_coarsen(_shrink(x))) for x in (level, mask)]
-    level, mask = (base64.b64encode(x).decode("ascii") for x in pictures)
-    return entry, {"level": level, "mask": mask, "sounds": addresses}
+    pictures = [_png(_coarsen(_shrink(x))) for x in (level, share)]
+    level, share = (base64.b64encode(x).decode("ascii") for x in pictures)
+    return entry, {"level": level, "mask": share, "sounds": addresses}
 
 
 def _made_in_words(made):
@@ -186,10 +188,10 @@ def _pack(wavs, rate):
     return kind, buffer.getvalue()
 
 
-def _heard(mask, level):
-    """Magnitude that the mask lets through; what is black has none."""
+def _heard(share, level):
+    """Magnitude that is let through; what is black has none."""
     decibels = RANGE_DB * (level / 255 - 1)
-    return mask * np.where(level > 0, 10 ** (decibels / 20), 0)
+    return share * np.where(level > 0, 10 ** (decibels / 20), 0)
 
 
 def _spread(heard, seconds, kilohertz):

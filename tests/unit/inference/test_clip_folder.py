@@ -344,6 +344,39 @@ def test_level_of_silence(features, tmp_path):
     assert not np.load(tmp_path / "maps.npz")["level"].any()
 
 
+def test_what_is_heard_of_another_mask(features, tmp_path):
+    """On log1p, a half of a loud bin is much less than half of its level."""
+    wavs, explanation = explain(features)
+    analysis = features.stft(wavs)
+    kept = features.magnitude(analysis).log1p() * explanation.mask
+    gain = kept.expm1() / features.magnitude(analysis).clamp(min=1e-9)
+    stft = analysis * gain[..., None]
+    explanation.waveform = features.istft(stft, wavs.shape[1])
+    save(tmp_path / "a", wavs[1], explanation, 1, features, CLASSES)
+    assert read_clip(tmp_path / "a").kept is None
+    more = {"mask_domain": "log1p"}
+    save(tmp_path / "b", wavs[1], explanation, 1, features, CLASSES, **more)
+    clip = read_clip(tmp_path / "b")
+    assert np.array_equal(clip.mask, read_clip(tmp_path / "a").mask)
+    whole, heard = (
+        features.magnitude(features.stft(x[1:2]))[0].numpy()
+        for x in (wavs, explanation.waveform)
+    )
+    loud = whole > whole.max() / 100
+    expected = (255 * heard / whole).clip(0, 255)
+    assert clip.kept.shape == clip.mask.shape
+    assert np.abs(clip.kept - expected)[loud].max() <= 0.51
+    peak = len(whole) // 2, whole[len(whole) // 2].argmax()
+    share = ((1 + whole[peak]) ** 0.7 - 1) / whole[peak]
+    assert share < 0.6
+    assert clip.kept[peak] == pytest.approx(255 * share, rel=0.05)
+    # Nothing is let through of nothing.
+    silent = save(
+        tmp_path / "c", 0 * wavs[1], explanation, 1, features, CLASSES, **more
+    )
+    assert not read_clip(silent).level.any()
+
+
 @pytest.mark.parametrize("block", [1 << 18, 500])
 def test_maps_of_long_clips_are_pooled(features, block, tmp_path, monkeypatch):
     """Long maps hold mean masks and maximum levels of frames."""

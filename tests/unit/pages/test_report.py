@@ -298,6 +298,29 @@ def test_pictures_keep_every_pixel(shape):
     assert np.array_equal(np.asarray(file), values.T[::-1])
 
 
+def test_what_is_heard_of_a_mask_on_log1p(tmp_path):
+    """Its own map is drawn and summed up; the area is still the mask's."""
+    mask = np.full((40, BINS), 128, np.uint8)
+    level = np.full((40, BINS), 200, np.uint8)
+    kept = np.zeros((40, BINS), np.uint8)
+    kept[20:, :11] = 64
+    path = write_clip(tmp_path, mask=mask, level=level)
+    page = Page(write_report(tmp_path))
+    (linear,) = page.data("index")["clips"]
+    np.savez_compressed(path / "maps.npz", mask=mask, level=level, kept=kept)
+    page = Page(write_report(tmp_path))
+    (clip,) = page.data("index")["clips"]
+    assert clip["area"] == linear["area"] == pytest.approx(128 / 255)
+    seconds, kilohertz = SAMPLES / RATE, RATE / 2000
+    assert linear["spread"][1] - linear["spread"][0] > 0.7 * seconds
+    start, end, low, high = clip["spread"]
+    assert 0.5 * seconds <= start < end <= seconds
+    assert 0 <= low < high <= kilohertz / 3
+    drawn = picture(page.data("clip-0")["mask"])
+    assert not drawn[:, :20].any() and not drawn[:-11].any()
+    assert (drawn[-11:, 20:] == 64).all()
+
+
 def test_large_maps_shrink_to_means(tmp_path):
     rng = np.random.default_rng(1)
     mask = rng.integers(256, size=(1300, 513), dtype=np.uint8)
@@ -674,6 +697,18 @@ def test_wrong_facts(tmp_path, key, value, message):
         ({"mask": (40, BINS), "level": (39, BINS)}, "level: found uint8"),
         ({"mask": (0, BINS), "level": (0, BINS)}, "mask: found uint8"),
         ({"mask": (), "level": ()}, "mask: found uint8"),
+        (
+            {"mask": (40, BINS), "level": (40, BINS), "kept": (39, BINS)},
+            "kept: found uint8",
+        ),
+        (
+            dict.fromkeys(("mask", "level", "more"), (40, BINS)),
+            "no item named .*kept.*",
+        ),
+        (
+            dict.fromkeys(("mask", "level", "kept", "more"), (40, BINS)),
+            "holds 4 members, expected 2 or 3",
+        ),
     ],
 )
 def test_wrong_maps(tmp_path, arrays, message):
