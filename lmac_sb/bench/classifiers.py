@@ -113,12 +113,17 @@ class Classifier(NamedTuple):
         -------
         >>> from lmac_sb.bench.data import DATA
         >>> CLASSIFIERS["multilabel"].misfit(DATA["scenes"])
-        'the clips have one class, and it is for several'
+        'the clips have one class, a classifier has to decide for one'
         """
         if data.several and not self.several:
-            return "the clips have several classes, and it is for one"
+            return (
+                "the clips have several classes, "
+                "a classifier has to decide for each"
+            )
         if self.several and not data.several:
-            return "the clips have one class, and it is for several"
+            return (
+                "the clips have one class, a classifier has to decide for one"
+            )
         return self.unfit(data)
 
 

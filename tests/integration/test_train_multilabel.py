@@ -411,7 +411,9 @@ def test_several_classes_in_a_bench(trained, grid, tmp_path):
     assert cell["accuracy"] == pytest.approx(right / len(expected))
     (note,) = found["notes"]
     assert note.startswith("pairs, cnn, transformer, conv2d, waveform, yamnet")
-    assert note.endswith("the clips have several classes, and it is for one")
+    assert note.endswith(
+        "the clips have several classes, a classifier has to decide for each"
+    )
     figures = {
         (line["method"], line["measure"]): line["mean"]
         for line in found["figures"]
