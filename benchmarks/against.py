@@ -28,7 +28,7 @@ from statistics import fmean
 import soundfile as sf
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from measure import machine, print_table, write
+from measure import count, machine, n_threads, print_table, write
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.data.audio import Preprocessor
@@ -265,8 +265,10 @@ def main(argv=None):
     parser.add_argument("--runs", nargs="+", required=True)
     parser.add_argument("--scenes", type=Path, help="folder; made if missing")
     parser.add_argument("--fold", type=int, default=5)
-    parser.add_argument("--every", type=int, default=1, help="of so many clips")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--every", type=count, default=1, help="of so many clips"
+    )
+    parser.add_argument("--threads", type=n_threads, default=1)
     parser.add_argument("--json", help="file for the rows")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)

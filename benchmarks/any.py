@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from measure import write
+from measure import count, write
 
 import lmac_sb
 from lmac_sb.data.audio import read_audio
@@ -176,9 +176,9 @@ def main(argv=None):
     parser.add_argument("--data", help="folder of real data, for fsdd")
     parser.add_argument("--digits", help="folder of the model of digits")
     parser.add_argument("--only", action="append", choices=CLASSIFIERS)
-    parser.add_argument("--train", type=int, default=120)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--clips", type=int, default=30)
+    parser.add_argument("--train", type=count, default=120)
+    parser.add_argument("--epochs", type=count, default=6)
+    parser.add_argument("--clips", type=count, default=30)
     parser.add_argument("--seed", type=int, default=1234)
     parser.add_argument("--json", help="file for the results")
     options = parser.parse_args(argv)

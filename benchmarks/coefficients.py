@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from measure import machine, write
+from measure import check_names, count, machine, n_threads, write
 from speechbrain.dataio.encoder import CategoricalEncoder
 from yamnet import SAMPLE_RATE, Highest, check_yamnet, load_yamnet
 
@@ -291,6 +291,14 @@ def read_clips(folder, folds):
     ]
 
 
+def of_fold(clips, fold):
+    """Those of one fold."""
+    found = [clip for clip in clips if clip["fold"] == fold]
+    if not found:
+        raise LMACError(f"--fold: found no clips of fold {fold}")
+    return found
+
+
 @torch.no_grad()
 def by_judges(found, wavs, judges, label):
     """What judges say of an explanation's sounds, columns of [batch].
@@ -349,13 +357,12 @@ def judged(model, clips, setting, seed):
 
 def measure(args):
     """All rows, each with its setting's name."""
-    settings = {
-        name: setting
-        for name, setting in make_settings(args.choose).items()
-        if not args.only or name in args.only
-    }
+    settings = make_settings(args.choose)
+    if args.only:
+        check_names("--only", args.only, settings)
+        settings = {name: settings[name] for name in args.only}
     clips = read_clips(args.data_folder, range(1, 6))
-    asked = [clip for clip in clips if clip["fold"] == args.fold]
+    asked = of_fold(clips, args.fold)
     if args.yamnet:
         models = yamnet_models(clips, args.judge)
         asked = [clip for clip in asked if clip["p"] > KNOWN][:: args.every]
@@ -416,7 +423,9 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_folder", required=True)
     parser.add_argument("--fold", type=int, default=4)
-    parser.add_argument("--every", type=int, default=1, help="of so many clips")
+    parser.add_argument(
+        "--every", type=count, default=1, help="of so many clips"
+    )
     parser.add_argument(
         "--runs", nargs="*", default=[], help="of train_lmac.py, or classifiers"
     )
@@ -424,9 +433,11 @@ def main(argv=None):
     parser.add_argument("--yamnet", action="store_true")
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--only", nargs="*", help="names of settings")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=n_threads, default=1)
     parser.add_argument("--json", help="file for the rows")
     args = parser.parse_args(argv)
+    if not args.yamnet and not args.runs:
+        parser.error("expected --runs or --yamnet")
     torch.set_num_threads(args.threads)
     rows = measure(args)
     show(rows)

@@ -30,6 +30,7 @@ import history
 import soundfile as sf
 import torch
 from measure import (
+    check_names,
     in_own_process,
     machine,
     peak_resident,
@@ -53,7 +54,6 @@ from lmac_sb.models.encoders import ConvEmbedding
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.utils.errors import LMACError, exit_on_user_error
-from lmac_sb.utils.near import nearest
 
 SECONDS, RATE = 5, 16000
 CLASSIFIERS = "small", "cnn14", "yamnet"
@@ -336,14 +336,7 @@ def check_args(args):
     if args.pairs < 1:
         raise LMACError(f"--pairs: found {args.pairs}, expected 1 or more")
     for key, known in (("classifiers", CLASSIFIERS), ("decoders", DECODERS)):
-        for name in getattr(args, key):
-            if name not in known:
-                near = nearest(name, known)
-                hint = "" if near is None else f"did you mean '{near}'? "
-                raise LMACError(
-                    f"--{key}: unknown '{name}'; {hint}there are "
-                    f"{', '.join(known)}"
-                )
+        check_names(f"--{key}", getattr(args, key), known)
     if args.batches and min(args.batches) < 1:
         raise LMACError(f"--batches: found {min(args.batches)}, expected 1 up")
     if args.device != "cpu" and not torch.cuda.is_available():

@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 from coefficients import by_judges, read_clips
-from measure import machine, write
+from measure import count, machine, n_threads, write
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.bench.yamnet import KNOWN, MEANS
@@ -123,9 +123,11 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_folder", required=True)
     parser.add_argument("--fold", type=int, default=4)
-    parser.add_argument("--every", type=int, default=1, help="of so many clips")
+    parser.add_argument(
+        "--every", type=count, default=1, help="of so many clips"
+    )
     parser.add_argument("--model", choices=("esc10", "yamnet"), default="esc10")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=n_threads, default=1)
     parser.add_argument("--json", help="file for the rows")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)

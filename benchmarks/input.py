@@ -19,6 +19,7 @@ import numpy as np
 import soundfile as sf
 import torch
 from measure import (
+    count,
     machine,
     median_times,
     n_threads,
@@ -167,9 +168,9 @@ def main(argv=None):
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_folder", help="holds audio/; default: noise")
-    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--clips", type=count, default=200)
     parser.add_argument("--threads", type=n_threads, default=2)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=count, default=3)
     parser.add_argument("--json", help="file for the results")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)

@@ -17,6 +17,8 @@ import speechbrain
 import torch
 
 from lmac_sb.metrics.registry import METRICS
+from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.near import nearest
 
 
 def median_times(functions, *args, runs=5):
@@ -95,8 +97,8 @@ def in_own_process(function, *args, threads):
     return result.get()
 
 
-def n_threads(text):
-    """A number of threads on the command line; says if it is odd."""
+def count(text):
+    """A number from 1 on the command line."""
     try:
         number = int(text)
     except ValueError:
@@ -105,6 +107,12 @@ def n_threads(text):
         raise argparse.ArgumentTypeError(
             f"found {text!r}, expected a whole number from 1"
         )
+    return number
+
+
+def n_threads(text):
+    """A number of threads on the command line; says if it is odd."""
+    number = count(text)
     if number > os.cpu_count():
         print(
             f"warning: --threads: {number}, but there are {os.cpu_count()} "
@@ -112,6 +120,18 @@ def n_threads(text):
             file=sys.stderr,
         )
     return number
+
+
+def check_names(option, names, known):
+    """Refuse what an option does not know, and say what may be meant."""
+    for name in names:
+        if name not in known:
+            near = nearest(name, known)
+            hint = "" if near is None else f"did you mean '{near}'? "
+            raise LMACError(
+                f"{option}: unknown '{name}'; {hint}there are "
+                f"{', '.join(known)}"
+            )
 
 
 def slope(sizes, costs):

