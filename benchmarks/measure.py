@@ -128,9 +128,9 @@ def check_names(option, names, known):
         if name not in known:
             near = nearest(name, known)
             hint = "" if near is None else f"did you mean '{near}'? "
-            names = ", ".join(f"'{x}'" for x in known)
+            listed = ", ".join(f"'{x}'" for x in known)
             raise LMACError(
-                f"{option}: unknown '{name}'; {hint}there are {names}"
+                f"{option}: unknown '{name}'; {hint}there are {listed}"
             )
 
 
