@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
+import torch
+
 from lmac_sb.bench.classifiers import Classifier, Setup
-from lmac_sb.bench.entries import call_entry
+from lmac_sb.bench.entries import call_entry, code_of
 from lmac_sb.bench.judges import judge_of, load_judge
 from lmac_sb.bench.measured import Measured
 from lmac_sb.bench.methods import bench_methods
@@ -138,16 +140,16 @@ def _check_classes(cell, interpreter):
     ]
     if unknown:
         raise LMACError(
-            f"{cell.setup.folder}: the classifier {cell.name} knows "
+            f"{prepared.name}: the classifier {cell.name} knows "
             f"{', '.join(sorted(known)[:10])}, but {prepared.name} has "
             f"{', '.join(unknown[:10])}; expected one of the same classes"
         )
     several = prepared.data.several
     if several and not interpreter.explainer.classifier.multilabel:
         raise LMACError(
-            f"{cell.setup.folder}: the classifier {cell.name} decides for one "
-            f"class of a clip, but clips of {prepared.name} have several; "
-            "expected one that decides each on its own"
+            f"{prepared.name}: the classifier {cell.name} decides for one "
+            "class of a clip, but these clips have several; expected one that "
+            "decides each on its own"
         )
 
 
@@ -181,6 +183,7 @@ def evaluate(cell, loaded, names, options, folder):
     """
     prepared = cell.setup.prepared
     dataset = _clips(cell, loaded, options.clips)
+    _check_finite(cell, loaded, dataset[0])
     explainers = _explainers(loaded.interpreters)
     methods, left_out = bench_methods(names, explainers, options.seed)
     if "ideal" in methods and "event" not in dataset.output_keys:
@@ -209,6 +212,7 @@ def evaluate(cell, loaded, names, options, folder):
         "regions": regions_identity(regions)["sha256"],
         "models": loaded.identity(),
         "draws": options.draws,
+        "code": code_of([prepared.name, cell.name, *methods]),
     }
     grid = Grid(
         comparison,
@@ -233,6 +237,17 @@ def evaluate(cell, loaded, names, options, folder):
         "folds": dict(prepared.data.folds),
     }
     return rows, facts
+
+
+def _check_finite(cell, loaded, clip):
+    """Refuse a classifier that says nothing of the first clip."""
+    with torch.no_grad():
+        logits = loaded.first.explainer.classify_sounds(clip["sig"][None])
+    if not logits.isfinite().all():
+        raise LMACError(
+            f"{cell.setup.prepared.name}, {cell.name}: the classifier gives "
+            f"NaN or infinite values for {clip['id']}, expected numbers"
+        )
 
 
 def _explainers(interpreters):

@@ -174,6 +174,7 @@ def prepare(name, data, out, real=None):
     found = call_entry(name, data.find, made, real and Path(real))
     if not isinstance(found, (str, Path)):
         raise LMACError(f"{name}: gave {shown(found)}, expected a folder")
+    _check_folds(name, data.folds)
     folder = Path(found)
     manifests = out / "manifests" / safe(name)
     script = load_script("esc50_prepare.py")
@@ -183,7 +184,28 @@ def prepare(name, data, out, real=None):
         folds=dict(data.folds),
         needs=script.Needs(data.several),
     )
-    return Prepared(name, data, folder, manifests)
+    prepared = Prepared(name, data, folder, manifests)
+    if len(prepared.classes) < 2:
+        raise LMACError(
+            f"{name}: found one class, {prepared.classes[0]}, expected clips "
+            "of several to train on"
+        )
+    return prepared
+
+
+def _check_folds(name, folds):
+    """Refuse folds that are no numbers of all splits."""
+    splits = folds if isinstance(folds, dict) else {}
+    if {"train", "valid", "test"} != {*splits} or not all(
+        isinstance(x, (list, tuple, range))
+        and x
+        and all(isinstance(number, int) for number in x)
+        for x in splits.values()
+    ):
+        raise LMACError(
+            f"{name}: folds: found {shown(folds)}, expected lists of numbers "
+            "for train, valid and test"
+        )
 
 
 def _scenes(made, real):

@@ -1,15 +1,28 @@
 """Entries by their name, or from a module of the user."""
 
+import importlib
+
 from lmac_sb.inference.reference import (
     imported,
     is_import_path,
     searching_here,
 )
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.checksums import file_sha256
+from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import first_line
 from lmac_sb.utils.near import near
 
-__all__ = ["call_entry", "find_entry", "said"]
+__all__ = [
+    "SURPRISES",
+    "call_entry",
+    "check_form",
+    "code_of",
+    "find_entry",
+    "said",
+]
+
+# What the user's code may raise: anything. Scripts end in SystemExit.
+SURPRISES = (Exception, SystemExit)
 
 
 def said(error):
@@ -17,7 +30,7 @@ def said(error):
 
     Arguments
     ---------
-    error : Exception
+    error : Exception or SystemExit
         Any.
 
     Returns
@@ -30,6 +43,65 @@ def said(error):
     "KeyError: 'x'"
     """
     return f"{type(error).__name__}: {first_line(error)}"
+
+
+def code_of(names):
+    """Checksums of the user's own modules.
+
+    Arguments
+    ---------
+    names : iterable of str
+        Of entries and methods.
+
+    Returns
+    -------
+    dict
+        Module to checksum of its file, of those names that are
+        ``package.module:name``.
+
+    Example
+    -------
+    >>> code_of(["scenes", "sys:path"]), list(code_of(["json:loads"]))
+    ({}, ['json'])
+    """
+    found = {}
+    for name in filter(is_import_path, names):
+        module = name.partition(":")[0]
+        with searching_here():
+            file = getattr(importlib.import_module(module), "__file__", None)
+        if file is not None:  # None: part of Python itself
+            found[module] = file_sha256(file)
+    return found
+
+
+def check_form(kind, name):
+    """Refuse what is meant for a module of the user, and is not written so.
+
+    Arguments
+    ---------
+    kind : str
+        What it is, for messages.
+    name : str
+        No ``package.module:name``.
+
+    Raises
+    ------
+    LMACError
+        If it looks like a path or a module.
+
+    Example
+    -------
+    >>> check_form("methods", "./mine.py:level")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: methods: found './mine.py:level', expected ...
+    """
+    if any(x in name for x in ":./\\"):
+        raise LMACError(
+            f"{kind}: found {shown(name)}, expected a name, or mine:level for "
+            "what is called level in the file mine.py here (of your own: "
+            "package.module:name)"
+        )
 
 
 def call_entry(name, function, *arguments):
@@ -68,7 +140,7 @@ def call_entry(name, function, *arguments):
             return function(*arguments)
     except LMACError:
         raise
-    except Exception as error:
+    except SURPRISES as error:
         raise LMACError(f"{name}: {said(error)}") from error
 
 
@@ -109,13 +181,13 @@ def find_entry(kind, name, table, form):
     elif is_import_path(name):
         try:
             found = imported(name)
-        except Exception as error:
-            # It is the user's code: anything can happen.
+        except SURPRISES as error:
             raise LMACError(
                 f"{kind}: {name}: {said(error)}; expected a {form.__name__} or "
                 "its function, which can be imported"
             ) from error
     else:
+        check_form(kind, name)
         raise LMACError(
             f"{kind}: unknown '{name}'{near(name, table) or ';'} there are "
             f"{', '.join(table)}, and package.module:name is one of your own"
@@ -125,6 +197,6 @@ def find_entry(kind, name, table, form):
     if callable(found):
         return form(found)
     raise LMACError(
-        f"{kind}: {name} is a {type(found).__name__}, expected a "
-        f"{form.__name__} or its function"
+        f"{kind}: {name}: found an object of the type "
+        f"{type(found).__name__}, expected a {form.__name__} or its function"
     )

@@ -11,7 +11,7 @@ import re
 
 import torch
 
-from lmac_sb.bench.entries import said
+from lmac_sb.bench.entries import SURPRISES, check_form, said
 from lmac_sb.inference.reference import (
     imported,
     is_import_path,
@@ -76,8 +76,11 @@ def check_methods(names, more=()):
     ...
     lmac_sb.LMACError: methods: unknown 'loudset'; did you mean 'loudest'? ...
     """
-    for name in filter(is_import_path, names):
-        _own(name)
+    for name in names:
+        if is_import_path(name):
+            _own(name)
+        else:
+            check_form("methods", name)
     # None of them is called.
     explainers = dict.fromkeys((*EXPLAINERS, *more))
     _named(names, explainers, 0)
@@ -143,8 +146,7 @@ def _own(name):
     """A method of the user."""
     try:
         found = imported(name)
-    except Exception as error:
-        # It is the user's code: anything can happen.
+    except SURPRISES as error:
         raise LMACError(
             f"methods: {name}: {said(error)}; expected a function that can "
             "be imported"
@@ -152,8 +154,9 @@ def _own(name):
     if not isinstance(found, Method):
         if not callable(found):
             raise LMACError(
-                f"methods: {name} is a {type(found).__name__}, expected a "
-                "function of explainer, analysis and target, or a Method"
+                f"methods: {name}: found an object of the type "
+                f"{type(found).__name__}, expected a function of explainer, "
+                "analysis and target, or a Method"
             )
         function = found
         found = Method(
@@ -171,15 +174,18 @@ class _Guarded:
 
     def __call__(self, case, *area):
         """Call it, and look at what it gives."""
+        # By places, so that what it writes is in copies.
+        own = case[list(range(len(case)))]
+        area = [torch.as_tensor(x).clone() for x in area]
         try:
             with searching_here():
-                given = self.function(case, *area)
+                given = self.function(own, *area)
             if given is None:
                 raise LMACError("gave nothing, expected a tensor")
             made = torch.as_tensor(given).detach().to(case.analysis.magnitude)
         except LMACError:
             raise
-        except Exception as error:
+        except SURPRISES as error:
             raise LMACError(said(error)) from error
         if self.kind != "scores" and ((made < 0) | (made > 1)).any():
             raise LMACError(

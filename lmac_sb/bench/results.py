@@ -9,7 +9,7 @@ side of zero, over at least `LEAST` clips: that of fewer is no interval.
 import math
 
 from lmac_sb.bench.measured import MEASURES
-from lmac_sb.bench.methods import LMAC, REFERENCE
+from lmac_sb.bench.methods import LMAC, REFERENCE, base
 from lmac_sb.evaluation.comparison import OWN
 from lmac_sb.evaluation.tables import PROBABILITIES, TEXTS
 from lmac_sb.metrics.registry import GUARDS, METRICS, direction, unguarded
@@ -191,7 +191,7 @@ def losses(found):
     -------
     list of dict
         Those of its lines in which a method beats ``lmac``: the interval of
-        the difference excludes zero. Refined masks of L-MAC are no other
+        the difference excludes zero. Other masks of L-MAC are no other
         method; nor is the ideal mask, which was told the answer.
 
     Example
@@ -207,7 +207,7 @@ def losses(found):
         if line["measure"] in OTHER_FORMS or line["n"] < LEAST:
             continue
         method, sign = line["method"], better(line["measure"])
-        own = method.split("+")[0] == LMAC or method == "ideal"
+        own = base(method) == LMAC or method == "ideal"
         near = line["low"] if sign > 0 else line["high"]
         if line["minus"] == LMAC and not own and sign * near > 0:
             lost.append(line)

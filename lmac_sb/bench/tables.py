@@ -197,8 +197,9 @@ def _facts(facts):
         names = ", ".join(f"`{_plain(x)}`" for x in facts["left_out"])
         text += f" Not available here: {names}."
     for error in facts["errors"]:
+        clips = f"{error['n']} clip{'s' * (error['n'] != 1)}"
         text += (
-            f" `{_plain(error['method'])}` failed on {error['n']} clips: "
+            f" `{_plain(error['method'])}` failed on {clips}: "
             f"{_plain(error['error'])}."
         )
     return text
@@ -219,5 +220,6 @@ def _table(lines, columns):
 
 
 def _plain(text):
-    """Text of others in a table: on one line, and without bars."""
-    return " ".join(str(text).split()).replace("|", "\\|").replace("`", "'")
+    """Text of others in a table: on one line, without bars, and no HTML."""
+    text = " ".join(str(text).split()).replace("`", "'")
+    return text.replace("|", "\\|").replace("<", "&lt;")

@@ -1,8 +1,10 @@
 """What is trained for a bench, by the scripts of the recipe.
 
-A run that was broken off goes on; one that is finished is taken as it is.
+A run that was broken off goes on; one that is finished is taken as it is, and
+other settings than it would have now are said.
 """
 
+import functools
 import io
 import logging
 import os
@@ -12,9 +14,11 @@ from contextlib import contextmanager, redirect_stdout
 import torch
 
 from lmac_sb.data.manifest import read_entries
-from lmac_sb.training.arguments import script_of
+from lmac_sb.training.arguments import read_arguments, script_of
+from lmac_sb.training.identity import EPOCHS, EXPERIMENT, NEUTRAL
 from lmac_sb.utils.console import Loudness, get_loudness, say, set_loudness
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.io import read_json
 from lmac_sb.utils.recipe import find_yaml, load_script
 
 __all__ = ["check_unseen", "is_finished", "train"]
@@ -73,27 +77,45 @@ def train(yaml, folder, prepared, seed, keys):
     LMACError
         If the script fails, or the run has heard a clip of the test.
     """
-    if not is_finished(folder):
+    folds = prepared.data.folds
+    keys = {
+        "seed": seed,
+        "output_folder": folder.resolve(),
+        "data_folder": prepared.folder.resolve(),
+        **{f"{split}_fold_nums": list(folds[split]) for split in folds},
+        **prepared.data.keys,
+        **keys,
+    }
+    file = find_yaml(yaml)
+    command = [str(file), *(f"--{key}={value}" for key, value in keys.items())]
+    if is_finished(folder):
+        _say_differences(folder, read_arguments(command).resolved, keys)
+    else:
         say(f"training: {folder}")
-        folds = prepared.data.folds
-        keys = {
-            "seed": seed,
-            "output_folder": folder.resolve(),
-            "data_folder": prepared.folder.resolve(),
-            **{f"{split}_fold_nums": list(folds[split]) for split in folds},
-            **prepared.data.keys,
-            **keys,
-        }
-        words = [f"--{key}={value}" for key, value in keys.items()]
-        file = find_yaml(yaml)
         script = load_script(script_of(file))
         with _left_alone():
             # Without the decorator that ends the process on errors.
-            script.main.__wrapped__(
-                [str(file), "--noprogressbar", "--quiet", *words]
-            )
+            script.main.__wrapped__([*command, "--noprogressbar", "--quiet"])
     check_unseen(folder, prepared)
     return folder
+
+
+def _say_differences(folder, wanted, keys):
+    """Say with which other settings a finished run was trained."""
+    path = folder / EXPERIMENT
+    found = read_json(path) if path.is_file() else {}
+    others = [
+        f"{key} {shown(found[key])} in place of {shown(wanted.get(key))}"
+        for key in {**keys, EPOCHS: None}
+        if key not in NEUTRAL
+        and found.get(key, wanted.get(key)) != wanted.get(key)
+    ]
+    if others:
+        _say_once(f"taken as it is: {folder}, with {', '.join(others)}")
+
+
+# A bench looks at each run more than once.
+_say_once = functools.cache(say)
 
 
 @contextmanager

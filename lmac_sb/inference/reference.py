@@ -104,8 +104,11 @@ def imported(name: str) -> Any:
     """
     module, _, path = name.partition(":")
     with searching_here():
-        found = importlib.import_module(module)
+        found = whole = importlib.import_module(module)
         for part in path.split("."):
+            if not hasattr(found, part):
+                file = getattr(whole, "__file__", f"the module '{module}'")
+                raise AttributeError(f"{file} has no '{path}'")
             found = getattr(found, part)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import reprlib
 import sys
 import time
@@ -60,7 +61,7 @@ def shown(value: object) -> str:
     >>> shown("a\nb"), len(shown("x" * 1000))
     ("'a\\nb'", 100)
     """
-    return _SHORT.repr(value)
+    return re.sub(r"\s*\n\s*", " ", _SHORT.repr(value))
 
 
 def is_full(error: BaseException) -> bool:

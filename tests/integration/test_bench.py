@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 import time
 
 import pytest
@@ -168,6 +169,21 @@ def test_models_that_have_heard_the_test(tiny_data, trained, tmp_path):
         run_bench(tmp_path / "bench", HOW, other)
 
 
+@pytest.mark.parametrize(("epochs", "now"), [(7, 7), (None, 20)])
+def test_models_of_other_settings(
+    tiny_data, trained, tmp_path, capsys, epochs, now
+):
+    """They are taken, and what differs is said."""
+    how = HOW._replace(epochs=epochs, methods=("lmac", "ones"))
+    run_bench(tmp_path / "bench", how, trained)
+    (line,) = [
+        x
+        for x in capsys.readouterr().out.splitlines()
+        if x.startswith("taken as it is: ") and "classifier-1234" in x
+    ]
+    assert line.endswith(f"number_of_epochs 12 in place of {now}")
+
+
 def test_models_that_are_damaged(tiny_data, trained, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(trained, other)
@@ -299,6 +315,7 @@ def test_a_classifier_of_a_third_party(
         (lambda setup: {}["key"], "their:s: KeyError: 'key'"),
         (lambda setup: {}, "their:s: gave no interpreter"),
         (lambda setup: {"lmac": 3}, "their:s: gave .*expected a dict"),
+        (lambda setup: sys.exit(3), "their:s: SystemExit: 3"),
     ],
 )
 def test_a_classifier_that_fails(tiny_data, tmp_path, monkeypatch, gives, said):
@@ -313,6 +330,7 @@ def test_a_classifier_that_fails(tiny_data, tmp_path, monkeypatch, gives, said):
     [
         (lambda made, real: 1 / 0, "their:s: ZeroDivisionError"),
         (lambda made, real: None, "their:s: gave None, expected a folder"),
+        (lambda made, real: sys.exit(3), "their:s: SystemExit: 3"),
         (lambda made, real: made, "esc50.csv: not found"),
     ],
 )
@@ -320,6 +338,53 @@ def test_data_that_fails(tmp_path, monkeypatch, gives, said):
     monkeypatch.setitem(DATA, "their:s", Data(gives))
     with pytest.raises(LMACError, match=said):
         run_bench(tmp_path / "bench", HOW._replace(data=("their:s",)))
+
+
+@pytest.mark.parametrize(
+    "folds",
+    [
+        {"train": [1], "valid": [2]},
+        {"train": 1, "valid": 2, "test": 3},
+        {"train": [], "valid": [2], "test": [3]},
+        {"train": ["1"], "valid": [2], "test": [3]},
+        [1, 2, 3],
+    ],
+)
+def test_folds_of_another_form(tmp_path, monkeypatch, scenes, folds):
+    data = Data(lambda made, real: scenes, folds)
+    monkeypatch.setitem(DATA, "their:s", data)
+    with pytest.raises(LMACError, match="their:s: folds: .* for train, valid"):
+        run_bench(tmp_path / "bench", HOW._replace(data=("their:s",)))
+
+
+def test_data_of_one_class(tmp_path, monkeypatch, scenes):
+    """There is nothing to decide."""
+    one = tmp_path / "one"
+    shutil.copytree(scenes, one)
+    table = one / "meta" / "esc50.csv"
+    with open(table, encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    monkeypatch.setitem(DATA, "their:s", Data(lambda made, real: one))
+    place = head.index("category")
+    with open(table, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(
+            [head, *(row[:place] + ["x"] + row[place + 1 :] for row in rows)]
+        )
+    with pytest.raises(LMACError, match="their:s: found one class, x"):
+        run_bench(tmp_path / "bench", HOW._replace(data=("their:s",)))
+
+
+def test_a_classifier_that_gives_nan(
+    tiny_data, tmp_path, monkeypatch, interpreter_of_scenes
+):
+    for value in interpreter_of_scenes.explainer.classifier.parameters():
+        value.data.fill_(float("nan"))
+    monkeypatch.setitem(
+        CLASSIFIERS, "mine", lambda setup: {"lmac": interpreter_of_scenes}
+    )
+    how = HOW._replace(classifiers=("mine",), methods=("lmac", "ones"))
+    with pytest.raises(LMACError, match="tiny, mine: the classifier gives NaN"):
+        run_bench(tmp_path / "bench", how)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 
 from lmac_sb.bench.classifiers import CLASSIFIERS, Classifier
 from lmac_sb.bench.data import DATA, Data
-from lmac_sb.bench.entries import find_entry
+from lmac_sb.bench.entries import code_of, find_entry
 from lmac_sb.bench.methods import base, bench_methods, check_methods
 from lmac_sb.evaluation.comparison import Comparison
 from lmac_sb.evaluation.judge import Judge
@@ -42,6 +42,14 @@ def second(explainer, analysis, target):
     if len(target) > 1 or target[0] == 1:
         raise IndexError("only of the first class")
     return analysis.magnitude
+
+def inplace(explainer, analysis, target):
+    analysis.magnitude.mul_(0)
+    analysis.stft.zero_()
+    return analysis.magnitude
+
+def leaves(explainer, analysis, target):
+    raise SystemExit(3)
 
 half = Method("mask", lambda case: torch.full_like(
     case.analysis.magnitude, 0.5))
@@ -88,6 +96,28 @@ def test_a_method_of_a_third_party(interpreter, mine):
     ]
 
 
+def test_what_it_changes_is_its_own(interpreter, mine):
+    """Methods after it get the clips as they were."""
+    after = ["ones", f"{mine}:level"]
+    torch.manual_seed(0)
+    expected = rows_of(interpreter, after)
+    torch.manual_seed(0)
+    found = rows_of(interpreter, [f"{mine}:inplace", *after])
+    for key, row in expected.items():
+        assert found[key] == row
+
+
+def test_code_that_was_changed(mine, tmp_path):
+    """The same names are another method then."""
+    names = [f"{mine}:level", "loudest", f"{mine}:array", "sys:path"]
+    before = code_of(names)
+    assert list(before) == ["their_methods"]
+    assert code_of(names) == before
+    path = tmp_path / "their_methods.py"
+    path.write_text(MODULE.replace("ones", "zeros"), encoding="utf-8")
+    assert code_of(names) != before
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -95,6 +125,7 @@ def test_a_method_of_a_third_party(interpreter, mine):
         ("nan", "NaN in the mask"),
         ("nothing", "gave nothing, expected a tensor"),
         ("fails", "KeyError: 'a key"),
+        ("leaves", "SystemExit: 3"),
         ("large", "expected values in [0, 1]"),
     ],
 )
@@ -110,8 +141,14 @@ def test_its_faults_are_those_of_its_rows(interpreter, mine, name, said):
     ("name", "said"),
     [
         ("gone:level", "No module named 'gone'"),
-        ("their_methods:levle", "has no attribute 'levle'"),
-        ("their_methods:number", "is a int, expected a function"),
+        ("their_methods:levle", "their_methods.py has no 'levle'"),
+        (
+            "their_methods:number",
+            "found an object of the type int, expected a function",
+        ),
+        ("random:level", "random.py has no 'level'"),
+        ("./their_methods.py:level", "in the file mine.py here"),
+        ("their_methods.level", "or mine:level for what is called level"),
         ("loudset", "did you mean 'loudest'?"),
         ("lmca+5", "did you mean 'lmac'?"),
     ],
@@ -156,7 +193,10 @@ def test_entries(mine):
     assert found.load(None, type("", (), {"magnitude": 1}), 0) == 1
     for name, said in (
         ("cnm", "unknown 'cnm'; did you mean 'cnn'? there are cnn,"),
-        (f"{mine}:number", "is a int, expected a Classifier"),
+        (
+            f"{mine}:number",
+            "found an object of the type int, expected a Classifier",
+        ),
         ("gone:x", "No module named 'gone'"),
     ):
         with pytest.raises(LMACError, match="^classifiers: ") as error:

@@ -25,11 +25,13 @@ FACTS = {
     "tested": 80,
     "accuracy": 0.8,
     "folds": {"train": [1], "valid": [2], "test": [3]},
-    "errors": [{"method": "x|y", "n": 2, "error": "a\nb"}],
+    "errors": [{"method": "x|y", "n": 2, "error": "a\n<b>"}],
 }
 VALUES = {
     "lmac": [10.0, 20.0, 30.0, 40.0, 50.0],
     "lmac+5": [0.0] * 5,
+    "lmac_look": [0.0] * 5,
+    "lmac_binary": [0.0] * 5,
     "loudest": [20.0, 31.0, 39.0, 50.0, 61.0],
     "better": [9.0, 18.0, 28.0, 39.0, 48.0],
     "mixed": [1.0, 40.0, 3.0, 90.0, 50.0],
@@ -140,7 +142,7 @@ def test_markdown():
     assert "- scenes, cnn, equal area: `better`: AD -1.6 [" in text
     assert "| lmac | 30.00 [" in text
     assert "folds: train [1], valid [2], test [3]" in text
-    assert "`x\\|y` failed on 2 clips: a b." in text
+    assert "`x\\|y` failed on 2 clips: a &lt;b>." in text
     assert "Accuracy on these clips: 80.0 %." in text
 
 
