@@ -6,12 +6,12 @@ what is explained; else the small CNN, trained from another seed (that of
 """
 
 import torch
-from hyperpyyaml import load_hyperpyyaml
 
 from lmac_sb.bench.classifiers import CLASSIFIERS, RATE, trained_run
 from lmac_sb.data.rates import resample
 from lmac_sb.evaluation.models import load_second_classifier
 from lmac_sb.training.experiment import frontend
+from lmac_sb.training.hparams import load_hparams
 from lmac_sb.utils.recipe import find_yaml
 
 __all__ = ["judge_of", "load_judge"]
@@ -103,9 +103,8 @@ def _load_cnn(setup):
     yaml = _SEVERAL_YAML if several else _YAML
     folder = trained_run(apart, "classifier", yaml, seed, keys)
     with torch.random.fork_rng():
-        hparams = load_hyperpyyaml(
-            find_yaml(yaml).read_text("utf-8"),
-            {"n_classes": len(prepared.classes)},
+        hparams = load_hparams(
+            [str(find_yaml(yaml)), f"--n_classes={len(prepared.classes)}"]
         )
     names = ("features", "embedding_model", "classifier")
     return load_second_classifier(
