@@ -22,8 +22,8 @@ import torch
 from torch.nn import functional as F
 
 from lmac_sb.audit.event import find_event, without_event
-from lmac_sb.data.audio import MIN_LENGTH_S, fit_length
-from lmac_sb.metrics.verdict import LOST, is_silent
+from lmac_sb.data.audio import MIN_LENGTH_S, fit_length, is_silent
+from lmac_sb.metrics.verdict import LOST
 from lmac_sb.models.sound import SoundFeatures
 
 __all__ = [

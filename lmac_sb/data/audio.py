@@ -15,10 +15,12 @@ from lmac_sb.utils.errors import LMACError
 __all__ = [
     "MIN_LENGTH_S",
     "ROUNDING",
+    "SILENT_DB",
     "VERSION",
     "Preprocessor",
     "as_signal",
     "fit_length",
+    "is_silent",
     "normalize_peak",
     "read_audio",
 ]
@@ -29,6 +31,9 @@ __all__ = [
 # `test_samples_are_those_of_the_version` notices.
 VERSION = 2
 ROUNDING = 2.0**-15  # one step of 16 bits, below which there is no sound
+# A sound whose largest swing is not above this is silent: one step of 16 bits
+# up and down. That of `lmac_sb.metrics.verdict`, which data cannot import.
+SILENT_DB = -90.0
 MIN_LENGTH_S = 0.1  # shorter clips have too few frames to explain
 
 
@@ -157,6 +162,34 @@ def normalize_peak(wav):
     if peak <= ROUNDING:
         return wav, 1.0
     return wav / peak, 1 / peak.item()
+
+
+def is_silent(wav):
+    """Whether there is no sound in a signal at its own level.
+
+    The one test for data preparation, training and explanation. A constant
+    offset is no sound, so it does not count.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        Full scale is 1, [samples].
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_silent(torch.tensor([1.0, 0.0, -1.0]) / 32768)
+    True
+    >>> is_silent(torch.tensor([1.0, 0.0, -1.0]) * 1e-4)
+    False
+    >>> is_silent(torch.full((3,), 0.5))
+    True
+    """
+    swing = torch.tensor(float(wav.max()) - float(wav.min()))
+    return bool(20 * swing.div(2).log10() <= SILENT_DB)
 
 
 def fit_length(wav, n_samples):

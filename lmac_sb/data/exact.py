@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmac_sb.data.audio import MIN_LENGTH_S, ROUNDING
+from lmac_sb.data.audio import MIN_LENGTH_S, is_silent
 from lmac_sb.data.decode import decode_audio
 from lmac_sb.utils.errors import LMACError
 
@@ -85,10 +85,9 @@ def read_whole(place, rate):
             f"{place}: {len(wav) / found_rate:.4f} s long, expected at least "
             f"{MIN_LENGTH_S} s"
         )
-    peak = float(wav.abs().max())
-    if peak <= ROUNDING:
+    if is_silent(wav):
         raise LMACError(f"{place}: is silent")
-    step = 2.0 ** (math.frexp(peak)[1] - _BITS)
+    step = 2.0 ** (math.frexp(float(wav.abs().max()))[1] - _BITS)
     whole = np.rint(wav.numpy().astype(np.float64) / step)
     return Whole(_resampled(whole, found_rate, rate).astype(np.float32), step)
 

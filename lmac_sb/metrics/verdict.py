@@ -29,7 +29,6 @@ __all__ = [
     "agreement",
     "energy_share",
     "heard_area",
-    "is_silent",
     "level_db",
     "verdicts",
 ]
@@ -226,30 +225,6 @@ def level_db(wavs: Tensor) -> Tensor:
     # One after the other: sounds of long files lie on disk.
     swings = [float(wav.max()) - float(wav.min()) for wav in wavs.detach()]
     return 20 * torch.tensor(swings).div(2).log10()
-
-
-def is_silent(wav: Tensor) -> bool:
-    """Whether there is no sound in a signal at its own level.
-
-    The one test for data preparation, training and explanation.
-
-    Arguments
-    ---------
-    wav : torch.Tensor
-        Full scale is 1, [samples].
-
-    Returns
-    -------
-    bool
-
-    Example
-    -------
-    >>> is_silent(torch.tensor([1.0, 0.0, -1.0]) / 32768)
-    True
-    >>> is_silent(torch.tensor([1.0, 0.0, -1.0]) * 1e-4)
-    False
-    """
-    return bool(level_db(wav[None]) <= SILENT_DB)
 
 
 def heard_area(mask: Tensor, magnitude: Tensor) -> Tensor:

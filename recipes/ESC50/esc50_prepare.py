@@ -24,7 +24,7 @@ import torch
 from corpus_prepare import find_corpus
 from fsdd_prepare import RECORDINGS, digits_table
 
-from lmac_sb.data.audio import MIN_LENGTH_S
+from lmac_sb.data.audio import MIN_LENGTH_S, is_silent
 from lmac_sb.data.decode import Recording, decode_audio
 from lmac_sb.data.folds import list_clips
 from lmac_sb.data.manifest import labels_of, to_lines
@@ -33,7 +33,6 @@ from lmac_sb.data.pieces import opened
 from lmac_sb.data.places import to_entry
 from lmac_sb.data.rates import resample
 from lmac_sb.data.table import read_table
-from lmac_sb.metrics.verdict import is_silent
 from lmac_sb.utils.checksums import stream_sha256
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import first_line, part_folder, write_in_one_step

@@ -9,10 +9,9 @@ import pytest
 import soundfile as sf
 import torch
 
-from lmac_sb.data.audio import Preprocessor
+from lmac_sb.data.audio import Preprocessor, is_silent
 from lmac_sb.data.decode import Recording, decode_audio
 from lmac_sb.data.streaming import read_signal
-from lmac_sb.metrics.verdict import is_silent
 from lmac_sb.utils.errors import LMACError
 
 RATE = 16000

@@ -93,6 +93,8 @@ def test_any_level(tmp_path, level):
     [
         (np.zeros(8000), 16000, "is silent"),
         (np.full(8000, 1e-7), 16000, "is silent"),
+        (np.full(8000, 0.5), 16000, "is silent"),
+        (np.resize([0.5, 0.50005], 8000), 16000, "is silent"),
         (np.ones(700) / 2, 8000, "0.0875 s long, expected at least 0.1 s"),
         (np.ones(8000) / 2, 3, "found a rate of 3 Hz, expected one from 1000"),
         (np.full(8000, np.inf), 16000, "NaN or infinite"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lmac_sb.data import audio
 from lmac_sb.metrics import verdict
 from lmac_sb.metrics.verdict import (
     VERDICTS,
@@ -13,7 +14,6 @@ from lmac_sb.metrics.verdict import (
     agreement,
     energy_share,
     heard_area,
-    is_silent,
     level_db,
     verdicts,
 )
@@ -246,7 +246,8 @@ def test_silence(wav, silent):
     expected = 20 * math.log10(swing) if swing > 0 else -math.inf
     assert float(level) == pytest.approx(expected, abs=0.1)
     assert (of(0.9, 0.9, 0.1, IN, level=float(level)) == "silent") == silent
-    assert is_silent(torch.tensor(wav)) == silent
+    assert audio.is_silent(torch.tensor(wav)) == silent
+    assert audio.SILENT_DB == verdict.SILENT_DB
 
 
 def test_area_where_there_is_sound():
