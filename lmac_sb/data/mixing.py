@@ -139,20 +139,45 @@ def draw_soundscape(stock, place, settings):
     Raises
     ------
     LMACError
-        If no ambient recording sounds where the events are.
+        If no ambient recording sounds where the events are, or the levels are
+        too far apart for 16 bits.
     """
     draws = _Draws(stock, place, settings)
     *events, loud = draws.alone()
     quiet = draws.quiet()
+    silent = []
     for _ in range(_ATTEMPTS):
         ambient = draws.ambient()
-        found = _mix(ambient, quiet, events, loud)
+        if not _sounds_throughout(ambient, [*quiet, *events]):
+            silent.append(ambient)
+            continue
+        found = _written(*_mix(ambient, quiet, events, loud))
         if found is not None:
             return found
-    raise LMACError(
-        f"fold {place[0]}: {_ATTEMPTS} excerpts of ambient recordings are "
-        "silent where the events are, expected recordings that sound "
-        f"throughout; the last is of {ambient.sound.place}"
+    n_faint = _ATTEMPTS - len(silent)
+    reason = _silent(silent) if len(silent) > n_faint else None
+    raise LMACError(f"fold {place[0]}: {reason or _faint(n_faint, settings)}")
+
+
+def _silent(excerpts):
+    """What is wrong with ambient recordings that are silent at events."""
+    return (
+        f"{len(excerpts)} excerpts of ambient recordings are silent where the "
+        "events are, expected recordings that sound throughout; the last is "
+        f"of {excerpts[-1].sound.place}"
+    )
+
+
+def _faint(n_tries, settings):
+    """What is wrong with levels that 16 bits do not hold."""
+    levels = (
+        f"{key} from {settings[key][0]} to {settings[key][1]} dB"
+        for key in ("snr_db", "loud_db")
+    )
+    return (
+        f"in {n_tries} tries an event is next to nothing in 16 bits beside "
+        "the loudest sound; expected levels that lie closer together, found "
+        + " and ".join(levels)
     )
 
 
@@ -275,13 +300,15 @@ def _faded(samples, rate):
     return samples
 
 
+def _sounds_throughout(ambient, parts):
+    """Whether an ambient recording is silent at none of the other sounds."""
+    least = power(ambient.samples) / _HOLE
+    return min(power(ambient.samples[part.span]) for part in parts) > least
+
+
 def _mix(ambient, quiet, events, loud):
-    """The scene; None if the ambient recording is silent at an event."""
+    """All sounds of a scene, and what brings each to its level."""
     rest = ambient.samples.copy()
-    least = power(rest) / _HOLE
-    spans = [part.span for part in (*quiet, *events)]
-    if min(power(rest[span]) for span in spans) <= least:
-        return None
     gains = [1.0]
     for part in quiet:
         gains.append(_gain(part, power(ambient.samples[part.span])))
@@ -293,7 +320,7 @@ def _mix(ambient, quiet, events, loud):
         for part, gain in zip(events, event_gains)
     )
     gains = [*event_gains, *gains, _gain(loud, loudest)]
-    return _written([*events, ambient, *quiet, loud], gains)
+    return [*events, ambient, *quiet, loud], gains
 
 
 def _gain(part, reference):

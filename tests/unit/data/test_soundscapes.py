@@ -471,6 +471,25 @@ def test_ambient_recording_with_holes(copied, tmp_path):
         make_soundscapes(tmp_path / "b", **sources_of(copied), **SMALL)
 
 
+def test_levels_that_16_bits_do_not_hold(copied, tmp_path):
+    """The levels are to blame, and no ambient recording."""
+    with pytest.raises(LMACError) as error:
+        make_soundscapes(
+            tmp_path / "a",
+            **sources_of(copied),
+            **SMALL,
+            n_events=[2],
+            snr_db=[-40, 40],
+            loud_db=[40, 40],
+        )
+    assert str(error.value) == (
+        "fold 1: in 50 tries an event is next to nothing in 16 bits beside the "
+        "loudest sound; expected levels that lie closer together, found snr_db "
+        "from -40.0 to 40.0 dB and loud_db from 40.0 to 40.0 dB"
+    )
+    assert not (tmp_path / "a").exists()
+
+
 def remove_class(folder):
     for path in (folder / "events" / "audio").glob("31*.wav"):
         path.unlink()
