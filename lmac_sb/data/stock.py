@@ -186,25 +186,28 @@ class Listed(NamedTuple):
         LMACError
             If a fold lacks a class, ambient recordings or distractors.
         """
-        reader, bad, seen, n_twice = Reader(rate), [], {}, 0
+        reader, bad, seen, twice = Reader(rate), [], {}, []
         good = {role: [] for role in ROLES}
         every = [(r, sound) for r in ROLES for sound in self.sounds[r]]
         for role, sound in progress(every, unit="sound"):
             try:
                 _check(role, sound, reader, n_samples)
-                if _is_new(role, sound, seen):
+                first_role = _first_role(role, sound, seen)
+                if first_role is None:
                     good[role].append(sound)
                 else:
-                    n_twice += 1
+                    twice.append((role, first_role, sound))
             except LMACError as error:
                 bad.append(str(error))
         if bad:
             _tell(bad, len(every), skip_bad_clips)
-        if n_twice:
-            logger.warning("%d sounds are there twice, and count once", n_twice)
+        if twice:
+            logger.warning(
+                "%d sounds are there twice, and count once", len(twice)
+            )
         stock = Stock(good, self.classes, reader)
         for fold in self.folds:
-            _check_fold(stock, fold)
+            _check_fold(stock, fold, twice)
         return stock
 
 
@@ -373,20 +376,20 @@ def _check(role, sound, reader, n_samples):
         )
 
 
-def _is_new(role, sound, seen):
-    """Whether no other sound is the same; two folds may not share one."""
+def _first_role(role, sound, seen):
+    """Role in which the same sound was before; two folds may not share one."""
     with opened(sound.place) as file:
         content = stream_sha256(file)
     first_role, first = seen.setdefault(content, (role, sound))
     if first is sound:
-        return True
+        return None
     if (role, first_role) == ("foregrounds", "foregrounds"):
         if (first.fold, first.category) != (sound.fold, sound.category):
             raise LMACError(
                 f"{sound.place}: the same sound as {first.place}, expected "
                 "one in one fold and class"
             )
-    return False
+    return first_role
 
 
 def _tell(bad, total, skip):
@@ -405,7 +408,7 @@ def _tell(bad, total, skip):
     raise LMACError("\n".join([*lines, remedy]))
 
 
-def _check_fold(stock, fold):
+def _check_fold(stock, fold, twice):
     """Refuse a fold that lacks something."""
     missing = [x for x in stock.classes if not stock.events(fold, x)]
     if missing:
@@ -414,12 +417,29 @@ def _check_fold(stock, fold):
             "expected one of each class in each fold; name the folds that "
             "have them in `folds`"
         )
-    for what, found in (
-        ("ambient recording", stock.ambients(fold)),
-        ("distractor", stock.distractors(fold)),
+    for role, what, found in (
+        ("ambients", "ambient recording", stock.ambients(fold)),
+        ("distractors", "distractor", stock.distractors(fold)),
     ):
         if not found:
+            _check_taken(role, what, fold, twice)
             raise LMACError(
                 f"fold {fold}: found no {what} that no other fold has, "
                 "expected one; add some, or name fewer folds in `folds`"
             )
+
+
+def _check_taken(role, what, fold, twice):
+    """Say so if sounds of a role in a fold have another role already."""
+    taken = [
+        (first, sound.place)
+        for own, first, sound in twice
+        if (own, sound.fold) == (role, fold) and first != role
+    ]
+    if taken:
+        first, place = taken[0]
+        raise LMACError(
+            f"fold {fold}: found no {what}, as {place} "
+            f"{'is' if len(taken) == 1 else 'and others are'} among the "
+            f"{first} already, expected one that is nothing else; add some"
+        )

@@ -398,6 +398,18 @@ def test_the_same_sound_twice(copied, tmp_path, caplog):
         make_soundscapes(tmp_path / "b", **sources_of(copied), **SMALL)
 
 
+def test_the_same_folder_in_two_roles(copied, tmp_path):
+    """What is lacking is not sounds, but sounds that are nothing else."""
+    given = {**sources_of(copied), "distractors": copied / "ambient"}
+    with pytest.raises(LMACError) as error:
+        make_soundscapes(tmp_path / "a", **given, **SMALL)
+    first = copied / "ambient" / "tr" / "0.flac"
+    assert str(error.value) == (
+        f"fold 1: found no distractor, as {first} and others are among the "
+        "ambients already, expected one that is nothing else; add some"
+    )
+
+
 def spoil(path, samples, rate=RATE, kind="FLOAT"):
     sf.write(path, np.asarray(samples), rate, kind, format="WAV")
 
