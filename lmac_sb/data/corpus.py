@@ -26,7 +26,7 @@ from lmac_sb.data.pieces import check_path
 from lmac_sb.data.rows import TABLES, open_rows
 from lmac_sb.data.shards import SHARD, Shards, find_shards
 from lmac_sb.data.texts import Labels
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["Clip", "Corpus", "open_corpus"]
 
@@ -101,6 +101,8 @@ class Corpus(Sequence):
         The collection.
     joins : list of lmac_sb.data.join.Join
         Tables beside it; the first with a row for a clip counts.
+    unused : list of str
+        Tables beside it that tell nothing of its clips, a line each.
     label_column : str
         The column with labels; by default the tables' one, if they have one of
         a usual name, and else what the collection tells.
@@ -130,11 +132,12 @@ class Corpus(Sequence):
     (True, 1)
     """
 
-    def __init__(self, name, listing, joins=(), label_column=None):
+    def __init__(self, name, listing, joins=(), label_column=None, unused=()):
         if not len(listing):
             raise LMACError(f"{name}: holds no sounds")
         self.name = name
         self._listing, self._joins = listing, list(joins)
+        self._unused = list(unused)
         self.notes, self.lost = list(listing.notes), list(listing.lost)
         self._sort()
         self._find_labels(label_column)
@@ -172,6 +175,34 @@ class Corpus(Sequence):
         str or None
         """
         return self._labels[place] if self._labels else None
+
+    def why_no_label(self, place):
+        """Why a clip has no label, for messages.
+
+        Arguments
+        ---------
+        place : int
+            Number of the clip.
+
+        Returns
+        -------
+        str
+            Names the table that lacks it, and the column or the line.
+        """
+        if self._unused and not self._joins:
+            return "; ".join(self._unused)
+        i, column = int(self._order[place]), self._label_column
+        for join in self._joins:
+            path, line = join.rows.path, join.line(i)
+            if column is None:
+                found = listed(join.rows.columns)
+                return f"{path}: has no column of labels, found {found}"
+            if line is not None and column in join.columns:
+                return (
+                    f"{path}, line {line}: has no label of {self.ids[place]} "
+                    f"in the column {shown(column)}"
+                )
+        return f"{self.place(place)}: has no label"
 
     def place(self, place):
         """Where a clip's sound is.
@@ -244,6 +275,7 @@ class Corpus(Sequence):
             labels = [found[i] for i in self._order] if found else ()
         else:
             labels = (self._row(int(i)).get(column) for i in self._order)
+        self._label_column = column
         plain = functools.lru_cache(plain_text)  # of few labels
         self._labels = Labels(x and plain(x) for x in labels)
         self.classes = sorted(self._labels.names)
@@ -331,9 +363,9 @@ def open_corpus(where, *, table=None, label_column=None, file_column=None):
         return where
     where = os.fspath(where)
     listing = _listing(where, None if table else file_column)
-    joins = _joins(listing, table, file_column if table else None)
+    joins, unused = _joins(listing, table, file_column if table else None)
     name = os.path.basename(os.path.abspath(where))
-    corpus = Corpus(name, listing, joins, label_column)
+    corpus = Corpus(name, listing, joins, label_column, unused)
     for note in [*corpus.lost, *corpus.notes]:
         logger.warning(note)
     return corpus
@@ -373,17 +405,14 @@ def _is_manifest(path):
 
 
 def _joins(listing, table, file_column):
-    """The user's table, and those that lie in a folder."""
-    matcher, n_clips, joins = Matcher(listing.names), len(listing), []
+    """The user's table, those in a folder, and why others are not used."""
+    matcher, n_clips = Matcher(listing.names), len(listing)
+    joins, unused = [], []
     if table is not None:
         rows = open_rows(table)
         join = Join(rows, matcher, n_clips, file_column)
         if not join.share:
-            raise LMACError(
-                f"{table}: no column names the clips; found "
-                f"{listed(rows.columns)}, expected one with names such as "
-                f"{listing.names[0] if n_clips else 'a.wav'}"
-            )
+            raise LMACError(_misfit(join, listing))
         join.fit()
         joins.append(join)
     for path in getattr(listing, "tables", ()):
@@ -405,4 +434,20 @@ def _joins(listing, table, file_column):
                 )
             else:
                 joins.append(join)
-    return joins
+        else:
+            unused.append(_misfit(join, listing))
+    return joins, unused
+
+
+def _misfit(join, listing):
+    """What a table lacks, of which few rows name clips."""
+    if join.share:
+        return (
+            f"{join.rows.path}: only {join.share:.0%} of its rows name a clip "
+            f"in the column {shown(join.column)}"
+        )
+    return (
+        f"{join.rows.path}: no column names the clips; found "
+        f"{listed(join.rows.columns)}, expected one with names such as "
+        f"{listing.names[0] if len(listing) else 'a.wav'}"
+    )

@@ -187,6 +187,22 @@ class Join:
         place = int(self._row_of[clip])
         return None if place < 0 else self.rows[place]
 
+    def line(self, clip):
+        """Number of the line of a clip's row, for messages.
+
+        Arguments
+        ---------
+        clip : int
+            Number of the clip.
+
+        Returns
+        -------
+        int or None
+            None if it has no row.
+        """
+        place = int(self._row_of[clip])
+        return None if place < 0 else self.rows.line(place)
+
     def fitted(self):
         """Whether each clip has a row.
 

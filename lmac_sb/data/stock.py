@@ -245,7 +245,7 @@ def list_stock(places, folds=None):
             sounds[role] = _foregrounds(corpora)
             folds = _check_folds(folds, sounds[role], places[role])
             sounds[role] = [x for x in sounds[role] if x.fold in folds]
-            classes = _classes(sounds[role], places[role])
+            classes = _classes(sounds[role], places[role], corpora)
             continue
         sounds[role] = [
             sound
@@ -291,7 +291,7 @@ def _check_folds(folds, sounds, places):
     return sorted(folds)
 
 
-def _classes(sounds, places):
+def _classes(sounds, places, corpora):
     """Names of the classes, sorted; several, each of one sound."""
     classes = sorted({x.category for x in sounds if x.category is not None})
     where = ", ".join(map(str, places))
@@ -304,9 +304,18 @@ def _classes(sounds, places):
     if len(classes) < 2:
         raise LMACError(
             f"{where}: found {', '.join(classes) or 'no classes'}, expected "
-            "sounds of at least two classes"
+            f"sounds of at least two classes{_first_unlabelled(corpora)}"
         )
     return classes
+
+
+def _first_unlabelled(corpora):
+    """Why the first clip without a label has none, for a message."""
+    for corpus in corpora:
+        for i in range(len(corpus)):
+            if corpus.label(i) is None:
+                return f"; {corpus.why_no_label(i)}"
+    return ""
 
 
 def _others(corpus, number, folds, classes):

@@ -551,6 +551,48 @@ def test_too_few_sounds(copied, tmp_path, change, message):
     assert [path.name for path in tmp_path.iterdir()] == ["sources"]
 
 
+OF_CLASSES = "expected sounds of at least two classes"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "fold,category\n1,dog\n",
+            f"found no classes, {OF_CLASSES}; {{table}}: no column names the "
+            "clips; found fold, category, expected one with names such as "
+            "audio/100.wav",
+        ),
+        (
+            "filename,fold,category\n1.wav,1,dog\n2.wav,1,dog\n100.wav,1,cat",
+            f"found no classes, {OF_CLASSES}; {{table}}: only 33% of its rows "
+            "name a clip in the column 'filename'",
+        ),
+        (
+            "filename,fold\n" + "".join(f"{100 + n}.wav,1\n" for n in (0, 1)),
+            f"found no classes, {OF_CLASSES}; {{table}}: has no column of "
+            "labels, found filename, fold",
+        ),
+        (
+            "filename,fold,category\n100.wav,1,dog\n101.wav,1,\n",
+            f"found dog, {OF_CLASSES}; {{table}}, line 3: has no label of "
+            "audio/101.wav in the column 'category'",
+        ),
+    ],
+)
+def test_a_table_without_labels(copied, tmp_path, text, message):
+    """The table is named, and what it lacks."""
+    events = copied / "events"
+    (events / "meta" / "mine.csv").write_text(text)
+    for path in (events / "audio").iterdir():
+        if path.stem not in ("100", "101"):
+            path.unlink()
+    with pytest.raises(LMACError) as error:
+        make_soundscapes(tmp_path / "a", **sources_of(copied), **SMALL)
+    table = events / "meta" / "mine.csv"
+    assert str(error.value) == f"{events}: {message.format(table=table)}"
+
+
 def test_some_folds(copied, tmp_path):
     """What one fold lacks does not matter to the others."""
     remove_class(copied)
