@@ -198,7 +198,7 @@ class Listed(NamedTuple):
                 else:
                     twice.append((role, first_role, sound))
             except LMACError as error:
-                bad.append(str(error))
+                bad.append(error)
         if bad:
             _tell(bad, len(every), skip_bad_clips)
         if twice:
@@ -372,13 +372,17 @@ class _Folds:
         return folds[n_before % len(folds)]
 
 
+class _Short(LMACError):
+    """An ambient recording that is shorter than the scenes."""
+
+
 def _check(role, sound, reader, n_samples):
     """Refuse a sound that cannot be used in its role."""
     if role == "foregrounds" and sound.category is None:
         raise LMACError(f"{sound.place}: has no label")
     found = len(reader(sound.place).samples)
     if role == "ambients" and found < n_samples:
-        raise LMACError(
+        raise _Short(
             f"{sound.place}: {found / reader.rate:.2f} s long, expected an "
             f"ambient recording of at least {n_samples / reader.rate:.2f} s, "
             "as long as the scenes"
@@ -410,11 +414,26 @@ def _tell(bad, total, skip):
         return
     if len(bad) > _SHOWN:
         lines.append(f"  and {len(bad) - _SHOWN} more")
-    remedy = "repair it, or leave it out with `skip_bad_clips`"
     if len(bad) == 1:
-        raise LMACError(f"{bad[0]}; {remedy}")
-    remedy = remedy.replace(" it", " them").capitalize()
-    raise LMACError("\n".join([*lines, remedy]))
+        raise LMACError(f"{bad[0]}; {_remedy(bad, 'it')}")
+    remedy = _remedy(bad, "them")
+    lines.append(remedy[0].upper() + remedy[1:])
+    raise LMACError("\n".join(lines))
+
+
+def _remedy(bad, them):
+    """What can be done about sounds that cannot be used."""
+    is_short = [isinstance(error, _Short) for error in bad]
+    ways = [] if all(is_short) else [f"repair {them}"]
+    if any(is_short):
+        ways.append(f"make the scenes shorter with {_option('duration_s')}")
+    skip = f"leave {them} out with {_option('skip_bad_clips')}"
+    return f"{', '.join(ways)}, or {skip}"
+
+
+def _option(key):
+    """What a setting is called, in Python and on the command line."""
+    return f"`{key}` (on the command line: --{key})"
 
 
 def _check_fold(stock, fold, twice):
@@ -424,7 +443,7 @@ def _check_fold(stock, fold, twice):
         raise LMACError(
             f"fold {fold}: found no usable clip of {', '.join(missing)}, "
             "expected one of each class in each fold; name the folds that "
-            "have them in `folds`"
+            f"have them in {_option('folds')}"
         )
     for role, what, found in (
         ("ambients", "ambient recording", stock.ambients(fold)),
@@ -434,7 +453,8 @@ def _check_fold(stock, fold, twice):
             _check_taken(role, what, fold, twice)
             raise LMACError(
                 f"fold {fold}: found no {what} that no other fold has, "
-                "expected one; add some, or name fewer folds in `folds`"
+                "expected one; add some, or name fewer folds in "
+                f"{_option('folds')}"
             )
 
 

@@ -159,7 +159,8 @@ def prepare_esc50(
             raise LMACError(
                 _list_bad(skipped, len(clips), data_folder)
                 + "\nRepair them, or leave them out with "
-                "`skip_bad_clips: True`"
+                "`skip_bad_clips: True` (on the command line: "
+                "--skip_bad_clips True)"
             )
         _check_classes(entries, data_folder, needs.multilabel)
         if needs.accept:
@@ -190,7 +191,8 @@ def _find_rows(data_folder, download, skip_bad_clips, multilabel):
         raise LMACError(
             "\n".join(corpus.lost)
             + "\nRestore them, or go on without them with "
-            "`skip_bad_clips: True`"
+            "`skip_bad_clips: True` (on the command line: --skip_bad_clips "
+            "True)"
         )
     rows = list_clips(corpus)
     for row in rows:

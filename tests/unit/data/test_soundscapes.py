@@ -434,7 +434,10 @@ def test_bad_sounds(copied, tmp_path, caplog, place, message):
         make_soundscapes(tmp_path / "a", **given, **SMALL)
     text = str(error.value)
     assert place.rpartition("/")[2] in text and message in text
-    assert text.endswith("leave it out with `skip_bad_clips`")
+    assert text.endswith(
+        "; repair it, or leave it out with `skip_bad_clips` (on the command "
+        "line: --skip_bad_clips)"
+    )
     assert "\n" not in text
     assert not (tmp_path / "a").exists()
     found = make_soundscapes(
@@ -459,7 +462,24 @@ def test_short_ambient_recordings(copied, tmp_path):
     for number, line in enumerate(lines):
         assert f"x{number:02d}.wav: 1.00 s long" in line and "1.50 s" in line
     assert len(lines) == 10 and rest == "  and 2 more"
-    assert remedy == "Repair them, or leave them out with `skip_bad_clips`"
+    ways = (
+        "make the scenes shorter with `duration_s` (on the command line: "
+        "--duration_s), or leave {} out with `skip_bad_clips` (on the command "
+        "line: --skip_bad_clips)"
+    )
+    assert remedy == "M" + ways.format("them")[1:]
+    (copied / "others" / "0.wav").write_bytes(b"RIFF nothing")
+    with pytest.raises(LMACError) as error:
+        make_soundscapes(tmp_path / "a", **sources_of(copied), **SMALL)
+    remedy = str(error.value).splitlines()[-1]
+    assert remedy == f"Repair them, {ways.format('them')}"
+    shutil.copy(copied / "others" / "1.wav", copied / "others" / "0.wav")
+    for path in (copied / "ambient" / "tr").glob("x0*"):
+        path.unlink()
+    (copied / "ambient" / "tr" / "x11.wav").unlink()
+    with pytest.raises(LMACError) as error:
+        make_soundscapes(tmp_path / "a", **sources_of(copied), **SMALL)
+    assert str(error.value).endswith(f"the scenes; {ways.format('it')}")
 
 
 def test_ambient_recording_with_holes(copied, tmp_path):
@@ -535,10 +555,20 @@ def empty(folder):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (remove_class, "fold 3: found no usable clip of dog"),
+        (
+            remove_class,
+            "fold 3: found no usable clip of dog, expected one of each class "
+            r"in each fold; name the folds that have them in `folds` \(on the "
+            r"command line: --folds\)",
+        ),
         (one_class, "found dog, expected sounds of at least two classes"),
         (with_plus, r"found the class 'bell\+dog'.* without a plus"),
-        (few_distractors, "fold 2: found no distractor that no other fold"),
+        (
+            few_distractors,
+            "fold 2: found no distractor that no other fold has, expected one; "
+            r"add some, or name fewer folds in `folds` \(on the command line: "
+            r"--folds\)",
+        ),
         (no_ambient, "fold 2: found no ambient recording that no other"),
         (empty, "others: holds no sounds"),
     ],
@@ -724,7 +754,10 @@ def test_command(sources, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("LMAC_SB_DATA", raising=False)
     for wrong, message in (
         (["--snr_db", "1,2"], "--snr_db: is used with --real alone"),
-        (["--real", "--n_folds", "2"], "--n_folds: is used without --real"),
+        (
+            ["--real", "--n_folds", "2"],
+            "--n_folds: is used without --real",
+        ),
         (["--real"], "--foregrounds: is missing"),
         (["--folds", "a"], "--folds: invalid int value: 'a'"),
     ):

@@ -409,7 +409,10 @@ def test_bad_clips_stop_the_run(data, out):
         prep.prepare_esc50(data, out)
     for reason in reasons.values():
         assert reason in str(error.value)
-    assert "skip_bad_clips: True" in str(error.value)
+    assert str(error.value).endswith(
+        "\nRepair them, or leave them out with `skip_bad_clips: True` (on the "
+        "command line: --skip_bad_clips True)"
+    )
     assert not out.exists()
 
 
