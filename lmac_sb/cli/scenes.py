@@ -153,14 +153,15 @@ def scenes(ctx, out, real, **options):
     only = _GENERATED if real else _REAL
     for key in sorted(only & given.keys()):
         how = "without" if real else "with"
-        ctx.fail(f"argument --{key}: is used {how} --real alone")
+        ctx.fail(f"argument --{key}: is only used {how} --real")
     folder = (_make_real if real else _make_generated)(ctx, out, given)
     rows = [row for _, row in read_table(folder / "meta" / "esc50.csv", _READ)]
     classes = {x for row in rows for x in labels_of(row["category"])}
     folds = sorted({int(row["fold"]) for row in rows})
     print(
-        f"scenes: {folder} ({len(rows)} of {len(classes)} classes, in the "
-        f"folds {', '.join(map(str, folds))})"
+        f"scenes: {folder} ({len(rows)} of {len(classes)} classes, in "
+        f"{'fold' if len(folds) == 1 else 'the folds'} "
+        f"{', '.join(map(str, folds))})"
     )
     if len(folds) > 2:
         several = any("+" in row["category"] for row in rows)

@@ -748,15 +748,18 @@ def test_command(sources, tmp_path, capsys, monkeypatch):
     assert "lmac train classifier_multilabel --data_folder" in out
     assert "--n_classes 3 --train_fold_nums '[1]'" in out
     info = json.loads((tmp_path / "a" / scene_folder.INFO).read_text())
+    one = [str(tmp_path / "one"), "--clips_per_class", "1", "--n_folds", "1"]
+    assert main(["scenes", *one]) == 0
+    assert "(10 of 10 classes, in fold 1)" in capsys.readouterr().out
     assert info["settings"]["snr_db"] == [-3.0, 3.0]
     assert main(["scenes", str(tmp_path / "b"), "--clips_per_class", "1"]) == 0
     assert "50 of 10 classes" in capsys.readouterr().out
     monkeypatch.delenv("LMAC_SB_DATA", raising=False)
     for wrong, message in (
-        (["--snr_db", "1,2"], "--snr_db: is used with --real alone"),
+        (["--snr_db", "1,2"], "--snr_db: is only used with --real"),
         (
             ["--real", "--n_folds", "2"],
-            "--n_folds: is used without --real",
+            "--n_folds: is only used without --real",
         ),
         (["--real"], "--foregrounds: is missing"),
         (["--folds", "a"], "--folds: invalid int value: 'a'"),
