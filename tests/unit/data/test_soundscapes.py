@@ -4,8 +4,10 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -766,6 +768,29 @@ def test_command(sources, tmp_path, capsys, monkeypatch):
     ):
         assert main(["scenes", str(tmp_path / "c"), *wrong]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
+def test_stopped_command(tmp_path, name, code):
+    """It says so, and leaves nothing behind."""
+    words = ["scenes", tmp_path / "new" / "a", "--clips_per_class", 999]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lmac_sb", *map(str, words)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not list(tmp_path.glob("new/.a.*/audio/*")):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(getattr(signal, name))
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    assert err.endswith("stopped\n") and "Traceback" not in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_of_real_recordings(real_data, tmp_path):
