@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from lmac_sb.data.corpus import Clip, open_corpus
+from lmac_sb.data.corpus import Clip, Corpus, open_corpus
 from lmac_sb.data.fingerprint import fingerprint
 from lmac_sb.data.names import is_audio, plain_path
 from lmac_sb.data.rows import TABLES
@@ -60,7 +60,8 @@ class Sounds(Sequence):
     Raises
     ------
     LMACError
-        If a corpus cannot be opened. Of a file, that is found when it is read.
+        If the only one is a corpus that cannot be opened. Of several, and of a
+        file, that is found when it is read.
 
     Example
     -------
@@ -73,13 +74,11 @@ class Sounds(Sequence):
 
     def __init__(self, named):
         named = list(dict.fromkeys(map(os.fsdecode, named)))
-        files = [name for name in named if not _is_corpus(name)]
-        ids = iter(_ids_of(files))
+        found = [_found(name, len(named) == 1) for name in named]
+        ids = iter(_ids_of([x for x in found if not isinstance(x, Corpus)]))
         self._parts = [
-            open_corpus(name)
-            if _is_corpus(name)
-            else [Clip(next(ids), name, None, {})]
-            for name in named
+            x if isinstance(x, Corpus) else [Clip(next(ids), x, None, {})]
+            for x in found
         ]
         self._ends = list(accumulate(map(len, self._parts)))
         self._lock = threading.Lock()  # of files that corpora have open
@@ -124,6 +123,8 @@ class Sounds(Sequence):
         corpora = [part for part in self._parts if not isinstance(part, list)]
         files = [part[0] for part in self._parts if isinstance(part, list)]
         for clip in files:
+            if isinstance(clip.place, _NotOpened):
+                continue
             if os.path.exists(clip.place) and not os.path.isfile(clip.place):
                 raise LMACError(
                     f"{clip.place}: is no regular file, expected one that can "
@@ -131,6 +132,34 @@ class Sounds(Sequence):
                 )
         found = {f"corpus {i}": x.identity for i, x in enumerate(corpora, 1)}
         return {**found, "files": fingerprint(files)} if files else found
+
+
+class _NotOpened(NamedTuple):
+    """A corpus that cannot be opened, in the place of a sound that fails."""
+
+    name: str
+    error: Exception
+
+    def __fspath__(self):
+        return self.name
+
+    __str__ = __fspath__
+
+    def opened(self):
+        """Say why not, where a sound is read, see `Sounds`."""
+        raise self.error
+
+
+def _found(name, alone):
+    """What a name on the command line is of: a corpus, or where a sound is."""
+    if not _is_corpus(name):
+        return name
+    try:
+        return open_corpus(name)
+    except LMACError as error:
+        if alone:
+            raise
+        return _NotOpened(name, error)
 
 
 def _is_corpus(name):

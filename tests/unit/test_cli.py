@@ -306,6 +306,29 @@ def test_one_bad_file_does_not_stop_the_others(explain, sounds, tmp_path):
     assert [row["file"] for row in content["results"]] == good
 
 
+@pytest.mark.parametrize("form", ["folders", "rows"])
+def test_one_bad_corpus_does_not_stop_the_others(
+    explain, sounds, tmp_path, monkeypatch, form
+):
+    """An empty folder, and a table that names no sounds."""
+    monkeypatch.chdir(tmp_path)
+    write(Path("snd/a.wav"), sounds[0])
+    Path("snd/dir.wav").mkdir()
+    Path("snd/x.csv").write_text("a,b\n1,2\n")
+    files = ["snd/a.wav", "snd/dir.wav", "snd/x.csv"]
+    code, out, err = explain(*files, "--write", form)
+    assert code == 0
+    assert err.startswith("warning: 2 of 3 files failed, the others are expl")
+    tail = out.split("2 of 3 files failed:\n")[1].splitlines()
+    # A table names what it holds, which may be on any machine.
+    empty, table = files[1:] if form == "folders" else ("dir.wav", "x.csv")
+    assert tail[0] == f"  {empty}: holds no sounds"
+    assert tail[1].startswith(f"  {table}: ")
+    code, out, err = explain("snd/dir.wav")
+    assert (code, out) == (1, "")
+    assert err == "error: snd/dir.wav: holds no sounds\n"
+
+
 def test_names_stay_in_the_output_folder(explain, sounds, tmp_path):
     """Every file gets its own folder in there, whatever its name."""
     names = [
