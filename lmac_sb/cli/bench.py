@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import click
 
+from lmac_sb.cli.checked import check_out
 from lmac_sb.cli.processes import PROCESSES, check_processes, shared
 from lmac_sb.cli.said import printable
 from lmac_sb.cli.usage import PLACE, WHOLE, Command
@@ -136,6 +137,9 @@ def bench(**options):
             raise LMACError(
                 f"--{name}: {value}, expected a whole number from {least}"
             )
+    check_out(options.out)
+    if options.trained is not None:
+        check_out(options.trained, "--trained")
     check_processes(options.processes)
     choose_loudness(options.quiet, options.verbose)
     return shared(options.processes, lambda: _bench(options))

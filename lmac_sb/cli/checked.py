@@ -80,13 +80,15 @@ def check_model(model, **listened):
         )
 
 
-def check_out(folder):
-    """Refuse a file as the folder for results.
+def check_out(folder, option="--out"):
+    """Refuse a file as the folder for results, or as one above it.
 
     Arguments
     ---------
     folder : str
         The folder; need not exist.
+    option : str
+        What names it.
 
     Raises
     ------
@@ -101,9 +103,12 @@ def check_out(folder):
     lmac_sb.LMACError: --out: .../dog.wav cannot be made or written to (File \
 exists)
     """
-    if Path(folder).exists() and not Path(folder).is_dir():
+    path = Path(folder)
+    there = next((x for x in (path, *path.parents) if x.exists()), path)
+    if there.exists() and not there.is_dir():
+        why = "File exists" if there == path else "Not a directory"
         raise LMACError(
-            f"--out: {folder} cannot be made or written to (File exists)"
+            f"{option}: {folder} cannot be made or written to ({why})"
         )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lmac_sb.cli.checked import check_model
+from lmac_sb.cli.checked import check_model, check_out
 from lmac_sb.cli.explain import explain
 from lmac_sb.cli.report import report
 from lmac_sb.cli.said import command_line
@@ -58,6 +58,7 @@ def example(model, sound, out):
         Exit code.
     """
     check_model(model)
+    check_out(out)
 
     from lmac_sb.adapters.named import default_name
     from lmac_sb.data.example import write_example

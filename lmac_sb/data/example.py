@@ -11,7 +11,7 @@ import soundfile as sf
 import torch
 
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import write_in_one_step
+from lmac_sb.utils.io import make_folder, write_in_one_step
 
 __all__ = [
     "EXAMPLES",
@@ -214,7 +214,7 @@ def write_example(folder, name=None, model=None):
     Raises
     ------
     LMACError
-        If there is no sound of that name.
+        If there is no sound of that name, or the folder cannot be made.
 
     Example
     -------
@@ -234,7 +234,7 @@ helicopter, siren_and_clock
             f"sound: found {shown(name)}, expected one of {', '.join(EXAMPLES)}"
         )
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path, wav = folder / f"{name}.wav", EXAMPLES[name].make(16000).numpy()
     write_in_one_step(
         path, lambda file: sf.write(file, wav, 16000, format="WAV"), True

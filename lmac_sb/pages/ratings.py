@@ -9,7 +9,12 @@ import numpy as np
 
 from lmac_sb.metrics.summary import N_DRAWS
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import read_json, write_csv, write_in_one_step
+from lmac_sb.utils.io import (
+    make_folder,
+    read_json,
+    write_csv,
+    write_in_one_step,
+)
 
 __all__ = [
     "rating_files",
@@ -435,7 +440,7 @@ def write_scores(folder, rows):
     Raises
     ------
     LMACError
-        If no listener is left.
+        If no listener is left, or the folder cannot be made.
     """
     left_out, unknown = who_listened(rows)
     heard = [row for row in rows if row["listener"] not in left_out]
@@ -467,7 +472,7 @@ def write_scores(folder, rows):
     lines += _footnotes(left_out, unknown, n_listeners)
     text = "\n".join(lines) + "\n"
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_csv(
         folder / "ratings.csv",
         [

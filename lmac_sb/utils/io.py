@@ -21,7 +21,7 @@ import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, is_full
 from lmac_sb.utils.given import read_given
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "is_leftover",
     "is_running",
     "is_write_error",
+    "make_folder",
     "naming",
     "no_link",
     "open_regular",
@@ -308,6 +309,39 @@ def part_folder(path):
         yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def make_folder(folder):
+    """Make a folder for results, and those above it, if need be.
+
+    Arguments
+    ---------
+    folder : str or Path
+        As a user has named it.
+
+    Raises
+    ------
+    LMACError
+        If it cannot be made, such as where a file is.
+    OSError
+        If the disk is full.
+
+    Example
+    -------
+    >>> make_folder(getfixture("tmp_path") / "x" / "y")
+    >>> make_folder(getfixture("path"))
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: .../dog.wav: cannot be made or written to (File exists)
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if is_full(error):
+            raise
+        raise LMACError(
+            f"{folder}: cannot be made or written to ({error.strerror})"
+        ) from error
 
 
 def is_free(folder):

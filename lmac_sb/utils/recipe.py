@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import folder_in_one_step, is_free
+from lmac_sb.utils.io import folder_in_one_step, is_free, make_folder
 from lmac_sb.utils.near import near
 
 __all__ = [
@@ -145,7 +145,7 @@ def copy_recipe(folder):
     Raises
     ------
     LMACError
-        If it exists and is not empty.
+        If it exists and is not empty, or the one above it cannot be made.
 
     Example
     -------
@@ -160,6 +160,7 @@ def copy_recipe(folder):
             f"{folder}: found {kind}, expected a new or an empty folder"
         )
     source = recipe_folder()
+    make_folder(folder.parent)
     with folder_in_one_step(folder) as part:
         for pattern in ("README.md", "*.py", "hparams/**/*.yaml"):
             for path in source.glob(pattern):

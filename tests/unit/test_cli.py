@@ -400,6 +400,31 @@ def test_mistakes(explain, sounds, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["explain", "FILE", "--out"],
+        ["try", "--out"],
+        ["audit", ".", "--out"],
+        ["bench", "--out"],
+        ["bench", "--out", "x", "--trained"],
+    ],
+)
+def test_a_file_as_the_folder_for_results(tmp_path, capsys, monkeypatch, words):
+    """Or as one above it: one line names option, place and reason."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "file"
+    file.touch()
+    for out, why in ((file, "File exists"), (file / "x", "Not a directory")):
+        assert run(*words, out) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err == (
+            f"error: {words[-1]}: {out} cannot be made or written to ({why})\n"
+        )
+    assert folders(tmp_path) == ["file"]
+
+
 def test_trust_is_asked_for(explain, bundle, sounds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path / "x.wav", sounds[0])

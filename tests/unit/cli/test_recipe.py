@@ -99,6 +99,14 @@ def test_copy_to_what_holds_something(tmp_path, capsys):
     assert [x.name for x in (tmp_path / "full").iterdir()] == ["mine"]
 
 
+def test_copy_below_a_file(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert run("recipe", "copy", tmp_path / "file" / "new") == 1
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}/file: cannot be made or written to (File exists)\n"
+    )
+
+
 def test_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")

@@ -33,6 +33,16 @@ def test_a_file(tmp_path):
     assert (len(samples), rate) == (80000, 16000)
 
 
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "f").touch()
+    for name, why in (("f", "File exists"), ("f/x", "Not a directory")):
+        with pytest.raises(LMACError) as caught:
+            write_example(tmp_path / name)
+        assert str(caught.value) == (
+            f"{tmp_path / name}: cannot be made or written to ({why})"
+        )
+
+
 @pytest.mark.parametrize(
     ("model", "name"),
     [("yamnet", "siren_and_clock"), ("esc10", "baby_in_rain"), (None, "baby")],

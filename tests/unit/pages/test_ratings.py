@@ -281,6 +281,9 @@ def test_settings_apart_and_together():
 
 def test_files_of_scores(key, content, save, tmp_path):
     rows = read_ratings([save("a.json", content)], key)
+    (tmp_path / "f").touch()
+    with pytest.raises(LMACError, match=r"/f: cannot be made or wr.* \(File e"):
+        write_scores(tmp_path / "f", rows)
     text = write_scores(tmp_path / "out", rows)
     assert text == (tmp_path / "out" / "scores.md").read_text("utf-8")
     assert "| clean | a\\|b | 40.0 [40.0, 40.0] | 60.0 [60.0, 60.0] |" in text
