@@ -132,6 +132,10 @@ def check_explained(folder):
     ...
     lmac_sb.LMACError: nowhere: no such folder of explanations
     """
+    if Path(folder).is_file():
+        raise LMACError(
+            f"{folder}: found a file, expected a folder of explanations"
+        )
     if not Path(folder).is_dir():
         raise LMACError(f"{folder}: no such folder of explanations")
     if not any(Path(folder).iterdir()):

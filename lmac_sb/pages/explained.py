@@ -164,6 +164,10 @@ def open_explained(folder):
     'dog'
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise LMACError(
+            f"{folder}: found a file, expected a folder of explanations"
+        )
     if not folder.is_dir():
         raise LMACError(f"{folder}: no such folder of explanations")
     is_job = (folder / JOB).is_file() and (folder / ROWS).is_dir()

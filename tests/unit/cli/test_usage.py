@@ -137,6 +137,7 @@ print(sorted(heavy & {*sys.modules}), code, file=sys.stderr)
         (["explain", "other/file", "--out", "other/file/x"], 1),
         (["report", "gone"], 1),
         (["report", "empty"], 1),
+        (["report", "other/file"], 1),
         (["export", "gone", "x"], 1),
         (["export", "other", "other"], 1),
         (["cache", "gone"], 1),

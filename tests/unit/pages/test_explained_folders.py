@@ -306,6 +306,17 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, folders):
     assert peak(20_000) < peak(1000) + 500_000
 
 
+@pytest.mark.parametrize("words", [["report"], ["app", "--explained"]])
+def test_the_command_on_a_file(tmp_path, capsys, words):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(SystemExit):
+        main([*words, str(file)])
+    assert capsys.readouterr().err == (
+        f"error: {file}: found a file, expected a folder of explanations\n"
+    )
+
+
 def test_the_command(folders, capsys):
     words = ["report", str(folders), "--clip", "cow 9", "--clip=dog 1"]
     words += ["--most", "1"]

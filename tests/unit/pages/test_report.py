@@ -584,7 +584,10 @@ def test_an_unrefined_folder_that_is_broken(tmp_path):
     [
         (lambda folder: None, "folder.*no such folder"),
         (lambda folder: folder.mkdir(), "holds no explained clips"),
-        (lambda folder: folder.write_text(""), "no such folder"),
+        (
+            lambda folder: folder.write_text(""),
+            "folder: found a file, expected a folder of explanations",
+        ),
         (lambda folder: write_clip(folder.parent, "folder"), "is itself one"),
         (
             lambda folder: (folder / "empty").mkdir(parents=True),
