@@ -1,6 +1,7 @@
 """What explanations have cost so far: one row a figure, and how it moved."""
 
 import csv
+import math
 import subprocess
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -90,12 +91,15 @@ def _entry(row, place):
         )
     date, commit, machine, classifier, batch, what, *figures = row
     try:
-        numbers = [float(x) for x in figures]
-        return Entry(
-            date, commit, machine, classifier, int(batch), what, *numbers
-        )
+        batch, *numbers = int(batch), *map(float, figures)
     except ValueError as error:
         raise LMACError(f"{place}: expected numbers ({error})") from error
+    for number in numbers:
+        if not (number > 0 and math.isfinite(number)):
+            raise LMACError(
+                f"{place}: found {number}, expected finite numbers above 0"
+            )
+    return Entry(date, commit, machine, classifier, batch, what, *numbers)
 
 
 def add(path, entries):

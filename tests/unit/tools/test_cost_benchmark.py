@@ -146,6 +146,16 @@ def test_a_history_is_kept_and_compared(load, tmp_path):
         ("HEAD\n1,2\n", "line 2: found 2 values, expected 9"),
         ("HEAD\nd,c,m,small,1,x,1,two,3\n", "line 2: expected numbers"),
         ("HEAD\nd,c,m,small,one,x,1,2,3\n", "line 2: expected numbers"),
+        *(
+            (
+                f"HEAD\nd,c,m,small,1,x,{numbers}\n",
+                f"line 2: found {found}, expected finite numbers above 0",
+            )
+            for numbers, found in (
+                *(("0,1,2", "0.0"), ("1,-1,2", "-1.0")),
+                *(("nan,1,2", "nan"), ("1,1,inf", "inf")),
+            )
+        ),
         (b"\xff\xfe\x00", "cannot be read"),
         (None, "cannot be read"),
     ],
