@@ -28,7 +28,7 @@ from statistics import fmean
 import soundfile as sf
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from measure import count, machine, n_threads, print_table, write
+from measure import count, machine, n_threads, new_file, print_table, write
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.data.audio import Preprocessor
@@ -269,7 +269,7 @@ def main(argv=None):
         "--every", type=count, default=1, help="of so many clips"
     )
     parser.add_argument("--threads", type=n_threads, default=1)
-    parser.add_argument("--json", help="file for the rows")
+    parser.add_argument("--json", type=new_file, help="file for the rows")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from measure import count, write
+from measure import count, new_file, write
 
 import lmac_sb
 from lmac_sb.data.audio import read_audio
@@ -180,7 +180,7 @@ def main(argv=None):
     parser.add_argument("--epochs", type=count, default=6)
     parser.add_argument("--clips", type=count, default=30)
     parser.add_argument("--seed", type=int, default=1234)
-    parser.add_argument("--json", help="file for the results")
+    parser.add_argument("--json", type=new_file, help="file for the results")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     rows = []

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from measure import check_names, count, machine, n_threads, write
+from measure import check_names, count, machine, n_threads, new_file, write
 from speechbrain.dataio.encoder import CategoricalEncoder
 from yamnet import SAMPLE_RATE, Highest, check_yamnet, load_yamnet
 
@@ -434,7 +434,7 @@ def main(argv=None):
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--only", nargs="*", help="names of settings")
     parser.add_argument("--threads", type=n_threads, default=1)
-    parser.add_argument("--json", help="file for the rows")
+    parser.add_argument("--json", type=new_file, help="file for the rows")
     args = parser.parse_args(argv)
     if not args.yamnet and not args.runs:
         parser.error("expected --runs or --yamnet")

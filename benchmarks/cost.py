@@ -33,6 +33,7 @@ from measure import (
     check_names,
     in_own_process,
     machine,
+    new_file,
     peak_resident,
     print_table,
     write,
@@ -343,6 +344,8 @@ def check_args(args):
         raise LMACError(f"--device: found {args.device}, but there is no GPU")
     if args.parts is not None:
         args.parts = check_parts(args.parts)
+    if args.record:
+        history.check(history.FILE)
     return history.read(args.compare) if args.compare else []
 
 
@@ -360,7 +363,7 @@ def parse(argv):
     add("--parts", nargs="*", help=f"all, or some of {', '.join(PARTS)}")
     add("--record", action="store_true", help="add to benchmarks/history.csv")
     add("--compare", metavar="CSV", help="say what moved since these rows")
-    add("--json", help="file for the results")
+    add("--json", type=new_file, help="file for the results")
     return parser.parse_args(argv)
 
 

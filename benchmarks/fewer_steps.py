@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 from coefficients import by_judges, read_clips
-from measure import count, machine, n_threads, write
+from measure import count, machine, n_threads, new_file, write
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.bench.yamnet import KNOWN, MEANS
@@ -128,7 +128,7 @@ def main(argv=None):
     )
     parser.add_argument("--model", choices=("esc10", "yamnet"), default="esc10")
     parser.add_argument("--threads", type=n_threads, default=1)
-    parser.add_argument("--json", help="file for the rows")
+    parser.add_argument("--json", type=new_file, help="file for the rows")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     rows = measure(args)

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import subprocess
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -102,6 +103,29 @@ def _entry(row, place):
     return Entry(date, commit, machine, classifier, batch, what, *numbers)
 
 
+def check(path):
+    """Refuse a file that entries cannot be added to.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file, which may be missing.
+
+    Raises
+    ------
+    LMACError
+        If it is of another form, or cannot be written.
+    """
+    path = Path(path)
+    if path.exists():
+        read(path)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise LMACError(
+            f"{path}: cannot be written, expected a file in a folder that is "
+            "there"
+        )
+
+
 def add(path, entries):
     """Append entries to a file, which is made if it is missing.
 
@@ -115,11 +139,10 @@ def add(path, entries):
     Raises
     ------
     LMACError
-        If the file is of another form.
+        See `check`.
     """
+    check(path)
     is_new = not Path(path).exists()
-    if not is_new:
-        read(path)
     with open(path, "a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         if is_new:

@@ -23,6 +23,7 @@ from measure import (
     machine,
     median_times,
     n_threads,
+    new_file,
     print_table,
     write,
 )
@@ -171,7 +172,7 @@ def main(argv=None):
     parser.add_argument("--clips", type=count, default=200)
     parser.add_argument("--threads", type=n_threads, default=2)
     parser.add_argument("--runs", type=count, default=3)
-    parser.add_argument("--json", help="file for the results")
+    parser.add_argument("--json", type=new_file, help="file for the results")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:

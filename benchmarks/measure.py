@@ -18,6 +18,7 @@ import torch
 
 from lmac_sb.metrics.registry import METRICS
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import make_folder
 from lmac_sb.utils.near import nearest
 
 
@@ -120,6 +121,30 @@ def n_threads(text):
             file=sys.stderr,
         )
     return number
+
+
+def new_file(text):
+    """A file for results on the command line, checked before all measuring."""
+    path = Path(text)
+    expected = None
+    if path.is_dir():
+        expected = "a file, this is a folder"
+    elif not path.parent.is_dir():
+        expected = "a file in a folder that is there"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        expected = "a file that can be written"
+    if expected:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
+    return text
+
+
+def new_folder(text):
+    """A folder for results on the command line, which is made."""
+    try:
+        make_folder(text)
+    except LMACError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return Path(text)
 
 
 def check_names(option, names, known):

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 import torch
-from measure import count, machine, n_threads, print_table, write
+from measure import count, machine, n_threads, new_file, print_table, write
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.adapters.crepe import load_crepe, pitch_class
@@ -293,7 +293,7 @@ def main(argv=None):
     parser.add_argument("--size", default="tiny", help="of CREPE")
     parser.add_argument("--hop", type=int, default=512, help="of CREPE")
     parser.add_argument("--threads", type=n_threads, default=2)
-    parser.add_argument("--json", help="file for the results")
+    parser.add_argument("--json", type=new_file, help="file for the results")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.what == "speech" and args.data is None:

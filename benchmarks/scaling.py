@@ -27,6 +27,7 @@ from measure import (
     machine,
     median_times,
     n_threads,
+    new_file,
     print_table,
     slope,
     write,
@@ -335,7 +336,7 @@ def main(argv=None):
     parser.add_argument("--quick", action="store_true", help="tiny sizes")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="parts")
     parser.add_argument("--threads", type=n_threads, default=2)
-    parser.add_argument("--json", help="file for the results")
+    parser.add_argument("--json", type=new_file, help="file for the results")
     args = parser.parse_args(argv)
     args.sizes = QUICK if args.quick else FULL
     where = machine(args.threads)

