@@ -338,12 +338,20 @@ def check_args(args):
         raise LMACError(f"--pairs: found {args.pairs}, expected 1 or more")
     for key, known in (("classifiers", CLASSIFIERS), ("decoders", DECODERS)):
         check_names(f"--{key}", getattr(args, key), known)
-    if args.batches and min(args.batches) < 1:
-        raise LMACError(f"--batches: found {min(args.batches)}, expected 1 up")
+    if min(args.batches) < 1:
+        raise LMACError(
+            f"--batches: found {min(args.batches)}, expected 1 or more"
+        )
     if args.device != "cpu" and not torch.cuda.is_available():
         raise LMACError(f"--device: found {args.device}, but there is no GPU")
     if args.parts is not None:
         args.parts = check_parts(args.parts)
+        for name in ("record", "compare"):
+            if getattr(args, name):
+                raise LMACError(
+                    f"--{name}: found with --parts, expected without, as "
+                    "times of parts are in no history"
+                )
     if args.record:
         history.check(history.FILE)
     return history.read(args.compare) if args.compare else []
@@ -353,12 +361,33 @@ def parse(argv):
     """The arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--classifiers", nargs="+", default=list(CLASSIFIERS))
-    add("--decoders", nargs="+", default=[OURS], help=", ".join(DECODERS))
-    add("--batches", nargs="+", type=int, default=list(BATCHES))
-    add("--threads", type=int, default=1)
-    add("--device", default="cpu", help="cpu or cuda")
-    add("--pairs", type=int, default=7, help="fewest pairs of a ratio")
+    add(
+        "--classifiers",
+        nargs="+",
+        default=list(CLASSIFIERS),
+        help=f"some of {', '.join(CLASSIFIERS)} (default: all)",
+    )
+    add(
+        "--decoders",
+        nargs="+",
+        default=[OURS],
+        help=f"some of {', '.join(DECODERS)} (default: {OURS})",
+    )
+    add(
+        "--batches",
+        nargs="+",
+        type=int,
+        default=list(BATCHES),
+        help=f"clips at once (default: {' '.join(map(str, BATCHES))})",
+    )
+    add("--threads", type=int, default=1, help="threads of a call (default: 1)")
+    add("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add(
+        "--pairs",
+        type=int,
+        default=7,
+        help="fewest pairs of a ratio (default: 7)",
+    )
     add("--at_once", type=int, help="clips of a step whose maps are kept")
     add("--parts", nargs="*", help=f"all, or some of {', '.join(PARTS)}")
     add("--record", action="store_true", help="add to benchmarks/history.csv")

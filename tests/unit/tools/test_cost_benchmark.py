@@ -232,10 +232,19 @@ def test_the_unit_is_the_same_classifier_without_the_explainer(load, name):
         (["--parts", "reeding"], "did you mean 'reading'"),
         (["--classifiers", "tiny"], "--classifiers: unknown 'tiny'"),
         (["--decoders", "our"], "did you mean 'ours'"),
-        (["--batches", "0"], "--batches: found 0"),
+        (["--batches", "1", "0"], "--batches: found 0, expected 1 or more"),
         (["--pairs", "0"], "--pairs: found 0"),
         (["--device", "cuda"], "there is no GPU"),
         (["--compare", "nowhere.csv"], "nowhere.csv: cannot be read"),
+        (
+            ["--parts", "--record"],
+            "--record: found with --parts, expected without, as times of parts "
+            "are in no history",
+        ),
+        (
+            ["--parts", "STFT", "--compare", "nowhere.csv"],
+            "--compare: found with --parts, expected without, as times of",
+        ),
     ],
 )
 def test_bad_arguments(load, capsys, words, says):
@@ -266,6 +275,20 @@ def test_a_history_that_nothing_can_be_added_to(
         load("cost").main(["--record"])
     error = capsys.readouterr().err.strip()
     assert says in error and "\n" not in error
+
+
+def test_help_of_the_command(load, capsys):
+    """Each option has one, and those with a default name it."""
+    with pytest.raises(SystemExit):
+        load("cost").main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for said in (
+        "small, cnn14, yamnet (default: all)",
+        "ours, CNN14PSI_stft (default: ours)",
+        "clips at once (default: 1 16)",
+        "threads of a call (default: 1)",
+    ):
+        assert said in text
 
 
 def test_costs_of_the_small_classifier(load, monkeypatch, tmp_path, capsys):
