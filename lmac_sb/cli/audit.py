@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import click
 
-from lmac_sb.cli.checked import check_model, check_out
+from lmac_sb.cli.checked import check_model
 from lmac_sb.cli.model_options import (
     LISTENER,
     MODEL_OPTION,
@@ -25,6 +25,7 @@ from lmac_sb.cli.usage import PLACE, WHOLE, Command
 from lmac_sb.jobs.processes import is_first
 from lmac_sb.utils.console import Loudness, choose_loudness, progress, say
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import check_folder
 from lmac_sb.utils.memory import keep_memory
 
 __all__ = ["audit"]
@@ -197,7 +198,7 @@ def _check(options):
     if not (data.exists() or is_pattern or is_split):
         raise LMACError(f"{data}: no such file or folder")
     check_model(options.model, **listened(options))
-    check_out(options.out)
+    check_folder(options.out, "--out")
     check_processes(options.processes)
     choose_loudness(options.quiet, options.verbose)
 

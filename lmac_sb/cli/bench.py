@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import click
 
-from lmac_sb.cli.checked import check_out
 from lmac_sb.cli.processes import PROCESSES, check_processes, shared
 from lmac_sb.cli.said import printable
 from lmac_sb.cli.usage import PLACE, WHOLE, Command
 from lmac_sb.jobs.processes import is_first
 from lmac_sb.utils.console import Loudness, choose_loudness, say
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import check_folder
 
 __all__ = ["bench"]
 
@@ -137,9 +137,9 @@ def bench(**options):
             raise LMACError(
                 f"--{name}: {value}, expected a whole number from {least}"
             )
-    check_out(options.out)
+    check_folder(options.out, "--out")
     if options.trained is not None:
-        check_out(options.trained, "--trained")
+        check_folder(options.trained, "--trained")
     check_processes(options.processes)
     choose_loudness(options.quiet, options.verbose)
     return shared(options.processes, lambda: _bench(options))

@@ -11,7 +11,7 @@ from lmac_sb.cli.usage import MODELS
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.near import near
 
-__all__ = ["check_explained", "check_model", "check_out", "missing_sounds"]
+__all__ = ["check_explained", "check_model", "missing_sounds"]
 
 _OWN = ("esc10",)  # those of `MODELS` that come with their decoder
 _TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".tgz")
@@ -77,38 +77,6 @@ def check_model(model, **listened):
             f"{model}: found neither hyperparams.yaml nor config.json, "
             "expected the folder of a SpeechBrain or Hugging Face classifier; "
             "a module of your own is passed as an object"
-        )
-
-
-def check_out(folder, option="--out"):
-    """Refuse a file as the folder for results, or as one above it.
-
-    Arguments
-    ---------
-    folder : str
-        The folder; need not exist.
-    option : str
-        What names it.
-
-    Raises
-    ------
-    LMACError
-        If it is something else.
-
-    Example
-    -------
-    >>> check_out(str(path))
-    Traceback (most recent call last):
-    ...
-    lmac_sb.LMACError: --out: .../dog.wav cannot be made or written to (File \
-exists)
-    """
-    path = Path(folder)
-    there = next((x for x in (path, *path.parents) if x.exists()), path)
-    if there.exists() and not there.is_dir():
-        why = "File exists" if there == path else "Not a directory"
-        raise LMACError(
-            f"{option}: {folder} cannot be made or written to ({why})"
         )
 
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
-from lmac_sb.cli.checked import check_model, check_out
+from lmac_sb.cli.checked import check_model
 from lmac_sb.cli.explain import explain
 from lmac_sb.cli.report import report
 from lmac_sb.cli.said import command_line
 from lmac_sb.cli.usage import MODEL, PLACE, Command
+from lmac_sb.utils.io import check_folder
 
 __all__ = ["example"]
 
@@ -58,7 +59,7 @@ def example(model, sound, out):
         Exit code.
     """
     check_model(model)
-    check_out(out)
+    check_folder(out, "--out")
 
     from lmac_sb.adapters.named import default_name
     from lmac_sb.data.example import write_example

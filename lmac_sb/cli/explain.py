@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import click
 
-from lmac_sb.cli.checked import check_model, check_out, missing_sounds
+from lmac_sb.cli.checked import check_model, missing_sounds
 from lmac_sb.cli.explained import Told
 from lmac_sb.cli.model_options import (
     LISTENER,
@@ -32,6 +32,7 @@ from lmac_sb.jobs.processes import (
 from lmac_sb.jobs.threads import n_at_once
 from lmac_sb.utils.console import choose_loudness, progress
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import check_folder
 from lmac_sb.utils.memory import keep_memory
 
 __all__ = ["explain"]
@@ -300,7 +301,7 @@ def _check(options):
     check_processes(options.processes)
     choose_loudness(options.quiet, options.verbose)
     check_model(options.model, **_listened(options))
-    check_out(options.out)
+    check_folder(options.out, "--out")
     _several(options)
 
 

@@ -15,6 +15,7 @@ from hyperpyyaml import load_hyperpyyaml
 from lmac_sb.training.arguments import read_arguments
 from lmac_sb.training.brain import LOG_CONFIG
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.io import check_folder
 
 __all__ = ["Hparams", "load_hparams"]
 
@@ -104,6 +105,9 @@ def load_hparams(argv=None, script=None):
     given = read_arguments(argv, script)
     run_opts = _run_options(given)
     _check_device(run_opts)
+    for key in ("output_folder", "save_folder"):
+        if isinstance(given.resolved.get(key), str):
+            check_folder(given.resolved[key], key)
     on_cpu = run_opts["device"] == "cpu" or not torch.cuda.is_available()
     if on_cpu and run_opts["distributed_backend"] == "nccl":
         # The usual one is for GPUs alone.

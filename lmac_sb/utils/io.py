@@ -25,6 +25,7 @@ from lmac_sb.utils.errors import LMACError, is_full
 from lmac_sb.utils.given import read_given
 
 __all__ = [
+    "check_folder",
     "first_line",
     "folder_in_one_step",
     "host",
@@ -311,6 +312,39 @@ def part_folder(path):
         shutil.rmtree(part, ignore_errors=True)
 
 
+def check_folder(folder, name):
+    """Refuse a file as the folder for results, or as one above it.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The folder; need not exist.
+    name : str
+        Of the option or key that says so.
+
+    Raises
+    ------
+    LMACError
+        If it is something else.
+
+    Example
+    -------
+    >>> file = getfixture("tmp_path") / "x"
+    >>> file.touch()
+    >>> check_folder(file, "--out")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: --out: .../x cannot be made or written to (File exists)
+    """
+    path = Path(folder)
+    there = next((x for x in (path, *path.parents) if x.exists()), path)
+    if there.exists() and not there.is_dir():
+        why = "File exists" if there == path else "Not a directory"
+        raise LMACError(
+            f"{name}: {folder} cannot be made or written to ({why})"
+        )
+
+
 def make_folder(folder):
     """Make a folder for results, and those above it, if need be.
 
@@ -328,11 +362,13 @@ def make_folder(folder):
 
     Example
     -------
-    >>> make_folder(getfixture("tmp_path") / "x" / "y")
-    >>> make_folder(getfixture("path"))
+    >>> folder = getfixture("tmp_path") / "x"
+    >>> make_folder(folder / "y")
+    >>> (folder / "file").touch()
+    >>> make_folder(folder / "file")
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: .../dog.wav: cannot be made or written to (File exists)
+    lmac_sb.LMACError: .../file: cannot be made or written to (File exists)
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)

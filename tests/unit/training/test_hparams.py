@@ -45,6 +45,15 @@ def user_yaml(tmp_path, old="", new="", name="lmac.yaml"):
     return path
 
 
+@pytest.mark.parametrize("place", ["f", "f/below/it"])
+def test_a_file_where_the_run_shall_be(tmp_path, place):
+    """One line names the key, and no object is made before."""
+    (tmp_path / "f").touch()
+    said = refused(HPARAMS / "lmac.yaml", f"--output_folder={place}")
+    assert said.startswith(f"output_folder: {place} cannot be made or written")
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
 def test_overrides(tmp_path):
     """Overrides replace values, also in references and objects."""
     hparams = load(
