@@ -157,7 +157,7 @@ def call_import_path(name: str, trusted: bool) -> dict[str, Any]:
             found = imported(name)
             if not isinstance(found, torch.nn.Module):
                 found = found()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # It is the user's code: anything can happen.
         raise LMACError(
             f"model: {name}: {type(error).__name__}: {first_line(error)}; "

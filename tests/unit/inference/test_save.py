@@ -53,6 +53,10 @@ def fails():
     raise RuntimeError("no weights here")
 
 
+def leaves():
+    raise SystemExit("usage: users_own.py FILE")
+
+
 class Place:
     ready = net()
 """
@@ -183,6 +187,7 @@ def test_an_object_alone_cannot_be_saved(trained, tmp_path):
         ("users_own:gone", "AttributeError"),
         ("no_module_here:make", "ModuleNotFoundError"),
         ("users_own:fails", "RuntimeError: no weights here"),
+        ("users_own:leaves", "SystemExit: usage: users_own.py FILE"),
         ("users_own:other", "is not the classifier of"),
         ("users_own:net", "the function has to return what"),
         ("./nowhere", "no such folder"),
