@@ -1,6 +1,6 @@
 """Entries by their name, or from a module of the user."""
 
-import importlib
+import sys
 
 from lmac_sb.inference.reference import (
     imported,
@@ -46,7 +46,7 @@ def said(error):
 
 
 def code_of(names):
-    """Checksums of the user's own modules.
+    """Checksums of the user's own modules, which have been imported.
 
     Arguments
     ---------
@@ -67,9 +67,9 @@ def code_of(names):
     found = {}
     for name in filter(is_import_path, names):
         module = name.partition(":")[0]
-        with searching_here():
-            file = getattr(importlib.import_module(module), "__file__", None)
-        if file is not None:  # None: part of Python itself
+        # Parts of Python itself have none.
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if file is not None:
             found[module] = file_sha256(file)
     return found
 
