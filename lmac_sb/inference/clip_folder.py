@@ -274,8 +274,9 @@ def write_data(part, clip, name, truth=None, audio_format="wav", more=None):
         _write_sound(path, sound, gain, clip.sample_rate)
     stored = {"mask": _bytes(maps["mask"])}
     stored["level"] = _level_bytes(maps["original"])
-    if "kept" in maps:
-        stored["kept"] = _bytes(maps["kept"])
+    if clip.mask_domain != "linear":
+        less = maps["interpretation"] - maps["original"]
+        stored["kept"] = _bytes(10 ** (less / 20))
     np.savez_compressed(part / MAPS, **stored)
     text = json.dumps(_plain(content), ensure_ascii=False, allow_nan=False)
     (part / FACTS).write_text(text, encoding="utf-8")

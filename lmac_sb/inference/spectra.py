@@ -399,9 +399,7 @@ def levels_of(clip):
     Returns
     -------
     levels : dict
-        Name in `SOUNDS` to its level in dB, ``mask``, and, unless that is the
-        same, ``kept``: the share of each magnitude that is heard; [time, freq]
-        each.
+        Name in `SOUNDS` to its level in dB, and ``mask``, [time, freq] each.
     hop_samples : int
         From one of their frames to the next.
     """
@@ -413,9 +411,6 @@ def levels_of(clip):
         name: _level(sound, features, pool) for name, sound in sounds.items()
     }
     maps["mask"] = _pooled(clip.mask[0, :n_frames], pool)
-    if clip.mask_domain != "linear":
-        less = maps["interpretation"] - maps["original"]
-        maps["kept"] = 10 ** (less / 20)
     return maps, features.hop_samples * pool
 
 
