@@ -135,9 +135,9 @@ def loss_text(cells, lost):
     head = (
         "Where the 95 % interval of another method minus `lmac`, paired by "
         "clip, excludes zero on the better side, without a correction for the "
-        f"number of comparisons; over at least {LEAST} clips. Refined masks "
-        "(`lmac+5`) do not count as others, nor does `ideal`, which was told "
-        "the answer."
+        f"number of comparisons; over at least {LEAST} clips. Other "
+        "masks of L-MAC (`lmac+5`, `lmac_look`) do not count, nor does "
+        "`ideal`, which was told the answer."
     )
     lines = []
     for facts in having:

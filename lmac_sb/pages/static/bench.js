@@ -228,8 +228,8 @@
     }
     intro.textContent =
       "Where another method is better than lmac, clip by clip, and the interval " +
-      "of the difference does not hold zero. Refined masks, and the ideal one, " +
-      "which was told the answer, do not count as others.";
+      "of the difference does not hold zero. Other masks of L-MAC do not " +
+      "count, nor does the ideal one, which was told the answer.";
     const items = there(losses).map((line) => {
       const item = element("li");
       const ends = [line.mean, line.low, line.high].map((x) => Number(x.toPrecision(2)));
