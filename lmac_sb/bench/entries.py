@@ -3,6 +3,7 @@
 import sys
 
 from lmac_sb.inference.reference import (
+    SURPRISES,
     imported,
     is_import_path,
     searching_here,
@@ -13,16 +14,12 @@ from lmac_sb.utils.io import first_line
 from lmac_sb.utils.near import near
 
 __all__ = [
-    "SURPRISES",
     "call_entry",
     "check_form",
     "code_of",
     "find_entry",
     "said",
 ]
-
-# What the user's code may raise: anything. Scripts end in SystemExit.
-SURPRISES = (Exception, SystemExit)
 
 
 def said(error):

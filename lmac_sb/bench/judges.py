@@ -8,6 +8,7 @@ what is explained; else the small CNN, trained from another seed (that of
 import torch
 
 from lmac_sb.bench.classifiers import CLASSIFIERS, RATE, trained_run
+from lmac_sb.bench.trained import left_alone
 from lmac_sb.data.rates import resample
 from lmac_sb.evaluation.models import load_second_classifier
 from lmac_sb.training.experiment import frontend
@@ -102,7 +103,7 @@ def _load_cnn(setup):
     several = prepared.data.several
     yaml = _SEVERAL_YAML if several else _YAML
     folder = trained_run(apart, "classifier", yaml, seed, keys)
-    with torch.random.fork_rng():
+    with left_alone():
         hparams = load_hparams(
             [str(find_yaml(yaml)), f"--n_classes={len(prepared.classes)}"]
         )

@@ -11,8 +11,9 @@ import re
 
 import torch
 
-from lmac_sb.bench.entries import SURPRISES, check_form, said
+from lmac_sb.bench.entries import check_form, said
 from lmac_sb.inference.reference import (
+    SURPRISES,
     imported,
     is_import_path,
     searching_here,

@@ -21,7 +21,7 @@ from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import read_json
 from lmac_sb.utils.recipe import find_yaml, load_script
 
-__all__ = ["check_unseen", "is_finished", "train"]
+__all__ = ["check_unseen", "is_finished", "left_alone", "train"]
 
 _SHOWN = 3  # clips in a message
 # By which a script would take itself for one of several that train together.
@@ -93,7 +93,7 @@ def train(yaml, folder, prepared, seed, keys):
     else:
         say(f"training: {folder}")
         script = load_script(script_of(file))
-        with _left_alone():
+        with left_alone():
             # Without the decorator that ends the process on errors.
             script.main.__wrapped__([*command, "--noprogressbar", "--quiet"])
     check_unseen(folder, prepared)
@@ -119,10 +119,20 @@ _say_once = functools.cache(say)
 
 
 @contextmanager
-def _left_alone():
+def left_alone():
     """Keep what a script changes: the console, random numbers, handlers.
 
-    It trains in this process alone, whoever has started it among others.
+    It works in this process alone, whoever has started it among others.
+
+    Returns
+    -------
+    context manager
+
+    Example
+    -------
+    >>> with left_alone():
+    ...     "RANK" in os.environ
+    False
     """
     kept = {name: os.environ.pop(name, None) for name in _LAUNCHED}
     logger, hook = logging.getLogger(), sys.excepthook

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lmac_sb.cli.usage import MODELS
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.io import check_is_folder
 from lmac_sb.utils.near import near
 
 __all__ = ["check_explained", "check_model", "missing_sounds"]
@@ -100,12 +101,7 @@ def check_explained(folder):
     ...
     lmac_sb.LMACError: nowhere: no such folder of explanations
     """
-    if Path(folder).is_file():
-        raise LMACError(
-            f"{folder}: found a file, expected a folder of explanations"
-        )
-    if not Path(folder).is_dir():
-        raise LMACError(f"{folder}: no such folder of explanations")
+    check_is_folder(folder, "explanations")
     if not any(Path(folder).iterdir()):
         raise LMACError(
             f"{folder}: holds no explained clips, expected one sub-folder for "

@@ -20,6 +20,7 @@ from lmac_sb.utils.given import MOST_FILES, check_file
 from lmac_sb.utils.io import first_line
 
 __all__ = [
+    "SURPRISES",
     "call_import_path",
     "find_referred",
     "imported",
@@ -28,6 +29,8 @@ __all__ = [
     "searching_here",
 ]
 
+# What the user's code may raise: anything. Scripts end in SystemExit.
+SURPRISES = (Exception, SystemExit)
 _IMPORT_PATH = re.compile(
     r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*"
 )
@@ -157,8 +160,7 @@ def call_import_path(name: str, trusted: bool) -> dict[str, Any]:
             found = imported(name)
             if not isinstance(found, torch.nn.Module):
                 found = found()
-    except (Exception, SystemExit) as error:
-        # It is the user's code: anything can happen.
+    except SURPRISES as error:
         raise LMACError(
             f"model: {name}: {type(error).__name__}: {first_line(error)}; "
             "expected a function that can be imported and takes no arguments"

@@ -24,7 +24,7 @@ from lmac_sb.jobs.shards import Shard
 from lmac_sb.metrics.verdict import VERDICTS
 from lmac_sb.pages.audit_facts import read_audit
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import restore_folder
+from lmac_sb.utils.io import check_is_folder, restore_folder
 
 __all__ = ["KEY", "Listed", "Wanted", "open_explained"]
 
@@ -164,12 +164,7 @@ def open_explained(folder):
     'dog'
     """
     folder = Path(folder)
-    if folder.is_file():
-        raise LMACError(
-            f"{folder}: found a file, expected a folder of explanations"
-        )
-    if not folder.is_dir():
-        raise LMACError(f"{folder}: no such folder of explanations")
+    check_is_folder(folder, "explanations")
     is_job = (folder / JOB).is_file() and (folder / ROWS).is_dir()
     if (folder / AUDIT).is_file():
         return Audited(folder) if is_job else Folders(folder, EXAMPLES)

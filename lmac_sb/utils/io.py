@@ -26,6 +26,7 @@ from lmac_sb.utils.given import read_given
 
 __all__ = [
     "check_folder",
+    "check_is_folder",
     "first_line",
     "folder_in_one_step",
     "host",
@@ -343,6 +344,34 @@ def check_folder(folder, name):
         raise LMACError(
             f"{name}: {folder} cannot be made or written to ({why})"
         )
+
+
+def check_is_folder(folder, what):
+    """Refuse what is no folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Has to be there.
+    what : str
+        What it holds.
+
+    Raises
+    ------
+    LMACError
+        If it is a file, or not there.
+
+    Example
+    -------
+    >>> check_is_folder("nowhere", "explanations")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: nowhere: no such folder of explanations
+    """
+    if Path(folder).is_file():
+        raise LMACError(f"{folder}: found a file, expected a folder of {what}")
+    if not Path(folder).is_dir():
+        raise LMACError(f"{folder}: no such folder of {what}")
 
 
 def make_folder(folder):

@@ -1,5 +1,6 @@
 """Networks that the bench trains itself, and judges of other words."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -35,6 +36,24 @@ def test_a_network_is_trained_once(setup, monkeypatch):
     assert torch.equal(again.explainer.classify_sounds(wavs), expected)
     assert again.classes == setup.prepared.classes
     assert len(set(setup.prepared.ids("test"))) == 10
+
+
+def test_a_judge_joins_no_processes(setup, monkeypatch):
+    """Each of several processes loads it when it gets there."""
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    seen = []
+    monkeypatch.setattr(judges, "trained_run", lambda *args: setup.folder)
+    monkeypatch.setattr(
+        "speechbrain.utils.distributed.ddp_init_group",
+        lambda run_opts: seen.append(os.environ.get("RANK")),
+    )
+    monkeypatch.setattr(
+        judges, "load_second_classifier", lambda *args: "loaded"
+    )
+    assert judges._load_cnn(setup) == "loaded"
+    assert seen == [None] and os.environ["RANK"] == "1"
 
 
 def test_a_network_that_is_damaged(setup):
