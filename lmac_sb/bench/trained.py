@@ -131,7 +131,8 @@ def left_alone():
     Example
     -------
     >>> with left_alone():
-    ...     "RANK" in os.environ
+    ...     found = "RANK" in os.environ
+    >>> found
     False
     """
     kept = {name: os.environ.pop(name, None) for name in _LAUNCHED}
