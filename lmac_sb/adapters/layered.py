@@ -96,17 +96,23 @@ class LayeredClassifier(FrozenClassifier):
         with torch.inference_mode(False), torch.enable_grad():
             features = features.detach().clone()
             for place, layer in enumerate(self.layers):
-                kept = calls.setdefault(layer.name, [])
-                keep = _Keep(kept, place == first, self.relevance)
+                outputs = calls.setdefault(layer.name, [])
+                keep = _Keep(outputs, place == first, self.relevance)
                 hook = known[layer.name].register_forward_hook(keep)
                 hooks.append(hook)
             try:
-                logits, log_odds = self._answer(features, target)
+                with self.listener.watching_head() as read:
+                    logits, log_odds = self._answer(features, target)
             finally:
                 for hook in hooks:
                     hook.remove()
             asked = self.layers if self.relevance else self.layers[:1]
             shares = self._shares(log_odds, [calls[x.name] for x in asked])
+        # As `logits_and_embedding` says it, which is a pass more.
+        embedding = logits
+        if read and self.listener is self.embedding_model:
+            embedding = self.listener.embedding_of(read, len(features))
+        self.traced_embedding = embedding.detach().to(logits.dtype)
         deepest, n_samples = self.layers[0], self._n_samples(features)
         evidence = self._map(
             deepest, shares[0], features, n_samples, _times_cells

@@ -311,25 +311,62 @@ class Listener(torch.nn.Module):
             logits = self(wavs)
             return logits, logits
         self.settle(wavs)  # or the dry runs would be kept as well
-        kept = []
-        head = self.model.get_submodule(self.head)
-        hook = head.register_forward_pre_hook(
-            lambda module, inputs: kept.append(inputs[0])
-        )
-        try:
+        with self.watching_head() as kept:
             logits = self(wavs)
+        return logits, self.embedding_of(kept, len(wavs)).to(logits)
+
+    @contextlib.contextmanager
+    def watching_head(self):
+        """Within `with`, what the head reads is kept.
+
+        Returns
+        -------
+        context manager
+            Of a list, to which each call of the head adds; empty, if no
+            `head` is named or a time is asked for.
+        """
+        kept, hook = [], None
+        if self.head is not None and self.at is None:
+            head = self.model.get_submodule(self.head)
+            hook = head.register_forward_pre_hook(
+                lambda module, inputs: kept.append(inputs[0])
+            )
+        try:
+            yield kept
         finally:
-            hook.remove()
+            if hook is not None:
+                hook.remove()
+
+    def embedding_of(self, kept, n_clips):
+        """What the head has read of each clip.
+
+        Arguments
+        ---------
+        kept : list of torch.Tensor
+            From `watching_head`, of one pass; at least one.
+        n_clips : int
+            How many there were.
+
+        Returns
+        -------
+        torch.Tensor
+            The largest of all frames and windows in each dimension, [batch,
+            dimensions].
+
+        Raises
+        ------
+        LMACError
+            If the head does not read as many rows of each clip.
+        """
         # Of each call the rows are clips, windows or frames, in order.
         rows = [part.reshape(-1, part.shape[-1]) for part in kept]
         count = sum(map(len, rows))
-        if not count or count % len(wavs):
+        if not count or count % n_clips:
             raise LMACError(
-                f"head: '{self.head}' gets {count} rows for {len(wavs)} clips, "
+                f"head: '{self.head}' gets {count} rows for {n_clips} clips, "
                 "expected as many for each, with the dimensions as last axis"
             )
-        frames = torch.cat(rows).unflatten(0, (len(wavs), -1))
-        return logits, frames.amax(1).to(logits)
+        return torch.cat(rows).unflatten(0, (n_clips, -1)).amax(1)
 
     def _heard(self, wavs):
         """Logits [batch * windows, frames, classes]."""

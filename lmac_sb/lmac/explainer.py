@@ -829,6 +829,8 @@ class Explainer(torch.nn.Module):
             [batch, dimensions], without gradient; see
             `lmac_sb.models.frozen.FrozenClassifier.logits_and_embedding`.
         """
+        if analysis.embedding is not None:
+            return analysis.embedding
         with torch.no_grad():
             inputs: Any = analysis.wavs  # there, if it hears sound
             if not self._hears_sound:

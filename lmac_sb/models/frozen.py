@@ -240,12 +240,16 @@ class FrozenClassifier(torch.nn.Module):
             `evidence_layers` comes before its latent and has its shape.
 
         What the head has read, [batch, dimensions], is `traced_embedding`
-        until the next call; None if there is no evidence.
+        until the next call; None where latents are read without evidence.
         """
         self.traced_embedding = None
         with torch.inference_mode(False), torch.no_grad():
-            if not self.evidence:
+            if not self.evidence and self.latent_layers:
                 return self(features)
+            if not self.evidence:
+                logits, embedding = self.logits_and_embedding(features)
+                self.traced_embedding = embedding
+                return logits, []
             self._tracing = True
             try:
                 logits, latents = self(features)

@@ -292,6 +292,32 @@ def test_windows_are_laid_on_the_clip():
     torch.testing.assert_close(latent[:, :, :7], maps[[0, 4]][:, :, :7])
 
 
+@pytest.mark.parametrize("head", [None, "4"])
+@pytest.mark.parametrize("relevance", [False, True])
+def test_the_traced_embedding_is_that_of_a_pass_of_its_own(head, relevance):
+    """Over all windows; the logits, if nobody says which layer is the head."""
+    torch.manual_seed(3)
+    net = torch.nn.Sequential(
+        torch.nn.Unflatten(1, (1, -1)),
+        torch.nn.Conv1d(1, 6, 400, 160),
+        torch.nn.AdaptiveMaxPool1d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(6, 3),
+    )
+    windows = Windows(8000, 4000)
+    listener = Listener(net, RATE, windows=windows, pool="max", head=head)
+    wavs = torch.randn(2, RATE)
+    layers = find_layers(listener, wavs)
+    classifier = LayeredClassifier(listener, layers, relevance=relevance)
+    expected = classifier.logits_and_embedding(wavs)
+    logits, _ = classifier.trace(wavs)
+    embedding = classifier.traced_embedding
+    assert embedding.shape == (2, 3 if head is None else 6)
+    torch.testing.assert_close((logits, embedding), expected)
+    assert not embedding.requires_grad
+    assert not any(layer._forward_pre_hooks for layer in net)
+
+
 def test_gradient_reaches_no_weight_and_no_hook_stays():
     listener, wavs = heard(OnMel(ConvEmbedding(80, [4, 8]), 8), front_end=mel())
     frozen = LayeredClassifier(listener, find_layers(listener, wavs))

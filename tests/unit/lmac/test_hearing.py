@@ -143,8 +143,7 @@ def test_a_magnitude_needs_its_phase():
 def test_silence_that_is_heard():
     """No NaN from the gain of empty bins."""
     found = make_hearing()(torch.zeros(1, 4000), refine_steps=2)
-    assert found.embedding is None  # of a classifier without evidence
-    for name in (x for x in TENSORS if x != "embedding"):
+    for name in TENSORS:
         assert getattr(found, name).isfinite().all(), name
     assert not found.waveform.any()
 
@@ -242,6 +241,19 @@ def test_both_sides_are_what_the_classifier_makes_of_the_sounds():
         torch.testing.assert_close(answers, expected)
     torch.testing.assert_close(whole, net(wavs))
     assert len(explainer.both_sides(analysis, mask, question)) == 2
+
+
+def test_the_embedding_of_the_whole_takes_no_pass_more():
+    """The pass that decides has it: 1, then 4 a step and 2 for its result."""
+    explainer, heard = make_wide(e_in_w=20, e_out_w=10), []
+    explainer.refiner.tolerance = 0
+    explainer.classifier.embedding_model.register_forward_hook(
+        lambda module, inputs, output: heard.append(
+            len(output) * (2 if output.requires_grad else 1)
+        )
+    )
+    explainer(clips(1, 4000), refine_steps=5)
+    assert sum(heard) == 1 + (4 * 5 + 2)
 
 
 @pytest.mark.parametrize("key", ["e_in_w", "e_out_w"])
