@@ -133,6 +133,8 @@ def layer_modules(listener):
     known = {}
     for number, module in enumerate(found):
         for name, part in module.named_modules():
+            if isinstance(part, torch.jit.ScriptModule):
+                continue  # takes no hooks
             if len(found) > 1:
                 name = f"{number}.{name}" if name else str(number)
             known[name or "model"] = part

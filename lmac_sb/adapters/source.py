@@ -17,7 +17,7 @@ from lmac_sb.adapters.named import is_named, load_named
 from lmac_sb.adapters.speechbrain_folder import load_speechbrain
 from lmac_sb.listener.calling import private_copy
 from lmac_sb.listener.checks import find_sample_rate
-from lmac_sb.listener.listener import Listener
+from lmac_sb.listener.listener import Listener, check_callable
 from lmac_sb.models.source import (
     cached_file,
     is_local,
@@ -87,6 +87,7 @@ def as_listener(
     else:
         listener = _loaded(model, features, trusted)
     if listener is None:
+        check_callable("model", model)
         front_end = None if features is None else per_clip(features)
         if sample_rate is None:
             sample_rate = _rate_of(model, front_end)
@@ -239,7 +240,8 @@ class FeatureListener(torch.nn.Module):
     -------
     >>> import torchaudio
     >>> mel = torchaudio.transforms.MelSpectrogram(16000, 512, n_mels=40)
-    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3))
+    >>> pooled = torch.nn.AdaptiveAvgPool2d((1, 5)), torch.nn.Flatten()
+    >>> net = torch.nn.Sequential(*pooled, torch.nn.Linear(5, 3))
     >>> listener = Listener(net, 16000, front_end=mel)
     >>> wavs = torch.rand(2, 16000)
     >>> features, fast = on_features(listener, wavs)

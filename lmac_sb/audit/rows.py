@@ -240,4 +240,5 @@ def _in_words(clip, error):
     text = first_line(error)
     if not isinstance(error, (LMACError, OSError)):
         text = f"{type(error).__name__}: {text}"
-    return portable(text.replace(str(clip.place), clip.id))
+    text = text.replace(str(clip.place), clip.id)
+    return portable(text if clip.id in text else f"{clip.id}: {text}")

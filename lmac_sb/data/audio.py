@@ -6,6 +6,7 @@ asked for, with a peak of one. Whatever cannot be used is named in an error.
 
 import os
 
+import numpy as np
 import torch
 
 from lmac_sb.data.decode import decode_audio
@@ -98,6 +99,11 @@ def as_signal(sound, found_rate, sample_rate):
     >>> as_signal(stereo, 16000, 8000).shape
     torch.Size([8000])
     """
+    if isinstance(sound, np.ndarray):
+        # Of an order that torch takes: forward, in the machine's bytes.
+        kind = sound.dtype.newbyteorder("=")
+        kind = np.float64 if kind == np.longdouble else kind
+        sound = np.ascontiguousarray(sound, kind)
     try:
         wav = torch.as_tensor(sound).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -115,6 +121,14 @@ def as_signal(sound, found_rate, sample_rate):
     if not wav.is_floating_point():
         if wav.dtype == torch.bool:
             raise LMACError("sound: found truth values, expected samples")
+        if wav.dtype in (torch.int64, torch.uint64):
+            # As lists of numbers are, whatever they were before.
+            raise LMACError(
+                f"sound: found whole numbers of 64 bits, up to "
+                f"{wav.abs().max()}, in which nobody keeps samples; expected "
+                "those of 8, 16 or 32 bits, such as sound.astype('int16'), or "
+                "floating point from -1 to 1"
+            )
         info = torch.iinfo(wav.dtype)
         middle = 0 if info.min < 0 else (info.max + 1) / 2
         wav = (wav.double() - middle) / (info.max + 1 - middle)

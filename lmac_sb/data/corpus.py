@@ -365,7 +365,8 @@ def open_corpus(where, *, table=None, label_column=None, file_column=None):
     listing = _listing(where, None if table else file_column)
     if not len(listing):
         # By its path; a corpus knows its name alone.
-        raise LMACError(f"{where}: holds no sounds")
+        notes = "".join(f"; {note}" for note in getattr(listing, "notes", ()))
+        raise LMACError(f"{where}: holds no sounds{notes}")
     joins, unused = _joins(listing, table, file_column if table else None)
     name = os.path.basename(os.path.abspath(where))
     corpus = Corpus(name, listing, joins, label_column, unused)

@@ -15,6 +15,7 @@ import torch
 
 from lmac_sb.data import mpeg
 from lmac_sb.data.containers import layout_of
+from lmac_sb.data.names import is_not_read
 from lmac_sb.data.pieces import Source, Window, check_path, opened
 from lmac_sb.data.rates import resample
 from lmac_sb.utils.errors import LMACError
@@ -265,10 +266,11 @@ class Recording:
                 yield stream
         except RuntimeError as error:
             reason = window.error or getattr(error, "error_string", error)
-            raise LMACError(
-                f"{self.path}: cannot be read as audio, or is truncated "
-                f"({reason})"
-            ) from error
+            what = "cannot be read as audio, or is truncated"
+            if is_not_read(self.path):
+                what = "this kind of file is not read, convert it to WAV or "
+                what += "FLAC, for example with ffmpeg"
+            raise LMACError(f"{self.path}: {what} ({reason})") from error
         if window.error:
             raise window.error
 

@@ -18,6 +18,11 @@ _PLAIN = {
 }
 _TABLES = (".csv", ".tsv", ".jsonl")
 _OTHERS = (".tar", ".parquet", ".arrow", ".zip")
+# Of sounds whose names have no ending.
+_STARTS = b"fLaC", b"OggS", b"ID3", b"RF64"
+_FORMS = b"WAVE", b"AIFF", b"AIFC"
+# In a folder with the sounds of an explanation, see `lmac_sb.inference`.
+EXPLANATION = "explanation.json"
 _FOLD = re.compile(r"fold[ _-]?(\d+)", re.IGNORECASE)
 
 
@@ -52,12 +57,13 @@ class Files(Listing):
 
     def __init__(self, folder):
         self.folder = Path(folder)
+        explained = []
         if self.folder.is_dir():
-            found = find_files(self.folder)
+            found = find_files(self.folder, explained)
         else:  # a file alone
             self.folder, found = self.folder.parent, [self.folder.name]
         tables = [name for name in found if name.lower().endswith(_TABLES)]
-        names = [name for name in found if is_audio(name)]
+        names = [name for name in found if self._is_sound(name)]
         names, n_left = _chosen(self.folder, names)
         levels, level = _levels({os.path.dirname(name) for name in names})
         super().__init__(
@@ -72,12 +78,28 @@ class Files(Listing):
             self.notes.append(
                 f"{folder}: {n_left} sounds beside audio/ are left out"
             )
+        if explained:
+            self.notes.append(
+                f"{folder}: explanations are left out, those of "
+                f"{len(explained)} sounds, such as {min(explained)}"
+            )
         others = [name for name in found if name.lower().endswith(_OTHERS)]
         if names and others:
             self.notes.append(
                 f"{folder}: {len(others)} tables or archives of sounds beside "
                 f"files are left out, such as {others[0]}"
             )
+
+    def _is_sound(self, name):
+        """Whether a file is a sound: by its ending, or as its bytes start."""
+        if os.path.splitext(name)[1]:
+            return is_audio(name)
+        try:
+            with open(self.folder / name, "rb") as file:
+                start = file.read(12)
+        except OSError:
+            return False
+        return start.startswith(_STARTS) or start[8:] in _FORMS
 
     def sound(self, place):
         """Its path, see `Listing`."""
@@ -99,13 +121,16 @@ class Files(Listing):
         return row
 
 
-def find_files(folder):
+def find_files(folder, explained=None):
     """All files below a folder but hidden ones, sorted; links are followed.
 
     Arguments
     ---------
     folder : str or Path
         The folder.
+    explained : list
+        Gets the folders below it that hold an explanation, whose files, such
+        as the part that was kept, are left out then.
 
     Returns
     -------
@@ -125,10 +150,10 @@ def find_files(folder):
     >>> find_files(folder)
     ['a.wav', 'b.wav']
     """
-    return sorted(_walk(os.fspath(folder), "", ()))
+    return sorted(_walk(os.fspath(folder), "", (), explained))
 
 
-def _walk(folder, below, above):
+def _walk(folder, below, above, explained):
     """Paths of files; `above` are the folders that a loop would lead to."""
     try:
         info = os.stat(folder)
@@ -137,10 +162,14 @@ def _walk(folder, below, above):
         above = (*above, (info.st_dev, info.st_ino))
         with os.scandir(folder) as entries:
             entries = [entry for entry in entries if not is_hidden(entry.name)]
+        names = {entry.name for entry in entries}
+        if below and explained is not None and EXPLANATION in names:
+            explained.append(below[:-1])
+            return
         for entry in entries:
             if os.path.isdir(entry.path):
                 inner = f"{below}{entry.name}/"
-                yield from _walk(entry.path, inner, above)
+                yield from _walk(entry.path, inner, above, explained)
             else:
                 yield f"{below}{entry.name}"
     except OSError as error:

@@ -15,14 +15,20 @@ __all__ = [
     "bare_path",
     "is_audio",
     "is_hidden",
+    "is_not_read",
     "plain_path",
     "plain_text",
 ]
 
 # Of files that are read, without the point.
-AUDIO = {kind.lower() for kind in sf.available_formats()} | {"aif", "opus"}
+AUDIO = {kind.lower() for kind in sf.available_formats()} | {
+    *("aif", "aifc", "bwf", "mp2", "mpga", "oga", "opus", "wave")
+}
 # Of those that are sounds, too, so that nobody wonders where they are.
-_NOT_READ = {"m4a", "m4b", "aac", "wma", "amr", "ape", "wv", "mka"}
+_NOT_READ = {
+    *("3gp", "aac", "ac3", "amr", "ape", "avi", "m4a", "m4b", "mka", "mkv"),
+    *("mov", "mp4", "spx", "webm", "wma", "wv"),
+}
 
 
 class Names:
@@ -104,6 +110,26 @@ def is_audio(name):
     """
     ending = os.path.splitext(name)[1][1:].lower()
     return ending in AUDIO or ending in _NOT_READ
+
+
+def is_not_read(name):
+    """Whether a file is of a kind of sounds that has to be converted first.
+
+    Arguments
+    ---------
+    name : str
+        Of the file, or its path.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_not_read("dog.M4A"), is_not_read("dog.wav")
+    (True, False)
+    """
+    return os.path.splitext(name)[1][1:].lower() in _NOT_READ
 
 
 def is_hidden(name):

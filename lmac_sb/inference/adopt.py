@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from lmac_sb.models.decoder import LevelDecoder
 from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.models.sound import SoundFeatures
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.precision import single_precision
 
 __all__ = [
     "ADOPTED",
@@ -97,9 +99,10 @@ def adopt(
     if listener.labels is None:  # of embeddings, which have numbers alone
         n_outputs = listener.found.n_outputs
         listener.labels = [str(number) for number in range(n_outputs)]
-    fast = None if spectrogram else on_features(listener, wavs)
-    if fast is None:
-        fast = (spectrogram or SoundFeatures(rate), listener)
+    with single_precision():
+        fast = None if spectrogram else on_features(listener, wavs)
+        if fast is None:
+            fast = (spectrogram or SoundFeatures(rate), listener)
     classifier = FrozenClassifier(
         fast[1],
         torch.nn.Identity(),
@@ -215,12 +218,15 @@ def _check_spectrogram(spectrogram: Any, sample_rate: int) -> None:
 
 def _encoder(labels: Sequence[str]) -> CategoricalEncoder:
     """Names of the classes, as SpeechBrain keeps them."""
-    twice = sorted({name for name in labels if list(labels).count(name) > 1})
+    counts = Counter(labels)
+    twice = sorted(name for name in counts if counts[name] > 1)
     if twice:
         raise LMACError(
             f"labels: found '{twice[0]}' twice, expected one name for each "
             "class"
         )
     encoder = CategoricalEncoder()
-    encoder.update_from_iterable(labels)
+    # As `update_from_iterable` does, which looks for a free number each time.
+    encoder.lab2ind = {name: number for number, name in enumerate(labels)}
+    encoder.ind2lab = dict(enumerate(labels))
     return encoder

@@ -13,6 +13,7 @@ __all__ = [
     "WINDOW",
     "answer_of",
     "decision_of",
+    "agrees",
     "is_right",
     "most_probable",
     "read_facts",
@@ -286,8 +287,41 @@ def most_probable(info):
     return sorted(known, key=lambda pair: -(pair[1] or 0))[:_N_TOP]
 
 
+def agrees(label, decision, classes=None):
+    """Whether a decision is what a label says, as in an audit.
+
+    Arguments
+    ---------
+    label : str
+        Of the clip, or None.
+    decision : str
+        A class of the model.
+    classes : iterable of str
+        Names of all, if they are known.
+
+    Returns
+    -------
+    bool or None
+        Small and capital letters do not matter. None without a label, or
+        with one that is no class: the decision is neither right nor wrong.
+
+    Example
+    -------
+    >>> agrees("Dog", "dog", ["cat", "dog"])
+    True
+    >>> agrees("monday", "dog", ["cat", "dog"])
+    """
+    if label is None:
+        return None
+    label = label.casefold()
+    if label == decision.casefold():
+        return True
+    is_known = classes is None or label in (x.casefold() for x in classes)
+    return False if is_known else None
+
+
 def is_right(info):
-    """Whether the decision of a clip agrees with its label; None without one.
+    """Whether the decision of a clip agrees with its label, see `agrees`.
 
     Arguments
     ---------
@@ -304,9 +338,10 @@ def is_right(info):
     >>> is_right({**info, "label": "b"})
     True
     """
-    if info["label"] is None:
-        return None
-    return decision_of(info) in (info["label"], *info.get("kin", []))
+    decision = decision_of(info)
+    if decision in info.get("kin", []):
+        return True
+    return agrees(info["label"], decision, info["classes"])
 
 
 def answer_of(info):

@@ -50,7 +50,7 @@ def explain(
     against : str, int or set
         What it is compared with, such as ``"runner-up"``; default all others.
     steps : int
-        Gradient steps to the mask; by default 10 (20 of YAMNet), or what a
+        Gradient steps to the mask; by default 10 (14 of YAMNet), or what a
         model with a decoder of its own is set to.
     **options
         `targets`, `min_p`, `threshold`, `second_look`, `unrefined` and

@@ -19,12 +19,14 @@ from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.models.decoder import MaskDecoder
 from lmac_sb.training.fitting import Fitting, fit_decoder
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.precision import single_precision
 
 __all__ = ["fit", "make_trainable"]
 
 BANDS = 40  # of the decoder's own coarse grid
 
 
+@torch.inference_mode(False)  # whose tensors have no gradient ever after
 def fit(
     interpreter: LMACInterpreter,
     sounds: Any,
@@ -92,6 +94,11 @@ def fit(
         raise LMACError(
             f"epochs: found {shown(epochs)}, expected a whole number from 1"
         )
+    if not isinstance(interpreter, LMACInterpreter):
+        raise LMACError(
+            f"interpreter: found a {type(interpreter).__name__}, expected what "
+            "LMACInterpreter.from_classifier gives of a classifier"
+        )
     listener = interpreter.listener
     if listener is None:
         raise LMACError(
@@ -99,13 +106,19 @@ def fit(
             "of LMACInterpreter.from_classifier"
         )
     train, valid = _split(interpreter, sounds, how)
+    if not any(bool(train[i].any()) for i in range(len(train))):
+        raise LMACError(
+            f"sounds: found {len(train)} to train on, all of them silent, "
+            "expected some that can be heard"
+        )
     device = interpreter.device
     explainer = interpreter.explainer
     if layers is not None or not isinstance(
         explainer.classifier, LayeredClassifier
     ):
         wavs = train[0][None].to(device)
-        explainer = _with_decoder(explainer, wavs, layers, how)
+        with single_precision():
+            explainer = _with_decoder(explainer, wavs, layers, how)
     else:
         explainer = explainer.starting_from(_copy(explainer.decoder))
         explainer.refine_steps = 0

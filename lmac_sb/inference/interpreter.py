@@ -50,6 +50,7 @@ from lmac_sb.models.source import HPARAMS, is_local, read_hparams
 from lmac_sb.models.weights import weights_sha256
 from lmac_sb.utils.checksums import read_sums
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.precision import single_precision
 
 __all__ = ["LMACInterpreter", "name_of"]
 
@@ -129,6 +130,8 @@ class LMACInterpreter(Pretrained):
         self.model_name = None if origin is None else name_of(origin.model)
 
     @classmethod
+    @single_precision()
+    @torch.inference_mode(False)  # whose tensors have no gradient ever after
     def from_hparams(
         cls,
         source: str | Path,
@@ -197,6 +200,7 @@ class LMACInterpreter(Pretrained):
         return cls(modules, hparams, **kwargs)
 
     @classmethod
+    @torch.inference_mode(False)  # whose tensors have no gradient ever after
     def from_classifier(
         cls,
         model: Any,
@@ -286,6 +290,8 @@ class LMACInterpreter(Pretrained):
         return cls(modules, hparams, run_opts=run_opts or device)
 
     @classmethod
+    @single_precision()
+    @torch.inference_mode(False)  # whose tensors have no gradient ever after
     def from_pretrained(
         cls,
         name: str,
@@ -822,7 +828,7 @@ class LMACInterpreter(Pretrained):
         self.explainer.check_refinement(refine_steps, second_look)
         return {
             "threshold": threshold,
-            "refine_steps": refine_steps,
+            "refine_steps": int(refine_steps),  # numpy's is no JSON
             "unrefined": unrefined,
             "stable": stable,
             "second_look": second_look,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -158,13 +159,13 @@ def call_import_path(name: str, trusted: bool) -> dict[str, Any]:
     try:
         with searching_here():
             found = imported(name)
-            if not isinstance(found, torch.nn.Module):
-                found = found()
     except SURPRISES as error:
         raise LMACError(
             f"model: {name}: {type(error).__name__}: {first_line(error)}; "
             "expected a function that can be imported and takes no arguments"
         ) from error
+    if not isinstance(found, torch.nn.Module):
+        found = _called(found, name)
     if not isinstance(found, Mapping):
         return {"model": found}
     if "model" not in found:
@@ -173,6 +174,28 @@ def call_import_path(name: str, trusted: bool) -> dict[str, Any]:
             "expected the key 'model' among them"
         )
     return dict(found)
+
+
+def _called(function: Any, name: str) -> Any:
+    """What a function of the user returns."""
+    needed = "expected a function that takes no arguments"
+    if not callable(function):
+        raise LMACError(f"model: {name}: found {shown(function)}, {needed}")
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise LMACError(f"model: {name}: {error}, {needed}") from error
+    except ValueError:
+        pass  # of a builtin, which does not tell
+    try:
+        with searching_here():
+            return function()
+    except SURPRISES as error:
+        reason = " ".join(str(error).split())[:300]
+        raise LMACError(
+            f"model: {name}: it ran, and raised {type(error).__name__}: "
+            f"{reason}"
+        ) from error
 
 
 def refer_to(model: Any, leave_out: Path | None = None) -> dict[str, Any]:

@@ -191,7 +191,11 @@ def save_interpreter(
     given = model is not None
     reference = refer_to(model if given else origin.model, folder)
     by_function = reference["kind"] == "function"
-    arguments = _plain_arguments(origin.arguments, by_function)
+    arguments = dict(origin.arguments)
+    if given and not by_function:
+        # A folder has its own; the answers are compared below.
+        arguments.pop("features", None)
+    arguments = _plain_arguments(arguments, by_function)
     explainer = interpreter.explainer
     facts = {
         "lmac_sb": lmac_sb.__version__,

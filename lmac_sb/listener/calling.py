@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 import itertools
+import threading
 import types
 
 import torch
@@ -15,6 +16,7 @@ from lmac_sb.utils.errors import LMACError
 
 __all__ = [
     "FORMS",
+    "FirstCalls",
     "Form",
     "as_needed",
     "copies_for_gradient",
@@ -172,13 +174,47 @@ def _may_hold(value):
     )
 
 
+_LOCK = threading.Lock()
+# What is set to False while it is called: by its owner's id and the name of
+# the attribute, the owner and the number of calls that need it so.
+_HELD = {}
+
+
+def _hold(owners, name):
+    """Set an attribute to False where it is true; returns what to release."""
+    held = []
+    with _LOCK:
+        for owner in owners:
+            key = id(owner), name
+            if key not in _HELD:
+                if not getattr(owner, name, False):
+                    continue
+                setattr(owner, name, False)
+                _HELD[key] = [owner, 0]
+            _HELD[key][1] += 1
+            held.append(key)
+    return held
+
+
+def _release(held):
+    """Set it to True again, once no other call needs it."""
+    with _LOCK:
+        for key in held:
+            entry = _HELD[key]
+            entry[1] -= 1
+            if not entry[1]:
+                del _HELD[key]
+                setattr(entry[0], key[1], True)
+
+
 @contextlib.contextmanager
-def as_needed(modules, wavs):
+def as_needed(modules, wavs, changing=()):
     """While a classifier is called: evaluation mode, weights without gradient.
 
-    Afterwards each of its modules and weights is as it was found. Nothing of
-    the user's object changes lastingly. Recurrent layers run without cuDNN,
-    which gives no gradient in evaluation mode.
+    Afterwards each of its modules and weights is as it was found, or as soon
+    as the last of several threads that call it is done. Nothing of the user's
+    object changes lastingly. Recurrent layers run without cuDNN, which gives
+    no gradient in evaluation mode.
 
     Arguments
     ---------
@@ -186,6 +222,8 @@ def as_needed(modules, wavs):
         Those of the classifier and of its front end.
     wavs : torch.Tensor
         What it will be called with.
+    changing : list of torch.nn.Module
+        Those of whose buffers a call changes some, see `FirstCalls`.
 
     Example
     -------
@@ -197,25 +235,143 @@ def as_needed(modules, wavs):
     (True, True)
     """
     parts = [part for module in modules for part in module.modules()]
-    training = [p for p in parts if getattr(p, "training", False)]
-    trained = [
+    weights = [
         weight
         for module in modules
         for weight in module.parameters()
-        if weight.requires_grad and weight.is_leaf
+        # Those made in inference mode could not be set back.
+        if weight.is_leaf and not weight.is_inference()
     ]
+    buffers = [buffer for part in changing for buffer in _buffers(part)]
     with derivable(*modules):
+        held = _hold(parts, "training")
         try:
-            for part in training:
-                part.training = False
-            for weight in trained:
-                weight.requires_grad = False
+            held += _hold(weights, "requires_grad")
             yield
         finally:
-            for part in training:
-                part.training = True
-            for weight in trained:
-                weight.requires_grad = True
+            _release(held)
+            for buffer in buffers:
+                buffer.restore()
+
+
+def _buffers(module):
+    """A module's own buffers, with their values."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return []  # gives other tensors each time
+    return [
+        _Buffer(module, name)
+        for name, tensor in module._buffers.items()
+        if tensor is not None and not tensor.is_inference()
+    ]
+
+
+class _Buffer:
+    """A buffer of a module, and the values that it has now.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        Whose it is.
+    name : str
+        As in ``module.named_buffers(recurse=False)``.
+    """
+
+    def __init__(self, module, name):
+        self.place = module, name
+        self.tensor = module._buffers[name]
+        self.values = self.tensor.detach().clone()
+
+    def has_changed(self):
+        """Whether there is another tensor now, or other values."""
+        module, name = self.place
+        if module._buffers[name] is not self.tensor:
+            return True
+        # Not its version: batch norm in training counts none.
+        return not torch.equal(self.tensor, self.values)
+
+    def restore(self):
+        """The same tensor with the same values again."""
+        module, name = self.place
+        if module._buffers[name] is not self.tensor:
+            module._buffers[name] = self.tensor
+        # Past autograd, which may have kept the tensor for a gradient.
+        self.tensor.data.copy_(self.values)
+
+
+class _Modules(list):
+    """Modules that somebody else has; a copy has those that were copied."""
+
+    def __deepcopy__(self, memo):
+        """The copies that were made, and what was not copied."""
+        return _Modules(memo.get(id(module), module) for module in self)
+
+
+class FirstCalls:
+    """Context of a classifier's first calls, by which it is found out.
+
+    A function, or an object, may call modules that nobody sees in it. They
+    are noted as they run, and are in evaluation mode from then on; so are
+    buffers that a call changes. Afterwards all is as it was.
+
+    Arguments
+    ---------
+    modules : list of torch.nn.Module
+        Those that are seen.
+
+    Example
+    -------
+    >>> class Hidden:
+    ...     __slots__ = ("net",)
+    >>> hidden = Hidden()
+    >>> hidden.net = torch.nn.Dropout()
+    >>> with FirstCalls([]) as first:
+    ...     hidden.net(torch.ones(3))
+    tensor([1., 1., 1.])
+    >>> first.modules, hidden.net.training
+    ([Dropout(p=0.5, inplace=False)], True)
+    """
+
+    def __init__(self, modules):
+        self.modules, self.changing = _Modules(), _Modules()
+        self.has_trained = False
+        self._known, self._buffers, self._held = set(), [], []
+        self._thread = threading.get_ident()
+        for module in modules:
+            self._look_at(module)
+
+    def _look_at(self, module):
+        """Remember a module's parts, and the values of their buffers."""
+        for part in module.modules():
+            if id(part) in self._known:
+                continue
+            self._known.add(id(part))
+            self._buffers += _buffers(part)
+
+    def _note(self, module, inputs):
+        """Hook of each module that runs."""
+        if threading.get_ident() != self._thread or id(module) in self._known:
+            return
+        self.modules.append(module)
+        self._look_at(module)
+        held = _hold(list(module.modules()), "training")
+        self.has_trained |= bool(held)
+        self._held += held
+
+    def __enter__(self):
+        """Look at each module that runs from here on."""
+        hooks = torch.nn.modules.module
+        self._hook = hooks.register_module_forward_pre_hook(self._note)
+        return self
+
+    def __exit__(self, *error):
+        """Leave all as it was, and say what has changed."""
+        self._hook.remove()
+        _release(self._held)
+        for buffer in self._buffers:
+            if buffer.has_changed():
+                self.changing.append(buffer.place[0])
+                buffer.restore()
+        self._known, self._buffers = set(), []
 
 
 def copies_for_gradient(modules):

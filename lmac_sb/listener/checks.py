@@ -56,7 +56,7 @@ def check_listener(listener, wavs, own=None):
 no_grad, inference_mode, numpy, or use the PyTorch module that an ONNX or \
 other export was made from; the method 'occlusion' needs no gradient
     """
-    _check_rate(listener)
+    _check_rate(listener, wavs)
     listener.settle(wavs)
     with torch.inference_mode(False):
         # A clone of what inference mode made can have a gradient.
@@ -97,18 +97,30 @@ def find_sample_rate(model):
 
 def _rates(model):
     """Names and rates of the parts that have one."""
+    return [(type(part).__name__, rate) for part, rate in _rated(model)]
+
+
+def _rated(model):
+    """Parts that have a rate, and that rate."""
     found, resampled = [], []
     for top in modules_of(model):
         for part in top.modules():
-            name = type(part).__name__
-            holders = [part, getattr(part, "config", None)]
-            values = [getattr(h, key, None) for h in holders for key in RATES]
-            found += [(name, int(v)) for v in values if _is_rate(v)]
-            old = getattr(part, "orig_freq", None)
-            new = getattr(part, "new_freq", None)
+            holders = [part, _attribute(part, "config")]
+            values = [_attribute(h, key) for h in holders for key in RATES]
+            found += [(part, int(v)) for v in values if _is_rate(v)]
+            old = _attribute(part, "orig_freq")
+            new = _attribute(part, "new_freq")
             if _is_rate(old) and _is_rate(new) and old != new:
-                resampled.append((name, int(old)))
+                resampled.append((part, int(old)))
     return resampled or found
+
+
+def _attribute(part, name):
+    """What a part says, or None; properties of the user's may raise."""
+    try:
+        return getattr(part, name, None)
+    except Exception:
+        return None
 
 
 def _is_rate(value):
@@ -116,19 +128,44 @@ def _is_rate(value):
     return isinstance(value, numbers.Real) and 1000 <= value <= 1e6
 
 
-def _check_rate(listener):
+def _check_rate(listener, wavs):
     """Refuse parts that are made for another rate."""
     for where in (listener.front_end, listener.model):
-        rates = _rates(where)
-        if rates and all(rate != listener.sample_rate for _, rate in rates):
-            name, rate = rates[0]
+        rated = _rated(where)
+        if rated and all(rate != listener.sample_rate for _, rate in rated):
+            part, rate = rated[0]
+            if _is_resampled(listener, wavs, part, rate):
+                return
             raise LMACError(
                 f"sample_rate: found {listener.sample_rate} Hz, but the "
-                f"model's {name} is made for {rate} Hz; expected the rate of "
-                "the sounds that it was trained on"
+                f"model's {type(part).__name__} is made for {rate} Hz; "
+                "expected the rate of the sounds that it was trained on"
             )
-        if rates and where is listener.front_end:
+        if rated and where is listener.front_end:
             return
+
+
+def _is_resampled(listener, wavs, part, rate):
+    """Whether the model brings sounds to a part's rate by itself."""
+    lengths = []
+
+    def note(module, inputs):
+        """Hook that notes the length of what the part gets."""
+        lengths.extend(x.shape[-1] for x in inputs if hasattr(x, "shape"))
+
+    hook = part.register_forward_pre_hook(note)
+    try:
+        listener(wavs[:1])
+    except Exception:  # it is called in earnest below
+        return False
+    finally:
+        hook.remove()
+        listener.found = None
+    heard = wavs.shape[1]
+    if listener.windows is not None:
+        heard = listener.windows.size
+    expected = heard * rate / listener.sample_rate
+    return any(0.98 < length / expected < 1.02 for length in lengths)
 
 
 def _check_outputs(listener, wavs):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from lmac_sb.listener.calling import FORMS, Form, as_needed
 from lmac_sb.listener.outputs import (
@@ -134,6 +135,13 @@ class DryRun:
                     "device 'meta', which holds no values; expected loaded "
                     "ones: to_empty(device='cpu'), then load_state_dict"
                 )
+            for part in module.modules():
+                if any(map(is_lazy, part._parameters.values())):
+                    raise LMACError(
+                        f"model: found weights of {type(part).__name__} that "
+                        "were never given values, expected loaded ones: call "
+                        "the model on a sound, then load_state_dict"
+                    )
 
     def _returned(self, rows, form):
         """What the model returns for rows."""
@@ -226,7 +234,9 @@ class DryRun:
                 tried += ", features with and without an axis for the channel"
             return LMACError(
                 f"model: cannot be called with {n_samples} samples as "
-                f"{form}: {text} (tried: {tried})"
+                f"{form}: {text} (tried: {tried}); what it takes otherwise a "
+                "function can give it, such as lambda wavs: "
+                "model(input_values=wavs)"
             )
         return LMACError(
             f"model: found a clip of {n_samples} samples, expected a length "

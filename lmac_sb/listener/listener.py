@@ -10,6 +10,7 @@ import numbers
 import torch
 
 from lmac_sb.listener.calling import (
+    FirstCalls,
     as_needed,
     copies_for_gradient,
     modules_of,
@@ -26,7 +27,7 @@ from lmac_sb.listener.scales import (
 from lmac_sb.listener.windows import Windows
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["Listener"]
+__all__ = ["Listener", "check_callable"]
 
 logger = logging.getLogger(__name__)
 
@@ -147,13 +148,15 @@ class Listener(torch.nn.Module):
         self.found = None
         self._before = {}  # of what a dry run sets: old and new values
         self._said = set()
+        self._unseen = []  # modules that run, though nobody sees them
+        self._changing = []  # buffers that a call changes
         self._check_options()
 
     def _check_options(self):
         """Refuse what no call could use."""
-        _check_callable("model", self.model)
+        check_callable("model", self.model)
         if self.front_end is not None:
-            _check_callable("front_end", self.front_end)
+            check_callable("front_end", self.front_end)
         rate = self.sample_rate
         whole = isinstance(rate, numbers.Real) and rate == rate // 1
         if isinstance(rate, bool) or not whole or rate < 1:
@@ -379,10 +382,10 @@ class Listener(torch.nn.Module):
             if rows.requires_grad and self._few_decide():
                 return _OfFew.apply(rows, self._of_rows)
             return self._of_rows(rows)
-        except RuntimeError as error:
+        except Exception as error:  # whatever a model raises
             heard = self.found.n_samples
             if wavs.shape[1] == heard or isinstance(
-                error, torch.cuda.OutOfMemoryError
+                error, (LMACError, MemoryError, torch.OutOfMemoryError)
             ):
                 raise
             raise LMACError(
@@ -426,7 +429,7 @@ class Listener(torch.nn.Module):
         self.settle(wavs)
         rows = wavs if self.windows is None else self.windows.cut(wavs)
         form = self.found.form
-        with as_needed(self.called(), wavs):
+        with as_needed(self.called(), wavs, self._changing):
             if not form.one_by_one:
                 return self._front(rows, form)
             parts = [self._front(row[None], form) for row in rows]
@@ -556,18 +559,27 @@ classifier']
             )
         if self.found is not None:
             return
-        for part in self.called():
-            if any(getattr(m, "training", False) for m in part.modules()):
-                self._say(
-                    "model: in training mode; it is explained in evaluation "
-                    "mode, and left as it was"
-                )
-        with torch.inference_mode(False), torch.no_grad():
-            self.found = DryRun(self, wavs, advise).found()
+        self._unseen, self._changing = [], []
+        first = FirstCalls(self.called())
+        self._unseen = first.modules
+        trains = any(
+            getattr(part, "training", False)
+            for module in self.called()
+            for part in module.modules()
+        )
+        with torch.inference_mode(False), torch.no_grad(), first:
+            found = DryRun(self, wavs, advise).found()
+        self.found, self._changing = found, first.changing
+        if trains or first.has_trained:
+            self._say(
+                "model: in training mode; it is explained in evaluation "
+                "mode, and left as it was"
+            )
 
     def called(self):
         """Modules that a call runs, as far as they can be seen."""
-        return modules_of(self.front_end) + modules_of(self.model)
+        seen = modules_of(self.front_end) + modules_of(self.model)
+        return seen + self._unseen
 
     def _finite(self, gradient):
         """Gradient without what is not finite, as of a root at silence."""
@@ -595,7 +607,8 @@ classifier']
         """The model's input from waveforms [rows, samples]."""
         # A clone: what a model changes in place is not the user's sound.
         waves = form.waves(rows.clone())
-        front = modules_of(self.front_end) or modules_of(self.model)
+        front = modules_of(self.front_end)
+        front = front or modules_of(self.model) or self._unseen
         waves = waves.to(**place_of(front))
         if self.front_end is None:
             return waves
@@ -604,7 +617,7 @@ classifier']
     def _model(self, features):
         """What the model returns for its input."""
         if isinstance(features, torch.Tensor):
-            place = place_of(modules_of(self.model))
+            place = place_of(modules_of(self.model) or self._unseen)
             if not features.is_floating_point():
                 # Complex and whole numbers would become others.
                 place.pop("dtype", None)
@@ -640,7 +653,8 @@ classifier']
     def _logits(self, rows, scores_of, found):
         """Logits [rows, frames, classes] by one of the two above."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(as_needed(self.called(), rows))
+            called = as_needed(self.called(), rows, self._changing)
+            stack.enter_context(called)
             if found.changes:
                 stack.enter_context(copies_for_gradient(self.called()))
             if found.activations:
@@ -692,8 +706,28 @@ def _names(labels):
     return labels
 
 
-def _check_callable(name, value):
-    """Refuse what is no model, saying what to do with it."""
+def check_callable(name, value):
+    """Refuse what is no model, saying what to do with it.
+
+    Arguments
+    ---------
+    name : str
+        What it is called in the message.
+    value : object
+        A module or function.
+
+    Raises
+    ------
+    LMACError
+        If it cannot be called.
+
+    Example
+    -------
+    >>> check_callable("model", None)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: model: found None, expected a torch.nn.Module or a ...
+    """
     if callable(value) and not isinstance(value, type):
         return
     hint = "a torch.nn.Module or a function of waveforms"
@@ -712,7 +746,7 @@ def _kind(value):
         return shown(value)
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    return f"a {type(value).__name__}"
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 class _OfFew(torch.autograd.Function):

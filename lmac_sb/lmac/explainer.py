@@ -65,6 +65,9 @@ class Analysis:
     embedding : torch.Tensor
         What the classifier's head read of them, [batch, dimensions], where
         the pass tells.
+    unseen : torch.Tensor
+        What of them lies in no frame of the STFT, [batch, samples], if that
+        leaves some out, as behind the last whole frame without padding.
 
     Example
     -------
@@ -84,6 +87,7 @@ class Analysis:
     n_samples: int
     wavs: Tensor | None = None
     embedding: Tensor | None = None
+    unseen: Tensor | None = None
 
     def __getitem__(self, rows: slice | list[int] | Tensor) -> Analysis:
         """Some of the clips: those of a slice, a list or a tensor."""
@@ -95,6 +99,7 @@ class Analysis:
             self.n_samples,
             None if self.wavs is None else self.wavs[rows],
             None if self.embedding is None else self.embedding[rows],
+            None if self.unseen is None else self.unseen[rows],
         )
 
 
@@ -618,6 +623,10 @@ class Explainer(torch.nn.Module):
             analysis = Analysis(
                 stft, magnitude, stft.new_zeros(len(wavs), 0), [], wavs.shape[1]
             )
+            inverse = getattr(self.features, "compute_istft", None)
+            if not getattr(inverse, "is_whole", True):
+                seen = self.features.istft(stft, wavs.shape[1])
+                analysis.unseen = wavs.float() - seen
             # Only the evidence needs the question now.
             if isinstance(target, Question) and self.classifier.evidence:
                 target = self._hear_silence(analysis, target)
@@ -940,6 +949,9 @@ class Explainer(torch.nn.Module):
             if not self._hears_sound:
                 heard = self._sound(analysis, heard)
             waveform, residual = heard.chunk(2)
+            if analysis.unseen is not None:
+                # So both add up to the sound.
+                residual = residual + analysis.unseen
         question = self._ask(analysis, target)
         return Explanation(
             waveform=waveform,
@@ -1077,6 +1089,11 @@ def check_batch(wavs: Tensor, lengths: Tensor | None) -> None:
     ...
     lmac_sb.LMACError: wavs: shape (2, 0), expected [batch, samples] ...
     """
+    if not isinstance(wavs, Tensor):
+        raise LMACError(
+            f"wavs: found a {type(wavs).__name__}, expected a tensor [batch, "
+            "samples]; torch.as_tensor makes one"
+        )
     if wavs.dim() != 2 or 0 in wavs.shape:
         raise LMACError(
             f"wavs: shape {tuple(wavs.shape)}, expected [batch, samples] "

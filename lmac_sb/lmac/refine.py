@@ -7,6 +7,7 @@ passes. A few steps that start at the decoder's mask have most of both.
 
 import logging
 import math
+import numbers
 
 import torch
 from torch.nn import functional as F
@@ -230,7 +231,7 @@ class Refiner:
         rows = torch.arange(len(logits), device=logits.device)
         for step in range(1, steps + 2):
             # The last round only looks at where the last step has led.
-            goes_on = step <= steps
+            goes_on = bool(step <= steps)
             part = correction.detach().requires_grad_(goes_on)
             with torch.set_grad_enabled(goes_on):
                 mask = torch.sigmoid(logits + self._spread(part, level, logits))
@@ -334,7 +335,8 @@ def check_steps(steps):
 
 def _is_whole(value):
     """Whether a value is a whole number; true and false are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    is_number = isinstance(value, numbers.Integral)  # numpy's too
+    return is_number and not isinstance(value, bool)
 
 
 def _are_shares(values):

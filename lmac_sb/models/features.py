@@ -590,6 +590,11 @@ class OverlapAdd(torch.nn.Module):
     center : bool
         Whether half an FFT at the beginning was padding.
 
+    Attributes
+    ----------
+    is_whole : bool
+        Whether it gives every sample back.
+
     Example
     -------
     >>> window, wavs = torch.hann_window(16), torch.rand(1, 100)
@@ -611,6 +616,12 @@ class OverlapAdd(torch.nn.Module):
         # Not persistent: the settings define it, so checkpoints omit it.
         window = window.detach().clone()
         self.register_buffer("window", window, persistent=False)
+        # Each sample lies well within a window, at the ends of a clip too.
+        square = F.pad(window.square(), (0, -len(window) % hop))
+        cover = square.view(-1, hop).sum(0)
+        self.is_whole = center and bool(
+            cover.min() >= _LEAST_COVER * square.max()
+        )
 
     def forward(self, stft, sig_length):
         """Waveforms [batch, sig_length] of an STFT [batch, time, freq, 2]."""

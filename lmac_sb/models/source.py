@@ -156,13 +156,26 @@ def cached_file(source, name):
     pathlib.Path or None
         None if it is not in the cache.
 
+    Raises
+    ------
+    LMACError
+        If no repository can have that name.
+
     Example
     -------
     >>> cached_file("nobody/nothing", "config.json")
     """
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     repository, revision = on_hub(source)
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise LMACError(
+            f"{source}: no such file or folder, and no id of a hub, expected "
+            "a folder's path or owner/name"
+        ) from error
     found = try_to_load_from_cache(repository, name, revision=revision)
     # Or a mark that the repository has no such file.
     return Path(found) if isinstance(found, str) else None

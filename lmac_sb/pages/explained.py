@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from lmac_sb.audit.files import AUDIT, EXAMPLES
-from lmac_sb.inference.clip_facts import decision_of, is_right, read_facts
+from lmac_sb.inference.clip_facts import (
+    agrees,
+    decision_of,
+    is_right,
+    read_facts,
+)
 from lmac_sb.inference.clip_folder import FACTS
 from lmac_sb.inference.collection import clip_folders, inner_folders
 from lmac_sb.inference.packed import unpack
@@ -307,7 +312,7 @@ class Shards:
 
     def __iter__(self):
         """Each clip as `Listed`, or as the `LMACError` of a row of none."""
-        n_failed = 0
+        n_failed, classes = 0, None
         for part in self.done:
             table = read_rows(self.job.rows_file(part), _COLUMNS)
             for row in table.to_pylist():
@@ -320,7 +325,9 @@ class Shards:
                     yield error
                     continue
                 for place in self._places(part, row):
-                    yield _listed(row, place)
+                    if classes is None and place is not None:
+                        classes = self._classes(place)
+                    yield _listed(row, place, classes)
         self.n_failed = n_failed
 
     @property
@@ -349,6 +356,13 @@ class Shards:
                     f"{self.job.rows_file(part)}: {name}: found "
                     f"{shown(value)}, expected a text"
                 )
+
+    def _classes(self, place):
+        """The model's classes, which a clip's facts name."""
+        with suppress(LMACError):
+            with self.opened(place) as (_, folder):
+                return read_facts(folder / FACTS)["classes"]
+        return None
 
     def _places(self, part, row):
         """Where the files of a row's clip are; None where they are not."""
@@ -390,13 +404,13 @@ class Shards:
         return kept[1]
 
 
-def _listed(row, place):
+def _listed(row, place, classes):
     """A clip from its row."""
-    label, right = row.get("label"), row.get("right")
-    if not isinstance(right, bool):
-        right = None if label is None else label == row["decision"]
-    decision, verdict = row["decision"], row["verdict"]
-    return Listed(row["id"], place, label, decision, verdict, right)
+    label, decision = row.get("label"), row["decision"]
+    right = agrees(label, decision, classes)
+    if "right" in row:  # an audit knows more of the classes
+        right = row["right"]
+    return Listed(row["id"], place, label, decision, row["verdict"], right)
 
 
 class Audited(Shards):

@@ -461,7 +461,7 @@ def test_filters(opened):
     assert opened.one("#count").text == "0 of 4 clips"
     opened.select("#decision", "All")
     assert opened.ids() == ["one", "two2"]
-    opened.select("#outcome", "No label")
+    opened.select("#outcome", "No label of the model")
     assert opened.ids() == ["three"]
     opened.select("#outcome", "All")
 

@@ -168,7 +168,9 @@
   const caption = (facts) => {
     const decided = element("p", undefined, "decided");
     decided.append(named(facts.decision, "b"));
-    if (facts.label !== null && !corpus.labels) {
+    // A label that is no class of the model: neither right nor wrong.
+    const unknown = !corpus.labels || facts.right === null;
+    if (facts.label !== null && unknown) {
       decided.append(" label ", named(facts.label));
     } else if (facts.label !== null) {
       const right = facts.right ?? facts.label === facts.decision;

@@ -378,7 +378,7 @@
       {
         right: "right",
         wrong: `wrong, the label is ${clip.label}`,
-        unknown: "no label",
+        unknown: clip.label === null ? "no label" : `label ${clip.label}, no class of the model`,
       }[found];
     // Names may be in scripts that run from right to left.
     const origin = [element("bdi", clip.id)];
@@ -610,11 +610,14 @@
   document.title = `Explanations: ${index.title}`;
   const counts = { right: 0, wrong: 0, unknown: 0 };
   for (const clip of index.clips) counts[outcome(clip)]++;
+  const unlabelled = index.clips.filter((clip) => clip.label === null).length;
+  const others = counts.unknown - unlabelled;
   $("#summary").textContent = [
     `${cards.length} ${cards.length === 1 ? "clip" : "clips"}`,
     counts.right + counts.wrong && `${counts.right} right`,
     counts.wrong && `${counts.wrong} wrong`,
-    counts.unknown && `${counts.unknown} without label`,
+    unlabelled && `${unlabelled} without label`,
+    others && `${others} with a label that is no class`,
   ]
     .filter(Boolean)
     .join(" · ");

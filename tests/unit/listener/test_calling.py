@@ -1,12 +1,15 @@
 """How classifiers are called, and left as they were."""
 
+import copy
 import functools
+import threading
 
 import pytest
 import torch
 
 from lmac_sb.listener.calling import (
     FORMS,
+    FirstCalls,
     as_needed,
     modules_of,
     place_of,
@@ -196,3 +199,111 @@ def test_recurrent_layers_run_without_cudnn(kind, compiled):
     assert torch.backends.cudnn.enabled == before
     with as_needed([torch.nn.Linear(4, 4)], torch.rand(1, 4)):
         assert torch.backends.cudnn.enabled == before
+
+
+def test_the_last_of_several_calls_sets_back():
+    """A thread that is done does not switch on another's dropout."""
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
+    inside, done, seen = threading.Event(), threading.Event(), []
+
+    def first():
+        with as_needed([net], torch.rand(1, 2)):
+            inside.set()
+            done.wait(10)
+            seen.append((net[1].training, net[0].weight.requires_grad))
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    inside.wait(10)
+    with as_needed([net], torch.rand(1, 2)):
+        pass
+    between = net.training
+    done.set()
+    thread.join()
+    assert (between, seen) == (False, [(False, False)])
+    assert net.training and net[0].weight.requires_grad
+
+
+def test_weights_of_inference_mode_stay_as_they_are():
+    """They could not be set back, nor could those after them."""
+    with torch.inference_mode():
+        net = torch.nn.Linear(2, 2)
+    other = torch.nn.Linear(2, 2)
+    with as_needed([net, other], torch.rand(1, 2)):
+        assert not other.weight.requires_grad
+    assert all(p.requires_grad for p in (*net.parameters(), other.weight))
+
+
+class Hidden:
+    """An object whose module nobody sees."""
+
+    __slots__ = ("net",)
+
+    def __init__(self):
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)
+        )
+
+
+def test_modules_that_nobody_sees_are_noted_as_they_run():
+    """In evaluation mode from the first call on, and left as they were."""
+    hidden, wavs = Hidden(), torch.randn(8, 2)
+    before = copy.deepcopy(hidden.net.state_dict())
+    expected = copy.deepcopy(hidden.net).eval()(wavs)
+    with FirstCalls([]) as first:
+        found = hidden.net(wavs)
+        assert not hidden.net[1].training
+    assert first.modules == [hidden.net] and first.has_trained
+    torch.testing.assert_close(found, expected)
+    assert all(part.training for part in hidden.net.modules())
+    for name, tensor in hidden.net.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_calls_of_another_thread_are_not_noted():
+    net = torch.nn.Dropout()
+    with FirstCalls([]) as first:
+        thread = threading.Thread(target=net, args=(torch.ones(2),))
+        thread.start()
+        thread.join()
+    assert not first.modules and net.training
+
+
+class Counts(torch.nn.Module):
+    """Changes one buffer, puts another tensor for a second, and no third."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("n", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(2))
+        self.norm = torch.nn.BatchNorm1d(2)
+        self.still = torch.nn.BatchNorm1d(2)
+
+    def forward(self, wavs):
+        self.n += 1
+        self.mean = 0.9 * self.mean + 0.1 * wavs.mean(0)
+        self.norm.train()
+        return self.still(self.norm(wavs))
+
+
+def test_buffers_that_a_call_changes_are_set_back():
+    net, wavs = Counts(), torch.randn(8, 2, requires_grad=True)
+    kept, before = dict(net.named_buffers()), copy.deepcopy(net.state_dict())
+    with FirstCalls([net]) as first, as_needed([net], wavs):
+        net(wavs)
+    assert set(map(type, first.changing)) == {Counts, torch.nn.BatchNorm1d}
+    assert net.still not in first.changing
+    with as_needed([net], wavs, first.changing):
+        answers = net(wavs)
+    answers.sum().backward()  # what it kept for its gradient is there
+    assert wavs.grad is not None
+    for name, tensor in net.named_buffers():
+        assert tensor is kept[name] and torch.equal(tensor, before[name]), name
+
+
+def test_a_copy_has_its_own_modules_and_those_of_nobody():
+    net, other = torch.nn.Dropout(), torch.nn.Dropout()
+    with FirstCalls([]) as first:
+        net(torch.ones(2)), other(torch.ones(2))
+    own, noted = copy.deepcopy([net, first.modules])
+    assert noted == [own, other] and own is not net

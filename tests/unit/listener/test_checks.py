@@ -441,3 +441,39 @@ def test_dataclasses_pass(wavs):
     check_listener(
         Listener(lambda wavs: Answer(energies(wavs)), RATE), wavs, energies
     )
+
+
+class AtTwice(torch.nn.Module):
+    """Brings sounds to twice their rate, by a function or not at all."""
+
+    def __init__(self, resamples):
+        super().__init__()
+        self.resamples = resamples
+        self.mel = torchaudio.transforms.MelSpectrogram(2 * RATE, n_mels=8)
+
+    def forward(self, wavs):
+        if self.resamples:
+            wavs = torchaudio.functional.resample(wavs, RATE, 2 * RATE)
+        return (self.mel(wavs) + 1e-5).log().mean(2)
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_a_model_that_resamples_by_a_function(wavs, within):
+    """What its front end gets tells that its rate is that of the sounds."""
+    model = AtTwice(True).eval()
+    listener = Listener((lambda x: model(x)) if within else model, RATE)
+    check_listener(listener, wavs)
+    torch.testing.assert_close(listener(wavs), model(wavs))
+    assert "MelSpectrogram is made for 16000" in refused(AtTwice(False), wavs)
+
+
+class Unattached(torch.nn.Module):
+    """Its rate is known to others alone."""
+
+    @property
+    def sample_rate(self):
+        raise RuntimeError("not attached")
+
+
+def test_a_rate_that_cannot_be_read_is_none():
+    assert find_sample_rate(Unattached()) is None

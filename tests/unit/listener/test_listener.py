@@ -751,3 +751,72 @@ def test_head_that_is_not_run(wavs):
     listener = Listener(net, RATE, head="spare")
     with pytest.raises(LMACError, match="'spare' gets 0 rows for 3 clips"):
         listener.logits_and_embedding(wavs)
+
+
+class Recognizer:
+    """Holds its network where nobody looks."""
+
+    __slots__ = ("net",)
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.net = torch.nn.Sequential(
+            torch.nn.Unflatten(1, (1, -1)),
+            torch.nn.Conv1d(1, 4, 400, 160),
+            torch.nn.BatchNorm1d(4),
+            torch.nn.AdaptiveAvgPool1d(1),
+            torch.nn.Flatten(),
+            torch.nn.Linear(4, 3),
+        )
+
+    def __call__(self, wavs):
+        return self.net(wavs)
+
+
+class Listed(torch.nn.Module):
+    """Holds its network in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.nets = [Recognizer().net]
+
+    def forward(self, wavs):
+        return self.nets[0](wavs)
+
+
+@pytest.mark.parametrize("kind", ["object", "function", "list"])
+def test_a_hidden_network_is_in_evaluation_mode(kind, caplog):
+    """Clips of a batch do not change each other; its statistics stay."""
+    holder = Listed() if kind == "list" else Recognizer()
+    net = holder.nets[0] if kind == "list" else holder.net
+    expected = copy.deepcopy(net).eval()
+    before = copy.deepcopy(net.state_dict())
+    model = (lambda wavs: holder.net(wavs)) if kind == "function" else holder
+    listener, wavs = Listener(model, 16000), torch.randn(3, 16000)
+    torch.testing.assert_close(listener(wavs), expected(wavs))
+    assert not listener.found.form.one_by_one
+    assert "training mode" in caplog.text
+    assert net.training and net[1].weight.requires_grad
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_weights_without_values_are_refused():
+    """Else they would be drawn here, and the model changed for good."""
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3))
+    with pytest.raises(LMACError, match="LazyLinear that were never given"):
+        Listener(net, 16000)(torch.randn(1, 16000))
+    assert isinstance(net[1], torch.nn.LazyLinear)
+
+
+@pytest.mark.parametrize("kind", [ValueError, AssertionError, IndexError])
+def test_another_length_is_named_whatever_is_raised(kind):
+    def model(wavs):
+        if wavs.shape[1] != 8000:
+            raise kind("other")
+        return wavs[:, :3]
+
+    listener = Listener(model, 16000)
+    listener(torch.randn(1, 8000))
+    with pytest.raises(LMACError, match="16000 samples, expected 8000"):
+        listener(torch.randn(1, 16000))
