@@ -266,11 +266,13 @@ class Recording:
                 yield stream
         except RuntimeError as error:
             reason = window.error or getattr(error, "error_string", error)
-            what = "cannot be read as audio, or is truncated"
+            hint = ""
             if is_not_read(self.path):
-                what = "this kind of file is not read, convert it to WAV or "
-                what += "FLAC, for example with ffmpeg"
-            raise LMACError(f"{self.path}: {what} ({reason})") from error
+                hint = "; convert it to WAV or FLAC, for example with ffmpeg"
+            raise LMACError(
+                f"{self.path}: cannot be read as audio, or is truncated "
+                f"({reason}){hint}"
+            ) from error
         if window.error:
             raise window.error
 

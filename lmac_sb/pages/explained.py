@@ -312,7 +312,7 @@ class Shards:
 
     def __iter__(self):
         """Each clip as `Listed`, or as the `LMACError` of a row of none."""
-        n_failed, classes = 0, None
+        n_failed = 0
         for part in self.done:
             table = read_rows(self.job.rows_file(part), _COLUMNS)
             for row in table.to_pylist():
@@ -325,9 +325,7 @@ class Shards:
                     yield error
                     continue
                 for place in self._places(part, row):
-                    if classes is None and place is not None:
-                        classes = self._classes(place)
-                    yield _listed(row, place, classes)
+                    yield _listed(row, place)
         self.n_failed = n_failed
 
     @property
@@ -356,13 +354,6 @@ class Shards:
                     f"{self.job.rows_file(part)}: {name}: found "
                     f"{shown(value)}, expected a text"
                 )
-
-    def _classes(self, place):
-        """The model's classes, which a clip's facts name."""
-        with suppress(LMACError):
-            with self.opened(place) as (_, folder):
-                return read_facts(folder / FACTS)["classes"]
-        return None
 
     def _places(self, part, row):
         """Where the files of a row's clip are; None where they are not."""
@@ -404,12 +395,10 @@ class Shards:
         return kept[1]
 
 
-def _listed(row, place, classes):
-    """A clip from its row."""
+def _listed(row, place):
+    """A clip from its row, which does not name the model's classes."""
     label, decision = row.get("label"), row["decision"]
-    right = agrees(label, decision, classes)
-    if "right" in row:  # an audit knows more of the classes
-        right = row["right"]
+    right = row["right"] if "right" in row else agrees(label, decision)
     return Listed(row["id"], place, label, decision, row["verdict"], right)
 
 

@@ -36,6 +36,7 @@ def clips(tmp_path_factory):
             folder,
             f"clip {i}",
             label=["dog", "Katze", None][i % 3],
+            classes=["dog", "Katze", "hen", "cow", "pig"],
             verdict=REST if i % 2 else "faithful",
             ending="flac" if i % 2 else "wav",
             **({"id": HOSTILE} if i == 4 else {}),

@@ -11,6 +11,7 @@ import torch
 from lmac_sb.data.audio import (
     VERSION,
     Preprocessor,
+    as_signal,
     fit_length,
     normalize_peak,
     read_audio,
@@ -390,3 +391,22 @@ def test_real_clips(real_data):
         info = sf.info(str(folder / name))
         assert abs(len(wav) - info.frames * RATE / info.samplerate) <= 1
         assert wav.abs().max() == 1
+
+
+@pytest.mark.parametrize("kind", [">f4", "longdouble", "float16", ">i2"])
+def test_arrays_of_any_order(kind):
+    """Backwards, in other bytes, or finer than torch has."""
+    wav = np.sin(np.arange(4000) / 5)
+    wav = (wav * 2**15 if kind == ">i2" else wav).astype(kind)
+    expected = (wav / 2**15 if kind == ">i2" else wav).astype(np.float32)
+    found = as_signal(wav[::-1], 8000, 8000)
+    assert torch.equal(found, torch.tensor(expected[::-1].copy()))
+
+
+@pytest.mark.parametrize("make", [np.asarray, torch.tensor, list])
+def test_whole_numbers_of_64_bits_are_refused(make):
+    """As 2^63 is full scale, they would be silence."""
+    samples = np.arange(-2000, 2000)
+    sound = samples.tolist() if make is list else make(samples)
+    with pytest.raises(LMACError, match="64 bits, up to 2000.*astype"):
+        as_signal(sound, 8000, 8000)

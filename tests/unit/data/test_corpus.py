@@ -16,6 +16,7 @@ import torch
 
 from lmac_sb.data.corpus import open_corpus
 from lmac_sb.data.dataset import make_dataset  # noqa: F401
+from lmac_sb.data.folders import EXPLANATION
 from lmac_sb.data.manifest import to_lines
 from lmac_sb.utils.errors import LMACError
 
@@ -462,4 +463,46 @@ def test_links_to_themselves(tmp_path):
     corpus = open_corpus(tmp_path)
     assert ids(corpus) == ["a.wav", "b.wav"]
     with pytest.raises(LMACError, match="b.wav"):
+        corpus[1].read(8000)
+
+
+def test_explanations_within_are_left_out(tmp_path):
+    """Else the next run would explain what the last one has written."""
+    fill(tmp_path, "dog/a.wav", "cat/b.wav", "out/dog_a/interpretation.wav")
+    facts = tmp_path / "out" / "dog_a" / EXPLANATION
+    facts.write_text("{}")
+    corpus = open_corpus(tmp_path)
+    assert ids(corpus) == ["cat/b.wav", "dog/a.wav"]
+    assert any(
+        "those of 1 sounds, such as out/dog_a" in x for x in corpus.notes
+    )
+    # Who names the folder itself means it.
+    assert ids(open_corpus(facts.parent)) == ["interpretation.wav"]
+    with pytest.raises(LMACError, match="holds no sounds; .* left out"):
+        open_corpus(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["wave", "bwf", "oga", "aifc", "mpga"])
+def test_endings_that_few_use(tmp_path, kind):
+    fill(tmp_path, "a.wav")
+    (tmp_path / "a.wav").rename(tmp_path / f"a.{kind}")
+    assert ids(open_corpus(tmp_path)) == [f"a.{kind}"]
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "aiff", "rf64"])
+def test_a_sound_without_an_ending(tmp_path, kind):
+    """Its bytes tell; a text is none."""
+    path = write(tmp_path / f"a.{kind}")
+    path.rename(tmp_path / "a")
+    (tmp_path / "README").write_text("RIFF of the summer")
+    corpus = open_corpus(tmp_path)
+    assert ids(corpus) == ["a"] and len(corpus[0].read(8000)) > 0
+
+
+def test_films_are_listed_with_what_to_do(tmp_path):
+    fill(tmp_path, "a.wav")
+    (tmp_path / "b.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(200))
+    corpus = open_corpus(tmp_path)
+    assert ids(corpus) == ["a.wav", "b.mp4"]
+    with pytest.raises(LMACError, match="b.mp4: .*convert it to WAV"):
         corpus[1].read(8000)

@@ -214,3 +214,27 @@ def test_one_sound_is_too_few(steps):
 def test_a_model_with_its_own_decoder(interpreter):
     with pytest.raises(LMACError, match="expected one of LMACInterpreter.fr"):
         lmac_sb.fit(interpreter, [clip(0), clip(1)])
+
+
+def test_torchscript_has_no_layers_to_read():
+    layers = torch.nn.Conv1d(1, 4, 400, 160), torch.nn.AdaptiveMaxPool1d(1)
+    net = torch.nn.Sequential(
+        torch.nn.Unflatten(1, (1, -1)),
+        *(*layers, torch.nn.Flatten(), torch.nn.Linear(4, 3)),
+    )
+    net = torch.jit.trace(net, torch.rand(1, 8000))
+    steps = LMACInterpreter.from_classifier(net, RATE)
+    with pytest.raises(LMACError, match="layers: found none of"):
+        lmac_sb.fit(steps, [clip(0), clip(1)], epochs=1)
+
+
+def test_nothing_but_silence_teaches_nothing():
+    net = torch.nn.Sequential(front_end(), Net())
+    steps = LMACInterpreter.from_classifier(net, RATE)
+    with pytest.raises(LMACError, match="all of them silent"):
+        lmac_sb.fit(steps, [torch.zeros(8000)] * 4, epochs=1)
+
+
+def test_a_classifier_is_no_interpreter():
+    with pytest.raises(LMACError, match="found a Net, expected what"):
+        lmac_sb.fit(Net(), [clip(0), clip(1)])

@@ -3,6 +3,7 @@
 import copy
 import functools
 
+import numpy as np
 import pytest
 import torch
 import torchaudio
@@ -746,3 +747,97 @@ def test_a_copy_is_an_interpreter_too():
     other = copy.deepcopy(interpreter)
     expected = interpreter.explain_batch(wavs).mask
     assert torch.equal(other.explain_batch(wavs).mask, expected)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_another_default_precision(kind):
+    """Ours is single whatever others are made in."""
+    wav = torch.rand(8000) - 0.5
+    expected = lmac_sb.explain(Ears().eval(), wav, sample_rate=RATE, steps=2)
+    model = Ears().eval().to(kind)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = lmac_sb.explain(model, wav, sample_rate=RATE, steps=2)
+        ready = LMACInterpreter.from_pretrained("esc10")
+        assert ready.explain_sound(wav, refine_steps=1, second_look=True)
+        fitted = lmac_sb.fit(
+            LMACInterpreter.from_classifier(model, RATE, steps=1),
+            [wav, wav.flip(0)],
+            epochs=1,
+            width=4,
+            progress=False,
+        )
+        assert fitted.explain_sound(wav).mask.dtype == torch.float32
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found.mask, expected.mask, atol=1e-3, rtol=0)
+
+
+def test_all_within_inference_mode():
+    """What is made there has a gradient nonetheless."""
+    model, wav = Ears().eval(), torch.rand(8000) - 0.5
+    expected = lmac_sb.explain(model, wav, sample_rate=RATE, steps=2)
+    with torch.inference_mode():
+        found = lmac_sb.explain(model, wav * 1.0, sample_rate=RATE, steps=2)
+        ready = LMACInterpreter.from_pretrained("esc10")
+        ready.explain_sound(wav, refine_steps=1)
+        steps = LMACInterpreter.from_classifier(model, RATE, steps=1)
+        sounds = [wav * 1.0, wav.flip(0)]
+        fitted = lmac_sb.fit(steps, sounds, epochs=1, width=4, progress=False)
+    assert torch.equal(found.mask, expected.mask)
+    assert fitted.explain_sound(wav, refine_steps=1).mask.isfinite().all()
+
+
+def test_both_sides_add_up_where_frames_leave_samples_out():
+    """Without padding no frame holds the last samples: the rest does."""
+    net = torch.nn.Sequential(
+        torch.nn.Unflatten(1, (1, -1)),
+        torch.nn.Conv2d(1, 4, 3),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 3),
+    ).eval()
+    front = torchaudio.transforms.Spectrogram(
+        2048, hop_length=1024, center=False
+    )
+    wav = torch.rand(16900) - 0.5
+    found = lmac_sb.explain(net, wav, sample_rate=RATE, steps=1, features=front)
+    torch.testing.assert_close(
+        (found.waveform + found.residual)[0], wav, atol=1e-5, rtol=0
+    )
+    assert not found.waveform[0, -500:].any()
+
+
+@pytest.mark.parametrize("model", [None, ("net", 16000), 3, [1]])
+def test_what_is_no_model_is_named(model):
+    with pytest.raises(LMACError, match="model: found .*expected a torch.nn"):
+        lmac_sb.explain(model, torch.rand(8000))
+
+
+@pytest.mark.parametrize("name", ["results/my model", "runs/a#1", "a/b--c"])
+def test_a_folder_that_is_not_there_and_no_id(name):
+    with pytest.raises(LMACError, match="no such file or folder, and no id"):
+        lmac_sb.explain(name, torch.rand(8000))
+
+
+def test_a_number_of_numpy_is_a_number_of_steps(tmp_path):
+    steps = np.int64(1)
+    found = lmac_sb.explain(
+        Ears().eval(), torch.rand(8000), sample_rate=RATE, steps=steps
+    )
+    assert found.save(tmp_path / "clip")
+
+
+def test_ten_thousand_classes_are_numbered_at_once():
+    steps = LMACInterpreter.from_classifier(Ears(10_000).eval(), RATE)
+    assert steps.classes[9_999] == "9999"
+    with pytest.raises(LMACError, match="found 'b' twice"):
+        LMACInterpreter.from_classifier(Ears(), RATE, ["b", "a", "b"])
+
+
+def test_a_batch_has_to_be_a_tensor():
+    steps = LMACInterpreter.from_classifier(Ears().eval(), RATE)
+    with pytest.raises(LMACError, match="wavs: found a ndarray"):
+        steps.explain_batch(np.zeros((1, 8000)))

@@ -422,3 +422,45 @@ def test_references():
         refer_to(torch.nn.Linear(2, 2))
     with pytest.raises(LMACError, match="no such folder"):
         refer_to("./nowhere")
+
+
+def test_a_front_end_comes_back_with_its_folder(tmp_path, wavs):
+    """Of an object it has to be given, and cannot be saved itself."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_labels": 3}
+    model = transformers.Wav2Vec2ForSequenceClassification(
+        transformers.Wav2Vec2Config(
+            **small,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            conv_dim=[8, 8],
+            conv_stride=[20, 10],
+            conv_kernel=[40, 20],
+            num_conv_pos_embeddings=4,
+            num_conv_pos_embedding_groups=2,
+            classifier_proj_size=8,
+        )
+    ).eval()
+    extractor = transformers.Wav2Vec2FeatureExtractor()
+    for part in (model, extractor):
+        part.save_pretrained(tmp_path / "hf")
+    steps = LMACInterpreter.from_classifier(model, features=extractor, steps=1)
+    folder = steps.save(tmp_path / "saved", model=tmp_path / "hf")
+    loaded = LMACInterpreter.from_hparams(folder)
+    found, expected = (x.explain_batch(wavs[:1]) for x in (loaded, steps))
+    torch.testing.assert_close(found.mask, expected.mask)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("users_own:fails", "it ran, and raised RuntimeError: no weights here"),
+        ("users_own:MODULE", "found 3, expected a function"),
+        ("users_own:needs", "missing a required argument: 'seed', expected a"),
+    ],
+)
+def test_what_is_wrong_with_a_function(module, name, message):
+    module.MODULE, module.needs = 3, lambda seed: None
+    with pytest.raises(LMACError, match=message):
+        LMACInterpreter.from_classifier(name, RATE, trusted=True)

@@ -17,6 +17,7 @@ import soundfile as sf
 import torch
 from PIL import Image
 
+from lmac_sb.inference.clip_facts import is_right
 from lmac_sb.inference.clip_folder import save_clip
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.lmac.explainer import Explanation
@@ -934,3 +935,14 @@ def test_who_is_of_the_labels_family_is_right(tmp_path, label, kin, right):
     write_clip(tmp_path, label=label, **kin)
     (clip,) = Page(write_report(tmp_path)).data("index")["clips"]
     assert clip["right"] is right
+
+
+@pytest.mark.parametrize(
+    ("label", "right"),
+    [("DOG", True), ("cat", False), ("monday", None), (None, None)],
+)
+def test_a_label_that_is_no_class_is_neither_right_nor_wrong(label, right):
+    """As in an audit; small and capital letters do not matter."""
+    facts = {"classes": ["dog", "cat"], "p": [0.6, 0.4], "decision": "dog"}
+    assert is_right({**facts, "label": label}) is right
+    assert is_right({**facts, "label": label, "kin": ["dog"]}) is True
