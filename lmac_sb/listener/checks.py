@@ -205,13 +205,26 @@ def _check_gradient(listener, wavs):
         except RuntimeError as second:
             raise _no_gradient(second) from second
     if gradient is None:
-        raise LMACError(f"model: no gradient reaches the sound; {NO_GRADIENT}")
+        hint = _quantised(listener) or NO_GRADIENT
+        raise LMACError(f"model: no gradient reaches the sound; {hint}")
     if not gradient.any():
         raise LMACError(
             "model: its gradient is 0 for each sample, expected one that says "
             "what it listens to; rounding, argmax and outputs that are "
             f"saturated have none; outputs: {_some(logits)}"
         )
+
+
+def _quantised(listener):
+    """What to do where layers of whole numbers are in the way, or nothing."""
+    for module in listener.called():
+        for part in module.modules():
+            if ".quantized" in type(part).__module__:
+                return (
+                    f"its {type(part).__name__} is quantised, which has none; "
+                    "use the model from before it was quantised"
+                )
+    return ""
 
 
 def _gradient(listener, wavs):

@@ -89,7 +89,7 @@ class Wanted(NamedTuple):
     Example
     -------
     >>> clip = Listed("dog.wav", "dog", "dog", "cat", "faithful", False)
-    >>> Wanted(wrong=True, name_of_class="cat").holds(clip)
+    >>> Wanted(wrong=True, name_of_class="Cat").holds(clip)
     True
     """
 
@@ -103,10 +103,17 @@ class Wanted(NamedTuple):
         """Whether a clip is asked for."""
         return (
             (not self.names or bool(self.named(clip)))
-            and self.name_of_class in (None, clip.label, clip.decision)
+            and self._is_of_class(clip)
             and clip.verdict.startswith(self.verdict)
             and (not self.wrong or clip.right is False)
         )
+
+    def _is_of_class(self, clip):
+        """Whether a clip is labelled or decided as asked, in any case."""
+        if self.name_of_class is None:
+            return True
+        names = (x.casefold() for x in (clip.label, clip.decision) if x)
+        return self.name_of_class.casefold() in names
 
     def named(self, clip):
         """Which of the names are those of a clip."""

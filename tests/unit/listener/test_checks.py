@@ -443,6 +443,15 @@ def test_dataclasses_pass(wavs):
     )
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_quantised_layer_is_named(wavs):
+    net = torch.nn.Sequential(torch.nn.Linear(RATE, 3)).eval()
+    net = torch.ao.quantization.quantize_dynamic(
+        net, {torch.nn.Linear}, torch.qint8
+    )
+    assert "its Linear is quantised" in refused(net, wavs)
+
+
 class AtTwice(torch.nn.Module):
     """Brings sounds to twice their rate, by a function or not at all."""
 
