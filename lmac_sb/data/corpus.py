@@ -366,7 +366,7 @@ def open_corpus(where, *, table=None, label_column=None, file_column=None):
     if not len(listing):
         # By its path; a corpus knows its name alone.
         raise LMACError(f"{where}: holds no sounds")
-    joins, unused = _joins(listing, table, file_column if table else None)
+    joins, unused = _joins(listing, where, table, file_column)
     name = os.path.basename(os.path.abspath(where))
     corpus = Corpus(name, listing, joins, label_column, unused)
     for note in [*corpus.lost, *corpus.notes]:
@@ -407,10 +407,10 @@ def _is_manifest(path):
     return {"id", "wav"} <= set(open_rows(path).columns)
 
 
-def _joins(listing, table, file_column):
+def _joins(listing, where, table, file_column):
     """The user's table, those in a folder, and why others are not used."""
     matcher, n_clips = Matcher(listing.names), len(listing)
-    joins, unused = [], []
+    joins, unused, columns = [], [], {}
     if table is not None:
         rows = open_rows(table)
         join = Join(rows, matcher, n_clips, file_column)
@@ -423,9 +423,11 @@ def _joins(listing, table, file_column):
             continue
         below = path.parent.relative_to(listing.folder).as_posix()
         try:
-            join = Join(
-                open_rows(path), matcher, n_clips, below=below.strip(".")
-            )
+            rows = open_rows(path)
+            columns.update(dict.fromkeys(rows.columns))
+            # Of several tables, those that have the column.
+            asked = file_column if file_column in rows.columns else None
+            join = Join(rows, matcher, n_clips, asked, below.strip("."))
         except LMACError as error:
             listing.notes.append(f"{error}; not used")
             continue
@@ -439,7 +441,20 @@ def _joins(listing, table, file_column):
                 joins.append(join)
         else:
             unused.append(_misfit(join, listing))
+    # The other kinds of collection have looked for it themselves.
+    if table is None and not isinstance(listing, (Listed, HuggingFace)):
+        _check_file_column(file_column, list(columns), where)
     return joins, unused
+
+
+def _check_file_column(column, columns, where):
+    """Refuse a column of files that none of the tables in a folder has."""
+    if column is not None and not columns:
+        raise LMACError(
+            f"file_column: {where}: has no column {shown(column)}, found no "
+            "table"
+        )
+    check_column(column, columns, f"file_column: {where}")
 
 
 def _misfit(join, listing):

@@ -4,7 +4,8 @@ import functools
 import os
 from pathlib import Path
 
-from lmac_sb.data.columns import FILE, LABEL, check_column, find_column, listed
+from lmac_sb.data.columns import LABEL, check_column, find_column, listed
+from lmac_sb.data.file_column import choose_column, say_rivals, whole_number
 from lmac_sb.data.listing import Listing
 from lmac_sb.data.manifest import Manifest
 from lmac_sb.data.names import AUDIO, Names, is_audio, plain_path
@@ -33,9 +34,10 @@ class Listed(Listing):
     path : str or Path
         A table, see `lmac_sb.data.rows.open_rows`.
     column : str
-        The one with files; by default the one whose files are there. They
-        may lack their ending, and lie beside the table, in a folder such as
-        `audio` there, or beside the table's folder.
+        The one with files; by default the one that fits, see
+        `lmac_sb.data.file_column.choose_column`. They may lack their ending,
+        and lie beside the table, in a folder such as `audio` there, or beside
+        the table's folder.
 
     Raises
     ------
@@ -57,12 +59,12 @@ class Listed(Listing):
         self.rows = open_rows(path)
         columns = self.rows.columns
         check_column(column, columns, path)
-        self._base, self._column = self._choose(column)
+        self._base, self._column, rivals = self._choose(column)
         names, labels = self._read()
         super().__init__(names, labels)
         self.columns = [name for name in columns if name != self._column]
         self.label_column = find_column(self.columns, LABEL)
-        self.notes = list(self.rows.notes)
+        self.notes = [*self.rows.notes, *rivals]
 
     def sound(self, place):
         """Path of its file, see `Listing`."""
@@ -78,7 +80,7 @@ class Listed(Listing):
         return {name: row[name] for name in self.columns}
 
     def _choose(self, column):
-        """Folder and column of the files: those of which the most are there."""
+        """Folder and column of the files, and what is odd about these."""
         folder = self.rows.path.parent
         bases = [
             os.path.normpath(base / name)
@@ -86,22 +88,19 @@ class Listed(Listing):
             for name in _BESIDE
         ]
         some = some_of(self.rows, _LOOKED_AT)
-        usual = find_column(self.rows.columns, FILE)
-        found = {}
+        texts, found, base_of = {}, {}, {}
         for name in [column] if column else self.rows.columns:
-            texts = {row[name] for row in some} - {None}
-            for base in bases:
-                n_found = sum(_find(base, text) is not None for text in texts)
-                # Of several bases that are as good, the first one.
-                if n_found:
-                    found[base, name] = n_found, name == usual
-        if not found:
+            texts[name] = [row[name] for row in some]
+            base_of[name], found[name] = _most_files(bases, texts[name])
+        best, rivals = choose_column(texts, found)
+        if best is None:
             raise LMACError(
                 f"{self.rows.path}: no column names files that are there; "
                 f"found {listed(self.rows.columns)}; expected paths as seen "
                 "from the table's folder"
             )
-        return max(found, key=found.get)
+        said = say_rivals(self.rows.path, best, rivals)
+        return base_of[best], best, said
 
     def _read(self):
         """Names of the clips, and their labels."""
@@ -168,6 +167,18 @@ class ManifestClips(Listing):
         return {name: as_text(entry.get(name)) for name in self.columns}
 
 
+def _most_files(bases, texts):
+    """The folder in which the most files of a column are, and these."""
+    best = bases[0], {}
+    for base in bases:
+        files = {text: _find(base, text) for text in {*texts} - {None}}
+        files = {text: file for text, file in files.items() if file}
+        # Of several that are as good, the first one.
+        if len(files) > len(best[1]):
+            best = base, files
+    return best[0], [best[1].get(text) for text in texts]
+
+
 def _find(base, text):
     """The file that a table means; None if it is not there."""
     path = os.path.join(base, text)
@@ -176,7 +187,8 @@ def _find(base, text):
     folder, name = os.path.split(path.replace("\\", "/"))
     names = [name]
     if not is_audio(name):
-        names += [f"{name}.{ending}" for ending in sorted(AUDIO)]
+        stems = dict.fromkeys([name, whole_number(name)])
+        names += [f"{x}.{ending}" for x in stems for ending in sorted(AUDIO)]
     try:
         found = _names(folder, os.stat(folder).st_mtime_ns).find(names)
     except (OSError, ValueError, LMACError):
