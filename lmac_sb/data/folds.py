@@ -106,6 +106,13 @@ class _Folds:
         found = clip.columns[self._column] or ""
         if self._column == "split":
             split = known_split(found)
+            if split is None and clip.label is None:
+                return "train"  # it is not used, see `list_clips`
+            if not found:
+                raise LMACError(
+                    f"{clip.place}: has no split, expected train, valid or "
+                    "test, as others have"
+                )
             if split is None:
                 raise LMACError(
                     f"{clip.place}: found the split {shown(found)}, expected "
