@@ -7,6 +7,7 @@ from lmac_sb.utils.errors import LMACError, shown
 __all__ = [
     "FILE",
     "LABEL",
+    "SPLIT",
     "check_column",
     "find_column",
     "label_of",
@@ -28,6 +29,10 @@ LABEL = (
     *("categories", "classlabel", "labelname", "eventlabel", "eventlabels"),
     *("species", "primarylabel", "tag", "tags", "word", "command", "genre"),
     *("emotion", "digit", "target", "y", "classid", "labelid", "cls"),
+)
+SPLIT = (
+    *("fold", "folds", "foldid", "split", "splits", "datasplit"),
+    *("subset", "partition", "set"),
 )
 
 
@@ -64,7 +69,7 @@ def place_among(column, names):
     column : str
         Of a table.
     names : tuple of str
-        `FILE` or `LABEL`.
+        `FILE`, `LABEL` or `SPLIT`.
 
     Returns
     -------

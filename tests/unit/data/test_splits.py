@@ -123,3 +123,83 @@ def test_classes_that_are_called_as_splits(tmp_path, names):
     corpus = open_corpus(fill(tmp_path, *names))
     assert corpus.classes == sorted({name.split("/")[0] for name in names})
     assert corpus.columns == []
+
+
+def told(folder, column, values, *more):
+    """Five sounds of a class, and a table that tells their splits."""
+    names = [f"dog/{i}.wav" for i in range(len(values))]
+    fill(folder, *names)
+    rows = "".join(
+        f"{x},{value},{i}\n" for i, (x, value) in enumerate(zip(names, values))
+    )
+    (folder / "t.csv").write_text(f"file,{column},number\n{rows}")
+    return open_corpus(folder)
+
+
+SPLITS = ["train", "Test", "valid", "training", "test"]
+AS_FOLDS = [1, 5, 4, 2, 5]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("split", "Split", "SPLIT", "Fold", "subset", "set", "partition"),
+        *("data_split", "Subset"),
+    ],
+)
+@pytest.mark.parametrize(
+    "values, wanted",
+    [
+        (SPLITS, AS_FOLDS),
+        (["1", "2", "7", "5", "1"], [1, 2, 7, 5, 1]),
+        (["1.0", "2.0", "7.0", "5.0", "1.0"], [1, 2, 7, 5, 1]),
+        (["fold1", "fold2", "Fold 7", "fold_5", "fold1"], [1, 2, 7, 5, 1]),
+    ],
+)
+def test_columns_of_splits_or_folds(tmp_path, caplog, column, values, wanted):
+    corpus = told(tmp_path, column, values)
+    with caplog.at_level(logging.WARNING):
+        assert [*folds(corpus).values()] == wanted
+    is_said = f"by the column '{column}'" in caplog.text
+    assert is_said == (column != "split")
+
+
+@pytest.mark.parametrize(
+    "column, values, message",
+    [
+        ("fold", ["1", "x", "1"], "1.wav: fold is 'x', expected a whole"),
+        ("Fold", ["a", "b", "b"], "0.wav: fold is 'a', expected a whole"),
+        ("fold", ["1", "", "1"], "1.wav: fold is '', expected a whole"),
+        ("split", ["train", "x", "test"], "found the split 'x', expected tr"),
+        ("Split", ["a", "b", "b"], "found the split 'a', expected train, v"),
+        ("subset", ["train", "", "test"], "1.wav: has no split, expected tr"),
+        ("fold", ["1", "test", "2"], "1.wav: fold is 'test', expected a who"),
+    ],
+)
+def test_values_that_are_no_splits(tmp_path, column, values, message):
+    with pytest.raises(LMACError, match=message):
+        list_clips(told(tmp_path, column, values))
+
+
+@pytest.mark.parametrize(
+    "column, values, said",
+    [
+        ("set", ["a", "b", "a"], "'set' looks like one of splits, found a, b"),
+        ("role", ["train", "test", "dev"], "'role' looks like one of splits"),
+        ("site", ["a", "train", "test"], ""),
+        ("note", ["train", "train", "train"], ""),
+    ],
+)
+def test_folds_that_are_dealt_out_beside_a_column(
+    tmp_path, caplog, column, values, said
+):
+    corpus = told(tmp_path, column, values)
+    with caplog.at_level(logging.WARNING):
+        assert [*folds(corpus).values()] == [1, 2, 3]
+    assert (said and "folds are dealt out, though") in caplog.text
+    assert said in caplog.text and bool(caplog.text) == bool(said)
+
+
+def test_folds_come_before_splits(tmp_path):
+    corpus = told(tmp_path, "Split,fold", ["train,7", "test,8"])
+    assert [*folds(corpus).values()] == [7, 8]
