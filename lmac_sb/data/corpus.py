@@ -331,13 +331,14 @@ def open_corpus(where, *, table=None, label_column=None, file_column=None):
     ---------
     where : str or Path
         A folder of sounds, with classes as sub-folders or a table in it (as
-        of ESC-50, or `metadata.csv`); a table (csv or JSON lines) with a
-        column of files; a manifest of the recipe; a WebDataset shard, a folder
+        of ESC-50, or `metadata.csv`); a table (csv or JSON) with a column of
+        files; a manifest of the recipe; a WebDataset shard, a folder
         of them or a pattern such as ``train-{0000..0012}.tar``; a data set of
         Hugging Face: what `save_to_disk` wrote, or a folder with Parquet
         files, maybe with a split, as in ``folder/test``.
     table : str or Path
-        The user's own columns, joined by the names of the files.
+        The user's own columns, joined by the names of the files: csv, JSON,
+        Parquet or Arrow.
     label_column : str
         The column with labels; by default one of a usual name.
     file_column : str
@@ -412,7 +413,7 @@ def _joins(listing, where, table, file_column):
     matcher, n_clips = Matcher(listing.names), len(listing)
     joins, unused, columns = [], [], {}
     if table is not None:
-        rows = open_rows(table)
+        rows = open_rows(table, matcher.names)
         join = Join(rows, matcher, n_clips, file_column)
         if not join.share:
             raise LMACError(_misfit(join, listing))
@@ -421,13 +422,15 @@ def _joins(listing, where, table, file_column):
     for path in getattr(listing, "tables", ()):
         if table is not None and os.path.samefile(path, table):
             continue
-        below = path.parent.relative_to(listing.folder).as_posix()
+        below = path.parent.relative_to(listing.folder).as_posix().strip(".")
         try:
-            rows = open_rows(path)
+            rows = open_rows(
+                path, functools.partial(matcher.names, below=below)
+            )
             columns.update(dict.fromkeys(rows.columns))
             # Of several tables, those that have the column.
             asked = file_column if file_column in rows.columns else None
-            join = Join(rows, matcher, n_clips, asked, below.strip("."))
+            join = Join(rows, matcher, n_clips, asked, below)
         except LMACError as error:
             listing.notes.append(f"{error}; not used")
             continue

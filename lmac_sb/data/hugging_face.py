@@ -184,15 +184,7 @@ class _Columns:
     def __init__(self, schema, parts, features, column, file):
         types = needed("pyarrow").types
         kinds = dict(zip(parts, schema.types))
-        # Sounds, and files of other kinds.
-        files = [
-            name
-            for name, kind in kinds.items()
-            if parts[name]
-            and parts[name] & {"bytes", "array"}
-            or types.is_binary(kind)
-            or types.is_large_binary(kind)
-        ]
+        files = columnar.file_columns(schema, parts)
         texts = [
             name
             for name, kind in kinds.items()

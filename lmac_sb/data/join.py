@@ -68,6 +68,22 @@ class Matcher:
         whole = whole_number(text)
         return None if whole == text else self.find(whole, below)
 
+    def names(self, text, below=""):
+        """Whether a text stands for a clip, see `find`.
+
+        Arguments
+        ---------
+        text : str
+            What a table has.
+        below : str
+            Folder that the table's paths start from.
+
+        Returns
+        -------
+        bool
+        """
+        return self.find(text, below) is not None
+
     def _look(self, wanted, key, form):
         """The only clip of which this is the key."""
         if (key, form) not in self._made:

@@ -56,7 +56,15 @@ class Listed(Listing):
     """
 
     def __init__(self, path, column=None):
-        self.rows = open_rows(path)
+        folder = Path(path).parent
+        self._bases = [
+            os.path.normpath(base / name)
+            for base in (folder, folder.resolve().parent)
+            for name in _BESIDE
+        ]
+        self.rows = open_rows(
+            path, lambda text: any(_find(base, text) for base in self._bases)
+        )
         columns = self.rows.columns
         check_column(column, columns, path)
         self._base, self._column, rivals = self._choose(column)
@@ -81,17 +89,11 @@ class Listed(Listing):
 
     def _choose(self, column):
         """Folder and column of the files, and what is odd about these."""
-        folder = self.rows.path.parent
-        bases = [
-            os.path.normpath(base / name)
-            for base in (folder, folder.resolve().parent)
-            for name in _BESIDE
-        ]
         some = some_of(self.rows, _LOOKED_AT)
         texts, found, base_of = {}, {}, {}
         for name in [column] if column else self.rows.columns:
             texts[name] = [row[name] for row in some]
-            base_of[name], found[name] = _most_files(bases, texts[name])
+            base_of[name], found[name] = _most_files(self._bases, texts[name])
         best, rivals = choose_column(texts, found)
         if best is None:
             raise LMACError(

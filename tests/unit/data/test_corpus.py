@@ -225,7 +225,7 @@ def test_table_with_odd_rows(tmp_path):
         ("file,label\na.wav,dog,x\n", "line 2: expected 2 fields"),
         ("file,x,x\na.wav,1,2\n", "has the column 'x' twice"),
         ('file,x\na.wav,"no end\n', "is no csv table"),
-        ("file,label\n", "no column names files"),
+        ("file,label\n", "has no rows, expected one for each clip below"),
     ],
 )
 def test_bad_tables(tmp_path, text, message):
