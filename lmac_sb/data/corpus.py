@@ -138,9 +138,10 @@ class Corpus(Sequence):
         self.name = name
         self._listing, self._joins = listing, list(joins)
         self._unused = list(unused)
-        self.notes, self.lost = list(listing.notes), list(listing.lost)
+        self.notes, self.lost = [], list(listing.lost)
         self._sort()
         self._find_labels(label_column)
+        self.notes[:0] = listing.notes
         for join in self._joins:
             self.notes += join.notes
         self._count_fitted()
@@ -270,16 +271,25 @@ class Corpus(Sequence):
         check_column(column, list(columns), f"label_column: {self.name}")
         for join in joins if column is None else ():
             column = column or find_column(join.columns, LABEL)
+        found = listing.labels
         if column is None:
-            column, found = listing.label_column, listing.labels
-            labels = [found[i] for i in self._order] if found else ()
+            column = listing.label_column
         else:
-            labels = (self._row(int(i)).get(column) for i in self._order)
+            is_own = column in listing.columns
+            found = listing.labels_in(column) if is_own else None
         self._label_column = column
+        labels = (self._find_label(int(i), column, found) for i in self._order)
         plain = functools.lru_cache(plain_text)  # of few labels
         self._labels = Labels(x and plain(x) for x in labels)
         self.classes = sorted(self._labels.names)
         self.columns = [name for name in columns if name != column]
+
+    def _find_label(self, i, column, own):
+        """Label of a clip of the listing, whose own ones are given."""
+        for join in self._joins:
+            if column in join.columns and join.line(i) is not None:
+                return join.label(i, column)
+        return own[i] if own else None
 
     def _row(self, i):
         """All columns of a clip of the listing."""

@@ -4,6 +4,7 @@ What `save_to_disk` wrote is mapped into memory; Parquet files are read a group
 of rows at a time.
 """
 
+import itertools
 import os
 from array import array
 
@@ -106,6 +107,18 @@ class HuggingFace(Listing):
         if "split" not in values and "split" in row:
             row["split"] = self._splits[number]
         return row
+
+    def _values_in(self, column):
+        groups = itertools.groupby(zip(*self._of[:2]))
+        for (number, group), clips in groups:
+            known, n_rows = self._schemas[number], sum(1 for _ in clips)
+            values = [None] * n_rows
+            if column in known.others:
+                values = columnar.values_of(self._file(number), group, column)
+            elif column == "split":
+                values = [self._splits[number]] * n_rows
+            for value in values[:n_rows]:
+                yield _named(value, known.classes.get(column))
 
     def _file(self, number):
         """Path of a table."""

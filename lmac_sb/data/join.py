@@ -206,6 +206,22 @@ class Join:
         place = int(self._row_of[clip])
         return None if place < 0 else self.rows[place]
 
+    def label(self, clip, column):
+        """What a column says as the label of a clip that has a row.
+
+        Arguments
+        ---------
+        clip : int
+            Number of the clip.
+        column : str
+            One of the columns.
+
+        Returns
+        -------
+        str or None
+        """
+        return self.rows.label(int(self._row_of[clip]), column)
+
     def line(self, clip):
         """Number of the line of a clip's row, for messages.
 

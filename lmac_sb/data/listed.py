@@ -4,7 +4,13 @@ import functools
 import os
 from pathlib import Path
 
-from lmac_sb.data.columns import LABEL, check_column, find_column, listed
+from lmac_sb.data.columns import (
+    LABEL,
+    check_column,
+    find_column,
+    label_of,
+    listed,
+)
 from lmac_sb.data.file_column import choose_column, say_rivals, whole_number
 from lmac_sb.data.listing import Listing
 from lmac_sb.data.manifest import Manifest
@@ -87,6 +93,9 @@ class Listed(Listing):
         row = self.rows[place]
         return {name: row[name] for name in self.columns}
 
+    def _values_in(self, column):
+        return self.rows.labels(column)
+
     def _choose(self, column):
         """Folder and column of the files, and what is odd about these."""
         some = some_of(self.rows, _LOOKED_AT)
@@ -121,7 +130,7 @@ class Listed(Listing):
         label = find_column(
             [name for name in self.rows.columns if name != self._column], LABEL
         )
-        labels = (row[label] for row in self.rows) if label else ()
+        labels = self.rows.labels(label) if label else ()
         return Texts(map(plain_path, names)), Labels(labels)
 
 
@@ -149,7 +158,7 @@ class ManifestClips(Listing):
             """Note what all entries are needed for."""
             if "wav" not in entry:
                 raise LMACError(f"{path}: clip {shown(clip_id)} has no 'wav'")
-            labels.append(entry.get("class_string"))
+            labels.append(label_of(entry.get("class_string")))
             columns.update(dict.fromkeys(entry))
 
         self._manifest = Manifest(path, visit)
@@ -167,6 +176,10 @@ class ManifestClips(Listing):
         """What else the manifest says, see `Listing`."""
         entry = self._manifest.at(place)[1]
         return {name: as_text(entry.get(name)) for name in self.columns}
+
+    def _values_in(self, column):
+        for place in range(len(self)):
+            yield self._manifest.at(place)[1].get(column)
 
 
 def _most_files(bases, texts):

@@ -179,7 +179,7 @@ def test_parquet_tables_beside_a_folder(tmp_path, ending):
         {
             "bytes": [b"RIFF", None, None],
             "file": [*reversed(NAMES)],
-            "label": ["rain", "dog", "dog+cat"],
+            "label": [["rain"], ["dog"], ["dog", "cat"]],
             "day": [day, None, day],
             "date": [day.date()] * 3,
             "n": [1, 2, None],
