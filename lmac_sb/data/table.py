@@ -34,7 +34,7 @@ def read_table(path, columns, content=None):
     path : str or Path
         The file.
     columns : list of str
-        Those that it must have; it may have more.
+        Those that it must have, in any case; it may have more.
     content : bytes
         Of the file, if it has been read.
 
@@ -194,16 +194,28 @@ def _parse(text, columns):
     separator, named = find_separator(text)
     text = text[len(named) :]
     separator = separator or next(
-        (x for x in _SEPARATORS if set(columns) <= set(_header(text, x))), ","
+        (
+            x
+            for x in _SEPARATORS
+            if set(columns) <= set(_header(text, x, columns))
+        ),
+        ",",
     )
     rows = list(_rows(text, separator, strict=True))
     rows = [(line + bool(named), fields) for line, fields in rows]
-    return (rows[0][1] if rows else []), rows[1:]
+    return _as_wanted(rows[0][1] if rows else [], columns), rows[1:]
 
 
-def _header(text, separator):
+def _header(text, separator, columns):
     """The header, if its fields are separated in this way."""
-    return next(_rows(text, separator, strict=False), (1, []))[1]
+    fields = next(_rows(text, separator, strict=False), (1, []))[1]
+    return _as_wanted(fields, columns)
+
+
+def _as_wanted(header, columns):
+    """A header with the wanted columns in their case, where they are not so."""
+    wanted = {x.casefold(): x for x in columns if x not in header}
+    return [wanted.get(name.casefold(), name) for name in header]
 
 
 def _rows(text, separator, strict):
