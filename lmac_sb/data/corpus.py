@@ -391,6 +391,9 @@ def _listing(where, file_column):
     ending = path.suffix.lower()
     if not path.exists() and "{" in where or where.lower().endswith(SHARD):
         return Shards(find_shards(where))
+    # What is no file may be a split of a data set, but none with an ending.
+    if not path.exists() and (ending in TABLES or is_audio(where)):
+        raise LMACError(f"{where}: no such file or folder")
     is_sound = path.is_file() and is_audio(where)
     files = Files(path) if path.is_dir() or is_sound else ()
     if len(files):

@@ -410,6 +410,16 @@ def test_no_corpus(tmp_path, where, message):
         open_corpus(tmp_path / where)
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.json", "a.wav"])
+def test_a_file_that_is_missing_beside_tables_is_no_split(tmp_path, name):
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "a.parquet").touch()
+    (tmp_path / "a.parquet").touch()
+    with pytest.raises(LMACError, match=f"{name}: no such file or folder"):
+        open_corpus(tmp_path / name)
+
+
 MEASURE = """
 import resource, sys, time
 from lmac_sb.data.corpus import open_corpus
