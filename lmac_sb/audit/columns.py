@@ -47,11 +47,15 @@ def levels_of(values):
     import pandas as pd
 
     text = values.where(values.notna(), "").astype(str).str.strip()
+    numbers = _numbers(text)
+    if numbers[text != ""].notna().all():
+        # Infinite ones, as of a division by 0, say nothing.
+        text[np.isinf(numbers)] = ""
     given = text[text != ""]
     n_different = given.nunique()
     if n_different + (len(given) < len(text)) < 2:
         return None, "the same value everywhere"
-    numbers = pd.to_numeric(given, errors="coerce")
+    numbers = numbers[given.index]
     # Coordinates are numbers, however different they are; so are not 1, 2, 3,
     # ..., of which each clip has its own.
     whole = bool((numbers % 1 == 0).all())
@@ -64,21 +68,54 @@ def levels_of(values):
         )
     levels = pd.Series(MISSING, index=text.index)
     if is_number and n_different > _MOST_LEVELS:
-        edges = np.unique(numbers.quantile([0.25, 0.5, 0.75]))
-        levels[given.index] = [_quarter(x, edges) for x in numbers]
+        edges = numbers.quantile([0.25, 0.5, 0.75])
+        # Whole numbers are on the same side of the whole one below.
+        edges = np.unique(np.floor(edges) if whole else edges)
+        names = _quarters(_edge_texts(edges))
+        places = np.searchsorted(edges, numbers)
+        levels[given.index] = [names[place] for place in places]
     else:
         levels[given.index] = given
     return levels, ""
 
 
-def _quarter(number, edges):
-    """Between which of the edges a number lies."""
-    place = int(np.searchsorted(edges, number))
-    if place == 0:
-        return f"up to {edges[0]:.4g}"
-    if place == len(edges):
-        return f"above {edges[-1]:.4g}"
-    return f"{edges[place - 1]:.4g} to {edges[place]:.4g}"
+def _numbers(text):
+    """The numbers of a column, also with decimal commas; NaN for others."""
+    import pandas as pd
+
+    commas = text[text.str.fullmatch(r"[+-]?\d+,\d+")]
+    # With points, or three digits behind each, they may be of thousands.
+    if (
+        commas.str.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}").all()
+        or text.str.contains(".", regex=False).any()
+    ):
+        return pd.to_numeric(text, errors="coerce")
+    points = text.copy()
+    points[commas.index] = commas.str.replace(",", ".", regex=False)
+    return pd.to_numeric(points, errors="coerce")
+
+
+def _edge_texts(edges):
+    """Numbers with as many digits as tell them apart, four at least."""
+    for digits in range(4, 18):
+        texts = [_number(edge, digits) for edge in edges]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
+
+
+def _number(number, digits):
+    """A number with some digits; all that are before the point."""
+    if number % 1 == 0:
+        return f"{number:.0f}"
+    before = len(f"{abs(number):.0f}")
+    return f"{number:.{max(digits, before)}g}"
+
+
+def _quarters(edges):
+    """What the quarters between some edges are called."""
+    between = [f"{low} to {high}" for low, high in zip(edges, edges[1:])]
+    return [f"up to {edges[0]}", *between, f"above {edges[-1]}"]
 
 
 def column_tests(frame, edges_hz, seed=0):

@@ -192,16 +192,28 @@ def _label_notes(corpus, labels):
             "no labels: wrong decisions, confusions and all tests within a "
             "label are left out"
         ]
+    notes = []
     unknown = [name for name in corpus.classes if labels.name(name) is None]
-    if not unknown:
-        return []
-    shown = ", ".join(map(repr, unknown[:_SHOWN]))
-    shown += ", ..." if len(unknown) > _SHOWN else ""
-    return [
-        f"{len(unknown)} of {len(corpus.classes)} labels are no classes of "
-        f"the model, and count as unknown: {shown}; --classes-map may say "
-        "which classes they are"
-    ]
+    if unknown:
+        notes.append(
+            f"{len(unknown)} of {len(corpus.classes)} labels are no classes of "
+            f"the model, and count as unknown: {_some(unknown)}; --classes-map "
+            "may say which classes they are"
+        )
+    unused, n_rows = labels.unused(corpus.classes)
+    if unused:
+        notes.append(
+            f"{len(unused)} of {n_rows} rows of the classes map fit no label: "
+            f"{_some(unused)}"
+        )
+    return notes
+
+
+def _some(names):
+    """The first of some names, in quotes."""
+    return ", ".join(map(repr, names[:_SHOWN])) + (
+        ", ..." if len(names) > _SHOWN else ""
+    )
 
 
 def _write(job, results):

@@ -49,7 +49,7 @@ _TABLE = (
         "--labels",
         metavar="TABLE",
         type=PLACE,
-        help="csv or JSON lines of your own, with a column of file names: "
+        help="csv, JSON or Parquet of your own, with a column of file names: "
         "labels, and columns such as site or device, on which decisions "
         "should not depend",
     ),

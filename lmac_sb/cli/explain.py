@@ -1,7 +1,8 @@
 """``lmac explain``: explain the decisions on sound files."""
 
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import click
@@ -242,16 +243,31 @@ def _write_folders(interpreter, sounds, order, options, at_once, tell):
     from lmac_sb.inference.collection import Collection
     from lmac_sb.inference.many import explain_sounds, share_sounds
 
-    collection = Collection(options.out)
     if processes().world > 1:
+        collection = Collection(options.out)
         share_sounds(interpreter, sounds, collection, order, tell)
         return
     # As many processes would; one sound is one process's, whatever there are.
-    with nullcontext() if len(sounds) == 1 else one_thread():
+    threads = nullcontext() if len(sounds) == 1 else one_thread()
+    with _no_empty_folder(options.out), threads:
+        collection = Collection(options.out)
         for outcome in explain_sounds(
             interpreter, sounds, collection, order, at_once=at_once
         ):
             tell(outcome)
+
+
+@contextmanager
+def _no_empty_folder(folder):
+    """Leave no folder that is made for results, if there are none."""
+    folder = Path(folder)
+    made = [x for x in (folder, *folder.parents) if not x.exists()]
+    try:
+        yield
+    finally:
+        for path in made:
+            with suppress(OSError):  # it is not empty, or not there
+                path.rmdir()
 
 
 def _write_rows(interpreter, sounds, order, options, at_once, tell):

@@ -13,6 +13,7 @@ from lmac_sb.utils.io import first_line
 __all__ = [
     "Damaged",
     "count_rows",
+    "file_columns",
     "read_batches",
     "read_row",
     "schema_of",
@@ -76,6 +77,30 @@ def _parts(kind):
     if not needed("pyarrow").types.is_struct(kind):
         return None
     return {kind.field(i).name for i in range(kind.num_fields)}
+
+
+def file_columns(schema, parts):
+    """Columns that hold sounds, or files of other kinds.
+
+    Arguments
+    ---------
+    schema : pyarrow.Schema
+        The columns and their types.
+    parts : dict
+        See `schema_of`.
+
+    Returns
+    -------
+    list of str
+    """
+    types = needed("pyarrow").types
+    return [
+        name
+        for name, kind in zip(parts, schema.types)
+        if (parts[name] and parts[name] & {"bytes", "array"})
+        or types.is_binary(kind)
+        or types.is_large_binary(kind)
+    ]
 
 
 def count_rows(file):

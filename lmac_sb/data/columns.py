@@ -4,7 +4,16 @@ import re
 
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["FILE", "LABEL", "check_column", "find_column", "label_of", "listed"]
+__all__ = [
+    "FILE",
+    "LABEL",
+    "SPLIT",
+    "check_column",
+    "find_column",
+    "label_of",
+    "listed",
+    "place_among",
+]
 
 _MOST = 10  # columns that a message lists
 # As data sets write them, the surest first; without case and signs.
@@ -20,6 +29,10 @@ LABEL = (
     *("categories", "classlabel", "labelname", "eventlabel", "eventlabels"),
     *("species", "primarylabel", "tag", "tags", "word", "command", "genre"),
     *("emotion", "digit", "target", "y", "classid", "labelid", "cls"),
+)
+SPLIT = (
+    *("fold", "folds", "foldid", "split", "splits", "datasplit"),
+    *("subset", "partition", "set"),
 )
 
 
@@ -44,8 +57,37 @@ def find_column(columns, names):
     """
     found = {}
     for column in columns:
-        found.setdefault(re.sub(r"[\W_]+", "", column.casefold()), column)
+        found.setdefault(_without_signs(column), column)
     return next((found[name] for name in names if name in found), None)
+
+
+def place_among(column, names):
+    """Where among some names that of a column is.
+
+    Arguments
+    ---------
+    column : str
+        Of a table.
+    names : tuple of str
+        `FILE`, `LABEL` or `SPLIT`.
+
+    Returns
+    -------
+    int or None
+        None if it is none of them.
+
+    Example
+    -------
+    >>> place_among("File_Name", FILE), place_among("site", FILE)
+    (1, None)
+    """
+    name = _without_signs(column)
+    return names.index(name) if name in names else None
+
+
+def _without_signs(column):
+    """A column's name in the form of the usual names."""
+    return re.sub(r"[\W_]+", "", column.casefold())
 
 
 def check_column(column, columns, place):

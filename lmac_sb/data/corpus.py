@@ -138,9 +138,10 @@ class Corpus(Sequence):
         self.name = name
         self._listing, self._joins = listing, list(joins)
         self._unused = list(unused)
-        self.notes, self.lost = list(listing.notes), list(listing.lost)
+        self.notes, self.lost = [], list(listing.lost)
         self._sort()
         self._find_labels(label_column)
+        self.notes[:0] = listing.notes
         for join in self._joins:
             self.notes += join.notes
         self._count_fitted()
@@ -270,16 +271,25 @@ class Corpus(Sequence):
         check_column(column, list(columns), f"label_column: {self.name}")
         for join in joins if column is None else ():
             column = column or find_column(join.columns, LABEL)
+        found = listing.labels
         if column is None:
-            column, found = listing.label_column, listing.labels
-            labels = [found[i] for i in self._order] if found else ()
+            column = listing.label_column
         else:
-            labels = (self._row(int(i)).get(column) for i in self._order)
+            is_own = column in listing.columns
+            found = listing.labels_in(column) if is_own else None
         self._label_column = column
+        labels = (self._find_label(int(i), column, found) for i in self._order)
         plain = functools.lru_cache(plain_text)  # of few labels
         self._labels = Labels(x and plain(x) for x in labels)
         self.classes = sorted(self._labels.names)
         self.columns = [name for name in columns if name != column]
+
+    def _find_label(self, i, column, own):
+        """Label of a clip of the listing, whose own ones are given."""
+        for join in self._joins:
+            if column in join.columns and join.line(i) is not None:
+                return join.label(i, column)
+        return own[i] if own else None
 
     def _row(self, i):
         """All columns of a clip of the listing."""
@@ -331,13 +341,14 @@ def open_corpus(where, *, table=None, label_column=None, file_column=None):
     ---------
     where : str or Path
         A folder of sounds, with classes as sub-folders or a table in it (as
-        of ESC-50, or `metadata.csv`); a table (csv or JSON lines) with a
-        column of files; a manifest of the recipe; a WebDataset shard, a folder
+        of ESC-50, or `metadata.csv`); a table (csv or JSON) with a column of
+        files; a manifest of the recipe; a WebDataset shard, a folder
         of them or a pattern such as ``train-{0000..0012}.tar``; a data set of
         Hugging Face: what `save_to_disk` wrote, or a folder with Parquet
         files, maybe with a split, as in ``folder/test``.
     table : str or Path
-        The user's own columns, joined by the names of the files.
+        The user's own columns, joined by the names of the files: csv, JSON,
+        Parquet or Arrow.
     label_column : str
         The column with labels; by default one of a usual name.
     file_column : str
@@ -365,9 +376,14 @@ def open_corpus(where, *, table=None, label_column=None, file_column=None):
     listing = _listing(where, None if table else file_column)
     if not len(listing):
         # By its path; a corpus knows its name alone.
+<<<<<<< HEAD
         notes = "".join(f"; {note}" for note in getattr(listing, "notes", ()))
         raise LMACError(f"{where}: holds no sounds{notes}")
     joins, unused = _joins(listing, table, file_column if table else None)
+=======
+        raise LMACError(f"{where}: holds no sounds")
+    joins, unused = _joins(listing, where, table, file_column)
+>>>>>>> fixb
     name = os.path.basename(os.path.abspath(where))
     corpus = Corpus(name, listing, joins, label_column, unused)
     for note in [*corpus.lost, *corpus.notes]:
@@ -381,6 +397,9 @@ def _listing(where, file_column):
     ending = path.suffix.lower()
     if not path.exists() and "{" in where or where.lower().endswith(SHARD):
         return Shards(find_shards(where))
+    # What is no file may be a split of a data set, but none with an ending.
+    if not path.exists() and (ending in TABLES or is_audio(where)):
+        raise LMACError(f"{where}: no such file or folder")
     is_sound = path.is_file() and is_audio(where)
     files = Files(path) if path.is_dir() or is_sound else ()
     if len(files):
@@ -408,12 +427,12 @@ def _is_manifest(path):
     return {"id", "wav"} <= set(open_rows(path).columns)
 
 
-def _joins(listing, table, file_column):
+def _joins(listing, where, table, file_column):
     """The user's table, those in a folder, and why others are not used."""
     matcher, n_clips = Matcher(listing.names), len(listing)
-    joins, unused = [], []
+    joins, unused, columns = [], [], {}
     if table is not None:
-        rows = open_rows(table)
+        rows = open_rows(table, matcher.names)
         join = Join(rows, matcher, n_clips, file_column)
         if not join.share:
             raise LMACError(_misfit(join, listing))
@@ -422,11 +441,15 @@ def _joins(listing, table, file_column):
     for path in getattr(listing, "tables", ()):
         if table is not None and os.path.samefile(path, table):
             continue
-        below = path.parent.relative_to(listing.folder).as_posix()
+        below = path.parent.relative_to(listing.folder).as_posix().strip(".")
         try:
-            join = Join(
-                open_rows(path), matcher, n_clips, below=below.strip(".")
+            rows = open_rows(
+                path, functools.partial(matcher.names, below=below)
             )
+            columns.update(dict.fromkeys(rows.columns))
+            # Of several tables, those that have the column.
+            asked = file_column if file_column in rows.columns else None
+            join = Join(rows, matcher, n_clips, asked, below)
         except LMACError as error:
             listing.notes.append(f"{error}; not used")
             continue
@@ -440,7 +463,20 @@ def _joins(listing, table, file_column):
                 joins.append(join)
         else:
             unused.append(_misfit(join, listing))
+    # The other kinds of collection have looked for it themselves.
+    if table is None and not isinstance(listing, (Listed, HuggingFace)):
+        _check_file_column(file_column, list(columns), where)
     return joins, unused
+
+
+def _check_file_column(column, columns, where):
+    """Refuse a column of files that none of the tables in a folder has."""
+    if column is not None and not columns:
+        raise LMACError(
+            f"file_column: {where}: has no column {shown(column)}, found no "
+            "table"
+        )
+    check_column(column, columns, f"file_column: {where}")
 
 
 def _misfit(join, listing):

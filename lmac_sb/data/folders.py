@@ -2,8 +2,10 @@
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
+from lmac_sb.data.columns import listed
 from lmac_sb.data.listing import Listing, known_split
 from lmac_sb.data.names import is_audio, is_hidden
 from lmac_sb.data.texts import Labels, Texts
@@ -30,8 +32,8 @@ class Files(Listing):
     """The sounds in a folder and its sub-folders, sorted by their paths.
 
     Sub-folders are classes, but for those that are named as splits or folds,
-    which are columns, and one that has a plain name such as `audio`. Links
-    are followed.
+    above or below the classes, which are columns, and one that has a plain
+    name such as `audio`. Links are followed.
 
     Arguments
     ---------
@@ -65,14 +67,15 @@ class Files(Listing):
         tables = [name for name in found if name.lower().endswith(_TABLES)]
         names = [name for name in found if self._is_sound(name)]
         names, n_left = _chosen(self.folder, names)
-        levels, level = _levels({os.path.dirname(name) for name in names})
-        super().__init__(
-            Texts(names), Labels(_part(name, level) for name in names)
-        )
+        levels, level = _levels(Counter(map(os.path.dirname, names)))
+        labels = (_label(name, level, levels) for name in names)
+        super().__init__(Texts(names), Labels(labels))
         if not self.labels.names:
             self.labels = Labels()
         self._levels = levels
         self.columns = list(levels)
+        for column in levels:
+            self._note_strays(column, names)
         self.tables = [self.folder / name for name in tables if _near(name)]
         if n_left:
             self.notes.append(
@@ -113,12 +116,24 @@ class Files(Listing):
 
     def row(self, place):
         """Its split or fold, see `Listing`."""
-        name, row = self.names[place], {}
-        for column, level in self._levels.items():
-            part = _part(name, level)
-            fold = part and _FOLD.fullmatch(part)
-            row[column] = fold[1] if fold else part
-        return row
+        name = self.names[place]
+        return {
+            column: _KINDS[column](_part(name, level))
+            for column, level in self._levels.items()
+        }
+
+    def _note_strays(self, column, names):
+        """Note which sounds are in none of the folders of splits or folds."""
+        level, value_of = self._levels[column], _KINDS[column]
+        strays = [name for name in names if not value_of(_part(name, level))]
+        if strays:
+            others = {_part(name, level) for name in names}
+            others = sorted(x for x in others if value_of(x))
+            self.notes.append(
+                f"{self.folder}: {len(strays)} of {len(names)} sounds are in "
+                f"no folder of the {column}s {listed(others)}: "
+                f"{listed(strays)}"
+            )
 
 
 def find_files(folder, explained=None):
@@ -187,20 +202,73 @@ def _chosen(folder, names):
 
 
 def _levels(folders):
-    """Level of each column, and of the labels; None if there are none."""
-    parts = [folder.split("/") if folder else [] for folder in folders]
-    columns, level = {}, 0
+    """Level of each column, and of the labels; None if there are none.
+
+    `folders` has the number of sounds in each.
+    """
+    columns, label, level = {}, None, 0
     while True:
-        names = {part[level] if len(part) > level else "" for part in parts}
-        if names <= {""}:
-            return columns, None
-        if all(map(known_split, names)):
-            columns["split"] = level
-        elif all(map(_FOLD.fullmatch, names)):
-            columns["fold"] = level
+        sizes = Counter()
+        for folder, size in folders.items():
+            sizes[_part(f"{folder}/", level) or ""] += size
+        names = set(sizes) - {""}
+        column = _column(sizes)
+        if not names:
+            return columns, label
+        if column and column not in columns:
+            columns[column] = level
+            # What is beside these folders tells nothing of others.
+            folders = {
+                folder: size
+                for folder, size in folders.items()
+                if _KINDS[column](_part(f"{folder}/", level))
+            }
         elif len(names) > 1 or min(names).casefold() not in _PLAIN:
-            return columns, level
+            if label is not None:
+                return columns, label
+            label = level
         level += 1
+
+
+def _column(sizes):
+    """Whether folders are splits or folds, by their sizes; None if neither.
+
+    Without the sounds beside folders, all are, or several that hold most: a
+    class may be called `train`.
+    """
+    inside = {name: size for name, size in sizes.items() if name}
+    for column, value_of in _KINDS.items():
+        known = {name: value_of(name) for name in inside if value_of(name)}
+        most = sum(inside[x] for x in known) > sum(sizes.values()) / 2
+        if known and (
+            len(known) == len(inside) or (len({*known.values()}) > 1 and most)
+        ):
+            return column
+    return None
+
+
+def _split(part):
+    """The name of a folder, if it is that of a split."""
+    return part if part and known_split(part) else None
+
+
+def _fold(part):
+    """The number of a fold that a folder is named as."""
+    fold = part and _FOLD.fullmatch(part)
+    return fold[1] if fold else None
+
+
+# Columns that folders may be, and what they say in these.
+_KINDS = {"split": _split, "fold": _fold}
+
+
+def _label(name, level, columns):
+    """Label of a sound; None if it is beside the folders of splits."""
+    for column, above in columns.items():
+        if level is not None and above < level:
+            if _KINDS[column](_part(name, above)) is None:
+                return None
+    return _part(name, level)
 
 
 def _part(name, level):

@@ -4,6 +4,7 @@ What `save_to_disk` wrote is mapped into memory; Parquet files are read a group
 of rows at a time.
 """
 
+import itertools
 import os
 from array import array
 
@@ -107,6 +108,18 @@ class HuggingFace(Listing):
             row["split"] = self._splits[number]
         return row
 
+    def _values_in(self, column):
+        groups = itertools.groupby(zip(*self._of[:2]))
+        for (number, group), clips in groups:
+            known, n_rows = self._schemas[number], sum(1 for _ in clips)
+            values = [None] * n_rows
+            if column in known.others:
+                values = columnar.values_of(self._file(number), group, column)
+            elif column == "split":
+                values = [self._splits[number]] * n_rows
+            for value in values[:n_rows]:
+                yield _named(value, known.classes.get(column))
+
     def _file(self, number):
         """Path of a table."""
         return os.path.join(self._folder, self._tables[number])
@@ -184,15 +197,7 @@ class _Columns:
     def __init__(self, schema, parts, features, column, file):
         types = needed("pyarrow").types
         kinds = dict(zip(parts, schema.types))
-        # Sounds, and files of other kinds.
-        files = [
-            name
-            for name, kind in kinds.items()
-            if parts[name]
-            and parts[name] & {"bytes", "array"}
-            or types.is_binary(kind)
-            or types.is_large_binary(kind)
-        ]
+        files = columnar.file_columns(schema, parts)
         texts = [
             name
             for name, kind in kinds.items()

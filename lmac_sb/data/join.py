@@ -6,7 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from lmac_sb.data.columns import FILE, check_column, find_column
+from lmac_sb.data.columns import check_column
+from lmac_sb.data.file_column import choose_column, say_rivals, whole_number
 from lmac_sb.data.names import alike, bare_path, plain_path
 from lmac_sb.data.rows import some_of
 from lmac_sb.data.texts import hash64, hash64_all
@@ -20,8 +21,8 @@ class Matcher:
     """Finds clips by what a table calls them.
 
     That may be the path, the name or the name without ending, in any Unicode
-    form and, where nothing else fits, in other case; of all clips just one
-    must fit.
+    form and, where nothing else fits, in other case, or 7.0 for 7; of all
+    clips just one must fit.
 
     Arguments
     ---------
@@ -64,7 +65,24 @@ class Matcher:
                 found = self._look(form(wanted), key, form)
                 if found is not None:
                     return found
-        return None
+        whole = whole_number(text)
+        return None if whole == text else self.find(whole, below)
+
+    def names(self, text, below=""):
+        """Whether a text stands for a clip, see `find`.
+
+        Arguments
+        ---------
+        text : str
+            What a table has.
+        below : str
+            Folder that the table's paths start from.
+
+        Returns
+        -------
+        bool
+        """
+        return self.find(text, below) is not None
 
     def _look(self, wanted, key, form):
         """The only clip of which this is the key."""
@@ -91,7 +109,8 @@ class Join:
     n_clips : int
         How many there are.
     column : str
-        The one that names clips; by default the one that names most of them.
+        The one that names clips; by default the one that fits, see
+        `lmac_sb.data.file_column.choose_column`.
     below : str
         Folder that its paths start from.
 
@@ -127,24 +146,24 @@ class Join:
         self.rows, self.notes = rows, list(rows.notes)
         check_column(column, rows.columns, rows.path)
         self._find = partial(matcher.find, below=below)
-        self.column, self.share = self._choose(column)
+        self.column, self.share = self._choose(column, n_clips)
         self.columns = [name for name in rows.columns if name != self.column]
         self._row_of = np.full(n_clips, -1, np.int32)
         self.is_repeated = False
 
-    def _choose(self, column):
+    def _choose(self, column, n_clips):
         """The column that names clips, and the share of rows that it does."""
         some = some_of(self.rows, _LOOKED_AT)
-        best = find_column(self.rows.columns, FILE)
-        found = {}
+        texts, found = {}, {}
         for name in [column] if column else self.rows.columns:
-            texts = {row[name] for row in some} - {None}
-            clips = {self._find(text) for text in texts} - {None}
-            found[name] = len(clips), name == best
-        if not found or not some:
-            return column, 0.0
-        name = max(found, key=found.get)
-        return name, found[name][0] / len(some)
+            texts[name] = [row[name] for row in some]
+            found[name] = [text and self._find(text) for text in texts[name]]
+        share_of_clips = min(1.0, n_clips / max(1, len(self.rows)))
+        best, rivals = choose_column(texts, found, share_of_clips)
+        self.notes += say_rivals(self.rows.path, best, rivals)
+        if best is None:
+            return column or next(iter(found), None), 0.0
+        return best, len(set(found[best]) - {None}) / len(some)
 
     def fit(self):
         """Find the clip of each row; see `notes` for what is left over."""
@@ -186,6 +205,22 @@ class Join:
         """
         place = int(self._row_of[clip])
         return None if place < 0 else self.rows[place]
+
+    def label(self, clip, column):
+        """What a column says as the label of a clip that has a row.
+
+        Arguments
+        ---------
+        clip : int
+            Number of the clip.
+        column : str
+            One of the columns.
+
+        Returns
+        -------
+        str or None
+        """
+        return self.rows.label(int(self._row_of[clip]), column)
 
     def line(self, clip):
         """Number of the line of a clip's row, for messages.

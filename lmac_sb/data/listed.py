@@ -4,7 +4,14 @@ import functools
 import os
 from pathlib import Path
 
-from lmac_sb.data.columns import FILE, LABEL, check_column, find_column, listed
+from lmac_sb.data.columns import (
+    LABEL,
+    check_column,
+    find_column,
+    label_of,
+    listed,
+)
+from lmac_sb.data.file_column import choose_column, say_rivals, whole_number
 from lmac_sb.data.listing import Listing
 from lmac_sb.data.manifest import Manifest
 from lmac_sb.data.names import AUDIO, Names, is_audio, plain_path
@@ -33,9 +40,10 @@ class Listed(Listing):
     path : str or Path
         A table, see `lmac_sb.data.rows.open_rows`.
     column : str
-        The one with files; by default the one whose files are there. They
-        may lack their ending, and lie beside the table, in a folder such as
-        `audio` there, or beside the table's folder.
+        The one with files; by default the one that fits, see
+        `lmac_sb.data.file_column.choose_column`. They may lack their ending,
+        and lie beside the table, in a folder such as `audio` there, or beside
+        the table's folder.
 
     Raises
     ------
@@ -54,15 +62,23 @@ class Listed(Listing):
     """
 
     def __init__(self, path, column=None):
-        self.rows = open_rows(path)
+        folder = Path(path).parent
+        self._bases = [
+            os.path.normpath(base / name)
+            for base in (folder, folder.resolve().parent)
+            for name in _BESIDE
+        ]
+        self.rows = open_rows(
+            path, lambda text: any(_find(base, text) for base in self._bases)
+        )
         columns = self.rows.columns
         check_column(column, columns, path)
-        self._base, self._column = self._choose(column)
+        self._base, self._column, rivals = self._choose(column)
         names, labels = self._read()
         super().__init__(names, labels)
         self.columns = [name for name in columns if name != self._column]
         self.label_column = find_column(self.columns, LABEL)
-        self.notes = list(self.rows.notes)
+        self.notes = [*self.rows.notes, *rivals]
 
     def sound(self, place):
         """Path of its file, see `Listing`."""
@@ -77,31 +93,25 @@ class Listed(Listing):
         row = self.rows[place]
         return {name: row[name] for name in self.columns}
 
+    def _values_in(self, column):
+        return self.rows.labels(column)
+
     def _choose(self, column):
-        """Folder and column of the files: those of which the most are there."""
-        folder = self.rows.path.parent
-        bases = [
-            os.path.normpath(base / name)
-            for base in (folder, folder.resolve().parent)
-            for name in _BESIDE
-        ]
+        """Folder and column of the files, and what is odd about these."""
         some = some_of(self.rows, _LOOKED_AT)
-        usual = find_column(self.rows.columns, FILE)
-        found = {}
+        texts, found, base_of = {}, {}, {}
         for name in [column] if column else self.rows.columns:
-            texts = {row[name] for row in some} - {None}
-            for base in bases:
-                n_found = sum(_find(base, text) is not None for text in texts)
-                # Of several bases that are as good, the first one.
-                if n_found:
-                    found[base, name] = n_found, name == usual
-        if not found:
+            texts[name] = [row[name] for row in some]
+            base_of[name], found[name] = _most_files(self._bases, texts[name])
+        best, rivals = choose_column(texts, found)
+        if best is None:
             raise LMACError(
                 f"{self.rows.path}: no column names files that are there; "
                 f"found {listed(self.rows.columns)}; expected paths as seen "
                 "from the table's folder"
             )
-        return max(found, key=found.get)
+        said = say_rivals(self.rows.path, best, rivals)
+        return base_of[best], best, said
 
     def _read(self):
         """Names of the clips, and their labels."""
@@ -120,7 +130,7 @@ class Listed(Listing):
         label = find_column(
             [name for name in self.rows.columns if name != self._column], LABEL
         )
-        labels = (row[label] for row in self.rows) if label else ()
+        labels = self.rows.labels(label) if label else ()
         return Texts(map(plain_path, names)), Labels(labels)
 
 
@@ -148,7 +158,7 @@ class ManifestClips(Listing):
             """Note what all entries are needed for."""
             if "wav" not in entry:
                 raise LMACError(f"{path}: clip {shown(clip_id)} has no 'wav'")
-            labels.append(entry.get("class_string"))
+            labels.append(label_of(entry.get("class_string")))
             columns.update(dict.fromkeys(entry))
 
         self._manifest = Manifest(path, visit)
@@ -167,6 +177,22 @@ class ManifestClips(Listing):
         entry = self._manifest.at(place)[1]
         return {name: as_text(entry.get(name)) for name in self.columns}
 
+    def _values_in(self, column):
+        for place in range(len(self)):
+            yield self._manifest.at(place)[1].get(column)
+
+
+def _most_files(bases, texts):
+    """The folder in which the most files of a column are, and these."""
+    best = bases[0], {}
+    for base in bases:
+        files = {text: _find(base, text) for text in {*texts} - {None}}
+        files = {text: file for text, file in files.items() if file}
+        # Of several that are as good, the first one.
+        if len(files) > len(best[1]):
+            best = base, files
+    return best[0], [best[1].get(text) for text in texts]
+
 
 def _find(base, text):
     """The file that a table means; None if it is not there."""
@@ -176,7 +202,8 @@ def _find(base, text):
     folder, name = os.path.split(path.replace("\\", "/"))
     names = [name]
     if not is_audio(name):
-        names += [f"{name}.{ending}" for ending in sorted(AUDIO)]
+        stems = dict.fromkeys([name, whole_number(name)])
+        names += [f"{x}.{ending}" for x in stems for ending in sorted(AUDIO)]
     try:
         found = _names(folder, os.stat(folder).st_mtime_ns).find(names)
     except (OSError, ValueError, LMACError):

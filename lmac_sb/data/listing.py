@@ -1,5 +1,6 @@
 """What a collection of clips holds, before it is put into order."""
 
+from lmac_sb.data.columns import label_of
 from lmac_sb.data.texts import Labels, Texts
 
 __all__ = ["Listing", "known_split"]
@@ -96,6 +97,28 @@ class Listing:
             Column to text or None.
         """
         return {}
+
+    def labels_in(self, column):
+        """What a column says as labels, by the rule of its own ones.
+
+        Arguments
+        ---------
+        column : str
+            One of its columns.
+
+        Returns
+        -------
+        lmac_sb.data.texts.Labels
+            Of each clip.
+        """
+        if column == self.label_column:
+            return self.labels
+        return Labels(map(label_of, self._values_in(column)))
+
+    def _values_in(self, column):
+        """What a column has for each clip; by default texts."""
+        for place in range(len(self)):
+            yield self.row(place).get(column)
 
 
 def known_split(name):

@@ -108,11 +108,22 @@ class Shards(Listing):
 
     def row(self, place):
         """What is in its ``json``, see `Listing`."""
+        row = self._values(place)
+        return {name: as_text(value) for name, value in row.items()}
+
+    def labels_in(self, column):
+        """Those of a column, numbers of classes by name, see `Listing`."""
+        if column == self.label_column:
+            return self.labels
+        values = (self._values(i).get(column) for i in range(len(self)))
+        return self._name_classes(Labels(map(_short_label, values)))
+
+    def _values(self, place):
+        """Values by column of a clip."""
         with self._opened(self._shard[place]) as file:
-            found = _object(self._text(file, place, "json")) or {}
-            row = {name: as_text(value) for name, value in found.items()}
+            row = _object(self._text(file, place, "json")) or {}
             if "txt" in self.columns and "txt" not in row:
-                row["txt"] = as_text(self._text(file, place, "txt"))
+                row["txt"] = self._text(file, place, "txt")
         if "split" in self.columns and "split" not in row:
             row["split"] = _split_of(self._shard_of(place))
         return row
@@ -213,10 +224,7 @@ class Shards(Listing):
             "txt": self._text(file, place, "txt"),
         }
         for kind, text in texts.items():
-            label = label_of(text)
-            if label and (len(label) > _LONGEST or "\n" in label):
-                label = None
-            self._labels[kind].append(label)
+            self._labels[kind].append(_short_label(text))
 
     def _text(self, file, place, kind):
         """What the member of an ending holds for a clip; None for nothing."""
@@ -240,24 +248,24 @@ class Shards(Listing):
             self.columns.append("txt")
         if not kinds:
             return
-        self.labels = self._labels[kinds[0]]
+        self.labels = self._name_classes(self._labels[kinds[0]])
         if kinds[0] == "json":
             self.label_column = find_column(self._keys, LABEL)
-        self._name_classes()
 
-    def _name_classes(self):
-        """Give numbers of classes their names, if a file has these."""
+    def _name_classes(self, labels):
+        """Labels with the names of classes for numbers, if a file has these."""
         names, path = _find_classes(Path(self._folder))
-        found = self.labels.names
-        if not names or not all(map(str.isdecimal, found)):
-            return
+        found = labels.names
+        if not (names and found and all(map(str.isdecimal, found))):
+            return labels
         if max(map(int, found)) < len(names):
-            self.labels.names = [names[int(label)] for label in found]
+            labels.names = [names[int(label)] for label in found]
         else:
             self.notes.append(
                 f"{path}: has {len(names)} classes, but clips are of class "
                 f"{max(map(int, found))}; not used"
             )
+        return labels
 
     def _find_splits(self):
         """Take the splits from the names of the shards, if these differ."""
@@ -343,6 +351,13 @@ def _split_name(name):
         return "", ""
     key, _, ending = parts.pop().partition(".")
     return "/".join([*parts, key]), ending.lower()
+
+
+def _short_label(value):
+    """A value as a label; None for a longer text."""
+    label = label_of(value)
+    is_long = label and (len(label) > _LONGEST or "\n" in label)
+    return None if is_long else label
 
 
 def _object(text):

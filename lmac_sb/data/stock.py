@@ -12,9 +12,10 @@ import json
 import logging
 from typing import NamedTuple
 
+from lmac_sb.data.columns import place_among
 from lmac_sb.data.corpus import open_corpus
 from lmac_sb.data.exact import read_whole
-from lmac_sb.data.folds import list_clips
+from lmac_sb.data.folds import known_fold, list_clips, split_columns
 from lmac_sb.data.listing import known_split
 from lmac_sb.data.pieces import opened
 from lmac_sb.utils.checksums import stream_sha256
@@ -352,17 +353,22 @@ class _Folds:
             *train, last = folds
             valid = [train.pop()] if len(train) > 1 else [last]
             self._parts = {"train": train, "valid": valid, "test": [last]}
-        self._column = "fold" if "fold" in corpus.columns else "split"
+        self._columns = split_columns(corpus.columns)
+        names = ("fold", "split")  # others may have numbers of something else
+        self._numbered = [
+            x for x in self._columns if place_among(x, names) is not None
+        ]
         first = {name.partition("/")[0] for name in corpus.ids}
         self._wham = first <= set(_SPLITS)
 
     def __call__(self, clip):
         """The fold of a clip; None for one that is in none of them."""
-        told = clip.columns.get(self._column) or ""
-        if self._column == "fold" and told.removesuffix(".0").isdecimal():
-            fold = int(told.removesuffix(".0"))
-            return fold if fold in self._folds else None
-        part = known_split(told)
+        told = {x: clip.columns[x] or "" for x in self._columns}
+        for name in self._numbered:
+            fold = known_fold(told[name])
+            if fold is not None:
+                return fold if fold in self._folds else None
+        part = next(filter(None, map(known_split, told.values())), None)
         if part is None and self._wham:
             part = _SPLITS[clip.id.partition("/")[0]]
         # Without a part, all folds in turn.

@@ -9,11 +9,14 @@ from pathlib import Path
 
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["decode_table", "read_table"]
+__all__ = ["csv_rows", "decode_table", "find_separator", "read_table"]
 
 logger = logging.getLogger(__name__)
 
 _SEPARATORS = ",;\t"
+_LONGEST = (1 << 31) - 1  # characters of a field; Python's own limit is short
+# The first line that Excel writes or asks for.
+_SEP = re.compile(r'"?sep=([^\w"\r\n])"?(\r\n|\r|\n)', re.IGNORECASE)
 # What speaks against Latin-1: bytes that are no letter of it, and two in a row,
 # which are more often text in an encoding of another script.
 _NOT_LATIN = re.compile(rb"[\x80-\xbf\xd7\xf7]|[\x80-\xff]{2}")
@@ -31,7 +34,7 @@ def read_table(path, columns, content=None):
     path : str or Path
         The file.
     columns : list of str
-        Those that it must have; it may have more.
+        Those that it must have, in any case; it may have more.
     content : bytes
         Of the file, if it has been read.
 
@@ -135,24 +138,90 @@ def decode_table(path, content):
         ) from error
 
 
+def csv_rows(lines, separator, strict=False):
+    """A reader of csv whose fields may be of any length.
+
+    Arguments
+    ---------
+    lines : iterable of str
+        The table.
+    separator : str
+        Between its fields.
+    strict : bool
+        Whether wrong quotes are refused.
+
+    Returns
+    -------
+    reader
+        Of the package csv.
+
+    Example
+    -------
+    >>> len(next(csv_rows(["x" * 200_000], ","))[0])
+    200000
+    """
+    if csv.field_size_limit() < _LONGEST:
+        csv.field_size_limit(_LONGEST)
+    return csv.reader(lines, delimiter=separator, strict=strict)
+
+
+def find_separator(text):
+    r"""The separator that a table names in its first line, as Excel does.
+
+    Arguments
+    ---------
+    text : str
+        The table.
+
+    Returns
+    -------
+    separator : str or None
+        None if it names none.
+    line : str
+        The line that does; else empty.
+
+    Example
+    -------
+    >>> find_separator("sep=;\na;b\n"), find_separator("sep;a\n")
+    ((';', 'sep=;\n'), (None, ''))
+    """
+    found = _SEP.match(text)
+    return (found[1], found[0]) if found else (None, "")
+
+
 def _parse(text, columns):
     """The header, and line number and fields of each other row."""
-    separator = next(
-        (x for x in _SEPARATORS if set(columns) <= set(_header(text, x))), ","
+    separator, named = find_separator(text)
+    text = text[len(named) :]
+    separator = separator or next(
+        (
+            x
+            for x in _SEPARATORS
+            if set(columns) <= set(_header(text, x, columns))
+        ),
+        ",",
     )
     rows = list(_rows(text, separator, strict=True))
-    return (rows[0][1] if rows else []), rows[1:]
+    rows = [(line + bool(named), fields) for line, fields in rows]
+    return _as_wanted(rows[0][1] if rows else [], columns), rows[1:]
 
 
-def _header(text, separator):
+def _header(text, separator, columns):
     """The header, if its fields are separated in this way."""
-    return next(_rows(text, separator, strict=False), (1, []))[1]
+    fields = next(_rows(text, separator, strict=False), (1, []))[1]
+    return _as_wanted(fields, columns)
+
+
+def _as_wanted(header, columns):
+    """A header with the wanted columns in their case, where they are not so."""
+    wanted = {x.casefold(): x for x in columns if x not in header}
+    return [wanted.get(name.casefold(), name) for name in header]
 
 
 def _rows(text, separator, strict):
     """Line number and fields of each row that is not blank."""
     lines = io.StringIO(text, newline="")
-    reader = csv.reader(lines, delimiter=separator, strict=strict)
+    reader = csv_rows(lines, separator, strict)
     for row in reader:
         fields = [field.strip() for field in row]
         if any(fields):

@@ -22,6 +22,7 @@ from lmac_sb.models.source import (
     room_beside,
 )
 from lmac_sb.models.weights import load_strict, write_weights
+from lmac_sb.training.arguments import SCRIPTS
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.identity import EXPERIMENT, weights_identity
 from lmac_sb.utils.checksums import SUMS, check_sums, write_sums
@@ -56,6 +57,8 @@ PARTS = (
     "explainer",
     "label_encoder",
 )
+# Scripts whose runs have all of these.
+DECODERS = ("train_lmac.py", "train_l2i.py", "train_multilabel.py")
 FAMILIARITY = "familiarity"  # one more, of runs that measured it
 # Those with weights; features have some only if they learn statistics.
 WEIGHTS = ("features", "embedding_model", "classifier", "decoder", FAMILIARITY)
@@ -176,6 +179,7 @@ def export_run(
     run, out = Path(run_folder), Path(out_folder)
     if not is_free(out):
         raise LMACError(f"{out}: already exists; choose another folder")
+    _check_no_model(run)
     text, hparams, classifier, results = _load_run(run, trusted)
     vouched = _are_vouched(results, "results.json", run)
     tested = classifier.get("results")
@@ -412,6 +416,7 @@ def _read_run(path):
     expected = (*PARTS, "classifier_folder", "output_folder", "select_key")
     missing = [name for name in expected if name not in nodes]
     if missing:
+        _check_script(path.parent, nodes)
         raise LMACError(f"{path}: key '{missing[0]}' is missing")
     settings = {
         name: node.value
@@ -446,6 +451,28 @@ def _read_run(path):
             )
             blocks.append(yaml.serialize(block, indent=4, allow_unicode=True))
     return HEADER + "\n".join(blocks) + FOOTER, settings
+
+
+def _check_script(run, keys):
+    """Say of a run of another script, by its keys, what it is."""
+    owners = [script for key, script in SCRIPTS.items() if key in keys]
+    if not owners or owners[0] in DECODERS:
+        return
+    said = f"{run}: found a run of {owners[0]}, expected one with a decoder, "
+    said += f"as of {DECODERS[0]}"
+    if owners[0] == "train_classifier.py":
+        said += f"; train it with --classifier_folder {run / 'model'}"
+    raise LMACError(said)
+
+
+def _check_no_model(run):
+    """Refuse what needs no export: others can load it as it is."""
+    for folder in (run, run / "interpreter"):
+        if (folder / CLASSIFIER).is_file() or (folder / SUMS).is_file():
+            raise LMACError(
+                f"{folder}: found a model that can be loaded as it is, "
+                f"expected a run of {DECODERS[0]}"
+            )
 
 
 def _rewrite(node, names, found, top=False):

@@ -183,7 +183,7 @@ def _find_rows(data_folder, download, skip_bad_clips, multilabel):
     """
     table = data_folder / "meta" / "esc50.csv"
     is_other = not table.is_file() and digits_table(data_folder) is None
-    corpus = find_corpus(data_folder) if is_other else None
+    corpus = find_corpus(data_folder, download) if is_other else None
     if corpus is None:
         table, content, audio = _find_table(data_folder, download)
         return table, _read_clips(table, content, multilabel), audio

@@ -306,6 +306,18 @@ def test_one_bad_file_does_not_stop_the_others(explain, sounds, tmp_path):
     assert [row["file"] for row in content["results"]] == good
 
 
+def test_no_empty_folder_is_left_where_nothing_is_explained(explain, tmp_path):
+    (tmp_path / "b.wav").write_text("no sound")
+    for files in (["b.wav"], ["b.wav", "gone.wav"], ["gone.wav"]):
+        files = [str(tmp_path / file) for file in files]
+        assert explain(*files, out="one/two")[0] == 1
+        assert not (tmp_path / "one").exists()
+    # That of the user stays.
+    (tmp_path / "one").mkdir()
+    assert explain(*files, out="one")[0] == 1
+    assert (tmp_path / "one").is_dir()
+
+
 @pytest.mark.parametrize("form", ["folders", "rows"])
 def test_one_bad_corpus_does_not_stop_the_others(
     explain, sounds, tmp_path, monkeypatch, form

@@ -113,3 +113,68 @@ def test_numbers_are_cut_into_quarters_and_few_are_kept():
 def test_missing_values_are_a_value():
     levels, _ = levels_of(pd.Series(["a", None, "", "a"]))
     assert levels.tolist() == ["a", "(no value)", "(no value)", "a"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        52.52 + np.arange(40) * 1e-6,
+        [1_700_000_000 + i // 2 for i in range(40)],
+        [f"202401{1 + i // 2:02d}" for i in range(40)],
+        np.arange(40) // 2 * 1e7,
+        np.arange(40) * 1e-9 + 1e-7,
+        np.arange(40) * 1e-15 + 1.0,
+        np.arange(-20, 20) * 12345.25,
+        [12_345_678.25 + i // 2 for i in range(40)],
+    ],
+)
+def test_quarters_have_the_digits_that_tell_them_apart(values):
+    levels, why = levels_of(pd.Series([str(x) for x in values]))
+    assert why == "" and len(set(levels)) == 4
+    counts = levels.value_counts()
+    assert counts.min() >= 8 and counts.max() <= 12
+    edges = {x for name in set(levels) for x in name.split() if x[0].isdigit()}
+    if all(float(x) % 1 == 0 for x in values):
+        assert all(edge.isdecimal() for edge in edges)
+    # What a name says is so.
+    for value, level in zip(map(float, values), levels):
+        words = level.split()
+        numbers = [float(x) for x in words if x not in ("up", "to", "above")]
+        near = abs(numbers[0]) * 1e-3
+        if words[0] == "above":
+            assert value > numbers[0] - near
+        elif words[0] == "up":
+            assert value <= numbers[0] + near
+        else:
+            assert numbers[0] - near < value <= numbers[1] + near
+
+
+def test_few_digits_are_enough_where_they_tell_quarters_apart():
+    levels, _ = levels_of(pd.Series([str(x / 7) for x in range(40)]))
+    assert set(levels) == {
+        *("up to 1.393", "1.393 to 2.786", "2.786 to 4.179", "above 4.179")
+    }
+
+
+@pytest.mark.parametrize("odd", ["inf", "-inf", "Infinity"])
+def test_a_number_that_is_none_is_no_reason_against_a_column(odd):
+    values = [str(x / 7) for x in range(40)]
+    levels, why = levels_of(pd.Series([*values, odd]))
+    assert why == "" and levels[40] == "(no value)"
+    assert levels[:40].nunique() == 4
+
+
+def test_numbers_with_decimal_commas():
+    points = [str(x / 7) for x in range(40)]
+    levels, why = levels_of(pd.Series([x.replace(".", ",") for x in points]))
+    assert why == ""
+    assert levels.tolist() == levels_of(pd.Series(points))[0].tolist()
+    # Thousands are no decimals, nor are lists.
+    for text in ("1,234,{}", "a,{}", "1,2,{}", "12,1{:02d}", "1.{},5"):
+        values = pd.Series([text.format(i) for i in range(40)])
+        assert "identifier" in levels_of(values)[1]
+
+
+def test_a_text_that_is_called_as_a_number_is_kept():
+    levels, _ = levels_of(pd.Series(["inf", "zero"] * 20))
+    assert set(levels) == {"inf", "zero"}

@@ -226,7 +226,7 @@ def test_table_with_odd_rows(tmp_path):
         ("file,label\na.wav,dog,x\n", "line 2: expected 2 fields"),
         ("file,x,x\na.wav,1,2\n", "has the column 'x' twice"),
         ('file,x\na.wav,"no end\n', "is no csv table"),
-        ("file,label\n", "no column names files"),
+        ("file,label\n", "has no rows, expected one for each clip below"),
     ],
 )
 def test_bad_tables(tmp_path, text, message):
@@ -409,6 +409,16 @@ def test_table_that_changes_meanwhile(tmp_path):
 def test_no_corpus(tmp_path, where, message):
     with pytest.raises(LMACError, match=message):
         open_corpus(tmp_path / where)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.json", "a.wav"])
+def test_a_file_that_is_missing_beside_tables_is_no_split(tmp_path, name):
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "a.parquet").touch()
+    (tmp_path / "a.parquet").touch()
+    with pytest.raises(LMACError, match=f"{name}: no such file or folder"):
+        open_corpus(tmp_path / name)
 
 
 MEASURE = """

@@ -15,7 +15,7 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml
 
 from lmac_sb import LMACInterpreter
-from lmac_sb.inference.export import export_run, push
+from lmac_sb.inference.export import export_run, load_interpreter, push
 from lmac_sb.metrics.summary import markdown_table
 from lmac_sb.models.weights import load_strict
 from lmac_sb.training.checkpoints import best_checkpoint
@@ -471,3 +471,39 @@ def test_the_next_export_deletes_what_a_killed_one_left(
         os.utime(folder, (two_days_ago, two_days_ago))
     export_run(run_folder, tmp_path / "second")
     assert set(tmp_path.iterdir()) == {mine, young, tmp_path / "second"}
+
+
+@pytest.mark.parametrize(
+    "key, script",
+    [("mask_share", "train_classifier"), ("roar_methods", "sanity")],
+)
+def test_a_run_of_another_script_is_called_so(tmp_path, key, script):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "hyperparams.yaml").write_text(f"{key}: 1\nclassifier: 2\n")
+    (run / "experiment.json").write_text("{}")
+    for load in (
+        lambda: export_run(run, tmp_path / "out"),
+        lambda: load_interpreter(run),
+    ):
+        with pytest.raises(LMACError) as found:
+            load()
+        said = str(found.value)
+        assert said.startswith(f"{run}: found a run of {script}.py, expected")
+        assert "one with a decoder, as of train_lmac.py" in said
+        is_classifier = script == "train_classifier"
+        assert ("--classifier_folder" in said) == is_classifier
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_can_be_loaded_already_needs_no_export(tmp_path, bundle):
+    for place in ("classifier.json", "interpreter/classifier.json"):
+        folder = tmp_path / place.replace("/", "_")
+        (folder / place).parent.mkdir(parents=True)
+        (folder / place).write_text("{}")
+        (folder / "hyperparams.yaml").write_text("decoder: 1\n")
+        message = f"{(folder / place).parent}: found a model that can be loaded"
+        with pytest.raises(LMACError, match=re.escape(message)):
+            export_run(folder, tmp_path / "out")
+    with pytest.raises(LMACError, match="found a model that can be loaded as"):
+        export_run(bundle, tmp_path / "out")

@@ -192,3 +192,23 @@ def test_folders_without_labels_are_no_corpus(tmp_path):
     fill(tmp_path / "d", "audio/a.wav")
     with pytest.raises(LMACError, match="esc50.csv: not found.*a corpus with"):
         prepare(tmp_path / "d", tmp_path)
+
+
+@pytest.mark.parametrize("where", ["a.wav", "train/a.wav"])
+@pytest.mark.parametrize(
+    "table, why",
+    [
+        (None, "a.wav: has no label"),
+        ("file,site\na.wav,north\n", "t.csv: has no column of labels, found f"),
+        ("file,label\nb.wav,x\n", "t.csv: no column names the clips; found f"),
+    ],
+)
+def test_sounds_without_labels_are_told(tmp_path, where, table, why):
+    fill(tmp_path / "d", where, where.replace("a.", "c."))
+    if table:
+        (tmp_path / "d" / "t.csv").write_text(table)
+    with pytest.raises(LMACError) as found:
+        prepare(tmp_path / "d", tmp_path)
+    said = str(found.value)
+    assert said.startswith(f"{tmp_path}/d: holds 2 sounds without labels (")
+    assert why in said and "expected folders of classes, or a table" in said
