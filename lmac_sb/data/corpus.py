@@ -376,14 +376,9 @@ def open_corpus(where, *, table=None, label_column=None, file_column=None):
     listing = _listing(where, None if table else file_column)
     if not len(listing):
         # By its path; a corpus knows its name alone.
-<<<<<<< HEAD
         notes = "".join(f"; {note}" for note in getattr(listing, "notes", ()))
         raise LMACError(f"{where}: holds no sounds{notes}")
-    joins, unused = _joins(listing, table, file_column if table else None)
-=======
-        raise LMACError(f"{where}: holds no sounds")
     joins, unused = _joins(listing, where, table, file_column)
->>>>>>> fixb
     name = os.path.basename(os.path.abspath(where))
     corpus = Corpus(name, listing, joins, label_column, unused)
     for note in [*corpus.lost, *corpus.notes]:
