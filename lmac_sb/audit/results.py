@@ -111,8 +111,8 @@ def choose_examples(results, frame, most):
     results : dict
         From `find_results`; the ids of examples become names of their
         folders, and those that are not chosen are left out. It gets
-        ``examples``, name to ``id``, ``label``, ``decision``, ``item`` (the
-        row) and ``against``.
+        ``examples``, name to ``id``, ``label``, ``decision``, ``right``,
+        ``item`` (the row) and ``against``.
     frame : pandas.DataFrame
         See `find_results`.
     most : int
@@ -124,7 +124,8 @@ def choose_examples(results, frame, most):
     >>> alarm = {"examples": ["a/b.wav", "c.wav"]}
     >>> results = {"alarms": [alarm], "confusions": [], "classes": []}
     >>> frame = pandas.DataFrame({"id": ["c.wav", "a/b.wav"], "label": "cat"})
-    >>> choose_examples(results, frame.assign(decision="dog"), 1)
+    >>> frame = frame.assign(decision="dog", right=False)
+    >>> choose_examples(results, frame, 1)
     >>> results["alarms"], results["examples"]["b"]["item"]
     ([{'examples': ['b']}], 1)
     """
@@ -143,6 +144,7 @@ def choose_examples(results, frame, most):
             "id": clip,
             "label": label if isinstance(label, str) else None,
             "decision": frame["decision"][item],
+            "right": {True: True, False: False}.get(frame["right"][item]),
             "item": item,
             "against": against,
         }

@@ -47,9 +47,10 @@ def explained(tmp_path_factory, scenes):
             "id": file.name,
             "label": "chainsaw",
             "decision": decision,
+            "right": False,
         }
     # One is right.
-    found[file.stem]["label"] = decision
+    found[file.stem] |= {"label": decision, "right": True}
     return folder, found
 
 
@@ -478,6 +479,15 @@ def test_the_audit_of_a_hum_is_shown(browse, tmp_path):
     assert len(found.inside(panel, "svg.profile .line")) >= 2
     found.search(tool.HUMS)
     assert found.classes() == [tool.HUMS]
+
+
+def test_a_label_that_is_no_class_is_shown_alone(browse, make_page, explained):
+    """The decision is neither right nor wrong then."""
+    unknown = {"label": "monday", "right": None}
+    examples = {k: {**v, **unknown} for k, v in explained[1].items()}
+    found = Audit(browse.open(make_page(audit_of(CLASSES, examples))))
+    assert "label monday" in found.all(".example")[0].text
+    assert found.all(".example .right, .example .wrong") == []
 
 
 def test_many_classes_and_alarms(browse, make_page):

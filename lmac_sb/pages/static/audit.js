@@ -173,7 +173,7 @@
     if (facts.label !== null && unknown) {
       decided.append(" label ", named(facts.label));
     } else if (facts.label !== null) {
-      const right = facts.right ?? facts.label === facts.decision;
+      const { right } = facts;
       decided.append(element("span", right ? " right" : " wrong, it is ", right ? "right" : "wrong"));
       if (!right) decided.append(named(facts.label));
     }
