@@ -15,15 +15,19 @@ import torch
 
 from lmac_sb.data import mpeg
 from lmac_sb.data.containers import layout_of
-from lmac_sb.data.names import is_not_read
 from lmac_sb.data.pieces import Source, Window, check_path, opened
 from lmac_sb.data.rates import resample
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["Recording", "decode_audio"]
+__all__ = ["NOT_READ", "Recording", "decode_audio"]
 
 logger = logging.getLogger(__name__)
 
+# Endings of sounds, and of films, that have to be converted first.
+NOT_READ = {
+    *("3gp", "aac", "ac3", "amr", "ape", "avi", "m4a", "m4b", "mka", "mkv"),
+    *("mov", "mp4", "spx", "webm", "wma", "wv"),
+}
 _BLOCK = 1 << 20  # values decoded at a time
 _LONGEST = 1 << 29  # samples held at once; a small file can hold more silence
 _UNKNOWN = 1 << 62  # frames; from here on, the header tells none
@@ -267,7 +271,7 @@ class Recording:
         except RuntimeError as error:
             reason = window.error or getattr(error, "error_string", error)
             hint = ""
-            if is_not_read(self.path):
+            if os.path.splitext(self.path)[1][1:].lower() in NOT_READ:
                 hint = "; convert it to WAV or FLAC, for example with ffmpeg"
             raise LMACError(
                 f"{self.path}: cannot be read as audio, or is truncated "

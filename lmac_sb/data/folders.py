@@ -23,7 +23,8 @@ _OTHERS = (".tar", ".parquet", ".arrow", ".zip")
 # Of sounds whose names have no ending.
 _STARTS = b"fLaC", b"OggS", b"ID3", b"RF64"
 _FORMS = b"WAVE", b"AIFF", b"AIFC"
-# In a folder with the sounds of an explanation, see `lmac_sb.inference`.
+# In a folder with the sounds of an explanation, as in
+# `lmac_sb.inference.clip_folder`, which this package does not know.
 EXPLANATION = "explanation.json"
 _FOLD = re.compile(r"fold[ _-]?(\d+)", re.IGNORECASE)
 

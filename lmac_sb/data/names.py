@@ -6,6 +6,7 @@ from pathlib import Path
 
 import soundfile as sf
 
+from lmac_sb.data.decode import NOT_READ
 from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = [
@@ -15,7 +16,6 @@ __all__ = [
     "bare_path",
     "is_audio",
     "is_hidden",
-    "is_not_read",
     "plain_path",
     "plain_text",
 ]
@@ -23,11 +23,6 @@ __all__ = [
 # Of files that are read, without the point.
 AUDIO = {kind.lower() for kind in sf.available_formats()} | {
     *("aif", "aifc", "bwf", "mp2", "mpga", "oga", "opus", "wave")
-}
-# Of those that are sounds, too, so that nobody wonders where they are.
-_NOT_READ = {
-    *("3gp", "aac", "ac3", "amr", "ape", "avi", "m4a", "m4b", "mka", "mkv"),
-    *("mov", "mp4", "spx", "webm", "wma", "wv"),
 }
 
 
@@ -109,27 +104,8 @@ def is_audio(name):
     (True, True, False)
     """
     ending = os.path.splitext(name)[1][1:].lower()
-    return ending in AUDIO or ending in _NOT_READ
-
-
-def is_not_read(name):
-    """Whether a file is of a kind of sounds that has to be converted first.
-
-    Arguments
-    ---------
-    name : str
-        Of the file, or its path.
-
-    Returns
-    -------
-    bool
-
-    Example
-    -------
-    >>> is_not_read("dog.M4A"), is_not_read("dog.wav")
-    (True, False)
-    """
-    return os.path.splitext(name)[1][1:].lower() in _NOT_READ
+    # Those that are not read, too, so that nobody wonders where they are.
+    return ending in AUDIO or ending in NOT_READ
 
 
 def is_hidden(name):

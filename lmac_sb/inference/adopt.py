@@ -22,8 +22,8 @@ from lmac_sb.lmac.refine import Refiner
 from lmac_sb.models.decoder import LevelDecoder
 from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.models.sound import SoundFeatures
+from lmac_sb.models.weights import single_precision
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.precision import single_precision
 
 __all__ = [
     "ADOPTED",

@@ -24,7 +24,6 @@ import numpy as np
 import soundfile as sf
 import torch
 
-from lmac_sb.data.folders import EXPLANATION
 from lmac_sb.inference.clip_facts import read_facts
 from lmac_sb.inference.spectra import (
     FLOOR,
@@ -66,7 +65,7 @@ __all__ = [
 ]
 
 AUDIO_FORMATS = {"wav": "PCM_24", "flac": "PCM_24"}  # ending to samples
-FACTS, MAPS, PICTURE = EXPLANATION, "maps.npz", "spectra.png"
+FACTS, MAPS, PICTURE = "explanation.json", "maps.npz", "spectra.png"
 _MAPS = ("mask", "level", "kept")  # the last one not always
 UNREFINED = "unrefined"  # sub-folder, for the decoder's own mask
 # What a clip's folder may hold besides.

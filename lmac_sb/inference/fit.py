@@ -17,9 +17,9 @@ from lmac_sb.inference.adopt import tried
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.models.decoder import MaskDecoder
+from lmac_sb.models.weights import single_precision
 from lmac_sb.training.fitting import Fitting, fit_decoder
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.precision import single_precision
 
 __all__ = ["fit", "make_trainable"]
 

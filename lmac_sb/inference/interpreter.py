@@ -47,10 +47,9 @@ from lmac_sb.models.decoder import OTHER_START, LevelDecoder
 from lmac_sb.models.familiarity import Familiarity
 from lmac_sb.models.question import Question
 from lmac_sb.models.source import HPARAMS, is_local, read_hparams
-from lmac_sb.models.weights import weights_sha256
+from lmac_sb.models.weights import single_precision, weights_sha256
 from lmac_sb.utils.checksums import read_sums
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.precision import single_precision
 
 __all__ = ["LMACInterpreter", "name_of"]
 

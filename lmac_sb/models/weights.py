@@ -1,9 +1,10 @@
-"""Load the weights of modules strictly, and compute their checksum.
+"""Make and load the weights of modules, and compute their checksum.
 
 A file of weights may come from anyone: its shapes are compared with those of
 the module before a weight is read, and nothing in it is unpacked.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -23,6 +24,7 @@ __all__ = [
     "load_linear",
     "load_strict",
     "load_tensors",
+    "single_precision",
     "weights_sha256",
     "write_weights",
 ]
@@ -38,6 +40,30 @@ _NAMED = (
     "torch.nn.parameter Parameter",
 )
 _PICKLES = 5  # in a row, in files of torch before version 1.6
+
+
+@contextlib.contextmanager
+def single_precision():
+    """Context, or decorator, in which modules are made in single precision.
+
+    So they are also where somebody has called
+    ``torch.set_default_dtype(torch.float64)``; afterwards that holds again.
+
+    Example
+    -------
+    >>> torch.set_default_dtype(torch.float64)
+    >>> with single_precision():
+    ...     dtype = torch.nn.Linear(1, 1).weight.dtype
+    >>> dtype, torch.get_default_dtype()
+    (torch.float32, torch.float64)
+    >>> torch.set_default_dtype(torch.float32)
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def load_strict(module, path):

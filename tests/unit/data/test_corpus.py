@@ -18,6 +18,7 @@ from lmac_sb.data.corpus import open_corpus
 from lmac_sb.data.dataset import make_dataset  # noqa: F401
 from lmac_sb.data.folders import EXPLANATION
 from lmac_sb.data.manifest import to_lines
+from lmac_sb.inference.clip_folder import FACTS
 from lmac_sb.utils.errors import LMACError
 
 
@@ -479,7 +480,8 @@ def test_links_to_themselves(tmp_path):
 def test_explanations_within_are_left_out(tmp_path):
     """Else the next run would explain what the last one has written."""
     fill(tmp_path, "dog/a.wav", "cat/b.wav", "out/dog_a/interpretation.wav")
-    facts = tmp_path / "out" / "dog_a" / EXPLANATION
+    assert EXPLANATION == FACTS
+    facts = tmp_path / "out" / "dog_a" / FACTS
     facts.write_text("{}")
     corpus = open_corpus(tmp_path)
     assert ids(corpus) == ["cat/b.wav", "dog/a.wav"]
