@@ -98,8 +98,11 @@ class Files(Listing):
         """Whether a file is a sound: by its ending, or as its bytes start."""
         if os.path.splitext(name)[1]:
             return is_audio(name)
+        path = self.folder / name
+        if not path.is_file():  # a pipe would be waited for
+            return False
         try:
-            with open(self.folder / name, "rb") as file:
+            with open(path, "rb") as file:
                 start = file.read(12)
         except OSError:
             return False
