@@ -125,7 +125,8 @@ def as_signal(sound, found_rate, sample_rate):
             # As lists of numbers are, whatever they were before.
             raise LMACError(
                 f"sound: found whole numbers of 64 bits, up to "
-                f"{wav.abs().max()}, in which nobody keeps samples; expected "
+                f"{wav.double().abs().max():.0f}, in which nobody keeps "
+                "samples; expected "
                 "those of 8, 16 or 32 bits, such as sound.astype('int16'), or "
                 "floating point from -1 to 1"
             )

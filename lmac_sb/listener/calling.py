@@ -10,6 +10,7 @@ import threading
 import types
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from lmac_sb.models.frozen import derivable
 from lmac_sb.utils.errors import LMACError
@@ -261,8 +262,13 @@ def _buffers(module):
     return [
         _Buffer(module, name)
         for name, tensor in module._buffers.items()
-        if tensor is not None and not tensor.is_inference()
+        if tensor is not None and _has_values(tensor)
     ]
+
+
+def _has_values(tensor):
+    """Whether a tensor has values, which can be set back."""
+    return not (is_lazy(tensor) or tensor.is_meta or tensor.is_inference())
 
 
 class _Buffer:
@@ -345,6 +351,7 @@ class FirstCalls:
             if id(part) in self._known:
                 continue
             self._known.add(id(part))
+            self.has_trained |= getattr(part, "training", False)
             self._buffers += _buffers(part)
 
     def _note(self, module, inputs):
@@ -353,9 +360,7 @@ class FirstCalls:
             return
         self.modules.append(module)
         self._look_at(module)
-        held = _hold(list(module.modules()), "training")
-        self.has_trained |= bool(held)
-        self._held += held
+        self._held += _hold(module.modules(), "training")
 
     def __enter__(self):
         """Look at each module that runs from here on."""

@@ -403,10 +403,11 @@ def test_arrays_of_any_order(kind):
     assert torch.equal(found, torch.tensor(expected[::-1].copy()))
 
 
-@pytest.mark.parametrize("make", [np.asarray, torch.tensor, list])
+@pytest.mark.parametrize("make", [np.asarray, torch.tensor, list, np.uint64])
 def test_whole_numbers_of_64_bits_are_refused(make):
     """As 2^63 is full scale, they would be silence."""
     samples = np.arange(-2000, 2000)
+    samples = abs(samples) if make is np.uint64 else samples
     sound = samples.tolist() if make is list else make(samples)
     with pytest.raises(LMACError, match="64 bits, up to 2000.*astype"):
         as_signal(sound, 8000, 8000)

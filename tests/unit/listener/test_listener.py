@@ -801,6 +801,17 @@ def test_a_hidden_network_is_in_evaluation_mode(kind, caplog):
         assert torch.equal(tensor, before[name]), name
 
 
+def test_buffers_without_values_are_refused_with_their_module():
+    """Nobody can look whether a call changes them."""
+    lazy = torch.nn.Sequential(
+        torch.nn.LazyBatchNorm1d(), torch.nn.LazyLinear(3)
+    )
+    meta = torch.nn.Sequential(torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3))
+    for net, message in ((lazy, "LazyBatchNorm1d"), (meta.to("meta"), "meta")):
+        with pytest.raises(LMACError, match=message):
+            Listener(net, 16000)(torch.randn(1, 8))
+
+
 def test_weights_without_values_are_refused():
     """Else they would be drawn here, and the model changed for good."""
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3))
