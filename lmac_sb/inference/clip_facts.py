@@ -11,9 +11,9 @@ from lmac_sb.utils.io import open_regular
 __all__ = [
     "INFO",
     "WINDOW",
+    "agrees",
     "answer_of",
     "decision_of",
-    "agrees",
     "is_right",
     "most_probable",
     "read_facts",

@@ -91,13 +91,8 @@ def find_sample_rate(model):
     22050
     >>> find_sample_rate(torch.nn.Linear(2, 2))
     """
-    rates = {rate for _, rate in _rates(model)}
+    rates = {rate for _, rate in _rated(model)}
     return rates.pop() if len(rates) == 1 else None
-
-
-def _rates(model):
-    """Names and rates of the parts that have one."""
-    return [(type(part).__name__, rate) for part, rate in _rated(model)]
 
 
 def _rated(model):
@@ -160,7 +155,6 @@ def _is_resampled(listener, wavs, part, rate):
         return False
     finally:
         hook.remove()
-        listener.found = None
     heard = wavs.shape[1]
     if listener.windows is not None:
         heard = listener.windows.size

@@ -559,18 +559,13 @@ classifier']
             )
         if self.found is not None:
             return
-        self._unseen, self._changing = [], []
+        self._unseen = []  # or those of an earlier try would be seen
         first = FirstCalls(self.called())
         self._unseen = first.modules
-        trains = any(
-            getattr(part, "training", False)
-            for module in self.called()
-            for part in module.modules()
-        )
         with torch.inference_mode(False), torch.no_grad(), first:
             found = DryRun(self, wavs, advise).found()
         self.found, self._changing = found, first.changing
-        if trains or first.has_trained:
+        if first.has_trained:
             self._say(
                 "model: in training mode; it is explained in evaluation "
                 "mode, and left as it was"

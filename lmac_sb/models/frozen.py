@@ -244,9 +244,9 @@ class FrozenClassifier(torch.nn.Module):
         """
         self.traced_embedding = None
         with torch.inference_mode(False), torch.no_grad():
-            if not self.evidence and self.latent_layers:
-                return self(features)
             if not self.evidence:
+                if self.latent_layers:
+                    return self(features)
                 logits, embedding = self.logits_and_embedding(features)
                 self.traced_embedding = embedding
                 return logits, []
