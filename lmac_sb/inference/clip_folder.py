@@ -25,6 +25,7 @@ import soundfile as sf
 import torch
 
 from lmac_sb.inference.clip_facts import read_facts
+from lmac_sb.inference.questions import class_number
 from lmac_sb.inference.spectra import (
     FLOOR,
     MAX_FRAMES,
@@ -350,9 +351,12 @@ def facts_of(clip, truth=None):
 
 def _kin_of(truth, clip):
     """Classes that contain the label, or that it contains, if there are any."""
-    if clip.families is None or truth not in clip.classes:
+    if clip.families is None:
         return {}
-    label = clip.classes.index(truth)
+    try:
+        label = class_number(truth, clip.classes)
+    except LMACError:  # no class of the model
+        return {}
     kin = [
         name
         for number, name in enumerate(clip.classes)

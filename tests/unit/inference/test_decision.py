@@ -439,7 +439,13 @@ def test_memory_of_a_long_clip_does_not_grow_with_the_first_pass(tones):
 
 
 @pytest.mark.parametrize(
-    ("truth", "kin"), [("Dog", ["Animal"]), ("Animal", ["Dog"]), ("Music", [])]
+    ("truth", "kin"),
+    [
+        ("Dog", ["Animal"]),
+        ("dog", ["Animal"]),
+        ("Animal", ["Dog"]),
+        ("Music", []),
+    ],
 )
 def test_a_clip_knows_its_labels_family(tones, tmp_path, truth, kin):
     """A label and a decision that contain each other agree."""
