@@ -1,23 +1,20 @@
-"""The files of a data set of Hugging Face, and what it says of its columns."""
+"""The files of a data set of Hugging Face."""
 
 import json
 import os
 import re
 from pathlib import Path
 
-import yaml
-
 from lmac_sb.data.folders import find_files
 from lmac_sb.data.listing import known_split
 from lmac_sb.utils.errors import LMACError, shown
 
-__all__ = ["features_of", "find_tables"]
+__all__ = ["find_tables"]
 
 _TABLES = (".parquet", ".arrow")
 _NUMBERED = re.compile(r"(?:.*-)?([A-Za-z_]\w*)-\d+-of-\d+.*")
-# What a file of JSON or yaml may be the cause of.
+# What a file of JSON may be the cause of.
 _WRONG = (OSError, ValueError, LookupError, TypeError, RecursionError)
-_MOST = 1 << 20  # characters of a README that are looked at
 
 
 def find_tables(where):
@@ -145,54 +142,3 @@ def _check_one_configuration(folder, names):
             f"{folder}: holds tables of several configurations, in "
             f"{', '.join(sorted(above))}; name one folder of them"
         )
-
-
-def features_of(schema, folder):
-    """What a data set says of its columns.
-
-    Arguments
-    ---------
-    schema : pyarrow.Schema
-        Of a table.
-    folder : str or Path
-        Of the data set, whose README may say it, too.
-
-    Returns
-    -------
-    dict
-        Column to a dict, in which ``_type`` is ``Audio`` or ``ClassLabel`` and
-        the latter has ``names``.
-    """
-    try:
-        text = (schema.metadata or {})[b"huggingface"]
-        found = json.loads(text)["info"]["features"]
-        if isinstance(found, dict):
-            return found
-    except _WRONG:
-        pass
-    return _features_of_readme(Path(folder) / "README.md")
-
-
-def _features_of_readme(path):
-    """The same, by the head of a README, if there is one."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            head = file.read(_MOST).split("---")[1]
-        info = yaml.safe_load(head)["dataset_info"]
-        info = info[0] if isinstance(info, list) else info
-        features = {}
-        for feature in info["features"]:
-            kind = feature["dtype"]
-            if isinstance(kind, dict) and "class_label" in kind:
-                names = kind["class_label"]["names"]
-                if isinstance(names, dict):
-                    names = [names[key] for key in sorted(names, key=int)]
-                features[feature["name"]] = {
-                    "_type": "ClassLabel",
-                    "names": names,
-                }
-            elif kind == "audio":
-                features[feature["name"]] = {"_type": "Audio"}
-        return features
-    except (*_WRONG, yaml.YAMLError):
-        return {}

@@ -17,7 +17,7 @@ from lmac_sb.data.columns import (
     label_of,
     listed,
 )
-from lmac_sb.data.hub_folder import features_of
+from lmac_sb.data.hub_features import class_names, features_of, named
 from lmac_sb.data.listing import Listing
 from lmac_sb.data.names import plain_path
 from lmac_sb.data.pieces import Place
@@ -101,7 +101,7 @@ class HuggingFace(Listing):
         number = self._of[0][place]
         classes, values = self._schemas[number].classes, self._values(place)
         row = {
-            name: as_text(_named(values.get(name), classes.get(name)))
+            name: as_text(named(values.get(name), classes.get(name)))
             for name in self.columns
         }
         if "split" not in values and "split" in row:
@@ -118,7 +118,7 @@ class HuggingFace(Listing):
             elif column == "split":
                 values = [self._splits[number]] * n_rows
             for value in values[:n_rows]:
-                yield _named(value, known.classes.get(column))
+                yield named(value, known.classes.get(column))
 
     def _file(self, number):
         """Path of a table."""
@@ -146,7 +146,7 @@ class HuggingFace(Listing):
             if known.path:
                 found = columnar.values_of(file, group, *known.path)
             for label in labels:
-                self.labels.append(label_of(_named(label, classes)))
+                self.labels.append(label_of(named(label, classes)))
             paths.extend(found)
             spans = columnar.spans_of(file, group, known.sound)
             self._of[0].extend([number] * n_rows)
@@ -226,7 +226,7 @@ class _Columns:
         self.others = [x for x in kinds if x not in {self.sound, *files}]
         self.label = find_column(self.others, LABEL)
         self.classes = {
-            name: _class_names(features.get(name)) for name in self.others
+            name: class_names(features.get(name)) for name in self.others
         }
 
 
@@ -237,26 +237,3 @@ def _find_audio(features, fields):
         if is_known and feature.get("_type") == "Audio":
             return name
     return None
-
-
-def _class_names(feature):
-    """Names of classes of a column, also of one of lists; None for none."""
-    if isinstance(feature, list):
-        return _class_names(feature[0]) if feature else None
-    if not isinstance(feature, dict):
-        return None
-    names = feature.get("names")
-    if isinstance(names, list):
-        return [str(name) for name in names]
-    return _class_names(feature.get("feature"))
-
-
-def _named(value, names):
-    """A value, or the name of the class that it is the number of."""
-    if isinstance(value, (list, tuple)):
-        return [_named(one, names) for one in value]
-    if names is None or not isinstance(value, int):
-        return value
-    if 0 <= value < len(names):
-        return names[value]
-    return None if value == -1 else value  # as test sets without labels have

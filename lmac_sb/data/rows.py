@@ -26,6 +26,7 @@ from lmac_sb.data.columns import (
     listed,
     place_among,
 )
+from lmac_sb.data.hub_features import class_names, features_of, named
 from lmac_sb.data.manifest import file_state
 from lmac_sb.data.names import is_audio
 from lmac_sb.data.table import csv_rows, decode_table, find_separator
@@ -410,13 +411,18 @@ class _JsonRows(Rows):
 
 
 class _ColumnarRows(Rows):
-    """Of a Parquet or Arrow file, without what is no text or number."""
+    """Of a Parquet or Arrow file, without what is no text or number.
+
+    Numbers of classes are their names, where the data set has these.
+    """
 
     def _read(self, file):
         name = os.fspath(self.path)
         schema, parts = columnar.schema_of(name)
         files = columnar.file_columns(schema, parts)
         self.columns = [x for x in parts if x not in files]
+        features = features_of(schema, self.path.parent)
+        self._classes = {x: class_names(features.get(x)) for x in self.columns}
         sizes = columnar.count_rows(name)
         self._ends = list(itertools.accumulate(sizes))
         self._lines = array("I", range(1, sum(sizes) + 1))
@@ -429,9 +435,10 @@ class _ColumnarRows(Rows):
             for i in range(place, len(self)):
                 group = bisect.bisect_right(self._ends, i)
                 row = i - (self._ends[group - 1] if group else 0)
-                yield columnar.read_row(
+                found = columnar.read_row(
                     os.fspath(self.path), group, row, self.columns
                 )
+                yield {x: named(found[x], self._classes[x]) for x in found}
 
 
 def open_rows(path, names_clip=None):

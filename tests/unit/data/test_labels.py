@@ -123,6 +123,21 @@ def test_class_labels_of_data_sets_have_their_names(tmp_path, column):
     assert labels(corpus) == ["dog+cat", "dog"]
 
 
+def test_class_labels_of_a_table_have_their_names(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    fill(tmp_path, "a.wav", "b.wav", "c.wav")
+    features = datasets.Features(
+        {
+            "file": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["cat", "dog"]),
+        }
+    )
+    rows = {"file": ["b.wav", "a.wav", "c.wav"], "label": [0, 1, -1]}
+    table = tmp_path / "labels.parquet"
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(table)
+    assert labels(open_corpus(tmp_path, table=table)) == ["dog", "cat", None]
+
+
 def test_a_split_as_the_label(tmp_path):
     for split in ("train", "test"):
         write_tar(tmp_path / f"{split}-0.tar", pair("a"))
