@@ -15,19 +15,15 @@ import torch
 
 from lmac_sb.data import mpeg
 from lmac_sb.data.containers import layout_of
+from lmac_sb.data.names import NOT_READ
 from lmac_sb.data.pieces import Source, Window, check_path, opened
 from lmac_sb.data.rates import resample
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["NOT_READ", "Recording", "decode_audio"]
+__all__ = ["Recording", "decode_audio"]
 
 logger = logging.getLogger(__name__)
 
-# Endings of sounds, and of films, that have to be converted first.
-NOT_READ = {
-    *("3gp", "aac", "ac3", "amr", "ape", "avi", "m4a", "m4b", "mka", "mkv"),
-    *("mov", "mp4", "spx", "webm", "wma", "wv"),
-}
 _BLOCK = 1 << 20  # values decoded at a time
 _LONGEST = 1 << 29  # samples held at once; a small file can hold more silence
 _UNKNOWN = 1 << 62  # frames; from here on, the header tells none
