@@ -12,6 +12,7 @@ It can act on the spectrogram in one of two domains:
 A binary mask means the same in both.
 """
 
+import functools
 import numbers
 
 import torch
@@ -284,8 +285,9 @@ def ranks(scores):
     Returns
     -------
     torch.Tensor
-        Whole numbers from 0, [batch, time, freq]; of equal scores the
-        earlier bin comes first, so ties do not change an area.
+        Whole numbers from 0, [batch, time, freq]. Equal scores come in an
+        order that was drawn at random once, the same for each clip, so ties
+        do not change an area, and favour no time and no frequency.
 
     Example
     -------
@@ -294,11 +296,18 @@ def ranks(scores):
              [1, 2]]])
     """
     flat = scores.flatten(1)
-    order = flat.argsort(dim=1, descending=True, stable=True)
+    drawn = _drawn(flat.shape[1]).to(flat.device)
+    order = drawn[flat[:, drawn].argsort(dim=1, descending=True, stable=True)]
     places = torch.empty_like(order)
     n_bins = torch.arange(flat.shape[1], device=flat.device)
     places.scatter_(1, order, n_bins.expand_as(order))
     return places.view_as(scores)
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn(n_bins):
+    """The bins in the order in which equal ones come."""
+    return torch.randperm(n_bins, generator=torch.Generator().manual_seed(0))
 
 
 def cut_ranks(places, share):

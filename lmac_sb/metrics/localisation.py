@@ -53,9 +53,14 @@ def _check(name: str, known: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def _flat(mask: Tensor, ideal: Tensor) -> tuple[Tensor, Tensor]:
-    """Mask and event, [batch, bins] each, after checking their shapes."""
+    """Mask and event, [batch, bins] each, after checking their shapes.
+
+    Half precision, in which a sum of so many bins overflows, is made single.
+    """
+    _check_grid(mask)
     _check("event", ideal, mask.shape)
-    return mask.detach().flatten(1), ideal.flatten(1) > 0
+    scores = mask.detach().to(torch.promote_types(mask.dtype, torch.float32))
+    return scores.flatten(1), ideal.flatten(1) > 0
 
 
 def _check_grid(mask: Tensor) -> None:
@@ -83,8 +88,8 @@ def _mass(scores: Tensor, event: Tensor) -> Tensor:
 
 def _auc(scores: Tensor, event: Tensor) -> Tensor:
     """Area under the ROC curve of the scores, [batch]."""
-    values = []
-    for clip, inside in zip(scores, event):
+    areas = torch.empty(len(scores), device=scores.device)
+    for i, (clip, inside) in enumerate(zip(scores, event)):
         _, inverse, counts = clip.unique(
             return_inverse=True, return_counts=True
         )
@@ -94,8 +99,7 @@ def _auc(scores: Tensor, event: Tensor) -> Tensor:
         n_event = inside.sum().double()
         n_rest = inside.numel() - n_event
         above = ranks[inside].sum() - n_event * (n_event + 1) / 2
-        values.append(above / (n_event * n_rest))
-    areas = torch.stack(values).float()
+        areas[i] = above / (n_event * n_rest)
     return areas.masked_fill(scores.isnan().any(1), math.nan)
 
 

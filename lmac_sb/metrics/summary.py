@@ -49,13 +49,29 @@ def bootstrap(
     dict
         ``mean``, ``low``, ``high``, ``n`` and ``n_nan``.
 
+    Raises
+    ------
+    LMACError
+        If a value is infinite, there is more than one a clip, or no draw.
+
     Example
     -------
     >>> bootstrap([1.0, 1.0, float("nan")])
     {'mean': 1.0, 'low': 1.0, 'high': 1.0, 'n': 2, 'n_nan': 1}
     """
-    column = np.asarray(values, dtype=np.float64)[:, None]
-    return _bootstrap(column, n_draws, seed)[0]
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1:
+        raise LMACError(
+            f"values: found shape {values.shape}, expected one a clip"
+        )
+    if np.isinf(values).any():
+        found = values[np.isinf(values)][0]
+        raise LMACError(f"values: found {found}, expected finite ones")
+    if n_draws < 1:
+        raise LMACError(
+            f"n_draws: found {n_draws}, expected a whole number from 1"
+        )
+    return _bootstrap(values[:, None], n_draws, seed)[0]
 
 
 def _bootstrap(
@@ -359,13 +375,7 @@ def means_over(
         points.setdefault(row[over], []).append(row)
     return {
         method: [
-            (
-                x,
-                {
-                    name: bootstrap([row[name] for row in part])
-                    for name in columns
-                },
-            )
+            (x, dict(zip(columns, _bootstrap(_values(part, columns)))))
             for x, part in points.items()
         ]
         for method, points in groups.items()

@@ -278,11 +278,30 @@ def test_shapes_refused(name):
         assert f"mask has {expected}" in str(error.value)
 
 
-@pytest.mark.parametrize("name", FRAMES)
-def test_frames_need_a_mask_with_frequency(name):
-    """A mask without a frequency axis is refused."""
+@pytest.mark.parametrize("name", BINS + FRAMES)
+def test_a_mask_needs_its_clips_axis(name):
+    """Frames of one clip are not taken for clips."""
     with pytest.raises(LMACError, match=r"\(4, 3\).*\[batch, time, freq\]"):
         call(name, torch.rand(4, 3), torch.ones(4, 3))
+
+
+@pytest.mark.parametrize("name", BINS + FRAMES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.bool])
+def test_other_types_of_a_mask(name, dtype):
+    """Sums of many bins do not overflow."""
+    mask = (torch.rand(2, 300, 400) > 0.3).to(dtype)
+    _, known = batch(name)
+    known = torch.rand(2, *mask.shape[1 : known.dim()]) < 0.4
+    expected = call(name, mask.double(), known)
+    assert call(name, mask, known).tolist() == pytest.approx(
+        expected.tolist(), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", BINS + FRAMES)
+def test_no_clips(name):
+    mask, known = batch(name)
+    assert call(name, mask[:0], known[:0]).shape == (0,)
 
 
 # What is heard: mask times magnitude.
@@ -509,6 +528,13 @@ def test_activity_by_hand(levels, iou, f1):
         inputs = mask, magnitude, known_as
         assert localisation.time_iou(*inputs).item() == pytest.approx(iou)
         assert localisation.time_f1(*inputs).item() == pytest.approx(f1)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_of_no_clips(name):
+    mask, magnitude = sound()
+    found = call(name, mask[:0], magnitude[:0], event_of(name)[:0])
+    assert found.shape == (0,)
 
 
 @pytest.mark.parametrize("name", KEPT)

@@ -84,6 +84,20 @@ def test_bootstrap_of_equal_values(value, n):
     assert found["high"] - found["low"] < 1e-12
 
 
+@pytest.mark.parametrize(
+    ("values", "n_draws", "said"),
+    [
+        ([1, math.inf], 9, "values: found inf, expected finite ones"),
+        ([[1, 2]], 9, r"values: found shape (1, 2), expected one a clip"),
+        ([1, 2], 0, "n_draws: found 0, expected a whole number from 1"),
+    ],
+)
+def test_bootstrap_of_what_has_no_interval(values, n_draws, said):
+    with pytest.raises(LMACError) as caught:
+        bootstrap(values, n_draws)
+    assert said in str(caught.value)
+
+
 def test_bootstrap_draws_each_value_as_often():
     """Each resampling has as many values as there are, and all count."""
     draws = results._draws(6, 2000, 0)
