@@ -25,6 +25,7 @@ _WEIGHT_BITS = 28  # of the filter: 24 + 28 + 1 for their sum are below 53
 _CROSSINGS = 16  # of the filter, on each side
 _CUTOFF = 0.95  # of half the lower rate
 _BETA = 8.6  # of its window: 90 dB
+_OFFSET = 0.2  # of the power: a mean of less may be that of a short sound
 _RATES = range(1000, 1000001)  # in Hz; beyond, a header is broken
 
 
@@ -51,6 +52,9 @@ class Whole(NamedTuple):
 
 def read_whole(place, rate):
     """Read a sound, mono, at a rate.
+
+    A constant offset with more than a fifth of the power is taken away, or it
+    would count as sound where there is none.
 
     Arguments
     ---------
@@ -87,9 +91,26 @@ def read_whole(place, rate):
         )
     if is_silent(wav):
         raise LMACError(f"{place}: is silent")
-    step = 2.0 ** (math.frexp(float(wav.abs().max()))[1] - _BITS)
-    whole = np.rint(wav.numpy().astype(np.float64) / step)
+    wav = wav.numpy().astype(np.float64)
+    whole, step = _whole(wav)
+    offset = _offset(whole)
+    if offset:
+        whole, step = _whole(wav - offset * step)
     return Whole(_resampled(whole, found_rate, rate).astype(np.float32), step)
+
+
+def _whole(wav):
+    """Samples as whole numbers, and what one is."""
+    step = 2.0 ** (math.frexp(float(np.abs(wav).max()))[1] - _BITS)
+    return np.rint(wav / step), step
+
+
+def _offset(whole):
+    """The mean of samples, if so much of their power is its that it is none
+    of the sound; else 0.
+    """
+    mean = round(int(whole.astype(np.int64).sum()) / len(whole))
+    return mean if mean * mean > _OFFSET * power(whole) else 0
 
 
 def _resampled(whole, found_rate, rate):

@@ -29,7 +29,7 @@ _FADE_S = 0.01
 _MOST_QUIET = 2  # distractors
 _PEAK = 0.9  # of the scene or of a stem, so that none clips
 _FULL = 1 << 15  # 16 bits
-_FAINT = 32  # steps of 16 bits that the peak of an event must have
+_FAINT = 32  # steps of 16 bits that the peak of a sound must have
 _HOLE = 100  # where an event is, the ambient recording has no less than 20 dB
 _ATTEMPTS = 50  # excerpts
 
@@ -175,8 +175,8 @@ def _faint(n_tries, settings):
         for key in ("snr_db", "loud_db")
     )
     return (
-        f"in {n_tries} tries an event is next to nothing in 16 bits beside "
-        "the loudest sound; expected levels that lie closer together, found "
+        f"in {n_tries} tries a sound is next to nothing in 16 bits beside "
+        "the loudest one; expected levels that lie closer together, found "
         + " and ".join(levels)
     )
 
@@ -330,7 +330,7 @@ def _gain(part, reference):
 
 
 def _written(parts, gains):
-    """The scene in 16 bits; None if an event is next to nothing in it."""
+    """The scene in 16 bits; None if a sound is next to nothing in it."""
     n_samples = max(part.span.stop for part in parts)
     tracks = np.zeros((n_samples, len(parts)))
     for track, part, gain in zip(tracks.T, parts, gains):
@@ -338,9 +338,8 @@ def _written(parts, gains):
     peak = max(np.abs(tracks).max(), np.abs(sum(tracks.T)).max())
     scale = _PEAK / peak
     tracks = np.rint(_FULL * (scale * tracks))
-    for part, track in zip(parts, tracks.T):
-        if part.role == "event" and np.abs(track).max() < _FAINT:
-            return None
+    if np.abs(tracks).max(0).min() < _FAINT:
+        return None
     parts = [
         part._replace(gain=scale * gain / part.step)
         for part, gain in zip(parts, gains)

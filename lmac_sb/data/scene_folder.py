@@ -30,6 +30,7 @@ __all__ = [
     "COLUMNS",
     "INFO",
     "PLUS",
+    "REGIONS",
     "Maker",
     "check_integer",
     "check_number",
@@ -51,6 +52,7 @@ COLUMNS = (
     "take",
 )
 INFO = "scenes.json"
+REGIONS = "active_regions.csv"  # where in time the sounds of clips are
 PLUS = "+"  # joins the classes of a scene of several events
 _REMEDY = "delete it or name another folder"
 
@@ -193,7 +195,7 @@ def _is_made(folder, maker, settings):
 
 
 def checksum(folder):
-    """SHA-256 over names and bytes of all sounds and the table of clips.
+    """SHA-256 over names and bytes of all sounds and tables.
 
     Arguments
     ---------
@@ -212,6 +214,8 @@ def checksum(folder):
     """
     digest = hashlib.sha256()
     files = [folder / "meta" / "esc50.csv"]
+    if (folder / "meta" / REGIONS).exists():
+        files.append(folder / "meta" / REGIONS)
     for name in ("audio", "stems", "noise"):
         files += (folder / name).rglob("*.wav")
     if (folder / "rest").is_dir():  # of soundscapes, with a table

@@ -28,6 +28,7 @@ from lmac_sb.data.mixing import draw_soundscape, longest_share
 from lmac_sb.data.scene_folder import (
     COLUMNS,
     PLUS,
+    REGIONS,
     Maker,
     check_integer,
     check_number,
@@ -45,7 +46,7 @@ from lmac_sb.utils.given import show_size
 __all__ = ["DEFAULTS", "make_soundscapes"]
 
 # Increase the version when the same settings give different sounds.
-_MAKER = Maker("make_soundscapes", version=1)
+_MAKER = Maker("make_soundscapes", version=2)
 # What a scene holds, unless it is said otherwise.
 DEFAULTS = {
     "clips_per_class": 25,
@@ -291,7 +292,7 @@ def _write(folder, stock, settings):
             regions.append((name, *_seconds(events[0], rate)))
     write_table(folder / "meta" / "esc50.csv", (*COLUMNS, "gain"), rows)
     header = ("filename", "onset", "offset")
-    write_table(folder / "meta" / "active_regions.csv", header, regions)
+    write_table(folder / "meta" / REGIONS, header, regions)
     write_table(folder / "rest" / "parts.csv", _PARTS, parts)
     write_info(folder, _MAKER, settings)
 

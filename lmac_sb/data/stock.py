@@ -10,6 +10,7 @@ others for training, or in turn. A sound that is there twice counts once.
 import hashlib
 import json
 import logging
+import re
 from typing import NamedTuple
 
 from lmac_sb.data.columns import place_among
@@ -187,7 +188,7 @@ class Listed(NamedTuple):
         LMACError
             If a fold lacks a class, ambient recordings or distractors.
         """
-        reader, bad, seen, twice = Reader(rate), [], {}, []
+        reader, bad, skipped, seen, twice = Reader(rate), [], [], {}, []
         good = {role: [] for role in ROLES}
         every = [(r, sound) for r in ROLES for sound in self.sounds[r]]
         for role, sound in progress(every, unit="sound"):
@@ -200,6 +201,7 @@ class Listed(NamedTuple):
                     twice.append((role, first_role, sound))
             except LMACError as error:
                 bad.append(error)
+                skipped.append(sound)
         if bad:
             _tell(bad, len(every), skip_bad_clips)
         if twice:
@@ -208,7 +210,7 @@ class Listed(NamedTuple):
             )
         stock = Stock(good, self.classes, reader)
         for fold in self.folds:
-            _check_fold(stock, fold, twice)
+            _check_fold(stock, fold, skipped, twice)
         return stock
 
 
@@ -302,12 +304,27 @@ def _classes(sounds, places, corpora):
                 f"{where}: found the class {shown(name)}, expected sounds of "
                 "one class each, without a plus"
             )
+    _check_no_lists(classes, where)
     if len(classes) < 2:
         raise LMACError(
             f"{where}: found {', '.join(classes) or 'no classes'}, expected "
             f"sounds of at least two classes{_first_unlabelled(corpora)}"
         )
     return classes
+
+
+def _check_no_lists(classes, where):
+    """Refuse labels that share one of several, as those of FSD50K do."""
+    first = {}
+    for name in classes:
+        for part in {part.strip() for part in re.split("[,;|]", name)}:
+            other = first.setdefault(part, name)
+            if other != name:
+                raise LMACError(
+                    f"{where}: found the classes {shown(other)} and "
+                    f"{shown(name)}, which share {shown(part)}, expected "
+                    "sounds of one class each"
+                )
 
 
 def _first_unlabelled(corpora):
@@ -442,12 +459,18 @@ def _option(key):
     return f"`{key}` (on the command line: --{key})"
 
 
-def _check_fold(stock, fold, twice):
+def _check_fold(stock, fold, skipped, twice):
     """Refuse a fold that lacks something."""
     missing = [x for x in stock.classes if not stock.events(fold, x)]
     if missing:
+        gone = [
+            f"{sound.place} is skipped"
+            for sound in skipped
+            if sound.fold == fold and sound.category in missing
+        ]
         raise LMACError(
-            f"fold {fold}: found no usable clip of {', '.join(missing)}, "
+            f"fold {fold}: found no usable clip of {', '.join(missing)}"
+            f"{f' ({gone[0]})' if gone else ''}, "
             "expected one of each class in each fold; name the folds that "
             f"have them in {_option('folds')}"
         )

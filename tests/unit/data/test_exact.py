@@ -136,3 +136,27 @@ def test_loud_places_are_likelier():
     found = [loud_place(x, 16000, i / 1000) for i in range(1000)]
     assert set(found) == {1600, 8000}
     assert found.count(8000) == pytest.approx(900, abs=2)
+
+
+@pytest.mark.parametrize("offset", [0.3, -0.6])
+def test_an_offset_is_no_sound(offset, tmp_path):
+    """The active part is that of the sound, at the sound's own level."""
+    rate = 16000
+    x = np.zeros(2 * rate)
+    t = np.arange(int(0.3 * rate)) / rate
+    x[rate : rate + len(t)] = 0.2 * np.sin(2 * np.pi * 500 * t)
+    alone = read_whole(write(tmp_path, x, rate), rate)
+    found = read_whole(write(tmp_path, x + offset, rate), rate)
+    assert active_part(found.samples, rate) == active_part(alone.samples, rate)
+    levels = [power(sound.samples * sound.step) for sound in (found, alone)]
+    assert levels[0] == pytest.approx(levels[1], rel=1e-4)
+    assert np.abs(found.samples).max() <= 2**23
+
+
+def test_the_mean_of_a_short_sound_stays(tmp_path):
+    """Half a period of a low tone has one, and is all sound."""
+    x = 0.1 * np.random.default_rng(0).standard_normal(4000) + 0.03
+    found = read_whole(write(tmp_path, x, 8000), 8000)
+    assert found.samples.mean() * found.step == pytest.approx(
+        np.float32(x).mean(), rel=1e-3
+    )

@@ -342,9 +342,12 @@ def test_other_settings_are_named(made, sources, key, value):
 def test_changed_sources_and_scenes_are_told(made, copied, tmp_path):
     given = sources_of(copied)
     folder = Path(shutil.copytree(made, tmp_path / "a"))
-    (folder / "rest" / "parts.csv").write_text("filename\n")
-    with pytest.raises(LMACError, match="changed since they were made"):
-        make_soundscapes(folder, **given, **SMALL)
+    for table in ("rest/parts.csv", "meta/active_regions.csv"):
+        text = (folder / table).read_text()
+        (folder / table).write_text("filename\n")
+        with pytest.raises(LMACError, match="changed since they were made"):
+            make_soundscapes(folder, **given, **SMALL)
+        (folder / table).write_text(text)
     (copied / "others" / "0.wav").unlink()
     with pytest.raises(LMACError, match="found scenes made with distractors="):
         make_soundscapes(made, **given, **SMALL)
@@ -517,11 +520,45 @@ def test_levels_that_16_bits_do_not_hold(copied, tmp_path):
             loud_db=[40, 40],
         )
     assert str(error.value) == (
-        "fold 1: in 50 tries an event is next to nothing in 16 bits beside the "
-        "loudest sound; expected levels that lie closer together, found snr_db "
+        "fold 1: in 50 tries a sound is next to nothing in 16 bits beside the "
+        "loudest one; expected levels that lie closer together, found snr_db "
         "from -40.0 to 40.0 dB and loud_db from 40.0 to 40.0 dB"
     )
     assert not (tmp_path / "a").exists()
+
+
+def test_no_sound_is_lost_in_16_bits(copied, tmp_path):
+    """Nor is a distractor written that is silence, with a level beside it."""
+    levels = {"snr_db": [-20, 20], "loud_db": [0, 12]}
+    found = make_soundscapes(
+        tmp_path / "a", **sources_of(copied), **{**SMALL, **levels}
+    )
+    for scene in scenes_of(found):
+        assert np.abs(scene.rest).max(0).min() * 32768 >= 32
+    levels = {"snr_db": [-30, 30], "loud_db": [10, 25]}
+    with pytest.raises(LMACError, match="a sound is next to nothing"):
+        make_soundscapes(
+            tmp_path / "b", **sources_of(copied), **{**SMALL, **levels}
+        )
+
+
+def test_skipped_clips_are_named_where_they_lack(copied, tmp_path):
+    """The fold has lost its only clip of a class, and which one is said."""
+    (silent,) = [
+        path
+        for path in (copied / "events" / "audio").glob("31*.wav")
+        if sf.read(path)[0].any()
+    ][:1]
+    for path in (copied / "events" / "audio").glob("31*.wav"):
+        if path != silent:
+            path.unlink()
+    sf.write(silent, np.zeros(RATE), RATE)
+    with pytest.raises(LMACError, match=f"{silent.name} is skipped"):
+        make_soundscapes(
+            tmp_path / "a",
+            **sources_of(copied),
+            **{**SMALL, "skip_bad_clips": True},
+        )
 
 
 def remove_class(folder):
@@ -538,6 +575,14 @@ def one_class(folder):
 def with_plus(folder):
     table = folder / "events" / "meta" / "mine.csv"
     table.write_text(table.read_text().replace("bell", "bell+dog"))
+
+
+def with_lists(folder):
+    table = folder / "events" / "meta" / "mine.csv"
+    text = table.read_text()
+    for name in ("bell", "dog"):
+        text = text.replace(name, f'"{name}, animal"')
+    table.write_text(text)
 
 
 def few_distractors(folder):
@@ -565,6 +610,11 @@ def empty(folder):
         ),
         (one_class, "found dog, expected sounds of at least two classes"),
         (with_plus, r"found the class 'bell\+dog'.* without a plus"),
+        (
+            with_lists,
+            "found the classes 'bell, animal' and 'dog, animal', which share "
+            "'animal', expected sounds of one class each",
+        ),
         (
             few_distractors,
             "fold 2: found no distractor that no other fold has, expected one; "
