@@ -106,9 +106,7 @@ def _whole(wav):
 
 
 def _offset(whole):
-    """The mean of samples, if so much of their power is its that it is none
-    of the sound; else 0.
-    """
+    """The mean of samples, if it has much of their power; else 0."""
     mean = round(int(whole.astype(np.int64).sum()) / len(whole))
     return mean if mean * mean > _OFFSET * power(whole) else 0
 
