@@ -126,11 +126,17 @@ def missing_sounds(files):
     -------
     >>> missing_sounds(["gone.wav"]), missing_sounds([str(path), "gone.wav"])
     ({'gone.wav': 'gone.wav: no such audio file'}, {})
+    >>> missing_sounds(["gone/"])
+    {'gone/': 'gone/: no such file or folder'}
     """
     # Braces stand for several files; a table is opened as a whole.
     if any(Path(x).exists() or "{" in x or not _is_sound(x) for x in files):
         return {}
-    return {file: f"{file}: no such audio file" for file in files}
+    return {
+        file: f"{file}: no such "
+        + ("audio file" if Path(file).suffix else "file or folder")
+        for file in files
+    }
 
 
 def _is_sound(name):
