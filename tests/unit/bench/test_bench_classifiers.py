@@ -56,6 +56,21 @@ def test_a_judge_joins_no_processes(setup, monkeypatch):
     assert seen == [None] and os.environ["RANK"] == "1"
 
 
+def test_a_judge_leaves_nothing_where_the_command_runs(
+    setup, monkeypatch, tmp_path
+):
+    """Its yaml file would make the folders of a run of its own."""
+    run, here = tmp_path / "run", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(judges, "trained_run", lambda *args: run)
+    monkeypatch.setattr(
+        judges, "load_second_classifier", lambda *args: "loaded"
+    )
+    assert judges._load_cnn(setup) == "loaded"
+    assert [*here.iterdir(), *run.glob("*")] == []
+
+
 def test_a_network_that_is_damaged(setup):
     TRAIN(setup)
     (weights,) = setup.folder.rglob("weights.safetensors")
