@@ -183,14 +183,31 @@ class _Guarded:
                 given = self.function(own, *area)
             if given is None:
                 raise LMACError("gave nothing, expected a tensor")
-            made = torch.as_tensor(given).detach().to(case.analysis.magnitude)
+            made = _real(given).detach().to(case.analysis.magnitude)
         except LMACError:
             raise
         except SURPRISES as error:
             raise LMACError(said(error)) from error
+        if self.kind == "scores" and made.isinf().any():
+            raise LMACError(
+                "infinite scores, expected finite numbers of 32 bits"
+            )
         if self.kind != "scores" and ((made < 0) | (made > 1)).any():
             raise LMACError(
                 f"mask from {made.min():.3g} to {made.max():.3g}, expected "
                 "values in [0, 1]"
             )
         return made
+
+
+def _real(given):
+    """What a function of the user gave, as a tensor of real numbers."""
+    what = f"a {type(given).__name__}"
+    try:
+        made = torch.as_tensor(given)
+        if not made.is_complex():
+            return made
+        what = "complex numbers"
+    except (TypeError, RuntimeError):
+        pass
+    raise LMACError(f"gave {what}, expected a tensor of real numbers")

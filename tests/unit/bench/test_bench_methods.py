@@ -32,8 +32,30 @@ def short(explainer, analysis, target):
 def nan(explainer, analysis, target):
     return analysis.magnitude * float("nan")
 
+def infinite(explainer, analysis, target):
+    return analysis.magnitude / 0
+
+def log(explainer, analysis, target):
+    return (analysis.magnitude * 0).log()
+
 def nothing(explainer, analysis, target):
     return None
+
+def text(explainer, analysis, target):
+    return "0.5"
+
+def dictionary(explainer, analysis, target):
+    return {"scores": analysis.magnitude}
+
+def complexes(explainer, analysis, target):
+    return analysis.stft if analysis.stft.is_complex() else (
+        analysis.magnitude * 1j)
+
+def whole(explainer, analysis, target):
+    return (100 * analysis.magnitude).int()
+
+def boolean(explainer, analysis, target):
+    return analysis.magnitude > analysis.magnitude.mean()
 
 def fails(explainer, analysis, target):
     return {}["a key\\nand more"]
@@ -86,7 +108,8 @@ def rows_of(interpreter, names):
 
 
 def test_a_method_of_a_third_party(interpreter, mine):
-    names = [f"{mine}:{x}" for x in ("level", "array", "half", "top")]
+    some = ("level", "array", "half", "top", "whole", "boolean")
+    names = [f"{mine}:{x}" for x in some]
     rows = rows_of(interpreter, names)
     assert all("error" not in row for row in rows.values())
     assert rows[names[2], "a"]["area"] == 0.5
@@ -124,7 +147,12 @@ def test_code_that_was_changed(mine, tmp_path):
     [
         ("short", "mask of shape (1, 86, 513), expected (1, 87, 513)"),
         ("nan", "NaN in the mask"),
+        ("infinite", "infinite scores, expected finite numbers of 32 bits"),
+        ("log", "infinite scores, expected finite numbers of 32 bits"),
         ("nothing", "gave nothing, expected a tensor"),
+        ("text", "gave a str, expected a tensor of real numbers"),
+        ("dictionary", "gave a dict, expected a tensor of real numbers"),
+        ("complexes", "complex numbers, expected a tensor of real numbers"),
         ("fails", "KeyError: 'a key"),
         ("leaves", "SystemExit: 3"),
         ("large", "expected values in [0, 1]"),
