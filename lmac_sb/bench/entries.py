@@ -1,6 +1,10 @@
 """Entries by their name, or from a module of the user."""
 
+import ast
+import os
 import sys
+from importlib.util import resolve_name
+from pathlib import Path
 
 from lmac_sb.inference.reference import (
     SURPRISES,
@@ -45,6 +49,9 @@ def said(error):
 def code_of(names):
     """Checksums of the user's own modules, which have been imported.
 
+    Those of the names, and those that they import at their top, and so on, as
+    far as they are neither installed nor parts of Python.
+
     Arguments
     ---------
     names : iterable of str
@@ -53,21 +60,60 @@ def code_of(names):
     Returns
     -------
     dict
-        Module to checksum of its file, of those names that are
-        ``package.module:name``.
+        Module to checksum of its file.
 
     Example
     -------
     >>> code_of(["scenes", "sys:path"]), list(code_of(["json:loads"]))
     ({}, ['json'])
     """
-    found = {}
-    for name in filter(is_import_path, names):
-        module = name.partition(":")[0]
+    asked = {name.partition(":")[0] for name in filter(is_import_path, names)}
+    found, seen, todo = {}, set(), sorted(asked)
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        # With a module, those around it are imported.
+        todo.append(name.rpartition(".")[0])
+        module = sys.modules.get(name)
         # Parts of Python itself have none.
-        file = getattr(sys.modules.get(module), "__file__", None)
-        if file is not None:
-            found[module] = file_sha256(file)
+        file = getattr(module, "__file__", None)
+        if file is None:
+            continue
+        is_own = _is_own(name, Path(file))
+        if is_own or name in asked:
+            found[name] = file_sha256(file)
+        if is_own and file.endswith(".py"):
+            todo += _imports(Path(file), module.__package__)
+    return found
+
+
+def _is_own(name, file):
+    """Whether a module is not of Python, installed, or of this package."""
+    return (
+        name.partition(".")[0] != "lmac_sb"
+        and Path(os.__file__).parent not in file.parents
+        and not {"site-packages", "dist-packages"} & {*file.parts}
+    )
+
+
+def _imports(file, package):
+    """Modules, and names in modules, that a module imports at its top.
+
+    What its functions import is there only when they have run.
+    """
+    found, todo = [], [ast.parse(file.read_bytes())]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            found += [x.name for x in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            module = resolve_name(module, package)
+            found += [f"{module}.{x.name}" for x in node.names]
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            todo += ast.iter_child_nodes(node)
     return found
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 from lmac_sb.bench.cells import Cell, evaluate, load
 from lmac_sb.bench.classifiers import CLASSIFIERS, Classifier, Setup
 from lmac_sb.bench.data import DATA, Data, prepare, safe
-from lmac_sb.bench.entries import find_entry
+from lmac_sb.bench.entries import code_of, find_entry
 from lmac_sb.bench.methods import DEFAULT, base, check_methods
 from lmac_sb.bench.plots import draw_bench
 from lmac_sb.bench.results import differences, figures, losses
@@ -98,6 +98,9 @@ def run_bench(out, options=None, trained=None, real=None, progress=None):
     tell = progress or (lambda text: None)
     data, classifiers = _entries(options)
     plan = _plan(options, data, classifiers)
+    # As it is now: in the hours until it is called, its files may change.
+    names = options.methods or DEFAULT
+    code = code_of([*data, *classifiers, *names])
     tell("preparing the data")
     prepared, notes = _prepare(data, out, real, options, plan)
     trained = Path(trained) if trained else out / "trained"
@@ -108,14 +111,14 @@ def run_bench(out, options=None, trained=None, real=None, progress=None):
             f"bench: no classifier is left on any data; {'; '.join(notes)}"
         )
     _train(cells, out, plan, tell)
-    names = options.methods or DEFAULT
     found = {"cells": [], "figures": [], "differences": []}
     for cell in cells:
         place = f"{cell.setup.prepared.name}, {cell.name}"
         tell(place)
         folder = out / STEPS / "cells" / safe(place)
         try:
-            rows, facts = evaluate(cell, load(cell), names, options, folder)
+            loaded = load(cell)
+            rows, facts = evaluate(cell, loaded, names, options, folder, code)
         except LMACError as error:
             raise LMACError(f"{place}: {error}") from error
         facts["errors"] = _errors(rows)

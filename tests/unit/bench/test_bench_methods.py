@@ -1,5 +1,6 @@
 """Methods of the bench, and those of third parties."""
 
+import importlib
 import sys
 
 import pytest
@@ -140,6 +141,61 @@ def test_code_that_was_changed(mine, tmp_path):
     path = tmp_path / "their_methods.py"
     path.write_text(MODULE.replace("ones", "zeros"), encoding="utf-8")
     assert code_of(names) != before
+
+
+HELPERS = {
+    "their_top.py": (
+        "import torch\nimport their_whole as whole\n"
+        "from their_pack.deep import scale\n"
+        "from their_numbers import STEPS\n"
+        "from their_level import level\n"
+        "def late(*args):\n    import their_late\n"
+    ),
+    "their_level.py": "try:\n    from their_last import *\nfinally:\n    pass\n"
+    "def level(explainer, analysis, target):\n    return analysis.magnitude\n",
+    "their_last.py": "import their_top\n",
+    "their_whole.py": "",
+    "their_numbers.py": "STEPS = 3\n",
+    "their_late.py": "",
+    "their_pack/__init__.py": "",
+    "their_pack/deep.py": "from . import beside\nfrom .far import scale\n",
+    "their_pack/far.py": "scale = 2\n",
+    "their_pack/beside.py": "",
+}
+
+
+@pytest.fixture
+def helpers(tmp_path, monkeypatch):
+    """A module of a third party that others help, and its method."""
+    for name, text in HELPERS.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    check_methods(["their_top:level"])
+    yield ["their_top:level"]
+    for name in [x for x in sys.modules if x.startswith("their_")]:
+        del sys.modules[name]
+
+
+def test_helpers_are_code_too(helpers, tmp_path):
+    """What a module imports, and so on, but neither torch nor what is late."""
+    before = code_of(helpers)
+    assert sorted(before) == [
+        *("their_last", "their_level", "their_numbers", "their_pack"),
+        *("their_pack.beside", "their_pack.deep", "their_pack.far"),
+        *("their_top", "their_whole"),
+    ]
+    importlib.import_module("their_late")
+    assert code_of(helpers) == before
+    for module in before:
+        path = tmp_path.joinpath(*module.split("."))
+        path = path if path.is_dir() else path.with_suffix(".py")
+        path = path / "__init__.py" if path.is_dir() else path
+        content = path.read_bytes()
+        path.write_bytes(content + b"\nmore = 1\n")
+        changed = code_of(helpers)
+        assert [x for x in before if before[x] != changed[x]] == [module]
+        path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
