@@ -2,7 +2,8 @@
 
 A function of one's own gets the explainer, the analysis of a batch and the
 class to explain [batch], and gives scores [batch, time, freq], as each of
-`lmac_sb.methods.gradients.ATTRIBUTIONS` does; or it is a
+`lmac_sb.methods.gradients.ATTRIBUTIONS` does, of which those below zero count
+as zero in the mask; or it is a
 `lmac_sb.methods.registry.Method`, which may give masks as well. Whatever it
 does, its rows say so, and the others go on.
 """

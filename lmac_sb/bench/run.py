@@ -10,7 +10,7 @@ from lmac_sb.bench.data import DATA, Data, prepare, safe
 from lmac_sb.bench.entries import code_of, find_entry
 from lmac_sb.bench.methods import DEFAULT, base, check_methods
 from lmac_sb.bench.plots import draw_bench
-from lmac_sb.bench.results import differences, figures, losses
+from lmac_sb.bench.results import differences, figures, losses, told
 from lmac_sb.bench.tables import markdown
 from lmac_sb.jobs.job import Chunk, Job
 from lmac_sb.jobs.processes import is_first
@@ -121,7 +121,7 @@ def run_bench(out, options=None, trained=None, real=None, progress=None):
             rows, facts = evaluate(cell, loaded, names, options, folder, code)
         except LMACError as error:
             raise LMACError(f"{place}: {error}") from error
-        facts["errors"] = _errors(rows)
+        facts.update(told(rows))
         found["cells"].append(facts)
         found["figures"] += figures(facts, rows)
         found["differences"] += differences(facts, rows)
@@ -224,16 +224,6 @@ def _train(cells, out, plan, tell):
         return Chunk([{"data": groups[item][0].setup.prepared.name}])
 
     Job(out / STEPS / "trained", len(groups), plan, chunk=1).run(work)
-
-
-def _errors(rows):
-    """How often each method failed, and its first error."""
-    found = {}
-    for row in rows:
-        if row.get("error"):
-            one = {"method": row["method"], "n": 0, "error": row["error"]}
-            found.setdefault(row["method"], one)["n"] += 1
-    return list(found.values())
 
 
 def _write(out, found, options):

@@ -260,6 +260,7 @@ def test_a_killed_bench_goes_on(scenes, trained, recipe, tmp_path, done):
     finished, _ = done
     (tmp_path / "mine.py").write_text(
         "import time\n"
+        "from helper import neg\n"
         "from lmac_sb.bench.data import Data\n"
         f"tiny = Data(lambda made, real: {str(scenes)!r})\n"
         "def slow(explainer, analysis, target):\n"
@@ -267,12 +268,18 @@ def test_a_killed_bench_goes_on(scenes, trained, recipe, tmp_path, done):
         "    return analysis.magnitude\n",
         encoding="utf-8",
     )
+    helper = tmp_path / "helper.py"
+    helper.write_text(
+        "def neg(explainer, analysis, target):\n"
+        "    return -1 - analysis.magnitude\n",
+        encoding="utf-8",
+    )
     models = tmp_path / "models"
     shutil.copytree(trained / "tiny", models / "mine_tiny")
     out = tmp_path / "killed"
     command = ["-m", "lmac_sb", "bench", "--out", str(out)]
     command += ["--data", "mine:tiny", "--classifiers", "cnn", "--clips", "4"]
-    command += ["--methods", f"{','.join(METHODS)},mine:slow"]
+    command += ["--methods", f"{','.join(METHODS)},mine:slow,mine:neg"]
     command += ["--seeds", "1", "--draws", "1", "--epochs", "1"]
     command += ["--trained", str(models)]
     process = recipe.copy(command, tmp_path)
@@ -290,9 +297,20 @@ def test_a_killed_bench_goes_on(scenes, trained, recipe, tmp_path, done):
     found = [
         {**row, "data": "tiny"}
         for row in without_times(read(out / "bench.csv"))
-        if row["method"] != "mine:slow"
+        if not row["method"].startswith("mine:")
     ]
     assert found == without_times(read(finished / "bench.csv"))
+    said = "`mine:neg`: no score above zero on 4 clips"
+    assert f"mine:tiny, cnn: {said}\n" in ran.out
+    assert f" {said}." in (out / "bench.md").read_text("utf-8")
+    # Nothing but what was there, and what was asked for.
+    names = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
+    assert names == {"mine.py", "helper.py", "models", "killed"}
+    # A helper of the module is its code as well.
+    helper.write_text(f"{helper.read_text()}# other\n", encoding="utf-8")
+    ran = recipe.command(command, tmp_path)
+    assert ran.code == 1
+    assert "holds another job: code.helper: there" in ran.err
 
 
 def test_a_classifier_of_a_third_party(

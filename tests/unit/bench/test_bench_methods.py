@@ -36,6 +36,12 @@ def nan(explainer, analysis, target):
 def infinite(explainer, analysis, target):
     return analysis.magnitude / 0
 
+def negative(explainer, analysis, target):
+    return -1 - analysis.magnitude
+
+def flat(explainer, analysis, target):
+    return 0 * analysis.magnitude
+
 def log(explainer, analysis, target):
     return (analysis.magnitude * 0).log()
 
@@ -118,6 +124,23 @@ def test_a_method_of_a_third_party(interpreter, mine):
         *("lmac", "loudest"),
         *names,
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("negative", "no score above zero"),
+        ("flat", "constant mask"),
+        ("half", "constant mask"),
+        ("level", None),
+    ],
+)
+def test_what_is_odd_about_masks_is_said(interpreter, mine, name, said):
+    """Scores below zero count as zero in the own mask."""
+    rows = rows_of(interpreter, [f"{mine}:{name}"])
+    row = rows[f"{mine}:{name}", "b"]
+    assert row.get("warning") == said and "error" not in row
+    assert (row["area"] == 0) == (name in ("negative", "flat"))
 
 
 def test_what_it_changes_is_its_own(interpreter, mine):
