@@ -12,7 +12,7 @@ from lmac_sb.bench.methods import DEFAULT, base, check_methods
 from lmac_sb.bench.plots import draw_bench
 from lmac_sb.bench.results import differences, figures, losses, told
 from lmac_sb.bench.tables import markdown
-from lmac_sb.jobs.job import Chunk, Job
+from lmac_sb.jobs.job import JOB, Chunk, Job
 from lmac_sb.jobs.processes import is_first
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.extra import needed
@@ -173,7 +173,7 @@ def _prepare(data, out, real, options, plan):
             # Of what was asked for by name, nothing is left out.
             if options.data is not None:
                 raise
-            return f"{name}: {error}"
+            return f"{name}: {str(error).removeprefix(f'{name}: ')}"
 
     def work(items):
         """Make one: by one process alone."""
@@ -181,7 +181,7 @@ def _prepare(data, out, real, options, plan):
             find(item)
         return Chunk([{"data": entries[item][0]} for item in items])
 
-    Job(out / STEPS / "data", len(entries), plan, chunk=1).run(work)
+    _step(out, "data", len(entries), plan).run(work)
     # They are looked at in each run: they may have changed.
     found = [find(item) for item in range(len(entries))]
     notes = [one for one in found if isinstance(one, str)]
@@ -223,7 +223,13 @@ def _train(cells, out, plan, tell):
             load(cell)
         return Chunk([{"data": groups[item][0].setup.prepared.name}])
 
-    Job(out / STEPS / "trained", len(groups), plan, chunk=1).run(work)
+    _step(out, "trained", len(groups), plan).run(work)
+
+
+def _step(out, name, n_items, plan):
+    """A job before the cells; until one has begun, options may change."""
+    begun = any((out / STEPS / "cells").glob(f"*/{JOB}"))
+    return Job(out / STEPS / name, n_items, plan, chunk=1, replace=not begun)
 
 
 def _write(out, found, options):

@@ -144,6 +144,23 @@ def test_a_second_call_computes_nothing(done, trained, monkeypatch):
     assert (out / "bench.csv").read_bytes() == before
 
 
+def test_a_bench_without_results_is_forgotten(
+    tiny_data, tmp_path, monkeypatch, trained
+):
+    """What failed on wrong data or classifiers does not block its folder."""
+    out = tmp_path / "bench"
+    monkeypatch.setitem(DATA, "gone", Data(lambda made, real: made / "gone"))
+    with pytest.raises(LMACError, match="gone: no such folder"):
+        run_bench(out, HOW._replace(data=("tiny", "gone")), trained)
+    monkeypatch.setitem(CLASSIFIERS, "none", lambda setup: {})
+    how = HOW._replace(methods=("ones",), clips=2)
+    with pytest.raises(LMACError, match="none: gave no interpreter"):
+        run_bench(out, how._replace(classifiers=("none",)), trained)
+    assert run_bench(out, how, trained)["cells"][0]["clips"] == 2
+    with pytest.raises(LMACError, match="clips: there 2, here 3"):
+        run_bench(out, how._replace(clips=3), trained)
+
+
 def test_models_that_were_replaced(done, trained, whole, tmp_path):
     """Rows of other models are not mixed with those that are there."""
     out, _ = done
@@ -349,7 +366,8 @@ def test_a_classifier_that_fails(tiny_data, tmp_path, monkeypatch, gives, said):
         (lambda made, real: 1 / 0, "their:s: ZeroDivisionError"),
         (lambda made, real: None, "their:s: gave None, expected a folder"),
         (lambda made, real: sys.exit(3), "their:s: SystemExit: 3"),
-        (lambda made, real: made, "esc50.csv: not found"),
+        (lambda made, real: made, "their:s: .*their_s: no such folder"),
+        (lambda made, real: str(made), "expected the one of its clips"),
     ],
 )
 def test_data_that_fails(tmp_path, monkeypatch, gives, said):
