@@ -18,12 +18,31 @@ from lmac_sb.utils.io import first_line
 from lmac_sb.utils.near import near
 
 __all__ = [
+    "OWN",
     "call_entry",
     "check_form",
     "code_of",
     "find_entry",
     "said",
 ]
+
+
+# How entries of one's own are written, by their kind.
+OWN = {
+    "methods": (
+        "mine:level for what is called level in the file mine.py here, a "
+        "function of explainer, analysis and target"
+    ),
+    "data": (
+        "mine:sounds for what is called sounds in the file mine.py here, such "
+        'as sounds = Data(lambda made, real: "FOLDER") of lmac_sb.bench.data'
+    ),
+    "classifiers": (
+        "mine:classifier for what is called classifier in the file mine.py "
+        "here, a function of a Setup that gives "
+        '{"optimised": LMACInterpreter.from_classifier(MODEL, 16000)}'
+    ),
+}
 
 
 def said(error):
@@ -125,12 +144,12 @@ def check_form(kind, name):
     kind : str
         What it is, for messages.
     name : str
-        No ``package.module:name``.
+        Any.
 
     Raises
     ------
     LMACError
-        If it looks like a path or a module.
+        If it looks like a path or a module, and is no ``package.module:name``.
 
     Example
     -------
@@ -139,11 +158,11 @@ def check_form(kind, name):
     ...
     lmac_sb.LMACError: methods: found './mine.py:level', expected ...
     """
-    if any(x in name for x in ":./\\"):
+    module = name.partition(":")[0]
+    odd = not is_import_path(name) and any(x in name for x in ":./\\")
+    if odd or module.endswith(".py"):
         raise LMACError(
-            f"{kind}: found {shown(name)}, expected a name, or mine:level for "
-            "what is called level in the file mine.py here (of your own: "
-            "package.module:name)"
+            f"{kind}: found {shown(name)}, expected a name, or {OWN[kind]}"
         )
 
 
@@ -219,6 +238,7 @@ def find_entry(kind, name, table, form):
     ...
     lmac_sb.LMACError: data: unknown 'scnes'; did you mean 'scenes'? ...
     """
+    check_form(kind, name)
     if name in table:
         found = table[name]
     elif is_import_path(name):
@@ -230,10 +250,9 @@ def find_entry(kind, name, table, form):
                 "its function, which can be imported"
             ) from error
     else:
-        check_form(kind, name)
         raise LMACError(
             f"{kind}: unknown '{name}'{near(name, table) or ';'} there are "
-            f"{', '.join(table)}, and package.module:name is one of your own"
+            f"{', '.join(table)}; of your own: {OWN[kind]}"
         )
     if isinstance(found, form):
         return found

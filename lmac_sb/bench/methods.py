@@ -12,7 +12,7 @@ import re
 
 import torch
 
-from lmac_sb.bench.entries import check_form, said
+from lmac_sb.bench.entries import OWN, check_form, said
 from lmac_sb.inference.reference import (
     SURPRISES,
     imported,
@@ -79,13 +79,17 @@ def check_methods(names, more=()):
     lmac_sb.LMACError: methods: unknown 'loudset'; did you mean 'loudest'? ...
     """
     for name in names:
+        check_form("methods", name)
         if is_import_path(name):
             _own(name)
-        else:
-            check_form("methods", name)
     # None of them is called.
     explainers = dict.fromkeys((*EXPLAINERS, *more))
-    _named(names, explainers, 0)
+    try:
+        _named(names, explainers, 0)
+    except LMACError as error:
+        if not str(error).startswith("methods: unknown"):
+            raise
+        raise LMACError(f"{error}; of your own: {OWN['methods']}") from error
 
 
 def bench_methods(names, explainers, seed=0):

@@ -256,6 +256,8 @@ def test_its_faults_are_those_of_its_rows(interpreter, mine, name, said):
         ),
         ("random:level", "random.py has no 'level'"),
         ("./their_methods.py:level", "in the file mine.py here"),
+        ("their_methods.py:level", "in the file mine.py here"),
+        ("their_methods", "of your own: mine:level for"),
         ("their_methods.level", "or mine:level for what is called level"),
         ("loudset", "did you mean 'loudest'?"),
         ("lmca+5", "did you mean 'lmac'?"),
@@ -265,6 +267,30 @@ def test_methods_that_there_are_not(mine, name, said):
     with pytest.raises(LMACError, match="^methods: ") as error:
         check_methods([name])
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("data", "/tmp/x", "mine:sounds for"),
+        ("data", "/tmp/x", 'Data(lambda made, real: "FOLDER")'),
+        ("data", "their_methods.py:data", "in the file mine.py here"),
+        ("data", "mine", "of your own: mine:sounds for"),
+        ("classifiers", "./folder", "mine:classifier for"),
+        ("classifiers", "./folder", "LMACInterpreter.from_classifier(MODEL, "),
+        ("classifiers", "mine.py:x", "in the file mine.py here"),
+        ("classifiers", "multilable", "did you mean 'multilabel'?"),
+        ("classifiers", "mine", "of your own: mine:classifier for"),
+    ],
+)
+def test_how_entries_of_ones_own_are_written(mine, kind, name, said):
+    """The example is one of the kind that is asked for."""
+    table, form = (DATA, Data)
+    if kind == "classifiers":
+        table, form = (CLASSIFIERS, Classifier)
+    with pytest.raises(LMACError, match=f"^{kind}: ") as error:
+        find_entry(kind, name, table, form)
+    assert said in str(error.value) and "mine:level" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["ones", "their_methods:level"])
