@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from lmac_sb.bench.classifiers import Classifier, Setup
-from lmac_sb.bench.entries import call_entry, code_of
+from lmac_sb.bench.entries import call_entry
 from lmac_sb.bench.judges import judge_of, load_judge
 from lmac_sb.bench.measured import Measured
 from lmac_sb.bench.methods import bench_methods
@@ -153,7 +153,7 @@ def _check_classes(cell, interpreter):
         )
 
 
-def evaluate(cell, loaded, names, options, folder):
+def evaluate(cell, loaded, names, options, folder, code):
     """All rows of a cell.
 
     Arguments
@@ -168,6 +168,8 @@ def evaluate(cell, loaded, names, options, folder):
         How many clips, draws and so on.
     folder : Path
         Where finished rows are kept.
+    code : dict
+        Checksums of the user's code, see `lmac_sb.bench.entries.code_of`.
 
     Returns
     -------
@@ -212,7 +214,7 @@ def evaluate(cell, loaded, names, options, folder):
         "regions": regions_identity(regions)["sha256"],
         "models": loaded.identity(),
         "draws": options.draws,
-        "code": code_of([prepared.name, cell.name, *methods]),
+        "code": code,
     }
     grid = Grid(
         comparison,

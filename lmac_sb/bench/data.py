@@ -5,6 +5,7 @@ A classifier never hears a clip of the test folds before it is tested: see
 """
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -25,6 +26,14 @@ __all__ = ["DATA", "Data", "Prepared", "prepare", "safe"]
 
 SOUNDSCAPES = 12  # of each class in each fold
 REAL = "LMAC_SB_DATA"  # variable of the environment: folder of real sounds
+# What the recipe's script says of keys, in the words of the bench.
+_WORDS = (
+    ("(train|valid|test)_fold_nums", r"folds['\1']"),
+    ("^manifest_folder ", "out: "),
+    ("data_folder must be the", "its function has to give the"),
+    (r"\. To download ESC-50 there, .*", ""),
+    (", or (leave them out|go on without them) with .*", ""),
+)
 
 
 class Data(NamedTuple):
@@ -178,12 +187,15 @@ def prepare(name, data, out, real=None):
     folder = Path(found)
     manifests = out / "manifests" / safe(name)
     script = load_script("esc50_prepare.py")
-    script.prepare_esc50(
-        folder,
-        manifests,
-        folds=dict(data.folds),
-        needs=script.Needs(data.several),
-    )
+    try:
+        script.prepare_esc50(
+            folder,
+            manifests,
+            folds=dict(data.folds),
+            needs=script.Needs(data.several),
+        )
+    except LMACError as error:
+        raise LMACError(f"{name}: {_in_words(error, folder)}") from error
     prepared = Prepared(name, data, folder, manifests)
     if len(prepared.classes) < 2:
         raise LMACError(
@@ -191,6 +203,19 @@ def prepare(name, data, out, real=None):
             "of several to train on"
         )
     return prepared
+
+
+def _in_words(error, folder):
+    """An error of the recipe's script, without keys that the bench lacks."""
+    text = str(error)
+    if "meta/esc50.csv: not found" in text and not folder.exists():
+        return (
+            f"{folder}: no such folder, expected the one of its clips; its "
+            "function gave it"
+        )
+    for found, put in _WORDS:
+        text = re.sub(found, put, text, flags=re.DOTALL)
+    return text
 
 
 def _check_folds(name, folds):

@@ -1,6 +1,10 @@
 """Entries by their name, or from a module of the user."""
 
+import ast
+import os
 import sys
+from importlib.util import resolve_name
+from pathlib import Path
 
 from lmac_sb.inference.reference import (
     SURPRISES,
@@ -14,12 +18,31 @@ from lmac_sb.utils.io import first_line
 from lmac_sb.utils.near import near
 
 __all__ = [
+    "OWN",
     "call_entry",
     "check_form",
     "code_of",
     "find_entry",
     "said",
 ]
+
+
+# How entries of one's own are written, by their kind.
+OWN = {
+    "methods": (
+        "mine:level for what is called level in the file mine.py here, a "
+        "function of explainer, analysis and target"
+    ),
+    "data": (
+        "mine:sounds for what is called sounds in the file mine.py here, such "
+        'as sounds = Data(lambda made, real: "FOLDER") of lmac_sb.bench.data'
+    ),
+    "classifiers": (
+        "mine:classifier for what is called classifier in the file mine.py "
+        "here, a function of a Setup that gives "
+        '{"optimised": LMACInterpreter.from_classifier(MODEL, 16000)}'
+    ),
+}
 
 
 def said(error):
@@ -45,6 +68,9 @@ def said(error):
 def code_of(names):
     """Checksums of the user's own modules, which have been imported.
 
+    Those of the names, and those that they import at their top, and so on, as
+    far as they are neither installed nor parts of Python.
+
     Arguments
     ---------
     names : iterable of str
@@ -53,21 +79,60 @@ def code_of(names):
     Returns
     -------
     dict
-        Module to checksum of its file, of those names that are
-        ``package.module:name``.
+        Module to checksum of its file.
 
     Example
     -------
     >>> code_of(["scenes", "sys:path"]), list(code_of(["json:loads"]))
     ({}, ['json'])
     """
-    found = {}
-    for name in filter(is_import_path, names):
-        module = name.partition(":")[0]
+    asked = {name.partition(":")[0] for name in filter(is_import_path, names)}
+    found, seen, todo = {}, set(), sorted(asked)
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        # With a module, those around it are imported.
+        todo.append(name.rpartition(".")[0])
+        module = sys.modules.get(name)
         # Parts of Python itself have none.
-        file = getattr(sys.modules.get(module), "__file__", None)
-        if file is not None:
-            found[module] = file_sha256(file)
+        file = getattr(module, "__file__", None)
+        if file is None:
+            continue
+        is_own = _is_own(name, Path(file))
+        if is_own or name in asked:
+            found[name] = file_sha256(file)
+        if is_own and file.endswith(".py"):
+            todo += _imports(Path(file), module.__package__)
+    return found
+
+
+def _is_own(name, file):
+    """Whether a module is not of Python, installed, or of this package."""
+    return (
+        name.partition(".")[0] != "lmac_sb"
+        and Path(os.__file__).parent not in file.parents
+        and not {"site-packages", "dist-packages"} & {*file.parts}
+    )
+
+
+def _imports(file, package):
+    """Modules, and names in modules, that a module imports at its top.
+
+    What its functions import is there only when they have run.
+    """
+    found, todo = [], [ast.parse(file.read_bytes())]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            found += [x.name for x in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            module = resolve_name(module, package)
+            found += [f"{module}.{x.name}" for x in node.names]
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            todo += ast.iter_child_nodes(node)
     return found
 
 
@@ -79,12 +144,12 @@ def check_form(kind, name):
     kind : str
         What it is, for messages.
     name : str
-        No ``package.module:name``.
+        Any.
 
     Raises
     ------
     LMACError
-        If it looks like a path or a module.
+        If it looks like a path or a module, and is no ``package.module:name``.
 
     Example
     -------
@@ -93,11 +158,11 @@ def check_form(kind, name):
     ...
     lmac_sb.LMACError: methods: found './mine.py:level', expected ...
     """
-    if any(x in name for x in ":./\\"):
+    module = name.partition(":")[0]
+    odd = not is_import_path(name) and any(x in name for x in ":./\\")
+    if odd or module.endswith(".py"):
         raise LMACError(
-            f"{kind}: found {shown(name)}, expected a name, or mine:level for "
-            "what is called level in the file mine.py here (of your own: "
-            "package.module:name)"
+            f"{kind}: found {shown(name)}, expected a name, or {OWN[kind]}"
         )
 
 
@@ -173,6 +238,7 @@ def find_entry(kind, name, table, form):
     ...
     lmac_sb.LMACError: data: unknown 'scnes'; did you mean 'scenes'? ...
     """
+    check_form(kind, name)
     if name in table:
         found = table[name]
     elif is_import_path(name):
@@ -184,10 +250,9 @@ def find_entry(kind, name, table, form):
                 "its function, which can be imported"
             ) from error
     else:
-        check_form(kind, name)
         raise LMACError(
             f"{kind}: unknown '{name}'{near(name, table) or ';'} there are "
-            f"{', '.join(table)}, and package.module:name is one of your own"
+            f"{', '.join(table)}; of your own: {OWN[kind]}"
         )
     if isinstance(found, form):
         return found

@@ -5,6 +5,8 @@ what is explained; else the small CNN, trained from another seed (that of
 `classifier_multilabel.yaml` where clips have several classes).
 """
 
+from tempfile import TemporaryDirectory
+
 import torch
 
 from lmac_sb.bench.classifiers import CLASSIFIERS, RATE, trained_run
@@ -103,9 +105,15 @@ def _load_cnn(setup):
     several = prepared.data.several
     yaml = _SEVERAL_YAML if several else _YAML
     folder = trained_run(apart, "classifier", yaml, seed, keys)
-    with left_alone():
+    n_classes = len(prepared.classes)
+    # The file makes the folders of a run, which nobody needs here.
+    with left_alone(), TemporaryDirectory() as unused:
         hparams = load_hparams(
-            [str(find_yaml(yaml)), f"--n_classes={len(prepared.classes)}"]
+            [
+                str(find_yaml(yaml)),
+                f"--n_classes={n_classes}",
+                f"--output_folder={unused}",
+            ]
         )
     names = ("features", "embedding_model", "classifier")
     return load_second_classifier(

@@ -2,7 +2,8 @@
 
 A function of one's own gets the explainer, the analysis of a batch and the
 class to explain [batch], and gives scores [batch, time, freq], as each of
-`lmac_sb.methods.gradients.ATTRIBUTIONS` does; or it is a
+`lmac_sb.methods.gradients.ATTRIBUTIONS` does, of which those below zero count
+as zero in the mask; or it is a
 `lmac_sb.methods.registry.Method`, which may give masks as well. Whatever it
 does, its rows say so, and the others go on.
 """
@@ -11,7 +12,7 @@ import re
 
 import torch
 
-from lmac_sb.bench.entries import check_form, said
+from lmac_sb.bench.entries import OWN, check_form, said
 from lmac_sb.inference.reference import (
     SURPRISES,
     imported,
@@ -78,13 +79,17 @@ def check_methods(names, more=()):
     lmac_sb.LMACError: methods: unknown 'loudset'; did you mean 'loudest'? ...
     """
     for name in names:
+        check_form("methods", name)
         if is_import_path(name):
             _own(name)
-        else:
-            check_form("methods", name)
     # None of them is called.
     explainers = dict.fromkeys((*EXPLAINERS, *more))
-    _named(names, explainers, 0)
+    try:
+        _named(names, explainers, 0)
+    except LMACError as error:
+        if not str(error).startswith("methods: unknown"):
+            raise
+        raise LMACError(f"{error}; of your own: {OWN['methods']}") from error
 
 
 def bench_methods(names, explainers, seed=0):
@@ -183,14 +188,31 @@ class _Guarded:
                 given = self.function(own, *area)
             if given is None:
                 raise LMACError("gave nothing, expected a tensor")
-            made = torch.as_tensor(given).detach().to(case.analysis.magnitude)
+            made = _real(given).detach().to(case.analysis.magnitude)
         except LMACError:
             raise
         except SURPRISES as error:
             raise LMACError(said(error)) from error
+        if self.kind == "scores" and made.isinf().any():
+            raise LMACError(
+                "infinite scores, expected finite numbers of 32 bits"
+            )
         if self.kind != "scores" and ((made < 0) | (made > 1)).any():
             raise LMACError(
                 f"mask from {made.min():.3g} to {made.max():.3g}, expected "
                 "values in [0, 1]"
             )
         return made
+
+
+def _real(given):
+    """What a function of the user gave, as a tensor of real numbers."""
+    what = f"a {type(given).__name__}"
+    try:
+        made = torch.as_tensor(given)
+        if not made.is_complex():
+            return made
+        what = "complex numbers"
+    except (TypeError, RuntimeError):
+        pass
+    raise LMACError(f"gave {what}, expected a tensor of real numbers")

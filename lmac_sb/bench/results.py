@@ -25,6 +25,7 @@ __all__ = [
     "figures",
     "losses",
     "measures",
+    "told",
 ]
 
 EQUAL = "equal area"  # what the tables call the area of the reference
@@ -212,6 +213,39 @@ def losses(found):
         if line["minus"] == LMAC and not own and sign * near > 0:
             lost.append(line)
     return lost
+
+
+def told(rows):
+    """What rows say in words: which methods failed, and what is odd of masks.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Of a cell.
+
+    Returns
+    -------
+    dict
+        ``errors``: how often each method failed, and its first error.
+        ``warnings``: how often each method has each warning.
+
+    Example
+    -------
+    >>> row = {"method": "x", "keep": "own", "warning": "constant mask"}
+    >>> told([row, row])["warnings"]
+    [{'method': 'x', 'n': 2, 'warning': 'constant mask'}]
+    """
+    errors, warnings = {}, {}
+    for row in rows:
+        method, error = row["method"], row.get("error")
+        warning = row.get("warning")
+        if row["keep"] == OWN and error:
+            one = {"method": method, "n": 0, "error": error}
+            errors.setdefault(method, one)["n"] += 1
+        elif row["keep"] == OWN and warning:
+            one = {"method": method, "n": 0, "warning": warning}
+            warnings.setdefault((method, warning), one)["n"] += 1
+    return {"errors": [*errors.values()], "warnings": [*warnings.values()]}
 
 
 def _by_keep(facts, rows):

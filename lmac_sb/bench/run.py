@@ -7,12 +7,12 @@ from typing import NamedTuple, Optional
 from lmac_sb.bench.cells import Cell, evaluate, load
 from lmac_sb.bench.classifiers import CLASSIFIERS, Classifier, Setup
 from lmac_sb.bench.data import DATA, Data, prepare, safe
-from lmac_sb.bench.entries import find_entry
+from lmac_sb.bench.entries import code_of, find_entry
 from lmac_sb.bench.methods import DEFAULT, base, check_methods
 from lmac_sb.bench.plots import draw_bench
-from lmac_sb.bench.results import differences, figures, losses
+from lmac_sb.bench.results import differences, figures, losses, told
 from lmac_sb.bench.tables import markdown
-from lmac_sb.jobs.job import Chunk, Job
+from lmac_sb.jobs.job import JOB, Chunk, Job
 from lmac_sb.jobs.processes import is_first
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.extra import needed
@@ -98,6 +98,9 @@ def run_bench(out, options=None, trained=None, real=None, progress=None):
     tell = progress or (lambda text: None)
     data, classifiers = _entries(options)
     plan = _plan(options, data, classifiers)
+    # As it is now: in the hours until it is called, its files may change.
+    names = options.methods or DEFAULT
+    code = code_of([*data, *classifiers, *names])
     tell("preparing the data")
     prepared, notes = _prepare(data, out, real, options, plan)
     trained = Path(trained) if trained else out / "trained"
@@ -108,17 +111,17 @@ def run_bench(out, options=None, trained=None, real=None, progress=None):
             f"bench: no classifier is left on any data; {'; '.join(notes)}"
         )
     _train(cells, out, plan, tell)
-    names = options.methods or DEFAULT
     found = {"cells": [], "figures": [], "differences": []}
     for cell in cells:
         place = f"{cell.setup.prepared.name}, {cell.name}"
         tell(place)
         folder = out / STEPS / "cells" / safe(place)
         try:
-            rows, facts = evaluate(cell, load(cell), names, options, folder)
+            loaded = load(cell)
+            rows, facts = evaluate(cell, loaded, names, options, folder, code)
         except LMACError as error:
             raise LMACError(f"{place}: {error}") from error
-        facts["errors"] = _errors(rows)
+        facts.update(told(rows))
         found["cells"].append(facts)
         found["figures"] += figures(facts, rows)
         found["differences"] += differences(facts, rows)
@@ -170,7 +173,7 @@ def _prepare(data, out, real, options, plan):
             # Of what was asked for by name, nothing is left out.
             if options.data is not None:
                 raise
-            return f"{name}: {error}"
+            return f"{name}: {str(error).removeprefix(f'{name}: ')}"
 
     def work(items):
         """Make one: by one process alone."""
@@ -178,7 +181,7 @@ def _prepare(data, out, real, options, plan):
             find(item)
         return Chunk([{"data": entries[item][0]} for item in items])
 
-    Job(out / STEPS / "data", len(entries), plan, chunk=1).run(work)
+    _step(out, "data", len(entries), plan).run(work)
     # They are looked at in each run: they may have changed.
     found = [find(item) for item in range(len(entries))]
     notes = [one for one in found if isinstance(one, str)]
@@ -220,17 +223,13 @@ def _train(cells, out, plan, tell):
             load(cell)
         return Chunk([{"data": groups[item][0].setup.prepared.name}])
 
-    Job(out / STEPS / "trained", len(groups), plan, chunk=1).run(work)
+    _step(out, "trained", len(groups), plan).run(work)
 
 
-def _errors(rows):
-    """How often each method failed, and its first error."""
-    found = {}
-    for row in rows:
-        if row.get("error"):
-            one = {"method": row["method"], "n": 0, "error": row["error"]}
-            found.setdefault(row["method"], one)["n"] += 1
-    return list(found.values())
+def _step(out, name, n_items, plan):
+    """A job before the cells; until one has begun, options may change."""
+    begun = any((out / STEPS / "cells").glob(f"*/{JOB}"))
+    return Job(out / STEPS / name, n_items, plan, chunk=1, replace=not begun)
 
 
 def _write(out, found, options):

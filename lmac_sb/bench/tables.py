@@ -12,7 +12,7 @@ from lmac_sb.bench.results import (
 from lmac_sb.evaluation.comparison import OWN
 from lmac_sb.metrics.registry import METRICS, unguarded
 
-__all__ = ["cell_text", "groups", "loss_text", "markdown"]
+__all__ = ["cell_text", "groups", "loss_text", "markdown", "remarks"]
 
 NOTE = (
     "Mean over the clips [95 % bootstrap interval]. *Own*: the mask as the "
@@ -196,13 +196,38 @@ def _facts(facts):
     if facts["left_out"]:
         names = ", ".join(f"`{_plain(x)}`" for x in facts["left_out"])
         text += f" Not available here: {names}."
-    for error in facts["errors"]:
-        clips = f"{error['n']} clip{'s' * (error['n'] != 1)}"
-        text += (
-            f" `{_plain(error['method'])}` failed on {clips}: "
-            f"{_plain(error['error'])}."
-        )
-    return text
+    return text + "".join(f" {x}." for x in remarks(facts, _plain))
+
+
+def remarks(facts, plain=str):
+    """What is to be said of methods that failed, or whose masks are odd.
+
+    Arguments
+    ---------
+    facts : dict
+        Of a cell, with what `lmac_sb.bench.results.told` gives.
+    plain : callable
+        What is done to names and texts of others.
+
+    Returns
+    -------
+    list of str
+
+    Example
+    -------
+    >>> one = {"method": "mine:neg", "n": 5, "warning": "no score above zero"}
+    >>> remarks({"errors": [], "warnings": [one]})
+    ['`mine:neg`: no score above zero on 5 clips']
+    """
+    found = []
+    for one in [*facts["errors"], *facts["warnings"]]:
+        method = plain(one["method"])
+        clips = f"{one['n']} clip{'s' * (one['n'] != 1)}"
+        if "error" in one:
+            found.append(f"`{method}` failed on {clips}: {plain(one['error'])}")
+        else:
+            found.append(f"`{method}`: {plain(one['warning'])} on {clips}")
+    return found
 
 
 def _table(lines, columns):

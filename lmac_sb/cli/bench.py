@@ -148,6 +148,7 @@ def bench(**options):
 def _bench(options):
     """Run it in this process, which may be one of several."""
     from lmac_sb.bench.run import Options, run_bench
+    from lmac_sb.bench.tables import remarks
     from lmac_sb.pages.bench import write_bench_page
 
     how = Options(
@@ -158,6 +159,10 @@ def _bench(options):
         page = write_bench_page(options.out)
         for note in found["notes"]:
             say(printable(f"not in it: {note}"))
+        for facts in found["cells"]:
+            place = f"{facts['data']}, {facts['classifier']}"
+            for text in remarks(facts):
+                say(printable(f"{place}: {text}"))
         say(printable(f"tables: {options.out}/bench.md"))
         say(printable(f"page: {page}"), Loudness.QUIET)
     return 0

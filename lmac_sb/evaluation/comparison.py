@@ -175,16 +175,15 @@ class Comparison:
 
     def _judged(self, method, made, area, case):
         """Rows of masks that could be made."""
-        flat = (made.amax((1, 2)) == made.amin((1, 2))).tolist()
-        rows = []
+        odd, rows = _odd(method, made), []
         for keeps, mask, full in self._masks(method, made, area, case):
             columns = self.judge(case, mask, full)
             columns = {key: x.tolist() for key, x in columns.items()}
             for keep, (i, clip) in product(keeps, enumerate(case.ids)):
                 row = {"id": clip, "keep": keep}
                 row.update((key, x[i]) for key, x in columns.items())
-                if flat[i] and method.kind != "fixed":
-                    row["warning"] = "constant mask"
+                if odd[i] and method.kind != "fixed":
+                    row["warning"] = odd[i]
                 rows.append(row)
         return rows
 
@@ -211,3 +210,13 @@ class Comparison:
     def _own(self, method, made):
         """What a method made, as a mask."""
         return min_max(made) if method.kind == "scores" else made
+
+
+def _odd(method, made):
+    """What is odd about the masks of each clip, in words; None if nothing."""
+    found = []
+    for low, high in zip(made.amin((1, 2)), made.amax((1, 2))):
+        unsaid = method.kind == "scores" and high <= 0
+        said = "no score above zero" if unsaid else None
+        found.append("constant mask" if low == high else said)
+    return found

@@ -86,6 +86,9 @@ class Job:
     chunk : int
         Items of a chunk; by default such that there are about 256 chunks, of
         256 items at most. A job that has begun keeps what it began with.
+    replace : bool
+        Whether another job that the folder holds is deleted, if nobody works
+        on it.
 
     Raises
     ------
@@ -109,7 +112,7 @@ class Job:
 here 'cubes'; give the same options, or choose another folder
     """
 
-    def __init__(self, folder, n_items, identity, chunk=None):
+    def __init__(self, folder, n_items, identity, chunk=None, replace=False):
         needed("pyarrow")
         self.folder = Path(folder)
         self.n_items = n_items
@@ -120,7 +123,7 @@ here 'cubes'; give the same options, or choose another folder
         try:
             (self.folder / ROWS).mkdir(parents=True, exist_ok=True)
             with wait_for_folder(self.folder):
-                self._begin()
+                self._begin(replace)
         except OSError as error:
             raise LMACError(
                 f"{folder}: cannot be made or written to ({error.strerror})"
@@ -263,16 +266,23 @@ here 'cubes'; give the same options, or choose another folder
 
     # ----------------------------------------------------------- the folder
 
-    def _begin(self):
+    def _begin(self, replace):
         """Write what job it is, or compare it with what is there."""
         remove_parts(self.folder)
         for name in (ROWS, CLIPS):
             remove_parts(self.folder / name)
         path = self.folder / JOB
         if path.exists():
-            self._check(_read_job(path))
-            return
-        if any((self.folder / ROWS).glob("part-*")):
+            try:
+                self._check(_read_job(path))
+                return
+            except LMACError:
+                if not replace or self._is_held():
+                    raise
+            for name in (ROWS, CLIPS):
+                for part in (self.folder / name).glob("part-*"):
+                    part.unlink()
+        elif any((self.folder / ROWS).glob("part-*")):
             raise LMACError(
                 f"{self.folder}: holds rows, but no {JOB} that says of what; "
                 "choose another folder"
@@ -283,6 +293,15 @@ here 'cubes'; give the same options, or choose another folder
             "identity": self.identity,
         }
         write_json(path, content)
+
+    def _is_held(self):
+        """Whether a process works on a chunk, of whatever job."""
+        for path in (self.folder / ROWS).glob(".*.claim"):
+            claim = Claim(path)
+            if not claim.take():
+                return True
+            claim.release()
+        return False
 
     def _check(self, there):
         """Refuse another job, and say what makes it another."""

@@ -39,6 +39,7 @@ def facts_of(place, reference="lmac"):
         "accuracy": 0.9,
         "folds": {"train": [1, 2], "valid": [3], "test": [4]},
         "errors": [{"method": HOSTILE, "n": 2, "error": HOSTILE}],
+        "warnings": [{"method": HOSTILE, "n": 3, "warning": HOSTILE}],
     }
 
 

@@ -144,6 +144,23 @@ def test_a_second_call_computes_nothing(done, trained, monkeypatch):
     assert (out / "bench.csv").read_bytes() == before
 
 
+def test_a_bench_without_results_is_forgotten(
+    tiny_data, tmp_path, monkeypatch, trained
+):
+    """What failed on wrong data or classifiers does not block its folder."""
+    out = tmp_path / "bench"
+    monkeypatch.setitem(DATA, "gone", Data(lambda made, real: made / "gone"))
+    with pytest.raises(LMACError, match="gone: no such folder"):
+        run_bench(out, HOW._replace(data=("tiny", "gone")), trained)
+    monkeypatch.setitem(CLASSIFIERS, "none", lambda setup: {})
+    how = HOW._replace(methods=("ones",), clips=2)
+    with pytest.raises(LMACError, match="none: gave no interpreter"):
+        run_bench(out, how._replace(classifiers=("none",)), trained)
+    assert run_bench(out, how, trained)["cells"][0]["clips"] == 2
+    with pytest.raises(LMACError, match="clips: there 2, here 3"):
+        run_bench(out, how._replace(clips=3), trained)
+
+
 def test_models_that_were_replaced(done, trained, whole, tmp_path):
     """Rows of other models are not mixed with those that are there."""
     out, _ = done
@@ -260,6 +277,7 @@ def test_a_killed_bench_goes_on(scenes, trained, recipe, tmp_path, done):
     finished, _ = done
     (tmp_path / "mine.py").write_text(
         "import time\n"
+        "from helper import neg\n"
         "from lmac_sb.bench.data import Data\n"
         f"tiny = Data(lambda made, real: {str(scenes)!r})\n"
         "def slow(explainer, analysis, target):\n"
@@ -267,12 +285,18 @@ def test_a_killed_bench_goes_on(scenes, trained, recipe, tmp_path, done):
         "    return analysis.magnitude\n",
         encoding="utf-8",
     )
+    helper = tmp_path / "helper.py"
+    helper.write_text(
+        "def neg(explainer, analysis, target):\n"
+        "    return -1 - analysis.magnitude\n",
+        encoding="utf-8",
+    )
     models = tmp_path / "models"
     shutil.copytree(trained / "tiny", models / "mine_tiny")
     out = tmp_path / "killed"
     command = ["-m", "lmac_sb", "bench", "--out", str(out)]
     command += ["--data", "mine:tiny", "--classifiers", "cnn", "--clips", "4"]
-    command += ["--methods", f"{','.join(METHODS)},mine:slow"]
+    command += ["--methods", f"{','.join(METHODS)},mine:slow,mine:neg"]
     command += ["--seeds", "1", "--draws", "1", "--epochs", "1"]
     command += ["--trained", str(models)]
     process = recipe.copy(command, tmp_path)
@@ -290,9 +314,20 @@ def test_a_killed_bench_goes_on(scenes, trained, recipe, tmp_path, done):
     found = [
         {**row, "data": "tiny"}
         for row in without_times(read(out / "bench.csv"))
-        if row["method"] != "mine:slow"
+        if not row["method"].startswith("mine:")
     ]
     assert found == without_times(read(finished / "bench.csv"))
+    said = "`mine:neg`: no score above zero on 4 clips"
+    assert f"mine:tiny, cnn: {said}\n" in ran.out
+    assert f" {said}." in (out / "bench.md").read_text("utf-8")
+    # Nothing but what was there, and what was asked for.
+    names = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
+    assert names == {"mine.py", "helper.py", "models", "killed"}
+    # A helper of the module is its code as well.
+    helper.write_text(f"{helper.read_text()}# other\n", encoding="utf-8")
+    ran = recipe.command(command, tmp_path)
+    assert ran.code == 1
+    assert "holds another job: code.helper: there" in ran.err
 
 
 def test_a_classifier_of_a_third_party(
@@ -331,7 +366,8 @@ def test_a_classifier_that_fails(tiny_data, tmp_path, monkeypatch, gives, said):
         (lambda made, real: 1 / 0, "their:s: ZeroDivisionError"),
         (lambda made, real: None, "their:s: gave None, expected a folder"),
         (lambda made, real: sys.exit(3), "their:s: SystemExit: 3"),
-        (lambda made, real: made, "esc50.csv: not found"),
+        (lambda made, real: made, "their:s: .*their_s: no such folder"),
+        (lambda made, real: str(made), "expected the one of its clips"),
     ],
 )
 def test_data_that_fails(tmp_path, monkeypatch, gives, said):

@@ -216,6 +216,9 @@
     for (const { method, n, error } of cell.errors) {
       text += ` ${short(method)} failed on ${n} clips: ${error.slice(0, 500)}.`;
     }
+    for (const { method, n, warning } of cell.warnings ?? []) {
+      text += ` ${short(method)}: ${warning.slice(0, 500)} on ${n} clips.`;
+    }
     return text;
   };
   const showLosses = () => {

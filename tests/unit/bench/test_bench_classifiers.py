@@ -24,6 +24,54 @@ def setup(scenes, tmp_path_factory):
     return Setup(found, out / "trained", [1234], epochs=1)
 
 
+@pytest.mark.parametrize(
+    ("folds", "said"),
+    [
+        (
+            {"test": [9]},
+            r"mine:s: folds\['test'\]: fold 9 does not occur in .*esc50.csv",
+        ),
+        (
+            {"test": [1]},
+            r"mine:s: folds\['test'\]: fold 1 is already used in "
+            r"folds\['train'\]; each",
+        ),
+    ],
+)
+def test_folds_that_there_are_not(scenes, tmp_path, folds, said):
+    folds = {"train": [1], "valid": [2], **folds}
+    data = Data(lambda made, real: scenes, folds)
+    with pytest.raises(LMACError, match=f"^{said}"):
+        prepare("mine:s", data, tmp_path)
+
+
+def test_data_is_told_of_without_options_of_others(tmp_path):
+    """The bench has neither --download nor --skip_bad_clips."""
+    clips = tmp_path / "clips"
+    data = Data(lambda made, real: clips)
+    with pytest.raises(LMACError) as error:
+        prepare("mine:s", data, tmp_path)
+    assert str(error.value) == (
+        f"mine:s: {clips}: no such folder, expected the one of its clips; its "
+        "function gave it"
+    )
+    clips.mkdir()
+    with pytest.raises(LMACError, match="^mine:s: .*: not found; its") as error:
+        prepare("mine:s", data, tmp_path)
+    assert str(error.value).endswith("a data set of Hugging Face")
+    (clips / "meta").mkdir()
+    (clips / "audio").mkdir()
+    rows = "".join(f"{i}.wav,{i},0,dog\n" for i in range(1, 6))
+    table = f"filename,fold,target,category\n{rows}"
+    (clips / "meta" / "esc50.csv").write_text(table, encoding="utf-8")
+    with pytest.raises(LMACError, match="5 of 5 clips cannot be") as error:
+        prepare("mine:s", data, tmp_path)
+    assert str(error.value).startswith(f"mine:s: {clips}: ")
+    assert str(error.value).endswith("\nRepair them")
+    with pytest.raises(LMACError, match="^mine:s: out: .*the data folder"):
+        prepare("mine:s", data, clips)
+
+
 def test_a_network_is_trained_once(setup, monkeypatch):
     first = TRAIN(setup)["optimised"]
     wavs = torch.randn(2, 16000)
@@ -54,6 +102,21 @@ def test_a_judge_joins_no_processes(setup, monkeypatch):
     )
     assert judges._load_cnn(setup) == "loaded"
     assert seen == [None] and os.environ["RANK"] == "1"
+
+
+def test_a_judge_leaves_nothing_where_the_command_runs(
+    setup, monkeypatch, tmp_path
+):
+    """Its yaml file would make the folders of a run of its own."""
+    run, here = tmp_path / "run", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(judges, "trained_run", lambda *args: run)
+    monkeypatch.setattr(
+        judges, "load_second_classifier", lambda *args: "loaded"
+    )
+    assert judges._load_cnn(setup) == "loaded"
+    assert [*here.iterdir(), *run.glob("*")] == []
 
 
 def test_a_network_that_is_damaged(setup):

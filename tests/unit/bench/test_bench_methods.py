@@ -1,5 +1,6 @@
 """Methods of the bench, and those of third parties."""
 
+import importlib
 import sys
 
 import pytest
@@ -32,8 +33,36 @@ def short(explainer, analysis, target):
 def nan(explainer, analysis, target):
     return analysis.magnitude * float("nan")
 
+def infinite(explainer, analysis, target):
+    return analysis.magnitude / 0
+
+def negative(explainer, analysis, target):
+    return -1 - analysis.magnitude
+
+def flat(explainer, analysis, target):
+    return 0 * analysis.magnitude
+
+def log(explainer, analysis, target):
+    return (analysis.magnitude * 0).log()
+
 def nothing(explainer, analysis, target):
     return None
+
+def text(explainer, analysis, target):
+    return "0.5"
+
+def dictionary(explainer, analysis, target):
+    return {"scores": analysis.magnitude}
+
+def complexes(explainer, analysis, target):
+    return analysis.stft if analysis.stft.is_complex() else (
+        analysis.magnitude * 1j)
+
+def whole(explainer, analysis, target):
+    return (100 * analysis.magnitude).int()
+
+def boolean(explainer, analysis, target):
+    return analysis.magnitude > analysis.magnitude.mean()
 
 def fails(explainer, analysis, target):
     return {}["a key\\nand more"]
@@ -86,7 +115,8 @@ def rows_of(interpreter, names):
 
 
 def test_a_method_of_a_third_party(interpreter, mine):
-    names = [f"{mine}:{x}" for x in ("level", "array", "half", "top")]
+    some = ("level", "array", "half", "top", "whole", "boolean")
+    names = [f"{mine}:{x}" for x in some]
     rows = rows_of(interpreter, names)
     assert all("error" not in row for row in rows.values())
     assert rows[names[2], "a"]["area"] == 0.5
@@ -94,6 +124,23 @@ def test_a_method_of_a_third_party(interpreter, mine):
         *("lmac", "loudest"),
         *names,
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("negative", "no score above zero"),
+        ("flat", "constant mask"),
+        ("half", "constant mask"),
+        ("level", None),
+    ],
+)
+def test_what_is_odd_about_masks_is_said(interpreter, mine, name, said):
+    """Scores below zero count as zero in the own mask."""
+    rows = rows_of(interpreter, [f"{mine}:{name}"])
+    row = rows[f"{mine}:{name}", "b"]
+    assert row.get("warning") == said and "error" not in row
+    assert (row["area"] == 0) == (name in ("negative", "flat"))
 
 
 def test_what_it_changes_is_its_own(interpreter, mine):
@@ -119,12 +166,72 @@ def test_code_that_was_changed(mine, tmp_path):
     assert code_of(names) != before
 
 
+HELPERS = {
+    "their_top.py": (
+        "import torch\nimport their_whole as whole\n"
+        "from their_pack.deep import scale\n"
+        "from their_numbers import STEPS\n"
+        "from their_level import level\n"
+        "def late(*args):\n    import their_late\n"
+    ),
+    "their_level.py": "try:\n    from their_last import *\nfinally:\n    pass\n"
+    "def level(explainer, analysis, target):\n    return analysis.magnitude\n",
+    "their_last.py": "import their_top\n",
+    "their_whole.py": "",
+    "their_numbers.py": "STEPS = 3\n",
+    "their_late.py": "",
+    "their_pack/__init__.py": "",
+    "their_pack/deep.py": "from . import beside\nfrom .far import scale\n",
+    "their_pack/far.py": "scale = 2\n",
+    "their_pack/beside.py": "",
+}
+
+
+@pytest.fixture
+def helpers(tmp_path, monkeypatch):
+    """A module of a third party that others help, and its method."""
+    for name, text in HELPERS.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    check_methods(["their_top:level"])
+    yield ["their_top:level"]
+    for name in [x for x in sys.modules if x.startswith("their_")]:
+        del sys.modules[name]
+
+
+def test_helpers_are_code_too(helpers, tmp_path):
+    """What a module imports, and so on, but neither torch nor what is late."""
+    before = code_of(helpers)
+    assert sorted(before) == [
+        *("their_last", "their_level", "their_numbers", "their_pack"),
+        *("their_pack.beside", "their_pack.deep", "their_pack.far"),
+        *("their_top", "their_whole"),
+    ]
+    importlib.import_module("their_late")
+    assert code_of(helpers) == before
+    for module in before:
+        path = tmp_path.joinpath(*module.split("."))
+        path = path if path.is_dir() else path.with_suffix(".py")
+        path = path / "__init__.py" if path.is_dir() else path
+        content = path.read_bytes()
+        path.write_bytes(content + b"\nmore = 1\n")
+        changed = code_of(helpers)
+        assert [x for x in before if before[x] != changed[x]] == [module]
+        path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("short", "mask of shape (1, 86, 513), expected (1, 87, 513)"),
         ("nan", "NaN in the mask"),
+        ("infinite", "infinite scores, expected finite numbers of 32 bits"),
+        ("log", "infinite scores, expected finite numbers of 32 bits"),
         ("nothing", "gave nothing, expected a tensor"),
+        ("text", "gave a str, expected a tensor of real numbers"),
+        ("dictionary", "gave a dict, expected a tensor of real numbers"),
+        ("complexes", "complex numbers, expected a tensor of real numbers"),
         ("fails", "KeyError: 'a key"),
         ("leaves", "SystemExit: 3"),
         ("large", "expected values in [0, 1]"),
@@ -149,6 +256,8 @@ def test_its_faults_are_those_of_its_rows(interpreter, mine, name, said):
         ),
         ("random:level", "random.py has no 'level'"),
         ("./their_methods.py:level", "in the file mine.py here"),
+        ("their_methods.py:level", "in the file mine.py here"),
+        ("their_methods", "of your own: mine:level for"),
         ("their_methods.level", "or mine:level for what is called level"),
         ("loudset", "did you mean 'loudest'?"),
         ("lmca+5", "did you mean 'lmac'?"),
@@ -158,6 +267,30 @@ def test_methods_that_there_are_not(mine, name, said):
     with pytest.raises(LMACError, match="^methods: ") as error:
         check_methods([name])
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("data", "/tmp/x", "mine:sounds for"),
+        ("data", "/tmp/x", 'Data(lambda made, real: "FOLDER")'),
+        ("data", "their_methods.py:data", "in the file mine.py here"),
+        ("data", "mine", "of your own: mine:sounds for"),
+        ("classifiers", "./folder", "mine:classifier for"),
+        ("classifiers", "./folder", "LMACInterpreter.from_classifier(MODEL, "),
+        ("classifiers", "mine.py:x", "in the file mine.py here"),
+        ("classifiers", "multilable", "did you mean 'multilabel'?"),
+        ("classifiers", "mine", "of your own: mine:classifier for"),
+    ],
+)
+def test_how_entries_of_ones_own_are_written(mine, kind, name, said):
+    """The example is one of the kind that is asked for."""
+    table, form = (DATA, Data)
+    if kind == "classifiers":
+        table, form = (CLASSIFIERS, Classifier)
+    with pytest.raises(LMACError, match=f"^{kind}: ") as error:
+        find_entry(kind, name, table, form)
+    assert said in str(error.value) and "mine:level" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["ones", "their_methods:level"])

@@ -11,8 +11,9 @@ from lmac_sb.bench.results import (
     figures,
     losses,
     measures,
+    told,
 )
-from lmac_sb.bench.tables import groups, markdown
+from lmac_sb.bench.tables import groups, markdown, remarks
 
 FACTS = {
     "data": "scenes",
@@ -26,6 +27,7 @@ FACTS = {
     "accuracy": 0.8,
     "folds": {"train": [1], "valid": [2], "test": [3]},
     "errors": [{"method": "x|y", "n": 2, "error": "a\n<b>"}],
+    "warnings": [{"method": "mine:neg", "n": 1, "warning": "a <b>"}],
 }
 VALUES = {
     "lmac": [10.0, 20.0, 30.0, 40.0, 50.0],
@@ -143,7 +145,32 @@ def test_markdown():
     assert "| lmac | 30.00 [" in text
     assert "folds: train [1], valid [2], test [3]" in text
     assert "`x\\|y` failed on 2 clips: a &lt;b>." in text
+    assert " `mine:neg`: a &lt;b> on 1 clip." in text
     assert "Accuracy on these clips: 80.0 %." in text
+
+
+def test_what_rows_say_is_told_by_method():
+    """Each fault once, each warning once; of the own mask alone."""
+    rows = [
+        {"id": str(clip), "method": "x", "keep": keep, "warning": warning}
+        for keep in ("own", "area of lmac")
+        for clip, warning in enumerate(["flat", "none", "flat", None])
+    ]
+    rows += [
+        {"id": clip, "method": "y", "keep": "own", "error": f"error {clip}"}
+        for clip in "ab"
+    ]
+    assert told(rows) == {
+        "errors": [{"method": "y", "n": 2, "error": "error a"}],
+        "warnings": [
+            {"method": "x", "n": 2, "warning": "flat"},
+            {"method": "x", "n": 1, "warning": "none"},
+        ],
+    }
+    assert remarks(FACTS) == [
+        "`x|y` failed on 2 clips: a\n<b>",
+        "`mine:neg`: a <b> on 1 clip",
+    ]
 
 
 def test_markdown_of_several_classes():

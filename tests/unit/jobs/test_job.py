@@ -214,6 +214,24 @@ def test_another_job_is_refused(job, n_items, identity, message):
     assert digest(job.folder) == before
 
 
+def test_another_job_that_may_be_replaced(job):
+    """Not while anybody works on it; what it has found is gone then."""
+    job._write(1, squares(job.items(1)))
+    claim = job._claim("part-00000")
+    assert claim.take()
+    with pytest.raises(LMACError, match="holds another job: items"):
+        Job(job.folder, 4, IDENTITY, chunk=2, replace=True)
+    claim.release()
+    (job.folder / "rows" / ".part-00002.claim").touch()  # of a killed one
+    Job(job.folder, 11, IDENTITY, replace=True)
+    assert job.rows_file(1).exists()  # the same job
+    other = Job(job.folder, 4, IDENTITY, chunk=2, replace=True)
+    assert other.missing() == [0, 1]
+    other.run(squares)
+    assert len(other.frame()) == 4
+    assert len(list(other.folder.glob("clips/*"))) == 2
+
+
 def test_what_json_makes_of_an_identity(tmp_path):
     identity = {"n": (1, 2), "x": math.nan, 3: "a"}
     Job(tmp_path, 1, identity)
