@@ -11,7 +11,13 @@ from typing import NamedTuple
 from lmac_sb.data import mpeg, ogg, voc
 from lmac_sb.data.pieces import Part
 
-__all__ = ["Layout", "layout_of"]
+__all__ = ["NOT_READ", "Layout", "layout_of"]
+
+# Endings of sounds, and of films, that have to be converted first.
+NOT_READ = {
+    *("3gp", "aac", "ac3", "amr", "ape", "avi", "m4a", "m4b", "mka", "mkv"),
+    *("mov", "mp4", "spx", "webm", "wma", "wv"),
+}
 
 # Sizes that stand for "not known when this was written": nothing, the largest
 # ones, and what sox writes. Others are believed.

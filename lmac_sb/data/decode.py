@@ -14,8 +14,7 @@ import soundfile as sf
 import torch
 
 from lmac_sb.data import mpeg
-from lmac_sb.data.containers import layout_of
-from lmac_sb.data.names import NOT_READ
+from lmac_sb.data.containers import NOT_READ, layout_of
 from lmac_sb.data.pieces import Source, Window, check_path, opened
 from lmac_sb.data.rates import resample
 from lmac_sb.utils.errors import LMACError

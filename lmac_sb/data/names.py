@@ -6,11 +6,11 @@ from pathlib import Path
 
 import soundfile as sf
 
+from lmac_sb.data.containers import NOT_READ
 from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = [
     "AUDIO",
-    "NOT_READ",
     "Names",
     "alike",
     "bare_path",
@@ -23,11 +23,6 @@ __all__ = [
 # Of files that are read, without the point.
 AUDIO = {kind.lower() for kind in sf.available_formats()} | {
     *("aif", "aifc", "bwf", "mp2", "mpga", "oga", "opus", "wave")
-}
-# Endings of sounds, and of films, that have to be converted first.
-NOT_READ = {
-    *("3gp", "aac", "ac3", "amr", "ape", "avi", "m4a", "m4b", "mka", "mkv"),
-    *("mov", "mp4", "spx", "webm", "wma", "wv"),
 }
 
 
