@@ -59,19 +59,19 @@ def bootstrap(
     >>> bootstrap([1.0, 1.0, float("nan")])
     {'mean': 1.0, 'low': 1.0, 'high': 1.0, 'n': 2, 'n_nan': 1}
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1:
+    column = np.asarray(values, dtype=np.float64)
+    if column.ndim != 1:
         raise LMACError(
-            f"values: found shape {values.shape}, expected one a clip"
+            f"values: found shape {column.shape}, expected one a clip"
         )
-    if np.isinf(values).any():
-        found = values[np.isinf(values)][0]
+    if np.isinf(column).any():
+        found = column[np.isinf(column)][0]
         raise LMACError(f"values: found {found}, expected finite ones")
     if n_draws < 1:
         raise LMACError(
             f"n_draws: found {n_draws}, expected a whole number from 1"
         )
-    return _bootstrap(values[:, None], n_draws, seed)[0]
+    return _bootstrap(column[:, None], n_draws, seed)[0]
 
 
 def _bootstrap(
