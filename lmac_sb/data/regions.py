@@ -4,6 +4,7 @@ import hashlib
 import math
 from pathlib import Path
 
+from lmac_sb.data.scene_folder import REGIONS
 from lmac_sb.data.table import read_table
 from lmac_sb.utils.errors import LMACError
 
@@ -36,7 +37,7 @@ def read_regions(data_folder):
     >>> read_regions("/no/such/folder")
     {}
     """
-    path = Path(data_folder) / "meta" / "active_regions.csv"
+    path = Path(data_folder) / "meta" / REGIONS
     if not path.is_file():
         return {}
     rows = read_table(path, ["filename", "onset", "offset"])

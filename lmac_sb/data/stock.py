@@ -188,7 +188,7 @@ class Listed(NamedTuple):
         LMACError
             If a fold lacks a class, ambient recordings or distractors.
         """
-        reader, bad, skipped, seen, twice = Reader(rate), [], [], {}, []
+        reader, bad, seen, twice = Reader(rate), [], {}, []
         good = {role: [] for role in ROLES}
         every = [(r, sound) for r in ROLES for sound in self.sounds[r]]
         for role, sound in progress(every, unit="sound"):
@@ -200,17 +200,17 @@ class Listed(NamedTuple):
                 else:
                     twice.append((role, first_role, sound))
             except LMACError as error:
-                bad.append(error)
-                skipped.append(sound)
+                bad.append((sound, error))
         if bad:
-            _tell(bad, len(every), skip_bad_clips)
+            errors = [error for _, error in bad]
+            _tell(errors, len(every), skip_bad_clips)
         if twice:
             logger.warning(
                 "%d sounds are there twice, and count once", len(twice)
             )
         stock = Stock(good, self.classes, reader)
         for fold in self.folds:
-            _check_fold(stock, fold, skipped, twice)
+            _check_fold(stock, fold, bad, twice)
         return stock
 
 
@@ -459,13 +459,13 @@ def _option(key):
     return f"`{key}` (on the command line: --{key})"
 
 
-def _check_fold(stock, fold, skipped, twice):
+def _check_fold(stock, fold, bad, twice):
     """Refuse a fold that lacks something."""
     missing = [x for x in stock.classes if not stock.events(fold, x)]
     if missing:
         gone = [
             f"{sound.place} is skipped"
-            for sound in skipped
+            for sound, _ in bad
             if sound.fold == fold and sound.category in missing
         ]
         raise LMACError(

@@ -215,7 +215,8 @@ class Comparison:
 def _odd(method, made):
     """What is odd about the masks of each clip, in words; None if nothing."""
     found = []
-    for low, high in zip(made.amin((1, 2)), made.amax((1, 2))):
+    lows, highs = made.amin((1, 2)).tolist(), made.amax((1, 2)).tolist()
+    for low, high in zip(lows, highs):
         unsaid = method.kind == "scores" and high <= 0
         said = "no score above zero" if unsaid else None
         found.append("constant mask" if low == high else said)
