@@ -17,6 +17,7 @@ from lmac_sb.listener.scales import (
     LastActivation,
     at_least_single,
     guess_scale,
+    is_scaled_activation,
 )
 from lmac_sb.utils.errors import LMACError
 
@@ -365,28 +366,52 @@ class DryRun:
             # All between 0 and 1 so far: worth a closer look.
             kind = kind if kind == "logits" else self._guess(found)
         if kind == "logits":
-            self._check_sums(found, scores)
+            self._check_percentages(found, scores)
             return found
         if kind == "sigmoid" and not each:
             listener._learn("multilabel", True)
         return self._before_activation(dataclasses.replace(found, scale=kind))
 
-    def _check_sums(self, found, scores):
-        """Refuse parts of another whole than one, such as percentages."""
-        if found.n_outputs == 1 or scores.min() < 0 or scores.max() <= 1:
+    def _check_percentages(self, found, scores):
+        """Refuse parts of another whole than one."""
+        if scores.min() < 0 or scores.max() <= 1:
             return
-        listener = self.listener
-        rows = torch.cat((self.clips, self.others))
-        with as_needed(listener.called(), rows):
-            sums = listener._scores(rows, found).sum(2)
-        whole = float(sums.mean())
-        if (sums - whole).abs().max() < 1e-4 * whole:
+        whole = self._whole(found)
+        if whole is not None:
             raise LMACError(
                 f"model: found outputs that sum to {whole:.6g} for each "
                 "sound, as percentages do, expected logits or probabilities; "
                 f"output=lambda returned: returned / {whole:.6g} makes "
                 "probabilities of them, and scale='logits' leaves them"
             )
+        graph = self._graph(found)
+        if graph is not None and is_scaled_activation(graph):
+            raise LMACError(
+                "model: found the outputs of a sigmoid times a number, up to "
+                f"{scores.max():.6g}, as percentages are, expected logits or "
+                "probabilities; output=lambda returned: returned / 100 makes "
+                "probabilities of percentages, and scale='logits' leaves them"
+            )
+
+    def _whole(self, found):
+        """What the outputs of each of four sounds sum to, or None."""
+        if found.n_outputs == 1:
+            return None
+        listener = self.listener
+        rows = torch.cat((self.clips, self.others))
+        with as_needed(listener.called(), rows):
+            sums = listener._scores(rows, found).sum(2)
+        whole = float(sums.mean())
+        return whole if (sums - whole).abs().max() < 1e-4 * whole else None
+
+    def _graph(self, found):
+        """Scores [rows, classes] with autograd's graph, or None."""
+        rows = self.clips.clone().requires_grad_()
+        with as_needed(self.listener.called(), rows), torch.enable_grad():
+            try:
+                return self.listener._scores(rows, found).flatten(0, 1)
+            except RuntimeError:  # no gradient: reported by the checks
+                return None
 
     def _guess(self, found):
         """Scale by the answers to four sounds."""
@@ -395,16 +420,9 @@ class DryRun:
         rows = torch.cat((self.clips, self.others))
         with as_needed(listener.called(), rows):
             scores = listener._scores(rows, found).flatten(0, 1)
-            kind = guess_scale(scores, each)
-            if kind != "sigmoid":
-                return kind
-            with torch.enable_grad():
-                rows = self.clips.clone().requires_grad_()
-                try:
-                    graph = listener._scores(rows, found).flatten(0, 1)
-                except RuntimeError:  # no gradient: reported by the checks
-                    return kind
-        return guess_scale(graph, each)
+        kind = guess_scale(scores, each)
+        graph = self._graph(found) if kind == "sigmoid" else None
+        return kind if graph is None else guess_scale(graph, each)
 
     def _before_activation(self, found):
         """Leave out the last sigmoid or softmax, if that gives the logits."""

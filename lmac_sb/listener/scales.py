@@ -3,7 +3,13 @@
 import torch
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["LastActivation", "at_least_single", "guess_scale", "to_logits"]
+__all__ = [
+    "LastActivation",
+    "at_least_single",
+    "guess_scale",
+    "is_scaled_activation",
+    "to_logits",
+]
 
 ACTIVATIONS = ("sigmoid", "sigmoid_", "special_expit", "softmax")
 # What ends a model that gives logits, by the names in autograd's graph.
@@ -125,6 +131,41 @@ def _ends_linear(node):
         if not name.startswith(PASSING):
             return False
         node = node.next_functions[0][0] if node.next_functions else None
+    return False
+
+
+def is_scaled_activation(scores):
+    """Whether scores are a sigmoid's or softmax's times a constant.
+
+    Arguments
+    ---------
+    scores : torch.Tensor
+        With autograd's graph, where the model has one.
+
+    Returns
+    -------
+    bool
+        True for percentages; False where autograd does not tell.
+
+    Example
+    -------
+    >>> x = torch.zeros(1, 2, requires_grad=True)
+    >>> is_scaled_activation(100 * x.sigmoid())
+    True
+    >>> is_scaled_activation(x * x.sigmoid())
+    False
+    """
+    node, scaled = scores.grad_fn, False
+    while node is not None:
+        name = type(node).__name__
+        if name.startswith(("Sigmoid", "Softmax")):
+            return scaled
+        before = [found for found, _ in node.next_functions if found]
+        if name.startswith(("Mul", "Div")) and len(before) == 1:
+            scaled = True
+        elif not name.startswith(PASSING):
+            return False
+        node = before[0] if before else None
     return False
 
 

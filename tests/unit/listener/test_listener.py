@@ -434,6 +434,35 @@ def test_percentages_are_refused_with_a_way_out(wavs):
     assert torch.equal(Listener(positive, RATE)(wavs), positive.eval()(wavs))
 
 
+@pytest.mark.parametrize(
+    "percent",
+    [lambda p: 100 * p, lambda p: p * torch.tensor(100.0), lambda p: p / 0.01],
+)
+def test_percentages_of_each_class_are_refused(percent, wavs):
+    def model(net, wavs):
+        return percent(net.frames(wavs).mean(1).sigmoid())
+
+    with pytest.raises(LMACError, match="of a sigmoid times a number, up to"):
+        Listener(Net(model), RATE, LABELS)(wavs)
+    listener = Listener(
+        Net(model), RATE, LABELS, output=lambda returned: returned / 100
+    )
+    listener(wavs)
+    assert listener.found.scale == "sigmoid"
+    net = Net(model).eval().requires_grad_(False)
+    as_they_are = Listener(net, RATE, LABELS, scale="logits")
+    torch.testing.assert_close(as_they_are(wavs), net(wavs))
+
+
+def test_logits_that_a_sigmoid_weighs_stay_logits(wavs):
+    def swish(net, wavs):
+        x = net.frames(wavs).mean(1).abs() + 1
+        return x * x.sigmoid()
+
+    net = Net(swish).eval()
+    torch.testing.assert_close(Listener(net, RATE)(wavs), net(wavs))
+
+
 def test_logits_between_0_and_1_stay_logits(wavs):
     def small(net, wavs):
         return torch.nn.functional.linear(
