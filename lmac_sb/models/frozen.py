@@ -496,7 +496,7 @@ class _FixedBlock(ConvBlock):
             ):
                 scale, shift = norm.factors()
                 weight = conv.weight * scale[:, None, None, None]
-                layers.append((weight, shift))
+                layers.append((channels_last(weight), shift))
         self._layers = layers
 
     def unfold(self):
