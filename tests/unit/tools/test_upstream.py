@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -20,6 +21,7 @@ spec = importlib.util.spec_from_file_location(
 upstream = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(upstream)
 
+plan = functools.cache(upstream.plan)  # a second or two for each contribution
 needs_ruff = pytest.mark.skipif(
     find_spec("ruff") is None, reason="ruff is not installed"
 )
@@ -29,7 +31,7 @@ NUMBERS = list(upstream.load()["contributions"])
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_contribution_is_small_and_names_only_itself(number):
-    new = upstream.plan(number)
+    new = plan(number)
     _, edited = upstream.patch_of(number, upstream.load())
     files = [n for n in [*new, *edited] if not n.startswith("tests/")]
     assert 0 < len(files) <= 15
@@ -52,7 +54,7 @@ def test_a_contribution_is_described(number):
 @needs_ruff
 @pytest.mark.parametrize("number", NUMBERS)
 def test_what_is_left_out_is_not_needed(number, tmp_path):
-    for place, text in upstream.plan(number).items():
+    for place, text in plan(number).items():
         if place.endswith(".py"):
             (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / place).write_text(text, encoding="utf-8")
@@ -80,7 +82,7 @@ def unknown_names(docstring):
 def test_examples_do_without_our_conftest(number):
     """Whatever uses its names is skipped there."""
     ours = {"explainer", "interpreter", "model", "path", "wavs"}
-    for place, text in upstream.plan(number).items():
+    for place, text in plan(number).items():
         if place.startswith("speechbrain/") and place.endswith(".py"):
             for node in ast.walk(ast.parse(text)):
                 if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -92,7 +94,7 @@ def test_every_name_leads_somewhere():
     """What one contribution imports of `lmac` is there by then."""
     there = set()
     for number in NUMBERS:
-        new = upstream.plan(number)
+        new = plan(number)
         there |= {place for place in new if place.startswith("speechbrain/")}
         for place, text in new.items():
             for line in text.splitlines():
@@ -103,13 +105,13 @@ def test_every_name_leads_somewhere():
 
 
 def test_nothing_goes_twice():
-    places = [place for n in NUMBERS for place in upstream.plan(n)]
+    places = [place for n in NUMBERS for place in plan(n)]
     assert len(places) == len(set(places))
 
 
 def test_the_recipe_reads_each_key():
     """SpeechBrain's rule: in the script as text, or by a later reference."""
-    new = upstream.plan(2)
+    new = plan(2)
     script = new[f"{RECIPE}/train_lmac.py"]
     for name in ("lmac", "lmac_ft", "lmac_cnn14"):
         text = new[f"{RECIPE}/hparams/{name}.yaml"]
@@ -138,7 +140,7 @@ def tagged(node):
 
 def test_fine_tuning_goes_on_with_what_was_trained():
     """lmac_ft.yaml differs from lmac.yaml in what says that it fine-tunes."""
-    new = upstream.plan(2)
+    new = plan(2)
     first, second = (
         tagged(yaml.compose(new[f"{RECIPE}/hparams/{name}.yaml"]))
         for name in ("lmac", "lmac_ft")
@@ -152,10 +154,10 @@ def test_fine_tuning_goes_on_with_what_was_trained():
 def test_a_model_folder_is_that_of_the_recipe(name):
     """Where both have a key it has one value, so that the weights fit."""
     recipe = tagged(
-        yaml.compose(upstream.plan(2)[f"{RECIPE}/hparams/{name}.yaml"])
+        yaml.compose(plan(2)[f"{RECIPE}/hparams/{name}.yaml"])
     )
     model = tagged(
-        yaml.compose(upstream.plan(4)[f"{RECIPE}/models/{name}.yaml"])
+        yaml.compose(plan(4)[f"{RECIPE}/models/{name}.yaml"])
     )
     common = set(recipe) & set(model) - {"modules"}
     assert {"psi_model", "frozen_classifier", "explainer"} <= common
@@ -329,7 +331,7 @@ def test_a_folder_that_is_no_checkout(tmp_path):
 def test_the_one_before_comes_first(checkout):
     with pytest.raises(LMACError, match="contribution 1 comes first"):
         upstream.check_checkout(2, upstream.load(), checkout)
-    for place in upstream.plan(1):
+    for place in plan(1):
         (checkout / place).parent.mkdir(parents=True, exist_ok=True)
         (checkout / place).touch()
     upstream.check_checkout(2, upstream.load(), checkout)
