@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lmac_sb.inference.explanation import AudioExplanation
-from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.load import load_interpreter
 from lmac_sb.utils.errors import LMACError, shown
 
@@ -55,7 +54,8 @@ def explain(
     **options
         `targets`, `min_p`, `threshold`, `second_look`, `unrefined` and
         `stable` of `lmac_sb.LMACInterpreter.explain_file`; all others, such as
-        `sample_rate`, `labels` and `features`, of `from_classifier`.
+        `sample_rate`, `labels` and `features`, of `from_classifier`, which
+        models that are made already do not take.
 
     Returns
     -------
@@ -91,11 +91,6 @@ def explain(
                 "expected it with samples alone"
             )
         sound = (sound, rate)
-    if isinstance(model, LMACInterpreter) and options:
-        raise LMACError(
-            f"{min(options)}: of no use to an interpreter, which is made "
-            "already; expected it of from_classifier"
-        )
     model = load_interpreter(model, sound=sound, **options)
     return model.explain_sound(
         sound, target, against, refine_steps=steps, **how

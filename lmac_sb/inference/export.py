@@ -235,7 +235,7 @@ def _write_model(part, text, hparams):
     return _is_safe(text)
 
 
-def load_interpreter(source, trusted=False):
+def load_interpreter(source, trusted=False, run_opts=None):
     """Load an interpreter from a run's folder or an exported one.
 
     Arguments
@@ -244,6 +244,8 @@ def load_interpreter(source, trusted=False):
         Folder of a finished run, exported folder, or id of a hub repository.
     trusted : bool
         See `LMACInterpreter.from_hparams`; of a run too.
+    run_opts : dict
+        As of SpeechBrain's `Pretrained`.
 
     Returns
     -------
@@ -258,11 +260,15 @@ def load_interpreter(source, trusted=False):
     if (kept / CLASSIFIER).is_file():
         if not trusted:
             check_file(kept / CLASSIFIER, folder=source)
-        return LMACInterpreter.from_hparams(kept, trusted=trusted)
+        source = kept
     if not _is_run(source):
-        return LMACInterpreter.from_hparams(source, trusted=trusted)
+        return LMACInterpreter.from_hparams(
+            source, trusted=trusted, run_opts=run_opts
+        )
     _, hparams, _, _ = _load_run(Path(source), trusted)
-    interpreter = LMACInterpreter(hparams["modules"], hparams)
+    interpreter = LMACInterpreter(
+        hparams["modules"], hparams, run_opts=run_opts
+    )
     interpreter.model_name = name_of(source)
     return interpreter
 

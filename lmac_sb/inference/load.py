@@ -10,6 +10,7 @@ from lmac_sb.adapters.named import NAMED, default_name, is_named
 from lmac_sb.inference.export import load_interpreter as load_own
 from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.inference.reference import is_import_path
+from lmac_sb.inference.saved import refuse_options
 from lmac_sb.models.source import (
     HPARAMS,
     cached_file,
@@ -62,7 +63,8 @@ def load_interpreter(
     trusted : bool
         Whether code that comes with it may run.
     **options
-        Of `LMACInterpreter.from_classifier`, for classifiers of others.
+        Of `LMACInterpreter.from_classifier`, for classifiers of others; of
+        what is made already, `run_opts` alone.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def load_interpreter(
     Raises
     ------
     LMACError
-        If it cannot be loaded.
+        If it cannot be loaded, or has no such option.
 
     Example
     -------
@@ -79,20 +81,23 @@ def load_interpreter(
     ['cat', 'cow', 'dog']
     """
     if isinstance(source, LMACInterpreter):
+        given = sorted(set(options) - {"sound"})
+        if given:
+            raise LMACError(
+                f"{given[0]}: of no use to an interpreter, which is made "
+                "already; expected it of from_classifier"
+            )
         return source
     ours = is_named(source) and NAMED[source].is_ours
     if ours:
         options.pop("decoder", None)  # it has no other way to explain
     if ours or is_own(source):
-        for name in ("weights", "decoder", "pool", "at"):
-            if name in options:
-                raise LMACError(
-                    f"{name}: found {shown(options[name])}, but {source} is "
-                    "made already; expected it of a classifier of others"
-                )
+        options.pop("sound", None)  # on which those of others are tried
+        run_opts = options.pop("run_opts", None)
+        refuse_options(options, source)
         if ours:
-            return LMACInterpreter.from_pretrained(source)
-        return load_own(source, trusted)
+            return LMACInterpreter.from_pretrained(source, run_opts=run_opts)
+        return load_own(source, trusted, run_opts)
     if trusted:
         options["trusted"] = True
     if is_named(source):

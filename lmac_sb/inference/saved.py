@@ -37,7 +37,7 @@ from lmac_sb.models.sound import SoundFeatures
 from lmac_sb.models.source import HPARAMS, load_yaml
 from lmac_sb.models.weights import load_strict, write_weights
 from lmac_sb.utils.checksums import read_sums, write_sums
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, kind_of, shown
 from lmac_sb.utils.io import (
     first_line,
     folder_in_one_step,
@@ -51,6 +51,7 @@ __all__ = [
     "CLASSIFIER",
     "Origin",
     "load_saved",
+    "refuse_options",
     "save_interpreter",
     "shipped_decoder",
     "shipped_model",
@@ -326,12 +327,39 @@ def shipped_model(name: str, options: dict[str, Any]) -> Path:
     >>> shipped_model("esc10", {}).name
     'esc10'
     """
-    for key, value in options.items():
-        raise LMACError(
-            f"{key}: found {shown(value)}, but {name} is made already; "
-            "expected it of a classifier of others"
-        )
+    refuse_options(options, name)
     return _SHIPPED / name
+
+
+def refuse_options(options: dict[str, Any], source: str | Path) -> None:
+    """Refuse options of `from_classifier` for a model that is made already.
+
+    Arguments
+    ---------
+    options : dict
+        Those that were given.
+    source : str or Path
+        The model.
+
+    Raises
+    ------
+    LMACError
+        If there are any; names one.
+
+    Example
+    -------
+    >>> refuse_options({"pool": "max"}, "esc10")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: pool: found 'max', but esc10 is made already; expected \
+it of a classifier of others
+    """
+    for key, value in options.items():
+        hint = "; the rate of samples is rate=" if key == "sample_rate" else ""
+        raise LMACError(
+            f"{key}: found {shown(value)}, but {source} is made already; "
+            f"expected it of a classifier of others{hint}"
+        )
 
 
 def _with_decoder(
@@ -465,7 +493,7 @@ def _plain_arguments(
             plain[name] = value
         elif not by_function:
             raise LMACError(
-                f"{name}: found a {type(value).__name__}, which cannot be "
+                f"{name}: found {kind_of(value)}, which cannot be "
                 "saved, expected a function that returns it: "
                 'save(folder, model="package.module:function"), which gives '
                 f"dict(model=..., {name}=...)"
@@ -514,7 +542,7 @@ def _yaml_of(explainer: Explainer) -> str:
         }
     else:
         raise LMACError(
-            f"decoder: found a {type(decoder).__name__}, expected the one "
+            f"decoder: found {kind_of(decoder)}, expected the one "
             "that lmac_sb.fit trains"
         )
     return _YAML.format(
@@ -541,7 +569,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     for key, kind in (("decoder", torch.nn.Module), ("refiner", Refiner)):
         if not isinstance(values[key], kind):
             raise LMACError(
-                f"{path}: {key} is a {type(values[key]).__name__}, expected a "
+                f"{path}: {key} is {kind_of(values[key])}, expected a "
                 f"{kind.__name__}"
             )
     check_work({"refine_steps": values["refine_steps"]}, path)

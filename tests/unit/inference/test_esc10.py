@@ -114,6 +114,30 @@ def test_options_of_others(options, message):
             load_interpreter("esc10", **options)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"foo": 1},
+        {"labels": ["x"]},
+        {"sample_rate": 8000},
+        {"multilabel": True},
+        {"spectrogram": 3},
+    ],
+)
+@pytest.mark.parametrize("model", ["esc10", FOLDER])
+def test_no_option_is_ignored(options, model):
+    """A rate that is ignored would explain a sound at another speed."""
+    (name,) = options
+    with pytest.raises(LMACError, match=f"{name}: found .* is made already"):
+        lmac_sb.explain(model, example("helicopter")[0], **options)
+
+
+@pytest.mark.parametrize("model", ["esc10", FOLDER])
+def test_run_options_are_no_options_of_others(model):
+    run_opts = {"device": "cpu:0"}
+    assert load_interpreter(model, run_opts=run_opts).device == "cpu:0"
+
+
 def test_it_is_no_bare_classifier():
     with pytest.raises(LMACError, match=r"from_pretrained\(\"esc10\"\)"):
         LMACInterpreter.from_classifier("esc10")
