@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from lmac_sb.listener.listener import Listener
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, is_whole, shown
 
 __all__ = ["PitchFrames", "PitchLogits", "load_crepe", "pitch_class"]
 
@@ -70,7 +70,7 @@ def load_crepe(size="full", hop=160, **options):
     """
     if size not in SIZES:
         raise LMACError(f"size: found {shown(size)}, expected one of {SIZES}")
-    if isinstance(hop, bool) or not isinstance(hop, int) or hop < 1:
+    if not is_whole(hop) or hop < 1:
         raise LMACError(
             f"hop: found {shown(hop)}, expected a whole number of samples "
             "from 1"

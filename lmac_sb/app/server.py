@@ -16,7 +16,7 @@ from lmac_sb.app.visits import Visits
 from lmac_sb.inference.load import default_model, load_interpreter
 from lmac_sb.pages.explained import open_explained
 from lmac_sb.utils.console import progress
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, is_number, is_whole, shown
 
 __all__ = ["make_app", "make_shelf_app", "serve", "serve_explained"]
 
@@ -227,7 +227,7 @@ def _mounted(page, most_bytes):
 def _limits(max_mb, max_seconds):
     """The limits, checked."""
     for name, value in (("max_mb", max_mb), ("max_seconds", max_seconds)):
-        if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        if not is_number(value) or not 0 < value < float("inf"):
             raise LMACError(
                 f"{name}: found {shown(value)}, expected a number above 0"
             )
@@ -236,7 +236,7 @@ def _limits(max_mb, max_seconds):
 
 def _listen(host, port):
     """A socket on the wanted port."""
-    if not isinstance(port, int) or not 0 <= port < 65536:
+    if not is_whole(port) or not 0 <= port < 65536:
         raise LMACError(
             f"port: found {shown(port)}, expected a whole number from 0 to "
             "65535"

@@ -20,7 +20,7 @@ from lmac_sb.inference.reference import (
     searching_here,
 )
 from lmac_sb.methods.registry import Method, make_methods
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, kind_of
 
 __all__ = ["DEFAULT", "REFERENCE", "base", "bench_methods", "check_methods"]
 
@@ -207,7 +207,7 @@ class _Guarded:
 
 def _real(given):
     """What a function of the user gave, as a tensor of real numbers."""
-    what = f"a {type(given).__name__}"
+    what = kind_of(given)
     try:
         made = torch.as_tensor(given)
         if not made.is_complex():

@@ -11,7 +11,7 @@ import torch
 
 from lmac_sb.data.decode import decode_audio
 from lmac_sb.data.rates import resample
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, is_number, kind_of
 
 __all__ = [
     "MIN_LENGTH_S",
@@ -108,7 +108,7 @@ def as_signal(sound, found_rate, sample_rate):
         wav = torch.as_tensor(sound).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise LMACError(
-            f"sound: found a {type(sound).__name__}, expected a path, an "
+            f"sound: found {kind_of(sound)}, expected a path, an "
             "array or a tensor of samples"
         ) from error
     if wav.dim() == 3 and len(wav) == 1:
@@ -271,7 +271,7 @@ class Preprocessor:
     def __init__(self, sample_rate, signal_length_s=None, normalize=True):
         self.sample_rate = _check_rate(sample_rate)
         if signal_length_s is not None and not (
-            _is_number(signal_length_s)
+            is_number(signal_length_s)
             and MIN_LENGTH_S <= signal_length_s < float("inf")
         ):
             raise LMACError(
@@ -352,15 +352,10 @@ class Preprocessor:
         return normalize_peak(wav) if self.normalize else (wav, 1.0)
 
 
-def _is_number(value):
-    """Whether a setting is a real number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _check_rate(sample_rate):
     """Return the rate as an int, or say that it is none."""
     if (
-        not _is_number(sample_rate)
+        not is_number(sample_rate)
         or sample_rate != sample_rate // 1
         or sample_rate < 1
     ):

@@ -9,7 +9,7 @@ from lmac_sb.data.audio import as_signal, fit_length
 from lmac_sb.data.corpus import Clip
 from lmac_sb.data.names import AUDIO
 from lmac_sb.data.streaming import read_signal
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, is_number, is_whole, shown
 
 __all__ = ["Clips", "equal_batches"]
 
@@ -176,19 +176,14 @@ def _signal(item, rate, sample_rate):
             )
         rate = item.get("sampling_rate", item.get("sample_rate", rate))
         return _signal(item[found[0]], int(rate), sample_rate)
-    if isinstance(item, (tuple, list)) and item and not _is_number(item[0]):
+    if isinstance(item, (tuple, list)) and item and not is_number(item[0]):
         follows = item[1] if len(item) > 1 else None
-        if isinstance(follows, int) and follows in _RATES:
+        if is_whole(follows) and follows in _RATES:
             rate = follows
         return _signal(item[0], rate, sample_rate)
     if isinstance(item, (str, Path)):
         return read_signal(item, sample_rate)
     return as_signal(item, rate, sample_rate)
-
-
-def _is_number(value):
-    """Whether a list that begins so holds samples."""
-    return isinstance(value, (int, float))
 
 
 def equal_batches(lengths, batch_size, generator=None):

@@ -19,7 +19,7 @@ import torch
 from lmac_sb.data.audio import ROUNDING, fit_length
 from lmac_sb.data.decode import Recording
 from lmac_sb.data.rates import resample
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, is_number
 
 __all__ = ["MIN_NOISE_RMS", "SPLITS", "NoiseMixer"]
 
@@ -73,11 +73,7 @@ class NoiseMixer:
                 f"noise split: found {split!r}, expected one of "
                 f"{', '.join(SPLITS)}"
             )
-        if (
-            isinstance(snr_db, bool)
-            or not isinstance(snr_db, (int, float))
-            or not math.isfinite(snr_db)
-        ):
+        if not is_number(snr_db) or not math.isfinite(snr_db):
             raise LMACError(
                 f"snr_db: found {snr_db!r}, expected a finite number of dB"
             )

@@ -14,7 +14,6 @@ for each event, in the same order; a plus joins the targets and categories.
 import csv
 import hashlib
 import json
-import numbers
 import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, is_number, is_whole, shown
 from lmac_sb.utils.io import folder_in_one_step
 
 __all__ = [
@@ -343,9 +342,7 @@ def check_number(key, value, low, high):
     >>> check_number("duration_s", 5, 1, 60)
     5.0
     """
-    is_number = isinstance(value, numbers.Real)
-    is_number = is_number and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:
+    if not is_number(value) or not low <= value <= high:
         raise LMACError(
             f"{key}: found {shown(value)}, expected a number from {low} to "
             f"{high}"
@@ -379,8 +376,7 @@ def check_integer(key, value, low, high):
     >>> check_integer("seed", 3, 0, 9)
     3
     """
-    is_integer = isinstance(value, numbers.Integral)
-    if not is_integer or isinstance(value, bool) or not low <= value <= high:
+    if not is_whole(value) or not low <= value <= high:
         raise LMACError(
             f"{key}: found {shown(value)}, expected an integer from {low} to "
             f"{high}"

@@ -4,11 +4,9 @@ Each changes the background of a scene and leaves its event as it is. Levels
 are relative to the peak of the event, as those of the scenes are.
 """
 
-import numbers
-
 import numpy as np
 
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, is_number, shown
 from lmac_sb.utils.near import near
 
 __all__ = ["SHORTCUTS", "check_shortcuts", "plant"]
@@ -168,8 +166,7 @@ def _checked(given, classes):
             f"{', '.join(classes)}, or null for all{near(str(name), classes)}"
         )
     share, folds = given.get("probability", 1.0), given.get("folds")
-    is_number = isinstance(share, numbers.Real) and not isinstance(share, bool)
-    if not is_number or not 0 < share <= 1:
+    if not is_number(share) or not 0 < share <= 1:
         raise LMACError(
             f"shortcuts: found probability {shown(share)}, expected more than "
             "0 and at most 1"

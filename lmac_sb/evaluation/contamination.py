@@ -41,7 +41,7 @@ import torch
 from lmac_sb.data.audio import MIN_LENGTH_S, read_audio
 from lmac_sb.data.noise import MAX_DRAWS, MIN_NOISE_RMS, SUFFIXES, NoiseMixer
 from lmac_sb.data.places import place_of
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, is_number
 
 __all__ = [
     "KINDS",
@@ -610,11 +610,8 @@ def _parse(spec):
 
 def _check_level(snr_db):
     """An SNR as a float, and as part of a name."""
-    if (
-        isinstance(snr_db, bool)
-        or not isinstance(snr_db, (int, float))
-        or not abs(snr_db) <= MAX_SNR_DB  # not so for NaN
-    ):
+    # Not so for NaN.
+    if not is_number(snr_db) or not abs(snr_db) <= MAX_SNR_DB:
         raise LMACError(
             f"snr_db: found {snr_db!r}, expected a number from "
             f"-{MAX_SNR_DB:g} to {MAX_SNR_DB:g} dB"

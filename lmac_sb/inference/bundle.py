@@ -15,7 +15,7 @@ from lmac_sb.models.classifier_folder import load_labels
 from lmac_sb.models.source import HPARAMS, local_folder
 from lmac_sb.models.weights import load_strict
 from lmac_sb.utils.checksums import SUMS, check_sums, read_sums
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, is_number, kind_of, shown
 from lmac_sb.utils.io import folder_in_one_step
 
 __all__ = ["check_work", "find_bundle", "load_weights"]
@@ -111,8 +111,8 @@ def check_work(settings, source):
     lmac_sb.LMACError: model: refine_steps is 1000000000, expected at most 1000
     """
     for name, value in settings.items():
-        is_number = isinstance(value, (int, float)) and value == value
-        if value is not None and not (is_number and value <= MOST[name]):
+        is_finite = is_number(value) and value == value
+        if value is not None and not (is_finite and value <= MOST[name]):
             raise LMACError(
                 f"{source}: {name} is {shown(value)}, expected at most "
                 f"{MOST[name]}"
@@ -161,9 +161,7 @@ def load_weights(hparams, folder):
         elif isinstance(item, torch.nn.Module):
             kinds, hook = ("safetensors", "ckpt"), load_strict
         else:
-            raise LMACError(
-                f"{path}: cannot load '{name}', a {type(item).__name__}"
-            )
+            raise LMACError(f"{path}: cannot load '{name}', {kind_of(item)}")
         files = [f"{name}.{kind}" for kind in kinds]
         found = [file for file in files if file in vouched]
         if not found:

@@ -19,7 +19,7 @@ from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.models.decoder import MaskDecoder
 from lmac_sb.models.weights import single_precision
 from lmac_sb.training.fitting import Fitting, fit_decoder
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, is_number, is_whole, kind_of, shown
 
 __all__ = ["fit", "make_trainable"]
 
@@ -90,13 +90,13 @@ def fit(
     (0, ['AD', 'AD-2softmax', 'AG'])
     """
     how = _settings(options)
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+    if not is_whole(epochs) or epochs < 1:
         raise LMACError(
             f"epochs: found {shown(epochs)}, expected a whole number from 1"
         )
     if not isinstance(interpreter, LMACInterpreter):
         raise LMACError(
-            f"interpreter: found a {type(interpreter).__name__}, expected what "
+            f"interpreter: found {kind_of(interpreter)}, expected what "
             "LMACInterpreter.from_classifier gives of a classifier"
         )
     listener = interpreter.listener
@@ -241,7 +241,7 @@ def _split(
         )
 
     found = clips(sounds)
-    if not isinstance(how.valid, float):
+    if not is_number(how.valid):
         return found, clips(how.valid)
     if len(found) < 2:
         raise LMACError(

@@ -49,7 +49,7 @@ from lmac_sb.models.question import Question
 from lmac_sb.models.source import HPARAMS, is_local, read_hparams
 from lmac_sb.models.weights import single_precision, weights_sha256
 from lmac_sb.utils.checksums import read_sums
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, is_number, kind_of, shown
 
 __all__ = ["LMACInterpreter", "name_of"]
 
@@ -417,8 +417,7 @@ class LMACInterpreter(Pretrained):
         for name, part, kind in parts:
             if not isinstance(part, kind):
                 raise LMACError(
-                    f"{name}: is a {type(part).__name__}, expected a "
-                    f"{kind.__name__}"
+                    f"{name}: is {kind_of(part)}, expected a {kind.__name__}"
                 )
 
     @staticmethod
@@ -754,7 +753,7 @@ class LMACInterpreter(Pretrained):
         """What the rate and the channels of a sound mean."""
         rate, channels = source_of(sound)
         found = []
-        if isinstance(rate, (int, float)) and rate < self.sample_rate:
+        if is_number(rate) and rate < self.sample_rate:
             found.append(
                 f"{rate:g} Hz: there is nothing above {rate / 2:g} Hz, where "
                 f"the classifier hears up to {self.sample_rate / 2:g} Hz"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import numbers
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lmac_sb.models.question import RUNNER_UP, Question
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, is_whole, shown
 
 __all__ = [
     "answer_names",
@@ -184,8 +183,7 @@ def class_number(
     >>> class_number("/m/0bt9lr", ["Cat", "Dog"], ids=["/m/01yrx", "/m/0bt9lr"])
     1
     """
-    is_number = isinstance(name, numbers.Integral)
-    if is_number and not isinstance(name, bool) and 0 <= name < len(classes):
+    if is_whole(name) and 0 <= name < len(classes):
         return int(name)
     for same in (_is_same, _is_like) if isinstance(name, str) else ():
         found = [number for number, x in enumerate(classes) if same(x, name)]

@@ -16,7 +16,7 @@ from typing import Any
 from lmac_sb.adapters.named import is_named
 from lmac_sb.models.source import cached_file, is_local, on_hub
 from lmac_sb.utils.checksums import file_sha256
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, kind_of, shown
 from lmac_sb.utils.given import MOST_FILES, check_file
 from lmac_sb.utils.io import first_line
 
@@ -233,7 +233,7 @@ def refer_to(model: Any, leave_out: Path | None = None) -> dict[str, Any]:
         return {"kind": "name", "name": model}
     if not isinstance(model, (str, Path)):
         raise LMACError(
-            f"model: found a {type(model).__name__}, which is not saved with "
+            f"model: found {kind_of(model)}, which is not saved with "
             "the decoder, expected to know where it comes from: "
             'save(folder, model="package.module:function"), of a function '
             "that returns it, or model= with its folder or hub id"

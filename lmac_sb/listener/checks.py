@@ -1,14 +1,13 @@
 """What is checked before a classifier's first explanation."""
 
 import dataclasses
-import numbers
 
 import torch
 
 from lmac_sb.listener.calling import as_needed, modules_of
 from lmac_sb.listener.outputs import by_frames, find_output
 from lmac_sb.listener.scales import at_least_single, guess_scale, to_logits
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, is_number
 
 __all__ = ["check_listener", "compare", "find_sample_rate", "where_they_part"]
 
@@ -120,7 +119,7 @@ def _attribute(part, name):
 
 def _is_rate(value):
     """Whether a value can be a sampling rate in Hz."""
-    return isinstance(value, numbers.Real) and 1000 <= value <= 1e6
+    return is_number(value) and 1000 <= value <= 1e6
 
 
 def _check_rate(listener, wavs):

@@ -5,7 +5,6 @@ import contextlib
 import copy
 import inspect
 import logging
-import numbers
 
 import torch
 
@@ -25,7 +24,7 @@ from lmac_sb.listener.scales import (
     to_logits,
 )
 from lmac_sb.listener.windows import Windows
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, is_number, kind_of, shown
 
 __all__ = ["Listener", "check_callable"]
 
@@ -158,8 +157,7 @@ class Listener(torch.nn.Module):
         if self.front_end is not None:
             check_callable("front_end", self.front_end)
         rate = self.sample_rate
-        whole = isinstance(rate, numbers.Real) and rate == rate // 1
-        if isinstance(rate, bool) or not whole or rate < 1:
+        if not is_number(rate) or rate != rate // 1 or rate < 1:
             raise LMACError(
                 f"sample_rate: found {shown(rate)}, expected a whole number "
                 "of Hz"
@@ -741,7 +739,7 @@ def _kind(value):
         return shown(value)
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    return "None" if value is None else f"a {type(value).__name__}"
+    return kind_of(value)
 
 
 class _OfFew(torch.autograd.Function):

@@ -7,7 +7,7 @@ import numbers
 import numpy as np
 import torch
 
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, is_whole, shown
 
 __all__ = ["by_frames", "class_axis_of", "find_output", "without_ones"]
 
@@ -230,7 +230,7 @@ def _choose(returned, output):
         return output(returned)
     items = _items(returned)
     named = items is not None and output in items
-    if isinstance(output, int) and items is not None and not named:
+    if is_whole(output) and items is not None and not named:
         values = list(items.values())
         if -len(values) <= output < len(values):
             return values[output]

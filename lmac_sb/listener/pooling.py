@@ -1,11 +1,10 @@
 """From the scores of frames to those of a clip, a moment or a range."""
 
 import math
-import numbers
 
 from torch.nn.functional import logsigmoid
 
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, is_number, shown
 
 __all__ = ["POOLS", "frames_at", "pool_frames"]
 
@@ -114,7 +113,7 @@ def frames_at(at, starts, ends, duration):
     is_range = isinstance(at, (tuple, list))
     if (
         len(pair) != 2
-        or not all(_is_time(time) for time in pair)
+        or not all(map(is_number, pair))
         or not 0 <= pair[0] <= pair[1] <= duration
         or (is_range and pair[0] == pair[1])
     ):
@@ -131,8 +130,3 @@ def frames_at(at, starts, ends, duration):
         return held.nonzero()[:, 0]
     middle = (starts + ends) / 2
     return (middle - (first + last) / 2).abs().argmin()[None]
-
-
-def _is_time(value):
-    """Whether a value is a number; True is none."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)

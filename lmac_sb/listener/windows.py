@@ -5,7 +5,7 @@ import dataclasses
 import torch
 from torch.nn.functional import pad
 
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, is_whole
 
 __all__ = ["Windows", "overlap_add"]
 
@@ -54,8 +54,7 @@ class Windows:
             object.__setattr__(self, "hop", self.size)
         for name, least in (("size", 1), ("hop", 1), ("padding", 0)):
             value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if not whole or value < least:
+            if not is_whole(value) or value < least:
                 raise LMACError(
                     f"windows: found {name}={value!r}, expected a whole "
                     f"number of samples of at least {least}"

@@ -27,7 +27,7 @@ from lmac_sb.lmac.refine import Refiner, check_steps
 from lmac_sb.models.decoder import standard_level, usual_order
 from lmac_sb.models.psi import as_mask_decoder
 from lmac_sb.models.question import Question, as_question
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, kind_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -1091,7 +1091,7 @@ def check_batch(wavs: Tensor, lengths: Tensor | None) -> None:
     """
     if not isinstance(wavs, Tensor):
         raise LMACError(
-            f"wavs: found a {type(wavs).__name__}, expected a tensor [batch, "
+            f"wavs: found {kind_of(wavs)}, expected a tensor [batch, "
             "samples]; torch.as_tensor makes one"
         )
     if wavs.dim() != 2 or 0 in wavs.shape:

@@ -13,11 +13,10 @@ A binary mask means the same in both.
 """
 
 import functools
-import numbers
 
 import torch
 
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, is_number
 
 __all__ = [
     "MASK_DOMAINS",
@@ -234,8 +233,8 @@ def binarize(mask, threshold):
     >>> binarize(torch.tensor([0.2, 0.5, 0.7]), 0.5)
     tensor([0., 1., 1.])
     """
-    if not isinstance(threshold, numbers.Real) or not 0 < threshold <= 1:
-        raise LMACError(f"threshold: {threshold} is not in (0, 1]")
+    if not is_number(threshold) or not 0 < threshold <= 1:
+        raise LMACError(f"threshold: {threshold!r} is not in (0, 1]")
     return (mask >= threshold).to(mask.dtype)
 
 

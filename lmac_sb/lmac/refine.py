@@ -7,12 +7,11 @@ passes. A few steps that start at the decoder's mask have most of both.
 
 import logging
 import math
-import numbers
 
 import torch
 from torch.nn import functional as F
 
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, is_number, is_whole
 
 __all__ = ["Refiner", "check_steps"]
 
@@ -91,7 +90,7 @@ class Refiner:
             (
                 "resolution",
                 resolution,
-                _is_whole(resolution) and resolution > 0,
+                is_whole(resolution) and resolution > 0,
                 "a whole number from 1",
             ),
             ("smooth_w", smooth_w, 0 <= smooth_w < math.inf, "0 or more"),
@@ -327,16 +326,10 @@ def check_steps(steps):
     ...
     lmac_sb.LMACError: refine_steps: -1, expected a whole number from 0
     """
-    if not _is_whole(steps) or steps < 0:
+    if not is_whole(steps) or steps < 0:
         raise LMACError(
             f"refine_steps: {steps!r}, expected a whole number from 0"
         )
-
-
-def _is_whole(value):
-    """Whether a value is a whole number; true and false are none."""
-    is_number = isinstance(value, numbers.Integral)  # numpy's too
-    return is_number and not isinstance(value, bool)
 
 
 def _are_shares(values):
@@ -344,7 +337,7 @@ def _are_shares(values):
     return (
         isinstance(values, (list, tuple))
         and len(values) == 2
-        and all(isinstance(x, (int, float)) and 0 <= x < 1 for x in values)
+        and all(is_number(x) and 0 <= x < 1 for x in values)
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, kind_of
 
 __all__ = ["RUNNER_UP", "Question", "as_question"]
 
@@ -271,7 +271,7 @@ class Question:
             ) from error
         if not isinstance(scores, torch.Tensor):
             raise LMACError(
-                f"target: the function returned a {type(scores).__name__}, "
+                f"target: the function returned {kind_of(scores)}, "
                 "expected a tensor [clips] that keeps its gradient"
             )
         if scores.shape == (len(outputs), 1):

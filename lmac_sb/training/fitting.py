@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import logging
 import math
+import numbers
 
 import torch
 from tqdm import tqdm
@@ -85,7 +86,7 @@ class Fitting:
                 )
         if not 0 < self.lr < math.inf:
             raise LMACError(f"lr: found {self.lr}, expected a number above 0")
-        if isinstance(self.valid, (int, float)) and not 0 < self.valid < 1:
+        if isinstance(self.valid, numbers.Real) and not 0 < self.valid < 1:
             raise LMACError(
                 f"valid: found {self.valid}, expected a share between 0 and "
                 "1, or sounds"

@@ -3,6 +3,8 @@
 import sys
 from typing import Callable, NamedTuple
 
+from lmac_sb.utils.errors import is_number, is_whole
+
 __all__ = [
     "Kind",
     "choice",
@@ -60,8 +62,7 @@ def number(low=None, high=None, above=None, whole=False):
 
     def holds(value):
         """Whether a value is one of these numbers."""
-        kinds = int if whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds):
+        if not (is_whole(value) if whole else is_number(value)):
             return False
         # NaN compares as false; a whole number may be too large for a float.
         return (

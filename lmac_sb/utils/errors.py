@@ -1,9 +1,10 @@
-"""The one exception for a user's mistake."""
+"""The one exception for a user's mistake, and what tells that it is one."""
 
 from __future__ import annotations
 
 import errno
 import functools
+import numbers
 import os
 import re
 import reprlib
@@ -15,6 +16,9 @@ __all__ = [
     "LMACError",
     "exit_on_user_error",
     "is_full",
+    "is_number",
+    "is_whole",
+    "kind_of",
     "leave_it_to_the_first",
     "shown",
 ]
@@ -62,6 +66,71 @@ def shown(value: object) -> str:
     ("'a\\nb'", 100)
     """
     return re.sub(r"\s*\n\s*", " ", _SHORT.repr(value))
+
+
+def kind_of(value: object) -> str:
+    """What a value is, to be named in a message.
+
+    Arguments
+    ---------
+    value : object
+        Anything.
+
+    Returns
+    -------
+    str
+        The name of its class with an article.
+
+    Example
+    -------
+    >>> kind_of(3), kind_of({}), kind_of(None)
+    ('an int', 'a dict', 'None')
+    """
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    begins = name.startswith(tuple("AEIOaeio")) or name == "ndarray"
+    return f"{'an' if begins else 'a'} {name}"
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, of NumPy's types too; True is none.
+
+    Arguments
+    ---------
+    value : object
+        Anything.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_whole(3), is_whole(3.0), is_whole(True)
+    (True, False, False)
+    """
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a real number, of NumPy's types too; True is none.
+
+    Arguments
+    ---------
+    value : object
+        Anything.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_number(0.5), is_number(3), is_number("3"), is_number(True)
+    (True, True, False, False)
+    """
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_full(error: BaseException) -> bool:

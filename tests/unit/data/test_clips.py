@@ -87,9 +87,18 @@ def test_speechbrains_data_set():
 def test_rates():
     assert Clips([(noise(rate=8000), 8000)], RATE).lengths == [8000]
     assert Clips([noise(rate=8000)], RATE, rate=8000).lengths == [8000]
+    for rate in (np.int64(8000), np.int32(8000)):
+        assert Clips([(noise(rate=8000), rate)], RATE).lengths == [8000]
     # Labels are no rates.
     assert Clips(Tensors(label=3), RATE).lengths == [8000] * 3
     assert Clips(Tensors(label=32000), RATE).lengths == [4000] * 3
+
+
+def test_a_list_of_samples_of_any_type():
+    """It is no sound with a label."""
+    for kind in (float, np.float32):
+        samples = [kind(x) for x in noise().tolist()]
+        assert Clips([samples], RATE).lengths == [8000]
 
 
 def test_lengths():

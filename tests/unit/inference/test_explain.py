@@ -173,6 +173,8 @@ SOUNDS = {
     "int16, samples first": as_pcm(np.stack([WAV, WAV], 1), np.int16),
     "with a rate": (WAV, RATE),
     "tensor with a rate": (MIX, RATE),
+    "rate of NumPy": (WAV, np.int64(RATE)),
+    "list of NumPy's numbers": list(WAV),
     "rate first": (RATE, as_pcm(WAV, np.int16)),
     "Hugging Face": {"path": None, "array": WAV, "sampling_rate": RATE},
     "with a gradient": MIX[0].clone().requires_grad_(),
@@ -223,7 +225,7 @@ def test_other_rates(interpreter, rate):
         ((torch.rand(RATE), "16k"), "sample_rate: found '16k'"),
         ({"wav": WAV}, "sound: found a dict"),
         ("nowhere.wav", "nowhere.wav: no such audio file"),
-        (None, "sound: found a NoneType"),
+        (None, "sound: found None, expected"),
     ],
 )
 def test_what_is_no_sound(interpreter, sound, message):

@@ -1,11 +1,19 @@
 """How a script ends that cannot do what was asked for, or is stopped."""
 
 import errno
+from collections import OrderedDict
 
+import numpy as np
 import pytest
 
 from lmac_sb.utils import errors
-from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.errors import (
+    LMACError,
+    exit_on_user_error,
+    is_number,
+    is_whole,
+    kind_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +58,31 @@ def test_others_are_no_mistake_of_the_user():
 
     with pytest.raises(KeyError):
         main()
+
+
+@pytest.mark.parametrize(
+    ("value", "whole", "number"),
+    [
+        (3, True, True),
+        (np.int32(3), True, True),
+        (np.float32(0.5), False, True),
+        (True, False, False),
+        (np.bool_(True), False, False),
+        ("3", False, False),
+        (None, False, False),
+    ],
+)
+def test_numbers_of_any_type(value, whole, number):
+    assert (is_whole(value), is_number(value)) == (whole, number)
+
+
+def test_the_article_is_as_it_is_spoken():
+    for value, name in (
+        (3, "an int"),
+        (np.zeros(1), "an ndarray"),
+        (OrderedDict(), "an OrderedDict"),
+        ({}, "a dict"),
+        (np.uint8(3), "a uint8"),
+        (None, "None"),
+    ):
+        assert kind_of(value) == name
