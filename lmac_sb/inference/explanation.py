@@ -252,14 +252,15 @@ class AudioExplanation(Explanation):
 
     def __getitem__(self, rows: int | slice | list[int] | Tensor) -> Self:
         """Some of the clips, see `lmac_sb.Explanation`."""
-        places = torch.arange(len(self))[rows].reshape(-1).tolist()
+        chosen = self._chosen(rows)
+        places = torch.arange(len(self))[chosen].tolist()
         lists: dict[str, Any] = {
             name: [getattr(self, name)[place] for place in places]
             for name in _LISTS
         }
         if self.unrefined is not None:
-            lists["unrefined"] = self.unrefined[rows]
-        return replace(super().__getitem__(rows), **lists)
+            lists["unrefined"] = self.unrefined[chosen]
+        return replace(super().__getitem__(chosen), **lists)
 
     @classmethod
     def _join(cls, name: str, values: list[Any]) -> Any:

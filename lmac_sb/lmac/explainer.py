@@ -26,8 +26,13 @@ from lmac_sb.lmac.masking import (
 from lmac_sb.lmac.refine import Refiner, check_steps
 from lmac_sb.models.decoder import standard_level, usual_order
 from lmac_sb.models.psi import as_mask_decoder
-from lmac_sb.models.question import Question, as_question
-from lmac_sb.utils.errors import LMACError, kind_of
+from lmac_sb.models.question import (
+    Question,
+    are_whole,
+    as_question,
+    as_target,
+)
+from lmac_sb.utils.errors import LMACError, kind_of, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -169,11 +174,31 @@ class Explanation:
         return len(self.decision)
 
     def __getitem__(self, rows: int | slice | list[int] | Tensor) -> Self:
-        """Some of the clips: one (an int, still a batch), or several."""
-        if isinstance(rows, int):
-            place = range(len(self))[rows]  # raises IndexError
-            rows = slice(place, place + 1)
-        return self._each(lambda name, value: value[rows])
+        """Some of the clips: one (a number, still a batch), or several."""
+        chosen = self._chosen(rows)
+        return self._each(lambda name, value: value[chosen])
+
+    def _chosen(self, rows: Any) -> slice | Tensor:
+        """The clips that are meant, as a slice or by their numbers."""
+        if isinstance(rows, slice):
+            return rows
+        try:
+            places = torch.as_tensor(rows)
+        except (TypeError, ValueError, RuntimeError):
+            places = torch.empty(0, 0)  # of a word, or nothing
+        if places.shape == (0,):
+            places = places.long()
+        is_mask = places.dtype == torch.bool and places.shape == (len(self),)
+        if not is_mask and (places.dim() > 1 or not are_whole(places)):
+            raise LMACError(
+                f"index: found {shown(rows)}, expected the number of a clip, "
+                f"a list or slice of them, or a mask of {len(self)}"
+            )
+        if places.dim() == 0:
+            place = range(len(self))[int(places)]  # raises IndexError
+            return slice(place, place + 1)
+        places = places if is_mask else places.long()
+        return torch.arange(len(self), device=places.device)[places]
 
     @property
     def p_before(self) -> Tensor:
@@ -462,8 +487,8 @@ class Explainer(torch.nn.Module):
             different lengths are explained apart, so that no clip's result
             depends on the padding; the results are padded with zeros.
         target : torch.Tensor or lmac_sb.models.question.Question
-            Class to explain, [batch], or what else is asked; default the
-            classifier's decision.
+            Class to explain, [batch], or one number for all clips, or what
+            else is asked; default the classifier's decision.
         threshold : float
             Make the mask binary at this value; default continuous.
         sounds : bool
@@ -490,8 +515,9 @@ class Explainer(torch.nn.Module):
         Raises
         ------
         LMACError
-            If the waveforms are not [batch, samples], are empty or hold
-            NaN, a length is out of range, or the steps cannot be made.
+            If the waveforms are not [batch, samples], are empty, no floating
+            point or hold NaN, a length is out of range, there is no such
+            class, or the steps cannot be made.
         """
         if refine_steps is None:
             refine_steps = self.refine_steps
@@ -511,10 +537,12 @@ class Explainer(torch.nn.Module):
                 raise LMACError(
                     "analysis: found wavs too, expected one of them"
                 )
+            target = as_target(target, analysis.logits)
             return self._explain(analysis, target, **options)
         if wavs is None:
             raise LMACError("wavs: None, expected waveforms or an analysis")
         check_batch(wavs, lengths)
+        target = as_target(target, wavs)
         if not wavs.isfinite().all():
             bad = (~wavs.isfinite()).any(1).nonzero()[:, 0].tolist()
             raise LMACError(f"wavs: NaN or infinite samples in clips {bad}")
@@ -642,8 +670,9 @@ class Explainer(torch.nn.Module):
 
     def _ask(self, analysis: Analysis, target: Asked) -> Question:
         """The question that is asked about analysed clips."""
-        question = as_question(target, self.classifier.multilabel)
-        return self._hear_silence(analysis, question).settle(analysis.logits)
+        logits = analysis.logits
+        question = as_question(target, self.classifier.multilabel, logits)
+        return self._hear_silence(analysis, question).settle(logits)
 
     @torch.no_grad()
     def _hear_silence(self, analysis: Analysis, question: Question) -> Question:
@@ -1098,6 +1127,21 @@ def check_batch(wavs: Tensor, lengths: Tensor | None) -> None:
         raise LMACError(
             f"wavs: shape {tuple(wavs.shape)}, expected [batch, samples] "
             "with at least one sample"
+        )
+    if not wavs.is_floating_point():
+        raise LMACError(
+            f"wavs: found {wavs.dtype}, expected floating point from -1 to 1; "
+            "samples of 16 bits, for one, divided by 32768"
+        )
+    if wavs.layout != torch.strided or wavs.is_meta:
+        raise LMACError(
+            f"wavs: found a tensor of {wavs.layout} on {wavs.device}, "
+            "expected a dense one with samples"
+        )
+    if lengths is not None and not isinstance(lengths, Tensor):
+        raise LMACError(
+            f"lengths: found {kind_of(lengths)}, expected a tensor [batch]; "
+            "torch.as_tensor makes one"
         )
     if lengths is not None and (
         lengths.shape != wavs.shape[:1]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmac_sb.utils.errors import LMACError, kind_of
+from lmac_sb.utils.errors import LMACError, kind_of, shown
 
-__all__ = ["RUNNER_UP", "Question", "as_question"]
+__all__ = ["RUNNER_UP", "Question", "are_whole", "as_question", "as_target"]
 
 RUNNER_UP = "runner-up"
 # Log-odds of the sound's own score; those of silence's are minus this.
@@ -287,20 +287,27 @@ class Question:
 
 
 def as_question(
-    target: Tensor | Question | None, multilabel: bool = False
+    target: Any, multilabel: bool = False, logits: Tensor | None = None
 ) -> Question:
     """The question that a target stands for.
 
     Arguments
     ---------
     target : torch.Tensor or Question or None
-        Class to explain, [batch]; None for the decision.
+        See `as_target`; None for the decision.
     multilabel : bool
         Whether the classifier decides each class on its own.
+    logits : torch.Tensor
+        The model's outputs, [batch, classes]: what there is to ask for.
 
     Returns
     -------
     Question
+
+    Raises
+    ------
+    LMACError
+        If logits are given, and there is no such class.
 
     Example
     -------
@@ -308,8 +315,91 @@ def as_question(
     tensor([1])
     """
     if not isinstance(target, Question):
+        if logits is not None:
+            target = as_target(target, logits, logits.shape[1])
         target = Question(target)
     return replace(target, multilabel=multilabel)
+
+
+def as_target(target: Any, clips: Tensor, n_classes: int | None = None) -> Any:
+    """What is explained of each clip, as a tensor.
+
+    Arguments
+    ---------
+    target : int, list, array, torch.Tensor, Question or None
+        A class by number, or one for each clip, or a mask of several, boolean
+        [batch, classes]. A question stays as it is, and so does None.
+    clips : torch.Tensor
+        Anything of these clips, [batch, ...].
+    n_classes : int
+        Number of classes, if it is known.
+
+    Returns
+    -------
+    torch.Tensor, Question or None
+        [batch], or a mask, where the clips are.
+
+    Raises
+    ------
+    LMACError
+        If there is no such class, or not one for each clip.
+
+    Example
+    -------
+    >>> as_target(1, torch.zeros(2, 16000))
+    tensor([1, 1])
+    """
+    if target is None or isinstance(target, Question):
+        return target
+    try:
+        found = torch.as_tensor(target, device=clips.device)
+    except (TypeError, ValueError, RuntimeError):
+        found = clips.new_empty(0)  # of a word, for one
+    if found.dim() == 0:
+        found = found.expand(len(clips))
+    is_mask = found.dim() == 2 and found.dtype == torch.bool
+    is_class = found.dim() == 1 and are_whole(found)
+    if not (is_mask or is_class) or len(found) != len(clips):
+        raise LMACError(
+            f"target: found {shown(target)}, expected the number of a class, "
+            f"or one for each of {len(clips)} clips"
+        )
+    if is_mask:
+        if n_classes not in (None, found.shape[1]):
+            raise LMACError(
+                f"target: found a mask of {found.shape[1]} classes, expected "
+                f"one of {n_classes}"
+            )
+        return found
+    if n_classes is not None:
+        wrong = found[(found < 0) | (found >= n_classes)]
+        if len(wrong):
+            raise LMACError(
+                f"target: found class {int(wrong[0])}, expected one from 0 to "
+                f"{n_classes - 1}"
+            )
+    return found.long()
+
+
+def are_whole(values: Tensor) -> bool:
+    """Whether a tensor holds whole numbers; truth values are none.
+
+    Arguments
+    ---------
+    values : torch.Tensor
+        Any.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> are_whole(torch.tensor([1])), are_whole(torch.tensor([True]))
+    (True, False)
+    """
+    kind = values.dtype
+    return not (kind.is_floating_point or kind.is_complex or kind == torch.bool)
 
 
 def _mask(classes: Tensor, logits: Tensor) -> Tensor:

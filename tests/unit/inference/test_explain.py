@@ -233,6 +233,14 @@ def test_what_is_no_sound(interpreter, sound, message):
         interpreter.explain_sound(sound)
 
 
+@pytest.mark.parametrize("kind", [torch.int16, torch.int32, torch.uint8])
+def test_whole_numbers_in_a_batch(interpreter, kind):
+    """They would be heard 32768 times as loud as the same sound alone."""
+    wavs = (MIX * 100).to(kind)
+    with pytest.raises(LMACError, match=f"wavs: found {kind}, expected float"):
+        interpreter.explain_batch(wavs)
+
+
 def test_a_rate_is_told_once():
     for sound in ((WAV, RATE), "sound.wav", SOUNDS["Hugging Face"]):
         with pytest.raises(LMACError, match="rate: found 8000, but the sound"):

@@ -6,6 +6,7 @@ It hears a low and a high band, and decides for the louder one.
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -186,6 +187,10 @@ def test_clips_of_a_batch(features):
     assert found.verdicts == ["faithful", "silent"]
     assert found[1].verdicts == ["silent"]
     assert found[[1, 0]].verdicts == ["silent", "faithful"]
+    for number in (np.int64(1), torch.tensor(1), np.array(1)):
+        assert found[number].verdicts == ["silent"]
+        assert found[number].labels == found[1].labels
+        assert found[number].mask.shape == found[1].mask.shape
     joined = AudioExplanation.join([found[1], found])
     assert joined.verdicts == ["silent", "faithful", "silent"]
     assert joined.agreement == [{}] * 3

@@ -839,5 +839,5 @@ def test_ten_thousand_classes_are_numbered_at_once():
 
 def test_a_batch_has_to_be_a_tensor():
     steps = LMACInterpreter.from_classifier(Ears().eval(), RATE)
-    with pytest.raises(LMACError, match="wavs: found a ndarray"):
+    with pytest.raises(LMACError, match="wavs: found an ndarray"):
         steps.explain_batch(np.zeros((1, 8000)))

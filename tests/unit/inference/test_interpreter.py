@@ -202,7 +202,7 @@ MODULE = "    explainer: !ref <explainer>"
         ("min_frames: 32", "min_frames: none", "do not fit together"),
         ("mask_domain: linear", "mask_domain: log", "mask_domain"),
         ("sample_rate: 16000\n    si", "sample_rate: 8000\n    si", "preproc"),
-        (MODULE, "    explainer: 3", "modules.explainer: is a int"),
+        (MODULE, "    explainer: 3", "modules.explainer: is an int"),
     ],
 )
 def test_a_malformed_yaml(copy, old, new, message, tmp_path):

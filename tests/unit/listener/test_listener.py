@@ -689,7 +689,7 @@ def test_inference_mode_does_not_matter(wavs):
         ({"model": "facebook/x"}, "model: found 'facebook/x', expected a torc"),
         ({"model": {"a": torch.zeros(1)}}, "load_state_dict"),
         ({"model": torch.nn.Linear}, "the class Linear.*Linear\\("),
-        ({"front_end": 3}, "front_end: found a int"),
+        ({"front_end": 3}, "front_end: found an int"),
         ({"sample_rate": 0}, "sample_rate: found 0"),
         ({"sample_rate": 16.5}, "sample_rate: found 16.5"),
         ({"labels": "dog"}, "labels: found 'dog'"),

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 from speechbrain.lobes.models.Cnn14 import CNN14PSI_stft
@@ -276,6 +277,40 @@ def test_target(explainer):
     assert torch.equal(same_class.mask, default.mask)
 
 
+@pytest.mark.parametrize(
+    "target",
+    [1, np.int64(1), [1, 1], np.array([1, 1]), torch.tensor([1, 1]).int()],
+)
+@pytest.mark.parametrize("lengths", [None, torch.tensor([1.0, 0.5])])
+def test_a_target_by_number(explainer, target, lengths):
+    """One for all clips, or one for each, of any type."""
+    wavs = clips()
+    expected = explainer(wavs, lengths, torch.tensor([1, 1]))
+    found = explainer(wavs, lengths, target)
+    assert torch.equal(found.decision, expected.decision)
+    assert torch.equal(found.mask, expected.mask)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("dog", "target: found 'dog', expected the number of a class, or one"),
+        (True, "target: found True"),
+        (1.0, "target: found 1.0"),
+        ([0.0, 1.0], r"target: found \[0.0, 1.0\]"),
+        (torch.tensor([0, 1, 2]), "target: found .*one for each of 2 clips"),
+        ([0, 9], "target: found class 9, expected one from 0 to"),
+        (-1, "target: found class -1"),
+        (torch.zeros(2, 9, dtype=torch.bool), "target: found a mask of 9"),
+    ],
+)
+def test_no_target(explainer, target, message):
+    analysis = explainer.analyze(clips())
+    for given in ({"wavs": clips()}, {"analysis": analysis}):
+        with pytest.raises(LMACError, match=message):
+            explainer(**given, target=target)
+
+
 def test_target_of_padded_clips(explainer):
     """Each clip keeps its own target when lengths differ."""
     wavs, lengths = clips(3), torch.tensor([1.0, 0.5, 0.25])
@@ -391,6 +426,11 @@ def test_no_pass_is_wasted(sounds, threshold):
         (torch.zeros(2, 0), r"wavs: shape \(2, 0\).* at least one sample"),
         (torch.zeros(0, 100), r"wavs: shape \(0, 100\)"),
         (torch.zeros(1, 2, 100), r"wavs: shape \(1, 2, 100\)"),
+        (torch.zeros(1, 9, dtype=torch.int16), "wavs: found torch.int16"),
+        (torch.ones(1, 9, dtype=torch.bool), "wavs: found torch.bool"),
+        (torch.zeros(1, 9, dtype=torch.cfloat), "wavs: found torch.complex"),
+        (torch.ones(1, 9).to_sparse(), "wavs: found a tensor of torch.sparse"),
+        (torch.zeros(1, 9, device="meta"), "wavs: .*on meta, expected a dense"),
     ],
 )
 def test_wrong_shapes(explainer, wavs, message):
@@ -415,6 +455,12 @@ def test_bad_lengths(explainer, lengths):
     """Lengths out of range, or of another number, are refused."""
     with pytest.raises(LMACError, match=r"lengths: \[.* each of 2 clips"):
         explainer(clips(), torch.tensor(lengths))
+
+
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_lengths_that_are_no_tensor(explainer, kind):
+    with pytest.raises(LMACError, match="lengths: found an? (list|ndarray)"):
+        explainer(clips(), kind([1.0, 0.5]))
 
 
 def test_autocast_gives_a_float_mask(explainer):
@@ -849,6 +895,13 @@ def equal(a, b):
         ([2, 0], [2, 0]),
         (torch.tensor([2, 1]), [2, 1]),
         (torch.tensor([True, False, True]), [0, 2]),
+        (np.int64(1), [1]),
+        (torch.tensor(-1), [2]),
+        (np.array([1, 0], np.uint8), [1, 0]),
+        (np.array([True, False, True]), [0, 2]),
+        ([True, False, True], [0, 2]),
+        ((0, 1), [0, 1]),
+        ([], []),
     ],
 )
 def test_some_of_the_clips(three, rows, expected):
@@ -859,8 +912,17 @@ def test_some_of_the_clips(three, rows, expected):
             (three, part),
             (three.unrefined, part.unrefined),
         ):
-            values = getattr(source, name)[torch.tensor(expected)]
+            values = getattr(source, name)[torch.tensor(expected).long()]
             assert torch.equal(getattr(found, name), values), name
+
+
+@pytest.mark.parametrize(
+    "rows", ["a", None, 1.0, True, [True], [0.5], [[0]], {}, {0}]
+)
+def test_no_clips(three, rows):
+    """The message names what was given, and is no warning of torch."""
+    with pytest.raises(LMACError, match="index: found .* or a mask of 3"):
+        three[rows]
 
 
 def test_one_clip_after_the_other(three):
