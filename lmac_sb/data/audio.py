@@ -100,17 +100,23 @@ def as_signal(sound, found_rate, sample_rate):
     torch.Size([8000])
     """
     if isinstance(sound, np.ndarray):
-        # Of an order that torch takes: forward, in the machine's bytes.
+        # As torch takes it: forward, in the machine's bytes, to be written.
         kind = sound.dtype.newbyteorder("=")
         kind = np.float64 if kind == np.longdouble else kind
-        sound = np.ascontiguousarray(sound, kind)
+        sound = np.require(sound, kind, ("C", "W"))
     try:
-        wav = torch.as_tensor(sound).detach().cpu()
+        wav = torch.as_tensor(sound).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise LMACError(
             f"sound: found {kind_of(sound)}, expected a path, an "
             "array or a tensor of samples"
         ) from error
+    if wav.is_meta or wav.layout != torch.strided:
+        raise LMACError(
+            f"sound: found a tensor of {wav.layout} on {wav.device}, expected "
+            "a dense one that holds samples"
+        )
+    wav = wav.cpu()
     if wav.dim() == 3 and len(wav) == 1:
         wav = wav[0]
     if wav.dim() not in (1, 2) or wav.numel() == 0 or wav.is_complex():
@@ -121,16 +127,20 @@ def as_signal(sound, found_rate, sample_rate):
     if not wav.is_floating_point():
         if wav.dtype == torch.bool:
             raise LMACError("sound: found truth values, expected samples")
-        if wav.dtype in (torch.int64, torch.uint64):
-            # As lists of numbers are, whatever they were before.
-            raise LMACError(
-                f"sound: found whole numbers of 64 bits, up to "
-                f"{wav.double().abs().max():.0f}, in which nobody keeps "
-                "samples; expected "
-                "those of 8, 16 or 32 bits, such as sound.astype('int16'), or "
-                "floating point from -1 to 1"
-            )
         info = torch.iinfo(wav.dtype)
+        peak = wav.double().abs().max()
+        why = None
+        if info.bits == 64:  # as lists of numbers are, whatever they were
+            why = "in which nobody keeps samples"
+        elif info.bits == 32 and 0 < peak < 1 << 16:  # a step of 16 bits
+            why = "which would be silence"
+        if why is not None:
+            raise LMACError(
+                f"sound: found whole numbers of {info.bits} bits, up to "
+                f"{peak:.0f}, {why}; expected samples that use the range of "
+                "their type, such as sound.astype('int16'), or floating point "
+                "from -1 to 1"
+            )
         middle = 0 if info.min < 0 else (info.max + 1) / 2
         wav = (wav.double() - middle) / (info.max + 1 - middle)
     wav = wav.float()

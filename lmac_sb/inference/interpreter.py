@@ -61,6 +61,7 @@ WINDOW_S = 10.0  # of models that were trained on clips of any length
 ALL = "all"  # classes that are heard in a clip, each on its own
 MIN_P = 0.3  # of them, the least probability
 _OF_ANY = ("run_opts", "trusted")  # options of models of ours and of others
+_LOUDEST = 10.0  # sample of a sound at some level; mixtures exceed 1
 _TOGETHER = 4  # classes of a clip that are explained at once
 
 
@@ -909,6 +910,10 @@ class LMACInterpreter(Pretrained):
                 asked = None if question is None else question[[i]]
                 parts[i] = explain_long(self, clip, asked, how)
         whole = AudioExplanation.join(parts)
+        whole.notes = [
+            [*_level_notes(clip), *notes]
+            for clip, notes in zip(clips, whole.notes)
+        ]
         whole.files, whole.threshold = files, how["threshold"]
         whole.refine_steps = how["refine_steps"]
         whole.second_look = how["second_look"]
@@ -1121,6 +1126,17 @@ class LMACInterpreter(Pretrained):
             made={**self.made, "date": str(today)},
             **more,
         )
+
+
+def _level_notes(wav: Tensor) -> list[str]:
+    """That full scale seems to be another than 1."""
+    peak = max(float(wav.max()), -float(wav.min()))
+    if peak <= _LOUDEST:
+        return []
+    return [
+        f"the samples reach {peak:.4g}, though full scale is 1: those of 16 "
+        "bits need to be divided by 32768"
+    ]
 
 
 def name_of(model: Any) -> str:

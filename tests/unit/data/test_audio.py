@@ -411,3 +411,36 @@ def test_whole_numbers_of_64_bits_are_refused(make):
     sound = samples.tolist() if make is list else make(samples)
     with pytest.raises(LMACError, match="64 bits, up to 2000.*astype"):
         as_signal(sound, 8000, 8000)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint32])
+def test_samples_of_16_bits_in_32(kind):
+    """They would be silence."""
+    samples = np.abs(np.arange(-2000, 2000)).astype(kind)
+    with pytest.raises(LMACError, match="32 bits, up to 2000, which would be"):
+        as_signal(samples, 8000, 8000)
+    assert as_signal(np.zeros(4000, np.int32), 8000, 8000).eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("sound", "message"),
+    [
+        (torch.ones(4000).to_sparse(), "found a tensor of torch.sparse_coo"),
+        (torch.ones(4000, device="meta"), "on meta, expected a dense one"),
+    ],
+)
+def test_tensors_without_samples(sound, message):
+    with pytest.raises(LMACError, match=message):
+        as_signal(sound, 8000, 8000)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_array_that_is_not_to_be_written():
+    """As of np.frombuffer: no warning of torch."""
+    samples = np.frombuffer(np.ones(4000, np.float32).tobytes(), np.float32)
+    assert as_signal(samples, 8000, 8000).eq(1).all()
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.float64])
+def test_a_rate_of_any_type(kind):
+    assert len(as_signal(torch.ones(4000), kind(8000), 16000)) == 8000

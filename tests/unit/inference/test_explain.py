@@ -241,6 +241,21 @@ def test_whole_numbers_in_a_batch(interpreter, kind):
         interpreter.explain_batch(wavs)
 
 
+def test_a_sound_far_above_full_scale(interpreter, tmp_path):
+    """As scipy.io.wavfile reads it, then .astype("float32"): with a note."""
+    path = tmp_path / "loud.wav"
+    sf.write(path, WAV * 32767, RATE, subtype="FLOAT")
+    loud = MIX * 32767
+    for found in (
+        interpreter.explain_sound(loud[0], refine_steps=1),
+        interpreter.explain_batch(loud, refine_steps=1),
+        interpreter.explain_file(path, refine_steps=1),
+    ):
+        ((note,),) = found.notes
+        assert "though full scale is 1" in note and str(found).count(note) == 1
+    assert interpreter.explain_sound(MIX * 4, refine_steps=1).notes == [[]]
+
+
 def test_a_rate_is_told_once():
     for sound in ((WAV, RATE), "sound.wav", SOUNDS["Hugging Face"]):
         with pytest.raises(LMACError, match="rate: found 8000, but the sound"):
