@@ -517,13 +517,21 @@ class Explainer(torch.nn.Module):
         LMACError
             If the waveforms are not [batch, samples], are empty, no floating
             point or hold NaN, a length is out of range, there is no such
-            class, or the steps cannot be made.
+            class, the decoder is not in single precision, or the steps cannot
+            be made.
         """
         if refine_steps is None:
             refine_steps = self.refine_steps
         if second_look is None:
             second_look = self.second_look
         self.check_refinement(refine_steps, second_look)
+        for weights in self.decoder.parameters():
+            if weights.dtype != torch.float32:
+                raise LMACError(
+                    f"decoder: found weights of {weights.dtype}, expected "
+                    "torch.float32, as .float() makes them; torch.autocast "
+                    "explains in half precision"
+                )
         options: dict[str, Any] = {
             "second_look": second_look,
             "threshold": threshold,

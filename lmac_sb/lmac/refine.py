@@ -159,7 +159,7 @@ class Refiner:
         with torch.inference_mode(False), torch.enable_grad():
             # Copies: what was made in inference mode takes no gradient.
             start = logits.detach().clone()
-            level = level.detach().clone() if self.gain else None
+            level = level.detach().to(start, copy=True) if self.gain else None
             return self._descend(
                 start, level, classify, target.clone(), steps, keep
             )

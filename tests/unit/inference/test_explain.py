@@ -396,6 +396,15 @@ def test_steps_make_it_better(interpreter):
     assert many.verdicts == ["faithful"]
 
 
+def test_steps_in_double_precision():
+    """Where the classifier comes without a decoder."""
+    made = LMACInterpreter.from_classifier(Bands(), RATE, list(BANDS))
+    expected = made.explain_sound(MIX, refine_steps=2)
+    found = made.double().explain_sound(MIX, refine_steps=2)
+    assert found.mask.dtype == torch.float32
+    torch.testing.assert_close(found.mask, expected.mask, atol=1e-3, rtol=0)
+
+
 def test_threshold_and_the_mask_before(interpreter):
     found = interpreter.explain_sound(MIX, threshold=0.5, unrefined=True)
     assert set(found.mask.unique().tolist()) <= {0.0, 1.0}

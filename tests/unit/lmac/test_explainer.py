@@ -499,6 +499,14 @@ def test_other_precisions_are_converted(explainer, dtype):
         assert torch.equal(value, getattr(expected, name)), name
 
 
+@pytest.mark.parametrize("kind", ["double", "half", "bfloat16"])
+def test_a_decoder_of_another_precision(kind):
+    explainer = getattr(make(), kind)()
+    with pytest.raises(LMACError, match="decoder: found weights of torch"):
+        explainer(clips())
+    explainer.float()(clips())
+
+
 def test_no_gradient_mode_gives_the_same(explainer):
     """Explanations are the same with and without gradients."""
     wavs = clips()
