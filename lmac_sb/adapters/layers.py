@@ -195,6 +195,11 @@ def find_layers(listener, wavs, names=None, call=None, longest=None):
     runs = _Runs(listener, wavs, call or listener)
     found = runs.layers(longest or wavs.shape[1])
     if names is not None:
+        if isinstance(names, str) or len(names) == 0:
+            raise LMACError(
+                f"layers: found {shown(names)}, expected a list of names, the "
+                "deepest layer first"
+            )
         return [_named(name, found, runs) for name in names]
     if not found:
         raise LMACError(

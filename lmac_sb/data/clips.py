@@ -68,7 +68,7 @@ class Clips(torch.utils.data.Dataset):
         longest=None,
     ):
         self.sample_rate = sample_rate
-        self.rate = rate or sample_rate
+        self.rate = sample_rate if rate is None else rate
         self.n_samples = n_samples
         self.shortest, self.longest = shortest, longest
         self.sounds = _items(sounds)

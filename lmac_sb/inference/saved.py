@@ -12,6 +12,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -489,6 +490,8 @@ def _plain_arguments(
             continue  # the spectrogram is saved with the features
         if isinstance(value, Windows):
             value = {"windows": dataclasses.asdict(value)}
+        if isinstance(value, (np.ndarray, np.generic)):
+            value = value.tolist()
         if _is_plain(value):
             plain[name] = value
         elif not by_function:

@@ -59,6 +59,7 @@ class Windows:
                     f"windows: found {name}={value!r}, expected a whole "
                     f"number of samples of at least {least}"
                 )
+            object.__setattr__(self, name, int(value))  # NumPy's is no JSON
         if self.last not in ("pad", "drop"):
             raise LMACError(
                 f"windows: found last={self.last!r}, expected 'pad' or 'drop'"

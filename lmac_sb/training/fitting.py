@@ -12,13 +12,14 @@ from tqdm import tqdm
 from lmac_sb.data.clips import equal_batches
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.training.brain import OneCycle
-from lmac_sb.training.kinds import whole
+from lmac_sb.training.kinds import positive, whole
 from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["Fitting", "fit_decoder"]
 
 logger = logging.getLogger(__name__)
 
+_LARGEST = 2**63 - 1  # seed, as torch takes them
 _SHOWN = ("AI", "AD", "FF", "area")  # beside the progress bar
 
 
@@ -79,13 +80,22 @@ class Fitting:
             ("seed", 0),
         ):
             value = getattr(self, name)
-            if not whole(least).holds(value):
+            if not whole(least, _LARGEST).holds(value):
                 raise LMACError(
                     f"{name}: found {shown(value)}, expected a whole number "
                     f"from {least}"
+                    + (f" to {_LARGEST}" if name == "seed" else "")
                 )
-        if not 0 < self.lr < math.inf:
-            raise LMACError(f"lr: found {self.lr}, expected a number above 0")
+            object.__setattr__(self, name, int(value))  # torch wants no NumPy
+        if not positive.holds(self.lr):
+            raise LMACError(
+                f"lr: found {shown(self.lr)}, expected a number above 0"
+            )
+        if self.loss is not None and not callable(self.loss):
+            raise LMACError(
+                f"loss: found {shown(self.loss)}, expected an "
+                "lmac_sb.losses.LMACLoss"
+            )
         if isinstance(self.valid, numbers.Real) and not 0 < self.valid < 1:
             raise LMACError(
                 f"valid: found {self.valid}, expected a share between 0 and "

@@ -140,6 +140,11 @@ def test_what_holds_no_sound(sounds, message):
         Clips(sounds, RATE)
 
 
+def test_no_rate_is_ignored():
+    with pytest.raises(LMACError, match="found 0, expected a whole number of"):
+        Clips([torch.rand(8000)], RATE, rate=0)
+
+
 def test_batches_hold_each_clip_once():
     lengths = [5, 9, 5, 8, 1]
     generator = torch.Generator().manual_seed(1)

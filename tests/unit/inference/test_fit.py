@@ -1,5 +1,6 @@
 """A decoder for somebody's classifier, trained in seconds."""
 
+import numpy as np
 import pytest
 import torch
 import torchaudio
@@ -198,12 +199,33 @@ def test_on_sound_itself():
         ({"batches": 3}, "batches: no such option, expected one of valid, "),
         ({"valid": 1.5}, "valid: found 1.5, expected a share"),
         ({"lr": 0}, "lr: found 0"),
+        ({"lr": "1"}, "lr: found '1', expected a number above 0"),
+        ({"seed": 2**70}, "seed: found .*, expected a whole number from 0 to "),
+        ({"loss": 3}, "loss: found 3, expected an lmac_sb.losses.LMACLoss"),
+        ({"layers": []}, r"layers: found \[\], expected a list of names"),
+        ({"layers": "0"}, "layers: found '0', expected a list of names"),
+        ({"valid": True}, "valid: found True, expected a share"),
         ({"layers": ["nowhere"]}, "layers: found 'nowhere', which names 0"),
     ],
 )
 def test_what_cannot_be_trained(steps, options, message):
     with pytest.raises(LMACError, match=message):
         lmac_sb.fit(steps, [clip(0), clip(1)], **options)
+
+
+def test_numbers_of_numpy(steps):
+    """As options of a search have them."""
+    sounds = [(clip(i).numpy(), np.int64(RATE)) for i in range(4)]
+    few = {"epochs": 1, "width": 4, "seed": 3, "batch_size": 2, "valid": 0.5}
+    found = [
+        lmac_sb.fit(steps, sounds, **options, progress=False).history
+        for options in (
+            few,
+            {key: np.asarray(value)[()] for key, value in few.items()},
+        )
+    ]
+    assert found[0] == found[1]
+
 
 
 def test_one_sound_is_too_few(steps):

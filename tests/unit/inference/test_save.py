@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import soundfile as sf
 import torch
@@ -361,6 +362,21 @@ def test_options_come_back(module, tmp_path):
     assert listener.windows == Windows(8000, 4000)
     assert (listener.multilabel, listener.pool) == (True, "max")
     assert loaded.explainer.refine_steps == 3
+
+
+def test_options_of_numpy(module, tmp_path):
+    mine = LMACInterpreter.from_classifier(
+        module.net(),
+        np.int64(RATE),
+        np.array(NAMES),
+        module.front(),
+        windows=Windows(np.int64(8000), np.int32(4000)),
+        steps=np.int64(3),
+    )
+    folder = mine.save(tmp_path / "saved", model="users_own:make")
+    loaded = LMACInterpreter.from_hparams(folder, trusted=True)
+    assert loaded.hparams.listener.windows == Windows(8000, 4000)
+    assert loaded.explainer.refine_steps == 3 and loaded.classes == NAMES
 
 
 def test_an_option_that_is_code(speechbrains, tmp_path):
