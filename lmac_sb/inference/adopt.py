@@ -18,7 +18,7 @@ from lmac_sb.listener.checks import check_listener
 from lmac_sb.listener.listener import Listener
 from lmac_sb.lmac.explainer import Explainer
 from lmac_sb.lmac.losses import LMACLoss
-from lmac_sb.lmac.refine import Refiner
+from lmac_sb.lmac.refine import Refiner, check_steps
 from lmac_sb.models.decoder import LevelDecoder
 from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.models.sound import SoundFeatures
@@ -88,6 +88,8 @@ def adopt(
     >>> hparams["label_encoder"].decode_ndim(2)
     '2'
     """
+    if steps is not None:
+        check_steps(steps, "steps")
     rate = listener.sample_rate
     _check_spectrogram(spectrogram, rate)
     preprocess = Preprocessor(rate, signal_length_s, normalize=False)

@@ -9,6 +9,7 @@ from typing import Any
 
 from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.inference.load import load_interpreter
+from lmac_sb.lmac.refine import check_steps
 from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["explain"]
@@ -82,6 +83,8 @@ def explain(
     """
     if isinstance(sound, bytes):  # a name that is no text
         sound = os.fsdecode(sound)
+    if steps is not None:
+        check_steps(steps, "steps")
     how = {name: options.pop(name) for name in _HOW if name in options}
     rate = options.pop("rate", None)
     if rate is not None:

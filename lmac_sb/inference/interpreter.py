@@ -6,7 +6,7 @@ import copy
 import datetime
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from lmac_sb.inference.saved import (
 )
 from lmac_sb.inference.stability import check_stability
 from lmac_sb.lmac.explainer import Explainer, Explanation, check_batch
+from lmac_sb.lmac.masking import check_threshold
 from lmac_sb.models.decoder import OTHER_START, LevelDecoder
 from lmac_sb.models.familiarity import Familiarity
 from lmac_sb.models.question import Question
@@ -614,6 +615,11 @@ class LMACInterpreter(Pretrained):
     ) -> AudioExplanation:
         """Explain one class of one sound, or several on their own."""
         targets = how.pop("targets", None)
+        if targets is None and "min_p" in how:
+            raise LMACError(
+                f"min_p: found {shown(how['min_p'])} without targets, expected "
+                "targets='all' with it"
+            )
         min_p = how.pop("min_p", MIN_P)
         if targets is not None:
             if target is not None:
@@ -672,7 +678,7 @@ class LMACInterpreter(Pretrained):
         options = self._how(**how)
         everything = isinstance(targets, str) and targets == ALL
         everything = everything and ALL not in self.classes
-        if everything and not 0 < min_p <= 1:
+        if everything and not (is_number(min_p) and 0 < min_p <= 1):
             raise LMACError(f"min_p: found {shown(min_p)}, expected 0 to 1")
         numbers = [] if everything else self._numbers(targets)
         wav = self._signal(sound)
@@ -702,7 +708,7 @@ class LMACInterpreter(Pretrained):
 
     def _numbers(self, targets: Any) -> list[int]:
         """Numbers of several classes."""
-        if isinstance(targets, (str, int)):
+        if isinstance(targets, str) or not isinstance(targets, Iterable):
             targets = [targets]
         found = [
             class_number(name, self.classes, "targets", self.class_ids)
@@ -825,6 +831,14 @@ class LMACInterpreter(Pretrained):
         if second_look is None:
             second_look = self.explainer.second_look
         self.explainer.check_refinement(refine_steps, second_look)
+        if threshold is not None:
+            check_threshold(threshold)
+            threshold = float(threshold)  # numpy's is no JSON
+        for key, value in (("unrefined", unrefined), ("stable", stable)):
+            if not isinstance(value, bool):
+                raise LMACError(
+                    f"{key}: found {shown(value)}, expected True or False"
+                )
         return {
             "threshold": threshold,
             "refine_steps": int(refine_steps),  # numpy's is no JSON

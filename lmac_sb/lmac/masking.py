@@ -233,9 +233,32 @@ def binarize(mask, threshold):
     >>> binarize(torch.tensor([0.2, 0.5, 0.7]), 0.5)
     tensor([0., 1., 1.])
     """
-    if not is_number(threshold) or not 0 < threshold <= 1:
-        raise LMACError(f"threshold: {threshold!r} is not in (0, 1]")
+    check_threshold(threshold)
     return (mask >= threshold).to(mask.dtype)
+
+
+def check_threshold(threshold):
+    """Refuse what no mask can be made binary at.
+
+    Arguments
+    ---------
+    threshold : float
+        In (0, 1].
+
+    Raises
+    ------
+    LMACError
+        If it is outside.
+
+    Example
+    -------
+    >>> check_threshold("0.5")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: threshold: '0.5' is no number in (0, 1]
+    """
+    if not is_number(threshold) or not 0 < threshold <= 1:
+        raise LMACError(f"threshold: {threshold!r} is no number in (0, 1]")
 
 
 def top_share(scores, share):

@@ -306,13 +306,15 @@ class Refiner:
         return losses, state
 
 
-def check_steps(steps):
+def check_steps(steps, key="refine_steps"):
     """Refuse what is no number of steps.
 
     Arguments
     ---------
     steps : int
         From 0.
+    key : str
+        What the user called it.
 
     Raises
     ------
@@ -327,9 +329,7 @@ def check_steps(steps):
     lmac_sb.LMACError: refine_steps: -1, expected a whole number from 0
     """
     if not is_whole(steps) or steps < 0:
-        raise LMACError(
-            f"refine_steps: {steps!r}, expected a whole number from 0"
-        )
+        raise LMACError(f"{key}: {steps!r}, expected a whole number from 0")
 
 
 def _are_shares(values):

@@ -412,6 +412,39 @@ def test_threshold_and_the_mask_before(interpreter):
     assert not torch.equal(found.unrefined.mask, found.mask)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": -1}, "^steps: -1, expected a whole number from 0"),
+        ({"steps": "2"}, "^steps: '2', expected a whole number from 0"),
+        ({"stable": "no"}, "^stable: found 'no', expected True or False"),
+        ({"unrefined": 1}, "^unrefined: found 1, expected True or False"),
+        ({"second_look": 1}, "^second_look: 1, expected True or False"),
+        ({"threshold": "0.5"}, "^threshold: '0.5' is no number in"),
+        ({"threshold": True}, "^threshold: True is no number in"),
+        ({"targets": "all", "min_p": "x"}, "^min_p: found 'x', expected 0 to"),
+        ({"min_p": 0.5}, "^min_p: found 0.5 without targets"),
+        ({"targets": 7}, "^targets: 7 is no class"),
+        ({"targets": 1.5}, "^targets: 1.5 is no class"),
+    ],
+)
+def test_what_cannot_be_explained_so(
+    interpreter, monkeypatch, options, message
+):
+    """It is said before the work starts, by the name that was given."""
+    monkeypatch.setattr(interpreter, "_explain", None)
+    with pytest.raises(LMACError, match=message):
+        lmac_sb.explain(interpreter, MIX, **options)
+
+
+def test_several_by_a_number_of_numpy(interpreter):
+    found = interpreter.explain_sound(
+        MIX, targets=np.int64(2), threshold=np.float32(0.5), refine_steps=1
+    )
+    assert found.labels == ["high"] and found.threshold == 0.5
+    assert type(found.threshold) is float  # as JSON takes it
+
+
 @pytest.mark.parametrize("against", [None, "high"])
 def test_stability(interpreter, against):
     found = interpreter.explain_sound(MIX, against=against, stable=True)

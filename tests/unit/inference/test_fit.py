@@ -227,7 +227,6 @@ def test_numbers_of_numpy(steps):
     assert found[0] == found[1]
 
 
-
 def test_one_sound_is_too_few(steps):
     with pytest.raises(LMACError, match="found 1, expected at least 2"):
         lmac_sb.fit(steps, [clip(0)])

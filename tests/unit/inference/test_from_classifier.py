@@ -692,7 +692,7 @@ def test_labels(labels, message):
             "spectrogram: found 8000 Hz, but the model hears 16000 Hz",
         ),
         ({"signal_length_s": 0}, "signal_length_s: found 0, expected"),
-        ({"steps": -1}, "refine_steps: -1, expected"),
+        ({"steps": -1}, "^steps: -1, expected"),
     ],
 )
 def test_options(options, message):

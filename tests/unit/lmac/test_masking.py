@@ -174,10 +174,12 @@ def test_binarize(dtype):
         assert found.tolist() == [[0.0] * (5 - kept) + [1.0] * kept]
 
 
-@pytest.mark.parametrize("threshold", [0, -0.1, 1.01, math.nan, "half"])
+@pytest.mark.parametrize(
+    "threshold", [0, -0.1, 1.01, math.nan, "half", "0.5", True]
+)
 def test_threshold_refused(threshold):
     """A threshold of 0 would keep everything, one above 1 nothing."""
-    with pytest.raises(LMACError, match=f"threshold: {threshold} .*0, 1"):
+    with pytest.raises(LMACError, match=f"threshold: {threshold!r} .*0, 1"):
         binarize(torch.rand(2, 3, 4), threshold)
 
 
