@@ -16,7 +16,7 @@ from lmac_sb.models.source import HPARAMS, local_folder
 from lmac_sb.models.weights import load_strict
 from lmac_sb.utils.checksums import SUMS, check_sums, read_sums
 from lmac_sb.utils.errors import LMACError, is_number, kind_of, shown
-from lmac_sb.utils.io import folder_in_one_step
+from lmac_sb.utils.io import as_path, folder_in_one_step
 
 __all__ = ["check_work", "find_bundle", "load_weights"]
 
@@ -50,10 +50,11 @@ def find_bundle(source, savedir=None):
     Raises
     ------
     LMACError
-        If there is no such folder or repository, a file is missing, changed
-        or added, or a link out of the folder, or `savedir` holds another
-        model.
+        If it is no path, there is no such folder or repository, a file is
+        missing, changed or added, or a link out of the folder, or `savedir`
+        holds another model.
     """
+    as_path("source", source)  # or a hub id, as long as it is a text
     folder = local_folder(source)
     if not (folder / SUMS).exists():
         raise LMACError(
@@ -65,7 +66,7 @@ def find_bundle(source, savedir=None):
     names = check_sums(folder, complete=True, hidden=False)
     if savedir is None:
         return folder
-    savedir = Path(savedir)
+    savedir = as_path("savedir", savedir)
     if savedir.is_dir() and any(savedir.iterdir()):
         present = savedir / SUMS
         if not present.is_file() or read_sums(savedir) != read_sums(folder):

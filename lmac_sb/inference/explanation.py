@@ -37,6 +37,7 @@ from lmac_sb.metrics.verdict import (
 )
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import as_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -363,7 +364,7 @@ class AudioExplanation(Explanation):
 
     def save(
         self,
-        folder: str | Path,
+        folder: str | bytes | Path,
         audio_format: str = "wav",
         truth: Sequence[str] | None = None,
     ) -> list[Path]:
@@ -371,7 +372,7 @@ class AudioExplanation(Explanation):
 
         Arguments
         ---------
-        folder : str or Path
+        folder : str, bytes or Path
             Created if it does not exist. Holds one clip, or several in
             sub-folders ``clip_0``, ``clip_1``, ..., or, if several classes of
             one clip were asked for, in sub-folders of the classes' names.
@@ -387,18 +388,19 @@ class AudioExplanation(Explanation):
             holds a folder of that name, and the report shows both on one card.
         """
         check_format(audio_format)
-        folder = Path(folder)
+        place: Path = as_path("folder", folder)
         truths = [None] * len(self) if truth is None else truth
         if self.by_class:
             names = folder_names(self.labels)
-            with new_clip(folder) as part:
+            with new_clip(place) as part:
                 for i, name in enumerate(names):
-                    place = part / name
-                    write_clip(place, self[i], name, truths[i], audio_format)
-            return [folder / name for name in names]
-        folders = [folder]
+                    write_clip(
+                        part / name, self[i], name, truths[i], audio_format
+                    )
+            return [place / name for name in names]
+        folders = [place]
         if len(self) > 1:
-            folders = [folder / f"clip_{i}" for i in range(len(self))]
+            folders = [place / f"clip_{i}" for i in range(len(self))]
         for i, path in enumerate(folders):
             save_clip(path, self[i], truths[i], audio_format)
         return folders

@@ -48,9 +48,14 @@ from lmac_sb.models.decoder import OTHER_START, LevelDecoder
 from lmac_sb.models.familiarity import Familiarity
 from lmac_sb.models.question import Question
 from lmac_sb.models.source import HPARAMS, is_local, read_hparams
-from lmac_sb.models.weights import single_precision, weights_sha256
+from lmac_sb.models.weights import (
+    check_device,
+    single_precision,
+    weights_sha256,
+)
 from lmac_sb.utils.checksums import read_sums
 from lmac_sb.utils.errors import LMACError, is_number, kind_of, shown
+from lmac_sb.utils.io import as_path
 
 __all__ = ["LMACInterpreter", "name_of"]
 
@@ -106,10 +111,13 @@ class LMACInterpreter(Pretrained):
         modules, hparams = modules or {}, hparams or {}
         self._check_parts(modules, hparams)
         run_opts = kwargs.get("run_opts")
-        if isinstance(run_opts, dict) and run_opts.get("device") == "cuda":
-            # SpeechBrain takes the first too, but warns that it could not
-            # read the device's name.
-            kwargs["run_opts"] = {**run_opts, "device": "cuda:0"}
+        _check_run_opts(run_opts)
+        if isinstance(run_opts, dict) and run_opts.get("device") is not None:
+            name = str(run_opts["device"])
+            # SpeechBrain takes cuda too, but warns that it could not read the
+            # device's name.
+            name = "cuda:0" if name == "cuda" else name
+            kwargs["run_opts"] = {**run_opts, "device": name}
         super().__init__(modules, hparams, **kwargs)
         self.explainer = modules["explainer"]
         self.preprocess = hparams["preprocess"]
@@ -569,6 +577,7 @@ class LMACInterpreter(Pretrained):
         LMACError
             If the file or what is asked cannot be used.
         """
+        as_path("path", path)  # refuses what is none
         if isinstance(path, bytes):
             path = os.fsdecode(path)
         return self._explain_one(path, target, against, how, os.fspath(path))
@@ -1140,6 +1149,20 @@ class LMACInterpreter(Pretrained):
             made={**self.made, "date": str(today)},
             **more,
         )
+
+
+def _check_run_opts(run_opts: Any) -> None:
+    """Refuse what is no option of a run, or a device that is not there."""
+    if run_opts is None or isinstance(run_opts, RunOptions):
+        return
+    known = RunOptions().as_dict()
+    if not isinstance(run_opts, dict) or not set(run_opts) <= set(known):
+        raise LMACError(
+            f"run_opts: found {shown(run_opts)}, expected run options of "
+            'SpeechBrain, such as {"device": "cuda:0"}'
+        )
+    if run_opts.get("device") is not None:
+        check_device(run_opts["device"])
 
 
 def _level_notes(wav: Tensor) -> list[str]:

@@ -40,6 +40,7 @@ from lmac_sb.models.weights import load_strict, write_weights
 from lmac_sb.utils.checksums import read_sums, write_sums
 from lmac_sb.utils.errors import LMACError, kind_of, shown
 from lmac_sb.utils.io import (
+    as_path,
     first_line,
     folder_in_one_step,
     is_free,
@@ -181,7 +182,7 @@ def save_interpreter(
         If it is not known where the classifier comes from, what lies there
         answers otherwise, or an option cannot be saved.
     """
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     if not is_free(folder) and not (folder / CLASSIFIER).is_file():
         raise LMACError(f"{folder}: already exists; choose another folder")
     origin = getattr(interpreter.hparams, "origin", None)

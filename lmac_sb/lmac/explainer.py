@@ -326,7 +326,14 @@ class Explanation:
         Returns
         -------
         Explanation
+
+        Raises
+        ------
+        LMACError
+            If there is none.
         """
+        if not parts:
+            raise LMACError("parts: found none, expected at least one")
         if len(parts) == 1:
             return parts[0]
         joined = {}

@@ -255,10 +255,10 @@ def check_threshold(threshold):
     >>> check_threshold("0.5")
     Traceback (most recent call last):
     ...
-    lmac_sb.LMACError: threshold: '0.5' is no number in (0, 1]
+    lmac_sb.LMACError: threshold: '0.5' is not in (0, 1]
     """
     if not is_number(threshold) or not 0 < threshold <= 1:
-        raise LMACError(f"threshold: {threshold!r} is no number in (0, 1]")
+        raise LMACError(f"threshold: {threshold!r} is not in (0, 1]")
 
 
 def top_share(scores, share):

@@ -19,6 +19,7 @@ from lmac_sb.utils.given import check_file
 from lmac_sb.utils.io import first_line
 
 __all__ = [
+    "check_device",
     "check_unread",
     "check_values",
     "load_linear",
@@ -40,6 +41,41 @@ _NAMED = (
     "torch.nn.parameter Parameter",
 )
 _PICKLES = 5  # in a row, in files of torch before version 1.6
+
+
+def check_device(name):
+    """Refuse a device that does not exist.
+
+    Arguments
+    ---------
+    name : str
+        As torch calls it.
+
+    Raises
+    ------
+    LMACError
+        Says what was found and what there is.
+
+    Example
+    -------
+    >>> check_device("gpu")
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: device: 'gpu' is unknown, expected cpu, cuda, cuda:0, ...
+    """
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise LMACError(
+            f"device: {shown(name)} is unknown, expected cpu, cuda, cuda:0, ..."
+        ) from error
+    n_gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= n_gpus:
+        raise LMACError(
+            f"device: {name} does not exist, found {n_gpus} CUDA devices"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise LMACError("device: mps does not exist, it needs a Mac with a GPU")
 
 
 @contextlib.contextmanager

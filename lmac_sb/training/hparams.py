@@ -12,9 +12,10 @@ import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
+from lmac_sb.models.weights import check_device
 from lmac_sb.training.arguments import read_arguments
 from lmac_sb.training.brain import LOG_CONFIG
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import check_folder
 
 __all__ = ["Hparams", "load_hparams"]
@@ -148,21 +149,8 @@ def _check_device(run_opts):
             "torchrun --nproc_per_node 2 ..."
         )
     name = run_opts["device"]
-    try:
-        device = torch.device(name or "cpu")
-    except RuntimeError as error:
-        raise LMACError(
-            f"device: {shown(name)} is unknown, expected cpu, cuda, cuda:0, ..."
-        ) from error
-    if device.type == "cuda" and (device.index or 0) >= (
-        torch.cuda.device_count()
-    ):
-        raise LMACError(
-            f"device: {name} does not exist, found "
-            f"{torch.cuda.device_count()} CUDA devices"
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise LMACError("device: mps does not exist, it needs a Mac with a GPU")
+    check_device(name or "cpu")
+    device = torch.device(name or "cpu")
     if device.type == "mps":
         raise LMACError(
             "device: mps has no floats of 64 bits, which the metrics need; "

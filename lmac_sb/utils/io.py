@@ -21,10 +21,11 @@ import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lmac_sb.utils.errors import LMACError, is_full
+from lmac_sb.utils.errors import LMACError, is_full, shown
 from lmac_sb.utils.given import read_given
 
 __all__ = [
+    "as_path",
     "check_folder",
     "check_is_folder",
     "first_line",
@@ -407,6 +408,40 @@ def make_folder(folder):
         raise LMACError(
             f"{folder}: cannot be made or written to ({error.strerror})"
         ) from error
+
+
+def as_path(key, value):
+    """A path that a user gave.
+
+    Arguments
+    ---------
+    key : str
+        What the user called it.
+    value : str, bytes or Path
+        What was given.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    LMACError
+        If it is none, or empty.
+
+    Example
+    -------
+    >>> as_path("folder", b"why").name
+    'why'
+    >>> as_path("folder", None)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: folder: found None, expected a path
+    """
+    is_path = isinstance(value, (str, bytes, os.PathLike))
+    if not is_path or not os.fspath(value):
+        raise LMACError(f"{key}: found {shown(value)}, expected a path")
+    return Path(os.fsdecode(value))
 
 
 def is_free(folder):

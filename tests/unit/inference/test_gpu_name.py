@@ -1,6 +1,7 @@
 """A GPU without a number is the first one, without a complaint."""
 
 import pytest
+import torch
 from speechbrain.inference.interfaces import Pretrained
 
 from lmac_sb import LMACInterpreter
@@ -20,6 +21,7 @@ def test_gpu_has_a_number(monkeypatch, device, given):
     def stop(self, modules, hparams, run_opts):
         raise _Given(run_opts)
 
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(Pretrained, "__init__", stop)
     run_opts, hparams = {"device": device}, dict(vars(esc10.hparams))
     with pytest.raises(_Given) as caught:

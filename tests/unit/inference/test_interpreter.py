@@ -75,6 +75,53 @@ def test_loading_leaves_the_folder_alone(bundle, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"devce": "cpu"},
+            "run_opts: found {'devce': 'cpu'}, expected run opt",
+        ),
+        ("cuda", "run_opts: found 'cuda', expected run options"),
+        ({"device": "gpu"}, "device: 'gpu' is unknown"),
+        ({"device": 1.5}, "device: 1.5 is unknown"),
+        ({"device": "cuda:99"}, "device: cuda:99 does not exist, found"),
+    ],
+)
+def test_run_options_that_are_none(bundle, options, message):
+    with pytest.raises(LMACError, match=message):
+        LMACInterpreter.from_hparams(bundle, run_opts=options)
+
+
+def test_a_device_of_torch(bundle):
+    found = LMACInterpreter.from_hparams(
+        bundle, run_opts={"device": torch.device("cpu", 0)}
+    )
+    assert found.device == "cpu:0"
+
+
+@pytest.mark.parametrize("nothing", [None, 3, "", b"", ["a.wav"]])
+def test_what_is_no_path(interpreter, sounds, nothing, tmp_path, monkeypatch):
+    """Of an empty name, a folder would be the one that the user is in."""
+    monkeypatch.chdir(tmp_path)
+    explanation = interpreter.explain_batch(sounds[:1])
+    for key, call in (
+        ("source", LMACInterpreter.from_hparams),
+        ("path", interpreter.explain_file),
+        ("folder", explanation.save),
+        ("folder", interpreter.save),
+    ):
+        with pytest.raises(LMACError, match=f"^{key}: found .*, expected a pa"):
+            call(nothing)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_whose_name_is_bytes(interpreter, sounds, tmp_path):
+    folder = tmp_path / "why"
+    saved = interpreter.explain_batch(sounds[:1]).save(bytes(folder))
+    assert saved == [folder] and (folder / "explanation.json").is_file()
+
+
 def test_savedir(copy, sounds, tmp_path, interpreter):
     """The copy is independent, and belongs to one model."""
     savedir = tmp_path / "saved"

@@ -942,6 +942,11 @@ def test_one_clip_after_the_other(three):
         three[3]
 
 
+def test_nothing_is_not_joined():
+    with pytest.raises(LMACError, match="parts: found none"):
+        Explanation.join([])
+
+
 def test_joined_clips_end_in_silence(three):
     """What one of the parts lacks, the whole lacks."""
     short = three[:1].fit(4000, 40)
