@@ -82,6 +82,7 @@ def as_listener(
     >>> as_listener(torch.nn.Linear(8, 3), sample_rate=16000).sample_rate
     16000
     """
+    model = _as_written(model)
     if is_named(model):
         listener = load_named(model, options)
     else:
@@ -107,6 +108,16 @@ def as_listener(
     if labels is not None:
         options["labels"] = labels
     return listener.with_options(**options) if options else listener
+
+
+def _as_written(model):
+    """A module without what torch.compile has put around it.
+
+    Hooks and steps would make it compile again and again.
+    """
+    if isinstance(model, torch.nn.Module):
+        return getattr(model, "_orig_mod", model)
+    return model
 
 
 def _loaded(model, features, trusted):

@@ -14,7 +14,7 @@ from speechbrain.processing.features import InputNormalization
 
 import lmac_sb
 from lmac_sb import LMACInterpreter
-from lmac_sb.adapters.source import FeatureListener
+from lmac_sb.adapters.source import FeatureListener, as_listener
 from lmac_sb.listener.listener import Listener
 from lmac_sb.listener.windows import Windows
 from lmac_sb.metrics.verdict import VERDICTS
@@ -705,6 +705,13 @@ def test_a_model_in_double_precision():
         Ears().double(), 0.1 * torch.randn(RATE), sample_rate=RATE, steps=2
     )
     assert explanation.logits.isfinite().all()
+
+
+def test_what_torch_compile_gives():
+    """It is explained as it was written, which is not compiled each time."""
+    net = Ears().eval()
+    compiled = torch.compile(net, backend="eager")
+    assert as_listener(compiled, RATE).model is net
 
 
 def test_torchscript():
