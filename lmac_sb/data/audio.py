@@ -24,6 +24,7 @@ __all__ = [
     "is_silent",
     "normalize_peak",
     "read_audio",
+    "scalar",
 ]
 
 # Of the samples and gains that a `Preprocessor` makes. Raise it with every
@@ -217,6 +218,28 @@ def is_silent(wav):
     return bool(20 * swing.div(2).log10() <= SILENT_DB)
 
 
+def scalar(value):
+    """A number out of the array or tensor of no axes that holds it.
+
+    Arguments
+    ---------
+    value : object
+        Data sets that give tensors have rates as such.
+
+    Returns
+    -------
+    object
+        Anything else as it is.
+
+    Example
+    -------
+    >>> scalar(torch.tensor(16000)), scalar(16000)
+    (16000, 16000)
+    """
+    is_array = isinstance(value, (np.ndarray, torch.Tensor))
+    return value.item() if is_array and value.ndim == 0 else value
+
+
 def fit_length(wav, n_samples):
     """Cut signals at the end, or pad them with zeros there.
 
@@ -364,6 +387,7 @@ class Preprocessor:
 
 def _check_rate(sample_rate):
     """Return the rate as an int, or say that it is none."""
+    sample_rate = scalar(sample_rate)
     if (
         not is_number(sample_rate)
         or sample_rate != sample_rate // 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from lmac_sb.data.audio import as_signal, fit_length
+from lmac_sb.data.audio import as_signal, fit_length, scalar
 from lmac_sb.data.corpus import Clip
 from lmac_sb.data.names import AUDIO
 from lmac_sb.data.streaming import read_signal
@@ -175,9 +175,9 @@ def _signal(item, rate, sample_rate):
                 f"expected one of {', '.join(KEYS)}"
             )
         rate = item.get("sampling_rate", item.get("sample_rate", rate))
-        return _signal(item[found[0]], int(rate), sample_rate)
+        return _signal(item[found[0]], rate, sample_rate)
     if isinstance(item, (tuple, list)) and item and not is_number(item[0]):
-        follows = item[1] if len(item) > 1 else None
+        follows = scalar(item[1]) if len(item) > 1 else None
         if is_whole(follows) and follows in _RATES:
             rate = follows
         return _signal(item[0], rate, sample_rate)

@@ -16,7 +16,7 @@ from itertools import chain
 import numpy as np
 import torch
 
-from lmac_sb.data.audio import MIN_LENGTH_S, as_signal
+from lmac_sb.data.audio import MIN_LENGTH_S, as_signal, scalar
 from lmac_sb.data.decode import Recording
 from lmac_sb.data.rates import reach, resample
 from lmac_sb.utils.errors import LMACError
@@ -204,7 +204,7 @@ def source_of(sound):
         if np.ndim(sound) == 0:
             sound, rate = rate, sound
     shape = np.shape(sound)
-    return rate, min(shape) if len(shape) == 2 else 1
+    return scalar(rate), min(shape) if len(shape) == 2 else 1
 
 
 def _stream(recording, blocks, sample_rate):

@@ -87,7 +87,7 @@ def test_speechbrains_data_set():
 def test_rates():
     assert Clips([(noise(rate=8000), 8000)], RATE).lengths == [8000]
     assert Clips([noise(rate=8000)], RATE, rate=8000).lengths == [8000]
-    for rate in (np.int64(8000), np.int32(8000)):
+    for rate in (np.int64(8000), np.array(8000), torch.tensor(8000)):
         assert Clips([(noise(rate=8000), rate)], RATE).lengths == [8000]
     # Labels are no rates.
     assert Clips(Tensors(label=3), RATE).lengths == [8000] * 3
@@ -131,6 +131,14 @@ def test_sounds_that_do_not_fit_are_read_again(folder, monkeypatch):
         (torch.rand(8000), "found one of shape"),
         ([torch.rand(8000), torch.full((8000,), torch.nan)], "item 1: sound:"),
         ([{"text": "a"}], "item 0: found a dict of text, expected one of sig"),
+        (
+            [{"audio": torch.rand(8000), "sampling_rate": "8k"}],
+            "item 0: sample_rate: found '8k'",
+        ),
+        (
+            [{"audio": torch.rand(8000), "sampling_rate": 8000.5}],
+            "item 0: sample_rate: found 8000.5",
+        ),
         ([torch.rand(100)], "item 0: sound: 0.0063 s long"),
         (["nowhere.wav"], "nowhere.wav: no such audio file"),
     ],

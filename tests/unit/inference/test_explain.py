@@ -174,6 +174,8 @@ SOUNDS = {
     "with a rate": (WAV, RATE),
     "tensor with a rate": (MIX, RATE),
     "rate of NumPy": (WAV, np.int64(RATE)),
+    "rate in a tensor": {"array": MIX, "sampling_rate": torch.tensor(RATE)},
+    "rate in an array": (WAV, np.array(RATE)),
     "list of NumPy's numbers": list(WAV),
     "rate first": (RATE, as_pcm(WAV, np.int16)),
     "Hugging Face": {"path": None, "array": WAV, "sampling_rate": RATE},
