@@ -177,6 +177,7 @@ class LMACInterpreter(Pretrained):
             yaml asks for what is not allowed, or the classifier of a saved
             interpreter is gone or another one.
         """
+        _check_run_opts(kwargs.get("run_opts"))
         folder = find_bundle(source, savedir)
         saved = cls._from_saved(folder, trusted, kwargs)
         if saved is not None:
@@ -688,7 +689,10 @@ class LMACInterpreter(Pretrained):
         everything = isinstance(targets, str) and targets == ALL
         everything = everything and ALL not in self.classes
         if everything and not (is_number(min_p) and 0 < min_p <= 1):
-            raise LMACError(f"min_p: found {shown(min_p)}, expected 0 to 1")
+            raise LMACError(
+                f"min_p: found {shown(min_p)}, expected a number above 0, at "
+                "most 1"
+            )
         numbers = [] if everything else self._numbers(targets)
         wav = self._signal(sound)
         said = self._source_notes(sound)
@@ -1171,7 +1175,7 @@ def _level_notes(wav: Tensor) -> list[str]:
     if peak <= _LOUDEST:
         return []
     return [
-        f"the samples reach {peak:.4g}, though full scale is 1: those of 16 "
+        f"the samples reach {peak:.0f}, though full scale is 1: those of 16 "
         "bits need to be divided by 32768"
     ]
 

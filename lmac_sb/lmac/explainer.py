@@ -1145,8 +1145,8 @@ def check_batch(wavs: Tensor, lengths: Tensor | None) -> None:
         )
     if not wavs.is_floating_point():
         raise LMACError(
-            f"wavs: found {wavs.dtype}, expected floating point from -1 to 1; "
-            "samples of 16 bits, for one, divided by 32768"
+            f"wavs: found {wavs.dtype}, expected floating point from -1 to 1, "
+            "such as wavs / 32768 of samples of 16 bits"
         )
     if wavs.layout != torch.strided or wavs.is_meta:
         raise LMACError(

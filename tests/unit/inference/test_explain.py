@@ -424,7 +424,10 @@ def test_threshold_and_the_mask_before(interpreter):
         ({"second_look": 1}, "^second_look: 1, expected True or False"),
         ({"threshold": "0.5"}, "^threshold: '0.5' is not in"),
         ({"threshold": True}, "^threshold: True is not in"),
-        ({"targets": "all", "min_p": "x"}, "^min_p: found 'x', expected 0 to"),
+        (
+            {"targets": "all", "min_p": "x"},
+            "^min_p: found 'x', expected a number",
+        ),
         ({"min_p": 0.5}, "^min_p: found 0.5 without targets"),
         ({"targets": 7}, "^targets: 7 is no class"),
         ({"targets": 1.5}, "^targets: 1.5 is no class"),

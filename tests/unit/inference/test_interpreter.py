@@ -79,8 +79,8 @@ def test_loading_leaves_the_folder_alone(bundle, tmp_path, monkeypatch):
     ("options", "message"),
     [
         (
-            {"devce": "cpu"},
-            "run_opts: found {'devce': 'cpu'}, expected run opt",
+            {"dev": "cpu"},
+            "run_opts: found {'dev': 'cpu'}, expected run opt",
         ),
         ("cuda", "run_opts: found 'cuda', expected run options"),
         ({"device": "gpu"}, "device: 'gpu' is unknown"),
@@ -89,7 +89,7 @@ def test_loading_leaves_the_folder_alone(bundle, tmp_path, monkeypatch):
     ],
 )
 def test_run_options_that_are_none(bundle, options, message):
-    with pytest.raises(LMACError, match=message):
+    with pytest.raises(LMACError, match=f"^{message}"):
         LMACInterpreter.from_hparams(bundle, run_opts=options)
 
 
