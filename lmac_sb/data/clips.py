@@ -43,6 +43,8 @@ class Clips(torch.utils.data.Dataset):
     shortest, longest : int
         Samples to which shorter ones are padded with zeros, and of which
         longer ones keep the middle.
+    key : str
+        What the user called them, for messages.
 
     Raises
     ------
@@ -66,12 +68,14 @@ class Clips(torch.utils.data.Dataset):
         n_samples=None,
         shortest=1,
         longest=None,
+        key="sounds",
     ):
         self.sample_rate = sample_rate
         self.rate = sample_rate if rate is None else rate
         self.n_samples = n_samples
         self.shortest, self.longest = shortest, longest
-        self.sounds = _items(sounds)
+        self.key = key
+        self.sounds = _items(sounds, key)
         self.kept, self.lengths, room = {}, [], _KEPT
         for i in range(len(self.sounds)):
             clip = self._read(i)
@@ -81,7 +85,7 @@ class Clips(torch.utils.data.Dataset):
                 self.kept[i] = clip
         if not self.lengths:
             raise LMACError(
-                f"sounds: found none in {shown(sounds)}, expected audio files "
+                f"{key}: found none in {shown(sounds)}, expected audio files "
                 "or waveforms"
             )
 
@@ -124,7 +128,7 @@ class Clips(torch.utils.data.Dataset):
         except LMACError as error:
             if isinstance(item, (str, Path)):
                 raise
-            raise LMACError(f"sounds: item {i}: {error}") from error
+            raise LMACError(f"{self.key}: item {i}: {error}") from error
         if self.n_samples is not None:
             return fit_length(clip, self.n_samples)
         if self.longest is not None and len(clip) > self.longest:
@@ -133,7 +137,7 @@ class Clips(torch.utils.data.Dataset):
         return fit_length(clip, max(len(clip), self.shortest))
 
 
-def _items(sounds):
+def _items(sounds, key):
     """A sequence of items."""
     if isinstance(sounds, (str, Path)):
         path = Path(sounds)
@@ -150,14 +154,14 @@ def _items(sounds):
         sounds = sounds.dataset  # its items, not batches of padded ones
     if isinstance(sounds, torch.Tensor) and sounds.dim() == 1:
         raise LMACError(
-            f"sounds: found one of shape {list(sounds.shape)}, expected "
+            f"{key}: found one of shape {list(sounds.shape)}, expected "
             "several, such as [clips, samples]"
         )
     if hasattr(sounds, "__len__") and hasattr(sounds, "__getitem__"):
         return sounds
     if not hasattr(sounds, "__iter__"):
         raise LMACError(
-            f"sounds: found {shown(sounds)}, expected a folder, a list of "
+            f"{key}: found {shown(sounds)}, expected a folder, a list of "
             "files, or a data set of waveforms"
         )
     return list(sounds)

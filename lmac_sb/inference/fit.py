@@ -229,7 +229,7 @@ def _split(
         round(MIN_LENGTH_S * rate), getattr(listener, "min_samples", None) or 0
     )
 
-    def clips(some: Any) -> Clips:
+    def clips(some: Any, key: str = "sounds") -> Clips:
         """Sounds of any kind, as the classifier is given them."""
         return Clips(
             some,
@@ -238,11 +238,12 @@ def _split(
             preprocess.n_samples,
             shortest,
             interpreter.window,
+            key,
         )
 
     found = clips(sounds)
     if not is_number(how.valid):
-        return found, clips(how.valid)
+        return found, clips(how.valid, "valid")
     if len(found) < 2:
         raise LMACError(
             "sounds: found 1, expected at least 2, one of which is held out, "

@@ -204,6 +204,8 @@ def test_on_sound_itself():
         ({"loss": 3}, "loss: found 3, expected an lmac_sb.losses.LMACLoss"),
         ({"layers": []}, r"layers: found \[\], expected a list of names"),
         ({"layers": "0"}, "layers: found '0', expected a list of names"),
+        ({"valid": []}, r"valid: found none in \[\], expected audio files"),
+        ({"valid": [clip(0)[:9]]}, "valid: item 0: sound: 0.0006 s long"),
         ({"valid": True}, "valid: found True, expected a share"),
         ({"layers": ["nowhere"]}, "layers: found 'nowhere', which names 0"),
     ],
