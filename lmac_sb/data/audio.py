@@ -126,24 +126,7 @@ def as_signal(sound, found_rate, sample_rate):
             "[samples] or [channels, samples], not empty"
         )
     if not wav.is_floating_point():
-        if wav.dtype == torch.bool:
-            raise LMACError("sound: found truth values, expected samples")
-        info = torch.iinfo(wav.dtype)
-        peak = wav.double().abs().max()
-        why = None
-        if info.bits == 64:  # as lists of numbers are, whatever they were
-            why = "in which nobody keeps samples"
-        elif info.bits == 32 and 0 < peak < 1 << 16:  # a step of 16 bits
-            why = "which would be silence"
-        if why is not None:
-            raise LMACError(
-                f"sound: found whole numbers of {info.bits} bits, up to "
-                f"{peak:.0f}, {why}; expected samples that use the range of "
-                "their type, such as sound.astype('int16'), or floating point "
-                "from -1 to 1"
-            )
-        middle = 0 if info.min < 0 else (info.max + 1) / 2
-        wav = (wav.double() - middle) / (info.max + 1 - middle)
+        wav = _from_whole(wav)
     wav = wav.float()
     if wav.dim() == 2:
         wav = wav.mean(0 if wav.shape[0] <= wav.shape[1] else 1)
@@ -156,6 +139,28 @@ def as_signal(sound, found_rate, sample_rate):
             f"sound: {seconds:.4f} s long, expected at least {MIN_LENGTH_S} s"
         )
     return resample(wav, found_rate, sample_rate, "sound")
+
+
+def _from_whole(wav):
+    """Samples that are whole numbers as floating point from -1 to 1."""
+    if wav.dtype == torch.bool:
+        raise LMACError("sound: found truth values, expected samples")
+    info = torch.iinfo(wav.dtype)
+    peak = wav.double().abs().max()
+    why = None
+    if info.bits == 64:  # as lists of numbers are, whatever they were
+        why = "in which nobody keeps samples"
+    elif info.bits == 32 and 0 < peak < 1 << 16:  # a step of 16 bits
+        why = "which would be silence"
+    if why is not None:
+        raise LMACError(
+            f"sound: found whole numbers of {info.bits} bits, up to "
+            f"{peak:.0f}, {why}; expected samples that use the range of "
+            "their type, such as sound.astype('int16'), or floating point "
+            "from -1 to 1"
+        )
+    middle = 0 if info.min < 0 else (info.max + 1) / 2
+    return (wav.double() - middle) / (info.max + 1 - middle)
 
 
 def normalize_peak(wav):

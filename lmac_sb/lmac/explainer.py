@@ -532,13 +532,7 @@ class Explainer(torch.nn.Module):
         if second_look is None:
             second_look = self.second_look
         self.check_refinement(refine_steps, second_look)
-        for weights in self.decoder.parameters():
-            if weights.dtype != torch.float32:
-                raise LMACError(
-                    f"decoder: found weights of {weights.dtype}, expected "
-                    "torch.float32, as .float() makes them; torch.autocast "
-                    "explains in half precision"
-                )
+        self._check_precision()
         options: dict[str, Any] = {
             "second_look": second_look,
             "threshold": threshold,
@@ -867,6 +861,16 @@ class Explainer(torch.nn.Module):
                 "yaml needs `refiner: !ref <refiner>` in the explainer, as in "
                 "hparams/lmac.yaml"
             )
+
+    def _check_precision(self) -> None:
+        """Refuse a decoder that cannot read what it is given."""
+        for weights in self.decoder.parameters():
+            if weights.dtype != torch.float32:
+                raise LMACError(
+                    f"decoder: found weights of {weights.dtype}, expected "
+                    "torch.float32, as .float() makes them; torch.autocast "
+                    "explains in half precision"
+                )
 
     def embedding(self, analysis: Analysis) -> Tensor:
         """What the classifier's head reads of the whole sounds.
