@@ -452,7 +452,7 @@ def test_mode_is_left_as_it_was_after_an_error(frozen):
         with pytest.raises(RuntimeError):
             frozen.trace(torch.rand(1, 13, MELS + 1))
         assert not torch.is_grad_enabled()
-        with pytest.raises(RuntimeError):
+        with pytest.raises(LMACError, match="class 99"):
             frozen.trace(torch.rand(1, 13, MELS), torch.tensor([99]))
         assert not torch.is_grad_enabled()
         logits, _ = frozen(torch.rand(1, 13, MELS))
