@@ -484,6 +484,12 @@ class LMACInterpreter(Pretrained):
             )
         return found.logits.shape[1]
 
+    def _apply(self, *args: Any, **kwargs: Any) -> LMACInterpreter:
+        """What `to` and `cuda` do; sounds go to the same device from then."""
+        super()._apply(*args, **kwargs)
+        self.device = str(next(self.buffers()).device)
+        return self
+
     def train(self, mode: bool = True) -> LMACInterpreter:
         """Stay in evaluation mode, batch norm and dropout included."""
         return super().train(False)

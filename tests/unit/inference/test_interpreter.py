@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -98,6 +99,15 @@ def test_a_device_of_torch(bundle):
         bundle, run_opts={"device": torch.device("cpu", 0)}
     )
     assert found.device == "cpu:0"
+
+
+def test_sounds_follow_the_model_to_a_device(interpreter):
+    functional = LMACInterpreter.from_classifier(
+        lambda wavs: wavs.abs().unflatten(1, (4, -1)).mean(2), 16000
+    )
+    for found in (deepcopy(interpreter), functional):
+        assert found.double().device == "cpu"
+        assert found.to("meta").device == "meta"
 
 
 @pytest.mark.parametrize("nothing", [None, 3, "", b"", ["a.wav"]])
