@@ -19,6 +19,7 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 from torch import distributed
 
+from lmac_sb.data.columns import listed
 from lmac_sb.data.dataset import check_labels
 from lmac_sb.evaluation.results import report_failures, write_rows
 from lmac_sb.metrics.registry import METRICS
@@ -90,8 +91,8 @@ def prepare_classes(claim, hparams, clips, sounds):
     if len(classes) != hparams["n_classes"]:
         raise LMACError(
             f"n_classes: found {hparams['n_classes']}, expected the "
-            f"{len(classes)} classes of the data "
-            f"({', '.join(classes[:5])}, …): use --n_classes {len(classes)}"
+            f"{len(classes)} classes of the data ({listed(classes)}): use "
+            f"--n_classes {len(classes)}"
         )
     return datasets
 
@@ -321,7 +322,8 @@ def prepare_adopted(claim, hparams, frozen, clips, sounds):
     """Prepare the data for the classifier of anyone; returns the data sets.
 
     Its classes need not be those of the data: it is its decisions that are
-    explained. Clips of a class that it does not know count as decided wrongly.
+    explained. Clips of a class that it does not know are decided neither
+    rightly nor wrongly.
     `clips` are options of `prepare_clips`.
     """
     found = weights_identity(hparams["model"], frozen)
@@ -341,10 +343,13 @@ def prepare_adopted(claim, hparams, frozen, clips, sounds):
     unknown = sorted(names - set(encoder.lab2ind))
     if unknown:
         logger.warning(
-            "model: has none of %d classes of the data (%s, ...); clips of "
-            "these count as decided wrongly",
+            "model: lacks %d of the %d classes of the data (%s), it has %s; no "
+            "decision on a clip of these counts as right or wrong. If only "
+            "the names differ, give those of the data: --class_names",
             len(unknown),
-            ", ".join(unknown[:3]),
+            len(names),
+            listed(unknown),
+            listed(list(encoder.lab2ind)),
         )
         name = "<unk>"
         while name in encoder.lab2ind:
