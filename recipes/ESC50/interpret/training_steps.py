@@ -161,31 +161,31 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
     script = Path(__file__).resolve().parent / script
     recipe = find_recipe(hparams.file, recipe)
     own_data = hparams["data_folder"] is not None
-    options = {
-        "output_folder": folder.parent,
-        "model_folder": folder,
-        **classifier_options(hparams, recipe, own_data),
-    }
-    command = [
-        "python",
-        os.path.relpath(script),
-        os.path.relpath(recipe),
-        *(
-            f"--{key}={'null' if value is None else value}"
-            for key, value in options.items()
-        ),
+    run = folder.parent
+    if folder.name != "model":  # its own place in the folder of a run
+        run = folder.with_name(f"{folder.name}_run")
+    places = {"output_folder": run, "model_folder": folder}
+    if folder == run / "model":
+        del places["model_folder"]
+    options = {**places, **classifier_options(hparams, recipe, own_data)}
+    options = [
+        f"--{key}={'null' if value is None else value}"
+        for key, value in options.items()
     ]
     if hparams.run_opts["noprogressbar"]:
-        command.append("--noprogressbar")
+        options.append("--noprogressbar")
+    command = ["python", os.path.relpath(script), os.path.relpath(recipe)]
     caller = program()
-    shown = [*([*caller, "train"] if caller else command[:2]), *command[2:]]
+    start = [*caller, "train", short_name(recipe)] if caller else command
+    shown = [*start, *options]
+    command += options
     if own_data:
         raise LMACError(
             f"classifier_folder: {folder} does not exist; train a classifier "
             f"first: {shlex.join(shown)}"
         )
     if if_main_process():
-        log = folder.parent / "train_log.txt"
+        log = run / "train_log.txt"
         say(f"no classifier in {folder}, training one first: {log}")
         say(f"+ {shlex.join(shown)}", Loudness.VERBOSE)
     loudness = get_loudness()
@@ -213,6 +213,14 @@ def find_recipe(file, name):
     )
 
 
+def short_name(recipe):
+    """How `lmac train` may be told of a yaml file."""
+    shipped = Path(__file__).resolve().parent / "hparams"
+    if shipped in recipe.resolve().parents:
+        return str(recipe.resolve().relative_to(shipped).with_suffix(""))
+    return os.path.relpath(recipe)
+
+
 def train_alone(command):
     """Train in one process, even if this one runs under a launcher."""
     lone = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
@@ -226,10 +234,15 @@ def classifier_options(hparams, recipe, own_data):
     """Options for a classifier that must match the run that explains it.
 
     On scenes these are the keys changed on the command line, and on other
-    data all keys.
+    data all keys; without those that have the value of its yaml file.
     """
-    asked = yaml.load(hparams.overrides or "{}", Loader=yaml.BaseLoader)
-    known = yaml.load(recipe.read_text("utf-8"), Loader=yaml.BaseLoader)
+
+    def texts(content):
+        """Yaml with all values as texts."""
+        return yaml.load(content, Loader=yaml.BaseLoader)
+
+    asked = texts(hparams.overrides or "{}")
+    known = texts(recipe.read_text("utf-8"))
     always = ["seed", "scenes_folder"]
     if own_data:
         always = ["seed", "data_folder", "n_classes", "signal_length_s", *FOLDS]
@@ -238,7 +251,10 @@ def classifier_options(hparams, recipe, own_data):
         if isinstance(hparams[key], list)
         else hparams[key]
         for key in dict.fromkeys([*always, *SHARED])
-        if key in hparams and key in known and (key in always or key in asked)
+        if key in hparams
+        and key in known
+        and (key in always or key in asked)
+        and texts(json.dumps(hparams[key])) != known[key]
     }
     if "device" in hparams.run_opts.overridden_args:
         options["device"] = hparams.run_opts["device"]
