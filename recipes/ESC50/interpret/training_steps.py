@@ -135,16 +135,15 @@ def fit_and_test(brain, hparams, datasets, loader_options):
 
 def origin(hparams, brain, **more):
     """Provenance of the results of a tested run."""
-    folder = Path(hparams["output_folder"])
-    made = provenance(
+    yaml_file = Path(hparams["output_folder"]) / "hyperparams.yaml"
+    return provenance(
         test_folds=hparams["test_fold_nums"],
         seed=hparams["seed"],
         epoch=brain.tested.meta["epoch"],
         data_sha256=read_claim(hparams)["data"]["sha256"],
         **more,
+        hyperparams=yaml_file.read_text("utf-8"),
     )
-    text = (folder / "hyperparams.yaml").read_text("utf-8")
-    return {**made, "hyperparams": text}
 
 
 def find_classifier(hparams, source, recipe, script="train_classifier.py"):
