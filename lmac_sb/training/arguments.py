@@ -123,10 +123,11 @@ def read_arguments(argv, script=None):
     _check_keys(file, text, own)
     _check_overrides(own, changed)
     _check_script(file, own, script)
-    overrides = _as_yaml(changed)
-    if overrides:
-        _top_keys(overrides, "command line")
-    resolved, plain = _resolve(file, text, overrides)
+    for key, value in changed.items():
+        _check_yaml(key, value)
+    resolved, plain = _resolve(file, text, _as_yaml(changed))
+    given = {key: plain[key] for key in changed if key in plain}
+    check_values(given, "command line", "--")
     check_values(plain, file)
     _check_extras(plain)
     return Arguments(file, text, run_options, changed, resolved)
@@ -273,6 +274,19 @@ def _check_overrides(own, overrides):
         if key not in own:
             hint = near(key, RUN_OPTIONS | {*own})
             raise LMACError(f"command line: unknown key '{key}'{hint}")
+
+
+def _check_yaml(key, value):
+    """Refuse the value of an option that is no yaml."""
+    try:
+        content = yaml.load(f"{key}: {value}", Loader=yaml.BaseLoader)
+    except yaml.YAMLError:
+        content = None
+    if not isinstance(content, dict) or list(content) != [key]:
+        raise LMACError(
+            f"command line: --{key} is {shown(value)}, expected a value in "
+            "yaml, such as 5, [1, 2] or {a: 1}"
+        )
 
 
 def _check_script(file, keys, script):

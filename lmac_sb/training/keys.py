@@ -282,7 +282,7 @@ KEYS = {
 }
 
 
-def check_values(values, source):
+def check_values(values, source, prefix=""):
     """Refuse values that a key must not have.
 
     Arguments
@@ -291,6 +291,8 @@ def check_values(values, source):
         Key to a plain value, as hyperpyyaml reads it.
     source : str or Path
         The yaml file, for the message.
+    prefix : str
+        What stands before the keys there.
 
     Raises
     ------
@@ -309,7 +311,8 @@ def check_values(values, source):
         kind = KEYS[key].kind if key in KEYS else None
         if kind is not None and not kind.holds(value):
             raise LMACError(
-                f"{source}: {key} is {_plain(value)}, expected {kind.name}"
+                f"{source}: {prefix}{key} is {_plain(value)}, expected "
+                f"{kind.name}"
             )
 
 

@@ -271,6 +271,27 @@ def test_classes_that_the_classifier_does_not_know(
 
 
 @pytest.mark.parametrize(
+    ("script", "yaml"),
+    [
+        ("eval", "eval.yaml"),
+        ("sanity", "sanity.yaml"),
+        ("make_listening_test", "listening.yaml"),
+    ],
+)
+def test_model_of_other_data_than_scenes(recipe, model, tmp_path, script, yaml):
+    """Scenes are not made for it, as it knows none of their classes."""
+    done = recipe.main(
+        script,
+        yaml,
+        interpreter=model,
+        scenes_folder=tmp_path / "scenes",
+        output_folder=tmp_path / "run",
+    )
+    refused(done, "data_folder: found none", f"{model} knows cat, cow, dog;")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     "changes, parts",
     [
         ({"n_classes": 50}, ["classifier.ckpt", "[10, 256]", "[50, 256]"]),

@@ -14,7 +14,7 @@ import numpy as np
 import speechbrain as sb
 import torch
 import yaml
-from preparation import prepare_clips
+from preparation import check_scenes, prepare_clips
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 from torch import distributed
@@ -325,6 +325,7 @@ def prepare_explained(claim, hparams, classifier, clips, sounds):
     check_multilabel(config, frozen.multilabel, classifier_folder)
     found = weights_identity(classifier_folder, frozen)
     run_on_main(claim.check, kwargs={"classifier_folder": found})
+    check_scenes(clips, sounds.label_encoder, classifier_folder)
     run_on_main(prepare_clips, args=[claim, hparams], kwargs=clips)
     folder = clips["manifest_folder"]
     check_labels(folder, sounds.label_encoder, classifier_folder)

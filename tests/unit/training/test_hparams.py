@@ -179,8 +179,13 @@ def test_broken_yaml(tmp_path, text):
 
 @pytest.mark.parametrize("override", ["--lr=[1, 2", "--lr={a", "--lr='x"])
 def test_broken_override(override):
-    """An override that is not yaml is refused."""
-    assert refused(HPARAMS / "lmac.yaml", override).startswith("command line")
+    """An override that is not yaml is refused; it alone is named."""
+    message = refused(HPARAMS / "lmac.yaml", "--seed=1", override)
+    key, value = override.split("=")
+    assert message.startswith(f'command line: {key} is "{value}"') or (
+        message.startswith(f"command line: {key} is '{value}'")
+    )
+    assert "seed" not in message
 
 
 def test_placeholder():
@@ -221,11 +226,19 @@ def test_bad_value_in_an_object():
     ],
 )
 def test_value_that_a_key_cannot_have(option, told):
-    """The message names file, key, what was found and what is expected."""
-    file = HPARAMS / "lmac.yaml"
-    message = refused(file, f"--{option}")
-    assert message.startswith(f"{file}: {option.split('=')[0]} is ")
+    """The message names place, key, what was found and what is expected."""
+    message = refused(HPARAMS / "lmac.yaml", f"--{option}")
+    assert message.startswith(f"command line: --{option.split('=')[0]} is ")
     assert told in message
+
+
+def test_value_of_a_file_that_a_key_cannot_have():
+    """The file is named, unless an option says otherwise."""
+    own = Path("own.yaml")
+    text = (HPARAMS / "lmac.yaml").read_text(encoding="utf-8")
+    own.write_text(text.replace("\nlr: ", "\nlr: -"), encoding="utf-8")
+    assert refused(own).startswith("own.yaml: lr is -0.0")
+    load(own, "--lr=0.1")
 
 
 def test_numbers_are_read_as_the_objects_get_them():
