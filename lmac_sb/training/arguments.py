@@ -199,23 +199,25 @@ def _split(argv):
     seen, waits = set(), None
     for argument in [*argv, "--"]:
         is_option = argument.startswith("--")
-        if waits is not None and (is_option or not argument):
-            raise LMACError(f"command line: --{waits} has no value")
         if waits is not None:
-            if waits in RUN_OPTIONS:
-                run_options.append(f"--{waits}={argument}")
+            value = "" if is_option else argument
+            if waits not in RUN_OPTIONS:
+                overrides[waits] = value
+            elif value:
+                run_options.append(f"--{waits}={value}")
             else:
-                overrides[waits] = argument
+                raise _no_value(waits)
             waits = None
-            continue
+            if not is_option:
+                continue
         if not is_option:
             (run_options if seen & LISTS else files).append(argument)
             continue
         name, equals, value = argument[2:].partition("=")
         if name in seen:
             raise LMACError(f"command line: --{name} is given twice")
-        if equals and not value:
-            raise LMACError(f"command line: --{name} has no value")
+        if equals and not value and name in RUN_OPTIONS:
+            raise _no_value(name)
         seen.add(name)
         if name in FLAGS | LISTS:
             run_options.append(argument)
@@ -269,11 +271,21 @@ def _keys_of_its_kind(own):
 
 
 def _check_overrides(own, overrides):
-    """Refuse options that are neither keys of the file nor SpeechBrain's."""
-    for key in overrides:
+    """Refuse options that are neither keys of the file nor SpeechBrain's.
+
+    And those without a value, as a name that is none would be.
+    """
+    for key, value in overrides.items():
         if key not in own:
             hint = near(key, RUN_OPTIONS | {*own})
             raise LMACError(f"command line: unknown key '{key}'{hint}")
+        if not value:
+            raise _no_value(key)
+
+
+def _no_value(name):
+    """The error for an option that needs a value and has none."""
+    return LMACError(f"command line: --{name} has no value")
 
 
 def _check_yaml(key, value):

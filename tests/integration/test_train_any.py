@@ -168,6 +168,7 @@ def test_it_is_loaded_for_an_evaluation(run):
     [
         ({}, "model: null, expected the hub id or folder"),
         ({"model": "users_model:load"}, "runs code, expected trusted=True"),
+        ({"model": "users_model:load"}, "of a yaml file: --trusted True)"),
         ({"model": "./nowhere"}, "nowhere: no such folder"),
         (
             {"model": "users_model:bare", "trusted": True},

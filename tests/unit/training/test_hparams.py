@@ -115,6 +115,15 @@ def test_unknown_key_on_the_command_line(file, key, near):
     )
 
 
+def test_unknown_key_without_a_value():
+    """Its name is the mistake; `lmac explain` has one of this name."""
+    for more in ("--seed=1", "--noprogressbar"):
+        message = refused(HPARAMS / "lmac_any.yaml", "--trust", more)
+        assert message == (
+            "command line: unknown key 'trust'; did you mean 'trusted'?"
+        )
+
+
 def test_unknown_key_like_no_other():
     """Without a similar key there is no suggestion."""
     message = refused(HPARAMS / "lmac.yaml", "--qqqq=3")
