@@ -170,6 +170,7 @@ def test_it_is_loaded_for_an_evaluation(run):
         ({"model": "users_model:load"}, "runs code, expected trusted=True"),
         ({"model": "users_model:load"}, "of a yaml file: --trusted True)"),
         ({"model": "./nowhere"}, "nowhere: no such folder"),
+        ({"model": "esc10"}, "esc10: has a decoder already, expected"),
         (
             {"model": "users_model:bare", "trusted": True},
             "sample_rate: found none, and the model does not name one",
