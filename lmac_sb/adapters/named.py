@@ -218,8 +218,8 @@ def load_named(name, options):
     if load is None:
         raise LMACError(
             f"{name}: has a decoder already, expected a classifier without "
-            "one; it explains as it is, by LMACInterpreter.from_pretrained or "
-            "lmac explain --model"
+            "one; it explains as it is, by "
+            f'LMACInterpreter.from_pretrained("{name}") or lmac explain --model'
         )
     mine = [
         key

@@ -160,7 +160,7 @@ class _Epoch(NamedTuple):
 
 def _warn_of_lengths(manifest, lengths):
     """Warn if most batches of equal length will hold only one clip."""
-    if len(set(lengths)) > len(lengths) / 2:
+    if len(set(lengths)) > max(1, len(lengths) / 2):
         logger.warning(
             "%s: %d clips have %d different lengths, so most batches "
             "hold one clip; signal_length_s cuts and pads them to one length",

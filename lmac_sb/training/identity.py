@@ -259,7 +259,7 @@ def _difference(key, old, new):
     if _is_part(new):
         old = old.get("what") if _is_part(old) else "unknown"
         if old == new["what"]:
-            return f"another {key}: {old} has changed since"
+            return f"another {key}: the content of {old} has changed since"
         return f"another {key} ({old}), now it is {new['what']}"
     if isinstance(new, dict) and isinstance(old, dict):
         for name in dict.fromkeys([*new, *old]):

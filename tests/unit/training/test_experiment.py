@@ -8,6 +8,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.lobes.models.Cnn14 import Cnn14
 
+from lmac_sb.training import experiment
 from lmac_sb.training.experiment import (
     check_frontend,
     frontend,
@@ -134,6 +135,14 @@ def test_a_refused_run_leaves_no_folder(tmp_path):
         claim.take()
         raise LMACError("a checkpoint cannot be written")
     assert (folder / "experiment.json").is_file()
+
+
+def test_lengths_that_share_no_batch(caplog):
+    """Of a single clip there is nothing to say."""
+    experiment._warn_of_lengths("train.jsonl", [8000])
+    assert not caplog.records
+    experiment._warn_of_lengths("train.jsonl", [8000, 9000])
+    assert "2 clips have 2 different lengths" in caplog.text
 
 
 def test_a_folder_that_cannot_be_made():
