@@ -1,6 +1,7 @@
 """Read the command line of a script, and check it before torch is imported."""
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -234,6 +235,9 @@ def _split(argv):
         )
     if not files:
         raise LMACError("command line: expected a yaml file first")
+    for key, value in overrides.items():
+        if value.startswith("~/"):  # no shell replaces it in --key=~/x
+            overrides[key] = os.path.expanduser(value)
     return files[0], run_options, overrides
 
 

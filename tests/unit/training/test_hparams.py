@@ -250,6 +250,14 @@ def test_value_of_a_file_that_a_key_cannot_have():
     load(own, "--lr=0.1")
 
 
+def test_home_in_a_path(tmp_path, monkeypatch):
+    """No shell replaces it behind an equals sign."""
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    hparams = load(HPARAMS / "lmac.yaml", "--output_folder=~/run")
+    assert hparams["output_folder"] == str(tmp_path / "me" / "run")
+    assert load(HPARAMS / "lmac.yaml", "--data_folder=~")["data_folder"] is None
+
+
 def test_numbers_are_read_as_the_objects_get_them():
     """`1e-3` is a number for hyperpyyaml, though a text for plain yaml."""
     hparams = load(HPARAMS / "lmac.yaml", "--lr=1e-3")
