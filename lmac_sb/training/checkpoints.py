@@ -104,9 +104,12 @@ class SafeCheckpointer(Checkpointer):
                 raise
             for path in self._unsealed():
                 shutil.rmtree(path, ignore_errors=True)
+            # PyTorch's own writer tells positions in the file alone.
+            own = isinstance(error, OSError)
+            reason = first_line(error) if own else "the disk may be full"
             raise LMACError(
                 f"{self.checkpoints_dir}: a checkpoint cannot be written "
-                f"({first_line(error)}); earlier ones are kept: free some "
+                f"({reason}); earlier ones are kept: free some "
                 "space and run the same command again"
             ) from error
         ddp_barrier()
