@@ -217,8 +217,9 @@ def load_named(name, options):
         load = getattr(module, function)
     if load is None:
         raise LMACError(
-            f"{name}: comes with its decoder, expected it of "
-            f'LMACInterpreter.from_pretrained("{name}"), or as --model'
+            f"{name}: has a decoder already, expected a classifier without "
+            "one; it explains as it is, by "
+            f'LMACInterpreter.from_pretrained("{name}") or lmac explain --model'
         )
     mine = [
         key

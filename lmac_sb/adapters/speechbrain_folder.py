@@ -203,6 +203,13 @@ def _module_names(path):
 
 def _check_interface(names, path):
     """Refuse the modules of what is no classifier of whole clips."""
+    if "explainer" in names:
+        name = path.parent if isinstance(path, Path) else path
+        raise LMACError(
+            f"{name}: has a decoder already, expected a classifier without "
+            "one; it explains as it is, by LMACInterpreter.from_hparams or "
+            "lmac explain --model"
+        )
     other = sorted(OTHERS.intersection(names))
     if other and not {"embedding_model", "classifier"}.issubset(names):
         raise _no_classifier(names, path, f"'{other[0]}' among the modules")

@@ -2,6 +2,7 @@
 
 import math
 
+from lmac_sb.inference.spectra import shortened
 from lmac_sb.utils.figures import COLOURS, STYLE, write_figure
 
 __all__ = ["draw_audit"]
@@ -95,7 +96,8 @@ def _profiles(classes, axis_name, edges_of):
         edges = edges_of(profile)
         # Names may hold dollar signs that do not mark formulas.
         axis.set_title(
-            f"{_short(found['name'])} ({found['n']})", parse_math=False
+            f"{shortened(found['name'], _LONGEST)} ({found['n']})",
+            parse_math=False,
         )
         axis.stairs(
             profile["high"],
@@ -136,7 +138,7 @@ def _times(classes):
 def _verdicts(classes):
     """Shares of verdicts, a bar a class."""
     figure, axis = _rows(len(classes))
-    names = [_short(found["name"]) for found in classes]
+    names = [shortened(found["name"], _LONGEST) for found in classes]
     left = [0.0] * len(classes)
     for verdict, colour in _VERDICTS.items():
         shares = [x["verdicts"].get(verdict, [0.0])[0] for x in classes]
@@ -164,7 +166,7 @@ def _alarms(alarms):
     axis.hlines(rows, lows, highs, color=COLOURS[1], alpha=0.5)
     axis.plot(means, rows, "o", color=COLOURS[1])
     names = [f"{alarm['class']}: {alarm['where']}" for alarm in alarms]
-    _name_rows(axis, [_short(name, 2 * _LONGEST) for name in names])
+    _name_rows(axis, [shortened(name, 2 * _LONGEST) for name in names])
     axis.set_xlim(left=min(0, *lows))
     axis.set_xlabel("effect, see the table of alarms")
     return figure
@@ -183,8 +185,3 @@ def _name_rows(axis, names):
     axis.set_yticks(range(len(names)), names, parse_math=False)
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.grid(axis="y", visible=False)
-
-
-def _short(name, most=_LONGEST):
-    """A name that fits."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"

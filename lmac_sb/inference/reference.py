@@ -19,6 +19,7 @@ from lmac_sb.utils.checksums import file_sha256
 from lmac_sb.utils.errors import LMACError, kind_of, shown
 from lmac_sb.utils.given import MOST_FILES, check_file
 from lmac_sb.utils.io import first_line
+from lmac_sb.utils.yaml_safety import BY_OPTION
 
 __all__ = [
     "SURPRISES",
@@ -153,8 +154,8 @@ def call_import_path(name: str, trusted: bool) -> dict[str, Any]:
 
     if not trusted:
         raise LMACError(
-            f"model: {name} runs code, expected trusted=True (on the command "
-            "line: --trust) if you know its author"
+            f"model: {name} runs code, expected trusted=True if you know its "
+            f"author {BY_OPTION}"
         )
     try:
         with searching_here():

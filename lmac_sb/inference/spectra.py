@@ -25,6 +25,7 @@ __all__ = [
     "levels_of",
     "picture_of",
     "probabilities_of",
+    "shortened",
     "sounds_of",
     "ticks",
 ]
@@ -53,6 +54,7 @@ _LEFT, _TOP = (50, 522), (60, 292)  # of the columns and rows
 _BAR, _BAR_LEFT = 11, 397  # width of a scale, and its place beside
 _TICK = 4  # length
 _TEXT, _TITLE = 12.5, 15  # height of letters
+_LONGEST = 36  # characters of a name in the title
 _MOST_TICKS = 6
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _FONT = "mpl-data/fonts/ttf/DejaVuSans.ttf"
@@ -159,11 +161,34 @@ def _heard_of(levels, top):
 
 def _title_of(clip, truth=None):
     """What was decided or explained, and the verdict."""
-    label = "" if truth is None else f" (label: {truth})"
+    label = "" if truth is None else f" (label: {shortened(truth, _LONGEST)})"
     # What was asked for need not be what was decided.
     ((best, _),) = clip.top(1)[0]
     word = "decision" if best == clip.labels[0] else "explained"
-    return f"{word}: {clip.labels[0]}{label}, {clip.judged[0]}"
+    name = shortened(clip.labels[0], _LONGEST)
+    return f"{word}: {name}{label}, {clip.judged[0]}"
+
+
+def shortened(name, most):
+    """A name of a class without its end, if it is long.
+
+    Arguments
+    ---------
+    name : str
+        Any.
+    most : int
+        Characters that there is room for.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> len(shortened("x" * 200, 10)), shortened("dog", 10)
+    (10, 'dog')
+    """
+    return name if len(name) <= most else f"{name[: most - 1]}\u2026"
 
 
 def _titles_of(clip, levels):

@@ -1,6 +1,7 @@
 """Read the command line of a script, and check it before torch is imported."""
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -123,10 +124,11 @@ def read_arguments(argv, script=None):
     _check_keys(file, text, own)
     _check_overrides(own, changed)
     _check_script(file, own, script)
-    overrides = _as_yaml(changed)
-    if overrides:
-        _top_keys(overrides, "command line")
-    resolved, plain = _resolve(file, text, overrides)
+    for key, value in changed.items():
+        _check_yaml(key, value)
+    resolved, plain = _resolve(file, text, _as_yaml(changed))
+    given = {key: plain[key] for key in changed if key in plain}
+    check_values(given, "command line", "--")
     check_values(plain, file)
     _check_extras(plain)
     return Arguments(file, text, run_options, changed, resolved)
@@ -198,23 +200,25 @@ def _split(argv):
     seen, waits = set(), None
     for argument in [*argv, "--"]:
         is_option = argument.startswith("--")
-        if waits is not None and (is_option or not argument):
-            raise LMACError(f"command line: --{waits} has no value")
         if waits is not None:
-            if waits in RUN_OPTIONS:
-                run_options.append(f"--{waits}={argument}")
+            value = "" if is_option else argument
+            if waits not in RUN_OPTIONS:
+                overrides[waits] = value
+            elif value:
+                run_options.append(f"--{waits}={value}")
             else:
-                overrides[waits] = argument
+                raise _no_value(waits)
             waits = None
-            continue
+            if not is_option:
+                continue
         if not is_option:
             (run_options if seen & LISTS else files).append(argument)
             continue
         name, equals, value = argument[2:].partition("=")
         if name in seen:
             raise LMACError(f"command line: --{name} is given twice")
-        if equals and not value:
-            raise LMACError(f"command line: --{name} has no value")
+        if equals and not value and name in RUN_OPTIONS:
+            raise _no_value(name)
         seen.add(name)
         if name in FLAGS | LISTS:
             run_options.append(argument)
@@ -231,6 +235,9 @@ def _split(argv):
         )
     if not files:
         raise LMACError("command line: expected a yaml file first")
+    for key, value in overrides.items():
+        if value.startswith("~/"):  # no shell replaces it in --key=~/x
+            overrides[key] = os.path.expanduser(value)
     return files[0], run_options, overrides
 
 
@@ -268,11 +275,34 @@ def _keys_of_its_kind(own):
 
 
 def _check_overrides(own, overrides):
-    """Refuse options that are neither keys of the file nor SpeechBrain's."""
-    for key in overrides:
+    """Refuse options that are neither keys of the file nor SpeechBrain's.
+
+    And those without a value, as a name that is none would be.
+    """
+    for key, value in overrides.items():
         if key not in own:
             hint = near(key, RUN_OPTIONS | {*own})
             raise LMACError(f"command line: unknown key '{key}'{hint}")
+        if not value:
+            raise _no_value(key)
+
+
+def _no_value(name):
+    """The error for an option that needs a value and has none."""
+    return LMACError(f"command line: --{name} has no value")
+
+
+def _check_yaml(key, value):
+    """Refuse the value of an option that is no yaml."""
+    try:
+        content = yaml.load(f"{key}: {value}", Loader=yaml.BaseLoader)
+    except yaml.YAMLError:
+        content = None
+    if not isinstance(content, dict) or list(content) != [key]:
+        raise LMACError(
+            f"command line: --{key} is {shown(value)}, expected a value in "
+            "yaml, such as 5, [1, 2] or {a: 1}"
+        )
 
 
 def _check_script(file, keys, script):

@@ -93,7 +93,7 @@ KEYS = {
         optional(positive), "length of all clips; null: as they are", "s"
     ),
     "sample_rate": Key(
-        whole(1), "sampling rate of the classifier's input", "Hz"
+        optional(whole(1)), "sampling rate of the classifier's input", "Hz"
     ),
     "wham_folder": Key(model, "noise as in WHAM!: tr/, cv/, tt/; null: none"),
     "speech_folder": Key(model, "recordings of speech; null: none"),
@@ -144,6 +144,9 @@ KEYS = {
     ),
     "model": Key(
         model, "classifier of anyone: hub id, folder or package.module:function"
+    ),
+    "class_names": Key(
+        optional(listing(text)), "names of its classes; null: the model's"
     ),
     "layers": Key(
         optional(listing(text)), "what the decoder reads; null: found by itself"
@@ -279,7 +282,7 @@ KEYS = {
 }
 
 
-def check_values(values, source):
+def check_values(values, source, prefix=""):
     """Refuse values that a key must not have.
 
     Arguments
@@ -288,6 +291,8 @@ def check_values(values, source):
         Key to a plain value, as hyperpyyaml reads it.
     source : str or Path
         The yaml file, for the message.
+    prefix : str
+        What stands before the keys there.
 
     Raises
     ------
@@ -306,7 +311,8 @@ def check_values(values, source):
         kind = KEYS[key].kind if key in KEYS else None
         if kind is not None and not kind.holds(value):
             raise LMACError(
-                f"{source}: {key} is {_plain(value)}, expected {kind.name}"
+                f"{source}: {prefix}{key} is {_plain(value)}, expected "
+                f"{kind.name}"
             )
 
 

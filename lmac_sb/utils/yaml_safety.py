@@ -22,6 +22,7 @@ from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = [
     "ACTIVATIONS",
+    "BY_OPTION",
     "OTHERS",
     "compose_bounded",
     "is_safe",
@@ -94,6 +95,12 @@ OTHERS = (
     "torch.nn.ModuleList",
     "torch.nn.Sequential",
     "torch.nn.Softmax",
+)
+
+# How trust is given there, for messages.
+BY_OPTION = (
+    "(on the command line: --trust; where options are the keys of a yaml file: "
+    "--trusted True)"
 )
 
 # A reference that joins texts, as `<folder>/model.ckpt` does, and the texts
@@ -494,5 +501,5 @@ def _unsafe(name, place, what):
     return LMACError(
         f"{name}, line {line}: {what} is not allowed in a model folder that "
         "is not trusted; if you know its author, load it with trusted=True "
-        "(on the command line: --trust)"
+        f"{BY_OPTION}"
     )

@@ -271,6 +271,27 @@ def test_classes_that_the_classifier_does_not_know(
 
 
 @pytest.mark.parametrize(
+    ("script", "yaml"),
+    [
+        ("eval", "eval.yaml"),
+        ("sanity", "sanity.yaml"),
+        ("make_listening_test", "listening.yaml"),
+    ],
+)
+def test_model_of_other_data_than_scenes(recipe, model, tmp_path, script, yaml):
+    """Scenes are not made for it, as it knows none of their classes."""
+    done = recipe.main(
+        script,
+        yaml,
+        interpreter=model,
+        scenes_folder=tmp_path / "scenes",
+        output_folder=tmp_path / "run",
+    )
+    refused(done, "data_folder: found none", f"{model} knows cat, cow, dog;")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     "changes, parts",
     [
         ({"n_classes": 50}, ["classifier.ckpt", "[10, 256]", "[50, 256]"]),
@@ -440,6 +461,27 @@ def test_no_data_in_a_subprocess(recipe, tmp_path):
     assert not (tmp_path / "run" / "model").exists()
 
 
+def test_command_for_a_classifier_of_another_name(recipe, data, tmp_path):
+    """Its run gets a folder of its own; what is usual is not said."""
+    model = tmp_path / "mine"
+    done = recipe.main(
+        "train_lmac",
+        "lmac.yaml",
+        data_folder=data,
+        classifier_folder=model,
+        output_folder=tmp_path / "run",
+    )
+    refused(done)
+    _, *options = done.err.strip().split(" --")
+    assert options == [
+        f"output_folder={model}_run",
+        f"model_folder={model}",
+        f"data_folder={data}",
+        "noprogressbar",
+    ]
+    assert not (tmp_path / "run").exists()
+
+
 def test_command_that_trains_the_classifier(recipe, data, tmp_path):
     """With the user's own data, the message has the exact command."""
     # A space in a path must not break the command.
@@ -458,7 +500,7 @@ def test_command_that_trains_the_classifier(recipe, data, tmp_path):
     }
     done = recipe.main("train_lmac", "lmac.yaml", **options)
     refused(done, f"classifier_folder: {model} does not exist")
-    nothing_left(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     command = shlex.split(done.err.strip().split("first: ")[1])
     assert command[0] == "python"
     # Shorter, since only the sequence of steps is tested.

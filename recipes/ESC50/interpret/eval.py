@@ -12,7 +12,7 @@ On the embedded scenes, and on ESC-50:
 from pathlib import Path
 
 import speechbrain as sb
-from preparation import SCENES_FOLDER, prepare_clips
+from preparation import SCENES_FOLDER, check_scenes, prepare_clips
 from speechbrain.utils.distributed import run_on_main
 
 from lmac_sb.data.dataset import MultilabelEncoder, thin_out
@@ -68,11 +68,11 @@ def prepare(claim, hparams, interpreter):
     if several and not (clips["data_folder"] or clips["scenes_folder"]):
         # Usual scenes have one event.
         clips["data_folder"] = data_of_run(hparams["interpreter"])
+    source = hparams["interpreter"]
+    check_scenes(clips, interpreter.hparams.label_encoder, source)
     run_on_main(prepare_clips, [claim, hparams], clips)
     split = hparams["split"]
-    dataset = load_clips(
-        hparams["manifest_folder"], split, interpreter, hparams["interpreter"]
-    )
+    dataset = load_clips(hparams["manifest_folder"], split, interpreter, source)
     thin_out(dataset, hparams["n_clips"])
     manifest = Path(hparams["manifest_folder"]) / f"{split}.jsonl"
     entries = dict(read_entries(manifest))

@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 
 import speechbrain as sb
-from preparation import prepare_clips
+from preparation import check_scenes, prepare_clips
 
 from lmac_sb.data.dataset import thin_out
 from lmac_sb.data.manifest import read_entries
@@ -35,11 +35,11 @@ from lmac_sb.utils.errors import exit_on_user_error
 
 def prepare(claim, hparams, interpreter):
     """Data set of the chosen clips, and the settings."""
-    prepare_clips(claim, hparams, **hparams["clips"])
+    clips, source = hparams["clips"], hparams["interpreter"]
+    check_scenes(clips, interpreter.hparams.label_encoder, source)
+    prepare_clips(claim, hparams, **clips)
     manifest_folder = Path(hparams["manifest_folder"])
-    dataset = load_clips(
-        manifest_folder, "test", interpreter, hparams["interpreter"]
-    )
+    dataset = load_clips(manifest_folder, "test", interpreter, source)
     thin_out(dataset, hparams["n_clips"])
     settings = make_settings(
         hparams["settings"],

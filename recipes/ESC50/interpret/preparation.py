@@ -5,9 +5,10 @@ from pathlib import Path
 
 from esc50_prepare import FOLDS, Needs, prepare_esc50
 
+from lmac_sb.data.columns import listed
 from lmac_sb.data.dataset import MultilabelEncoder
 from lmac_sb.data.manifest import to_lines
-from lmac_sb.data.scenes import make_scenes
+from lmac_sb.data.scenes import CLASSES, make_scenes
 from lmac_sb.training.identity import (
     MOST_NAMED,
     changes,
@@ -21,6 +22,20 @@ from lmac_sb.utils.io import write_in_one_step
 SCENES = ("clips_per_class", "n_events", "shortcuts")  # what scenes hold
 SCENES_FOLDER = "results/scenes"  # where no key says otherwise
 SCENE_FOLDS = 5  # as ESC-50 has
+
+
+def check_scenes(clips, label_encoder, source):
+    """Refuse a model of other data, before scenes are made for it.
+
+    `clips` are options of `prepare_clips`.
+    """
+    known = set(label_encoder.lab2ind)
+    if clips["data_folder"] is None and not {*CLASSES} <= known:
+        raise LMACError(
+            "data_folder: found none, so scenes would be made, but "
+            f"{source} knows {listed(sorted(known))}; expected the data that "
+            "it was trained on: --data_folder"
+        )
 
 
 def prepare_clips(claim, hparams, data_folder, scenes_folder=None, **options):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
-from preparation import prepare_clips
+from preparation import check_scenes, prepare_clips
 from speechbrain.utils.distributed import run_on_main
 
 from lmac_sb.data.dataset import thin_out
@@ -166,10 +166,11 @@ def main(argv=None):
         identity = {"interpreters": models_identity(loaded, sources)}
         run_on_main(claim.check, kwargs=identity)
         # Only the model knows whether clips have several classes.
-        encoder = {"label_encoder": interpreter.hparams.label_encoder}
-        clips = [claim, {**hparams, **encoder}]
-        run_on_main(prepare_clips, clips, hparams["clips"])
+        encoder = interpreter.hparams.label_encoder
         folder, source = hparams["manifest_folder"], hparams["interpreter"]
+        check_scenes(hparams["clips"], encoder, source)
+        clips = [claim, {**hparams, "label_encoder": encoder}]
+        run_on_main(prepare_clips, clips, hparams["clips"])
         datasets = {
             split: load_clips(folder, split, interpreter, source)
             for split in ("train", "test")

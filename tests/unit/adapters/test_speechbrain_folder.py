@@ -325,6 +325,13 @@ def test_the_front_end_is_features_and_normaliser(folders, wavs):
     assert torch.equal(listener.front_end(wavs), expected)
 
 
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_model_of_ours(model, trusted):
+    """What explains is no classifier that is to be explained."""
+    with pytest.raises(LMACError, match="has a decoder already, expected a cl"):
+        load_speechbrain(model, trusted=trusted)
+
+
 def test_an_interface_that_speechbrain_loaded(folders, wavs):
     """It stays as it is, and its listener is that of the folder."""
     interface = theirs(folders("ecapa"))

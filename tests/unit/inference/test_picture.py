@@ -150,3 +150,11 @@ def test_ticks_are_round_and_evenly_spaced(low, high):
     assert round(mantissa, 6) in (1, 2, 5)
     for value, text in found:
         assert float(text.replace("\u2212", "-")) == pytest.approx(value)
+
+
+def test_long_names_leave_room_for_the_verdict():
+    """Names are cut, not the line."""
+    noise = torch.randn(RATE)
+    title = draw_clip(a_clip(noise, name="x" * 200), "y" * 200).get_suptitle()
+    assert title.startswith("explained: xxx") and len(title) < 110
+    assert title.endswith("y\u2026), faithful")

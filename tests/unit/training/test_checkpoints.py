@@ -643,6 +643,7 @@ def test_disk_is_full(two, error):
     with pytest.raises(LMACError, match="cannot be written") as caught:
         checkpointer.save_checkpoint({"loss": 0.0}, name="third")
     assert str(two) in str(caught.value)
+    assert "inline_container" not in str(caught.value)
     assert names(two) == ["newer", "older"]
 
 

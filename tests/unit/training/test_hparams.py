@@ -115,6 +115,15 @@ def test_unknown_key_on_the_command_line(file, key, near):
     )
 
 
+def test_unknown_key_without_a_value():
+    """Its name is the mistake; `lmac explain` has one of this name."""
+    for more in ("--seed=1", "--noprogressbar"):
+        message = refused(HPARAMS / "lmac_any.yaml", "--trust", more)
+        assert message == (
+            "command line: unknown key 'trust'; did you mean 'trusted'?"
+        )
+
+
 def test_unknown_key_like_no_other():
     """Without a similar key there is no suggestion."""
     message = refused(HPARAMS / "lmac.yaml", "--qqqq=3")
@@ -179,8 +188,13 @@ def test_broken_yaml(tmp_path, text):
 
 @pytest.mark.parametrize("override", ["--lr=[1, 2", "--lr={a", "--lr='x"])
 def test_broken_override(override):
-    """An override that is not yaml is refused."""
-    assert refused(HPARAMS / "lmac.yaml", override).startswith("command line")
+    """An override that is not yaml is refused; it alone is named."""
+    message = refused(HPARAMS / "lmac.yaml", "--seed=1", override)
+    key, value = override.split("=")
+    assert message.startswith(f'command line: {key} is "{value}"') or (
+        message.startswith(f"command line: {key} is '{value}'")
+    )
+    assert "seed" not in message
 
 
 def test_placeholder():
@@ -221,11 +235,27 @@ def test_bad_value_in_an_object():
     ],
 )
 def test_value_that_a_key_cannot_have(option, told):
-    """The message names file, key, what was found and what is expected."""
-    file = HPARAMS / "lmac.yaml"
-    message = refused(file, f"--{option}")
-    assert message.startswith(f"{file}: {option.split('=')[0]} is ")
+    """The message names place, key, what was found and what is expected."""
+    message = refused(HPARAMS / "lmac.yaml", f"--{option}")
+    assert message.startswith(f"command line: --{option.split('=')[0]} is ")
     assert told in message
+
+
+def test_value_of_a_file_that_a_key_cannot_have():
+    """The file is named, unless an option says otherwise."""
+    own = Path("own.yaml")
+    text = (HPARAMS / "lmac.yaml").read_text(encoding="utf-8")
+    own.write_text(text.replace("\nlr: ", "\nlr: -"), encoding="utf-8")
+    assert refused(own).startswith("own.yaml: lr is -0.0")
+    load(own, "--lr=0.1")
+
+
+def test_home_in_a_path(tmp_path, monkeypatch):
+    """No shell replaces it behind an equals sign."""
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    hparams = load(HPARAMS / "lmac.yaml", "--output_folder=~/run")
+    assert hparams["output_folder"] == str(tmp_path / "me" / "run")
+    assert load(HPARAMS / "lmac.yaml", "--data_folder=~")["data_folder"] is None
 
 
 def test_numbers_are_read_as_the_objects_get_them():

@@ -180,7 +180,7 @@ def test_parts(tmp_path):
     )
     changed = {"sha256": "b", "what": "3 train clips of x"}
     assert refused(claim(run), data=changed) == (
-        "another data: 3 train clips of x has changed since"
+        "another data: the content of 3 train clips of x has changed since"
     )
     # An earlier run, in which it was not known.
     assert "another judge_folder (unknown), now it is m" in refused(
