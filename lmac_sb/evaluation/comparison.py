@@ -80,7 +80,8 @@ class Comparison:
             What is explained.
         items : list of dict
             The clips: ``id``, ``class_string``, and maybe ``right``, whether
-            the decision is; default: whether it is the label.
+            the decision is, or None where nobody can say; default: whether it
+            is the label.
         setting : str
             Name of what was mixed in.
 
@@ -116,6 +117,7 @@ class Comparison:
         texts = {}
         for item, c, p in zip(items, case.target.tolist(), silence):
             label, decision = item["class_string"], self.classes[c]
+            right = item.get("right", decision == label)
             texts[item["id"]] = {
                 "id": item["id"],
                 "setting": setting,
@@ -123,7 +125,7 @@ class Comparison:
                 "keep": None,
                 "label": label,
                 "decision": decision,
-                "right": int(item.get("right", decision == label)),
+                "right": None if right is None else int(right),
                 "p_silence": p,
             }
         return texts

@@ -6,6 +6,7 @@ inference use the same one.
 
 import copy
 from dataclasses import dataclass
+from numbers import Real
 from typing import Optional
 
 import torch
@@ -203,9 +204,9 @@ class SpectralFeatures(torch.nn.Module):
     Raises
     ------
     LMACError
-        If a setting is not known, `n_fft` is shorter than the window, or
-        SpeechBrain's filterbank has so many bands that one holds no bin.
-        Torchaudio's filterbanks may have such bands; it warns of them.
+        If a setting is not known, there is no rate, `n_fft` is shorter than
+        the window, or SpeechBrain's filterbank has so many bands that one
+        holds no bin. Torchaudio's may have such bands; it warns of them.
 
     Example
     -------
@@ -260,6 +261,11 @@ class SpectralFeatures(torch.nn.Module):
         eps=1e-14,
     ):
         super().__init__()
+        if not isinstance(sample_rate, Real) or not sample_rate > 0:
+            raise LMACError(
+                f"sample_rate: found {shown(sample_rate)}, expected a number "
+                "of Hz"
+            )
         length, hop = win_samples, hop_samples
         if length is None:
             length = _samples(win_length, sample_rate)

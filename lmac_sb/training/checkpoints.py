@@ -40,6 +40,8 @@ class SafeCheckpointer(Checkpointer):
 
     Arguments
     ---------
+    checkpoints_dir : str or Path
+        Made with the first checkpoint.
     *args, **kwargs
         See `speechbrain.utils.checkpoints.Checkpointer`.
 
@@ -55,8 +57,10 @@ class SafeCheckpointer(Checkpointer):
     1.0
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, checkpoints_dir, *args, **kwargs):
+        # SpeechBrain's makes the folder at once, even of a run that is refused.
+        super().__init__(os.curdir, *args, **kwargs)
+        self.checkpoints_dir = Path(checkpoints_dir)
         self._verified = {}
 
     def save_checkpoint(self, meta=None, *args, **kwargs):
@@ -188,8 +192,8 @@ class SafeCheckpointer(Checkpointer):
         """Folders of all checkpoints, including incomplete ones."""
         return [
             path
-            for path in sorted(self.checkpoints_dir.iterdir())
-            if path.is_dir() and path.name.startswith(CKPT_PREFIX)
+            for path in sorted(self.checkpoints_dir.glob(f"{CKPT_PREFIX}*"))
+            if path.is_dir()
         ]
 
     def _is_intact(self, path):

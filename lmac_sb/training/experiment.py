@@ -2,8 +2,9 @@
 
 import logging
 import os
+import shutil
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -189,7 +190,8 @@ def frontend(hparams):
 def open_run(hparams, neutral=()):
     """Lock a run's folder and check that it belongs to this run.
 
-    No file is written before that.
+    No file is written before that. If the run is refused before it takes the
+    folder, a new folder is removed again.
 
     Arguments
     ---------
@@ -213,10 +215,30 @@ def open_run(hparams, neutral=()):
         nowhere = {"handlers": {"file_handler": {"filename": os.devnull}}}
         sb.utils.logger.setup_logging(LOG_CONFIG, nowhere)
     claim = Claim(hparams, neutral)
-    with lock_folder(claim.folder):
-        run_on_main(claim.check)
-        run_on_main(_let_replace, args=[claim.folder])
-        yield claim
+    made = _not_there(claim.folder)
+    try:
+        with lock_folder(claim.folder):
+            run_on_main(claim.check)
+            run_on_main(_let_replace, args=[claim.folder])
+            yield claim
+    except BaseException:
+        if if_main_process() and not claim.taken:
+            _take_back(made)
+        raise
+
+
+def _not_there(folder):
+    """A folder and those above it that do not exist, the lowest first."""
+    return [x for x in (folder, *folder.parents) if not x.exists()]
+
+
+def _take_back(made):
+    """Remove what a run made before it was refused."""
+    for folder in made[:1]:
+        shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # somebody else uses it by now
+        for folder in made[1:]:
+            folder.rmdir()
 
 
 def _let_replace(folder):

@@ -124,6 +124,7 @@ class Claim:
         self.save_folder = Path(
             hparams.get("save_folder") or self.folder / "save"
         )
+        self.taken = False
         self.identity = {
             "lmac_sb": lmac_sb.__version__,
             **_settings(hparams, neutral),
@@ -199,6 +200,7 @@ class Claim:
         self.check(**parts)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.identity)
+        self.taken = True
 
     def _is_taken(self):
         """Whether the folder holds results or checkpoints of a run."""

@@ -93,7 +93,7 @@ KEYS = {
         optional(positive), "length of all clips; null: as they are", "s"
     ),
     "sample_rate": Key(
-        whole(1), "sampling rate of the classifier's input", "Hz"
+        optional(whole(1)), "sampling rate of the classifier's input", "Hz"
     ),
     "wham_folder": Key(model, "noise as in WHAM!: tr/, cv/, tt/; null: none"),
     "speech_folder": Key(model, "recordings of speech; null: none"),
@@ -144,6 +144,9 @@ KEYS = {
     ),
     "model": Key(
         model, "classifier of anyone: hub id, folder or package.module:function"
+    ),
+    "class_names": Key(
+        optional(listing(text)), "names of its classes; null: the model's"
     ),
     "layers": Key(
         optional(listing(text)), "what the decoder reads; null: found by itself"

@@ -22,6 +22,7 @@ from lmac_sb.utils.io import (
     host,
     is_leftover,
     is_running,
+    make_folder,
     naming,
     no_link,
 )
@@ -72,6 +73,7 @@ def lock_folder(folder):
     ------
     LMACError
         If another process holds the folder; names the folder and its holder.
+        If it cannot be made.
 
     Example
     -------
@@ -86,8 +88,8 @@ def lock_folder(folder):
         yield
         return
     path = Path(folder) / NAME
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         file = _hold(path)
     except OSError as error:
         logger.warning(

@@ -145,6 +145,8 @@ def prepare_esc50(
     )
     folds = _check_folds(folds or FOLDS, {row["fold"] for row in rows}, table)
     clips = _locate(rows, folds, audio)
+    if audio is not None:
+        _check_targets(clips, table)
     settings = [FORMAT, folds, bool(skip_bad_clips), *needs[:2]]
     content_hash = _content_hash(settings, clips)
     state = {"content_hash": content_hash, "folds": folds}
@@ -295,7 +297,7 @@ def _read_clips(table, content, multilabel):
                 "clip may occur once"
             )
         seen[clip["id"]] = line
-        checked.append(clip)
+        checked.append({**clip, "target": row["target"], "line": line})
     if not checked:
         raise LMACError(f"{table}: has a header but no clips")
     return checked
@@ -349,6 +351,26 @@ def _check_filename(filename, place):
             f"{place}: filename {shown(filename)} is not the plain name of a "
             "file in audio/"
         )
+
+
+def _check_targets(clips, table):
+    """Refuse a target of two categories, one of which may be misspelt."""
+    # Where all are the same one, they number no classes; nor does one of
+    # several classes.
+    if len({clip["target"] for clip in clips}) < 2:
+        return
+    first = {}
+    for clip in clips:
+        name = clip["category"]
+        if len(labels_of(name)) > 1:
+            continue
+        known = first.setdefault(clip["target"], clip)
+        if known["category"] != name:
+            raise LMACError(
+                f"{table}, line {clip['line']}: target {clip['target']} is "
+                f"{shown(name)} here, but {shown(known['category'])} in line "
+                f"{known['line']}; expected one category for each target"
+            )
 
 
 def _check_folds(asked, present, table):

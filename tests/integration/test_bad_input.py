@@ -440,6 +440,27 @@ def test_no_data_in_a_subprocess(recipe, tmp_path):
     assert not (tmp_path / "run" / "model").exists()
 
 
+def test_command_for_a_classifier_of_another_name(recipe, data, tmp_path):
+    """Its run gets a folder of its own; what is usual is not said."""
+    model = tmp_path / "mine"
+    done = recipe.main(
+        "train_lmac",
+        "lmac.yaml",
+        data_folder=data,
+        classifier_folder=model,
+        output_folder=tmp_path / "run",
+    )
+    refused(done)
+    _, *options = done.err.strip().split(" --")
+    assert options == [
+        f"output_folder={model}_run",
+        f"model_folder={model}",
+        f"data_folder={data}",
+        "noprogressbar",
+    ]
+    assert not (tmp_path / "run").exists()
+
+
 def test_command_that_trains_the_classifier(recipe, data, tmp_path):
     """With the user's own data, the message has the exact command."""
     # A space in a path must not break the command.
@@ -458,7 +479,7 @@ def test_command_that_trains_the_classifier(recipe, data, tmp_path):
     }
     done = recipe.main("train_lmac", "lmac.yaml", **options)
     refused(done, f"classifier_folder: {model} does not exist")
-    nothing_left(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     command = shlex.split(done.err.strip().split("first: ")[1])
     assert command[0] == "python"
     # Shorter, since only the sequence of steps is tested.

@@ -95,7 +95,7 @@ def test_from_a_classifier_on(shell, tiny, scenes):
         for error in errors.splitlines()
         if error.startswith("error: classifier_folder: ")
     ]
-    assert command.startswith("python -m lmac_sb train ")
+    assert command.startswith("python -m lmac_sb train classifier_conv --")
     steps = steps_of(shell(f"{command} {few}"))
     assert list(steps) == ["train"]
     shell(f"{steps['train']} --quiet --save_clips 0")

@@ -7,6 +7,7 @@ import torch
 
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.identity import data_identity
+from lmac_sb.utils.portable import portable
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])
@@ -38,7 +39,11 @@ def test_provenance(whole, helpers):
     """The results include everything needed to reproduce them."""
     results = json.loads((whole / "results.json").read_text())
     found = results["provenance"]
-    assert found["hyperparams"] == (whole / "hyperparams.yaml").read_text()
+    text = (whole / "hyperparams.yaml").read_text()
+    assert found["hyperparams"] == portable(text)
+    # Of paths only the last name, as everywhere in results.
+    assert str(whole.parent) in text
+    assert str(whole.parent) not in json.dumps(results)
     assert "snr_db: 3.0" in found["hyperparams"]
     splits = ("train", "valid", "test")
     manifests = {s: whole / "manifests" / f"{s}.jsonl" for s in splits}

@@ -1,5 +1,6 @@
 """L-MAC for a classifier that the recipe did not make, by the real script."""
 
+import csv
 import json
 import sys
 
@@ -9,6 +10,8 @@ import soundfile as sf
 from lmac_sb import LMACInterpreter
 from lmac_sb.cli import main
 from lmac_sb.evaluation.models import load_interpreters
+from lmac_sb.training.hparams import load_hparams
+from lmac_sb.utils.recipe import recipe_folder
 
 MODULE = """
 import torch
@@ -31,6 +34,10 @@ def load():
         "sample_rate": 8000,
         "labels": ["trill", "vibrato", "of no scene"],
     }
+
+
+def bare():
+    return load()["model"]
 """
 SMALL = {
     "number_of_epochs": 1,
@@ -80,6 +87,50 @@ def test_its_results(run):
     assert "interpreter:" in done.out
 
 
+def rights(folder):
+    """Label and whether the decision is right, of each test clip."""
+    with open(folder / "results.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "lmac"]
+    return [(row["label"], row["right"]) for row in rows]
+
+
+def test_clips_of_unknown_classes_are_neither_right_nor_wrong(run):
+    folder, done = run
+    found = rights(folder)
+    assert {right for label, right in found if label == "trill"} <= {"0", "1"}
+    assert {right for label, right in found if label == "bounce"} == {""}
+    assert "model: lacks 8 of the 10 classes of the data (bounce," in done.out
+
+
+def test_no_class_in_common(recipe, scenes, code, tmp_path):
+    """A module without names: its classes are numbers."""
+    done = recipe.main(
+        "train_lmac",
+        "lmac_any.yaml",
+        data_folder=scenes,
+        output_folder=tmp_path,
+        model="users_model:bare",
+        trusted=True,
+        sample_rate=8000,
+        **SMALL,
+    )
+    assert done.code == 0, done.err
+    assert "model: lacks 10 of the 10 classes of the data (" in done.out
+    assert "), it has 0, 1, 2; no decision" in done.out
+    assert {right for _, right in rights(tmp_path)} == {""}
+    assert "accuracy" not in done.out
+    assert "accuracy" not in (tmp_path / "train_log.txt").read_text()
+
+
+def test_rate_and_classes_are_named(code):
+    options = ["model=users_model:bare", "trusted=True", "sample_rate=8000"]
+    options += ["class_names=[a, b, c]"]
+    file = str(recipe_folder() / "hparams" / "lmac_any.yaml")
+    made = load_hparams([file, *(f"--{option}" for option in options)])
+    assert list(made["label_encoder"].lab2ind) == ["a", "b", "c"]
+    assert made["preprocess"].sample_rate == 8000
+
+
 def test_its_decoder_is_the_one_that_was_tested(run):
     """Weights of the folder are those of the best checkpoint."""
     import torch
@@ -118,6 +169,10 @@ def test_it_is_loaded_for_an_evaluation(run):
         ({}, "model: null, expected the hub id or folder"),
         ({"model": "users_model:load"}, "runs code, expected trusted=True"),
         ({"model": "./nowhere"}, "nowhere: no such folder"),
+        (
+            {"model": "users_model:bare", "trusted": True},
+            "sample_rate: found none, and the model does not name one",
+        ),
         (
             {
                 "model": "users_model:load",

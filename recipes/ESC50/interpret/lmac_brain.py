@@ -98,7 +98,9 @@ class LMACBrain(RecipeBrain):
             question.decision,
             guidance,
         )
-        self.record(batch.id, accuracy=right, **terms)
+        judged = [i for i, x in enumerate(batch.class_string) if self.knows(x)]
+        self.record([batch.id[i] for i in judged], accuracy=right[judged])
+        self.record(batch.id, **terms)
         if stage != sb.Stage.TRAIN:
             self.assess(analysis, explanation, batch, stage)
         return self.mean_loss(losses, batch.id)
@@ -151,9 +153,20 @@ class LMACBrain(RecipeBrain):
     def items(self, batch):
         """What the rows of the test say of each clip."""
         return [
-            {"id": clip, "class_string": label}
+            {
+                "id": clip,
+                "class_string": label,
+                **({} if self.knows(label) else {"right": None}),
+            }
             for clip, label in zip(batch.id, batch.class_string)
         ]
+
+    def knows(self, label):
+        """Whether a label is a class of the classifier.
+
+        Else nobody can say whether its decision is right.
+        """
+        return label in self.hparams.label_encoder.lab2ind
 
     def guidance(self, analysis, explanation, batch, right):
         """What the clean part of the mixture tells the loss."""

@@ -19,6 +19,7 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 from torch import distributed
 
+from lmac_sb.data.columns import listed
 from lmac_sb.data.dataset import check_labels
 from lmac_sb.evaluation.results import report_failures, write_rows
 from lmac_sb.metrics.registry import METRICS
@@ -90,8 +91,8 @@ def prepare_classes(claim, hparams, clips, sounds):
     if len(classes) != hparams["n_classes"]:
         raise LMACError(
             f"n_classes: found {hparams['n_classes']}, expected the "
-            f"{len(classes)} classes of the data "
-            f"({', '.join(classes[:5])}, …): use --n_classes {len(classes)}"
+            f"{len(classes)} classes of the data ({listed(classes)}): use "
+            f"--n_classes {len(classes)}"
         )
     return datasets
 
@@ -134,16 +135,15 @@ def fit_and_test(brain, hparams, datasets, loader_options):
 
 def origin(hparams, brain, **more):
     """Provenance of the results of a tested run."""
-    folder = Path(hparams["output_folder"])
-    made = provenance(
+    yaml_file = Path(hparams["output_folder"]) / "hyperparams.yaml"
+    return provenance(
         test_folds=hparams["test_fold_nums"],
         seed=hparams["seed"],
         epoch=brain.tested.meta["epoch"],
         data_sha256=read_claim(hparams)["data"]["sha256"],
         **more,
+        hyperparams=yaml_file.read_text("utf-8"),
     )
-    text = (folder / "hyperparams.yaml").read_text("utf-8")
-    return {**made, "hyperparams": text}
 
 
 def find_classifier(hparams, source, recipe, script="train_classifier.py"):
@@ -160,31 +160,31 @@ def find_classifier(hparams, source, recipe, script="train_classifier.py"):
     script = Path(__file__).resolve().parent / script
     recipe = find_recipe(hparams.file, recipe)
     own_data = hparams["data_folder"] is not None
-    options = {
-        "output_folder": folder.parent,
-        "model_folder": folder,
-        **classifier_options(hparams, recipe, own_data),
-    }
-    command = [
-        "python",
-        os.path.relpath(script),
-        os.path.relpath(recipe),
-        *(
-            f"--{key}={'null' if value is None else value}"
-            for key, value in options.items()
-        ),
+    run = folder.parent
+    if folder.name != "model":  # its own place in the folder of a run
+        run = folder.with_name(f"{folder.name}_run")
+    places = {"output_folder": run, "model_folder": folder}
+    if folder == run / "model":
+        del places["model_folder"]
+    options = {**places, **classifier_options(hparams, recipe, own_data)}
+    options = [
+        f"--{key}={'null' if value is None else value}"
+        for key, value in options.items()
     ]
     if hparams.run_opts["noprogressbar"]:
-        command.append("--noprogressbar")
+        options.append("--noprogressbar")
+    command = ["python", os.path.relpath(script), os.path.relpath(recipe)]
     caller = program()
-    shown = [*([*caller, "train"] if caller else command[:2]), *command[2:]]
+    start = [*caller, "train", short_name(recipe)] if caller else command
+    shown = [*start, *options]
+    command += options
     if own_data:
         raise LMACError(
             f"classifier_folder: {folder} does not exist; train a classifier "
             f"first: {shlex.join(shown)}"
         )
     if if_main_process():
-        log = folder.parent / "train_log.txt"
+        log = run / "train_log.txt"
         say(f"no classifier in {folder}, training one first: {log}")
         say(f"+ {shlex.join(shown)}", Loudness.VERBOSE)
     loudness = get_loudness()
@@ -212,6 +212,14 @@ def find_recipe(file, name):
     )
 
 
+def short_name(recipe):
+    """How `lmac train` may be told of a yaml file."""
+    shipped = Path(__file__).resolve().parent / "hparams"
+    if shipped in recipe.resolve().parents:
+        return str(recipe.resolve().relative_to(shipped).with_suffix(""))
+    return os.path.relpath(recipe)
+
+
 def train_alone(command):
     """Train in one process, even if this one runs under a launcher."""
     lone = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
@@ -225,10 +233,15 @@ def classifier_options(hparams, recipe, own_data):
     """Options for a classifier that must match the run that explains it.
 
     On scenes these are the keys changed on the command line, and on other
-    data all keys.
+    data all keys; without those that have the value of its yaml file.
     """
-    asked = yaml.load(hparams.overrides or "{}", Loader=yaml.BaseLoader)
-    known = yaml.load(recipe.read_text("utf-8"), Loader=yaml.BaseLoader)
+
+    def texts(content):
+        """Yaml with all values as texts."""
+        return yaml.load(content, Loader=yaml.BaseLoader)
+
+    asked = texts(hparams.overrides or "{}")
+    known = texts(recipe.read_text("utf-8"))
     always = ["seed", "scenes_folder"]
     if own_data:
         always = ["seed", "data_folder", "n_classes", "signal_length_s", *FOLDS]
@@ -237,7 +250,10 @@ def classifier_options(hparams, recipe, own_data):
         if isinstance(hparams[key], list)
         else hparams[key]
         for key in dict.fromkeys([*always, *SHARED])
-        if key in hparams and key in known and (key in always or key in asked)
+        if key in hparams
+        and key in known
+        and (key in always or key in asked)
+        and texts(json.dumps(hparams[key])) != known[key]
     }
     if "device" in hparams.run_opts.overridden_args:
         options["device"] = hparams.run_opts["device"]
@@ -321,7 +337,8 @@ def prepare_adopted(claim, hparams, frozen, clips, sounds):
     """Prepare the data for the classifier of anyone; returns the data sets.
 
     Its classes need not be those of the data: it is its decisions that are
-    explained. Clips of a class that it does not know count as decided wrongly.
+    explained. Clips of a class that it does not know are decided neither
+    rightly nor wrongly.
     `clips` are options of `prepare_clips`.
     """
     found = weights_identity(hparams["model"], frozen)
@@ -341,10 +358,13 @@ def prepare_adopted(claim, hparams, frozen, clips, sounds):
     unknown = sorted(names - set(encoder.lab2ind))
     if unknown:
         logger.warning(
-            "model: has none of %d classes of the data (%s, ...); clips of "
-            "these count as decided wrongly",
+            "model: lacks %d of the %d classes of the data (%s), it has %s; no "
+            "decision on a clip of these counts as right or wrong. If only "
+            "the names differ, give those of the data: --class_names",
             len(unknown),
-            ", ".join(unknown[:3]),
+            len(names),
+            listed(unknown),
+            listed(list(encoder.lab2ind)),
         )
         name = "<unk>"
         while name in encoder.lab2ind:

@@ -145,6 +145,12 @@ def test_window_longer_than_fft():
     SpectralFeatures(n_fft=372, n_mels=20)
 
 
+@pytest.mark.parametrize("rate", [None, 0, "16000", float("nan")])
+def test_no_rate(rate):
+    with pytest.raises(LMACError, match="sample_rate: found .*, expected a n"):
+        SpectralFeatures(rate)
+
+
 def test_empty_bands():
     """More bands than the bins can fill are refused, with their number."""
     with pytest.raises(LMACError, match="200 bands on 257 bins leave .* bands"):

@@ -341,6 +341,30 @@ def test_bad_table(data, out, lines, message):
     assert not out.exists()
 
 
+def test_target_of_two_categories(data, out):
+    """One of them is misspelt, and would be a class of its own."""
+    lines = read_table(data)
+    write_table(
+        data,
+        [
+            line.replace("1-dog.wav,1,0,dog", "1-dog.wav,1,0,dgo")
+            for line in lines
+        ],
+    )
+    message = "line 4: target 0 is 'dog' here, but 'dgo' in line 2; expected"
+    with pytest.raises(LMACError, match=message):
+        prep.prepare_esc50(data, out)
+    assert not out.exists()
+
+
+def test_targets_that_number_no_classes(data, out):
+    """Categories alone say what a clip is, so one target for all will do."""
+    rows = [line.split(",") for line in read_table(data)[1:]]
+    lines = [f"{name},{fold},0,{category}" for name, fold, _, category in rows]
+    write_table(data, [HEADER, *lines])
+    assert len(load(prep.prepare_esc50(data, out))["train"]) == 6
+
+
 def test_table_that_is_no_text(data, out):
     """A binary file is refused."""
     (data / "meta" / "esc50.csv").write_bytes(b"\xff\xfe\x00\x81")

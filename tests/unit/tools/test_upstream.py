@@ -153,12 +153,8 @@ def test_fine_tuning_goes_on_with_what_was_trained():
 @pytest.mark.parametrize("name", ["lmac", "lmac_cnn14"])
 def test_a_model_folder_is_that_of_the_recipe(name):
     """Where both have a key it has one value, so that the weights fit."""
-    recipe = tagged(
-        yaml.compose(plan(2)[f"{RECIPE}/hparams/{name}.yaml"])
-    )
-    model = tagged(
-        yaml.compose(plan(4)[f"{RECIPE}/models/{name}.yaml"])
-    )
+    recipe = tagged(yaml.compose(plan(2)[f"{RECIPE}/hparams/{name}.yaml"]))
+    model = tagged(yaml.compose(plan(4)[f"{RECIPE}/models/{name}.yaml"]))
     common = set(recipe) & set(model) - {"modules"}
     assert {"psi_model", "frozen_classifier", "explainer"} <= common
     values = {"n_classes": "50", "emb_dim": "2048", "out_n_neurons": "50"}

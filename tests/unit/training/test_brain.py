@@ -110,6 +110,7 @@ def dataset_of(n_clips, nan_clips=(), y=2.0):
 
 def brain_of(folder, n_epochs=3, planned=None, run_opts=None, **changes):
     """Brain of a new line, with a checkpointer in `folder`."""
+    folder.mkdir(exist_ok=True)
     line = Line()
     settings = {
         "seed": 1,

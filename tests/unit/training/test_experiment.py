@@ -1,5 +1,6 @@
 """Tests of the checks of a run's data and classifier."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,39 @@ def test_paper_settings(tmp_path):
     assert explanation.mask.shape[2] == 513
     assert explanation.logits_in.shape == (1, 50)
     assert explanation.waveform.shape == (1, 16000)
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path):
+    """Of those above it, none that it made."""
+    folder = tmp_path / "new" / "run"
+    hparams = load_hparams(
+        [str(HPARAMS / "lmac.yaml"), f"--output_folder={folder}"]
+    )
+    assert not folder.parent.exists()
+    with pytest.raises(LMACError), open_run(hparams):
+        (folder / "manifests").mkdir()
+        (folder / "manifests" / "train.jsonl").touch()
+        raise LMACError("n_classes: found 3")
+    assert not folder.parent.exists()
+    # What was there before stays, and so does a run that began.
+    (folder / "mine").mkdir(parents=True)
+    with pytest.raises(LMACError), open_run(hparams):
+        raise LMACError("n_classes: found 3")
+    assert (folder / "mine").is_dir()
+    shutil.rmtree(folder.parent)
+    with pytest.raises(LMACError), open_run(hparams) as claim:
+        claim.take()
+        raise LMACError("a checkpoint cannot be written")
+    assert (folder / "experiment.json").is_file()
+
+
+def test_a_folder_that_cannot_be_made():
+    hparams = load_hparams(
+        [str(HPARAMS / "lmac.yaml"), "--output_folder=/proc/x"]
+    )
+    with pytest.raises(LMACError, match="^/proc/x: cannot be made or"):
+        with open_run(hparams):
+            pass
 
 
 def test_a_copy_of_a_script_of_a_package_that_is_read_only(tmp_path):
