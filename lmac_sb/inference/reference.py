@@ -128,7 +128,8 @@ def call_import_path(name: str, trusted: bool) -> dict[str, Any]:
         ``package.module:function``. The function takes no arguments. It
         returns a model, or a dict of arguments of
         `lmac_sb.LMACInterpreter.from_classifier`, with the key ``model``, or
-        an interpreter. A module (`torch.nn.Module`) in place of the function is the model.
+        an interpreter. A module (`torch.nn.Module`) in place of the function
+        is the model.
     trusted : bool
         Whether the user's code may run.
 
