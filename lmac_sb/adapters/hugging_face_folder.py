@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lmac_sb.models.source import is_local
+from lmac_sb.models.source import is_local, why_not_fetched
 from lmac_sb.models.weights import check_unread, check_values
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.given import check_file, show_size
@@ -235,7 +235,7 @@ def _read(source, name, auto, **keywords):
             ) from error
         raise LMACError(
             f"{source}: not a local folder, and {name} cannot be fetched "
-            f"from a hub ({reason})"
+            f"from a hub ({why_not_fetched(error)})"
         ) from error
 
 

@@ -56,7 +56,8 @@ def as_listener(
         Rate in Hz of the sounds that it hears. By default the one that the
         folder, the front end or a module of the model names.
     labels : list of str
-        Names of the classes; by default the folder's, or their numbers.
+        Names of the classes; by default the folder's, those that the model
+        has as its `labels`, or their numbers.
     features : torch.nn.Module, callable or list
         Front end from waveforms to the model's input; of a list, each is
         called with what the one before returns. Of a model of transformers,
@@ -92,6 +93,8 @@ def as_listener(
         front_end = None if features is None else per_clip(features)
         if sample_rate is None:
             sample_rate = _rate_of(model, front_end)
+        if labels is None:
+            labels = _labels_of(model)
         multilabel = options.pop("multilabel", False)
         listener = Listener(model, sample_rate, labels, multilabel, front_end)
         return listener.with_options(**options) if options else listener
@@ -197,8 +200,21 @@ def _rate_of(model, front_end):
             return rate
     raise LMACError(
         "sample_rate: found none, and the model does not name one; expected "
-        "the rate in Hz of the sounds that it was trained on"
+        "the rate in Hz of the sounds that it was trained on, or an attribute "
+        "sample_rate of the model"
     )
+
+
+def _labels_of(model):
+    """Names of the classes that a model has as its `labels`, or None."""
+    try:
+        found = getattr(model, "labels", None)
+    except Exception:  # a property of the user's
+        return None
+    is_names = isinstance(found, (list, tuple)) and found
+    if is_names and all(isinstance(name, str) for name in found):
+        return list(found)
+    return None
 
 
 def own_listener(listener):

@@ -135,6 +135,7 @@ def run_audit(corpus, interpreter, out, options=None, progress=None):
             "n_clips": len(frame),
             "n_failed": results.pop("n_failed"),
             "labels": results.pop("labels"),
+            "unknown_labels": _unknown(corpus, labels)[:_SHOWN],
             "columns": list(corpus.columns),
         }
         return Chunk([{"results": json.dumps(plain(results))}])
@@ -193,7 +194,7 @@ def _label_notes(corpus, labels):
             "label are left out"
         ]
     notes = []
-    unknown = [name for name in corpus.classes if labels.name(name) is None]
+    unknown = _unknown(corpus, labels)
     if unknown:
         notes.append(
             f"{len(unknown)} of {len(corpus.classes)} labels are no classes of "
@@ -207,6 +208,11 @@ def _label_notes(corpus, labels):
             f"{_some(unused)}"
         )
     return notes
+
+
+def _unknown(corpus, labels):
+    """Labels of the corpus that are no classes of the model."""
+    return [name for name in corpus.classes if labels.name(name) is None]
 
 
 def _some(names):

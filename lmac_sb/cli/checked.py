@@ -68,10 +68,10 @@ def check_model(model, **listened):
         )
     if not folder.exists():
         if is_path:  # and no name of a hub
-            raise LMACError(
-                f"{model}: no such folder, expected a model"
-                f"{near(model, MODELS)}"
-            )
+            hint = near(model, MODELS)
+            if not hint and "/" not in model:
+                hint = f", or one of {', '.join(MODELS)}"
+            raise LMACError(f"{model}: no such folder, expected a model{hint}")
         return
     if not any((folder / mark).is_file() for mark in _MARKS):
         raise LMACError(

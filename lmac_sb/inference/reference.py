@@ -128,8 +128,9 @@ def call_import_path(name: str, trusted: bool) -> dict[str, Any]:
     name : str
         ``package.module:function``. The function takes no arguments. It
         returns a model, or a dict of arguments of
-        `lmac_sb.LMACInterpreter.from_classifier`, with the key ``model``. A
-        module (`torch.nn.Module`) in place of the function is the model.
+        `lmac_sb.LMACInterpreter.from_classifier`, with the key ``model``, or
+        an interpreter. A module (`torch.nn.Module`) in place of the function
+        is the model.
     trusted : bool
         Whether the user's code may run.
 

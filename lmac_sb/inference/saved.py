@@ -109,8 +109,8 @@ class Origin:
     model: Any
     arguments: dict[str, Any]
 
-    def adopted(self, trusted: bool) -> tuple[Any, Any, Any]:
-        """What `adopt` makes of it, after a function of the user was called.
+    def called(self, trusted: bool) -> dict[str, Any]:
+        """All arguments, after a function of the user was called.
 
         Arguments
         ---------
@@ -119,19 +119,35 @@ class Origin:
 
         Returns
         -------
-        tuple
-            As of `lmac_sb.inference.adopt.adopt`; ``origin`` is added to the
-            hparams.
+        dict
+            With the key ``model``.
         """
         arguments = {"model": self.model, **self.arguments}
         if is_import_path(self.model):
             returned = call_import_path(self.model, trusted)
             arguments = {**arguments, **returned, **self.arguments}
+        return arguments
+
+    def adopted(self, arguments: dict[str, Any]) -> tuple[Any, Any, Any]:
+        """What `adopt` makes of it.
+
+        Arguments
+        ---------
+        arguments : dict
+            From `called`.
+
+        Returns
+        -------
+        tuple
+            As of `lmac_sb.inference.adopt.adopt`; ``origin`` is added to the
+            hparams.
+        """
         how = {
-            name: arguments.pop(name)
-            for name in ("sound", *ADOPTED)
-            if name in arguments
+            name: value
+            for name, value in arguments.items()
+            if name in ("sound", *ADOPTED)
         }
+        arguments = {k: v for k, v in arguments.items() if k not in how}
         if not is_named(arguments["model"]):  # its loader has more of them
             _check_options(arguments)
         modules, hparams, run_opts = adopt(as_listener(**arguments), **how)
@@ -419,7 +435,7 @@ def _compare(
         )
     if not is_import_path(source):
         origin.arguments["trusted"] = trusted
-    modules, hparams, run_opts = origin.adopted(trusted)
+    modules, hparams, run_opts = origin.adopted(origin.called(trusted))
     names = hparams["label_encoder"].ind2lab
     labels = [str(names[number]) for number in range(len(names))]
     features = _settings_of(modules["explainer"].features)

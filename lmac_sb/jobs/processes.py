@@ -33,6 +33,13 @@ __all__ = [
 ]
 
 _RUN = "LMAC_RUN"  # names the run of processes that `start` has started
+_PARENT = "LMAC_PARENT"  # the number of the process that has started them
+# As `python -m lmac_sb`, but without the current folder among those of modules:
+# it may hold a file of others, such as yaml.py, beside their sounds.
+_PROGRAM = (
+    "import sys; sys.path[:] = filter(None, sys.path); import runpy; "
+    "runpy.run_module('lmac_sb', run_name='__main__', alter_sys=True)"
+)
 _SHORTEST_S, _LONGEST_S = 0.05, 2.0  # between two looks
 _LEFT = "left-"  # what a process calls its file when it leaves
 
@@ -270,36 +277,55 @@ def start(n_processes, words):
     common = {
         **os.environ,
         _RUN: run,
+        _PARENT: str(os.getpid()),
         "WORLD_SIZE": str(n_processes),
         "OMP_NUM_THREADS": "1",
         CALLED: shlex.join(program() or ["python", "-m", "lmac_sb"]),
         "PYTHONPATH": os.pathsep.join(filter(None, [package, given])),
     }
     started = []
-    try:
-        for rank in range(n_processes):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "lmac_sb", *words],
-                env={**common, "RANK": str(rank)},
-            )
-            started.append(process)
-        while started[0].poll() is None:
-            # One that was killed is gone only when somebody has asked.
+    with _asked_to_end() as asked:
+        try:
+            for rank in range(n_processes):
+                process = subprocess.Popen(
+                    [sys.executable, "-c", _PROGRAM, *words],
+                    env={**common, "RANK": str(rank)},
+                )
+                started.append(process)
+            while started[0].poll() is None:
+                if asked.is_set():
+                    sys.exit(128 + signal.SIGTERM)  # as a shell has it
+                # One that was killed is gone only when somebody has asked.
+                for process in started:
+                    process.poll()
+                time.sleep(_SHORTEST_S)
+            code = started[0].returncode
+            if code < 0:
+                raise LMACError(
+                    f"the first of {n_processes} processes was killed by "
+                    f"signal {-code}; the same command goes on where it "
+                    "stopped"
+                )
+            return code
+        finally:
             for process in started:
-                process.poll()
-            time.sleep(_SHORTEST_S)
-        code = started[0].returncode
-        if code < 0:
-            raise LMACError(
-                f"the first of {n_processes} processes was killed by signal "
-                f"{-code}; the same command goes on where it stopped"
-            )
-        return code
+                process.terminate()
+            for process in started:
+                process.wait()
+
+
+@contextmanager
+def _asked_to_end():
+    """Note that this process shall end, so that it can end others first."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # signals are not for it
+        return
+    former = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
     finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.wait()
+        signal.signal(signal.SIGTERM, former or signal.SIG_DFL)
 
 
 def n_usable_cores():
@@ -351,8 +377,11 @@ def be_one_of_many():
     ...     processes().world
     1
     """
-    if _RUN in os.environ:
-        _follow(os.getppid())
+    # Not handed on: what this process starts has another parent.
+    parent = os.environ.pop(_PARENT, None)
+    # Its number tells whether it lives, though not on Windows.
+    if parent is not None and os.name == "posix":
+        _follow(int(parent))
     if is_first():
         yield
         return
@@ -368,7 +397,11 @@ def be_one_of_many():
 
 
 def _follow(parent):
-    """End when a process ends, which may be killed and have no chance."""
+    """End when the parent ends, which may be killed and have no chance.
+
+    It may have ended before this one asks, so that it must be told which one
+    it was.
+    """
 
     def watch():
         """Look for it until it is gone."""

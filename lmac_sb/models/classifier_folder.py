@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from speechbrain.utils.fetching import fetch
 
-from lmac_sb.models.source import is_local
+from lmac_sb.models.source import is_local, why_not_fetched
 from lmac_sb.models.weights import load_strict
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.given import check_file, read_given
@@ -177,7 +177,7 @@ def _get(source, name, savedir):
     except Exception as error:
         raise LMACError(
             f"classifier_folder: {source} is not a local folder, and {name} "
-            f"cannot be fetched from a hub ({type(error).__name__}: {error})"
+            f"cannot be fetched from a hub ({why_not_fetched(error)})"
         ) from error
 
 

@@ -34,11 +34,14 @@ __all__ = [
     "on_hub",
     "read_hparams",
     "room_beside",
+    "why_not_fetched",
 ]
 
 HPARAMS = "hyperparams.yaml"
 # Of an interface of ours.
 NEEDED = ("modules", "pretrainer", "preprocess", "label_encoder")
+# Names of errors of requests and httpx, one of which a hub's client uses.
+_OFFLINE = {"ConnectionError", "ConnectError", "ConnectTimeout"}
 _ROOM = 64 << 20  # bytes of windows and filters, which no file holds
 _STEPS = 6000  # tensors of a model, and of what leads to them
 # What gives a value for each place of what it is given.
@@ -201,11 +204,41 @@ def not_fetched(source, error):
     >>> print(not_fetched("a/b", OSError("no route")))
     a/b: not a local folder, and cannot be fetched from a hub (OSError: no ...
     """
-    reason = " ".join(str(error).split())
     return LMACError(
         f"{source}: not a local folder, and cannot be fetched from a hub "
-        f"({type(error).__name__}: {reason})"
+        f"({why_not_fetched(error)})"
     )
+
+
+def why_not_fetched(error):
+    """What an error of a hub's client says, in short.
+
+    Arguments
+    ---------
+    error : Exception
+        Of the client, or of what it asks by.
+
+    Returns
+    -------
+    str
+        Of a failed connection, which such clients tell in nested errors, that
+        there is none; of others, their class and text.
+
+    Example
+    -------
+    >>> why_not_fetched(OSError("no route"))
+    'OSError: no route'
+    >>> why_not_fetched(ConnectionError("HTTPSConnectionPool(host=..."))
+    'no connection to huggingface.co'
+    """
+    reason = " ".join(str(error).split())
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    # What is wrong with a certificate has to be told.
+    if kinds & _OFFLINE and "SSL" not in reason:
+        from huggingface_hub.constants import ENDPOINT
+
+        return f"no connection to {ENDPOINT.partition('://')[2]}"
+    return f"{type(error).__name__}: {reason}"
 
 
 def load_yaml(path, trusted=False, needed=None):

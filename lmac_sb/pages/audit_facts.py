@@ -219,6 +219,9 @@ of an audit
             f"{path}: no such file, expected the folder of an audit"
         ) from error
     _CHECK(f"{path}: ", audit)
+    # Audits of earlier versions do not have it.
+    unknown = audit["corpus"].setdefault("unknown_labels", [])
+    _each(_text)(f"{path}: corpus.unknown_labels", unknown)
     for name in audit["examples"]:
         _is(_folder)(f"{path}: examples", name)
     for name in examples_of(audit):

@@ -208,6 +208,7 @@ class Folders:
     """
 
     has_files = True  # that a page may play
+    more_sounds = ""  # how to keep those of clips that have none
     notes = ()
 
     def __init__(self, folder, inner=""):
@@ -307,6 +308,7 @@ class Shards:
     """
 
     has_files = False
+    more_sounds = ""
 
     def __init__(self, folder):
         self.folder = folder
@@ -431,6 +433,9 @@ class Audited(Shards):
     """
 
     has_files = True
+    more_sounds = (
+        " (the audit keeps those of its examples; `--examples N` keeps more)"
+    )
 
     def __init__(self, folder):
         super().__init__(folder)

@@ -109,6 +109,7 @@ class _Report:
         self.explained, self.folder = explained, explained.folder
         self.embed, self.mixed, self.wanted = embed, mixed, wanted
         self.index = []  # what the page lists of each clip
+        self.places = []  # and where it is
         self.left_out = []
         self.notes = []  # what is said of those that are not even tried
 
@@ -182,7 +183,9 @@ class _Report:
         """Say how many clips are not in the page."""
         self.notes += self.explained.notes
         if n_silent:
-            self.notes.append(f"without sounds that were kept: {n_silent}")
+            clips = "1 clip has" if n_silent == 1 else f"{n_silent} clips have"
+            hint = self.explained.more_sounds
+            self.notes.append(f"{clips} no sounds in this folder{hint}")
         if n_more:
             self.notes.append(
                 f"asked for, but too many for this page: {n_more}; choose by "
@@ -203,18 +206,19 @@ class _Report:
                 entry["unrefined"] = unrefined
                 blocks[f"{block}-{UNREFINED}"] = heavy
         self.index.append(entry)
+        self.places.append(place)
         return blocks
 
     def _check_models(self):
         """Refuse clips of several models, unless that is asked for."""
         first = self.index[0]
-        for entry in self.index:
+        for place, entry in zip(self.places, self.index):
             if entry["model"] != first["model"] and not self.mixed:
                 raise LMACError(
                     f"{self.folder}: found clips of different models: "
-                    f"{shown(first['id'])} by {first['made']}, and "
-                    f"{shown(entry['id'])} by {entry['made']}; expected those "
-                    "of one, or --mix-models (mixed=True)"
+                    f"{shown(self.places[0])} by {first['made']}, and "
+                    f"{shown(place)} by {entry['made']}; expected those of "
+                    "one; --mix-models allows several"
                 )
 
     def _contents(self):

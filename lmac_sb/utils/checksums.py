@@ -99,6 +99,14 @@ def write_sums(folder):
     return folder / SUMS
 
 
+def _has_other_line_ends(path, checksum):
+    """Whether a text is as it was but for the ends of its lines."""
+    if path.stat().st_size > _LONGEST:
+        return False
+    text = path.read_bytes().replace(b"\r\n", b"\n")
+    return hashlib.sha256(text).hexdigest() == checksum
+
+
 def _names(folder):
     """All files of a folder but the checksums, in their order."""
     return [
@@ -205,8 +213,10 @@ def check_sums(folder, complete=False, hidden=True):
             )
     for name, checksum in sums.items():
         if file_sha256(folder / name) != checksum:
+            what = "truncated or changed"
+            if _has_other_line_ends(folder / name, checksum):
+                what = "its line ends were changed, as git may do"
             raise LMACError(
-                f"{folder / name}: truncated or changed, expected the "
-                f"checksum in {SUMS}"
+                f"{folder / name}: {what}, expected the checksum in {SUMS}"
             )
     return list(sums)

@@ -156,7 +156,8 @@ def is_full(error: BaseException) -> bool:
 def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a script's `main`, so that an `LMACError` ends it in one line.
 
-    So does Ctrl-C.
+    So does Ctrl-C. Where the process has no standard output or error, as those
+    of some launchers, what is printed there is lost, and no error.
 
     Arguments
     ---------
@@ -184,6 +185,9 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(main)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         """Call it; print a user's mistake and exit."""
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
         try:
             return main(*args, **kwargs)
         except KeyboardInterrupt:
@@ -195,7 +199,9 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(error, LMACError):
                 message = str(error)
             elif is_full(error):
-                message = f"{error}; free some space, then start again"
+                named = getattr(error, "filename", None) is not None
+                where = "" if named else " where results or what is printed go"
+                message = f"{error}; free some space{where}, then start again"
             else:
                 raise
         print(f"error: {message}", file=sys.stderr)

@@ -334,6 +334,24 @@ def test_no_alarm_is_said_plainly(browse, make_page):
     assert "without labels" in found.one("#summary").text
 
 
+def test_labels_that_are_no_classes_are_named(browse, make_page):
+    """That is another thing than no labels, and can be mended."""
+    classes = [one_class(name, n_wrong=None) for name in CLASSES]
+    audit = audit_of(CLASSES, confusions=[], classes=classes)
+    audit["corpus"] |= {"labels": False, "unknown_labels": ["c0", "<i>c1"]}
+    found = Audit(browse.open(make_page(audit)))
+    intro = found.one("#wrong .intro").text
+    assert intro.startswith("No clip has a label that is a class of the model,")
+    assert "model, for instance: c0, <i>c1. The option --classes-map" in intro
+    assert "labels unknown to the model" in found.one("#summary").text
+    audit = audit_of(CLASSES, confusions=[])
+    audit["corpus"] |= {"unknown_labels": ["c0"]}
+    found = Audit(browse.open(make_page(audit)))
+    intro = found.one("#wrong .intro").text
+    assert intro.startswith("No decision differs from its label. Labels unk")
+    assert "decided wrongly" in found.one("#summary").text
+
+
 def test_no_test_is_no_good_news(browse, make_page):
     page = make_page(audit_of(CLASSES, alarms=[], n_tests=0))
     found = Audit(browse.open(page))

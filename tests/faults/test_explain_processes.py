@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -131,10 +133,7 @@ def test_their_parent_is_killed(recipe, model, corpus, tmp_path):
     numbers = children(process)
     process.kill()
     process.communicate()
-    began = time.monotonic()
-    while any(map(is_alive, numbers)):
-        assert time.monotonic() - began < 60
-        time.sleep(0.1)
+    wait_for_end(numbers)
     done = recipe.command(words[:-2], cwd=tmp_path)
     assert done.code == 0, done.err
     assert done.out.count("kept from an earlier call") >= 2
@@ -142,6 +141,33 @@ def test_their_parent_is_killed(recipe, model, corpus, tmp_path):
     assert len(folders) == N_SOUNDS - 1
     for folder in folders:
         read_clip(folder)
+
+
+def wait_for_end(numbers):
+    """Wait until these processes have ended."""
+    began = time.monotonic()
+    while any(map(is_alive, numbers)):
+        assert time.monotonic() - began < 60
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_their_parent_ends_before_they_have_begun(
+    recipe, model, corpus, tmp_path, number
+):
+    words = command(model, corpus, "folders", "--processes", "2")
+    words = [*words, "--refine", "1000"]
+    process = subprocess.Popen(
+        [sys.executable, *words], cwd=tmp_path, env=recipe.environment
+    )
+    while len(numbers := children(process)) < 2:
+        time.sleep(0.001)
+    process.send_signal(number)
+    process.wait()
+    if number == signal.SIGTERM:
+        assert process.returncode == 128 + number
+        assert not any(map(is_alive, numbers))
+    wait_for_end(numbers)
 
 
 def is_alive(number):

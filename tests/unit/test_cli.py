@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -502,6 +503,11 @@ def test_doctor(capsys, monkeypatch):
     for word in (
         "torch ",
         "speechbrain ",
+        "hyperpyyaml ",
+        "ruamel.yaml ",
+        "numpy ",
+        "gradio ",
+        "pyarrow ",
         "wav, flac, ogg",
         "all checks passed",
     ):
@@ -516,6 +522,29 @@ def test_doctor(capsys, monkeypatch):
     assert "audio        FAILED: RuntimeError: no sound card" in out
     assert "interpretation + residual = input" in out
     assert "all checks passed" not in out
+
+
+def test_doctor_loads_a_model_as_a_user_does(capsys, monkeypatch):
+    """With some versions of hyperpyyaml no model can be loaded."""
+    from lmac_sb.models import source
+
+    def fail(*given):
+        raise AttributeError("'Loader' object has no attribute 'max_depth'")
+
+    monkeypatch.setattr(source, "load_hyperpyyaml", fail)
+    assert run("doctor") == 1
+    out = capsys.readouterr().out
+    assert "self-test    FAILED: " in out and "max_depth" in out
+
+
+def test_doctor_names_what_is_not_installed(capsys, monkeypatch):
+    def version(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert run("doctor") == 0
+    out = capsys.readouterr().out
+    assert "extras       transformers not installed, torchcrepe not in" in out
 
 
 def test_cache(tmp_path, capsys, monkeypatch):

@@ -641,7 +641,8 @@
   $("#summary").textContent = [
     count(corpus.n_clips, "clip"),
     count(classes.length, "class", "classes"),
-    isLabelled ? `${wrong.toLocaleString("en")} decided wrongly` : "without labels",
+    isLabelled ? `${wrong.toLocaleString("en")} decided wrongly`
+      : corpus.unknown_labels.length ? "labels unknown to the model" : "without labels",
     corpus.n_failed && `${corpus.n_failed.toLocaleString("en")} could not be explained`,
   ].filter(Boolean).join(" · ");
   const tests = `among ${count(index.n_tests, "test")}`;
@@ -659,10 +660,18 @@
     ? "What the decisions depend on and should not, the strongest first."
     : `No alarm ${tests}. This is what the tests can see, not a proof: what all classes share, or too few clips show, raises none.`;
   $("#wrong .intro").textContent = !isLabelled
-    ? "The clips have no labels, so it is not known which decisions are wrong."
+    ? `${corpus.unknown_labels.length
+        ? "No clip has a label that is a class of the model"
+        : "The clips have no labels"}, so it is not known which decisions are wrong.`
     : confusions.length
       ? "For each pair of classes, what spoke for the wrong one."
       : "No decision differs from its label.";
+  if (corpus.unknown_labels.length) {
+    const intro = $("#wrong .intro");
+    intro.append(" Labels unknown to the model, for instance: ");
+    corpus.unknown_labels.forEach((label, i) => intro.append(i ? ", " : "", named(label)));
+    intro.append(". The option --classes-map may say which classes they are.");
+  }
   $("#classes .intro").textContent =
     "What each class is decided by. Open one to see and hear it.";
   $("#failed .intro").textContent = corpus.n_failed

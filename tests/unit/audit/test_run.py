@@ -230,6 +230,8 @@ def test_little_is_audited_too(corpus, said, interpreter, tmp_path, caplog):
         assert found["notes"][0].startswith(said)
         assert said in caplog.text
         assert not found["corpus"]["labels"]
+        unknown = ["owl"] if "owl" in said else []
+        assert found["corpus"]["unknown_labels"] == unknown
         assert found["classes"][0]["n_wrong"] is None
 
 

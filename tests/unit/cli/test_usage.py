@@ -14,6 +14,15 @@ from lmac_sb.cli.main import lmac
 FILE = ("explain", "x.wav", "--out", "out")
 
 
+@pytest.mark.parametrize("command", [["try"], ["app"], [*FILE]])
+def test_a_name_that_no_model_has(command, capsys):
+    assert run(*command, "--model", "cat") == 1
+    assert capsys.readouterr().err == (
+        "error: cat: no such folder, expected a model, or one of crepe, esc10, "
+        "silero, yamnet\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -24,6 +33,9 @@ FILE = ("explain", "x.wav", "--out", "out")
         ([], "found no command, expected one of try, explain, "),
         (["qqqq"], "unknown command 'qqqq'; expected try, explain, "),
         ([*FILE, "--modle", "m"], "--modle; did you mean '--model'?"),
+        (["help"], "unknown command 'help'; did you mean '--help'?"),
+        (["try", "--steps", "3"], "unknown option --steps (usage: lmac try"),
+        (["try", "--modle=x"], "unknown option --modle; did you mean '--mod"),
         ([*FILE, "--qqqq"], "unknown option --qqqq"),
         (["export", "a", "b", "--licence=mit"], "did you mean '--license'?"),
         ([*FILE, "--out", "b"], "argument --out: is given twice"),

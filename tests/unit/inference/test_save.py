@@ -13,6 +13,7 @@ from encoder_yaml import ENDING
 import lmac_sb
 from lmac_sb import LMACInterpreter
 from lmac_sb.cli import main
+from lmac_sb.inference.fit import make_trainable
 from lmac_sb.inference.load import is_own, load_interpreter
 from lmac_sb.inference.reference import is_import_path, refer_to
 from lmac_sb.listener.windows import Windows
@@ -48,6 +49,37 @@ def make():
 
 def other():
     return {"model": net(1), "features": front()}
+
+
+class Named(torch.nn.Module):
+    sample_rate = 16000
+    labels = ("cat", "cow", "dog")
+
+    def __init__(self):
+        super().__init__()
+        self.front, self.net = front(), net()
+
+    def forward(self, wavs):
+        return self.net(self.front(wavs))
+
+
+class Unnamed(Named):
+    @property
+    def labels(self):
+        raise RuntimeError("no names here")
+
+
+def interpreter():
+    from lmac_sb import LMACInterpreter
+
+    names = ["a", "b", "c"]
+    return LMACInterpreter.from_classifier(net(), 16000, names, front())
+
+
+def ours():
+    from lmac_sb import LMACInterpreter
+
+    return LMACInterpreter.from_pretrained("esc10")
 
 
 def fails():
@@ -204,6 +236,34 @@ def test_another_function_later(saved, module, monkeypatch):
     monkeypatch.setattr(module, "make", module.other)
     with pytest.raises(LMACError, match="its outputs on one noise differ"):
         LMACInterpreter.from_hparams(saved, trusted=True)
+
+
+def test_a_model_names_its_classes(module):
+    """As it names its rate; what cannot be names is left alone."""
+    for name, expected in (
+        ("users_own:Named", NAMES),
+        ("users_own:Unnamed", ["0", "1", "2"]),
+    ):
+        found = load_interpreter(name, trusted=True)
+        assert (found.classes, found.sample_rate) == (expected, RATE)
+    found = LMACInterpreter.from_classifier(module.Named(), labels=list("abc"))
+    assert found.classes == list("abc")
+
+
+def test_a_function_that_returns_an_interpreter(module, wavs, tmp_path, capsys):
+    found = load_interpreter("users_own:interpreter", trusted=True)
+    assert found.classes == ["a", "b", "c"]
+    path = tmp_path / "a.wav"
+    sf.write(path, wavs[0].numpy(), RATE)
+    words = ["--model", "users_own:interpreter", "--trust", "--refine", "1"]
+    assert main(["explain", str(path), "--out", str(tmp_path), *words]) == 0
+    with pytest.raises(SystemExit):
+        words += ["--pool", "max"]
+        main(["explain", str(path), "--out", str(tmp_path), *words])
+    said = "error: pool: found 'max', but users_own:interpreter is made already"
+    assert said in capsys.readouterr().err
+    with pytest.raises(LMACError, match="users_own:ours: has a decoder alr"):
+        make_trainable("users_own:ours", trusted=True)
 
 
 def test_a_module_at_an_import_path(module, wavs):

@@ -157,3 +157,23 @@ def test_those_started_name_the_program_as_it_was_called(
     if expected is None:
         expected = ["python", "-m", "lmac_sb"]
     assert program() == expected
+
+
+def test_files_of_the_current_folder_are_not_run(
+    environment, monkeypatch, tmp_path
+):
+    """They may be of others, as the sounds beside them."""
+    environment()
+    for name in ("click", "runpy", "yaml"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    assert start(1, ["models"]) == 0
+
+
+def test_modules_are_found_where_the_user_says(
+    environment, monkeypatch, tmp_path
+):
+    environment()
+    (tmp_path / "click.py").write_text("raise SystemExit(7)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert start(1, ["models"]) == 7

@@ -211,6 +211,10 @@ WRONG = {
         "https://x.org/y",
         r"plots\[0\].file: found 'https://x.org/y', expected a file in",
     ),
+    "corpus.unknown_labels": (
+        "owl",
+        "corpus.unknown_labels: found 'owl', expected a list",
+    ),
     "notes": ([3], r"notes\[0\]: found 3, expected a text"),
     "failed[0].id": (None, r"failed\[0\].id: found None, expected a text"),
     "examples.a.label": (3, r"examples\['a'\].label: found 3, expected a text"),

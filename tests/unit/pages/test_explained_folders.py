@@ -242,7 +242,7 @@ def test_a_damaged_clip_in_a_shard_is_left_out(tmp_path, folders):
     assert [clip["id"] for clip in index["clips"]] == ["dog 1"]
     (reason,) = index["left_out"]
     assert reason == "clips/part-00000.tar: holds no sample '1'"
-    assert index["notes"] == ["without sounds that were kept: 1"]
+    assert index["notes"] == ["1 clip has no sounds in this folder"]
 
 
 @pytest.mark.parametrize("name", ["id", "decision", "verdict", "label", KEY])
@@ -277,7 +277,10 @@ def test_an_audit_shows_its_examples(tmp_path):
     Job(tmp_path, 3, {}, chunk=3).run(lambda items: Chunk(rows))
     index = Page(write_report(tmp_path, embed=False)).data("index")
     assert [clip["id"] for clip in index["clips"]] == ["a", "b"]
-    assert index["notes"] == ["without sounds that were kept: 1"]
+    assert index["notes"] == [
+        "1 clip has no sounds in this folder (the audit keeps those of its "
+        "examples; `--examples N` keeps more)"
+    ]
     assert ids(tmp_path, verdict="silent") == ["b"]
     with pytest.raises(LMACError, match="kept no sounds of what is asked"):
         write_report(tmp_path, wanted=Wanted(names=("c.wav",)))

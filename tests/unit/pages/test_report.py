@@ -783,6 +783,14 @@ def test_models_are_not_mixed_silently(tmp_path, other):
     assert {clip["made"] for clip in index["clips"]} == set(index["made"])
 
 
+def test_clips_of_different_models_are_named_by_their_folders(tmp_path):
+    """The sound may be the same."""
+    write_clip(tmp_path / "former", "a", made=made())
+    write_clip(tmp_path / "later", "a", made=made(model="other"))
+    with pytest.raises(LMACError, match="'former/a' by mine .*'later/a' by"):
+        write_report(tmp_path)
+
+
 def test_two_masks_by_two_models(tmp_path):
     write_pair(tmp_path, made=made())
     with pytest.raises(LMACError, match="model: found .*expected None"):

@@ -31,6 +31,20 @@ def test_sums_hold(folder, complete):
     assert (folder / SUMS).read_bytes() == before
 
 
+def test_line_ends_that_git_has_changed_are_named(folder):
+    """A checkout may turn them to those of Windows, and back."""
+    path = folder / "model.yaml"
+    path.write_bytes(b"a: 1\nb: 2\n")
+    write_sums(folder)
+    for name in (path, folder / SUMS):
+        name.write_bytes(name.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(LMACError, match="yaml: its line ends were changed, as"):
+        check_sums(folder)
+    path.write_bytes(b"a: 1\r\nb: 3\r\n")
+    with pytest.raises(LMACError, match="yaml: truncated or changed"):
+        check_sums(folder)
+
+
 @pytest.mark.skipif(not shutil.which("sha256sum"), reason="no sha256sum")
 def test_sha256sum_agrees(folder):
     """It checks what we write, and we read what it writes."""

@@ -1,6 +1,7 @@
 """How a script ends that cannot do what was asked for, or is stopped."""
 
 import errno
+import sys
 from collections import OrderedDict
 
 import numpy as np
@@ -48,6 +49,40 @@ def test_one_line(monkeypatch, capsys, error, code, said, rank):
     assert stop.value.code == code
     assert capsys.readouterr() == ("", said)
     assert bool(waited) == (rank == "1")
+
+
+def test_there_may_be_nowhere_to_print(monkeypatch):
+    """So it is of a daemon, and after `>&-` and `2>&-`."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+
+    @exit_on_user_error
+    def main():
+        """Print, and fail."""
+        print("é")
+        sys.stdout.write(sys.stdout.encoding)
+        sys.stderr.write("a note")
+        raise LMACError("x.wav: empty")
+
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+
+
+def test_a_full_disk_may_be_that_of_the_output(capsys):
+    """What is printed has no name."""
+
+    @exit_on_user_error
+    def main():
+        """Print."""
+        with open("/dev/full", "w") as full:
+            print("a line", file=full)
+
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().err
+    assert said.startswith("error: [Errno 28] No space left on device; free ")
+    assert "space where results or what is printed go, then start" in said
 
 
 def test_others_are_no_mistake_of_the_user():
