@@ -310,15 +310,22 @@ def _address(host, listening):
 def _ends_on_signals():
     """A context that is left in order when the process is told to end."""
 
+    told = []
+
     def leave(number, frame):
-        """End as `sys.exit` does; while it answers, the server does it."""
+        """End, once; while it answers, the server does it."""
+        if told:
+            return  # what was begun is deleted
+        told.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         sys.exit(128 + number)
 
     def terminal_closed(number, frame):
         """End in the same way."""
         signal.raise_signal(signal.SIGTERM)
 
-    handlers = {"SIGTERM": leave, "SIGHUP": terminal_closed}
+    handlers = {"SIGINT": leave, "SIGTERM": leave, "SIGHUP": terminal_closed}
     former = {}
     for name, handler in handlers.items():
         # Some systems have no SIGHUP, and only the main thread gets signals.
@@ -385,6 +392,12 @@ def _run(app, listening, visits):
 
     class Server(uvicorn.Server):
         """One that neither waits for open pages nor lets them wait."""
+
+        def handle_exit(self, number, frame):
+            """Say so, and end once, however often it is told to."""
+            if not self.should_exit:
+                print("stopping ...", flush=True)
+                super().handle_exit(number, frame)
 
         async def shutdown(self, sockets=None):
             """Stop answering."""

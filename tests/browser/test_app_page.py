@@ -97,7 +97,7 @@ def app(tmp_path_factory):
         yield SimpleNamespace(address=found.group(), folder=tmp)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=20)
-        assert (process.returncode, out) == (0, "")
+        assert (process.returncode, out) == (0, "stopping ...\n")
         assert list(tmp.iterdir()) == []
         assert asked.read_text() == ""
     finally:
@@ -304,7 +304,7 @@ def shelf(tmp_path_factory):
         yield found.group()
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=20)
-        assert (process.returncode, out) == (0, "")
+        assert (process.returncode, out) == (0, "stopping ...\n")
         assert list(tmp.iterdir()) == []
     finally:
         process.kill()
