@@ -166,7 +166,7 @@ def make_app(interpreter, limits, folder, hosts=None):
     visits = Visits(folder)
     page = build_page(interpreter, limits, visits)
     inner = _mounted(page, limits.n_bytes)
-    return Guard(inner, folder, hosts), visits
+    return Guard(inner, folder, hosts, visits, limits.n_bytes), visits
 
 
 def make_shelf_app(shelf, folder, hosts=None):
@@ -195,7 +195,7 @@ def make_shelf_app(shelf, folder, hosts=None):
     os.mkdir(given)
     visits = Visits(given)
     page = build_shelf_page(shelf, visits)
-    return Guard(_mounted(page, 1), given, hosts, uploads=False), visits
+    return Guard(_mounted(page, 1), given, hosts), visits
 
 
 def _mounted(page, most_bytes):
@@ -309,7 +309,6 @@ def _address(host, listening):
 @contextlib.contextmanager
 def _ends_on_signals():
     """A context that is left in order when the process is told to end."""
-
     told = []
 
     def leave(number, frame):
