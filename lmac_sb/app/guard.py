@@ -29,8 +29,9 @@ POLICY = "; ".join(
         "form-action 'none'",
     )
 )
+# Of a page of others that shows this one in a frame, a click could be ours.
+UNFRAMED = "frame-ancestors 'none'"
 HEADERS = {
-    "content-security-policy": POLICY,
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
@@ -50,14 +51,19 @@ ALLOWED = (
 )
 FILE = "/gradio_api/file="
 UPLOAD = "/gradio_api/upload"
+MOST_AROUND = 1 << 16  # bytes of a form about an uploaded file
+SWEEP_S = 60
 ASKED = ("/gradio_api/queue/join", "/gradio_api/run/predict")
 MOST_ASKED = 1 << 20  # bytes of what the page asks; sounds are uploaded
-# Pictures and addresses for those who link to the page, and sounds that are
-# examples for programs.
 PAGES = ("/", "/config")
-_OUTSIDE = re.compile(
+# Of these answers, what is left out: pictures and addresses for those who link
+# to the page, and sounds that are examples for programs; and the types of
+# files that Gradio's script lets be given as sounds, which are not ours.
+SCRIPT = "/assets/audio-"
+_LEFT_OUT = re.compile(
     rb'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>'
     rb"|https://github\.com/gradio-app/[^\"]*"
+    rb"|filetype:`audio/[^`]*`,"
 )
 
 
@@ -72,9 +78,11 @@ class Guard:
         The only one whose files are given.
     hosts : list of str
         Names by which the server may be called, without port, so that pages of
-        other servers can neither read it nor ask it. None for any.
-    uploads : bool
-        Whether files are taken.
+        other servers can neither read, ask nor show it. None for any.
+    visits : lmac_sb.app.visits.Visits
+        Knows how much may be uploaded. None if nothing may be.
+    largest : int
+        Bytes of the largest file that is taken.
 
     Example
     -------
@@ -83,9 +91,10 @@ class Guard:
     False
     """
 
-    def __init__(self, app, folder, hosts=None, uploads=True):
+    def __init__(self, app, folder, hosts=None, visits=None, largest=0):
         self.app = app
-        self.uploads = uploads
+        self.visits, self.largest = visits, largest
+        self._coming = 0  # bytes of uploads that have begun
         self.folder = Path(folder).resolve()
         self.hosts = hosts
         self._ending = asyncio.Event()
@@ -98,20 +107,46 @@ class Guard:
         """Answer a request."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
+                sweeping = asyncio.ensure_future(self._sweep())
+                try:
+                    await self.app(scope, receive, send)
+                finally:
+                    sweeping.cancel()
             return
         receive = self._until_end(receive)
+        send = self._with_headers(send)
         path = scope["path"]
         if not self._is_meant(scope):
             await _refuse(send, 403, "meant for another server or page")
         elif not self.is_allowed(path):
             await _refuse(send, 404, "not here")
+        elif path.startswith(UPLOAD):
+            await self._take(scope, receive, send)
         elif path.rstrip("/") in ASKED:
             await self._ask(scope, receive, send)
-        elif path in PAGES:
-            await self._give_page(scope, receive, send)
+        elif path in PAGES or path.startswith(SCRIPT):
+            await self._rewrite(scope, receive, send)
         else:
-            await self.app(scope, receive, _with_headers(send))
+            await self.app(scope, receive, send)
+
+    def _with_headers(self, send):
+        """`send`, which adds what the browser is to keep to."""
+        policy = POLICY if self.hosts is None else f"{POLICY}; {UNFRAMED}"
+        ours = {"content-security-policy": policy, **HEADERS}
+        added = [(k.encode(), v.encode()) for k, v in ours.items()]
+
+        async def wrapped(message):
+            """One message."""
+            if message["type"] == "http.response.start":
+                kept = [
+                    pair
+                    for pair in message.get("headers", [])
+                    if pair[0].decode("latin-1").lower() not in ours
+                ]
+                message = {**message, "headers": [*kept, *added]}
+            await send(message)
+
+        return wrapped
 
     def _until_end(self, receive):
         """`receive`, for which everyone has gone when the app ends."""
@@ -147,7 +182,7 @@ class Guard:
         """
         if path.startswith(FILE):
             return self._is_ours(path[len(FILE) :])
-        if path.startswith(UPLOAD) and not self.uploads:
+        if path.startswith(UPLOAD) and self.visits is None:
             return False
         return path in PAGES or path.startswith(ALLOWED)
 
@@ -167,6 +202,35 @@ class Guard:
             re.sub(r":\d+$", "", called).strip("[]") in self.hosts
             and origin.decode("latin-1") == f"http://{called}"
         )
+
+    async def _sweep(self):
+        """Delete again and again what was uploaded and no page has taken."""
+        while self.visits is not None:
+            await asyncio.sleep(SWEEP_S)
+            self.visits.room(self.largest)
+
+    async def _take(self, scope, receive, send):
+        """Pass on an upload for which there is room."""
+        size = dict(scope["headers"]).get(b"content-length")
+        if scope["method"] == "POST" and size is None:
+            await _refuse(send, 411, "does not say how large it is")
+            return
+        size = int(size or 0)  # the server lets no more come
+        if size > self.largest + MOST_AROUND:
+            await _refuse(send, 413, "the file is too large")
+        elif size + self._coming > self.visits.room(self.largest):
+            await _refuse(
+                send,
+                507,
+                "this computer holds as many sounds as it may; close pages "
+                "that you no longer need, or try again in ten minutes",
+            )
+        else:
+            self._coming += size
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                self._coming -= size
 
     async def _ask(self, scope, receive, send):
         """Pass on a question that names no file but those of the app."""
@@ -195,17 +259,17 @@ class Guard:
             """The question, and then what else comes."""
             return messages.pop() if messages else await receive()
 
-        await self.app(scope, again, _with_headers(send))
+        await self.app(scope, again, send)
 
-    async def _give_page(self, scope, receive, send):
-        """The page, without addresses of other servers."""
+    async def _rewrite(self, scope, receive, send):
+        """The page or a script, without what is not to be in it."""
         plain = [
             pair for pair in scope["headers"] if pair[0] != b"accept-encoding"
         ]
         start, parts = {}, []
 
         async def gather(message):
-            """Wait for the whole page."""
+            """Wait for the whole answer."""
             if message["type"] == "http.response.start":
                 start.update(message)
             if message["type"] != "http.response.body":
@@ -213,14 +277,13 @@ class Guard:
             parts.append(message.get("body", b""))
             if message.get("more_body", False):
                 return
-            body = _OUTSIDE.sub(b"", b"".join(parts))
+            body = _LEFT_OUT.sub(b"", b"".join(parts))
             start["headers"] = [
                 *(x for x in start["headers"] if x[0] != b"content-length"),
                 (b"content-length", str(len(body)).encode()),
             ]
-            whole = _with_headers(send)
-            await whole(start)
-            await whole({"type": "http.response.body", "body": body})
+            await send(start)
+            await send({"type": "http.response.body", "body": body})
 
         await self.app({**scope, "headers": plain}, receive, gather)
 
@@ -236,27 +299,8 @@ def _paths(value):
             yield from _paths(item)
 
 
-def _with_headers(send):
-    """`send`, which adds what the browser is to keep to."""
-    ours = [(k.encode(), v.encode()) for k, v in HEADERS.items()]
-
-    async def wrapped(message):
-        """One message."""
-        if message["type"] == "http.response.start":
-            kept = [
-                pair
-                for pair in message.get("headers", [])
-                if pair[0].decode("latin-1").lower() not in HEADERS
-            ]
-            message = {**message, "headers": [*kept, *ours]}
-        await send(message)
-
-    return wrapped
-
-
 async def _refuse(send, status, reason):
     """A short answer in place of Gradio's."""
-    send = _with_headers(send)
     headers = [(b"content-type", b"text/plain")]
     await send(
         {"type": "http.response.start", "status": status, "headers": headers}

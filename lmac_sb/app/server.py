@@ -166,7 +166,7 @@ def make_app(interpreter, limits, folder, hosts=None):
     visits = Visits(folder)
     page = build_page(interpreter, limits, visits)
     inner = _mounted(page, limits.n_bytes)
-    return Guard(inner, folder, hosts), visits
+    return Guard(inner, folder, hosts, visits, limits.n_bytes), visits
 
 
 def make_shelf_app(shelf, folder, hosts=None):
@@ -195,7 +195,7 @@ def make_shelf_app(shelf, folder, hosts=None):
     os.mkdir(given)
     visits = Visits(given)
     page = build_shelf_page(shelf, visits)
-    return Guard(_mounted(page, 1), given, hosts, uploads=False), visits
+    return Guard(_mounted(page, 1), given, hosts), visits
 
 
 def _mounted(page, most_bytes):
@@ -309,16 +309,22 @@ def _address(host, listening):
 @contextlib.contextmanager
 def _ends_on_signals():
     """A context that is left in order when the process is told to end."""
+    told = []
 
     def leave(number, frame):
-        """End as `sys.exit` does; while it answers, the server does it."""
+        """End, once; while it answers, the server does it."""
+        if told:
+            return  # what was begun is deleted
+        told.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         sys.exit(128 + number)
 
     def terminal_closed(number, frame):
         """End in the same way."""
         signal.raise_signal(signal.SIGTERM)
 
-    handlers = {"SIGTERM": leave, "SIGHUP": terminal_closed}
+    handlers = {"SIGINT": leave, "SIGTERM": leave, "SIGHUP": terminal_closed}
     former = {}
     for name, handler in handlers.items():
         # Some systems have no SIGHUP, and only the main thread gets signals.
@@ -385,6 +391,12 @@ def _run(app, listening, visits):
 
     class Server(uvicorn.Server):
         """One that neither waits for open pages nor lets them wait."""
+
+        def handle_exit(self, number, frame):
+            """Say so, and end once, however often it is told to."""
+            if not self.should_exit:
+                print("stopping ...", flush=True)
+                super().handle_exit(number, frame)
 
         async def shutdown(self, sockets=None):
             """Stop answering."""

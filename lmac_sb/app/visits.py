@@ -9,12 +9,18 @@ import os
 import secrets
 import shutil
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["Stopped", "Visit", "Visits", "interruptible"]
+
+UNCLAIMED_S = 600  # an upload that no page has taken until then is deleted
+MOST_LARGE = 20  # of the largest sounds, so many are kept at once
+MOST_SMALL = 50  # and in place of each of them, so many small ones
+OURS = "visit_"  # how the folders of visits begin
 
 
 class Stopped(BaseException):
@@ -150,7 +156,7 @@ class Visits:
         """
         with self._lock:
             if session not in self._visits:
-                place = self.folder / f"visit_{secrets.token_hex(16)}"
+                place = self.folder / f"{OURS}{secrets.token_hex(16)}"
                 self._visits[session] = Visit(place)
             return self._visits[session]
 
@@ -235,6 +241,34 @@ class Visits:
         with self._lock:
             if visit not in self._visits.values():
                 shutil.rmtree(visit.folder, ignore_errors=True)
+
+    def room(self, largest):
+        """How many bytes may still be uploaded.
+
+        Uploads that no page has taken for minutes are deleted first.
+
+        Arguments
+        ---------
+        largest : int
+            Bytes of the largest sound that is taken.
+
+        Returns
+        -------
+        int
+        """
+        oldest, used = time.time() - UNCLAIMED_S, 0
+        with self._lock:
+            held = {visit.sound for visit in self._visits.values()}
+            for path in (*self.folder.glob("*"), *self.folder.glob("*/*")):
+                if path.parent.name.startswith(OURS) or not path.is_file():
+                    continue
+                with suppress(FileNotFoundError):  # it went meanwhile
+                    about = path.stat()
+                    if path not in held and about.st_mtime < oldest:
+                        self._forget(path)
+                    else:
+                        used += max(about.st_size, largest // MOST_SMALL)
+        return MOST_LARGE * largest - used
 
     def _forget(self, sound):
         """Delete an upload that no page holds any more."""

@@ -29,6 +29,18 @@ _UNKNOWN = 1 << 62  # frames; from here on, the header tells none
 _EIGHT_BITS = ("PCM_S8", "PCM_U8", "DPCM_8")
 _FINE = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _CANCELLED = 1e-4  # of the loudest channel: what its inverse leaves of it
+# Place and first bytes of films and sounds that are to be converted first,
+# whatever their names.
+_CONVERTED = (
+    *((4, kind) for kind in (b"ftyp", b"moov", b"mdat", b"wide", b"free")),
+    (0, b"\x1aE\xdf\xa3"),  # Matroska and WebM
+    (0, b"0&\xb2u\x8ef\xcf\x11"),  # Windows Media
+    (8, b"AVI "),
+    (0, b"FLV\x01"),
+    *((0, magic) for magic in (b"\xff\xf1", b"\xff\xf9", b"ADIF")),  # AAC
+    *((0, magic) for magic in (b"#!AMR", b"\x0bw", b"MAC ", b"wvpk")),
+    (28, b"Speex   "),
+)
 
 
 def decode_audio(path):
@@ -266,7 +278,7 @@ class Recording:
         except RuntimeError as error:
             reason = window.error or getattr(error, "error_string", error)
             hint = ""
-            if os.path.splitext(self.path)[1][1:].lower() in NOT_READ:
+            if _is_convertible(source, self.path):
                 hint = "; convert it to WAV or FLAC, for example with ffmpeg"
             raise LMACError(
                 f"{self.path}: cannot be read as audio, or is truncated "
@@ -299,6 +311,14 @@ def _open_stream(window, path):
         if name.lower().endswith(".sd2") and os.path.isfile(beside):
             return _Stream(path)
         raise
+
+
+def _is_convertible(source, path):
+    """Whether other programs read what is in a file that is not read here."""
+    ending = os.path.splitext(path)[1][1:].lower()
+    return ending in NOT_READ or any(
+        source.at(place, len(magic)) == magic for place, magic in _CONVERTED
+    )
 
 
 def _step_of(subtype):

@@ -97,7 +97,7 @@ def app(tmp_path_factory):
         yield SimpleNamespace(address=found.group(), folder=tmp)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=20)
-        assert (process.returncode, out) == (0, "")
+        assert (process.returncode, out) == (0, "stopping ...\n")
         assert list(tmp.iterdir()) == []
         assert asked.read_text() == ""
     finally:
@@ -114,6 +114,8 @@ def sounds(tmp_path_factory):
     tones = folder / "<img src=x onerror=alert(1)>.wav"
     sf.write(tones, np.concatenate([low, high * 0.5]), 16000)
     (folder / "notes.wav").write_text("no sound at all\n" * 99)
+    film = b"\0\0\0\x18ftypmp42" + bytes(200)
+    (folder / "film.mp4").write_bytes(film)
     with open(folder / "huge.wav", "wb") as file:
         file.truncate(2_000_000_000)  # of holes, which take no place
     sf.write(folder / "long.ogg", np.zeros(16000 * 21), 16000)
@@ -251,6 +253,7 @@ def test_a_recording_is_explained(app, opened):
     [
         ("notes.wav", "notes.wav: cannot be read as audio"),
         ("long.ogg", "long.ogg: longer than 20 s"),
+        ("film.mp4", "convert it to WAV or FLAC"),
     ],
 )
 def test_what_is_no_sound_is_told_in_the_page(opened, sounds, name, expected):
@@ -304,7 +307,7 @@ def shelf(tmp_path_factory):
         yield found.group()
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=20)
-        assert (process.returncode, out) == (0, "")
+        assert (process.returncode, out) == (0, "stopping ...\n")
         assert list(tmp.iterdir()) == []
     finally:
         process.kill()

@@ -1,6 +1,8 @@
 """Tests of the app without a browser: what it takes, refuses and deletes."""
 
+import os
 import re
+import shutil
 import threading
 import time
 import zipfile
@@ -11,6 +13,8 @@ import pytest
 import soundfile as sf
 
 from lmac_sb import LMACError
+from lmac_sb.app import visits
+from lmac_sb.app.guard import Guard
 from lmac_sb.metrics.verdict import VERDICTS
 
 
@@ -113,6 +117,50 @@ def test_a_large_file_is_refused_while_it_comes(app, visitor):
     assert files_in(app.folder) == before
 
 
+def test_several_files_at_once_are_no_way_around_the_size(app):
+    before = files_in(app.folder)
+    files = [("files", (f"{i}.wav", bytes([i]) * 600_000)) for i in range(3)]
+    found = app.client.post("/gradio_api/upload", files=files)
+    assert found.status_code == 413
+    assert files_in(app.folder) == before
+
+
+def test_an_upload_says_how_large_it_is(app):
+    parts = {"content": iter([b"x"]), "headers": {"content-type": "x/y"}}
+    found = app.client.post("/gradio_api/upload", **parts)
+    assert found.status_code == 411
+
+
+def test_uploads_that_no_page_takes_do_not_fill_the_disk(app, visitor, tone):
+    before = files_in(app.folder)
+    held, given = visitor.give(tone), []
+    for number in range(30):
+        found = visitor.upload(bytes([number]) * 900_000, f"{number}.wav")
+        if not isinstance(found, str):
+            break
+        given.append(found)
+    assert found.status_code == 507
+    assert "holds as many sounds as it may" in found.text
+    assert sum(map(os.path.getsize, given)) <= visits.MOST_LARGE * 1_000_000
+    for path in (*given, held):
+        os.utime(path, (0, time.time() - visits.UNCLAIMED_S - 1))
+    again = visitor.upload(b"one more")
+    assert isinstance(again, str)
+    # The one that a page holds is there.
+    assert files_in(app.folder) == sorted([*before, Path(held), Path(again)])
+    Path(again).unlink()
+
+
+def test_small_uploads_are_counted(app):
+    folder = Path(app.folder, "small")
+    folder.mkdir()
+    for number in range(visits.MOST_LARGE * visits.MOST_SMALL):
+        (folder / str(number)).touch()
+    assert app.visits.room(1_000_000) <= 0
+    shutil.rmtree(folder)
+    assert app.visits.room(1_000_000) > 0
+
+
 def test_markup_in_names_stays_text(visitor, tone):
     path = visitor.give(tone, "<img src=x onerror=alert(1)>.wav")
     found = visitor.explain(path, target=1)
@@ -174,6 +222,22 @@ def test_pages_of_others_cannot_ask(app, headers):
     given = {"files": {"files": ("x.wav", b"x")}, "headers": headers}
     found = app.client.post("/gradio_api/upload", **given)
     assert found.status_code == 403
+
+
+@pytest.mark.parametrize("hosts, is_framed", [(["x"], False), (None, True)])
+def test_pages_of_others_show_it_only_if_it_is_open(hosts, is_framed):
+    from starlette.testclient import TestClient
+
+    async def app(scope, receive, send):
+        """Nothing but an answer."""
+        start = {"type": "http.response.start", "status": 200, "headers": []}
+        await send(start)
+        await send({"type": "http.response.body", "body": b""})
+
+    client = TestClient(Guard(app, "/tmp", hosts), "http://x")
+    for path in ("/theme.css", "/nowhere"):
+        policy = client.get(path).headers["content-security-policy"]
+        assert ("frame-ancestors 'none'" not in policy) is is_framed
 
 
 def test_the_page_names_no_other_server(app):

@@ -74,11 +74,15 @@ def address(lines):
 
 
 @pytest.mark.parametrize(
-    "name, host, code",
-    [("SIGINT", "127.0.0.1", 0), ("SIGTERM", "0.0.0.0", 143)],
+    "name, host, code, times",
+    [
+        ("SIGINT", "127.0.0.1", 0, 1),
+        ("SIGINT", "127.0.0.1", 0, 3),  # of somebody who cannot wait
+        ("SIGTERM", "0.0.0.0", 143, 1),
+    ],
 )
 def test_it_ends_in_the_middle_and_leaves_nothing(
-    run, name, host, code, tone, new_visitor
+    run, name, host, code, times, tone, new_visitor
 ):
     import httpx
 
@@ -95,12 +99,28 @@ def test_it_ends_in_the_middle_and_leaves_nothing(
         assert client.post("/gradio_api/queue/join", json=body).is_success
         assert process.stdout.readline() == "a pass\n"
         begin = time.time()
-        process.send_signal(getattr(signal, name))
+        for _ in range(times):
+            process.send_signal(getattr(signal, name))
+            time.sleep(0.05)
         out, _ = process.communicate(timeout=20)
     assert time.time() - begin < 8
-    assert set(out.splitlines()) <= {"a pass"}, out
+    assert set(out.splitlines()) - {"a pass"} == {"stopping ..."}, out
+    assert out.count("stopping") == 1
     assert process.returncode == code
     assert list(tmp.iterdir()) == []
+
+
+def test_ctrl_c_is_heard_once():
+    former = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        with server._ends_on_signals():
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                signal.raise_signal(signal.SIGINT)  # nothing is cut short
+                ended = True
+    assert ended
+    assert signal.getsignal(signal.SIGINT) == former
 
 
 def test_a_closed_terminal_ends_it_as_well():

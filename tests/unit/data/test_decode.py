@@ -159,6 +159,30 @@ def test_said_once(tmp_path, caplog):
     assert caplog.text.count("read to the end of the file") == 1
 
 
+@pytest.mark.parametrize(
+    "head, is_convertible",
+    [
+        (b"\0\0\0\x18ftypisom", True),
+        (b"\0\0\0\x08wide", True),
+        (b"\x1aE\xdf\xa3\x01", True),
+        (b"0&\xb2u\x8ef\xcf\x11\xa6\xd9", True),
+        (b"RIFF\xb2\0\0\0AVI LIST", True),
+        (b"#!AMR\n", True),
+        (b"wvpk", True),
+        (b"\x89PNG\r\n", False),
+        (b"no sound", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.wav", "x.mp3", "x"])
+def test_a_film_is_to_be_converted_whatever_its_name(
+    tmp_path, head, is_convertible, name
+):
+    (tmp_path / name).write_bytes(head + bytes(200))
+    with pytest.raises(LMACError, match="cannot be read") as caught:
+        decode_audio(tmp_path / name)
+    assert ("; convert it to WAV" in str(caught.value)) is is_convertible
+
+
 @pytest.mark.parametrize("n_bytes", range(0, 60, 3))
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3", "CAF", "VOC"])
 def test_cut_inside_of_the_header(tmp_path, kind, n_bytes):
