@@ -1,6 +1,7 @@
 """Tests of what launchers say in the environment."""
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -177,3 +178,10 @@ def test_modules_are_found_where_the_user_says(
     (tmp_path / "click.py").write_text("raise SystemExit(7)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert start(1, ["models"]) == 7
+
+
+def test_a_parent_is_not_handed_on(monkeypatch):
+    """What one of many starts is followed by nobody, or would end at once."""
+    monkeypatch.setenv("LMAC_PARENT", str(os.getppid()))
+    with be_one_of_many():
+        assert "LMAC_PARENT" not in os.environ
