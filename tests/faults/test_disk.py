@@ -54,5 +54,4 @@ def test_full_at_the_scenes(broken, tmp_path):
         output_folder=tmp_path / "run",
     )
     told(done, folder, "cannot be written")
-    assert not folder.exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    assert not any(tmp_path.iterdir())
