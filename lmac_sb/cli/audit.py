@@ -226,8 +226,9 @@ def _tell(out, found, page):
     said = f"{n or 'no'} alarm{'' if n == 1 else 's'}"
     said += f" in {found['n_tests']} tests"
     if not found["n_tests"]:
-        said = "no alarms, but no test could be made: each needs at least "
-        said += f"{LEAST_CLIPS} clips of a class"
+        said = "no alarms, but no test could be made: a test compares two "
+        said += "classes that were decided for, and needs at least "
+        said += f"{LEAST_CLIPS} clips with more than their loud event"
     say(f"{said}{':' if n else ''}", Loudness.QUIET)
     for alarm in alarms[:_MOST_PRINTED]:
         say(printable(f"  {alarm['text']}"), Loudness.QUIET)
