@@ -67,7 +67,7 @@ class RowWriter:
     -------
     >>> from lmac_sb.inference.order import Order
     >>> from lmac_sb.inference.sounds import Sounds
-    >>> how = dict.fromkeys(("threshold", "refine_steps", "unrefined"))
+    >>> how = {"threshold": None, "refine_steps": None, "unrefined": False}
     >>> folder, sounds = getfixture("tmp_path") / "rows", Sounds([str(path)])
     >>> writer = RowWriter(interpreter, sounds, Order({}, how, {}), folder)
     >>> writer.job.run(writer.work)

@@ -66,7 +66,7 @@ def explain_sounds(
     >>> from lmac_sb.inference.collection import Collection
     >>> from lmac_sb.inference.order import Order
     >>> from lmac_sb.inference.sounds import Sounds
-    >>> how = dict.fromkeys(("threshold", "refine_steps", "unrefined"))
+    >>> how = {"threshold": None, "refine_steps": None, "unrefined": False}
     >>> order = Order({}, how, {})
     >>> folder = Collection(getfixture("tmp_path") / "explained")
     >>> sounds = Sounds([str(path)])
@@ -165,7 +165,7 @@ def share_sounds(interpreter, sounds, collection, order, tell):
     >>> from lmac_sb.inference.collection import Collection
     >>> from lmac_sb.inference.order import Order
     >>> from lmac_sb.inference.sounds import Sounds
-    >>> how = dict.fromkeys(("threshold", "refine_steps", "unrefined"))
+    >>> how = {"threshold": None, "refine_steps": None, "unrefined": False}
     >>> folder = Collection(getfixture("tmp_path") / "explained")
     >>> sounds, order = Sounds([str(path)]), Order({}, how, {})
     >>> told = []
