@@ -128,23 +128,18 @@ class LayeredClassifier(FrozenClassifier):
 
     def _answer(self, features, target):
         """Logits [batch, classes], and the log-odds that are explained."""
+        question = as_question(target, self.multilabel)
         listener = self.listener
         if listener.windows is None or listener.at is not None:
             logits, _ = self(features)
-            question = self._question(target, logits)
+            question = question.settle(logits.detach())
             return logits, question.log_odds(logits)
         frames = listener.frames(features)
         logits = listener.pooled(frames, len(features), features.shape[1])
-        question = self._question(target, logits)
+        question = question.settle(logits.detach())
         n_frames = frames.shape[1]
         each = question.each(lambda x: x.repeat_interleave(n_frames, 0))
         return logits, each.log_odds(frames.flatten(0, 1))
-
-    def _question(self, target, logits):
-        """What is asked, settled."""
-        logits = logits.detach()
-        question = as_question(target, self.multilabel, logits)
-        return question.settle(logits)
 
     def _shares(self, log_odds, outputs):
         """Activations times gradients, for the outputs of each layer."""

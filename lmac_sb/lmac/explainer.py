@@ -546,7 +546,6 @@ class Explainer(torch.nn.Module):
                 raise LMACError(
                     "analysis: found wavs too, expected one of them"
                 )
-            target = as_target(target, analysis.logits)
             return self._explain(analysis, target, **options)
         if wavs is None:
             raise LMACError("wavs: None, expected waveforms or an analysis")
@@ -679,9 +678,8 @@ class Explainer(torch.nn.Module):
 
     def _ask(self, analysis: Analysis, target: Asked) -> Question:
         """The question that is asked about analysed clips."""
-        logits = analysis.logits
-        question = as_question(target, self.classifier.multilabel, logits)
-        return self._hear_silence(analysis, question).settle(logits)
+        question = as_question(target, self.classifier.multilabel)
+        return self._hear_silence(analysis, question).settle(analysis.logits)
 
     @torch.no_grad()
     def _hear_silence(self, analysis: Analysis, question: Question) -> Question:

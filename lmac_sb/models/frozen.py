@@ -256,8 +256,7 @@ class FrozenClassifier(torch.nn.Module):
             finally:
                 self._tracing = False
                 traced, self._traced = self._traced, {}
-            question = as_question(target, self.multilabel, logits)
-            question = question.settle(logits)
+            question = as_question(target, self.multilabel).settle(logits)
             log_odds = question.log_odds(logits).sum()
             gradients = torch.autograd.grad(log_odds, list(traced.values()))
         shares = {

@@ -144,7 +144,8 @@ class Question:
         ------
         LMACError
             If the score is not one finite number a clip, or is that of
-            silence already, or the classes leave nothing to compare with.
+            silence already, there is no such class, or the classes leave
+            nothing to compare with.
         """
         if self.score is not None:
             high = self._scores(logits.detach())
@@ -156,7 +157,8 @@ class Question:
                     "the same as for silence: there is nothing to explain"
                 )
             return replace(self, high=high)
-        target = logits.argmax(1) if self.target is None else self.target
+        target = as_target(self.target, logits, logits.shape[1])
+        target = logits.argmax(1) if target is None else target
         against = self.against
         if isinstance(against, str):
             asked = _mask(target, logits)
@@ -286,28 +288,19 @@ class Question:
         return scores.float()
 
 
-def as_question(
-    target: Any, multilabel: bool = False, logits: Tensor | None = None
-) -> Question:
+def as_question(target: Any, multilabel: bool = False) -> Question:
     """The question that a target stands for.
 
     Arguments
     ---------
-    target : torch.Tensor or Question or None
+    target : int, list, array, torch.Tensor, Question or None
         See `as_target`; None for the decision.
     multilabel : bool
         Whether the classifier decides each class on its own.
-    logits : torch.Tensor
-        The model's outputs, [batch, classes]: what there is to ask for.
 
     Returns
     -------
     Question
-
-    Raises
-    ------
-    LMACError
-        If logits are given, and there is no such class.
 
     Example
     -------
@@ -315,8 +308,6 @@ def as_question(
     tensor([1])
     """
     if not isinstance(target, Question):
-        if logits is not None:
-            target = as_target(target, logits, logits.shape[1])
         target = Question(target)
     return replace(target, multilabel=multilabel)
 

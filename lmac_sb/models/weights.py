@@ -51,6 +51,10 @@ def check_device(name):
     name : str
         As torch calls it.
 
+    Returns
+    -------
+    torch.device
+
     Raises
     ------
     LMACError
@@ -76,6 +80,7 @@ def check_device(name):
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise LMACError("device: mps does not exist, it needs a Mac with a GPU")
+    return device
 
 
 @contextlib.contextmanager

@@ -149,8 +149,7 @@ def _check_device(run_opts):
             "torchrun --nproc_per_node 2 ..."
         )
     name = run_opts["device"]
-    check_device(name or "cpu")
-    device = torch.device(name or "cpu")
+    device = check_device(name or "cpu")
     if device.type == "mps":
         raise LMACError(
             "device: mps has no floats of 64 bits, which the metrics need; "
