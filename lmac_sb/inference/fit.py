@@ -276,9 +276,10 @@ def _with_decoder(
             return heard(sounds)
         return heard(features.mel(features.magnitude(features.stft(sounds))))
 
-    found = find_layers(
-        listener, wavs, layers, call, features.n_frames(wavs.shape[1])
-    )
+    with listener.all_times():
+        found = find_layers(
+            listener, wavs, layers, call, features.n_frames(wavs.shape[1])
+        )
     classifier = LayeredClassifier(heard, found, multilabel)
     with torch.random.fork_rng():
         torch.manual_seed(how.seed)

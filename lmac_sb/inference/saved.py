@@ -483,11 +483,8 @@ def _answers(interpreter: Any) -> Tensor:
 def _logits(listener: Any, preprocess: Any) -> Tensor:
     """A listener's logits on a noise, [classes]."""
     wavs = tried(listener, None, preprocess)
-    at, listener.at = listener.at, None
-    try:
+    with listener.all_times():
         return listener(wavs)[0].detach().cpu().float()
-    finally:
-        listener.at = at
 
 
 def _settings_of(features: Any) -> dict[str, Any]:

@@ -23,6 +23,9 @@ NO_GRADIENT = (
 def check_listener(listener, wavs, own=None):
     """Refuse a classifier that cannot be explained, before it is.
 
+    All its frames are heard, whatever time is asked for: the sounds to
+    explain may be longer than those given here.
+
     Arguments
     ---------
     listener : Listener
@@ -55,16 +58,17 @@ def check_listener(listener, wavs, own=None):
 no_grad, inference_mode, numpy, or use the PyTorch module that an ONNX or \
 other export was made from; the method 'occlusion' needs no gradient
     """
-    _check_rate(listener, wavs)
-    listener.settle(wavs)
-    with torch.inference_mode(False):
-        # A clone of what inference mode made can have a gradient.
-        wavs = wavs.detach().clone()
-        with torch.no_grad():
-            _check_outputs(listener, wavs[:1])
-        _check_gradient(listener, wavs[:1])
-    if own is not None:
-        compare(listener, own, wavs)
+    with listener.all_times():
+        _check_rate(listener, wavs)
+        listener.settle(wavs)
+        with torch.inference_mode(False):
+            # A clone of what inference mode made can have a gradient.
+            wavs = wavs.detach().clone()
+            with torch.no_grad():
+                _check_outputs(listener, wavs[:1])
+            _check_gradient(listener, wavs[:1])
+        if own is not None:
+            compare(listener, own, wavs)
 
 
 def find_sample_rate(model):

@@ -17,7 +17,7 @@ from lmac_sb.listener.calling import (
 )
 from lmac_sb.listener.dry_run import DryRun
 from lmac_sb.listener.outputs import by_frames, find_output
-from lmac_sb.listener.pooling import POOLS, frames_at, pool_frames
+from lmac_sb.listener.pooling import POOLS, check_time, frames_at, pool_frames
 from lmac_sb.listener.scales import (
     LastActivation,
     at_least_single,
@@ -179,6 +179,8 @@ class Listener(torch.nn.Module):
                 f"{', '.join(map(repr, POOLS))} or a function from logits "
                 "[batch, frames, classes] to [batch, classes]"
             )
+        if self.at is not None:
+            check_time(self.at)
         is_module = isinstance(self.model, torch.nn.Module)
         layers = dict(self.model.named_modules()) if is_module else {}
         if self.head is not None and self.head not in layers:
@@ -337,6 +339,29 @@ class Listener(torch.nn.Module):
         finally:
             if hook is not None:
                 hook.remove()
+
+    @contextlib.contextmanager
+    def all_times(self):
+        """Within `with`, all frames are heard, whatever time is asked for.
+
+        Returns
+        -------
+        context manager
+            For sounds that are not those to explain, and may be shorter.
+
+        Example
+        -------
+        >>> net = torch.nn.Conv1d(1, 3, 400, 160)
+        >>> listener, wavs = Listener(net, 16000, at=2.5), torch.rand(1, 16000)
+        >>> with listener.all_times():
+        ...     listener(wavs).shape
+        torch.Size([1, 3])
+        """
+        at, self.at = self.at, None
+        try:
+            yield
+        finally:
+            self.at = at
 
     def embedding_of(self, kept, n_clips):
         """What the head has read of each clip.

@@ -6,7 +6,7 @@ from torch.nn.functional import logsigmoid
 
 from lmac_sb.utils.errors import LMACError, is_number, shown
 
-__all__ = ["POOLS", "frames_at", "pool_frames"]
+__all__ = ["POOLS", "check_time", "frames_at", "pool_frames"]
 
 
 def pool_frames(logits, pool, multilabel):
@@ -75,6 +75,48 @@ POOLS = {
 }
 
 
+def check_time(at, duration=math.inf):
+    """Refuse what is no time within a clip, or no range.
+
+    Arguments
+    ---------
+    at : float or tuple of float
+        A time in seconds, or the start and end of a range.
+    duration : float
+        Length of the clip in seconds; by default any time may be within it.
+
+    Returns
+    -------
+    tuple of float
+        Start and end, which are the same for a time.
+
+    Raises
+    ------
+    LMACError
+        If `at` is neither.
+
+    Example
+    -------
+    >>> check_time(1.5), check_time((0, 2))
+    ((1.5, 1.5), (0.0, 2.0))
+    """
+    is_range = isinstance(at, (tuple, list))
+    pair = tuple(at) if is_range else (at, at)
+    if (
+        len(pair) != 2
+        or not all(map(is_number, pair))
+        or not 0 <= pair[0] <= pair[1] <= duration
+        or math.isinf(pair[1])
+        or (is_range and pair[0] == pair[1])
+    ):
+        limits = "" if math.isinf(duration) else f", 0 to {duration:g}"
+        raise LMACError(
+            f"at: found {shown(at)}, expected a time in seconds or a range "
+            f"(start, end) within the clip{limits}"
+        )
+    return float(pair[0]), float(pair[1])
+
+
 def frames_at(at, starts, ends, duration):
     """Which frames or windows are heard at a time, or over a range.
 
@@ -109,20 +151,8 @@ def frames_at(at, starts, ends, duration):
     >>> frames_at((0.5, 1.2), starts, starts + 0.5, 2.0)
     tensor([1, 2])
     """
-    pair = tuple(at) if isinstance(at, (tuple, list)) else (at, at)
-    is_range = isinstance(at, (tuple, list))
-    if (
-        len(pair) != 2
-        or not all(map(is_number, pair))
-        or not 0 <= pair[0] <= pair[1] <= duration
-        or (is_range and pair[0] == pair[1])
-    ):
-        raise LMACError(
-            f"at: found {shown(at)}, expected a time in seconds or a range "
-            f"(start, end) within the clip, 0 to {duration:g}"
-        )
-    first, last = (float(time) for time in pair)
-    if is_range:
+    first, last = check_time(at, duration)
+    if isinstance(at, (tuple, list)):
         held = (starts < last) & (ends > first)
     else:
         held = (starts <= first) & (ends > first)

@@ -262,6 +262,19 @@ def test_a_time_is_that_of_the_patches_that_hold_it(untrained):
     torch.testing.assert_close(ranged, frames[:, 0])
 
 
+def test_a_time_behind_the_first_second_can_be_explained(untrained):
+    """A second of noise is what the listener is tried on."""
+    listener = untrained().with_options(at=1.5)
+    wavs = 0.1 * torch.randn(1, 48000)
+    found = LMACInterpreter.from_classifier(listener, steps=1).explain_batch(
+        wavs
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(
+            found.logits, listener(wavs), atol=1e-3, rtol=0
+        )
+
+
 def test_gradients_reach_the_sound(untrained):
     listener = untrained()
     wavs = 0.1 * torch.randn(2, 20000)

@@ -398,6 +398,29 @@ def test_frames_are_pooled_and_chosen():
         at.explain_sound(torch.rand(40 * RATE))
 
 
+@pytest.mark.parametrize("at", [1.6, (1.5, 1.8)])
+@pytest.mark.parametrize("sound", [None, torch.rand(RATE // 2) - 0.5])
+def test_a_time_may_lie_behind_the_end_of_the_sound_it_is_tried_on(at, sound):
+    """That is a second of noise, or the user's example."""
+    net, wavs = Frames().eval(), torch.cat(2 * [sounds(1)], 1)
+    made = interpreter_of(net, at=at, labels=NAMES, sound=sound)
+    found = made.explain_batch(wavs)
+    first, last = at if isinstance(at, tuple) else (at, at)
+    frames = net(wavs)[0].softmax(1)
+    starts = torch.arange(len(frames)) * 2 / len(frames)
+    held = (starts <= last) & (starts + 2 / len(frames) > first)
+    expected = frames[held].mean(0)
+    assert torch.allclose(found.probabilities[0], expected, atol=1e-4)
+    with pytest.raises(LMACError, match="at: found .* clip, 0 to 1$"):
+        made.explain_batch(wavs[:, :RATE])
+
+
+@pytest.mark.parametrize("at", [-1, (2, 1), (1, 1), "1", (1,), float("inf")])
+def test_what_is_no_time_of_any_sound_is_refused_at_once(at):
+    with pytest.raises(LMACError, match="at: found .*within the clip$"):
+        interpreter_of(Frames(), at=at, labels=NAMES)
+
+
 @pytest.mark.parametrize("at", [0.0, 0.31, 0.77, (0.2, 0.4), (0.7, 0.77)])
 def test_time_of_frames_of_features(at):
     """Frames are spread evenly over the clip, to its last sample."""
