@@ -940,12 +940,17 @@ class LMACInterpreter(Pretrained):
         self._check_whole(question, clips, self.longest)
         short = [i for i, clip in enumerate(clips) if len(clip) <= self.longest]
         parts: list[Any] = [None] * len(clips)
-        if short:
-            asked = None if question is None else question[short]
-            batch = [clips[i] for i in short]
+        # Rounding depends on the batch and grows with each step, in some
+        # classifiers of others until the mask is another one.
+        alone = self.listener is not None and how["refine_steps"]
+        size = 1 if alone else len(clips)
+        for start in range(0, len(short), size):
+            rows = short[start : start + size]
+            asked = None if question is None else question[rows]
+            batch = [clips[i] for i in rows]
             asked, said = self.settled(batch, asked)
             found = self.explain_short(batch, asked, how)
-            for i, part, notes in zip(short, found, said):
+            for i, part, notes in zip(rows, found, said):
                 notes = [*notes, *self.length_notes(len(clips[i]))]
                 notes += self.far_notes([clips[i]], [part])
                 parts[i] = self.named(part, clips[i], notes=[notes])

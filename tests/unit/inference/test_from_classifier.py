@@ -381,6 +381,25 @@ def test_model_that_returns_probabilities(activation, caplog):
     assert torch.allclose(found.p_before, own.amax(1), atol=1e-4)
 
 
+class Edges(Ears):
+    """So steep that rounding decides where many steps lead."""
+
+    def forward(self, wavs):
+        """Logits [batch, classes]; what is heard depends on the batch."""
+        rounding = 1 + 1e-6 * len(wavs)
+        return (300 * super().forward(rounding * wavs)).sin()
+
+
+def test_no_clip_depends_on_the_others_of_its_batch():
+    wavs = sounds(3) * torch.tensor([[1.0], [0.3], [0.1]])
+    made = interpreter_of(Edges().eval(), labels=NAMES, steps=8)
+    together = made.explain_batch(wavs, target=[0, 2, 1])
+    for i, target in enumerate([0, 2, 1]):
+        alone = made.explain_batch(wavs[i : i + 1], target=target)
+        assert torch.equal(together.mask[i], alone.mask[0])
+        assert together.labels[i] == alone.labels[0] == NAMES[target]
+
+
 def test_frames_are_pooled_and_chosen():
     net, wavs = Frames().eval(), sounds()
     frames = net(wavs)
