@@ -98,15 +98,33 @@ def in_own_process(function, *args, threads):
     return result.get()
 
 
-def count(text):
+def count(text, least=1):
     """A number from 1 on the command line."""
     try:
         number = int(text)
     except ValueError:
-        number = 0
-    if number < 1:
+        number = least - 1
+    if number < least:
         raise argparse.ArgumentTypeError(
-            f"found {text!r}, expected a whole number from 1"
+            f"found {text!r}, expected a whole number from {least}"
+        )
+    return number
+
+
+def count_or_none(text):
+    """A number from 0 on the command line."""
+    return count(text, 0)
+
+
+def amount(text):
+    """A number from 0 on the command line that need not be whole."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    if not number >= 0:  # nor NaN
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, expected a number from 0"
         )
     return number
 

@@ -20,7 +20,16 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 import torch
-from measure import count, machine, n_threads, new_file, print_table, write
+from measure import (
+    amount,
+    count,
+    count_or_none,
+    machine,
+    n_threads,
+    new_file,
+    print_table,
+    write,
+)
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.adapters.crepe import load_crepe, pitch_class
@@ -287,11 +296,13 @@ def main(argv=None):
     parser.add_argument("what", choices=("notes", "speech"))
     parser.add_argument("--data", type=Path, help="holds speech/ and noise/")
     parser.add_argument("--clips", type=count, default=12, help="of each seed")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--lr", type=float, help="size of a step")
+    parser.add_argument(
+        "--seeds", type=count_or_none, nargs="+", default=[0, 1, 2]
+    )
+    parser.add_argument("--steps", type=count_or_none, default=20)
+    parser.add_argument("--lr", type=amount, help="size of a step")
     parser.add_argument("--size", default="tiny", help="of CREPE")
-    parser.add_argument("--hop", type=int, default=512, help="of CREPE")
+    parser.add_argument("--hop", type=count, default=512, help="of CREPE")
     parser.add_argument("--threads", type=n_threads, default=2)
     parser.add_argument("--json", type=new_file, help="file for the results")
     args = parser.parse_args(argv)

