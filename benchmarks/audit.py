@@ -25,7 +25,14 @@ from typing import NamedTuple, Optional
 import pandas as pd
 import soundfile as sf
 import torch
-from measure import count, count_or_none, new_file, new_folder, write
+from measure import (
+    count,
+    count_or_none,
+    exit_on_mistake,
+    new_file,
+    new_folder,
+    write,
+)
 
 import lmac_sb
 from lmac_sb.audit.alarms import LEAST_CLIPS, MOST_Q, find_alarms, tests_of
@@ -389,6 +396,7 @@ def summary(rows):
     return "\n".join([*lines, f"\n{minutes:.0f} minutes of one process"])
 
 
+@exit_on_mistake
 def main(argv=None):
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(

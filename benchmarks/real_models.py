@@ -24,6 +24,8 @@ from measure import (
     amount,
     count,
     count_or_none,
+    exit_on_mistake,
+    files_of,
     machine,
     n_threads,
     new_file,
@@ -107,8 +109,8 @@ def make_note(seed, index):
 def make_speech(data, seed, index, snr_db):
     """Speech, noise and both, [samples] each; files and parts at random."""
     rng = np.random.default_rng([seed, index])
-    speech = _part(rng, sorted((data / "speech").glob("*/*.flac")))
-    noise = _part(rng, sorted((data / "noise" / "tt").glob("*.flac")))
+    speech = _part(rng, files_of(data / "speech", "*/*.flac"))
+    noise = _part(rng, files_of(data / "noise" / "tt", "*.flac"))
     gain = math.sqrt(np.mean(speech**2) / np.mean(noise**2))
     noise *= gain * 10 ** (-snr_db / 20)
     return speech, noise, speech + noise
@@ -290,6 +292,7 @@ def spread(found):
     return rows
 
 
+@exit_on_mistake
 def main(argv=None):
     """Explain, measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

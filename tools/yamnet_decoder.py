@@ -34,7 +34,7 @@ from torchaudio.functional import resample
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from measure import amount, count, count_or_none  # noqa: E402
+from measure import amount, count, count_or_none, exit_on_mistake  # noqa: E402
 
 from lmac_sb import LMACInterpreter  # noqa: E402
 from lmac_sb.adapters.layered import LayeredClassifier  # noqa: E402
@@ -47,7 +47,8 @@ from lmac_sb.lmac.losses import embedding_kept, embedding_left  # noqa: E402
 from lmac_sb.metrics.registry import evaluate  # noqa: E402
 from lmac_sb.models.decoder import MaskDecoder  # noqa: E402
 from lmac_sb.models.question import Question  # noqa: E402
-from lmac_sb.utils.errors import LMACError, exit_on_user_error  # noqa: E402
+from lmac_sb.utils.errors import LMACError  # noqa: E402
+from lmac_sb.utils.io import make_folder  # noqa: E402
 
 RATE = 16000
 N_SAMPLES = 5 * RATE
@@ -357,7 +358,7 @@ class Training:
         return {key: sum(found[key]) / len(found[key]) for key in keys}
 
 
-@exit_on_user_error
+@exit_on_mistake
 def main(argv=None):
     """Train, validate, and save the interpreter."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -381,7 +382,7 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     state = out.with_name(f"{out.name}.pt")
     sounds = Sounds(args.data, args.fold)
     drawing = LMACInterpreter.from_pretrained("yamnet").listener

