@@ -81,6 +81,9 @@ class Told:
         if outcome.error is not None:
             self.n_failed += 1
             error = {"file": outcome.file, "error": outcome.error}
+            if outcome.is_full and not self.as_json:
+                # The error at the very end says more of it.
+                error["error"] = f"{outcome.file}: the disk is full"
             print(json.dumps(error), file=self._errors)
         for result in outcome.results:
             self.n_results += 1
