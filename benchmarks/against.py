@@ -28,7 +28,16 @@ from statistics import fmean
 import soundfile as sf
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from measure import count, machine, n_threads, new_file, print_table, write
+from measure import (
+    count,
+    exit_on_mistake,
+    files_of,
+    machine,
+    n_threads,
+    new_file,
+    print_table,
+    write,
+)
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.data.audio import Preprocessor
@@ -40,7 +49,6 @@ from lmac_sb.metrics.summary import markdown_table, summarize
 from lmac_sb.models.classifier_folder import load_classifier
 from lmac_sb.models.encoders import embed
 from lmac_sb.models.question import Question
-from lmac_sb.utils.errors import exit_on_user_error
 
 RATE = 16000
 BATCH = 8
@@ -75,7 +83,7 @@ def read_scenes(folder, fold, every):
         make_scenes(folder, n_events=[2])
     preprocess = Preprocessor(RATE)
     scenes = []
-    for path in sorted((folder / "audio").glob(f"{fold}-*"))[::every]:
+    for path in files_of(folder / "audio", f"{fold}-*")[::every]:
         classes = path.stem.rsplit("-", 1)[1].split("+")
         if len(classes) != 2:
             continue
@@ -258,7 +266,7 @@ def by_run(rows):
     ]
 
 
-@exit_on_user_error
+@exit_on_mistake
 def main(argv=None):
     """Measure, print the tables, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -15,11 +15,11 @@ import argparse
 import math
 from statistics import fmean
 
-from measure import print_table
+from measure import exit_on_mistake, print_table
 
 from lmac_sb.evaluation.tables import read_results
 from lmac_sb.metrics.summary import summarize
-from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.errors import LMACError
 
 COLUMNS = "AI", "AD", "AG", "FF", "Fid-In", "area"
 LOCATED = "event_auc", "kept_event_auc"
@@ -76,7 +76,7 @@ def paired(rows, first, second):
         }
 
 
-@exit_on_user_error
+@exit_on_mistake
 def main(argv=None):
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

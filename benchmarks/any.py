@@ -19,12 +19,13 @@ from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from measure import count, new_file, write
+from measure import count, exit_on_mistake, files_of, new_file, write
 
 import lmac_sb
 from lmac_sb.data.audio import read_audio
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.models.classifier_folder import load_classifier
+from lmac_sb.utils.errors import LMACError
 
 COLUMNS = ("AI", "AD", "AG", "FF", "area")
 STEPS = 20
@@ -56,7 +57,7 @@ def scenes(name, options):
     load_classifier(run / "model", modules, encoder, run / "model")
     labels = [encoder.ind2lab[number] for number in range(len(encoder))]
     folder = Path(options.results) / "scenes" / "audio"
-    files = {fold: sorted(folder.glob(f"{fold}-*")) for fold in "125"}
+    files = {fold: files_of(folder, f"{fold}-*") for fold in "125"}
     interpreter = lmac_sb.LMACInterpreter.from_classifier(
         Scenes(hparams).eval(), 16000, labels
     )
@@ -92,6 +93,8 @@ def digits(options):
     sys.path.insert(0, str(TESTS / "unit" / "adapters"))
     from digits import read_digits, train_digits
 
+    if options.data is None:
+        raise LMACError("--data: expected the folder of spoken digits")
     folder = options.digits
     if folder is None:
         folder = tempfile.mkdtemp()
@@ -169,6 +172,7 @@ def measure(name, options):
     ]
 
 
+@exit_on_mistake
 def main(argv=None):
     """Measure, print the table, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

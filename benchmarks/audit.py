@@ -25,7 +25,14 @@ from typing import NamedTuple, Optional
 import pandas as pd
 import soundfile as sf
 import torch
-from measure import count, new_file, new_folder, write
+from measure import (
+    count,
+    count_or_none,
+    exit_on_mistake,
+    new_file,
+    new_folder,
+    write,
+)
 
 import lmac_sb
 from lmac_sb.audit.alarms import LEAST_CLIPS, MOST_Q, find_alarms, tests_of
@@ -389,6 +396,7 @@ def summary(rows):
     return "\n".join([*lines, f"\n{minutes:.0f} minutes of one process"])
 
 
+@exit_on_mistake
 def main(argv=None):
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(
@@ -396,11 +404,11 @@ def main(argv=None):
     )
     parser.add_argument("--out", type=new_folder, required=True)
     parser.add_argument("--processes", type=count, default=2)
-    parser.add_argument("--repeats", type=int, default=4)
-    parser.add_argument("--clean", type=int, default=20)
+    parser.add_argument("--repeats", type=count_or_none, default=4)
+    parser.add_argument("--clean", type=count_or_none, default=20)
     parser.add_argument("--folds", type=count, default=5, help="held out")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
-    parser.add_argument("--steps", type=int, help="explain too, in so many")
+    parser.add_argument("--steps", type=count, help="explain too, in so many")
     parser.add_argument(
         "--table", type=new_file, help="JSON file for the table"
     )

@@ -14,9 +14,9 @@ import csv
 from pathlib import Path
 from statistics import fmean
 
-from measure import print_table
+from measure import exit_on_mistake, print_table
 
-from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.errors import LMACError
 
 AUC, MASS, OTHER = "event_auc", "event_mass", "other_mass"
 LEAST_AUC = 0.75
@@ -74,7 +74,7 @@ def lines(runs):
         yield row
 
 
-@exit_on_user_error
+@exit_on_mistake
 def main(argv=None):
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

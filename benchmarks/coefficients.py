@@ -23,7 +23,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from measure import check_names, count, machine, n_threads, new_file, write
+from measure import (
+    check_names,
+    count,
+    exit_on_mistake,
+    machine,
+    n_threads,
+    new_file,
+    write,
+)
 from speechbrain.dataio.encoder import CategoricalEncoder
 from yamnet import SAMPLE_RATE, Highest, check_yamnet, load_yamnet
 
@@ -41,7 +49,7 @@ from lmac_sb.models.encoders import ConvEmbedding, embed
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.models.sound import SoundFeatures
-from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.errors import LMACError
 
 OFFSETS = {"gain": False, "resolution": 4, "lr": 1.0, "smooth_w": 0.05}
 PAIRS = {"gain": True, "resolution": 4, "lr": 0.5, "smooth_w": 0.0}
@@ -417,7 +425,7 @@ def show(rows):
         print(markdown_table(found, columns, by="mask"))
 
 
-@exit_on_user_error
+@exit_on_mistake
 def main(argv=None):
     """Measure, print the tables, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

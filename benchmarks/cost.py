@@ -31,6 +31,7 @@ import soundfile as sf
 import torch
 from measure import (
     check_names,
+    exit_on_mistake,
     in_own_process,
     machine,
     new_file,
@@ -54,7 +55,7 @@ from lmac_sb.models.decoder import LevelDecoder, MaskDecoder
 from lmac_sb.models.encoders import ConvEmbedding
 from lmac_sb.models.features import SpectralFeatures
 from lmac_sb.models.frozen import FrozenClassifier
-from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.errors import LMACError
 
 SECONDS, RATE = 5, 16000
 CLASSIFIERS = "small", "cnn14", "yamnet"
@@ -402,7 +403,7 @@ def described(where):
     return ", ".join(f"{key} {where[key]}" for key in names if key in where)
 
 
-@exit_on_user_error
+@exit_on_mistake
 def main(argv=None):
     """Measure, print tables, and write what was asked for."""
     args = parse(argv)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from measure import exit_on_mistake, files_of
 from torch.nn import functional as F
 
 from lmac_sb.data.manifest import read_entries
@@ -38,7 +39,7 @@ CHOSE = ("picovoice", "noise tr+cv")  # what the score was chosen on
 
 def some(folder, kind, n=SAMPLE):
     """Some sounds of a folder, the same in each call."""
-    paths = sorted(folder.glob(f"*.{kind}"))
+    paths = files_of(folder, f"*.{kind}")
     chosen = random.Random(0).sample(paths, min(n, len(paths)))
     return [read_signal(path, RATE) for path in chosen]
 
@@ -46,7 +47,7 @@ def some(folder, kind, n=SAMPLE):
 def cuts(folder):
     """Cuts of long recordings, spread over each."""
     found, size = [], SECONDS * RATE
-    for path in sorted(folder.glob("*.flac")):
+    for path in files_of(folder, "*.flac"):
         wav = read_signal(path, RATE)
         n = max(1, len(wav) // size)
         for place in sorted({n * i // CUTS for i in range(CUTS)}):
@@ -56,17 +57,18 @@ def cuts(folder):
 
 def far_sounds(data):
     """Sounds of none of the classes, by kind."""
-    with tempfile.TemporaryDirectory() as folder:
-        scenes = some(Path(make_scenes(Path(folder) / "s")) / "audio", "wav")
-    return {
+    found = {
         "picovoice": some(data / "speech" / "picovoice", "flac"),
         "noise tr+cv": cuts(data / "noise" / "tr")
         + cuts(data / "noise" / "cv"),
         "LJSpeech": some(data / "speech" / "ljspeech", "flac"),
         "digits": some(data / "fsdd" / "recordings", "flac"),
         "noise tt": cuts(data / "noise" / "tt"),
-        "scenes": scenes,
     }
+    with tempfile.TemporaryDirectory() as folder:
+        scenes = make_scenes(Path(folder) / "s")
+        found["scenes"] = some(Path(scenes) / "audio", "wav")
+    return found
 
 
 class Heard:
@@ -148,6 +150,7 @@ def measure(run, far):
     return rows
 
 
+@exit_on_mistake
 def main(argv=None):
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

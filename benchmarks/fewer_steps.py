@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 from coefficients import by_judges, read_clips
-from measure import count, machine, n_threads, new_file, write
+from measure import count, exit_on_mistake, machine, n_threads, new_file, write
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.bench.yamnet import KNOWN, MEANS
@@ -24,7 +24,7 @@ from lmac_sb.lmac.refine import Refiner
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.metrics.summary import markdown_table, summarize
 from lmac_sb.models.decoder import LevelDecoder
-from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.errors import LMACError
 
 BEFORE, NOW = "20 steps, memory .9 and .999", "today's, short memory"
 OWN = "AI", "AD", "AG", "FF", "area"
@@ -117,7 +117,7 @@ def measure(args):
     return rows
 
 
-@exit_on_user_error
+@exit_on_mistake
 def main(argv=None):
     """Measure, print a table and differences, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -20,6 +20,8 @@ import soundfile as sf
 import torch
 from measure import (
     count,
+    exit_on_mistake,
+    files_of,
     machine,
     median_times,
     n_threads,
@@ -111,7 +113,7 @@ def make_training_step():
 def find_clips(data_folder, folder, n_clips):
     """The first clips of a data folder, or generated ones in `folder`."""
     if data_folder:
-        return sorted((Path(data_folder) / "audio").iterdir())[:n_clips]
+        return files_of(Path(data_folder) / "audio", "*")[:n_clips]
     (folder / "audio").mkdir()
     return write_clips(folder / "audio", n_clips)
 
@@ -165,6 +167,7 @@ def measure(folder, clips, runs):
     }
 
 
+@exit_on_mistake
 def main(argv=None):
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

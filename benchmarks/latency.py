@@ -25,9 +25,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
-from measure import PeakMemory, in_own_process, n_threads
+from measure import PeakMemory, exit_on_mistake, in_own_process, n_threads
 
 from lmac_sb.inference.load import load_interpreter
+from lmac_sb.utils.errors import LMACError
 
 LENGTHS = {"5 s": 5, "10 min": 600, "1 h": 3600, "3 h": 10_800}
 RATE = 44100
@@ -75,6 +76,8 @@ def call(tree, words, folder):
 
 def measure_start(tree):
     """Print medians of this tree and of another one, and of their ratios."""
+    if not (Path(tree) / "lmac_sb").is_dir():
+        raise LMACError(f"--start: {tree}: expected a folder with lmac_sb")
     print("| | there, s | here, s | ratio | there, wall | here, wall | ratio |")
     print("|---|---|---|---|---|---|---|")
     for name, words in START.items():
@@ -95,6 +98,7 @@ def measure_start(tree):
         print(f"| {name} | " + " | ".join(f"{x:.2f}" for x in cells) + " |")
 
 
+@exit_on_mistake
 def main(argv=None):
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -1,6 +1,7 @@
 """Helpers of the benchmarks: time, memory and separate processes."""
 
 import argparse
+import functools
 import json
 import math
 import multiprocessing
@@ -17,9 +18,30 @@ import speechbrain
 import torch
 
 from lmac_sb.metrics.registry import METRICS
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, exit_on_user_error, is_full
 from lmac_sb.utils.io import make_folder
 from lmac_sb.utils.near import nearest
+
+
+def exit_on_mistake(main):
+    """Decorate a script's `main`: `exit_on_user_error`, for places too.
+
+    A file or folder that is not there, or cannot be used, is a user's mistake.
+    """
+
+    @exit_on_user_error
+    @functools.wraps(main)
+    def wrapper(*args, **kwargs):
+        try:
+            return main(*args, **kwargs)
+        except OSError as error:
+            if error.filename is None or is_full(error):
+                raise
+            raise LMACError(
+                f"{error.filename}: cannot be used ({error.strerror})"
+            ) from error
+
+    return wrapper
 
 
 def median_times(functions, *args, runs=5):
@@ -81,11 +103,14 @@ class PeakMemory:
 def _run(function, args, threads, result):
     """Call the function in the new process."""
     torch.set_num_threads(threads)
-    result.put(function(*args))
+    try:
+        result.put((function(*args), None))
+    except LMACError as error:
+        result.put((None, error))
 
 
 def in_own_process(function, *args, threads):
-    """Result of a function that is called in a new process."""
+    """Result of a function that is called in a new process, or its error."""
     context = multiprocessing.get_context("spawn")
     result = context.SimpleQueue()
     process = context.Process(
@@ -95,18 +120,39 @@ def in_own_process(function, *args, threads):
     process.join()
     if process.exitcode:
         raise SystemExit(f"{function.__name__}{args}: process failed")
-    return result.get()
+    value, error = result.get()
+    if error is not None:
+        raise error
+    return value
 
 
-def count(text):
+def count(text, least=1):
     """A number from 1 on the command line."""
     try:
         number = int(text)
     except ValueError:
-        number = 0
-    if number < 1:
+        number = least - 1
+    if number < least:
         raise argparse.ArgumentTypeError(
-            f"found {text!r}, expected a whole number from 1"
+            f"found {text!r}, expected a whole number from {least}"
+        )
+    return number
+
+
+def count_or_none(text):
+    """A number from 0 on the command line."""
+    return count(text, 0)
+
+
+def amount(text):
+    """A number from 0 on the command line that need not be whole."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    if not number >= 0:  # nor NaN
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, expected a number from 0"
         )
     return number
 
@@ -121,6 +167,14 @@ def n_threads(text):
             file=sys.stderr,
         )
     return number
+
+
+def files_of(folder, pattern):
+    """Files of a folder by their pattern, at least one, in order."""
+    found = sorted(Path(folder).glob(pattern))
+    if not found:
+        raise LMACError(f"{folder}: found no files {pattern}, expected some")
+    return found
 
 
 def new_file(text):

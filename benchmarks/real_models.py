@@ -20,7 +20,18 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 import torch
-from measure import count, machine, n_threads, new_file, print_table, write
+from measure import (
+    amount,
+    count,
+    count_or_none,
+    exit_on_mistake,
+    files_of,
+    machine,
+    n_threads,
+    new_file,
+    print_table,
+    write,
+)
 
 from lmac_sb import LMACInterpreter
 from lmac_sb.adapters.crepe import load_crepe, pitch_class
@@ -98,8 +109,8 @@ def make_note(seed, index):
 def make_speech(data, seed, index, snr_db):
     """Speech, noise and both, [samples] each; files and parts at random."""
     rng = np.random.default_rng([seed, index])
-    speech = _part(rng, sorted((data / "speech").glob("*/*.flac")))
-    noise = _part(rng, sorted((data / "noise" / "tt").glob("*.flac")))
+    speech = _part(rng, files_of(data / "speech", "*/*.flac"))
+    noise = _part(rng, files_of(data / "noise" / "tt", "*.flac"))
     gain = math.sqrt(np.mean(speech**2) / np.mean(noise**2))
     noise *= gain * 10 ** (-snr_db / 20)
     return speech, noise, speech + noise
@@ -281,17 +292,20 @@ def spread(found):
     return rows
 
 
+@exit_on_mistake
 def main(argv=None):
     """Explain, measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("notes", "speech"))
     parser.add_argument("--data", type=Path, help="holds speech/ and noise/")
     parser.add_argument("--clips", type=count, default=12, help="of each seed")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--lr", type=float, help="size of a step")
+    parser.add_argument(
+        "--seeds", type=count_or_none, nargs="+", default=[0, 1, 2]
+    )
+    parser.add_argument("--steps", type=count_or_none, default=20)
+    parser.add_argument("--lr", type=amount, help="size of a step")
     parser.add_argument("--size", default="tiny", help="of CREPE")
-    parser.add_argument("--hop", type=int, default=512, help="of CREPE")
+    parser.add_argument("--hop", type=count, default=512, help="of CREPE")
     parser.add_argument("--threads", type=n_threads, default=2)
     parser.add_argument("--json", type=new_file, help="file for the results")
     args = parser.parse_args(argv)

@@ -23,6 +23,7 @@ from corpus import measure_rates, measure_rows, measure_shares
 from cost import explain, make_explainer, make_step
 from measure import (
     PeakMemory,
+    exit_on_mistake,
     in_own_process,
     machine,
     median_times,
@@ -330,6 +331,7 @@ PARTS = {
 }
 
 
+@exit_on_mistake
 def main(argv=None):
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -18,6 +18,7 @@ import torch
 from ahead import means
 from coefficients import by_judges, linear_judge, of_fold, read_clips
 from measure import (
+    exit_on_mistake,
     machine,
     n_threads,
     print_differences,
@@ -32,7 +33,6 @@ from lmac_sb.lmac.masking import top_share
 from lmac_sb.methods.registry import make_case, make_methods, passes
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.metrics.summary import summarize
-from lmac_sb.utils.errors import exit_on_user_error
 
 METHODS = "lmac", "lmac_look", "lmac+1", "lmac+5"
 FIRST, LOUDEST = METHODS[0], "loudest"
@@ -69,7 +69,7 @@ def rows_of(explainer, clips, judge, classes):
                 yield {"id": clip["id"], "method": method, **values}
 
 
-@exit_on_user_error
+@exit_on_mistake
 def main(argv=None):
     """Print the means, the differences, and those of each run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

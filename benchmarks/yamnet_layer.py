@@ -23,6 +23,7 @@ from ahead import means
 from coefficients import by_judges, read_clips
 from measure import (
     count,
+    exit_on_mistake,
     machine,
     n_threads,
     print_differences,
@@ -36,7 +37,7 @@ from lmac_sb.data.audio import Preprocessor
 from lmac_sb.lmac.masking import top_share
 from lmac_sb.metrics.registry import evaluate
 from lmac_sb.metrics.summary import summarize
-from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.errors import LMACError
 
 RATE = 16000
 LEARNT, HEARD = (1, 2), 4  # folds of ESC-10
@@ -102,7 +103,7 @@ def rows_of(layer, clips, classes, judges, names):
             yield {"id": clip["id"], "method": method, **values}
 
 
-@exit_on_user_error
+@exit_on_mistake
 def main(argv=None):
     """Train the layers, explain their decisions, and print tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -39,7 +39,14 @@ from coefficients import (
     read_clips,
     small_judge,
 )
-from measure import check_names, count, machine, n_threads, new_file
+from measure import (
+    check_names,
+    count,
+    exit_on_mistake,
+    machine,
+    n_threads,
+    new_file,
+)
 from scipy import stats
 from yamnet import SAMPLE_RATE, load_yamnet
 from yamnet_attributions import make_attributions
@@ -60,7 +67,7 @@ from lmac_sb.metrics.summary import summarize
 from lmac_sb.models.decoder import LevelDecoder
 from lmac_sb.models.frozen import FrozenClassifier
 from lmac_sb.models.question import Question
-from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.errors import LMACError
 
 BATCH = 10
 SHARE = 0.2  # of the bins that a score keeps
@@ -432,7 +439,7 @@ def _digits(column):
     return DIGITS.get(column, metric.digits if metric else 3)
 
 
-@exit_on_user_error
+@exit_on_mistake
 def main(argv=None):
     """Measure, keep the rows, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -22,12 +22,14 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+from measure import exit_on_mistake  # noqa: E402
+
 from lmac_sb import LMACInterpreter  # noqa: E402
 from lmac_sb.audit.run import Options, run_audit  # noqa: E402
 from lmac_sb.data.corpus import open_corpus  # noqa: E402
 from lmac_sb.data.scenes import make_scenes  # noqa: E402
 from lmac_sb.pages.audit import write_audit_page  # noqa: E402
-from lmac_sb.utils.errors import exit_on_user_error  # noqa: E402
+from lmac_sb.utils.io import make_folder  # noqa: E402
 
 # There are several scripts of that name.
 spec = spec_from_file_location("tiny", ROOT / "benchmarks" / "audit.py")
@@ -115,7 +117,7 @@ def picture(page, path):
         driver.quit()
 
 
-@exit_on_user_error
+@exit_on_mistake
 def main(argv=None):
     """Make the audit, and the picture if it is wanted."""
     parser = argparse.ArgumentParser(
@@ -124,7 +126,7 @@ def main(argv=None):
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--picture", type=Path, help="a PNG file")
     options = parser.parse_args(argv)
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     page = make_audit(options.out)
     print(f"page: {page}")
     if options.picture is not None:

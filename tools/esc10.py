@@ -15,20 +15,20 @@ import argparse
 import csv
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
-from lmac_sb.data.manifest import read_entries
-from lmac_sb.inference.export import export_run
-from lmac_sb.utils.checksums import write_sums
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-SHIPPED = (
-    Path(__file__).resolve().parents[1]
-    / "lmac_sb"
-    / "inference"
-    / "shipped"
-    / "esc10"
-)
+from measure import exit_on_mistake  # noqa: E402
+
+from lmac_sb.data.manifest import read_entries  # noqa: E402
+from lmac_sb.inference.export import export_run  # noqa: E402
+from lmac_sb.utils.checksums import write_sums  # noqa: E402
+
+SHIPPED = ROOT / "lmac_sb" / "inference" / "shipped" / "esc10"
 CREDIT = re.compile(
     r"\*\*\[(?P<clip>[^\]]+)\.ogg\]\([^\n]*?\)\*\*:\s+clip derived from "
     r"\[(?P<title>[^\n]*)\]\((?P<url>\S+)\) by \*(?P<author>[^\n]*)\* "
@@ -44,10 +44,10 @@ validated and tested. No sound is part of the weights or of this package.
 
 def split(source, out):
     """Write a table in which half of fold 4 is fold 5, beside the audio."""
-    (out / "meta").mkdir(parents=True)
-    (out / "audio").symlink_to((source / "audio").resolve())
     with open(source / "meta" / "esc50.csv", newline="") as file:
         rows = list(csv.DictReader(file))
+    (out / "meta").mkdir(parents=True)
+    (out / "audio").symlink_to((source / "audio").resolve())
     sources = {}
     for row in rows:
         if row["fold"] == "4":
@@ -98,6 +98,7 @@ def ship(run, credits_file):
     print(f"{SHIPPED}: {size / 1e6:.2f} MB")
 
 
+@exit_on_mistake
 def main(argv=None):
     """Do one of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -32,7 +32,9 @@ from torch.nn import functional as F
 from torchaudio.functional import resample
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from measure import amount, count, count_or_none, exit_on_mistake  # noqa: E402
 
 from lmac_sb import LMACInterpreter  # noqa: E402
 from lmac_sb.adapters.layered import LayeredClassifier  # noqa: E402
@@ -45,7 +47,8 @@ from lmac_sb.lmac.losses import embedding_kept, embedding_left  # noqa: E402
 from lmac_sb.metrics.registry import evaluate  # noqa: E402
 from lmac_sb.models.decoder import MaskDecoder  # noqa: E402
 from lmac_sb.models.question import Question  # noqa: E402
-from lmac_sb.utils.errors import LMACError, exit_on_user_error  # noqa: E402
+from lmac_sb.utils.errors import LMACError  # noqa: E402
+from lmac_sb.utils.io import make_folder  # noqa: E402
 
 RATE = 16000
 N_SAMPLES = 5 * RATE
@@ -355,28 +358,31 @@ class Training:
         return {key: sum(found[key]) / len(found[key]) for key in keys}
 
 
-@exit_on_user_error
+@exit_on_mistake
 def main(argv=None):
     """Train, validate, and save the interpreter."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="folder of the sounds")
     parser.add_argument("--out", required=True, help="interpreter's folder")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--width", type=int, default=40)
+    parser.add_argument("--steps", type=count, default=4000)
+    parser.add_argument("--width", type=count, default=40)
     parser.add_argument("--seed", type=int, default=1234)
     parser.add_argument(
         "--fold", type=int, default=4, help="of ESC-10 that is left out"
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
-        "--workers", type=int, default=0, help="processes that draw sounds"
+        "--workers",
+        type=count_or_none,
+        default=0,
+        help="processes that draw sounds",
     )
     parser.add_argument(
-        "--minutes", type=float, default=math.inf, help="then stop, to go on"
+        "--minutes", type=amount, default=math.inf, help="then stop, to go on"
     )
     args = parser.parse_args(argv)
     out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     state = out.with_name(f"{out.name}.pt")
     sounds = Sounds(args.data, args.fold)
     drawing = LMACInterpreter.from_pretrained("yamnet").listener

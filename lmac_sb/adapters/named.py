@@ -143,7 +143,7 @@ def check_name(name):
     Traceback (most recent call last):
     ...
     lmac_sb.LMACError: name: found 'yamet', expected one of crepe, esc10, \
-silero, yamnet; did you mean 'yamnet'? Folders and hub ids go to \
+silero, yamnet; did you mean 'yamnet'? folders and hub ids go to \
 from_hparams or from_classifier
     """
     if is_named(name):
@@ -152,7 +152,7 @@ from_hparams or from_classifier
     hint = "" if near is None else f"did you mean '{near}'? "
     raise LMACError(
         f"name: found {shown(name)}, expected one of {', '.join(NAMED)}; "
-        f"{hint}Folders and hub ids go to from_hparams or from_classifier"
+        f"{hint}folders and hub ids go to from_hparams or from_classifier"
     )
 
 

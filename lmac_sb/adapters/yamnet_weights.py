@@ -21,9 +21,9 @@ import torch
 
 from lmac_sb.models.weights import load_tensors
 from lmac_sb.utils.checksums import file_sha256
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, is_full
 from lmac_sb.utils.given import check_file, show_size
-from lmac_sb.utils.io import first_line
+from lmac_sb.utils.io import first_line, naming
 
 __all__ = ["LAYERS", "N_CLASSES", "Conv", "package_file", "read_weights"]
 
@@ -247,6 +247,9 @@ def _from_zip(path):
                 _check_size(path, sum(x.file_size for x in archive.infolist()))
                 archive.extractall(folder)
         except (zipfile.BadZipFile, OSError, EOFError) as error:
+            if is_full(error):
+                with naming(tempfile.gettempdir()):
+                    raise
             raise _other_form(path, first_line(error), "a zip") from error
         graphs = sorted(Path(folder).rglob("*.onnx"))
         if len(graphs) != 1:

@@ -188,7 +188,8 @@ def _tell_missing(missing, as_json):
     """Tell of files of which none is there, as if each had been tried."""
     with be_one_of_many(), Told(as_json) as told:
         for file, error in missing.items():
-            told.add(SimpleNamespace(file=file, results=[], error=error))
+            row = {"file": file, "results": [], "error": error}
+            told.add(SimpleNamespace(**row, is_full=False))
         if is_first():
             told.finish()
     return 1

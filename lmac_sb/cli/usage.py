@@ -4,9 +4,12 @@ An unknown command or option proposes the nearest one; an option that is given
 twice or has no value is refused.
 """
 
+import os
+
 import click
 from click.shell_completion import CompletionItem
 
+from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.near import near, nearest
 
 __all__ = [
@@ -48,6 +51,18 @@ class Command(click.Command):
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
+
+    def invoke(self, ctx):
+        """Run it, where there is a place for that."""
+        try:
+            os.getcwd()
+        except FileNotFoundError as error:
+            # Of torch's libraries, one would end the process.
+            raise LMACError(
+                "the folder in which the command runs was deleted, expected "
+                "one that is there; go to another one (cd)"
+            ) from error
+        return super().invoke(ctx)
 
     def _check(self, ctx, args):
         """Refuse repeated options, words without a value, and extra words."""

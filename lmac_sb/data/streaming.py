@@ -19,7 +19,8 @@ import torch
 from lmac_sb.data.audio import MIN_LENGTH_S, as_signal, scalar
 from lmac_sb.data.decode import Recording
 from lmac_sb.data.rates import reach, resample
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, is_full
+from lmac_sb.utils.io import naming
 
 __all__ = ["mapped", "read_signal", "signal_of", "source_of"]
 
@@ -48,16 +49,22 @@ def mapped(shape, dtype=torch.float32):
     tensor(0.)
     """
     handle, path = tempfile.mkstemp(prefix="lmac_sb_")
-    os.close(handle)
-    return _map(path, math.prod(shape), dtype).view(shape)
-
-
-def _map(path, size, dtype):
-    """Map a file and unlink its name; the content stays while it is used."""
+    size = math.prod(shape)
     try:
-        return torch.from_file(path, shared=True, size=size, dtype=dtype)
+        with naming(tempfile.gettempdir()):
+            _take_room(handle, size * dtype.itemsize)
+        values = torch.from_file(path, shared=True, size=size, dtype=dtype)
+        return values.view(shape)
     finally:
+        # The content stays while it is used.
+        os.close(handle)
         os.unlink(path)
+
+
+def _take_room(handle, n_bytes):
+    """Let a full disk be an error here; it would kill who writes a map."""
+    if n_bytes and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, n_bytes)
 
 
 def read_signal(path, sample_rate):
@@ -127,6 +134,9 @@ def _rereadable(path):
                     block = pipe.read(_BLOCK)
             file.flush()
         except OSError as error:
+            if is_full(error):
+                with naming(tempfile.gettempdir()):
+                    raise
             raise LMACError(f"{path}: cannot be read ({error})") from error
         yield file
 
@@ -211,7 +221,7 @@ def _stream(recording, blocks, sample_rate):
     """Put what is decoded into a file, and resample it in blocks."""
     handle, raw = tempfile.mkstemp(prefix="lmac_sb_")
     try:
-        with os.fdopen(handle, "wb") as out:
+        with naming(tempfile.gettempdir()), os.fdopen(handle, "wb") as out:
             for block in blocks:
                 out.write(block.tobytes())
         wav = torch.from_file(raw, shared=False, size=recording.n_samples)

@@ -79,8 +79,8 @@ class AudioExplanation(Explanation):
 
     All tensors are on the CPU. Clips shorter than the longest of the batch
     end in zeros. Of clips longer than a window, the logits are those of the
-    windows' mean probabilities, the mask has half precision, mask and sounds
-    lie on disk, and `magnitude` is None.
+    windows' mean probabilities, weighted by their shares of the clip, the mask
+    has half precision, mask and sounds lie on disk, and `magnitude` is None.
 
     Arguments
     ---------

@@ -557,10 +557,10 @@ class LMACInterpreter(Pretrained):
 
         A file longer than a window is explained in windows that overlap by a
         quarter and are cross-faded. Each window has a decision of its own; the
-        whole has the mean of their probabilities. The sounds of long files
-        lie on disk. A window has the length of the training clips, or 10 s
-        where that was free; of other people's classifiers, what they hear at
-        once, or 30 s.
+        whole has the mean of their probabilities, weighted by their shares of
+        the sound. The sounds of long files lie on disk. A window has the
+        length of the training clips, or 10 s where that was free; of other
+        people's classifiers, what they hear at once, or 30 s.
 
         Arguments
         ---------

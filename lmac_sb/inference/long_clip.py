@@ -197,7 +197,7 @@ class _Whole:
     def finish(
         self, wav: Tensor, question: Question | None
     ) -> AudioExplanation:
-        """The explanation, with the windows' mean probabilities."""
+        """The explanation; each window counts by its share of the sound."""
         multilabel = self.interpreter.explainer.classifier.multilabel
         logits = {
             name: _logits(total, multilabel)

@@ -92,7 +92,11 @@ def make_question(
         found: Any = against
     else:
         found = _classes("against", against, classes, n_clips, ids)
-    return Question(_classes("target", target, classes, n_clips, ids), found)
+    asked = _classes("target", target, classes, n_clips, ids)
+    question = Question(asked, found, classes=classes)
+    if asked is not None and isinstance(found, Tensor):
+        question.check_apart(asked, found, len(classes))
+    return question
 
 
 def _classes(
@@ -353,7 +357,7 @@ explains; the next class, dog, is explained instead']])
             )
         if question is None and not skipped.any():
             return None, notes
-    question = replace(question or Question(), target=target)
+    question = replace(question or Question(classes=classes), target=target)
     if isinstance(question.against, str) and listener.families is not None:
         against = _runner_up(target, logits, listener)
         question = replace(question, against=against)

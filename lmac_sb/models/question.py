@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +55,8 @@ class Question:
     low, high : torch.Tensor
         Score of silence, from `from_silence`, and of the whole sound, from
         `settle`, [batch].
+    classes : list of str
+        Names of the classes, for messages.
 
     Example
     -------
@@ -72,6 +74,7 @@ class Question:
     multilabel: bool = False
     low: Tensor | None = None
     high: Tensor | None = None
+    classes: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked at once."""
@@ -161,26 +164,46 @@ class Question:
         target = logits.argmax(1) if target is None else target
         against = self.against
         if isinstance(against, str):
-            asked = _mask(target, logits)
+            asked = _mask(target, logits.shape[1])
             if asked.shape[1] < 2 or asked.all(1).any():
                 raise LMACError(
                     "against: there is no other class than the one asked for"
                 )
             against = logits.masked_fill(asked, -math.inf).argmax(1)
         if against is not None:
-            both = _mask(target, logits) & _mask(against, logits)
-            if both.any():
-                raise LMACError(
-                    f"against: class {int(both.nonzero()[0, 1])} is the one "
-                    "that is asked for (without a target, the decision), "
-                    "expected another"
-                )
+            self.check_apart(target, against, logits.shape[1])
         elif target.dim() == 2 and not self.multilabel and target.all(1).any():
             raise LMACError(
                 "target: all classes are asked for, expected to leave one to "
                 "compare with"
             )
         return replace(self, target=target, against=against)
+
+    def check_apart(
+        self, target: Tensor, against: Tensor, n_classes: int
+    ) -> None:
+        """Refuse to compare a class with itself.
+
+        Arguments
+        ---------
+        target, against : torch.Tensor
+            Of this question, as they are known by now.
+        n_classes : int
+            Of the classifier.
+
+        Raises
+        ------
+        LMACError
+            If a class is on both sides; names it.
+        """
+        both = _mask(target, n_classes) & _mask(against, n_classes)
+        if both.any():
+            number = int(both.nonzero()[0, 1])
+            name = f", '{self.classes[number]}'" if self.classes else ""
+            raise LMACError(
+                f"against: class {number} is the one that is asked for{name} "
+                "(without a target, the decision), expected another"
+            )
 
     @property
     def decision(self) -> Tensor:
@@ -240,9 +263,9 @@ class Question:
         if self.score is not None:
             share = (self._scores(logits) - self.low) / (self.high - self.low)
             return _SCORE_ODDS * (2 * share - 1)
-        asked = _mask(self.target, logits)
+        asked = _mask(self.target, logits.shape[1])
         if self.against is not None:
-            other = _mask(self.against, logits)
+            other = _mask(self.against, logits.shape[1])
             return self._one_of(asked, logits) - self._one_of(other, logits)
         if not self.multilabel:
             return self._one_of(asked, logits) - self._one_of(~asked, logits)
@@ -393,8 +416,8 @@ def are_whole(values: Tensor) -> bool:
     return not (kind.is_floating_point or kind.is_complex or kind == torch.bool)
 
 
-def _mask(classes: Tensor, logits: Tensor) -> Tensor:
+def _mask(classes: Tensor, n_classes: int) -> Tensor:
     """Boolean [batch, classes] of class numbers [batch], or of such a mask."""
     if classes.dim() == 2:
         return classes
-    return F.one_hot(classes, logits.shape[1]).bool()
+    return F.one_hot(classes, n_classes).bool()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, kind_of, shown
 from lmac_sb.utils.given import check_file
 from lmac_sb.utils.io import first_line
 
@@ -134,15 +134,26 @@ def load_strict(module, path):
     lmac_sb.LMACError: .../m.ckpt: 'weight' has shape [1, 2], ...
     """
     path = _there(path)
-    if path.suffix == ".safetensors":
-        state = _read_safetensors(path, module)
-    else:
-        state = load_tensors(path)
-        if not isinstance(state, dict) or not all(
-            isinstance(value, torch.Tensor) for value in state.values()
-        ):
-            raise LMACError(f"{path}: not a state dict of tensors")
-    _check_fit(state, module, path)
+    _load(_state_of(path, module), module, path)
+
+
+def _state_of(path, module):
+    """State dict in a file, with the names and shapes of a module."""
+    if _is_safetensors(path):
+        return _read_safetensors(path, module)
+    state = load_tensors(path)
+    if not isinstance(state, dict) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
+        raise LMACError(f"{path}: not a state dict of tensors")
+    shapes = {name: value.shape for name, value in state.items()}
+    _check_shapes(shapes, module, path)
+    return state
+
+
+def _load(state, module, path):
+    """Load a state dict whose names and shapes fit."""
+    _check_types(state, module, path)
     check_values(state, path)
     module.load_state_dict(state)
 
@@ -153,7 +164,8 @@ def load_linear(path, n_inputs):
     Arguments
     ---------
     path : str or Path
-        The state dict of a `torch.nn.Linear`, see `load_strict`.
+        The state dict of a `torch.nn.Linear`, see `load_strict`; of any
+        precision, which becomes single.
     n_inputs : int
         Of the layer.
 
@@ -174,30 +186,68 @@ def load_linear(path, n_inputs):
     Linear(in_features=8, out_features=3, bias=True)
     """
     path = _there(path)
-    if path.suffix == ".safetensors":
-        shapes = _shapes_of_safetensors(path)
+    if _is_safetensors(path):
+        found = _shapes_of_safetensors(path)
     else:
-        state = load_tensors(path)
-        items = state.items() if isinstance(state, dict) else ()
-        shapes = {name: getattr(value, "shape", ()) for name, value in items}
-    shape = tuple(shapes.get("weight", ()))
-    if len(shape) != 2:
-        names = ", ".join(map(shown, sorted(shapes, key=str)[:3])) or "none"
+        found = load_tensors(path)
+        if isinstance(found, dict):
+            found = {
+                name: getattr(value, "shape", kind_of(value))
+                for name, value in found.items()
+            }
+    named = isinstance(found, dict) and "weight" in found
+    weight = found["weight"] if named else ""
+    if isinstance(weight, str) or len(weight) != 2:
         raise LMACError(
-            f"{path}: found {names}, expected 'weight' [outputs, {n_inputs}] "
-            "and 'bias' [outputs], the state dict of a torch.nn.Linear"
+            f"{path}: found {_found_instead(found)}, expected 'weight' "
+            f"[outputs, {n_inputs}] and 'bias' [outputs], the state dict of a "
+            "torch.nn.Linear"
+        )
+    shape = list(weight)
+    if shape[0] == n_inputs != shape[1]:
+        raise LMACError(
+            f"{path}: 'weight' has shape {shape}, expected {shape[::-1]}; it "
+            "looks transposed, as a kernel of Keras is"
         )
     layer = torch.nn.Linear(n_inputs, shape[0])
-    load_strict(layer, path)
+    state = {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in _state_of(path, layer).items()
+    }
+    _load(state, layer, path)
     return layer
+
+
+def _found_instead(found):
+    """What there is in place of the shapes of a linear layer."""
+    if not isinstance(found, dict):
+        return kind_of(found)
+    if "weight" not in found:
+        return ", ".join(map(shown, sorted(found, key=str)[:3])) or "none"
+    weight = found["weight"]
+    if isinstance(weight, str):
+        return f"'weight', {weight}"
+    return f"'weight' of shape {list(weight)}"
 
 
 def _there(path):
     """The place of a file of weights, which exists."""
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise LMACError(f"{path}: no such file, expected weights")
+    check_file(path)
     return path
+
+
+def _is_safetensors(path):
+    """Whether a file is no pickle: by its content, or else by its name."""
+    with open(path, "rb") as file:
+        first = file.read(9)
+    # Behind the length of its header, that begins.
+    if first[8:] == b"{":
+        return True
+    is_pickle = first.startswith((b"PK", b"\x80"))
+    return Path(path).suffix == ".safetensors" and not is_pickle
 
 
 def _shapes_of_safetensors(path):
@@ -205,7 +255,7 @@ def _shapes_of_safetensors(path):
     # Here, so that other files load without that package.
     from safetensors import safe_open
 
-    check_unread(path)
+    _check_as(path, safetensors=True)
     try:
         with safe_open(path, framework="pt") as file:
             return {x: file.get_slice(x).get_shape() for x in file.keys()}
@@ -255,7 +305,7 @@ def load_tensors(path):
     >>> load_tensors(path)
     {'mean': tensor([0., 0.])}
     """
-    check_unread(path)
+    _check_as(path, safetensors=False)
     try:
         return torch.load(
             path,
@@ -294,10 +344,16 @@ def check_unread(path):
     >>> check_unread(path) > 12
     True
     """
-    path = Path(path)
+    return _check_as(path, Path(path).suffix == ".safetensors")
+
+
+def _check_as(path, safetensors):
+    """Check a file that is read as one kind or the other."""
     size = check_file(path)
+    if not size:
+        raise LMACError(f"{path}: is empty, expected weights")
     try:
-        if path.suffix == ".safetensors":
+        if safetensors:
             with open(path, "rb") as file:
                 length = int.from_bytes(file.read(8), "little")
             if length > _LONGEST:
@@ -389,10 +445,8 @@ def _check_shapes(shapes, module, path):
         )
 
 
-def _check_fit(state, module, path):
-    """Refuse tensors that are not those of a module, or of another type."""
-    shapes = {name: value.shape for name, value in state.items()}
-    _check_shapes(shapes, module, path)
+def _check_types(state, module, path):
+    """Refuse tensors that are not of the types of a module's."""
     for name, value in module.state_dict().items():
         found = state[name]
         if found.dtype != value.dtype:

@@ -65,7 +65,11 @@ def shown(value: object) -> str:
     >>> shown("a\nb"), len(shown("x" * 1000))
     ("'a\\nb'", 100)
     """
-    return re.sub(r"\s*\n\s*", " ", _SHORT.repr(value))
+    text = _SHORT.repr(value)
+    if not isinstance(value, str):
+        # Where an object lies tells nobody anything.
+        text = re.sub(r" at 0x[0-9A-Fa-f]+", "", text)
+    return re.sub(r"\s*\n\s*", " ", text)
 
 
 def kind_of(value: object) -> str:

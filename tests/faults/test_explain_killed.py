@@ -137,6 +137,8 @@ def test_full(lmac, arguments, tmp_path, n_bytes, ending):
     assert str(tmp_path / "out" / "a") in error
     assert "File too large" in error and "free some space" in error
     assert "1 of 1 files failed:" in done.out
+    assert f"  {tmp_path / 'a.wav'}: the disk is full\n" in done.out
+    assert "File too large" not in done.out  # the error says that, once
     assert not (tmp_path / "out").exists()
     done = lmac(arguments)
     assert done.code == 0, done.err

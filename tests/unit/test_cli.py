@@ -52,6 +52,28 @@ def folders(path):
     return sorted(child.name for child in path.iterdir())
 
 
+@pytest.mark.parametrize("words", [["doctor"], ["explain", __file__]])
+def test_a_folder_that_was_deleted(words, tmp_path):
+    """One line says it; help is there all the same."""
+    gone = tmp_path / "gone"
+    if words[0] == "explain":
+        words = [*words, "--out", str(tmp_path / "out")]
+    code = (
+        "import os, sys; os.mkdir(sys.argv[1]); os.chdir(sys.argv[1]); "
+        f"sys.path.insert(0, {str(ROOT)!r}); os.rmdir(sys.argv[1]); "
+        "from lmac_sb.cli import main; sys.exit(main(sys.argv[2:]))"
+    )
+    command = [sys.executable, "-c", code, str(gone)]
+    done = subprocess.run([*command, *words], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: the folder in which the command runs was deleted, expected "
+        "one that is there; go to another one (cd)\n"
+    )
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_explain(explain, sounds, tmp_path):
     files = [write(tmp_path / f"{i}.wav", sounds[i]) for i in (0, 1)]
     code, out, err = explain(*files)

@@ -1,10 +1,12 @@
 """YAMNet as a listener hears what the published model hears."""
 
 import csv
+import errno
 import logging
 import math
 import shutil
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from lmac_sb.adapters.yamnet import (
 )
 from lmac_sb.adapters.yamnet_weights import LAYERS, read_weights
 from lmac_sb.data.audio import read_audio
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, is_full
 
 RATE = 16000
 HOP = 7680  # samples from patch to patch
@@ -489,6 +491,19 @@ def test_a_package_without_the_file(monkeypatch, tmp_path):
     (tmp_path / "data" / yamnet_weights.FILE).write_bytes(b"no zip")
     with pytest.raises(LMACError, match="cannot be read"):
         load_yamnet()
+
+
+def test_no_room_to_unpack(package, monkeypatch):
+    """The folder is named that is full, not the file that is read."""
+
+    def extractall(archive, folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", extractall)
+    with pytest.raises(OSError, match="No space left") as caught:
+        read_weights(package)
+    assert is_full(caught.value)
+    assert caught.value.filename == tempfile.gettempdir()
 
 
 def test_another_checksum_is_said(monkeypatch, package, caplog):

@@ -145,9 +145,11 @@ class Two(torch.nn.Module):
         (torch.nn.Unflatten(1, (2, 512)), r"layer: gives \(2, 2, 512\) of 2"),
         (Two(), "layer: gives tuple of 2 patches, expected a module"),
         (len, "layer: found .*len.*, expected a module from embeddings"),
+        (lambda x: x, "layer: found <function <lambda>>, expected a module"),
         ("nowhere.pt", "layer: nowhere.pt: no such file, expected weights"),
+        (__file__.rpartition("/")[0], "layer: .*: is a folder, expected a f"),
     ],
-    ids=["width", "axes", "tuple", "function", "missing"],
+    ids=["width", "axes", "tuple", "function", "lambda", "missing", "folder"],
 )
 def test_what_is_no_layer(layer, message):
     with pytest.raises(LMACError, match=message):
@@ -165,8 +167,20 @@ def test_what_is_no_layer(layer, message):
         ({"kernel": torch.zeros(1024, 3)}, "found 'kernel', expected 'weight'"),
         ({"weight": torch.zeros(3, 1024)}, "holds no 'bias'"),
         ({}, "found none, expected 'weight'"),
+        (
+            {"weight": torch.zeros(1024, 3), "bias": torch.zeros(3)},
+            r"'weight' has shape \[1024, 3\], expected \[3, 1024\].*transposed",
+        ),
+        (
+            {"weight": torch.zeros(1, 3, 1024), "bias": torch.zeros(3)},
+            r"found 'weight' of shape \[1, 3, 1024\], expected 'weight' \[o",
+        ),
+        (
+            {"weight": torch.zeros(3, 1024).int(), "bias": torch.zeros(3)},
+            "'weight' is of torch.int32, expected torch.float32",
+        ),
     ],
-    ids=["width", "axes", "names", "bias", "empty"],
+    ids=["width", "axes", "names", "bias", "empty", "turned", "3-d", "int"],
 )
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_a_file_of_something_else(state, message, suffix, tmp_path):
@@ -174,6 +188,48 @@ def test_a_file_of_something_else(state, message, suffix, tmp_path):
     (torch.save if suffix == ".pt" else save_file)(state, path)
     with pytest.raises(LMACError, match=f"layer: .*{path.name}.*{message}"):
         load_yamnet(layer=path)
+
+
+@pytest.mark.parametrize(
+    "state, message",
+    [
+        ([torch.zeros(3, 1024)], "found a list, expected 'weight'"),
+        (torch.zeros(3, 1024), "found a Tensor, expected 'weight'"),
+        ({"weight": [1.0]}, "found 'weight', a list, expected 'weight'"),
+    ],
+    ids=["list", "tensor", "list of numbers"],
+)
+def test_a_file_of_no_state_dict(state, message, tmp_path):
+    torch.save(state, tmp_path / "layer.pt")
+    with pytest.raises(LMACError, match=f"layer: .*layer.pt: {message}"):
+        load_yamnet(layer=tmp_path / "layer.pt")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_an_empty_file(suffix, tmp_path):
+    path = tmp_path / f"layer{suffix}"
+    path.touch()
+    with pytest.raises(LMACError, match=f"layer: .*{path.name}: is empty, exp"):
+        load_yamnet(layer=path)
+
+
+def test_the_content_says_what_a_file_is(file, layer, wavs):
+    """Whatever its name ends in."""
+    others = {".pt": ".safetensors", ".safetensors": ".pt"}
+    path = file.rename(file.with_suffix(others[file.suffix]))
+    expected = load_yamnet(layer=layer)(wavs)
+    assert torch.equal(load_yamnet(layer=path)(wavs), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.double, torch.half, torch.bfloat16])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_of_another_precision(dtype, suffix, layer, wavs, tmp_path):
+    """They become those of single precision, as of a module."""
+    path = tmp_path / f"layer{suffix}"
+    state = layer.to(dtype).state_dict()
+    (torch.save if suffix == ".pt" else save_file)(state, path)
+    expected = load_yamnet(layer=layer)(wavs)
+    assert torch.equal(load_yamnet(layer=path)(wavs), expected)
 
 
 def test_labels_for_other_outputs(layer):

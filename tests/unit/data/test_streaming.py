@@ -13,7 +13,7 @@ import torch
 from lmac_sb.data import streaming as streams
 from lmac_sb.data.audio import read_audio
 from lmac_sb.data.streaming import mapped, read_signal, source_of
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, is_full
 
 
 @pytest.fixture
@@ -139,3 +139,23 @@ def test_mapped_leaves_no_file(tmp_path, monkeypatch):
     assert not values.any()
     values[1] += 2
     assert values.sum() == 10
+
+
+@pytest.mark.parametrize(
+    "made", [lambda path: read_signal(path, 16000), lambda path: mapped((999,))]
+)
+def test_no_room_for_temporary_files(made, small_blocks, tmp_path, monkeypatch):
+    """Their folder is named, which is full, not the sound."""
+    resource = pytest.importorskip("resource", reason="no limits here")
+    path = write(tmp_path / "x.wav", 16000)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most[1]))
+    try:
+        with pytest.raises(OSError, match="too large") as caught:
+            made(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert is_full(caught.value)
+    assert caught.value.filename == str(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]

@@ -344,6 +344,17 @@ def test_what_cannot_be_compared(interpreter, target, against, message):
         interpreter.explain_sound(MIX, target, against)
 
 
+@pytest.mark.parametrize("target", ["low", None])
+def test_what_is_compared_with_itself_is_named(interpreter, target):
+    """As the user has named it; a target that is given needs no sound."""
+    message = "against: class 0 is the one that is asked for, 'low' "
+    with pytest.raises(LMACError, match=message):
+        interpreter.explain_sound(MIX, target, "low")
+    if target is not None:
+        with pytest.raises(LMACError, match=message):
+            interpreter.check_question(target, "low")
+
+
 def test_sets_of_each_clip(interpreter):
     """A list has one entry for each clip; entries may be sets."""
     wavs = MIX.repeat(2, 1)

