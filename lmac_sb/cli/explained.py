@@ -84,14 +84,14 @@ class Told:
             if outcome.is_full and not self.as_json:
                 # The error at the very end says more of it.
                 error["error"] = f"{outcome.file}: the disk is full"
-            print(_json(error), file=self._errors)
+            print(json.dumps(error), file=self._errors)
         for result in outcome.results:
             self.n_results += 1
             self.n_good += is_good(result)
             self._verdicts[result["verdict"]] += 1
             self._n_unstable += result["stable"] is False
             if self.as_json:
-                print(_json(result), file=self._results)
+                print(json.dumps(result), file=self._results)
             else:
                 self._print(line(result))
 
@@ -144,12 +144,6 @@ class Told:
         counts = {name: self._verdicts[name] for name in reversed(VERDICTS)}
         counts["not stable"] = self._n_unstable
         return {name: n for name, n in counts.items() if n}
-
-
-def _json(row):
-    """A line of JSON; names of files may hold bytes that are no text."""
-    text = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace")
-    return json.dumps(json.loads(text))
 
 
 def line(result):

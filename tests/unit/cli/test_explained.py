@@ -41,9 +41,9 @@ def test_json(capsys, n_sounds):
     assert out.isascii()
     content = json.loads(out)
     assert content["results"] == results
-    # Bytes that are no text would make it none that all programs read.
     errors = [
-        {"file": f"bad{i}", "error": f"bad{i}: ?\n"} for i in range(n_sounds)
+        {"file": f"bad{i}", "error": f"bad{i}: \udce9\n"}
+        for i in range(n_sounds)
     ]
     assert content["errors"] == errors
     counts = {0: {}, 1: {"faithful": 1}, 3: {"faithful": 3, "not stable": 1}}
