@@ -15,6 +15,8 @@ from hyperpyyaml import load_hyperpyyaml
 from lmac_sb.models.weights import check_device
 from lmac_sb.training.arguments import read_arguments
 from lmac_sb.training.brain import LOG_CONFIG
+from lmac_sb.training.keys import check_values
+from lmac_sb.training.run_options import KINDS
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import check_folder
 
@@ -138,6 +140,19 @@ def _run_options(given):
         reason = complaint.getvalue().strip().splitlines()[-1]
         reason = reason.partition("error: ")[2] or reason
         raise LMACError(f"command line: {reason}") from stop
+    limit = run_opts["optimizer_step_limit"]
+    with contextlib.suppress(TypeError, ValueError):
+        # SpeechBrain leaves it as text.
+        run_opts = dataclasses.replace(
+            run_opts, optimizer_step_limit=int(limit)
+        )
+    given = {key: run_opts[key] for key in run_opts.overridden_args}
+    check_values(given, "command line", "--", KINDS)
+    if run_opts["ckpt_interval_minutes"] and run_opts["ckpt_interval_steps"]:
+        raise LMACError(
+            "command line: --ckpt_interval_minutes and --ckpt_interval_steps "
+            "are given, expected one of them"
+        )
     return run_opts
 
 

@@ -273,6 +273,14 @@ def test_epoch_without_a_step(tmp_path, opts, told):
     assert str(caught.value) == f"grad_accumulation_factor {told}"
 
 
+def test_step_limit(tmp_path):
+    """Training ends with that step."""
+    brain = brain_of(tmp_path, run_opts={"optimizer_step_limit": 4})
+    fit(brain, dataset_of(3), batch_size=1)
+    assert brain.optimizer_step == 4
+    assert len(trained_ids(brain)) == 4
+
+
 def test_one_line_an_epoch(tmp_path, capsys):
     """The console shows only a line of metrics for each epoch."""
     brain = brain_of(tmp_path, n_epochs=3)
