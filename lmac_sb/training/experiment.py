@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process, run_on_main
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lmac_sb.data.cache import AudioCache
 from lmac_sb.data.dataset import Changes, make_dataset
 from lmac_sb.data.noise import NoiseMixer
 from lmac_sb.training.brain import LOG_CONFIG
+from lmac_sb.training.hparams import on_cpu
 from lmac_sb.training.identity import Claim
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.lock import lock_folder
@@ -208,12 +210,14 @@ def open_run(hparams, neutral=()):
     Raises
     ------
     LMACError
-        If another process uses the folder, or it belongs to another run.
+        If another process uses the folder, or it belongs to another run; if
+        the modules cannot be trained as is asked.
     """
     if if_main_process():
         # Show warnings from now on, though there is no log file yet.
         nowhere = {"handlers": {"file_handler": {"filename": os.devnull}}}
         sb.utils.logger.setup_logging(LOG_CONFIG, nowhere)
+    _check_modules(hparams)
     claim = Claim(hparams, neutral)
     made = _not_there(claim.folder)
     try:
@@ -225,6 +229,28 @@ def open_run(hparams, neutral=()):
         if if_main_process() and not claim.taken:
             _take_back(made)
         raise
+
+
+def _check_modules(hparams):
+    """Refuse modules that SpeechBrain cannot wrap as the run options ask."""
+    run_opts, modules = hparams.run_opts, hparams.get("modules")
+    if not (run_opts and modules) or run_opts["test_only"]:
+        return
+    for name in run_opts["compile_module_keys"] or ():
+        if name not in modules:
+            raise LMACError(
+                f"compile_module_keys: found '{name}', expected some of "
+                f"{', '.join(modules)}"
+            )
+    if not ({"RANK", "LOCAL_RANK"} <= os.environ.keys() and on_cpu(run_opts)):
+        return
+    for name, module in modules.items():
+        trained = any(x.requires_grad for x in module.parameters())
+        if trained and any(isinstance(x, _BatchNorm) for x in module.modules()):
+            raise LMACError(
+                f"{name}: on CPUs, several processes cannot train batch "
+                "normalisation; run it in one process, without torchrun"
+            )
 
 
 def _not_there(folder):

@@ -137,6 +137,44 @@ def test_a_refused_run_leaves_no_folder(tmp_path):
     assert (folder / "experiment.json").is_file()
 
 
+@pytest.mark.parametrize(
+    "file", ["classifier_conv.yaml", "classifier_multilabel.yaml"]
+)
+def test_batch_norm_of_several_processes_on_cpus(tmp_path, monkeypatch, file):
+    """PyTorch cannot train it; it is refused before there is a folder."""
+    folder = tmp_path / "run"
+    options = ["--device=cpu", f"--output_folder={folder}"]
+    hparams = load_hparams([str(HPARAMS / file), *options])
+    frozen = load_hparams([str(HPARAMS / "lmac.yaml"), *options])
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(LMACError) as caught, open_run(hparams):
+        pass
+    assert str(caught.value) == (
+        "embedding_model: on CPUs, several processes cannot train batch "
+        "normalisation; run it in one process, without torchrun"
+    )
+    assert not folder.exists()
+    # What is frozen is not trained.
+    with open_run(frozen):
+        pass
+
+
+def test_compiled_modules_are_there(tmp_path):
+    """SpeechBrain would say so in the midst of the work."""
+    folder = tmp_path / "run"
+    hparams = load_hparams(
+        [str(HPARAMS / "lmac.yaml"), f"--output_folder={folder}"]
+        + ["--compile", "--compile_module_keys", "explainr"]
+    )
+    with pytest.raises(LMACError) as caught, open_run(hparams):
+        pass
+    assert str(caught.value) == (
+        "compile_module_keys: found 'explainr', expected some of explainer"
+    )
+    assert not folder.exists()
+
+
 def test_lengths_that_share_no_batch(caplog):
     """Of a single clip there is nothing to say."""
     experiment._warn_of_lengths("train.jsonl", [8000])

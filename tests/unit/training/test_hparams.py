@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from speechbrain import Brain
 from speechbrain.utils.run_opts import RunOptions
 
 from lmac_sb.training.arguments import SCRIPTS
@@ -100,6 +101,14 @@ def test_more_processes_than_gpus(monkeypatch):
         "nproc_per_node: found more processes than GPUs (1), expected at "
         "most 1; without GPUs: --device cpu"
     )
+
+
+@pytest.mark.parametrize("given", [(), ("--distributed_backend=nccl",)])
+def test_processes_on_a_cpu(given):
+    """A Brain gets the backend that a CPU has, though nobody asked for it."""
+    hparams = load(HPARAMS / "lmac.yaml", "--device=cpu", *given)
+    brain = Brain(run_opts=hparams.run_opts)
+    assert brain.distributed_backend == "gloo"
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -338,6 +347,26 @@ def test_two_ways_to_say_when_checkpoints_are_written():
         "command line: --ckpt_interval_minutes and --ckpt_interval_steps are "
         "given, expected one of them"
     )
+
+
+@pytest.mark.parametrize(
+    "options", [["--jit"], ["--jit_module_keys", "explainer"]]
+)
+def test_torchscript(options):
+    """It cannot compile SpeechBrain's own blocks."""
+    assert refused(HPARAMS / "lmac.yaml", *options) == (
+        "command line: --jit is not supported, since TorchScript cannot "
+        "compile these networks, expected --compile"
+    )
+
+
+def test_modules_to_compile():
+    """Without the other option, SpeechBrain would compile none."""
+    keys = ["--compile_module_keys", "explainer"]
+    assert refused(HPARAMS / "lmac.yaml", *keys) == (
+        "command line: --compile_module_keys needs --compile too"
+    )
+    load(HPARAMS / "lmac.yaml", "--compile", *keys)
 
 
 def test_every_number_of_the_run_options_has_a_kind():
