@@ -17,6 +17,7 @@ from lmac_sb.data.cache import AudioCache
 from lmac_sb.data.dataset import Changes, make_dataset
 from lmac_sb.data.noise import NoiseMixer
 from lmac_sb.training.brain import LOG_CONFIG
+from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.hparams import on_cpu
 from lmac_sb.training.identity import Claim
 from lmac_sb.utils.errors import LMACError
@@ -211,7 +212,7 @@ def open_run(hparams, neutral=()):
     ------
     LMACError
         If another process uses the folder, or it belongs to another run; if
-        the modules cannot be trained as is asked.
+        the modules cannot be trained as is asked, or there is nothing to test.
     """
     if if_main_process():
         # Show warnings from now on, though there is no log file yet.
@@ -223,6 +224,7 @@ def open_run(hparams, neutral=()):
     try:
         with lock_folder(claim.folder):
             run_on_main(claim.check)
+            run_on_main(_check_tested, args=[hparams, claim.save_folder])
             run_on_main(_let_replace, args=[claim.folder])
             yield claim
     except BaseException:
@@ -251,6 +253,17 @@ def _check_modules(hparams):
                 f"{name}: on CPUs, several processes cannot train batch "
                 "normalisation; run it in one process, without torchrun"
             )
+
+
+def _check_tested(hparams, save_folder):
+    """Refuse a test of a run that has not been trained."""
+    if not (hparams.run_opts and hparams.run_opts["test_only"]):
+        return
+    key = hparams.get("select_key")  # of scripts that train
+    if key and not best_checkpoint(save_folder, key, hparams["select_largest"]):
+        raise LMACError(
+            f"{save_folder}: no checkpoint with '{key}' to test; train first"
+        )
 
 
 def _not_there(folder):

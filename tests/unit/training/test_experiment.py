@@ -160,6 +160,25 @@ def test_batch_norm_of_several_processes_on_cpus(tmp_path, monkeypatch, file):
         pass
 
 
+@pytest.mark.parametrize(
+    "file", ["classifier_conv.yaml", "lmac.yaml", "l2i.yaml"]
+)
+def test_nothing_to_test(tmp_path, file):
+    """A new folder is not made; a run without a checkpoint is not changed."""
+    folder = tmp_path / "run"
+    options = ["--test_only", f"--output_folder={folder}"]
+    hparams = load_hparams([str(HPARAMS / file), *options])
+    for empty in (True, False):
+        with pytest.raises(LMACError) as caught, open_run(hparams):
+            pass
+        assert str(caught.value) == (
+            f"{folder}/save: no checkpoint with '{hparams['select_key']}' to "
+            "test; train first"
+        )
+        assert folder.exists() != empty
+        (folder / "save").mkdir(parents=True, exist_ok=True)
+
+
 def test_compiled_modules_are_there(tmp_path):
     """SpeechBrain would say so in the midst of the work."""
     folder = tmp_path / "run"
