@@ -3,7 +3,10 @@
 import logging
 import os
 import shutil
+import signal
 import stat
+import sys
+import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 # Parts of a noise folder in the layout of WHAM!.
 NOISE_PARTS = {"train": "tr", "valid": "cv", "test": "tt"}
+_DEFAULT = signal.SIG_DFL
 FRONTEND = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels")
 
 
@@ -222,7 +226,7 @@ def open_run(hparams, neutral=()):
     claim = Claim(hparams, neutral)
     made = _not_there(claim.folder)
     try:
-        with lock_folder(claim.folder):
+        with _ends_in_order(), lock_folder(claim.folder):
             run_on_main(claim.check)
             run_on_main(_check_tested, args=[hparams, claim.save_folder])
             run_on_main(_let_replace, args=[claim.folder])
@@ -233,17 +237,52 @@ def open_run(hparams, neutral=()):
         raise
 
 
+@contextmanager
+def _ends_in_order():
+    """A context that SIGTERM ends as Ctrl-C does, so that no lock is left."""
+    # Processes of a launcher may wait for each other, where no handler is run.
+    lone = "RANK" not in os.environ
+    main = threading.current_thread() is threading.main_thread()
+    if not (lone and main and signal.getsignal(signal.SIGTERM) is _DEFAULT):
+        yield
+        return
+    owner, asked = os.getpid(), []
+
+    def leave(number, frame):
+        """End as `sys.exit` does; a worker of a loader just ends."""
+        if os.getpid() != owner:
+            signal.signal(number, _DEFAULT)
+            signal.raise_signal(number)
+        asked.append(number)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, _DEFAULT)
+        if asked:
+            print("stopped", file=sys.stderr)
+
+
 def _check_modules(hparams):
     """Refuse modules that SpeechBrain cannot wrap as the run options ask."""
     run_opts, modules = hparams.run_opts, hparams.get("modules")
     if not (run_opts and modules) or run_opts["test_only"]:
         return
-    for name in run_opts["compile_module_keys"] or ():
+    keys = run_opts["compile_module_keys"]
+    for name in keys or ():
         if name not in modules:
             raise LMACError(
                 f"compile_module_keys: found '{name}', expected some of "
                 f"{', '.join(modules)}"
             )
+    compiled = modules if keys is None else keys
+    if run_opts["compile"] and "explainer" in compiled and on_cpu(run_opts):
+        raise LMACError(
+            "compile: on a CPU, PyTorch cannot compile the backward pass of "
+            "an explainer; leave --compile out"
+        )
     if not ({"RANK", "LOCAL_RANK"} <= os.environ.keys() and on_cpu(run_opts)):
         return
     for name, module in modules.items():

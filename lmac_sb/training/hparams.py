@@ -174,7 +174,7 @@ def _run_options(given):
     if run_opts["jit"] or run_opts["jit_module_keys"] is not None:
         raise LMACError(
             "command line: --jit is not supported, since TorchScript cannot "
-            "compile these networks, expected --compile"
+            "compile these networks; leave it out"
         )
     if run_opts["compile_module_keys"] is not None and not run_opts["compile"]:
         raise LMACError(

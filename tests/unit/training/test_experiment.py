@@ -1,6 +1,9 @@
 """Tests of the checks of a run's data and classifier."""
 
 import shutil
+import signal
+import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -192,6 +195,55 @@ def test_compiled_modules_are_there(tmp_path):
         "compile_module_keys: found 'explainr', expected some of explainer"
     )
     assert not folder.exists()
+
+
+def test_explainer_on_a_cpu_is_not_compiled(tmp_path):
+    """It ended in an error of PyTorch's compiler, after a minute."""
+    folder = tmp_path / "run"
+    options = ["--compile", "--device=cpu", f"--output_folder={folder}"]
+    hparams = load_hparams([str(HPARAMS / "lmac.yaml"), *options])
+    with pytest.raises(LMACError) as caught, open_run(hparams):
+        pass
+    assert str(caught.value) == (
+        "compile: on a CPU, PyTorch cannot compile the backward pass of an "
+        "explainer; leave --compile out"
+    )
+    assert not folder.exists()
+    hparams = load_hparams([str(HPARAMS / "classifier_conv.yaml"), *options])
+    with open_run(hparams):
+        pass
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_run_that_is_terminated(tmp_path, capsys, taken):
+    """It says so and leaves no lock; its loaders' workers say nothing."""
+    folder = tmp_path / "run"
+    hparams = load_hparams(
+        [str(HPARAMS / "lmac.yaml"), f"--output_folder={folder}"]
+    )
+    with pytest.raises(SystemExit) as stop, open_run(hparams) as claim:
+        if taken:
+            claim.take()
+        worker = get_context("fork").Process(target=time.sleep, args=[60])
+        worker.start()
+        worker.terminate()
+        worker.join()
+        assert worker.exitcode == -signal.SIGTERM
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert [x.name for x in folder.glob("*")] == ["experiment.json"] * taken
+
+
+def test_processes_of_a_launcher_are_terminated_at_once(tmp_path, monkeypatch):
+    """They may wait for each other, and would not hear."""
+    hparams = load_hparams(
+        [str(HPARAMS / "lmac.yaml"), f"--output_folder={tmp_path / 'run'}"]
+    )
+    monkeypatch.setenv("RANK", "0")
+    with open_run(hparams):
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_lengths_that_share_no_batch(caplog):

@@ -356,7 +356,7 @@ def test_torchscript(options):
     """It cannot compile SpeechBrain's own blocks."""
     assert refused(HPARAMS / "lmac.yaml", *options) == (
         "command line: --jit is not supported, since TorchScript cannot "
-        "compile these networks, expected --compile"
+        "compile these networks; leave it out"
     )
 
 
