@@ -360,9 +360,11 @@ def descent(tiny):
 
 @pytest.fixture(scope="session")
 def halves(descent):
-    """Options for each of two processes that share the work of `descent`."""
-    batch_size = descent["batch_size"] // 2
-    return {**descent, "batch_size": batch_size, "distributed_backend": "gloo"}
+    """Options for each of two processes that share the work of `descent`.
+
+    Without a backend, as a user starts them.
+    """
+    return {**descent, "batch_size": descent["batch_size"] // 2}
 
 
 @pytest.fixture(scope="session")

@@ -210,12 +210,26 @@ class RecipeBrain(sb.Brain):
             self.bar.reset(total=len(sampler))
         if train:
             self.train_sampler = sampler
-            self.steps_per_epoch = len(sampler)
+            self._count_steps(len(sampler))
             if self.checkpointer is not None:
                 self.checkpointer.add_recoverable(
                     f"{ckpt_prefix}{stage.name}", loader
                 )
         return loader
+
+    def _count_steps(self, n_batches):
+        """Count batches and steps of an epoch; refuse one without a step."""
+        factor, key = self.grad_accumulation_factor, "grad_accumulation_factor"
+        tried = min(n_batches, self.debug_batches) if self.debug else n_batches
+        if factor > tried:
+            few = "debug_batches" if tried < n_batches else "batches an epoch"
+            raise LMACError(
+                f"{key} is {factor}, expected at most {tried}, the number of "
+                f"{few}"
+            )
+        self.batches_per_epoch = n_batches
+        # SpeechBrain makes no step with the batches that are left over.
+        self.steps_per_epoch = n_batches // factor
 
     def fit(self, *args, **kwargs):
         """Train and validate; an error becomes one clear message."""
@@ -267,8 +281,8 @@ class RecipeBrain(sb.Brain):
         done = self.checkpointer.recoverables["counter"].current
         if done >= self.number_of_epochs and if_main_process():
             say(f"all {done} epochs are already done")
-        self.bar.reset(total=self.number_of_epochs * self.steps_per_epoch)
-        self.bar.update(done * self.steps_per_epoch)
+        self.bar.reset(total=self.number_of_epochs * self.batches_per_epoch)
+        self.bar.update(done * self.batches_per_epoch)
 
     def on_stage_start(self, stage, epoch=None):
         """Clear the records of the previous stage."""
@@ -278,9 +292,11 @@ class RecipeBrain(sb.Brain):
         """Make one step, unless the loss or a gradient is not finite."""
         self._batch_ids = list(batch.id)
         self.bar.update()
-        # Random numbers depend only on the step, so that a resumed run draws
-        # the same ones as an uninterrupted run.
-        torch.manual_seed(hash((self.seed, self.optimizer_step, _rank())))
+        # Random numbers depend only on the step and the batch's place in it,
+        # so that a resumed run draws the same ones as an uninterrupted run.
+        place = self.step % self.grad_accumulation_factor
+        seed = (self.seed, self.optimizer_step, _rank())
+        torch.manual_seed(hash((*seed, place) if place else seed))
         try:
             loss = super().fit_batch(batch)
         except _SkipStep:
@@ -301,6 +317,11 @@ class RecipeBrain(sb.Brain):
             rate = schedule.at(self.done)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
+
+    def _should_save_intra_epoch_ckpt(self, *args):
+        """Not within a step: no checkpoint holds the gradients so far."""
+        within = self.step % self.grad_accumulation_factor
+        return not within and super()._should_save_intra_epoch_ckpt(*args)
 
     @property
     def done(self):

@@ -3,7 +3,10 @@
 import logging
 import os
 import shutil
+import signal
 import stat
+import sys
+import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +14,14 @@ from typing import NamedTuple
 
 import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process, run_on_main
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lmac_sb.data.cache import AudioCache
 from lmac_sb.data.dataset import Changes, make_dataset
 from lmac_sb.data.noise import NoiseMixer
 from lmac_sb.training.brain import LOG_CONFIG
+from lmac_sb.training.checkpoints import best_checkpoint
+from lmac_sb.training.hparams import on_cpu
 from lmac_sb.training.identity import Claim
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.lock import lock_folder
@@ -35,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 # Parts of a noise folder in the layout of WHAM!.
 NOISE_PARTS = {"train": "tr", "valid": "cv", "test": "tt"}
+_DEFAULT = signal.SIG_DFL
 FRONTEND = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels")
 
 
@@ -208,23 +215,94 @@ def open_run(hparams, neutral=()):
     Raises
     ------
     LMACError
-        If another process uses the folder, or it belongs to another run.
+        If another process uses the folder, or it belongs to another run; if
+        the modules cannot be trained as is asked, or there is nothing to test.
     """
     if if_main_process():
         # Show warnings from now on, though there is no log file yet.
         nowhere = {"handlers": {"file_handler": {"filename": os.devnull}}}
         sb.utils.logger.setup_logging(LOG_CONFIG, nowhere)
+    _check_modules(hparams)
     claim = Claim(hparams, neutral)
     made = _not_there(claim.folder)
     try:
-        with lock_folder(claim.folder):
+        with _ends_in_order(), lock_folder(claim.folder):
             run_on_main(claim.check)
+            run_on_main(_check_tested, args=[hparams, claim.save_folder])
             run_on_main(_let_replace, args=[claim.folder])
             yield claim
     except BaseException:
         if if_main_process() and not claim.taken:
             _take_back(made)
         raise
+
+
+@contextmanager
+def _ends_in_order():
+    """A context that SIGTERM ends as Ctrl-C does, so that no lock is left."""
+    # Processes of a launcher may wait for each other, where no handler is run.
+    lone = "RANK" not in os.environ
+    main = threading.current_thread() is threading.main_thread()
+    if not (lone and main and signal.getsignal(signal.SIGTERM) is _DEFAULT):
+        yield
+        return
+    owner, asked = os.getpid(), []
+
+    def leave(number, frame):
+        """End as `sys.exit` does; a worker of a loader just ends."""
+        if os.getpid() != owner:
+            signal.signal(number, _DEFAULT)
+            signal.raise_signal(number)
+        asked.append(number)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, _DEFAULT)
+        if asked:
+            print("stopped", file=sys.stderr)
+
+
+def _check_modules(hparams):
+    """Refuse modules that SpeechBrain cannot wrap as the run options ask."""
+    run_opts, modules = hparams.run_opts, hparams.get("modules")
+    if not (run_opts and modules) or run_opts["test_only"]:
+        return
+    keys = run_opts["compile_module_keys"]
+    for name in keys or ():
+        if name not in modules:
+            raise LMACError(
+                f"compile_module_keys: found '{name}', expected some of "
+                f"{', '.join(modules)}"
+            )
+    compiled = modules if keys is None else keys
+    if run_opts["compile"] and "explainer" in compiled and on_cpu(run_opts):
+        raise LMACError(
+            "compile: on a CPU, PyTorch cannot compile the backward pass of "
+            "an explainer; leave --compile out"
+        )
+    if not ({"RANK", "LOCAL_RANK"} <= os.environ.keys() and on_cpu(run_opts)):
+        return
+    for name, module in modules.items():
+        trained = any(x.requires_grad for x in module.parameters())
+        if trained and any(isinstance(x, _BatchNorm) for x in module.modules()):
+            raise LMACError(
+                f"{name}: on CPUs, several processes cannot train batch "
+                "normalisation; run it in one process, without torchrun"
+            )
+
+
+def _check_tested(hparams, save_folder):
+    """Refuse a test of a run that has not been trained."""
+    if not (hparams.run_opts and hparams.run_opts["test_only"]):
+        return
+    key = hparams.get("select_key")  # of scripts that train
+    if key and not best_checkpoint(save_folder, key, hparams["select_largest"]):
+        raise LMACError(
+            f"{save_folder}: no checkpoint with '{key}' to test; train first"
+        )
 
 
 def _not_there(folder):

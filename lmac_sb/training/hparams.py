@@ -15,10 +15,12 @@ from hyperpyyaml import load_hyperpyyaml
 from lmac_sb.models.weights import check_device
 from lmac_sb.training.arguments import read_arguments
 from lmac_sb.training.brain import LOG_CONFIG
+from lmac_sb.training.keys import check_values
+from lmac_sb.training.run_options import KINDS
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import check_folder
 
-__all__ = ["Hparams", "load_hparams"]
+__all__ = ["Hparams", "load_hparams", "on_cpu"]
 
 
 class Hparams(dict):
@@ -109,10 +111,13 @@ def load_hparams(argv=None, script=None):
     for key in ("output_folder", "save_folder"):
         if isinstance(given.resolved.get(key), str):
             check_folder(given.resolved[key], key)
-    on_cpu = run_opts["device"] == "cpu" or not torch.cuda.is_available()
-    if on_cpu and run_opts["distributed_backend"] == "nccl":
-        # The usual one is for GPUs alone.
-        run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
+    if on_cpu(run_opts) and run_opts["distributed_backend"] == "nccl":
+        # The usual one is for GPUs alone. A Brain reads what was given alone.
+        run_opts = dataclasses.replace(
+            run_opts,
+            distributed_backend="gloo",
+            overridden_args={*run_opts.overridden_args, "distributed_backend"},
+        )
     _join_group(run_opts)
     try:
         values = load_hyperpyyaml(given.text, given.overrides)
@@ -128,6 +133,26 @@ def load_hparams(argv=None, script=None):
     )
 
 
+def on_cpu(run_opts):
+    """Whether a run computes on a CPU.
+
+    Arguments
+    ---------
+    run_opts : RunOptions or dict
+        SpeechBrain's run options.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> on_cpu({"device": "cpu"})
+    True
+    """
+    return run_opts["device"] == "cpu" or not torch.cuda.is_available()
+
+
 def _run_options(given):
     """SpeechBrain's run options of a command line."""
     complaint, argv = io.StringIO(), [given.file, *given.run_options]
@@ -138,6 +163,28 @@ def _run_options(given):
         reason = complaint.getvalue().strip().splitlines()[-1]
         reason = reason.partition("error: ")[2] or reason
         raise LMACError(f"command line: {reason}") from stop
+    limit = run_opts["optimizer_step_limit"]
+    with contextlib.suppress(TypeError, ValueError):
+        # SpeechBrain leaves it as text.
+        run_opts = dataclasses.replace(
+            run_opts, optimizer_step_limit=int(limit)
+        )
+    given = {key: run_opts[key] for key in run_opts.overridden_args}
+    check_values(given, "command line", "--", KINDS)
+    if run_opts["jit"] or run_opts["jit_module_keys"] is not None:
+        raise LMACError(
+            "command line: --jit is not supported, since TorchScript cannot "
+            "compile these networks; leave it out"
+        )
+    if run_opts["compile_module_keys"] is not None and not run_opts["compile"]:
+        raise LMACError(
+            "command line: --compile_module_keys needs --compile too"
+        )
+    if run_opts["ckpt_interval_minutes"] and run_opts["ckpt_interval_steps"]:
+        raise LMACError(
+            "command line: --ckpt_interval_minutes and --ckpt_interval_steps "
+            "are given, expected one of them"
+        )
     return run_opts
 
 

@@ -90,6 +90,7 @@ CONTENT = (
     "sha256",
     "stem_sha256",
 )
+REMEDY = "choose another --experiment_name or --output_folder, or delete it"
 MOST_NAMED = 4  # differences in a message
 
 
@@ -160,9 +161,14 @@ class Claim:
         self.identity.update(parts)
         if not self._is_taken():
             return
-        found = read_json(self.path)
+        try:
+            found = read_json(self.path)
+        except LMACError as error:
+            raise LMACError(f"{error}; {REMEDY}") from error
         if not isinstance(found, dict):
-            raise LMACError(f"{self.path}: holds no keys, expected a run's")
+            raise LMACError(
+                f"{self.path}: holds no keys, expected a run's; {REMEDY}"
+            )
         differences = {
             key: _difference(key, found.get(key), new)
             for key, new in self.identity.items()
@@ -175,13 +181,12 @@ class Claim:
                 for key, text in differences.items()
                 if not isinstance(self.identity[key], dict)
             ]
-            text = ", ".join(plain[:MOST_NAMED])
+            text = "; ".join(plain[:MOST_NAMED])
             text = text or next(iter(differences.values()))
             if len(plain) > MOST_NAMED:
-                text += f", and {len(plain) - MOST_NAMED} more keys differ"
+                text += f"; and {len(plain) - MOST_NAMED} more keys differ"
             raise LMACError(
-                f"output_folder: the run in {self.folder} has {text}; choose "
-                "another --experiment_name or --output_folder, or delete it"
+                f"output_folder: the run in {self.folder} has {text}; {REMEDY}"
             )
 
     def take(self, **parts):
@@ -269,7 +274,10 @@ def _difference(key, old, new):
                     f"{key}.{plain}".strip("."), old.get(name), new.get(name)
                 )
     if key == EPOCHS:
-        return f"{key} {old}, now it is {new}, and only more can continue it"
+        return (
+            f"{key} {old}, now it is {new} (a run can be continued only with "
+            "more epochs)"
+        )
     return f"{key} {_plain(old)}, now it is {_plain(new)}"
 
 

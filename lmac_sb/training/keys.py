@@ -282,7 +282,7 @@ KEYS = {
 }
 
 
-def check_values(values, source, prefix=""):
+def check_values(values, source, prefix="", kinds=None):
     """Refuse values that a key must not have.
 
     Arguments
@@ -293,6 +293,8 @@ def check_values(values, source, prefix=""):
         The yaml file, for the message.
     prefix : str
         What stands before the keys there.
+    kinds : dict or None
+        Key to its kind; by default those of `KEYS`.
 
     Raises
     ------
@@ -307,8 +309,10 @@ def check_values(values, source, prefix=""):
     ...
     lmac_sb.LMACError: x.yaml: lr is 'fast', expected a number above 0
     """
+    if kinds is None:
+        kinds = {key: entry.kind for key, entry in KEYS.items()}
     for key, value in values.items():
-        kind = KEYS[key].kind if key in KEYS else None
+        kind = kinds.get(key)
         if kind is not None and not kind.holds(value):
             raise LMACError(
                 f"{source}: {prefix}{key} is {_plain(value)}, expected "

@@ -3,7 +3,9 @@
 A test compares them with those of the installed SpeechBrain.
 """
 
-__all__ = ["FLAGS", "LISTS", "RUN_OPTIONS", "SHOWN"]
+from lmac_sb.training.kinds import choice, positive, whole
+
+__all__ = ["FLAGS", "KINDS", "LISTS", "RUN_OPTIONS", "SHOWN"]
 
 # Those that take no value, and those that take any number of values.
 FLAGS = {
@@ -23,6 +25,22 @@ RUN_OPTIONS = {
     *("eval_precision", "grad_accumulation_factor", "log_config"),
     *("max_grad_norm", "nonfinite_patience", "optimizer_step_limit"),
     *("precision", "profile_steps", "profile_warmup"),
+}
+# Values that the others may have; SpeechBrain checks none of them.
+KINDS = {
+    "ckpt_interval_minutes": whole(0),
+    "ckpt_interval_steps": whole(0),
+    "compile_mode": choice("default", "reduce-overhead", "max-autotune"),
+    "debug_batches": whole(1),
+    "debug_epochs": whole(0),
+    "distributed_backend": choice("nccl", "gloo", "mpi"),
+    "grad_accumulation_factor": whole(1),
+    # A limit below zero turns gradients round, one of zero leaves nothing.
+    "max_grad_norm": positive,
+    "nonfinite_patience": whole(0),
+    "optimizer_step_limit": whole(1),
+    "profile_steps": whole(1),
+    "profile_warmup": whole(0),
 }
 # What --help shows, with two of our own: name, default or kind, meaning.
 SHOWN = (

@@ -73,6 +73,11 @@ class LineBrain(RecipeBrain):
         self.draws.append(torch.rand(1).item())
         return self.modules.line(batch.x)
 
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Record the rates of steps."""
+        if should_step:
+            self.stepped.append(self.optimizer.param_groups[0]["lr"])
+
     def compute_objectives(self, predictions, batch, stage):
         """Squared error, a metric, and their mean."""
         losses = (predictions - batch.y) ** 2
@@ -136,7 +141,7 @@ def brain_of(folder, n_epochs=3, planned=None, run_opts=None, **changes):
         checkpointer,
         **settings,
     )
-    brain.seen, brain.rates, brain.draws = [], [], []
+    brain.seen, brain.rates, brain.draws, brain.stepped = [], [], [], []
     brain.planned = planned or {}
     return brain
 
@@ -191,6 +196,89 @@ def test_schedule_is_followed(tmp_path):
     schedule = OneCycle(0.1, 0.5)
     assert rates == pytest.approx([schedule.at(i / 10) for i in range(1, 10)])
     assert min(rates) > 0
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_schedule_of_accumulated_steps(tmp_path, factor):
+    """It is that of the steps; what an epoch leaves over makes none."""
+    schedule = OneCycle(0.1, 0.5)
+    opts = {"grad_accumulation_factor": factor}
+    brain = brain_of(tmp_path, lr_annealing=schedule, run_opts=opts)
+    fit(brain, dataset_of(7), batch_size=1)
+    n_steps = 3 * (7 // factor)
+    assert brain.optimizer_step == n_steps
+    assert brain.stepped == pytest.approx(
+        [schedule.at(i / (n_steps + 1)) for i in range(1, n_steps + 1)]
+    )
+
+
+def test_each_accumulated_batch_draws_its_own(tmp_path):
+    """Batches of a step differ, and the first run's seeds are the same."""
+    draws = {}
+    for factor in (1, 3):
+        opts = {"grad_accumulation_factor": factor}
+        brain = brain_of(tmp_path / str(factor), n_epochs=2, run_opts=opts)
+        fit(brain, dataset_of(6), batch_size=1)
+        stages = [stage for stage, _ in brain.seen]
+        draws[factor] = [
+            draw
+            for stage, draw in zip(stages, brain.draws)
+            if stage == Stage.TRAIN
+        ]
+    assert len(set(draws[1])) == len(set(draws[3])) == 12
+    # The batch that ends a step draws what that step has always drawn.
+    assert draws[3][2::3] == draws[1][:4]
+
+
+@pytest.mark.parametrize("killed_after", [4, 5, 6, 10])
+def test_accumulated_steps_resume_exactly(tmp_path, killed_after):
+    """A checkpoint within an epoch never lies within a step."""
+    opts = {"grad_accumulation_factor": 3, "ckpt_interval_steps": 1}
+    whole = brain_of(tmp_path / "a", n_epochs=2, run_opts=opts)
+    fit(whole, dataset_of(7), batch_size=1)
+    brain = brain_of(tmp_path / "b", n_epochs=2, run_opts=opts)
+    forward, calls = brain.compute_forward, []
+
+    def stop(batch, stage):
+        calls.append(stage)
+        if calls.count(Stage.TRAIN) > killed_after:
+            raise KeyboardInterrupt
+        return forward(batch, stage)
+
+    brain.compute_forward = stop
+    with pytest.raises(KeyboardInterrupt):
+        fit(brain, dataset_of(7), batch_size=1)
+    again = brain_of(tmp_path / "b", n_epochs=2, run_opts=opts)
+    fit(again, dataset_of(7), batch_size=1)
+    assert weight(again) == weight(whole)
+    assert again.optimizer_step == whole.optimizer_step == 4
+
+
+@pytest.mark.parametrize(
+    "opts, told",
+    [
+        ({}, "is 4, expected at most 3, the number of batches an epoch"),
+        (
+            {"debug": True, "debug_batches": 2},
+            "is 4, expected at most 2, the number of debug_batches",
+        ),
+    ],
+)
+def test_epoch_without_a_step(tmp_path, opts, told):
+    """It would train nothing, so it is refused."""
+    opts = {"grad_accumulation_factor": 4, **opts}
+    brain = brain_of(tmp_path, run_opts=opts)
+    with pytest.raises(LMACError) as caught:
+        fit(brain, dataset_of(3), batch_size=1)
+    assert str(caught.value) == f"grad_accumulation_factor {told}"
+
+
+def test_step_limit(tmp_path):
+    """Training ends with that step."""
+    brain = brain_of(tmp_path, run_opts={"optimizer_step_limit": 4})
+    fit(brain, dataset_of(3), batch_size=1)
+    assert brain.optimizer_step == 4
+    assert len(trained_ids(brain)) == 4
 
 
 def test_one_line_an_epoch(tmp_path, capsys):

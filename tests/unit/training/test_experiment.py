@@ -1,6 +1,9 @@
 """Tests of the checks of a run's data and classifier."""
 
 import shutil
+import signal
+import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -135,6 +138,112 @@ def test_a_refused_run_leaves_no_folder(tmp_path):
         claim.take()
         raise LMACError("a checkpoint cannot be written")
     assert (folder / "experiment.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "file", ["classifier_conv.yaml", "classifier_multilabel.yaml"]
+)
+def test_batch_norm_of_several_processes_on_cpus(tmp_path, monkeypatch, file):
+    """PyTorch cannot train it; it is refused before there is a folder."""
+    folder = tmp_path / "run"
+    options = ["--device=cpu", f"--output_folder={folder}"]
+    hparams = load_hparams([str(HPARAMS / file), *options])
+    frozen = load_hparams([str(HPARAMS / "lmac.yaml"), *options])
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(LMACError) as caught, open_run(hparams):
+        pass
+    assert str(caught.value) == (
+        "embedding_model: on CPUs, several processes cannot train batch "
+        "normalisation; run it in one process, without torchrun"
+    )
+    assert not folder.exists()
+    # What is frozen is not trained.
+    with open_run(frozen):
+        pass
+
+
+@pytest.mark.parametrize(
+    "file", ["classifier_conv.yaml", "lmac.yaml", "l2i.yaml"]
+)
+def test_nothing_to_test(tmp_path, file):
+    """A new folder is not made; a run without a checkpoint is not changed."""
+    folder = tmp_path / "run"
+    options = ["--test_only", f"--output_folder={folder}"]
+    hparams = load_hparams([str(HPARAMS / file), *options])
+    for empty in (True, False):
+        with pytest.raises(LMACError) as caught, open_run(hparams):
+            pass
+        assert str(caught.value) == (
+            f"{folder}/save: no checkpoint with '{hparams['select_key']}' to "
+            "test; train first"
+        )
+        assert folder.exists() != empty
+        (folder / "save").mkdir(parents=True, exist_ok=True)
+
+
+def test_compiled_modules_are_there(tmp_path):
+    """SpeechBrain would say so in the midst of the work."""
+    folder = tmp_path / "run"
+    hparams = load_hparams(
+        [str(HPARAMS / "lmac.yaml"), f"--output_folder={folder}"]
+        + ["--compile", "--compile_module_keys", "explainr"]
+    )
+    with pytest.raises(LMACError) as caught, open_run(hparams):
+        pass
+    assert str(caught.value) == (
+        "compile_module_keys: found 'explainr', expected some of explainer"
+    )
+    assert not folder.exists()
+
+
+def test_explainer_on_a_cpu_is_not_compiled(tmp_path):
+    """It ended in an error of PyTorch's compiler, after a minute."""
+    folder = tmp_path / "run"
+    options = ["--compile", "--device=cpu", f"--output_folder={folder}"]
+    hparams = load_hparams([str(HPARAMS / "lmac.yaml"), *options])
+    with pytest.raises(LMACError) as caught, open_run(hparams):
+        pass
+    assert str(caught.value) == (
+        "compile: on a CPU, PyTorch cannot compile the backward pass of an "
+        "explainer; leave --compile out"
+    )
+    assert not folder.exists()
+    hparams = load_hparams([str(HPARAMS / "classifier_conv.yaml"), *options])
+    with open_run(hparams):
+        pass
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_run_that_is_terminated(tmp_path, capsys, taken):
+    """It says so and leaves no lock; its loaders' workers say nothing."""
+    folder = tmp_path / "run"
+    hparams = load_hparams(
+        [str(HPARAMS / "lmac.yaml"), f"--output_folder={folder}"]
+    )
+    with pytest.raises(SystemExit) as stop, open_run(hparams) as claim:
+        if taken:
+            claim.take()
+        worker = get_context("fork").Process(target=time.sleep, args=[60])
+        worker.start()
+        worker.terminate()
+        worker.join()
+        assert worker.exitcode == -signal.SIGTERM
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert [x.name for x in folder.glob("*")] == ["experiment.json"] * taken
+
+
+def test_processes_of_a_launcher_are_terminated_at_once(tmp_path, monkeypatch):
+    """They may wait for each other, and would not hear."""
+    hparams = load_hparams(
+        [str(HPARAMS / "lmac.yaml"), f"--output_folder={tmp_path / 'run'}"]
+    )
+    monkeypatch.setenv("RANK", "0")
+    with open_run(hparams):
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_lengths_that_share_no_batch(caplog):

@@ -1,13 +1,17 @@
 """Tests of reading and checking a command line."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
+from speechbrain import Brain
+from speechbrain.utils.run_opts import RunOptions
 
 from lmac_sb.training.arguments import SCRIPTS
 from lmac_sb.training.hparams import load_hparams
 from lmac_sb.training.keys import KEYS
+from lmac_sb.training.run_options import KINDS, RUN_OPTIONS
 from lmac_sb.utils.console import get_loudness
 from lmac_sb.utils.errors import LMACError
 
@@ -97,6 +101,14 @@ def test_more_processes_than_gpus(monkeypatch):
         "nproc_per_node: found more processes than GPUs (1), expected at "
         "most 1; without GPUs: --device cpu"
     )
+
+
+@pytest.mark.parametrize("given", [(), ("--distributed_backend=nccl",)])
+def test_processes_on_a_cpu(given):
+    """A Brain gets the backend that a CPU has, though nobody asked for it."""
+    hparams = load(HPARAMS / "lmac.yaml", "--device=cpu", *given)
+    brain = Brain(run_opts=hparams.run_opts)
+    assert brain.distributed_backend == "gloo"
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -288,6 +300,83 @@ def test_bad_command_line(arguments, told, capsys):
     assert str(caught.value).startswith("command line: ")
     assert told in str(caught.value)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "least"),
+    [
+        *(("ckpt_interval_minutes", 0), ("ckpt_interval_steps", 0)),
+        *(("debug_batches", 1), ("debug_epochs", 0)),
+        *(("grad_accumulation_factor", 1), ("nonfinite_patience", 0)),
+        *(("optimizer_step_limit", 1), ("profile_steps", 1)),
+        ("profile_warmup", 0),
+    ],
+)
+def test_run_option_out_of_range(option, least):
+    """It is refused as a key of the yaml is; the least value is taken."""
+    for value in {-1, least - 1}:
+        assert refused(HPARAMS / "lmac.yaml", f"--{option}", str(value)) == (
+            f"command line: --{option} is {value}, expected a whole number "
+            f"of at least {least}"
+        )
+    hparams = load(HPARAMS / "lmac.yaml", f"--{option}={least}")
+    assert hparams.run_opts[option] == least
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "nan", "inf"])
+def test_gradients_are_not_turned_round(value):
+    """A limit that is not above zero would do so, or stop the training."""
+    assert refused(HPARAMS / "lmac.yaml", f"--max_grad_norm={value}") == (
+        f"command line: --max_grad_norm is {float(value)}, expected a number "
+        "above 0"
+    )
+
+
+def test_step_limit_that_is_no_number():
+    """SpeechBrain takes any text."""
+    assert refused(HPARAMS / "lmac.yaml", "--optimizer_step_limit=x") == (
+        "command line: --optimizer_step_limit is 'x', expected a whole number "
+        "of at least 1"
+    )
+
+
+def test_two_ways_to_say_when_checkpoints_are_written():
+    """SpeechBrain would end in the midst of the work."""
+    options = "--ckpt_interval_minutes=1", "--ckpt_interval_steps=2"
+    assert refused(HPARAMS / "lmac.yaml", *options) == (
+        "command line: --ckpt_interval_minutes and --ckpt_interval_steps are "
+        "given, expected one of them"
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [["--jit"], ["--jit_module_keys", "explainer"]]
+)
+def test_torchscript(options):
+    """It cannot compile SpeechBrain's own blocks."""
+    assert refused(HPARAMS / "lmac.yaml", *options) == (
+        "command line: --jit is not supported, since TorchScript cannot "
+        "compile these networks; leave it out"
+    )
+
+
+def test_modules_to_compile():
+    """Without the other option, SpeechBrain would compile none."""
+    keys = ["--compile_module_keys", "explainer"]
+    assert refused(HPARAMS / "lmac.yaml", *keys) == (
+        "command line: --compile_module_keys needs --compile too"
+    )
+    load(HPARAMS / "lmac.yaml", "--compile", *keys)
+
+
+def test_every_number_of_the_run_options_has_a_kind():
+    """Of the installed SpeechBrain; flags and paths have none."""
+    numbers = {
+        field.name
+        for field in dataclasses.fields(RunOptions)
+        if field.name in RUN_OPTIONS and type(field.default) in (int, float)
+    }
+    assert numbers <= KINDS.keys() <= RUN_OPTIONS
 
 
 @pytest.mark.parametrize("option", ["--quiet", "--verbose"])

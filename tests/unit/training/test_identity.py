@@ -60,7 +60,7 @@ def refused(other, **parts):
         (["--reg_w_l1=99"], "reg_w_l1 4, now it is 99"),
         (
             ["--reg_w_l1=99", "--l_out_type=ce"],
-            "l_out_type probability, now it is ce, reg_w_l1 4, now it is 99",
+            "l_out_type probability, now it is ce; reg_w_l1 4, now it is 99",
         ),
         (["--seed=7"], "seed 1234, now it is 7"),
         (["--n_classes=50"], "n_classes 10, now it is 50"),
@@ -149,14 +149,28 @@ def test_many_differences(run):
     """The message names only some of many differences."""
     write_json(run / "experiment.json", {"seed": 1})
     told = refused(claim(run))
-    assert told.startswith(f"lmac_sb null, now it is {lmac_sb.__version__}, ")
-    assert re.search(r", and \d\d more keys differ$", told)
+    assert told.startswith(f"lmac_sb null, now it is {lmac_sb.__version__}; ")
+    assert re.search(r"; and \d\d more keys differ$", told)
 
 
 def test_fewer_epochs(run):
     """Fewer epochs are refused if the run has gone further."""
     assert refused(claim(run, "--number_of_epochs=3")) == (
-        "number_of_epochs 15, now it is 3, and only more can continue it"
+        "number_of_epochs 15, now it is 3 (a run can be continued only with "
+        "more epochs)"
+    )
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_identity_that_cannot_be_read(run, text):
+    """The message says what to do, as that of another run does."""
+    (run / "experiment.json").write_text(text)
+    with pytest.raises(LMACError) as caught:
+        claim(run).check()
+    told = str(caught.value)
+    assert told.startswith(f"{run / 'experiment.json'}: ")
+    assert told.endswith(
+        "; choose another --experiment_name or --output_folder, or delete it"
     )
 
 
