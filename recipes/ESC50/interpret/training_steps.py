@@ -26,7 +26,7 @@ from lmac_sb.metrics.registry import METRICS
 from lmac_sb.metrics.summary import markdown_table, summarize
 from lmac_sb.models.classifier_folder import load_classifier, save_classifier
 from lmac_sb.models.source import is_local
-from lmac_sb.models.weights import write_weights
+from lmac_sb.models.weights import load_strict, write_weights
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.experiment import (
     FRONTEND,
@@ -278,9 +278,12 @@ def spread(ids, n_clips):
     return {ids[len(ids) * i // n_clips] for i in range(n_clips)}
 
 
-def find_interpreter(hparams, source):
-    """Weights of the trained decoder that fine-tuning starts from."""
+def find_interpreter(hparams):
+    """Weights of the trained decoder that training starts from, or None."""
+    source = hparams["pretrained_interpreter"]
     if source is None:
+        if not hparams["finetuning"]:
+            return None
         raise LMACError(
             "pretrained_interpreter: fine-tuning needs the run folder of a "
             "trained decoder: --pretrained_interpreter results/lmac/1234"
@@ -288,8 +291,13 @@ def find_interpreter(hparams, source):
     source = Path(source)
     if source.resolve() == Path(hparams["output_folder"]).resolve():
         raise LMACError(
-            f"output_folder: {source} is the run that fine-tuning starts "
-            "from, expected another folder"
+            f"output_folder: {source} is the run that training starts from "
+            "(pretrained_interpreter), expected another folder"
+        )
+    if not source.exists():
+        raise LMACError(
+            f"pretrained_interpreter: {source} does not exist, expected the "
+            "run folder of a trained decoder, or its weights"
         )
     if source.is_file():
         return source
@@ -302,6 +310,19 @@ def find_interpreter(hparams, source):
             f"of a decoder with '{hparams['select_key']}' in save/"
         )
     return best.paramfiles["decoder"]
+
+
+def start_from(decoder, weights):
+    """Load the trained decoder that training starts from, if there is one."""
+    if weights is None:
+        return
+    try:
+        load_strict(decoder, weights)
+    except LMACError as error:
+        raise LMACError(
+            f"pretrained_interpreter: {error}; expected a trained decoder of "
+            f"the same kind and size as here ({type(decoder).__name__})"
+        ) from error
 
 
 def prepare_explained(claim, hparams, classifier, clips, sounds):
