@@ -23,6 +23,7 @@ from lmac_sb.evaluation.models import (
     load_clips,
     load_interpreters,
     models_identity,
+    sources_of,
 )
 from lmac_sb.evaluation.plots import draw_randomisation, draw_roar
 from lmac_sb.evaluation.rows import means_of
@@ -139,7 +140,7 @@ def finish(output_folder):
 def load(hparams):
     """The models by name, their sources, and the methods of each check."""
     device = hparams.run_opts["device"] or "cpu"
-    sources = {"lmac": hparams["interpreter"], **hparams["interpreters"]}
+    sources = sources_of(hparams["interpreter"], hparams["interpreters"])
     loaded = load_interpreters(sources, hparams["trusted"], device)
     explainers = {name: x.explainer for name, x in loaded.items()}
     names = {
