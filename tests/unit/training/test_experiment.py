@@ -11,6 +11,7 @@ from speechbrain.lobes.models.Cnn14 import Cnn14
 from lmac_sb.training import experiment
 from lmac_sb.training.experiment import (
     check_frontend,
+    check_sizes,
     frontend,
     open_run,
 )
@@ -165,3 +166,70 @@ def test_a_copy_of_a_script_of_a_package_that_is_read_only(tmp_path):
     )
     with open_run(hparams):
         assert copy.stat().st_mode & 0o777 == 0o644
+
+
+TRAINED = sorted(
+    path
+    for path in HPARAMS.rglob("*.yaml")
+    if "emb_dim" in path.read_text("utf-8")
+    and path.stem not in ("eval", "sanity")
+)
+
+
+@pytest.mark.parametrize("path", TRAINED, ids=lambda path: path.stem)
+def test_sizes_of_all_files_fit(path):
+    """The check changes no weight, mode or draw."""
+    hparams = load_hparams([str(path), "--data_folder=nowhere"])
+    modules = torch.nn.ModuleList(hparams["modules"].values())
+    before = {k: v.clone() for k, v in modules.state_dict().items()}
+    modes = [part.training for part in modules.modules()]
+    state = torch.get_rng_state()
+    check_sizes(hparams)
+    assert torch.equal(state, torch.get_rng_state())
+    assert modes == [part.training for part in modules.modules()]
+    for name, value in modules.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    "name, option, said",
+    [
+        (
+            "classifier_conv",
+            "--channels=[8,16]",
+            "emb_dim: 256, but the embedding has 16 values",
+        ),
+        (
+            "lmac",
+            "--emb_dim=128",
+            "emb_dim: 128, but the embedding has 256 values",
+        ),
+        (
+            "lmac",
+            "--latent_channels=[256,128,64,32]",
+            "latent_channels: found [256, 128, 64, 32], but the layers and "
+            "evidence have [256, 256, 128, 64, 32]",
+        ),
+        (
+            "lmac",
+            "--latent_channels=[256,256]",
+            "latent_channels: found [256, 256], but the layers and "
+            "evidence have [256, 256, 128, 64, 32]",
+        ),
+        (
+            "l2i",
+            "--latent_channels=[1,2]",
+            "latent_channels: found [1, 2], but the layers have "
+            "[256, 128, 64, 32]",
+        ),
+        ("variants/lmac_psi", "--emb_dim=128", "emb_dim: 128, but the"),
+    ],
+)
+def test_sizes_that_do_not_fit(tmp_path, name, option, said):
+    """A run is refused before it has a folder."""
+    argv = [str(HPARAMS / f"{name}.yaml"), option, "--output_folder=run"]
+    with pytest.raises(LMACError) as error:
+        with open_run(load_hparams(argv)):
+            pass
+    assert str(error.value).startswith(said)
+    assert not (tmp_path / "run").exists()
