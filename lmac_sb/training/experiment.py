@@ -215,6 +215,11 @@ def open_run(hparams, neutral=()):
         If another process uses the folder, it belongs to another run, or
         sizes of the networks do not fit.
     """
+    if (hparams.get("dataloader_options") or {}).get("drop_last"):
+        raise LMACError(
+            "dataloader_options: drop_last is True, expected False: each clip "
+            "counts"
+        )
     check_sizes(hparams)
     if if_main_process():
         # Show warnings from now on, though there is no log file yet.

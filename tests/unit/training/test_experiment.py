@@ -223,9 +223,14 @@ def test_sizes_of_all_files_fit(path):
             "[256, 128, 64, 32]",
         ),
         ("variants/lmac_psi", "--emb_dim=128", "emb_dim: 128, but the"),
+        (
+            "lmac",
+            "--dataloader_options={drop_last: True}",
+            "dataloader_options: drop_last is True, expected False",
+        ),
     ],
 )
-def test_sizes_that_do_not_fit(tmp_path, name, option, said):
+def test_what_does_not_fit(tmp_path, name, option, said):
     """A run is refused before it has a folder."""
     argv = [str(HPARAMS / f"{name}.yaml"), option, "--output_folder=run"]
     with pytest.raises(LMACError) as error:
