@@ -19,7 +19,7 @@ from lmac_sb.data.noise import NoiseMixer
 from lmac_sb.models.encoders import embed
 from lmac_sb.training.brain import LOG_CONFIG
 from lmac_sb.training.identity import Claim
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import first_line
 from lmac_sb.utils.lock import lock_folder
 
@@ -361,10 +361,12 @@ def _check_latents(hparams, found):
 def check_frontend(found, hparams, source):
     """Refuse a front end that differs from the classifier's.
 
+    Where the classifier does not tell its own, a warning says so.
+
     Arguments
     ---------
     found : dict
-        `frontend` of the classifier's training.
+        `frontend` of the classifier's training, or a part of it.
     hparams : Hparams
         The current settings.
     source : str or Path
@@ -373,7 +375,8 @@ def check_frontend(found, hparams, source):
     Raises
     ------
     LMACError
-        If a setting differs; the message names it and both values.
+        If a setting differs; the message names it and both values. Or if
+        `found` holds no settings.
 
     Example
     -------
@@ -382,12 +385,25 @@ def check_frontend(found, hparams, source):
     ...
     lmac_sb.LMACError: model/config.json: ... n_mels 80, ... n_mels 64
     """
-    for key, value in found.items():
-        if hparams[key] != value:
+    if not isinstance(found, dict):
+        raise LMACError(
+            f"{source}: frontend in config.json is {shown(found)}, expected "
+            "settings by name, as train_classifier.py writes them"
+        )
+    for key in FRONTEND:
+        if key in found and hparams[key] != found[key]:
             raise LMACError(
-                f"{source}: the classifier was trained with {key} {value}, "
-                f"this experiment has {key} {hparams[key]}"
+                f"{source}: the classifier was trained with {key} "
+                f"{shown(found[key])}, this experiment has {key} {hparams[key]}"
             )
+    untold = [key for key in FRONTEND if key not in found]
+    if untold:
+        logger.warning(
+            "%s: no config.json tells %s of the classifier's training, so that "
+            "nobody can check whether this experiment has the same",
+            source,
+            ", ".join(untold),
+        )
 
 
 def check_multilabel(config, multilabel, source):

@@ -168,6 +168,27 @@ def test_a_copy_of_a_script_of_a_package_that_is_read_only(tmp_path):
         assert copy.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.parametrize("found", [3, [], "n_mels", None])
+def test_a_frontend_that_is_none(found):
+    """The message names the folder, what it holds and what is needed."""
+    with pytest.raises(LMACError, match="^my/model: frontend in config.json"):
+        check_frontend(found, {"n_mels": 80}, "my/model")
+
+
+def test_a_classifier_that_does_not_tell_its_frontend(caplog):
+    """One line warns that nobody can check it."""
+    settings = {key: 1 for key in experiment.FRONTEND}
+    check_frontend(settings, settings, "my/model")
+    assert not caplog.records
+    check_frontend({**settings, "more": 3}, settings, "my/model")
+    assert not caplog.records
+    check_frontend({}, settings, "my/model")
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.startswith("my/model: no config.json tells sample_rate, ")
+    assert "\n" not in message
+
+
 TRAINED = sorted(
     path
     for path in HPARAMS.rglob("*.yaml")
