@@ -177,7 +177,7 @@ def test_a_frontend_that_is_none(found):
 
 def test_a_classifier_that_does_not_tell_its_frontend(caplog):
     """One line warns that nobody can check it."""
-    settings = {key: 1 for key in experiment.FRONTEND}
+    settings = dict.fromkeys(experiment.FRONTEND, 1)
     check_frontend(settings, settings, "my/model")
     assert not caplog.records
     check_frontend({**settings, "more": 3}, settings, "my/model")
