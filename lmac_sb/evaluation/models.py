@@ -208,7 +208,9 @@ def load_second_classifier(
     """
     encoder = CategoricalEncoder()
     parts = {k: v for k, v in modules.items() if k != "features"}
-    config = load_classifier(folder, parts, encoder, cache_folder)
+    config = load_classifier(
+        folder, parts, encoder, cache_folder, key="judge_folder"
+    )
     check_frontend(config.get("frontend", {}), frontend, folder)
     check_multilabel(config, frontend.get("multilabel", False), folder)
     names = [encoder.ind2lab[c] for c in range(len(encoder))]

@@ -128,13 +128,16 @@ def make_datasets(manifest_folder, sounds, epoch_counter, seed, events=False):
     for split, part in NOISE_PARTS.items():
         noise = None
         if sounds.wham_folder is not None and split in sounds.noisy_splits:
-            noise = NoiseMixer(
-                sounds.wham_folder,
-                part,
-                preprocess.sample_rate,
-                sounds.snr_db,
-                seed,
-            )
+            try:
+                noise = NoiseMixer(
+                    sounds.wham_folder,
+                    part,
+                    preprocess.sample_rate,
+                    sounds.snr_db,
+                    seed,
+                )
+            except LMACError as error:
+                raise LMACError(f"wham_folder: {error}") from error
         train = split == "train"
         manifest = Path(manifest_folder) / f"{split}.jsonl"
         datasets[split] = make_dataset(

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.lobes.models.Cnn14 import Cnn14
 
+from lmac_sb.data.audio import Preprocessor
+from lmac_sb.models.classifier_folder import load_classifier, save_classifier
 from lmac_sb.training import experiment
 from lmac_sb.training.experiment import (
     check_frontend,
@@ -259,3 +262,31 @@ def test_what_does_not_fit(tmp_path, name, option, said):
             pass
     assert str(error.value).startswith(said)
     assert not (tmp_path / "run").exists()
+
+
+def test_noise_that_is_not_there(tmp_path):
+    """The message names the key."""
+    sounds = experiment.Sounds(
+        Preprocessor(sample_rate=8000), None, tmp_path / "no", 0.0, ["train"]
+    )
+    with pytest.raises(LMACError, match=r"^wham_folder: .*no: no such noise"):
+        experiment.make_datasets(tmp_path, sounds, None, 0)
+
+
+def test_a_classifier_of_other_classes(tmp_path):
+    """The message names the key and both numbers; a run's folder is told."""
+    encoder = CategoricalEncoder()
+    encoder.update_from_iterable("abc")
+    folder = tmp_path / "run" / "model"
+    three = {"classifier": torch.nn.Linear(2, 3)}
+    save_classifier(folder, three, encoder, {})
+    with pytest.raises(LMACError) as error:
+        load_classifier(
+            folder, {"classifier": torch.nn.Linear(2, 4)}, encoder, tmp_path
+        )
+    assert str(error.value) == (
+        f"classifier_folder: {folder} has 3 classes, but n_classes is 4: use "
+        "--n_classes 3"
+    )
+    with pytest.raises(LMACError, match=f"did you mean {folder}\\?"):
+        load_classifier(folder.parent, three, encoder, tmp_path)
