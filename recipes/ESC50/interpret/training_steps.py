@@ -23,7 +23,7 @@ from lmac_sb.data.columns import listed
 from lmac_sb.data.dataset import check_labels
 from lmac_sb.evaluation.results import report_failures, write_rows
 from lmac_sb.metrics.registry import METRICS
-from lmac_sb.metrics.summary import markdown_table, summarize
+from lmac_sb.metrics.summary import markdown_table, summarize, tellable
 from lmac_sb.models.classifier_folder import load_classifier, save_classifier
 from lmac_sb.models.source import is_local
 from lmac_sb.models.weights import load_strict, write_weights
@@ -460,7 +460,7 @@ def write_results(hparams, brain):
         "summary": summary,
     }
     write_json(folder / "results.json", seal(results, "results.json"))
-    say(markdown_table(summary), Loudness.QUIET)
+    say(markdown_table(tellable(summary)), Loudness.QUIET)
     for what, where in (
         ("results", f"{folder / 'results.json'} and results.csv"),
         ("sounds and pictures", folder / "interpretations" / "test"),
