@@ -42,7 +42,8 @@ def main(argv=None):
     """Train or fine-tune, test, and write results and sounds."""
     hparams = load_hparams(argv, __file__)
     # Before anything else, so that a mistake changes no folder.
-    start_from(hparams["decoder"], find_interpreter(hparams))
+    start, needed = hparams["pretrained_interpreter"], hparams["finetuning"]
+    start_from(hparams["decoder"], find_interpreter(hparams, start, needed))
     with open_run(hparams) as claim:
         data = {"clips": hparams["clips"], "sounds": hparams["sounds"]}
         adopted = hparams.get("adopted")
@@ -55,10 +56,7 @@ def main(argv=None):
                 "recipe": hparams["classifier_recipe"],
             }
             datasets = prepare_explained(claim, hparams, source, **data)
-        run_on_main(
-            claim.take,
-            kwargs=starting_decoder(hparams, hparams["pretrained_interpreter"]),
-        )
+        run_on_main(claim.take, kwargs=starting_decoder(hparams, start))
         sb.create_experiment_directory(**hparams.directory)
 
         brain = LMACBrain(

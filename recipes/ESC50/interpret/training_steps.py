@@ -278,11 +278,10 @@ def spread(ids, n_clips):
     return {ids[len(ids) * i // n_clips] for i in range(n_clips)}
 
 
-def find_interpreter(hparams):
+def find_interpreter(hparams, source, needed):
     """Weights of the trained decoder that training starts from, or None."""
-    source = hparams["pretrained_interpreter"]
     if source is None:
-        if not hparams["finetuning"]:
+        if not needed:
             return None
         raise LMACError(
             "pretrained_interpreter: fine-tuning needs the run folder of a "
