@@ -71,7 +71,7 @@ def load_classifier(
             load_strict(module, path)
         except LMACError:
             if name == "classifier":
-                _check_classes(source, savedir, module, key)
+                _check_classes(source, savedir, module, f"{key}: {error}")
             raise
     path = _find_labels(source, savedir)
     load_labels(label_encoder, path)
@@ -98,14 +98,14 @@ def _find_labels(source, savedir):
     ) from missing
 
 
-def _check_classes(source, savedir, module, key):
+def _check_classes(source, savedir, module, said):
     """Refuse a classifier of another number of classes than its last layer."""
     encoder = CategoricalEncoder()
     load_labels(encoder, _find_labels(source, savedir))
     n_classes = [len(x) for x in module.state_dict().values() if x.dim()][-1]
     if len(encoder) != n_classes:
         raise LMACError(
-            f"{key}: {source} has {len(encoder)} classes, but n_classes is "
+            f"{said}; it has {len(encoder)} classes, but n_classes is "
             f"{n_classes}: use --n_classes {len(encoder)}"
         )
 

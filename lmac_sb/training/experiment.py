@@ -223,7 +223,9 @@ def open_run(hparams, neutral=()):
             "dataloader_options: drop_last is True, expected False: each clip "
             "counts"
         )
-    check_sizes(hparams)
+    # Of weights that there are, loading tells more; see the scripts.
+    if not Path(hparams.get("classifier_folder") or "-").is_dir():
+        check_sizes(hparams)
     if if_main_process():
         # Show warnings from now on, though there is no log file yet.
         nowhere = {"handlers": {"file_handler": {"filename": os.devnull}}}

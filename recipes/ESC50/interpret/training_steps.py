@@ -32,6 +32,7 @@ from lmac_sb.training.experiment import (
     FRONTEND,
     check_frontend,
     check_multilabel,
+    check_sizes,
     frontend,
     make_datasets,
 )
@@ -340,6 +341,7 @@ def prepare_explained(claim, hparams, classifier, clips, sounds):
         sounds.label_encoder,
         Path(hparams["save_folder"]) / "classifier",
     )
+    check_sizes(hparams)
     check_frontend(config.get("frontend", {}), hparams, classifier_folder)
     frozen = hparams["frozen_classifier"]
     check_multilabel(config, frozen.multilabel, classifier_folder)

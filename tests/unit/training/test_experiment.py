@@ -284,9 +284,8 @@ def test_a_classifier_of_other_classes(tmp_path):
         load_classifier(
             folder, {"classifier": torch.nn.Linear(2, 4)}, encoder, tmp_path
         )
-    assert str(error.value) == (
-        f"classifier_folder: {folder} has 3 classes, but n_classes is 4: use "
-        "--n_classes 3"
-    )
+    said = str(error.value)
+    assert said.startswith(f"classifier_folder: {folder}")
+    assert said.endswith("has 3 classes, but n_classes is 4: use --n_classes 3")
     with pytest.raises(LMACError, match=f"did you mean {folder}\\?"):
         load_classifier(folder.parent, three, encoder, tmp_path)
