@@ -69,7 +69,7 @@ def load_classifier(
         path = _get(source, f"{name}.ckpt", savedir)
         try:
             load_strict(module, path)
-        except LMACError:
+        except LMACError as error:
             if name == "classifier":
                 _check_classes(source, savedir, module, f"{key}: {error}")
             raise
