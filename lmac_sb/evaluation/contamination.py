@@ -577,7 +577,10 @@ def make_settings(specs, entries, sample_rate, seed=0, folders=None, part="tt"):
         kind, folder = KINDS[name], None
         if kind.folder:
             folder = sources.folder(kind.folder, kind.content, spec)
-        setting = kind.make(sources, folder, **level, seed=seed)
+        try:
+            setting = kind.make(sources, folder, **level, seed=seed)
+        except LMACError as error:
+            raise LMACError(f"settings: {spec!r}: {error}") from error
         if setting.name in [other.name for other in settings]:
             raise LMACError(f"settings: found {setting.name!r} twice")
         settings.append(setting)

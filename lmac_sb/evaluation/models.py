@@ -19,7 +19,41 @@ __all__ = [
     "load_interpreters",
     "load_second_classifier",
     "models_identity",
+    "sources_of",
 ]
+
+
+def sources_of(interpreter, others):
+    """Where the models to compare come from, by name.
+
+    Arguments
+    ---------
+    interpreter : str
+        Value of the key `interpreter`: the method ``lmac``.
+    others : dict
+        Value of the key `interpreters`: name to source.
+
+    Returns
+    -------
+    dict
+        The first one is ``lmac``.
+
+    Raises
+    ------
+    LMACError
+        If another one has that name.
+
+    Example
+    -------
+    >>> sources_of("results/lmac/1234", {"lmac_ft": "results/lmac_ft/1234"})
+    {'lmac': 'results/lmac/1234', 'lmac_ft': 'results/lmac_ft/1234'}
+    """
+    if "lmac" in others:
+        raise LMACError(
+            "interpreters: 'lmac' is the name of the model that --interpreter "
+            f"names ({interpreter}), expected a name of its own"
+        )
+    return {"lmac": interpreter, **others}
 
 
 def load_interpreters(sources, trusted=False, device="cpu"):
@@ -174,7 +208,9 @@ def load_second_classifier(
     """
     encoder = CategoricalEncoder()
     parts = {k: v for k, v in modules.items() if k != "features"}
-    config = load_classifier(folder, parts, encoder, cache_folder)
+    config = load_classifier(
+        folder, parts, encoder, cache_folder, key="judge_folder"
+    )
     check_frontend(config.get("frontend", {}), frontend, folder)
     check_multilabel(config, frontend.get("multilabel", False), folder)
     names = [encoder.ind2lab[c] for c in range(len(encoder))]

@@ -26,6 +26,7 @@ from lmac_sb.utils.errors import LMACError
 
 __all__ = [
     "check_randomisation",
+    "check_removable",
     "check_roar",
     "clips_at",
     "correlation",
@@ -508,6 +509,39 @@ def clips_at(places, dataset, explainer):
     return torch.stack([item["sig"] for item in items]).to(device), items
 
 
+def check_removable(methods, datasets):
+    """Refuse what ROAR cannot do, before anything is written.
+
+    Arguments
+    ---------
+    methods : dict
+        From `lmac_sb.methods.registry.make_methods`.
+    datasets : dict
+        Data sets by split.
+
+    Raises
+    ------
+    LMACError
+        If the clips of a split have several lengths, or a method marks all
+        bins.
+
+    Example
+    -------
+    >>> check_removable({"ones": None}, {})
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: roar_methods: 'ones' has no order of bins
+    """
+    if "ones" in methods:
+        raise LMACError("roar_methods: 'ones' has no order of bins")
+    for split, dataset in datasets.items():
+        if len(set(dataset.n_samples)) > 1:
+            raise LMACError(
+                f"{split}: clips of several lengths, expected one length for "
+                "ROAR; train the explained models with signal_length_s"
+            )
+
+
 def check_roar(explainer, methods, datasets, shares, make_model, options):
     """Train classifiers without what each method calls relevant.
 
@@ -544,6 +578,7 @@ def check_roar(explainer, methods, datasets, shares, make_model, options):
         If the clips have several lengths, a method has no order of bins, or
         the folder has rows of others.
     """
+    check_removable(methods, datasets)
     trainings = [
         (fill, method, share, run)
         for fill in options["fills"]

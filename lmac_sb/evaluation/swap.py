@@ -190,8 +190,29 @@ def check_swap(explainer, methods, dataset, options):
 
     rows = rows_of_all(rows_of, methods, dataset, options)
     if not rows:
-        raise LMACError("swap: no sound of two classes, expected at least one")
+        raise LMACError(
+            "swap: no sound of two classes, expected at least one; "
+            + _why_none(dataset, several)
+        )
     return rows
+
+
+def _why_none(dataset, several):
+    """Why no sound has two classes, and what the user can do."""
+    with dataset.output_keys_as(["class_string"]):
+        labels = {item["class_string"] for item in dataset}
+    n_clips = len(dataset)
+    if several:
+        return f"none of {n_clips} clips has two: use more clips (n_clips)"
+    if len(labels) == 1:
+        return (
+            f"all {n_clips} clips are of the class {labels.pop()}: use more "
+            "clips (n_clips)"
+        )
+    return (
+        f"no two of {n_clips} clips of different classes have one length: "
+        "train the explained models with signal_length_s"
+    )
 
 
 def _partners(dataset, seed):

@@ -121,7 +121,8 @@ def make_methods(names, interpreters, optimised_steps=150, seed=0):
     ------
     LMACError
         If a name is unknown (the message lists the known ones) or given
-        twice, or its package is not installed.
+        twice, or its package is not installed, or an interpreter has the
+        name of another method.
 
     Example
     -------
@@ -151,6 +152,11 @@ def make_methods(names, interpreters, optimised_steps=150, seed=0):
         )
     stepping = {"optimised": (_optimised, optimised_steps, 0)}
     for name, explainer in interpreters.items():
+        if name in known or name in stepping:
+            raise LMACError(
+                f"interpreters: '{name}' is the name of another method, "
+                "expected a name of its own"
+            )
         stepping[name] = partial(_decode, explainer), 0, 1
     methods = {}
     for name in [names] if isinstance(names, str) else names:

@@ -20,6 +20,7 @@ __all__ = [
     "marked_cells",
     "means_over",
     "summarize",
+    "tellable",
 ]
 
 # A row of a table, the means of each method, and what a cell shows.
@@ -209,6 +210,40 @@ def summarize(
     return summary
 
 
+def tellable(summary: Summary) -> Summary:
+    """What a table may tell of a summary: no interval of a single value.
+
+    Arguments
+    ---------
+    summary : dict
+        From `summarize`.
+
+    Returns
+    -------
+    dict
+        The same without figures of no value; the interval of one value, which
+        says nothing of others, is NaN.
+
+    Example
+    -------
+    >>> rows = [{"id": "a", "method": "m", "AI": 1.0, "AD": math.nan}]
+    >>> columns = ["AI", "AD"]
+    >>> print(markdown_table(tellable(summarize(rows)), columns))
+    | method | AI ↑ | AD ↓ |
+    |---|---|---|
+    | m | 1.0 | – |
+    """
+    unknown = {"low": math.nan, "high": math.nan}
+    return {
+        method: {
+            name: figure if figure["n"] > 1 else {**figure, **unknown}
+            for name, figure in metrics.items()
+            if figure["n"]
+        }
+        for method, metrics in summary.items()
+    }
+
+
 def _values(rows: Iterable[Row], names: Sequence[str]) -> np.ndarray:
     """Values of the rows, [rows, names], NaN where there is none."""
     values = [[row.get(name, math.nan) for name in names] for row in rows]
@@ -339,6 +374,8 @@ def _markdown_cell(cell: Cell, mark: bool) -> str:
     if cell is None:
         return "–"
     mean, half, best = cell
+    if half == "nan" != mean:  # of one clip, see `tellable`
+        return f"**{mean}**" if mark and best else mean
     return f"**{mean} ± {half}**" if mark and best else f"{mean} ± {half}"
 
 

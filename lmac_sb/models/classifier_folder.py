@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.fetching import fetch
 
 from lmac_sb.models.source import is_local, why_not_fetched
@@ -30,7 +31,9 @@ __all__ = [
 _LONGEST, _MOST_LABELS, _WIDEST = 4 << 20, 30_000, 1000
 
 
-def load_classifier(source, modules, label_encoder, savedir):
+def load_classifier(
+    source, modules, label_encoder, savedir, key="classifier_folder"
+):
     """Load a trained classifier and the names of its classes.
 
     Arguments
@@ -45,6 +48,8 @@ def load_classifier(source, modules, label_encoder, savedir):
         Empty encoder that receives the class names.
     savedir : str or Path
         Folder for files from a hub, with one sub-folder for each source.
+    key : str
+        The key that names it, for messages.
 
     Returns
     -------
@@ -61,18 +66,14 @@ def load_classifier(source, modules, label_encoder, savedir):
         raise LMACError(f"classifier_folder: {source} does not exist")
     savedir = Path(savedir) / str(source).replace("/", "--")
     for name, module in modules.items():
-        load_strict(module, _get(source, f"{name}.ckpt", savedir))
-    for file in ("label_encoder.txt", "label_encoder.ckpt"):
+        path = _get(source, f"{name}.ckpt", savedir)
         try:
-            path = _get(source, file, savedir)
-            break
+            load_strict(module, path)
         except LMACError as error:
-            missing = error
-    else:
-        raise LMACError(
-            f"{source}: no label_encoder.txt, expected the names of the "
-            "classes there"
-        ) from missing
+            if name == "classifier":
+                _check_classes(source, savedir, module, f"{key}: {error}")
+            raise
+    path = _find_labels(source, savedir)
     load_labels(label_encoder, path)
     config = Path(source) / "config.json"
     if not config.is_file():
@@ -82,6 +83,31 @@ def load_classifier(source, modules, label_encoder, savedir):
     if not isinstance(found, dict):
         raise LMACError(f"{config}: holds no keys, expected settings")
     return found
+
+
+def _find_labels(source, savedir):
+    """Local path of the file with the names of the classes."""
+    for file in ("label_encoder.txt", "label_encoder.ckpt"):
+        try:
+            return _get(source, file, savedir)
+        except LMACError as error:
+            missing = error
+    raise LMACError(
+        f"{source}: no label_encoder.txt, expected the names of the classes "
+        "there"
+    ) from missing
+
+
+def _check_classes(source, savedir, module, said):
+    """Refuse a classifier of another number of classes than its last layer."""
+    encoder = CategoricalEncoder()
+    load_labels(encoder, _find_labels(source, savedir))
+    n_classes = [len(x) for x in module.state_dict().values() if x.dim()][-1]
+    if len(encoder) != n_classes:
+        raise LMACError(
+            f"{said}; it has {len(encoder)} classes, but n_classes is "
+            f"{n_classes}: use --n_classes {len(encoder)}"
+        )
 
 
 def load_labels(label_encoder, path):
@@ -169,7 +195,11 @@ def _get(source, name, savedir):
     if Path(source).is_dir():
         path = Path(source) / name
         if not path.is_file():
-            raise LMACError(f"{path}: no such file in the classifier's folder")
+            model = Path(source) / "model"
+            hint = f"; did you mean {model}?" if model.is_dir() else ""
+            raise LMACError(
+                f"{path}: no such file in the classifier's folder{hint}"
+            )
         check_file(path, folder=source)
         return path
     try:

@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import speechbrain as sb
+import torch
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lmac_sb.data.cache import AudioCache
 from lmac_sb.data.dataset import Changes, make_dataset
 from lmac_sb.data.noise import NoiseMixer
+from lmac_sb.models.encoders import embed
 from lmac_sb.training.brain import LOG_CONFIG
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.hparams import on_cpu
 from lmac_sb.training.identity import Claim
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.io import first_line
 from lmac_sb.utils.lock import lock_folder
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "Sounds",
     "check_frontend",
     "check_multilabel",
+    "check_sizes",
     "frontend",
     "make_datasets",
     "open_run",
@@ -131,13 +135,16 @@ def make_datasets(manifest_folder, sounds, epoch_counter, seed, events=False):
     for split, part in NOISE_PARTS.items():
         noise = None
         if sounds.wham_folder is not None and split in sounds.noisy_splits:
-            noise = NoiseMixer(
-                sounds.wham_folder,
-                part,
-                preprocess.sample_rate,
-                sounds.snr_db,
-                seed,
-            )
+            try:
+                noise = NoiseMixer(
+                    sounds.wham_folder,
+                    part,
+                    preprocess.sample_rate,
+                    sounds.snr_db,
+                    seed,
+                )
+            except LMACError as error:
+                raise LMACError(f"wham_folder: {error}") from error
         train = split == "train"
         manifest = Path(manifest_folder) / f"{split}.jsonl"
         datasets[split] = make_dataset(
@@ -216,8 +223,17 @@ def open_run(hparams, neutral=()):
     ------
     LMACError
         If another process uses the folder, or it belongs to another run; if
-        the modules cannot be trained as is asked, or there is nothing to test.
+        sizes of the networks do not fit, the modules cannot be trained as is
+        asked, or there is nothing to test.
     """
+    if (hparams.get("dataloader_options") or {}).get("drop_last"):
+        raise LMACError(
+            "dataloader_options: drop_last is True, expected False: each clip "
+            "counts"
+        )
+    # Of weights that there are, loading tells more; see the scripts.
+    if not Path(hparams.get("classifier_folder") or "-").is_dir():
+        check_sizes(hparams)
     if if_main_process():
         # Show warnings from now on, though there is no log file yet.
         nowhere = {"handlers": {"file_handler": {"filename": os.devnull}}}
@@ -330,13 +346,110 @@ def _let_replace(folder):
             path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
+def check_sizes(hparams):
+    """Refuse networks whose sizes do not fit, by a second of noise.
+
+    Arguments
+    ---------
+    hparams : Hparams
+        Of any recipe; of one that trains no network, all is well.
+
+    Raises
+    ------
+    LMACError
+        If the encoder does not fit the last layer (`emb_dim`), or the decoder
+        what it reads (`latent_channels`); names what was found.
+
+    Example
+    -------
+    >>> from lmac_sb.models.encoders import ConvEmbedding
+    >>> from lmac_sb.models.features import SpectralFeatures
+    >>> check_sizes({
+    ...     "features": SpectralFeatures(n_mels=40),
+    ...     "embedding_model": ConvEmbedding(n_mels=40, channels=[4, 8]),
+    ...     "classifier": torch.nn.Linear(16, 3),
+    ...     "emb_dim": 16,
+    ... })
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: emb_dim: 16, but the embedding has 8 values
+    """
+    parts = ("features", "embedding_model", "classifier")
+    if any(key not in hparams for key in parts):
+        return
+    features, encoder, head = (hparams[key] for key in parts)
+    explainer = hparams.get("explainer")
+    frozen = getattr(explainer, "classifier", None)
+    frames = getattr(frozen, "min_frames", hparams.get("min_frames", 1))
+    n_samples = max(features.sample_rate, features.hop_samples * (frames + 1))
+    # Of its own generator, so that it changes no draw of the run.
+    noise = torch.Generator().manual_seed(0)
+    wavs = torch.randn(1, n_samples, generator=noise) / 10
+    heads, done = [], []
+    hooks = [
+        head.register_forward_pre_hook(lambda _, x: heads.append(x[0].shape)),
+        head.register_forward_hook(lambda *_: done.append(True)),
+    ]
+    try:
+        with _at_rest(encoder, head, *([explainer] if explainer else [])):
+            if explainer is None:
+                mel = features.mel(features.magnitude(features.stft(wavs)))
+                head(embed(encoder, mel))
+                return
+            analysis = explainer.analyze(wavs)
+            _check_latents(hparams, [x.shape[1] for x in analysis.latents])
+            explainer.mask(analysis)
+    except RuntimeError as error:
+        what, why = "decoder", first_line(error)
+        if not heads:
+            what = "embedding_model"
+        elif not done:
+            what = "emb_dim"
+            why = (
+                f"{hparams.get('emb_dim')}, but the embedding has "
+                f"{heads[0][-1]} values"
+            )
+        raise LMACError(f"{what}: {why}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _at_rest(*modules):
+    """Networks in evaluation mode, without gradients."""
+    parts = {part: part.training for x in modules for part in x.modules()}
+    try:
+        for module in modules:
+            module.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in parts.items():
+            part.training = training
+
+
+def _check_latents(hparams, found):
+    """Refuse a decoder that is for latents of other sizes."""
+    given = hparams.get("latent_channels")
+    if given is not None and list(given) != found:
+        what = "layers"
+        if getattr(hparams["explainer"].classifier, "evidence", False):
+            what += " and evidence"
+        raise LMACError(
+            f"latent_channels: found {list(given)}, but the {what} have {found}"
+        )
+
+
 def check_frontend(found, hparams, source):
     """Refuse a front end that differs from the classifier's.
+
+    Where the classifier does not tell its own, a warning says so.
 
     Arguments
     ---------
     found : dict
-        `frontend` of the classifier's training.
+        `frontend` of the classifier's training, or a part of it.
     hparams : Hparams
         The current settings.
     source : str or Path
@@ -345,7 +458,8 @@ def check_frontend(found, hparams, source):
     Raises
     ------
     LMACError
-        If a setting differs; the message names it and both values.
+        If a setting differs; the message names it and both values. Or if
+        `found` holds no settings.
 
     Example
     -------
@@ -354,12 +468,25 @@ def check_frontend(found, hparams, source):
     ...
     lmac_sb.LMACError: model/config.json: ... n_mels 80, ... n_mels 64
     """
-    for key, value in found.items():
-        if hparams[key] != value:
+    if not isinstance(found, dict):
+        raise LMACError(
+            f"{source}: frontend in config.json is {shown(found)}, expected "
+            "settings by name, as train_classifier.py writes them"
+        )
+    for key in FRONTEND:
+        if key in found and hparams[key] != found[key]:
             raise LMACError(
-                f"{source}: the classifier was trained with {key} {value}, "
-                f"this experiment has {key} {hparams[key]}"
+                f"{source}: the classifier was trained with {key} "
+                f"{shown(found[key])}, this experiment has {key} {hparams[key]}"
             )
+    untold = [key for key in FRONTEND if key not in found]
+    if untold:
+        logger.warning(
+            "%s: no config.json tells %s of the classifier's training, so that "
+            "nobody can check whether this experiment has the same",
+            source,
+            ", ".join(untold),
+        )
 
 
 def check_multilabel(config, multilabel, source):

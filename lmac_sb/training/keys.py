@@ -281,6 +281,25 @@ KEYS = {
     "classifier_class": Key(None, "makes its last layer"),
 }
 
+# What `dataloader_options` may hold: how batches are loaded, and not which.
+LOADING = {
+    "batch_size": whole(1),
+    "num_workers": whole(0),
+    "pin_memory": flag,
+    "prefetch_factor": optional(whole(1)),
+    "persistent_workers": flag,
+    "multiprocessing_context": choice("fork", "spawn", "forkserver"),
+    "timeout": weight,
+    "drop_last": flag,
+}
+# What torch refuses without workers.
+OF_WORKERS = (
+    "prefetch_factor",
+    "persistent_workers",
+    "multiprocessing_context",
+    "timeout",
+)
+
 
 def check_values(values, source, prefix="", kinds=None):
     """Refuse values that a key must not have.
@@ -318,6 +337,30 @@ def check_values(values, source, prefix="", kinds=None):
                 f"{source}: {prefix}{key} is {_plain(value)}, expected "
                 f"{kind.name}"
             )
+        if key == "dataloader_options":
+            _check_loading(value, f"{source}: {prefix}{key}")
+
+
+def _check_loading(options, source):
+    """Refuse options of the loader that it has not, or that cannot be."""
+    for name, value in options.items():
+        if name not in LOADING:
+            raise LMACError(
+                f"{source} has {shown(name)}, expected some of "
+                f"{', '.join(LOADING)}, as in {{num_workers: 2}}"
+            )
+        if not LOADING[name].holds(value):
+            raise LMACError(
+                f"{source}: {name} is {_plain(value)}, expected "
+                f"{LOADING[name].name}"
+            )
+    if not options.get("num_workers"):
+        for name in OF_WORKERS:
+            if options.get(name):
+                raise LMACError(
+                    f"{source}: {name} is {_plain(options[name])}, but there "
+                    "are no workers, expected num_workers of at least 1"
+                )
 
 
 def _plain(value):

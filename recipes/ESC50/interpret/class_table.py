@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lmac_sb.metrics.summary import markdown_table, summarize
+from lmac_sb.metrics.summary import markdown_table, summarize, tellable
 from lmac_sb.utils.console import Loudness, say, say_table
 from lmac_sb.utils.io import write_csv, write_in_one_step
 
@@ -71,7 +71,7 @@ def write_classes(hparams, brain, n_clips):
         for name, metrics in summary.items()
     }
     found = [c for c in COLUMNS if c in summary["all classes"]]
-    table = markdown_table(shown, found, by="class (explanations)")
+    table = markdown_table(tellable(shown), found, by="class (explanations)")
     write_in_one_step(
         folder / "classes.md", lambda file: print(table, file=file)
     )

@@ -26,6 +26,7 @@ from lmac_sb.evaluation.models import (
     load_interpreters,
     load_second_classifier,
     models_identity,
+    sources_of,
 )
 from lmac_sb.evaluation.results import write_results
 from lmac_sb.evaluation.runner import Grid
@@ -114,7 +115,7 @@ def main(argv=None):
     hparams = load_hparams(argv, __file__)
     device = hparams.run_opts["device"] or "cpu"
     output_folder = Path(hparams["output_folder"])
-    sources = {"lmac": hparams["interpreter"], **hparams["interpreters"]}
+    sources = sources_of(hparams["interpreter"], hparams["interpreters"])
     loaded = load_interpreters(sources, hparams["trusted"], device)
     interpreter = loaded["lmac"]
     methods = make_methods(

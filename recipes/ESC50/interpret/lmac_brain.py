@@ -1,9 +1,11 @@
 """The Brain that trains L-MAC's decoder through the frozen classifier."""
 
+import shutil
 from pathlib import Path
 
 import speechbrain as sb
 import torch
+from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
 from lmac_sb.evaluation.comparison import Comparison
@@ -56,6 +58,13 @@ class LMACBrain(RecipeBrain):
         """Forget the rows of the stage before."""
         super().on_stage_start(stage, epoch)
         self.test_rows = []
+        if stage != sb.Stage.TRAIN:
+            # Sounds of an earlier checkpoint are none of this one.
+            run_on_main(
+                shutil.rmtree,
+                args=[self.sound_folder(stage)],
+                kwargs={"ignore_errors": True},
+            )
         if stage == sb.Stage.TEST:
             self.comparison = self.make_comparison()
 

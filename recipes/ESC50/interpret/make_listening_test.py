@@ -25,6 +25,7 @@ from lmac_sb.evaluation.models import (
     load_clips,
     load_interpreters,
     models_identity,
+    sources_of,
 )
 from lmac_sb.pages.listening import choose_methods, make_trial, write_test
 from lmac_sb.training.experiment import open_run
@@ -59,7 +60,7 @@ def main(argv=None):
     """Explain some clips by each method, and write page and key."""
     hparams = load_hparams(argv, __file__)
     device = hparams.run_opts["device"] or "cpu"
-    sources = {"lmac": hparams["interpreter"], **hparams["interpreters"]}
+    sources = sources_of(hparams["interpreter"], hparams["interpreters"])
     loaded = load_interpreters(sources, hparams["trusted"], device)
     interpreter = loaded["lmac"]
     methods = choose_methods(

@@ -23,18 +23,25 @@ from lmac_sb.evaluation.models import (
     load_clips,
     load_interpreters,
     models_identity,
+    sources_of,
 )
 from lmac_sb.evaluation.plots import draw_randomisation, draw_roar
 from lmac_sb.evaluation.rows import means_of
 from lmac_sb.evaluation.sanity import (
     check_randomisation,
+    check_removable,
     check_roar,
     decides_by_weights,
     roar_lines,
 )
 from lmac_sb.evaluation.swap import check_swap
 from lmac_sb.methods.registry import make_methods
-from lmac_sb.metrics.summary import markdown_table, means_over, summarize
+from lmac_sb.metrics.summary import (
+    markdown_table,
+    means_over,
+    summarize,
+    tellable,
+)
 from lmac_sb.training.experiment import open_run
 from lmac_sb.training.hparams import load_hparams
 from lmac_sb.utils.console import Loudness, say, say_table
@@ -78,7 +85,8 @@ def write_swap(output_folder, name, rows):
     columns = ["correlation", "Fid-In", "event_mass", "other_mass"]
     sounds = means_of(rows, ["method", "id"], columns)
     summary = summarize(sounds, columns=columns)
-    write(output_folder, name, rows, markdown_table(summary, columns))
+    table = markdown_table(tellable(summary), columns)
+    write(output_folder, name, rows, table)
 
 
 def run_roar(hparams, explainer, methods, datasets):
@@ -139,7 +147,7 @@ def finish(output_folder):
 def load(hparams):
     """The models by name, their sources, and the methods of each check."""
     device = hparams.run_opts["device"] or "cpu"
-    sources = {"lmac": hparams["interpreter"], **hparams["interpreters"]}
+    sources = sources_of(hparams["interpreter"], hparams["interpreters"])
     loaded = load_interpreters(sources, hparams["trusted"], device)
     explainers = {name: x.explainer for name, x in loaded.items()}
     names = {
@@ -175,6 +183,8 @@ def main(argv=None):
             split: load_clips(folder, split, interpreter, source)
             for split in ("train", "test")
         }
+        if "roar" in methods:
+            check_removable(methods["roar"], datasets)
         run_on_main(claim.take)
         sb.create_experiment_directory(**hparams.directory)
         explainer = interpreter.explainer

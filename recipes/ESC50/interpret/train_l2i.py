@@ -26,8 +26,17 @@ from lmac_sb.models.weights import load_strict
 from lmac_sb.training.experiment import open_run
 from lmac_sb.training.hparams import load_hparams
 from lmac_sb.utils.console import say
-from lmac_sb.utils.errors import exit_on_user_error
+from lmac_sb.utils.errors import LMACError, exit_on_user_error
 from lmac_sb.utils.io import write_in_one_step
+
+
+def check_frames(found, learner):
+    """Refuse fewer frames than patterns, of which each may be one frame."""
+    if found < learner.n_components:
+        raise LMACError(
+            f"nmf_frames: {found}, expected at least as many as n_components, "
+            f"{learner.n_components}"
+        )
 
 
 def write_dictionary(path, dataset, learner, features):
@@ -42,6 +51,7 @@ def write_dictionary(path, dataset, learner, features):
             return torch.log1p(features.magnitude(stft))[0]
 
     frames = learner.sample(log_spectrogram, len(dataset))
+    check_frames(len(frames), learner)
     say(f"learning {learner.n_components} spectral patterns")
     dictionary = learner.learn(frames)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +62,7 @@ def write_dictionary(path, dataset, learner, features):
 def main(argv=None):
     """Learn the dictionary, train, test, and write results and sounds."""
     hparams = load_hparams(argv, __file__)
+    check_frames(hparams["nmf_frames"], hparams["dictionary_learner"])
     with open_run(hparams) as claim:
         datasets = prepare_explained(
             claim,

@@ -27,11 +27,11 @@ from training_steps import (
     measure_familiarity,
     prepare_adopted,
     prepare_explained,
+    start_from,
     starting_decoder,
     train_explainer,
 )
 
-from lmac_sb.models.weights import load_strict
 from lmac_sb.training.experiment import open_run
 from lmac_sb.training.hparams import load_hparams
 from lmac_sb.utils.errors import exit_on_user_error
@@ -41,9 +41,9 @@ from lmac_sb.utils.errors import exit_on_user_error
 def main(argv=None):
     """Train or fine-tune, test, and write results and sounds."""
     hparams = load_hparams(argv, __file__)
-    if hparams["finetuning"]:
-        # Before anything else, so that a mistake changes no folder.
-        start = find_interpreter(hparams, hparams["pretrained_interpreter"])
+    # Before anything else, so that a mistake changes no folder.
+    start, needed = hparams["pretrained_interpreter"], hparams["finetuning"]
+    start_from(hparams["decoder"], find_interpreter(hparams, start, needed))
     with open_run(hparams) as claim:
         data = {"clips": hparams["clips"], "sounds": hparams["sounds"]}
         adopted = hparams.get("adopted")
@@ -56,12 +56,7 @@ def main(argv=None):
                 "recipe": hparams["classifier_recipe"],
             }
             datasets = prepare_explained(claim, hparams, source, **data)
-        if hparams["finetuning"]:
-            load_strict(hparams["decoder"], start)
-        run_on_main(
-            claim.take,
-            kwargs=starting_decoder(hparams, hparams["pretrained_interpreter"]),
-        )
+        run_on_main(claim.take, kwargs=starting_decoder(hparams, start))
         sb.create_experiment_directory(**hparams.directory)
 
         brain = LMACBrain(

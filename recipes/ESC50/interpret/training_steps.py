@@ -23,15 +23,16 @@ from lmac_sb.data.columns import listed
 from lmac_sb.data.dataset import check_labels
 from lmac_sb.evaluation.results import report_failures, write_rows
 from lmac_sb.metrics.registry import METRICS
-from lmac_sb.metrics.summary import markdown_table, summarize
+from lmac_sb.metrics.summary import markdown_table, summarize, tellable
 from lmac_sb.models.classifier_folder import load_classifier, save_classifier
 from lmac_sb.models.source import is_local
-from lmac_sb.models.weights import write_weights
+from lmac_sb.models.weights import load_strict, write_weights
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.experiment import (
     FRONTEND,
     check_frontend,
     check_multilabel,
+    check_sizes,
     frontend,
     make_datasets,
 )
@@ -278,9 +279,11 @@ def spread(ids, n_clips):
     return {ids[len(ids) * i // n_clips] for i in range(n_clips)}
 
 
-def find_interpreter(hparams, source):
-    """Weights of the trained decoder that fine-tuning starts from."""
+def find_interpreter(hparams, source, needed):
+    """Weights of the trained decoder that training starts from, or None."""
     if source is None:
+        if not needed:
+            return None
         raise LMACError(
             "pretrained_interpreter: fine-tuning needs the run folder of a "
             "trained decoder: --pretrained_interpreter results/lmac/1234"
@@ -288,8 +291,13 @@ def find_interpreter(hparams, source):
     source = Path(source)
     if source.resolve() == Path(hparams["output_folder"]).resolve():
         raise LMACError(
-            f"output_folder: {source} is the run that fine-tuning starts "
-            "from, expected another folder"
+            f"output_folder: {source} is the run that training starts from "
+            "(pretrained_interpreter), expected another folder"
+        )
+    if not source.exists():
+        raise LMACError(
+            f"pretrained_interpreter: {source} does not exist, expected the "
+            "run folder of a trained decoder, or its weights"
         )
     if source.is_file():
         return source
@@ -302,6 +310,19 @@ def find_interpreter(hparams, source):
             f"of a decoder with '{hparams['select_key']}' in save/"
         )
     return best.paramfiles["decoder"]
+
+
+def start_from(decoder, weights):
+    """Load the trained decoder that training starts from, if there is one."""
+    if weights is None:
+        return
+    try:
+        load_strict(decoder, weights)
+    except LMACError as error:
+        raise LMACError(
+            f"pretrained_interpreter: {error}; expected a trained decoder of "
+            f"the same kind and size as here ({type(decoder).__name__})"
+        ) from error
 
 
 def prepare_explained(claim, hparams, classifier, clips, sounds):
@@ -320,6 +341,7 @@ def prepare_explained(claim, hparams, classifier, clips, sounds):
         sounds.label_encoder,
         Path(hparams["save_folder"]) / "classifier",
     )
+    check_sizes(hparams)
     check_frontend(config.get("frontend", {}), hparams, classifier_folder)
     frozen = hparams["frozen_classifier"]
     check_multilabel(config, frozen.multilabel, classifier_folder)
@@ -439,7 +461,7 @@ def write_results(hparams, brain):
         "summary": summary,
     }
     write_json(folder / "results.json", seal(results, "results.json"))
-    say(markdown_table(summary), Loudness.QUIET)
+    say(markdown_table(tellable(summary)), Loudness.QUIET)
     for what, where in (
         ("results", f"{folder / 'results.json'} and results.csv"),
         ("sounds and pictures", folder / "interpretations" / "test"),

@@ -578,6 +578,8 @@ def test_level_out_of_range(data):
     """A level out of range in a name is refused too."""
     with pytest.raises(LMACError, match="snr_db: found 200.0"):
         settings_of(data, ["mixture 200 dB"])
+    with pytest.raises(LMACError, match="^settings: 'mixture 200 dB': "):
+        settings_of(data, ["mixture 200 dB"])
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """Cascading randomisation, and remove and retrain."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from lmac_sb.evaluation.filling import FILLS
 from lmac_sb.evaluation.sanity import (
+    check_removable,
     correlation,
     randomised,
     remove,
@@ -184,6 +187,17 @@ def test_remove_silences_the_top_share(interpreter, sounds):
 def test_remove_needs_an_order(interpreter, sounds):
     with pytest.raises(LMACError, match="'ones' has no order of bins"):
         remove(interpreter.explainer, make_methods(["ones"], {}), [0.1], sounds)
+
+
+def test_what_roar_cannot_do_is_known_before_it_starts():
+    """Clips of several lengths, and a method that marks all bins."""
+    alike = SimpleNamespace(n_samples=[5, 5])
+    check_removable({"random": None}, {"train": alike, "test": alike})
+    with pytest.raises(LMACError, match="'ones' has no order of bins"):
+        check_removable({"random": None, "ones": None}, {"train": alike})
+    other = SimpleNamespace(n_samples=[5, 6])
+    with pytest.raises(LMACError, match="^test: clips of several lengths"):
+        check_removable({"random": None}, {"train": alike, "test": other})
 
 
 @pytest.mark.parametrize("fill", FILLS)

@@ -116,6 +116,18 @@ def test_clips_of_one_class_have_no_other(interpreter, tmp_path):
         check_swap(interpreter.explainer, METHODS, dataset, options(tmp_path))
 
 
+def test_why_no_sound_has_two_classes(interpreter, tmp_path):
+    """The message tells what the user can do."""
+    with pytest.raises(LMACError, match="all 2 clips are of .* more clips"):
+        dataset = dataset_of(items_of([CAT, CAT]))
+        check_swap(interpreter.explainer, METHODS, dataset, options(tmp_path))
+    dataset = dataset_of(items_of([CAT, DOG]))
+    dataset.n_samples = [1, 2]
+    with pytest.raises(LMACError, match="no two of 2 clips .* signal_length_s"):
+        folder = options(tmp_path / "lengths")
+        check_swap(interpreter.explainer, METHODS, dataset, folder)
+
+
 def test_what_does_not_look_at_the_classifier(interpreter, tmp_path):
     methods = {"loudest": Method("area", None)}
     with pytest.raises(LMACError, match="swap_methods: 'loudest'"):

@@ -51,6 +51,16 @@ def test_bad_names(names, text):
         make_methods(names, {})
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["random", "saliency", "ones", "ideal", "optimised", "lmac_binary"],
+)
+def test_an_interpreter_with_the_name_of_a_method(explainer, name):
+    """It would be left out in silence, or take the method's place."""
+    with pytest.raises(LMACError, match=f"interpreters: '{name}' is the name"):
+        make_methods(["lmac"], {"lmac": explainer, name: explainer})
+
+
 def test_the_message_lists_what_there_is(explainer):
     with pytest.raises(LMACError) as error:
         make_methods(["xyz"], {"mine": explainer})

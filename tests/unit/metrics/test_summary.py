@@ -14,6 +14,7 @@ from lmac_sb.metrics.summary import (
     markdown_table,
     marked_cells,
     summarize,
+    tellable,
 )
 from lmac_sb.utils.errors import LMACError
 
@@ -293,6 +294,18 @@ def test_markdown_of_nan():
     """A metric that no clip has is shown as such, not as a number."""
     summary = summarize([{"id": "a", "method": "m", "event_auc": NAN}])
     assert markdown_table(summary).endswith("| m | nan ± nan |")
+
+
+def test_a_table_tells_no_interval_of_one_clip():
+    """Nor a figure of none; of two, both are told, and the csv has all."""
+    rows = [
+        {"id": "a", "method": "m", "AI": 1.0, "AD": NAN, "FF": 0.5},
+        {"id": "b", "method": "m", "AI": NAN, "AD": NAN, "FF": 0.5},
+    ]
+    summary = summarize(rows)
+    table = markdown_table(tellable(summary), ["AI", "AD", "FF"], mark=True)
+    assert table.endswith("| m | **1.0** | – | **0.500 ± 0.000** |")
+    assert summary["m"]["AI"]["low"] == 1.0
 
 
 def figures(**means):

@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.lobes.models.Cnn14 import Cnn14
 
+from lmac_sb.data.audio import Preprocessor
+from lmac_sb.models.classifier_folder import load_classifier, save_classifier
 from lmac_sb.training import experiment
 from lmac_sb.training.experiment import (
     check_frontend,
+    check_sizes,
     frontend,
     open_run,
 )
@@ -274,3 +278,123 @@ def test_a_copy_of_a_script_of_a_package_that_is_read_only(tmp_path):
     )
     with open_run(hparams):
         assert copy.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("found", [3, [], "n_mels", None])
+def test_a_frontend_that_is_none(found):
+    """The message names the folder, what it holds and what is needed."""
+    with pytest.raises(LMACError, match="^my/model: frontend in config.json"):
+        check_frontend(found, {"n_mels": 80}, "my/model")
+
+
+def test_a_classifier_that_does_not_tell_its_frontend(caplog):
+    """One line warns that nobody can check it."""
+    settings = dict.fromkeys(experiment.FRONTEND, 1)
+    check_frontend(settings, settings, "my/model")
+    assert not caplog.records
+    check_frontend({**settings, "more": 3}, settings, "my/model")
+    assert not caplog.records
+    check_frontend({}, settings, "my/model")
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.startswith("my/model: no config.json tells sample_rate, ")
+    assert "\n" not in message
+
+
+TRAINED = sorted(
+    path
+    for path in HPARAMS.rglob("*.yaml")
+    if "emb_dim" in path.read_text("utf-8")
+    and path.stem not in ("eval", "sanity")
+)
+
+
+@pytest.mark.parametrize("path", TRAINED, ids=lambda path: path.stem)
+def test_sizes_of_all_files_fit(path):
+    """The check changes no weight, mode or draw."""
+    hparams = load_hparams([str(path), "--data_folder=nowhere"])
+    modules = torch.nn.ModuleList(hparams["modules"].values())
+    before = {k: v.clone() for k, v in modules.state_dict().items()}
+    modes = [part.training for part in modules.modules()]
+    state = torch.get_rng_state()
+    check_sizes(hparams)
+    assert torch.equal(state, torch.get_rng_state())
+    assert modes == [part.training for part in modules.modules()]
+    for name, value in modules.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    "name, option, said",
+    [
+        (
+            "classifier_conv",
+            "--channels=[8,16]",
+            "emb_dim: 256, but the embedding has 16 values",
+        ),
+        (
+            "lmac",
+            "--emb_dim=128",
+            "emb_dim: 128, but the embedding has 256 values",
+        ),
+        (
+            "lmac",
+            "--latent_channels=[256,128,64,32]",
+            "latent_channels: found [256, 128, 64, 32], but the layers and "
+            "evidence have [256, 256, 128, 64, 32]",
+        ),
+        (
+            "lmac",
+            "--latent_channels=[256,256]",
+            "latent_channels: found [256, 256], but the layers and "
+            "evidence have [256, 256, 128, 64, 32]",
+        ),
+        (
+            "l2i",
+            "--latent_channels=[1,2]",
+            "latent_channels: found [1, 2], but the layers have "
+            "[256, 128, 64, 32]",
+        ),
+        ("variants/lmac_psi", "--emb_dim=128", "emb_dim: 128, but the"),
+        (
+            "lmac",
+            "--dataloader_options={drop_last: True}",
+            "dataloader_options: drop_last is True, expected False",
+        ),
+    ],
+)
+def test_what_does_not_fit(tmp_path, name, option, said):
+    """A run is refused before it has a folder."""
+    argv = [str(HPARAMS / f"{name}.yaml"), option, "--output_folder=run"]
+    with pytest.raises(LMACError) as error:
+        with open_run(load_hparams(argv)):
+            pass
+    assert str(error.value).startswith(said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_noise_that_is_not_there(tmp_path):
+    """The message names the key."""
+    sounds = experiment.Sounds(
+        Preprocessor(sample_rate=8000), None, tmp_path / "no", 0.0, ["train"]
+    )
+    with pytest.raises(LMACError, match=r"^wham_folder: .*no: no such noise"):
+        experiment.make_datasets(tmp_path, sounds, None, 0)
+
+
+def test_a_classifier_of_other_classes(tmp_path):
+    """The message names the key and both numbers; a run's folder is told."""
+    encoder = CategoricalEncoder()
+    encoder.update_from_iterable("abc")
+    folder = tmp_path / "run" / "model"
+    three = {"classifier": torch.nn.Linear(2, 3)}
+    save_classifier(folder, three, encoder, {})
+    with pytest.raises(LMACError) as error:
+        load_classifier(
+            folder, {"classifier": torch.nn.Linear(2, 4)}, encoder, tmp_path
+        )
+    said = str(error.value)
+    assert said.startswith(f"classifier_folder: {folder}")
+    assert said.endswith("has 3 classes, but n_classes is 4: use --n_classes 3")
+    with pytest.raises(LMACError, match=f"did you mean {folder}\\?"):
+        load_classifier(folder.parent, three, encoder, tmp_path)

@@ -253,6 +253,32 @@ def test_value_that_a_key_cannot_have(option, told):
     assert told in message
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("{num_workers: -1}", ": num_workers is -1, expected a whole number"),
+        ("{num_workers: 1.5}", ": num_workers is 1.5, expected a whole"),
+        ("{batch_size: null}", ": batch_size is null, expected a whole"),
+        ("{pin_memory: 3}", ": pin_memory is 3, expected True or False"),
+        ("{shuffle: True}", " has 'shuffle', expected some of batch_size, "),
+        ("{num_worker: 1}", " has 'num_worker', expected some of batch_size"),
+        ("{batch_size:2}", " has 'batch_size:2', expected some of batch_size"),
+        ("{prefetch_factor: 2}", "are no workers, expected num_workers of at"),
+    ],
+)
+def test_how_batches_cannot_be_loaded(options, told):
+    """The message names the key, what is within, and what is allowed."""
+    message = refused(HPARAMS / "lmac.yaml", f"--dataloader_options={options}")
+    assert message.startswith("command line: --dataloader_options")
+    assert told in message
+
+
+def test_how_batches_can_be_loaded():
+    """The loader's own options are left to it."""
+    options = "{num_workers: 1, multiprocessing_context: spawn}"
+    load(HPARAMS / "lmac.yaml", f"--dataloader_options={options}")
+
+
 def test_value_of_a_file_that_a_key_cannot_have():
     """The file is named, unless an option says otherwise."""
     own = Path("own.yaml")
