@@ -235,7 +235,13 @@ def _there(path):
     path = Path(path)
     if not path.exists():
         raise LMACError(f"{path}: no such file, expected weights")
-    check_file(path)
+    if path.is_dir():
+        raise LMACError(
+            f"{path}: is a folder, expected a file of weights; no such file is "
+            "there"
+        )
+    if not check_file(path):
+        raise LMACError(f"{path}: is empty, expected weights")
     return path
 
 
@@ -350,8 +356,6 @@ def check_unread(path):
 def _check_as(path, safetensors):
     """Check a file that is read as one kind or the other."""
     size = check_file(path)
-    if not size:
-        raise LMACError(f"{path}: is empty, expected weights")
     try:
         if safetensors:
             with open(path, "rb") as file:

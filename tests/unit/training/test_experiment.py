@@ -228,8 +228,11 @@ def test_a_run_that_is_terminated(tmp_path, capsys, taken):
     with pytest.raises(SystemExit) as stop, open_run(hparams) as claim:
         if taken:
             claim.take()
-        worker = get_context("fork").Process(target=time.sleep, args=[60])
+        context = get_context("fork")
+        runs = context.Event()
+        worker = context.Process(target=lambda: (runs.set(), time.sleep(60)))
         worker.start()
+        assert runs.wait(60)  # a signal at the very fork would be lost
         worker.terminate()
         worker.join()
         assert worker.exitcode == -signal.SIGTERM
