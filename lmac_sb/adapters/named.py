@@ -143,16 +143,16 @@ def check_name(name):
     Traceback (most recent call last):
     ...
     lmac_sb.LMACError: name: found 'yamet', expected one of crepe, esc10, \
-silero, yamnet; did you mean 'yamnet'? folders and hub ids go to \
-from_hparams or from_classifier
+silero, yamnet; folders and hub ids go to from_hparams or from_classifier; \
+did you mean 'yamnet'?
     """
     if is_named(name):
         return
     near = nearest(str(name), NAMED)
-    hint = "" if near is None else f"did you mean '{near}'? "
+    hint = "" if near is None else f"; did you mean '{near}'?"
     raise LMACError(
         f"name: found {shown(name)}, expected one of {', '.join(NAMED)}; "
-        f"{hint}folders and hub ids go to from_hparams or from_classifier"
+        f"folders and hub ids go to from_hparams or from_classifier{hint}"
     )
 
 

@@ -1,15 +1,13 @@
 """``lmac scenes``: make scenes whose explanation is known."""
 
 import os
-import signal
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from lmac_sb.cli.said import command_line, say_next
 from lmac_sb.cli.usage import NUMBER, PLACE, WHOLE, Command
+from lmac_sb.utils.ending import ends_in_order
 
 __all__ = ["scenes"]
 
@@ -157,7 +155,7 @@ def scenes(ctx, out, real, **options):
     for key in sorted(only & given.keys()):
         how = "without" if real else "with"
         ctx.fail(f"argument --{key}: is only used {how} --real")
-    with _ends_in_order():
+    with ends_in_order():
         folder = (_make_real if real else _make_generated)(ctx, out, given)
     rows = [row for _, row in read_table(folder / "meta" / "esc50.csv", _READ)]
     classes = {x for row in rows for x in labels_of(row["category"])}
@@ -171,28 +169,6 @@ def scenes(ctx, out, real, **options):
         several = any("+" in row["category"] for row in rows)
         say_next(_training(folder, len(classes), folds, several))
     return 0
-
-
-@contextmanager
-def _ends_in_order():
-    """A context that SIGTERM ends as Ctrl-C does, so that nothing is left."""
-
-    def leave(number, frame):
-        """End as `sys.exit` does."""
-        sys.exit(128 + number)
-
-    try:
-        former = signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # only the main thread gets signals
-        yield
-        return
-    try:
-        yield
-    except SystemExit:
-        print("stopped", file=sys.stderr)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, former)
 
 
 def _make_generated(ctx, out, given):

@@ -700,10 +700,4 @@ def _remove_from_all(remove_by, dataset, batch_size, fill, split):
         labels.append(of_batch)
         for key, mel in found.items():
             parts.setdefault(key, []).append(mel)
-    try:
-        return {k: torch.cat(x) for k, x in parts.items()}, torch.cat(labels)
-    except RuntimeError as error:
-        raise LMACError(
-            f"{split}: clips of several lengths, expected one length for "
-            "ROAR; train the explained models with signal_length_s"
-        ) from error
+    return {k: torch.cat(x) for k, x in parts.items()}, torch.cat(labels)

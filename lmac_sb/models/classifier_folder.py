@@ -63,7 +63,7 @@ def load_classifier(
     """
     restore_folder(source)
     if is_local(source) and not Path(source).is_dir():
-        raise LMACError(f"classifier_folder: {source} does not exist")
+        raise LMACError(f"{key}: {source} does not exist")
     savedir = Path(savedir) / str(source).replace("/", "--")
     for name, module in modules.items():
         path = _get(source, f"{name}.ckpt", savedir)

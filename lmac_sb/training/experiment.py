@@ -3,10 +3,7 @@
 import logging
 import os
 import shutil
-import signal
 import stat
-import sys
-import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +22,7 @@ from lmac_sb.training.brain import LOG_CONFIG
 from lmac_sb.training.checkpoints import best_checkpoint
 from lmac_sb.training.hparams import on_cpu
 from lmac_sb.training.identity import Claim
+from lmac_sb.utils.ending import ends_in_order
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.io import first_line
 from lmac_sb.utils.lock import lock_folder
@@ -45,7 +43,6 @@ logger = logging.getLogger(__name__)
 
 # Parts of a noise folder in the layout of WHAM!.
 NOISE_PARTS = {"train": "tr", "valid": "cv", "test": "tt"}
-_DEFAULT = signal.SIG_DFL
 FRONTEND = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels")
 
 
@@ -242,7 +239,7 @@ def open_run(hparams, neutral=()):
     claim = Claim(hparams, neutral)
     made = _not_there(claim.folder)
     try:
-        with _ends_in_order(), lock_folder(claim.folder):
+        with ends_in_order(), lock_folder(claim.folder):
             run_on_main(claim.check)
             run_on_main(_check_tested, args=[hparams, claim.save_folder])
             run_on_main(_let_replace, args=[claim.folder])
@@ -251,34 +248,6 @@ def open_run(hparams, neutral=()):
         if if_main_process() and not claim.taken:
             _take_back(made)
         raise
-
-
-@contextmanager
-def _ends_in_order():
-    """A context that SIGTERM ends as Ctrl-C does, so that no lock is left."""
-    # Processes of a launcher may wait for each other, where no handler is run.
-    lone = "RANK" not in os.environ
-    main = threading.current_thread() is threading.main_thread()
-    if not (lone and main and signal.getsignal(signal.SIGTERM) is _DEFAULT):
-        yield
-        return
-    owner, asked = os.getpid(), []
-
-    def leave(number, frame):
-        """End as `sys.exit` does; a worker of a loader just ends."""
-        if os.getpid() != owner:
-            signal.signal(number, _DEFAULT)
-            signal.raise_signal(number)
-        asked.append(number)
-        sys.exit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, _DEFAULT)
-        if asked:
-            print("stopped", file=sys.stderr)
 
 
 def _check_modules(hparams):
