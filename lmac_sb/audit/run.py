@@ -227,8 +227,8 @@ def _write(job, results):
     for name in ("tables", "plots"):
         (job.folder / name).mkdir(exist_ok=True)
     write_clips(job, job.folder / "tables")
-    for name, rows in table_rows(results).items():
-        write_table(job.folder / "tables" / name, rows)
+    for name, (columns, rows) in table_rows(results).items():
+        write_table(job.folder / "tables" / name, columns, rows)
     plots = draw_audit(
         job.folder / "plots", results["classes"], results["alarms"]
     )

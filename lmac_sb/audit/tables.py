@@ -1,13 +1,17 @@
 """Tables of an audit, each as csv and Parquet, to go on with elsewhere."""
 
+from lmac_sb.audit.alarm import Alarm
 from lmac_sb.audit.classes import class_rows
 from lmac_sb.utils.io import write_in_one_step
 
 __all__ = ["table_rows", "write_clips", "write_table"]
 
+_PAIR = ("label", "decision", "n", "text")  # of classes that are confused
+_GROUP = ("name", "n", "share", "share low", "share high", "text", "examples")
+
 
 def table_rows(results):
-    """Rows of the short tables.
+    """Columns and rows of the short tables.
 
     Arguments
     ---------
@@ -18,12 +22,14 @@ def table_rows(results):
     -------
     dict
         ``classes``, ``groups``, ``alarms`` and ``confusions`` to a list of
-        flat dicts each.
+        columns and a list of flat dicts each. There may be no alarm, and no
+        class that is taken for another.
 
     Example
     -------
-    >>> table_rows({"classes": [], "alarms": [], "confusions": []})["groups"]
-    []
+    >>> none = {"classes": [], "alarms": [], "confusions": []}
+    >>> table_rows(none)["confusions"]
+    (['label', 'decision', 'n', 'text'], [])
     """
     groups = [
         (("class", found["name"]), ("label", None), group)
@@ -34,14 +40,25 @@ def table_rows(results):
         for pair in results["confusions"]
         for group in pair["groups"]
     ]
+    classes = class_rows(results["classes"])
+    alarm = Alarm(*[None] * (len(Alarm._fields) - len(Alarm._field_defaults)))
     return {
-        "classes": class_rows(results["classes"]),
-        "groups": [{**dict(named), **_flat(group)} for *named, group in groups],
-        "alarms": [_flat(alarm) for alarm in results["alarms"]],
-        "confusions": [
-            {key: pair[key] for key in ("label", "decision", "n", "text")}
-            for pair in results["confusions"]
-        ],
+        "classes": ([*classes[0]] if classes else ["class"], classes),
+        "groups": (
+            ["class", "label", *_GROUP],
+            [{**dict(named), **_flat(group)} for *named, group in groups],
+        ),
+        "alarms": (
+            [*_flat(alarm.as_json())],
+            [_flat(found) for found in results["alarms"]],
+        ),
+        "confusions": (
+            [*_PAIR],
+            [
+                {key: pair[key] for key in _PAIR}
+                for pair in results["confusions"]
+            ],
+        ),
     }
 
 
@@ -63,26 +80,28 @@ def _flat(found):
     return row
 
 
-def write_table(stem, rows):
+def write_table(stem, columns, rows):
     r"""Write a table as csv and as Parquet.
 
     Arguments
     ---------
     stem : pathlib.Path
         The files, without their endings.
+    columns : list of str
+        Of the table.
     rows : list of dict
-        Flat; may be none.
+        Flat, with these keys; may be none.
 
     Example
     -------
     >>> stem = getfixture("tmp_path") / "x"
-    >>> write_table(stem, [{"a": 1}])
+    >>> write_table(stem, ["a"], [{"a": 1}])
     >>> stem.with_suffix(".csv").read_text()
     'a\n1\n'
     """
     import pandas as pd
 
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=columns)
     write_in_one_step(
         f"{stem}.csv",
         lambda file: frame.to_csv(file, index=False, lineterminator="\n"),

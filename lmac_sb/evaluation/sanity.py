@@ -13,6 +13,7 @@ import random
 import torch
 from torch.nn import functional as F
 
+from lmac_sb.data.columns import listed
 from lmac_sb.data.dataset import EqualLengthBatches
 from lmac_sb.evaluation.filling import FILLS
 from lmac_sb.evaluation.rows import in_order, means_of, of_one_length
@@ -23,10 +24,12 @@ from lmac_sb.methods.registry import Case, make_case, min_max
 from lmac_sb.metrics.summary import summarize
 from lmac_sb.utils.console import progress
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.io import first_line
 
 __all__ = [
     "check_randomisation",
     "check_removable",
+    "check_retrainable",
     "check_roar",
     "clips_at",
     "correlation",
@@ -538,8 +541,68 @@ def check_removable(methods, datasets):
         if len(set(dataset.n_samples)) > 1:
             raise LMACError(
                 f"{split}: clips of several lengths, expected one length for "
-                "ROAR; train the explained models with signal_length_s"
+                "ROAR; train the explained models with signal_length_s, or "
+                "leave roar out of the checks"
             )
+
+
+def check_retrainable(interpreter, make_model, n_samples):
+    """Refuse a classifier that ROAR cannot train, before anything is written.
+
+    Arguments
+    ---------
+    interpreter : lmac_sb.LMACInterpreter
+        Of the classifier that is explained.
+    make_model : callable
+        See `check_roar`.
+    n_samples : int
+        Length of the clips.
+
+    Raises
+    ------
+    LMACError
+        If several classes of a clip may be true, or the classifier does not
+        fit the features or the classes of the one that is explained.
+
+    Example
+    -------
+    >>> import lmac_sb
+    >>> interpreter = lmac_sb.LMACInterpreter.from_pretrained("esc10")
+    >>> make = lambda: torch.nn.Sequential(
+    ...     torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+    ...     torch.nn.Linear(1, 3),
+    ... )
+    >>> check_retrainable(interpreter, make, 16000)
+    Traceback (most recent call last):
+    ...
+    lmac_sb.LMACError: n_classes: found 3, expected the 10 classes ...
+    """
+    explainer, classes = interpreter.explainer, interpreter.classes
+    if explainer.classifier.multilabel:
+        raise LMACError(
+            "checks: roar trains classifiers of one class a clip, found an "
+            "interpreter that decides each class on its own; expected "
+            "[randomisation, swap]"
+        )
+    features = explainer.features
+    device = next(explainer.parameters()).device
+    silence = torch.zeros(1, n_samples, device=device)
+    with torch.random.fork_rng(), torch.no_grad():
+        mel = features.mel(features.magnitude(features.stft(silence))).cpu()
+        try:
+            found = make_model().eval()(mel).shape[-1]
+        except RuntimeError as error:
+            raise LMACError(
+                f"n_mels, channels, emb_dim: {first_line(error)}; expected "
+                f"a classifier of the {mel.shape[-1]} mel bands that the "
+                "explained one has"
+            ) from error
+    if found != len(classes):
+        raise LMACError(
+            f"n_classes: found {found}, expected the {len(classes)} classes "
+            f"of the explained classifier ({listed(classes)}): use "
+            f"--n_classes {len(classes)}"
+        )
 
 
 def check_roar(explainer, methods, datasets, shares, make_model, options):

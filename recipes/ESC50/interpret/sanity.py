@@ -11,6 +11,7 @@ find what it needs (ROAR), and do they follow the class that is asked about
 Under torchrun, processes share the work.
 """
 
+from functools import partial
 from pathlib import Path
 
 import speechbrain as sb
@@ -30,6 +31,7 @@ from lmac_sb.evaluation.rows import means_of
 from lmac_sb.evaluation.sanity import (
     check_randomisation,
     check_removable,
+    check_retrainable,
     check_roar,
     decides_by_weights,
     roar_lines,
@@ -45,7 +47,7 @@ from lmac_sb.metrics.summary import (
 from lmac_sb.training.experiment import open_run
 from lmac_sb.training.hparams import load_hparams
 from lmac_sb.utils.console import Loudness, say, say_table
-from lmac_sb.utils.errors import LMACError, exit_on_user_error
+from lmac_sb.utils.errors import exit_on_user_error
 from lmac_sb.utils.io import write_csv, write_in_one_step, write_json
 from lmac_sb.utils.provenance import provenance
 
@@ -89,23 +91,22 @@ def write_swap(output_folder, name, rows):
     write(output_folder, name, rows, table)
 
 
+def retrained(hparams):
+    """A classifier before ROAR trains it."""
+    return torch.nn.Sequential(
+        hparams["embedding_class"](), hparams["classifier_class"]()
+    )
+
+
 def run_roar(hparams, explainer, methods, datasets):
     """Check whether methods find what the classifier needs."""
-    if explainer.classifier.multilabel:
-        raise LMACError(
-            "checks: roar trains classifiers of one class a clip, found an "
-            "interpreter that decides each class on its own; expected "
-            "[randomisation, swap]"
-        )
     output_folder = Path(hparams["output_folder"])
     rows = check_roar(
         explainer,
         methods,
         datasets,
         hparams["roar_shares"],
-        lambda: torch.nn.Sequential(
-            hparams["embedding_class"](), hparams["classifier_class"]()
-        ),
+        partial(retrained, hparams),
         {
             "folder": output_folder / "rows_roar",
             "fills": hparams["roar_fill"],
@@ -185,6 +186,9 @@ def main(argv=None):
         }
         if "roar" in methods:
             check_removable(methods["roar"], datasets)
+            n_samples = datasets["train"].n_samples[0]
+            model = partial(retrained, hparams)
+            check_retrainable(interpreter, model, n_samples)
         run_on_main(claim.take)
         sb.create_experiment_directory(**hparams.directory)
         explainer = interpreter.explainer

@@ -11,6 +11,7 @@ import torch
 from lmac_sb import LMACError, LMACInterpreter
 from lmac_sb.audit import rows
 from lmac_sb.audit.run import Options, run_audit
+from lmac_sb.audit.tables import table_rows
 from lmac_sb.inference.clip_folder import read_clip
 from lmac_sb.pages.audit import write_audit_page
 
@@ -273,6 +274,8 @@ def test_a_planted_hum_raises_an_alarm_with_clips_to_hear(barks, tmp_path):
     table = pd.read_csv(tmp_path / "out" / "tables" / "alarms.csv")
     assert table["text"].tolist() == [x["text"] for x in found["alarms"]]
     assert table["to_hz"].notna().sum() == len(bands)
+    for columns, some in table_rows(found).values():
+        assert all([*row] == columns for row in some)
 
 
 def test_labelled_events_take_the_place_of_loud_ones(
@@ -303,8 +306,13 @@ def test_without_interventions_there_are_no_such_tests(barks, tmp_path):
     options = NONE._replace(interventions=False)
     found = run_audit(barks, model, tmp_path / "out", options)
     assert (found["alarms"], found["n_tests"]) == ([], 0)
-    clips = pd.read_parquet(tmp_path / "out" / "tables" / "clips.parquet")
+    tables = tmp_path / "out" / "tables"
+    clips = pd.read_parquet(tables / "clips.parquet")
     assert "rest_decision" not in clips and "band_00" in clips
+    # A table of nothing is one that programs can read.
+    for read, ending in ((pd.read_csv, "csv"), (pd.read_parquet, "parquet")):
+        alarms = read(tables / f"alarms.{ending}")
+        assert alarms.empty and {"class", "text", "to_hz"} <= {*alarms}
 
 
 def test_classes_that_do_not_exclude_each_other(tmp_path):

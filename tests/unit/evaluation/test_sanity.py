@@ -9,6 +9,7 @@ import torch
 from lmac_sb.evaluation.filling import FILLS
 from lmac_sb.evaluation.sanity import (
     check_removable,
+    check_retrainable,
     correlation,
     randomised,
     remove,
@@ -198,6 +199,34 @@ def test_what_roar_cannot_do_is_known_before_it_starts():
     other = SimpleNamespace(n_samples=[5, 6])
     with pytest.raises(LMACError, match="^test: clips of several lengths"):
         check_removable({"random": None}, {"train": alike, "test": other})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((80, 8, 3), None),
+        # Too many classes would train as well, on labels that never come.
+        ((80, 8, 4), r"^n_classes: found 4, expected the 3 classes .*3$"),
+        ((80, 8, 2), r"^n_classes: found 2, expected the 3 classes .*3$"),
+        ((40, 8, 3), r"^n_mels, channels, emb_dim: .* 80 mel bands"),
+        ((80, 9, 3), r"^n_mels, channels, emb_dim: .* 80 mel bands"),
+    ],
+)
+def test_what_roar_trains_fits_what_is_explained(interpreter, sizes, expected):
+    """A classifier of other classes or features is known before it starts."""
+    n_mels, emb_dim, n_classes = sizes
+
+    def make():
+        encoder = ConvEmbedding(n_mels=n_mels, channels=[4, 8])
+        return torch.nn.Sequential(encoder, torch.nn.Linear(emb_dim, n_classes))
+
+    before = torch.get_rng_state()
+    if expected is None:
+        check_retrainable(interpreter, make, 16000)
+    else:
+        with pytest.raises(LMACError, match=expected):
+            check_retrainable(interpreter, make, 16000)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("fill", FILLS)
