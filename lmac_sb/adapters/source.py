@@ -19,6 +19,7 @@ from lmac_sb.listener.calling import private_copy
 from lmac_sb.listener.checks import find_sample_rate
 from lmac_sb.listener.listener import Listener, check_callable
 from lmac_sb.models.source import (
+    HPARAMS,
     cached_file,
     is_local,
     not_fetched,
@@ -28,11 +29,14 @@ from lmac_sb.utils.errors import LMACError
 
 __all__ = ["FeatureListener", "as_listener", "on_features", "own_listener"]
 
+CONFIG = "config.json"
 # The file by which a folder or repository of a kind is told, and its loader.
 LOADERS = {
-    "hyperparams.yaml": load_speechbrain,
-    "config.json": load_hugging_face,
+    HPARAMS: load_speechbrain,
+    CONFIG: load_hugging_face,
 }
+# Of a classifier that the recipe trained; models of Hugging Face have none.
+_WEIGHTS = "embedding_model.ckpt"
 
 
 def as_listener(
@@ -161,9 +165,15 @@ def _load(source, trusted):
             )
         if not Path(source).is_dir():
             raise LMACError(f"{source}: no such folder, expected a model")
-        for name, load in LOADERS.items():
-            if (Path(source) / name).is_file():
-                return load(source, trusted=trusted)
+        found = [x for x in LOADERS if (Path(source) / x).is_file()]
+        if found == [CONFIG] and (Path(source) / _WEIGHTS).is_file():
+            raise LMACError(
+                f"{source}: found a classifier that train_classifier.py "
+                "wrote, expected the run of a decoder for it; train one with "
+                f"--classifier_folder {source}"
+            )
+        if found:
+            return LOADERS[found[0]](source, trusted=trusted)
         raise LMACError(
             f"{source}: found neither {' nor '.join(LOADERS)}, expected the "
             "folder of a SpeechBrain or Hugging Face classifier; a module of "

@@ -18,6 +18,7 @@ from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.extra import needed
 from lmac_sb.utils.io import write_csv, write_in_one_step, write_json
 from lmac_sb.utils.provenance import provenance
+from lmac_sb.utils.user import help_torch
 
 __all__ = ["BENCH", "Options", "run_bench"]
 
@@ -94,6 +95,7 @@ def run_bench(out, options=None, trained=None, real=None, progress=None):
         asked for is missing, or a model cannot be used.
     """
     needed("pyarrow")
+    help_torch()
     options, out = options or Options(), Path(out)
     tell = progress or (lambda text: None)
     data, classifiers = _entries(options)

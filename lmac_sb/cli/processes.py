@@ -93,10 +93,10 @@ def say_if_alone(n_processes, n_sounds, n_used=1):
         and n_cores > n_used
         and get_loudness() > Loudness.QUIET
     ):
-        used = "core is" if n_used == 1 else "cores are"
+        is_used = "is" if n_used == 1 else "are"
         print(
-            f"{n_used} of {n_cores} {used} used; --processes {n_cores} shares "
-            "the work",
+            f"{n_used} of {n_cores} cores {is_used} used; "
+            f"--processes {n_cores} shares the work",
             file=sys.stderr,
         )
 

@@ -136,8 +136,11 @@ def listed(columns):
     -------
     >>> listed([]), listed(["a", "b"]), listed(list("abcdefghijkl"))
     ('none', 'a, b', 'a, b, c, d, e, f, g, h, i, j and 2 more')
+    >>> listed(["dog, cat", "cow"])  # two names
+    "'dog, cat', cow"
     """
-    names = ", ".join(columns[:_MOST])
+    quoted = [f"'{x}'" if "," in x else x for x in columns[:_MOST]]
+    names = ", ".join(quoted)
     rest = len(columns) - _MOST
     return (names or "none") + (f" and {rest} more" if rest > 0 else "")
 

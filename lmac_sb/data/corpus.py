@@ -256,8 +256,8 @@ class Corpus(Sequence):
         if renamed:
             order.sort(key=names.__getitem__)
             self.notes.append(
-                f"{self.name}: {len(renamed)} clips are called as others, and "
-                "get a number"
+                f"{self.name}: clips with the name of another one, which get "
+                f"a number: {len(renamed)}"
             )
         self._order = np.array(order, np.uint32)
         self.ids = _Ids(self._listing.names, self._order, renamed)

@@ -1,6 +1,7 @@
 """Turn a finished run into a folder that anyone can load."""
 
 import logging
+import os
 import shutil
 import time
 from contextlib import suppress
@@ -568,9 +569,12 @@ def _locate(run, folder, output_folder, key="classifier_folder"):
             return place
     if not is_local(folder):
         return folder
+    looked = ", ".join(os.path.abspath(place) for place in places)
+    start = "; it is relative to where the run was trained, so start there"
+    if Path(folder).is_absolute():
+        start = ""
     raise LMACError(
-        f"{key}: {folder} does not exist, looked at "
-        f"{', '.join(str(place) for place in places)}"
+        f"{key}: {folder} does not exist, looked at {looked}{start}"
     )
 
 

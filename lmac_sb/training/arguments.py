@@ -116,7 +116,8 @@ def read_arguments(argv, script=None):
     if {"-h", "--help"} & {*argv}:
         file = _file_of_help(argv, script)
         usage = f"python {_name(script)} YAML [--key value ...]"
-        print(key_help(_read(file) if file else "", usage))
+        # Here, where it is caught if nobody reads it.
+        print(key_help(_read(file) if file else "", usage), flush=True)
         raise SystemExit(0)
     file, run_options, changed = _split(_take_loudness(argv))
     text = _read(file)

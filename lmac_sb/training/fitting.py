@@ -14,6 +14,7 @@ from lmac_sb.metrics.registry import evaluate
 from lmac_sb.training.brain import OneCycle
 from lmac_sb.training.kinds import positive, whole
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.user import help_torch
 
 __all__ = ["Fitting", "fit_decoder"]
 
@@ -132,6 +133,7 @@ def fit_decoder(explainer, train, valid, epochs, how):
     LMACError
         If no step of an epoch has a finite loss.
     """
+    help_torch()
     decoder, loss = explainer.decoder, how.loss or explainer.refiner.loss
     optimizer = torch.optim.Adam(decoder.parameters(), lr=how.lr)
     generator = torch.Generator().manual_seed(how.seed)

@@ -19,6 +19,7 @@ from lmac_sb.training.keys import check_values
 from lmac_sb.training.run_options import KINDS
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import check_folder
+from lmac_sb.utils.user import help_torch
 
 __all__ = ["Hparams", "load_hparams", "on_cpu"]
 
@@ -104,6 +105,7 @@ def load_hparams(argv=None, script=None):
     logging.getLogger("speechbrain.utils.train_logger").addFilter(
         lambda record: "torchvision" not in record.getMessage()
     )
+    help_torch()
     argv = sys.argv[1:] if argv is None else argv
     given = read_arguments(argv, script)
     run_opts = _run_options(given)

@@ -174,6 +174,8 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
         The same function; on `LMACError`, or on a full disk, it prints
         ``error: <message>`` to the standard error and exits with code 1; on
         Ctrl-C, ``stopped``, and 130. Of several processes only one prints it.
+        Where nobody reads what it prints any more, as after ``| head``, it
+        ends with code 1 and without a word.
 
     Example
     -------
@@ -202,6 +204,8 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
             leave_it_to_the_first()
             if isinstance(error, LMACError):
                 message = str(error)
+            elif isinstance(error, BrokenPipeError) and _is_unread():
+                sys.exit(1)
             elif is_full(error):
                 named = getattr(error, "filename", None) is not None
                 where = "" if named else " where results or what is printed go"
@@ -212,6 +216,19 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
         sys.exit(1)
 
     return wrapper
+
+
+def _is_unread() -> bool:
+    """Whether nobody reads the standard output; then it is lost."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        # Python would complain at its end that it cannot write the rest.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return True
+    return False
 
 
 def leave_it_to_the_first() -> None:

@@ -1,6 +1,5 @@
 """Texts for others: without paths, user and host of the maker's machine."""
 
-import getpass
 import re
 import shlex
 import socket
@@ -9,6 +8,7 @@ from pathlib import Path, PureWindowsPath
 import yaml
 
 from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.user import home_name, user_name
 from lmac_sb.utils.yaml_safety import compose_bounded
 
 __all__ = ["portable", "portable_command"]
@@ -126,10 +126,6 @@ def _last(path):
 
 def _private(names):
     """Whether one of these names is that of the user or the host."""
-    try:
-        user = getpass.getuser()
-    except (ImportError, KeyError, OSError):  # a number without a name
-        user = None
     host = socket.gethostname()
-    own = {user, Path.home().name, host, host.partition(".")[0]} - {None, ""}
+    own = {user_name(), home_name(), host, host.partition(".")[0]} - {None, ""}
     return not own.isdisjoint(names)

@@ -205,7 +205,9 @@ def test_relative_classifier(run_copy, run_folder, tmp_path):
     text = text.replace(str(run_folder.parent / "model"), "./runs/model")
     path.write_text(text, encoding="utf-8")
     with pytest.raises(
-        LMACError, match="classifier_folder: ./runs/model does not exist"
+        LMACError,
+        match=f"classifier_folder: ./runs/model does not exist, looked at "
+        f"{tmp_path / 'runs' / 'model'}, .*relative to where the run was",
     ):
         export_run(run_copy, tmp_path / "out")
     shutil.copytree(run_folder.parent / "model", tmp_path / "runs" / "model")

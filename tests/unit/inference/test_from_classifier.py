@@ -865,6 +865,17 @@ def test_what_is_no_model_is_named(model):
         lmac_sb.explain(model, torch.rand(8000))
 
 
+def test_a_classifier_of_the_recipe_needs_a_decoder(run_folder):
+    """Its weights come without the network, and a config.json of their own."""
+    model = run_folder.parent / "model"
+    with pytest.raises(
+        LMACError,
+        match=f"^{model}: found a classifier of .* train it with "
+        f"--classifier_folder {model}$",
+    ):
+        LMACInterpreter.from_classifier(model, RATE)
+
+
 @pytest.mark.parametrize("name", ["results/my model", "runs/a#1", "a/b--c"])
 def test_a_folder_that_is_not_there_and_no_id(name):
     with pytest.raises(LMACError, match="no such file or folder, and no id"):

@@ -1,6 +1,7 @@
 """How a script ends that cannot do what was asked for, or is stopped."""
 
 import errno
+import subprocess
 import sys
 from collections import OrderedDict
 
@@ -83,6 +84,41 @@ def test_a_full_disk_may_be_that_of_the_output(capsys):
     said = capsys.readouterr().err
     assert said.startswith("error: [Errno 28] No space left on device; free ")
     assert "space where results or what is printed go, then start" in said
+
+
+UNREAD = """
+from lmac_sb.utils.errors import exit_on_user_error
+
+@exit_on_user_error
+def main():
+    while True:
+        print("a line", flush={flush})
+
+main()
+"""
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_who_stops_reading_ends_it_without_a_word(flush):
+    """As ``| head`` does, with or without something left to print."""
+    with subprocess.Popen(
+        [sys.executable, "-c", UNREAD.format(flush=flush)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.readline() == b"a line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 1
+
+
+def test_a_broken_pipe_elsewhere_is_an_error(capsys):
+    @exit_on_user_error
+    def main():
+        raise BrokenPipeError("of a worker")
+
+    with pytest.raises(BrokenPipeError):
+        main()
 
 
 def test_others_are_no_mistake_of_the_user():

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lmac_sb.utils import portable as module
 from lmac_sb.utils.portable import portable, portable_command
 from lmac_sb.utils.provenance import provenance
 
@@ -15,7 +14,7 @@ from lmac_sb.utils.provenance import provenance
 @pytest.fixture(autouse=True)
 def jane(monkeypatch):
     """A user and a host that nobody should hear of."""
-    monkeypatch.setattr(module.getpass, "getuser", lambda: "jane")
+    monkeypatch.setattr("getpass.getuser", lambda: "jane")
     monkeypatch.setattr(socket, "gethostname", lambda: "secret.lab")
     monkeypatch.setattr(Path, "home", lambda: Path("/home/jane"))
 
