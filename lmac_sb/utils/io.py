@@ -18,6 +18,7 @@ import secrets
 import shutil
 import socket
 import stat
+import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -386,7 +387,8 @@ def make_folder(folder):
     Raises
     ------
     LMACError
-        If it cannot be made, such as where a file is.
+        If it cannot be made, such as where a file is, or written to, such as
+        one of another user.
     OSError
         If the disk is full.
 
@@ -402,6 +404,9 @@ def make_folder(folder):
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
+        # Tells why not, which `os.access` does not.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         if is_full(error):
             raise
