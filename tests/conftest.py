@@ -88,9 +88,15 @@ class Shared:
         self.folder = Path(folder)
         self.folder.chmod(0o777)
 
+    def without_rights(self):
+        """What is done meanwhile is not done by the superuser."""
+        return contextlib.nullcontext() if os.geteuid() else self.by_another()
+
     @contextlib.contextmanager
     def by_another(self, number=45001):
         """What is done meanwhile is done with the rights of another user."""
+        if os.geteuid():
+            pytest.skip("only the superuser can become somebody else")
         groups, umask = os.getgroups(), os.umask(0o022)
         os.setgroups([])
         os.setresuid(number, number, 0)
@@ -105,8 +111,6 @@ class Shared:
 @pytest.fixture
 def shared():
     """See `Shared`; that of pytest is closed to others."""
-    if os.geteuid():
-        pytest.skip("only the superuser can become somebody else")
     with tempfile.TemporaryDirectory() as folder:
         yield Shared(folder)
 
