@@ -231,7 +231,7 @@ def read_object(path, most):
     except (LMACError, FileNotFoundError):
         raise
     except OSError as error:
-        raise LMACError(f"{path}: cannot be read ({error})") from error
+        raise LMACError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise LMACError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(info, dict):

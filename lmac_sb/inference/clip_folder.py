@@ -725,7 +725,7 @@ def _read_maps(path, n_bins):
             text if text.startswith(str(path)) else f"{path}: {text}"
         ) from error
     except PermissionError as error:
-        raise LMACError(f"{path}: cannot be read ({error})") from error
+        raise LMACError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:
         # Readers of archives and arrays fail in many ways on what is none.
         raise LMACError(
@@ -800,7 +800,7 @@ def _open_sound(path):
             with sf.SoundFile(opened) as file:
                 yield file
     except PermissionError as error:
-        raise LMACError(f"{path}: cannot be read ({error})") from error
+        raise LMACError(f"{path}: cannot be read ({error.strerror})") from error
     except (OSError, RuntimeError, TypeError) as error:
         raise LMACError(
             f"{path}: cannot be read as audio ({first_line(error)})"

@@ -45,8 +45,8 @@ logger = logging.getLogger(__name__)
 
 # Parts of a noise folder in the layout of WHAM!.
 NOISE_PARTS = {"train": "tr", "valid": "cv", "test": "tt"}
-# What SpeechBrain writes to a run's folder, besides a copy of the script.
-_WRITTEN = ("hyperparams.yaml", "env.log", "log.txt")
+# What SpeechBrain writes in a run's folder, besides a copy of the script.
+_WRITTEN = ("hyperparams.yaml", "env.log", "log.txt", "train_log.txt")
 FRONTEND = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels")
 
 

@@ -221,11 +221,12 @@ class Claim:
     """A piece of work that one process does, of all that see a folder.
 
     A file says who does it. It is locked, so that a killed process holds
-    nothing any more, for other users neither. Locks may end at the machine, or be missing, as on some
-    file systems that several machines share; so the holder also touches the
-    file every 15 s, and a claim of another machine counts until it has not
-    been touched for 90 s (`STALE_S`). Two processes may then do the same work:
-    what they write has to be the same, and to appear in one step.
+    nothing any more, not even against other users. Locks may end at the
+    machine, or be missing, as on some file systems that several machines
+    share; so the holder also touches the file every 15 s, and a claim of
+    another machine counts until it has not been touched for 90 s (`STALE_S`).
+    Two processes may then do the same work: what they write has to be the
+    same, and to appear in one step.
 
     Arguments
     ---------
@@ -394,12 +395,14 @@ def _hold(path):
         file.close()
     if file.writable():
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        file.write(
+            f"process {os.getpid()} on {socket.gethostname()}\n".encode()
+        )
     return file
 
 
 def _opened(path, mode="a+b"):
-    """The file of a lock; one of another user's may be there to be read alone."""
+    """The file of a lock, open for reading alone if it is another user's."""
     try:
         return open(path, mode, 0, opener=no_link)
     except PermissionError as error:
@@ -410,7 +413,7 @@ def _opened(path, mode="a+b"):
 
 
 def _lock(file, wait=False):
-    """Lock a file, or raise OSError if it is locked and need not be waited for.
+    """Lock a file; without waiting, raise OSError if another process has.
 
     Not by `flock` alone: worker processes would inherit and outlive it.
     """

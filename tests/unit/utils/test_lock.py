@@ -118,7 +118,9 @@ def test_folder_held_by_another_user(recipe, shared):
     with shared.by_another(), pytest.raises(LMACError) as caught:
         with lock_folder(shared.folder):
             pytest.fail("two runs in one folder")
-    assert f"is in use by another run (process {holder.pid}" in str(caught.value)
+    assert f"is in use by another run (process {holder.pid}" in str(
+        caught.value
+    )
     holder.kill()
     holder.communicate()
     with shared.by_another():
