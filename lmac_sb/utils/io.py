@@ -323,6 +323,8 @@ def part_folder(path):
 def check_folder(folder, name):
     """Refuse a file as the folder for results, or as one above it.
 
+    So is a folder that this user may not enter.
+
     Arguments
     ---------
     folder : str or Path
@@ -345,12 +347,16 @@ def check_folder(folder, name):
     lmac_sb.LMACError: --out: .../x cannot be made or written to (File exists)
     """
     path = Path(folder)
-    there = next((x for x in (path, *path.parents) if x.exists()), path)
-    if there.exists() and not there.is_dir():
+    try:
+        there = next((x for x in (path, *path.parents) if x.exists()), path)
+        if not there.exists() or there.is_dir():
+            with suppress(FileNotFoundError):
+                os.stat(os.path.join(there, os.curdir))
+            return
         why = "File exists" if there == path else "Not a directory"
-        raise LMACError(
-            f"{name}: {folder} cannot be made or written to ({why})"
-        )
+    except PermissionError as error:
+        why = error.strerror
+    raise LMACError(f"{name}: {folder} cannot be made or written to ({why})")
 
 
 def check_is_folder(folder, what):

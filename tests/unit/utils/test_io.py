@@ -14,6 +14,7 @@ import pytest
 from lmac_sb.utils import io
 from lmac_sb.utils.errors import LMACError, is_full
 from lmac_sb.utils.io import (
+    check_folder,
     check_readable,
     folder_in_one_step,
     is_leftover,
@@ -349,6 +350,20 @@ def test_a_folder_that_may_not_be_read(shared, mode):
     (shared.folder / "file").touch(0)
     with shared.without_rights():
         check_readable(shared.folder / "file", "--x")
+
+
+@pytest.mark.parametrize("name", ["x", "x/y", "x/y/z"])
+def test_results_where_a_user_may_not_go(shared, name):
+    """Nothing is made, and the line is that of any such folder."""
+    (shared.folder / "x").mkdir(0o700)
+    (shared.folder / "x").chmod(0)
+    with shared.without_rights(), pytest.raises(LMACError) as caught:
+        check_folder(shared.folder / name, "--out")
+    (shared.folder / "x").chmod(0o700)
+    assert str(caught.value) == (
+        f"--out: {shared.folder / name} cannot be made or written to "
+        "(Permission denied)"
+    )
 
 
 def test_links_give_way(tmp_path):
