@@ -403,13 +403,15 @@ def _hold(path):
 
 def _opened(path, mode="a+b"):
     """The file of a lock, open for reading alone if it is another user's."""
-    try:
-        return open(path, mode, 0, opener=no_link)
-    except PermissionError as error:
+    while True:
         try:
-            return open(path, "rb", 0, opener=no_link)
-        except FileNotFoundError:  # nor may one be made
-            raise error from None
+            return open(path, mode, 0, opener=no_link)
+        except PermissionError:
+            with suppress(FileNotFoundError):
+                return open(path, "rb", 0, opener=no_link)
+            # Its holder has just removed it, unless none may be made at all.
+            if not os.access(path.parent, os.W_OK | os.X_OK):
+                raise
 
 
 def _lock(file, wait=False):

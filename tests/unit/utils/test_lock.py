@@ -12,7 +12,7 @@ import pytest
 
 from lmac_sb.utils import lock
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import host
+from lmac_sb.utils.io import host, no_link
 from lmac_sb.utils.lock import STALE_S, Claim, lock_folder
 
 HOLDER = """
@@ -230,6 +230,30 @@ def test_a_claim_in_a_folder_where_each_deletes_his_own(shared):
             claim = Claim(path)
             assert claim.take()
             claim.release()
+
+
+def test_another_user_removes_a_lock_meanwhile(shared, monkeypatch):
+    """It is made anew; a claim is taken the next time."""
+    path = shared.folder / "part"
+
+    def removed(name, flags):
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            os.unlink(name)
+        return no_link(name, flags)
+
+    monkeypatch.setattr(lock, "no_link", removed)
+    for name in ("part", "run.lock", ".folder.lock"):
+        (shared.folder / name).touch(0o644)
+    with shared.by_another():
+        claim = Claim(path)
+        assert not claim.take()
+        assert claim.take()
+        claim.release()
+        with lock_folder(shared.folder):
+            assert os.access(shared.folder / "run.lock", os.W_OK)
+            with lock.wait_for_folder(shared.folder):
+                assert os.access(shared.folder / ".folder.lock", os.W_OK)
+    assert list(shared.folder.iterdir()) == []
 
 
 def test_a_claim_of_this_process(recipe, tmp_path):
