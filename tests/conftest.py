@@ -11,6 +11,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,6 +79,40 @@ def pytest_collection_modifyitems(items):
 def seed():
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+class Shared:
+    """A folder to which all may write, of which the superuser is one."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.folder.chmod(0o777)
+
+    def without_rights(self):
+        """What is done meanwhile is not done by the superuser."""
+        return contextlib.nullcontext() if os.geteuid() else self.by_another()
+
+    @contextlib.contextmanager
+    def by_another(self, number=45001):
+        """What is done meanwhile is done with the rights of another user."""
+        if os.geteuid():
+            pytest.skip("only the superuser can become somebody else")
+        groups, umask = os.getgroups(), os.umask(0o022)
+        os.setgroups([])
+        os.setresuid(number, number, 0)
+        try:
+            yield
+        finally:
+            os.setresuid(0, 0, 0)
+            os.setgroups(groups)
+            os.umask(umask)
+
+
+@pytest.fixture
+def shared():
+    """See `Shared`; that of pytest is closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Shared(folder)
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,13 @@ The same is checked again where it is used, and more of it: only what can be
 seen at once is looked at here.
 """
 
+import os
 import sys
 from pathlib import Path
 
 from lmac_sb.cli.usage import MODELS
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import check_is_folder
+from lmac_sb.utils.io import check_is_folder, check_readable
 from lmac_sb.utils.near import near
 
 __all__ = ["check_explained", "check_model", "missing_sounds"]
@@ -36,7 +37,7 @@ def check_model(model, **listened):
     Raises
     ------
     LMACError
-        If it is a path, and nothing there can be a model.
+        If it is a path, and nothing there can be a model, or be read.
 
     Example
     -------
@@ -60,6 +61,7 @@ def check_model(model, **listened):
     if model is None or model in {*MODELS, *named} or ":" in model:
         return
     folder = Path(model)
+    check_readable(folder, "--model")
     is_path = model.startswith((".", "/", "~")) or model.count("/") != 1
     if folder.is_file():
         raise LMACError(
@@ -130,13 +132,24 @@ def missing_sounds(files):
     {'gone/': 'gone/: no such file or folder'}
     """
     # Braces stand for several files; a table is opened as a whole.
-    if any(Path(x).exists() or "{" in x or not _is_sound(x) for x in files):
+    if any(_may_be_there(x) or "{" in x or not _is_sound(x) for x in files):
         return {}
     return {
         file: f"{file}: no such "
         + ("audio file" if Path(file).suffix else "file or folder")
         for file in files
     }
+
+
+def _may_be_there(name):
+    """Whether something has a name, as far as this user may look."""
+    try:
+        os.stat(name)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _is_sound(name):

@@ -111,7 +111,7 @@ def main(argv=None):
         raise KeyboardInterrupt from None
     except OSError as error:
         # A disk that cannot be written to is nothing to look for in the code.
-        if is_full(error):
+        if is_full(error) or isinstance(error, PermissionError):
             raise
         raise LMACError(str(error)) from error
     finally:

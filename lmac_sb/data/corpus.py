@@ -376,7 +376,7 @@ def open_corpus(where, *, table=None, label_column=None, file_column=None):
     listing = _listing(where, None if table else file_column)
     if not len(listing):
         # By its path; a corpus knows its name alone.
-        notes = "".join(f"; {note}" for note in listing.notes)
+        notes = "".join(f"; {x}" for x in [*listing.lost, *listing.notes])
         raise LMACError(f"{where}: holds no sounds{notes}")
     joins, unused = _joins(listing, where, table, file_column)
     name = os.path.basename(os.path.abspath(where))

@@ -60,9 +60,9 @@ class Files(Listing):
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        explained = []
+        explained, unread = [], []
         if self.folder.is_dir():
-            found = find_files(self.folder, explained)
+            found = find_files(self.folder, explained, unread)
         else:  # a file alone
             self.folder, found = self.folder.parent, [self.folder.name]
         tables = [name for name in found if name.lower().endswith(_TABLES)]
@@ -73,6 +73,7 @@ class Files(Listing):
         super().__init__(Texts(names), Labels(labels))
         if not self.labels.names:
             self.labels = Labels()
+        self.lost += [f"{error}; its sounds are missing" for error in unread]
         self._levels = levels
         self.columns = list(levels)
         for column in levels:
@@ -140,7 +141,7 @@ class Files(Listing):
             )
 
 
-def find_files(folder, explained=None):
+def find_files(folder, explained=None, unread=None):
     """All files below a folder but hidden ones, sorted; links are followed.
 
     Arguments
@@ -150,6 +151,8 @@ def find_files(folder, explained=None):
     explained : list
         Gets the folders below it that hold an explanation, whose files, such
         as the part that was kept, are left out then.
+    unread : list
+        Gets an error for each folder below it that cannot be read.
 
     Returns
     -------
@@ -159,7 +162,8 @@ def find_files(folder, explained=None):
     Raises
     ------
     LMACError
-        If a folder in it cannot be read.
+        If it cannot be read; without `unread`, also if a folder below it
+        cannot.
 
     Example
     -------
@@ -169,10 +173,10 @@ def find_files(folder, explained=None):
     >>> find_files(folder)
     ['a.wav', 'b.wav']
     """
-    return sorted(_walk(os.fspath(folder), "", (), explained))
+    return sorted(_walk(os.fspath(folder), "", (), explained, unread))
 
 
-def _walk(folder, below, above, explained):
+def _walk(folder, below, above, explained, unread):
     """Paths of files; `above` are the folders that a loop would lead to."""
     try:
         info = os.stat(folder)
@@ -188,11 +192,14 @@ def _walk(folder, below, above, explained):
         for entry in entries:
             if os.path.isdir(entry.path):
                 inner = f"{below}{entry.name}/"
-                yield from _walk(entry.path, inner, above, explained)
+                yield from _walk(entry.path, inner, above, explained, unread)
             else:
                 yield f"{below}{entry.name}"
     except OSError as error:
-        raise LMACError(f"{folder}: cannot be read ({error})") from error
+        lost = LMACError(f"{folder}: cannot be read ({error})")
+        if not below or unread is None:
+            raise lost from error
+        unread.append(lost)
 
 
 def _chosen(folder, names):

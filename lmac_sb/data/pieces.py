@@ -231,6 +231,8 @@ def check_path(path):
         raise LMACError(f"{path}: is a folder, expected an audio file")
     try:
         mode = os.stat(path).st_mode
+    except PermissionError as error:  # in another user's folder
+        raise LMACError(f"{path}: cannot be read ({error})") from error
     except (OSError, ValueError) as error:
         raise LMACError(f"{path}: no such audio file") from error
     if not stat.S_ISREG(mode):

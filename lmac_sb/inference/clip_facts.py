@@ -230,7 +230,9 @@ def read_object(path, most):
         info = json.loads(text, parse_constant=_no_constant)
     except (LMACError, FileNotFoundError):
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise LMACError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise LMACError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(info, dict):
         raise LMACError(f"{path}: holds no JSON object, expected one")

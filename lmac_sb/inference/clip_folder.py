@@ -724,6 +724,8 @@ def _read_maps(path, n_bins):
         raise LMACError(
             text if text.startswith(str(path)) else f"{path}: {text}"
         ) from error
+    except PermissionError as error:
+        raise LMACError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:
         # Readers of archives and arrays fail in many ways on what is none.
         raise LMACError(
@@ -797,6 +799,8 @@ def _open_sound(path):
         with open_regular(path, _MOST_SOUND) as opened:
             with sf.SoundFile(opened) as file:
                 yield file
+    except PermissionError as error:
+        raise LMACError(f"{path}: cannot be read ({error.strerror})") from error
     except (OSError, RuntimeError, TypeError) as error:
         raise LMACError(
             f"{path}: cannot be read as audio ({first_line(error)})"

@@ -6,7 +6,6 @@ claimed before it is explained, by a temporary folder in ``.parts``; names are
 chosen, and finished clips get them, while the folder is held.
 """
 
-import errno
 import functools
 import hashlib
 import os
@@ -31,6 +30,8 @@ from lmac_sb.utils.checksums import file_sha256, stream_sha256
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import (
     is_leftover,
+    make_folder,
+    make_inner,
     naming,
     part_folder,
     parts_of,
@@ -182,17 +183,9 @@ class Collection:
         self._given = set()  # keys of the names of the files so far
         self._next = {}  # the first number that may be free, by stem
         self._known = {}  # what explanations there are, by stem
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with wait_for_folder(self.folder):
-                self._tidy()
-            if not os.access(self.folder, os.W_OK):
-                raise PermissionError(errno.EACCES, "it is read-only")
-        except OSError as error:
-            raise LMACError(
-                f"--out: {folder} cannot be made or written to "
-                f"({error.strerror})"
-            ) from error
+        make_folder(self.folder, "--out")
+        with wait_for_folder(self.folder):
+            self._tidy()
 
     def _tidy(self):
         """Finish or undo what killed processes have begun."""
@@ -202,15 +195,17 @@ class Collection:
             self._parts.rmdir()
         for former in self.folder.glob(f"*{_FORMER}"):
             place = former.with_name(former.name[: -len(_FORMER)])
-            restore_folder(place)
+            with suppress(OSError):  # another user's
+                restore_folder(place)
             if former.is_dir() and clip_folders(former):
                 shutil.rmtree(former, ignore_errors=True)
         for run in self.folder.glob(f"{_RUN}*"):
             claim = Claim(run / _LIVES)
             # One that was killed, if nobody holds it.
-            if run.is_dir() and claim.take():
-                claim.release()
-                shutil.rmtree(run, ignore_errors=True)
+            with suppress(OSError):  # another user's
+                if run.is_dir() and claim.take():
+                    claim.release()
+                    shutil.rmtree(run, ignore_errors=True)
 
     @contextmanager
     def clip(self, task):
@@ -242,7 +237,7 @@ class Collection:
                 if not self._is_done(place, task):
                     stack.callback(self._leave_parts)
                     with naming(place):
-                        self._parts.mkdir(exist_ok=True)
+                        make_inner(self._parts)
                         part = part_folder(self._parts / place.name)
                         part = stack.enter_context(part)
                     stack.enter_context(hold(part))
@@ -250,8 +245,7 @@ class Collection:
             yield place, part
             if part is not None:
                 with wait_for_folder(self.folder), naming(place):
-                    _carry_over(place, part)
-                    replace_folder(part, place)
+                    _give_name(part, place)
 
     def _leave_parts(self):
         """Remove the folder of what is being written, if that is nothing."""
@@ -426,7 +420,7 @@ class Collection:
                     return False
                 if os.path.lexists(folder / UNREFINED):
                     read_clip(folder / UNREFINED)
-        except LMACError:
+        except (LMACError, PermissionError):
             return False
         return bool(folders)
 
@@ -449,6 +443,18 @@ def _place_in(facts):
     return facts["asked"]["place"]
 
 
+def _give_name(part, place):
+    """Put what is finished in its place."""
+    try:
+        _carry_over(place, part)
+        replace_folder(part, place)
+    except PermissionError as error:
+        raise LMACError(
+            f"{place}: cannot be replaced ({error.strerror}), such as by "
+            "another user than its owner; choose another --out"
+        ) from error
+
+
 def _carry_over(place, part):
     """Copy what a user has put into a clip's folder that is replaced."""
     if not place.is_dir():
@@ -465,16 +471,19 @@ def _carry_over(place, part):
 
 def _is_unfinished(place):
     """Whether a folder holds but parts of a clip, as a killed process does."""
-    return (
-        place.is_dir()
-        and not place.is_symlink()
-        and all(
-            is_leftover(path.name)
-            or (path.name in FILES and not path.is_dir())
-            or (path.name == UNREFINED and _is_unfinished(path))
-            for path in place.iterdir()
+    try:
+        return (
+            place.is_dir()
+            and not place.is_symlink()
+            and all(
+                is_leftover(path.name)
+                or (path.name in FILES and not path.is_dir())
+                or (path.name == UNREFINED and _is_unfinished(path))
+                for path in place.iterdir()
+            )
         )
-    )
+    except PermissionError:  # it may hold anything
+        return False
 
 
 def clip_folders(folder):
@@ -527,5 +536,5 @@ def inner_folders(folder):
     return [
         path
         for path in paths
-        if path.is_dir() and not path.name.startswith(".")
+        if os.path.isdir(path) and not path.name.startswith(".")
     ]

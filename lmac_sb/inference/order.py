@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from lmac_sb.inference.collection import Task
-from lmac_sb.utils.errors import LMACError, is_full
+from lmac_sb.utils.errors import LMACError, in_words, is_full
 from lmac_sb.utils.io import first_line
 
 __all__ = ["Order", "Outcome", "failure"]
@@ -114,7 +114,7 @@ def failure(file, error):
     >>> failure("x.wav", KeyError("y")).error
     "x.wav: KeyError: 'y'"
     """
-    text = str(error)
+    text = in_words(error)
     if not isinstance(error, (LMACError, OSError)):
         text = f"{type(error).__name__}: {first_line(error)}"
     if file not in text:

@@ -156,7 +156,7 @@ def _found(name, alone):
         return name
     try:
         return open_corpus(name)
-    except LMACError as error:
+    except (LMACError, PermissionError) as error:
         if alone:
             raise
         return _NotOpened(name, error)

@@ -34,7 +34,13 @@ from lmac_sb.jobs.shards import write_shard
 from lmac_sb.jobs.threads import crew
 from lmac_sb.utils.errors import LMACError, shown
 from lmac_sb.utils.extra import needed
-from lmac_sb.utils.io import naming, read_json, remove_parts, write_json
+from lmac_sb.utils.io import (
+    make_inner,
+    naming,
+    read_json,
+    remove_parts,
+    write_json,
+)
 from lmac_sb.utils.lock import Claim, remove_abandoned, wait_for_folder
 
 __all__ = ["CLIPS", "JOB", "ROWS", "Chunk", "Job"]
@@ -121,7 +127,8 @@ here 'cubes'; give the same options, or choose another folder
         self.chunk = chunk or min(max(1, -(-n_items // _PARTS)), _MOST_ITEMS)
         self._done = set()
         try:
-            (self.folder / ROWS).mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            make_inner(self.folder / ROWS)
             with wait_for_folder(self.folder):
                 self._begin(replace)
         except OSError as error:
@@ -363,8 +370,14 @@ here 'cubes'; give the same options, or choose another folder
         if self.is_done(index):
             return True
         claim = self._claim(self.rows_file(index).stem)
-        if not claim.take():
-            return False
+        try:
+            if not claim.take():
+                return False
+        except PermissionError as error:
+            raise LMACError(
+                f"{self.folder}: cannot be made or written to "
+                f"({error.strerror})"
+            ) from error
         try:
             begun[hands.submit(self._do, index, work)] = claim
         except BaseException:
@@ -411,7 +424,7 @@ here 'cubes'; give the same options, or choose another folder
             shard = self.shard_file(index)
             if first is not None:
                 with naming(shard.parent):
-                    shard.parent.mkdir(exist_ok=True)
+                    make_inner(shard.parent)
                 about["shard_bytes"] = write_shard(shard, _joined(first, files))
         finally:
             # What it has half made goes now, and not when it is forgotten.

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import stat
+import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,9 @@ from lmac_sb.training.hparams import on_cpu
 from lmac_sb.training.identity import Claim
 from lmac_sb.utils.ending import ends_in_order
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import first_line
+from lmac_sb.utils.io import first_line, make_folder, write_in_one_step
 from lmac_sb.utils.lock import lock_folder
+from lmac_sb.utils.recipe import recipe_folder
 
 __all__ = [
     "FRONTEND",
@@ -43,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 # Parts of a noise folder in the layout of WHAM!.
 NOISE_PARTS = {"train": "tr", "valid": "cv", "test": "tt"}
+# What SpeechBrain writes in a run's folder, besides a copy of the script.
+_WRITTEN = ("hyperparams.yaml", "env.log", "log.txt", "train_log.txt")
 FRONTEND = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels")
 
 
@@ -243,6 +247,8 @@ def open_run(hparams, neutral=()):
             run_on_main(claim.check)
             run_on_main(_check_tested, args=[hparams, claim.save_folder])
             run_on_main(_let_replace, args=[claim.folder])
+            if claim.save_folder.is_dir():  # maybe another user's
+                run_on_main(make_folder, args=[claim.save_folder])
             yield claim
     except BaseException:
         if if_main_process() and not claim.taken:
@@ -305,14 +311,36 @@ def _take_back(made):
 
 
 def _let_replace(folder):
-    """Let a run replace its copy of a script, which may be read-only.
+    """Let a run write again what SpeechBrain opens where it is.
 
-    The copy has the mode of the script, which may lie in a package that nobody
-    can write to.
+    A copy of a script has the mode of the script, which may lie in a package
+    that nobody can write to. Those of another user become this one's, since
+    SpeechBrain gives them a mode.
     """
-    for path in Path(folder).glob("*.py"):
-        if not path.is_symlink():
-            path.chmod(path.stat().st_mode | stat.S_IWUSR)
+    scripts = {Path(sys.argv[0]).name}
+    scripts.update(path.name for path in recipe_folder().glob("*.py"))
+    for name in (*_WRITTEN, *sorted(scripts)):
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            continue
+        mode = path.stat().st_mode
+        try:
+            path.chmod(mode | stat.S_IWUSR)
+        except PermissionError:
+            _make_own(path, mode)
+
+
+def _make_own(path, mode):
+    """Put a copy in the place of another user's file."""
+    try:
+        content = path.read_bytes()
+        write_in_one_step(path, lambda file: file.write(content), binary=True)
+        path.chmod(mode | stat.S_IWUSR)
+    except PermissionError as error:
+        raise LMACError(
+            f"output_folder: {path} is another user's and cannot be replaced "
+            f"({error.strerror}); choose another --output_folder"
+        ) from error
 
 
 def check_sizes(hparams):

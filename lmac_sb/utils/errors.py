@@ -15,6 +15,7 @@ from typing import Any, Callable
 __all__ = [
     "LMACError",
     "exit_on_user_error",
+    "in_words",
     "is_full",
     "is_number",
     "is_whole",
@@ -157,6 +158,31 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _FULL
 
 
+def in_words(error: BaseException) -> str:
+    """What an error says, to be printed.
+
+    Arguments
+    ---------
+    error : Exception
+        Any.
+
+    Returns
+    -------
+    str
+        Its text; of what a user has no right to, the file and what is wrong
+        with it.
+
+    Example
+    -------
+    >>> in_words(PermissionError(errno.EACCES, "Permission denied", "x.wav"))
+    'x.wav: cannot be read or written to (Permission denied)'
+    """
+    if isinstance(error, PermissionError) and error.filename is not None:
+        name = os.fsdecode(error.filename)
+        return f"{name}: cannot be read or written to ({error.strerror})"
+    return str(error)
+
+
 def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a script's `main`, so that an `LMACError` ends it in one line.
 
@@ -171,11 +197,12 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
     Returns
     -------
     callable
-        The same function; on `LMACError`, or on a full disk, it prints
-        ``error: <message>`` to the standard error and exits with code 1; on
-        Ctrl-C, ``stopped``, and 130. Of several processes only one prints it.
-        Where nobody reads what it prints any more, as after ``| head``, it
-        ends with code 1 and without a word.
+        The same function; on `LMACError`, on a full disk, or on a file that
+        the user has no right to, it prints ``error: <message>`` to the
+        standard error and exits with code 1; on Ctrl-C, ``stopped``, and 130.
+        Of several processes only one prints it. Where nobody reads what it
+        prints any more, as after ``| head``, it ends with code 1 and without
+        a word.
 
     Example
     -------
@@ -202,8 +229,8 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(130)
         except Exception as error:
             leave_it_to_the_first()
-            if isinstance(error, LMACError):
-                message = str(error)
+            if isinstance(error, (LMACError, PermissionError)):
+                message = in_words(error)
             elif isinstance(error, BrokenPipeError) and _is_unread():
                 sys.exit(1)
             elif is_full(error):

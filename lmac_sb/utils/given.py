@@ -67,6 +67,8 @@ def check_file(path, most=None, folder=None):
     """
     try:
         found = os.stat(path)
+    except PermissionError as error:  # in another user's folder
+        raise LMACError(f"{_name(path)}: cannot be read ({error})") from error
     except (OSError, ValueError) as error:
         raise LMACError(f"{_name(path)}: no such file") from error
     if not stat.S_ISREG(found.st_mode):

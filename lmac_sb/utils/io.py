@@ -12,12 +12,14 @@ what it leads to stays as it is.
 import csv
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
 import shutil
 import socket
 import stat
+import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,6 +30,7 @@ __all__ = [
     "as_path",
     "check_folder",
     "check_is_folder",
+    "check_readable",
     "first_line",
     "folder_in_one_step",
     "host",
@@ -36,6 +39,7 @@ __all__ = [
     "is_running",
     "is_write_error",
     "make_folder",
+    "make_inner",
     "naming",
     "no_link",
     "open_regular",
@@ -50,6 +54,8 @@ __all__ = [
     "write_in_one_step",
     "write_json",
 ]
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_LINE = 300  # characters of an error of others
 _LONGEST_NAME = 150  # bytes of a name that are kept in a temporary one
@@ -317,6 +323,8 @@ def part_folder(path):
 def check_folder(folder, name):
     """Refuse a file as the folder for results, or as one above it.
 
+    So is a folder that this user may not enter.
+
     Arguments
     ---------
     folder : str or Path
@@ -339,12 +347,16 @@ def check_folder(folder, name):
     lmac_sb.LMACError: --out: .../x cannot be made or written to (File exists)
     """
     path = Path(folder)
-    there = next((x for x in (path, *path.parents) if x.exists()), path)
-    if there.exists() and not there.is_dir():
+    try:
+        there = next((x for x in (path, *path.parents) if x.exists()), path)
+        if not there.exists() or there.is_dir():
+            with suppress(FileNotFoundError):
+                os.stat(os.path.join(there, os.curdir))
+            return
         why = "File exists" if there == path else "Not a directory"
-        raise LMACError(
-            f"{name}: {folder} cannot be made or written to ({why})"
-        )
+    except PermissionError as error:
+        why = error.strerror
+    raise LMACError(f"{name}: {folder} cannot be made or written to ({why})")
 
 
 def check_is_folder(folder, what):
@@ -360,7 +372,7 @@ def check_is_folder(folder, what):
     Raises
     ------
     LMACError
-        If it is a file, or not there.
+        If it is a file, not there, or another user's who alone may read it.
 
     Example
     -------
@@ -369,24 +381,58 @@ def check_is_folder(folder, what):
     ...
     lmac_sb.LMACError: nowhere: no such folder of explanations
     """
+    check_readable(folder, f"folder of {what}")
     if Path(folder).is_file():
         raise LMACError(f"{folder}: found a file, expected a folder of {what}")
     if not Path(folder).is_dir():
         raise LMACError(f"{folder}: no such folder of {what}")
 
 
-def make_folder(folder):
+def check_readable(folder, name):
+    """Refuse a folder that this user may not read, or what lies in one.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The folder; what is none, or is not there, is not looked at.
+    name : str
+        Of the option or key that says so.
+
+    Raises
+    ------
+    LMACError
+        If it is another user's, say.
+
+    Example
+    -------
+    >>> check_readable(getfixture("tmp_path"), "data_folder")
+    """
+    try:
+        os.listdir(folder)
+        os.stat(os.path.join(folder, os.curdir))
+    except PermissionError as error:
+        raise LMACError(
+            f"{name}: {folder} cannot be read ({error.strerror})"
+        ) from error
+    except (OSError, ValueError):
+        pass
+
+
+def make_folder(folder, name=None):
     """Make a folder for results, and those above it, if need be.
 
     Arguments
     ---------
     folder : str or Path
         As a user has named it.
+    name : str
+        Of the option that says so, for the message.
 
     Raises
     ------
     LMACError
-        If it cannot be made, such as where a file is.
+        If it cannot be made, such as where a file is, or written to, such as
+        one of another user.
     OSError
         If the disk is full.
 
@@ -402,12 +448,44 @@ def make_folder(folder):
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
+        # Tells why not, which `os.access` does not.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         if is_full(error):
             raise
+        where = f"{folder}:" if name is None else f"{name}: {folder}"
         raise LMACError(
-            f"{folder}: cannot be made or written to ({error.strerror})"
+            f"{where} cannot be made or written to ({error.strerror})"
         ) from error
+
+
+def make_inner(folder):
+    """Make a folder in one for results, to which the same users may write.
+
+    Arguments
+    ---------
+    folder : str or Path
+        May exist.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> folder.chmod(0o777)
+    >>> make_inner(folder / "x")
+    >>> oct((folder / "x").stat().st_mode & 0o777)
+    '0o777'
+    """
+    folder = Path(folder)
+    with suppress(FileExistsError):
+        folder.mkdir()
+        with suppress(OSError):  # some file systems have no modes
+            shutil.copymode(folder.parent, folder)
 
 
 def as_path(key, value):
@@ -557,7 +635,7 @@ def replace_folder(part, folder):
     """
     restore_folder(folder)
     former = _former_of(folder)
-    shutil.rmtree(former, ignore_errors=True)
+    _delete(former, folder)
     try:
         if folder.exists():
             os.replace(folder, former)
@@ -565,7 +643,24 @@ def replace_folder(part, folder):
     except BaseException:
         restore_folder(folder)
         raise
+    _delete(former, folder)
+
+
+def _delete(former, folder):
+    """Delete what had a folder's name, or let it be what its owner left.
+
+    The next to write that folder deletes it then, if that is its owner.
+    """
     shutil.rmtree(former, ignore_errors=True)
+    if former.exists():
+        part = _part_of(folder)
+        os.replace(former, part)
+        logger.warning(
+            "%s: cannot be deleted, such as by another user than its owner; "
+            "it is what %s held before",
+            part,
+            folder,
+        )
 
 
 def _former_of(folder):

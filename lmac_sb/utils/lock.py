@@ -104,7 +104,8 @@ def lock_folder(folder):
     finally:
         if file is not None:
             # While it is held: whoever waits for this file looks again.
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # another user's, in a sticky folder
+                path.unlink(missing_ok=True)
             file.close()
 
 
@@ -136,8 +137,8 @@ def wait_for_folder(folder):
     with _threads:
         try:
             while fcntl is not None:
-                file = open(path, "a", opener=no_link)
-                fcntl.lockf(file, fcntl.LOCK_EX)
+                file = _opened(path)
+                _lock(file, wait=True)
                 if _is_same(file, path):
                     break
                 file.close()  # its holder has just removed it
@@ -220,11 +221,12 @@ class Claim:
     """A piece of work that one process does, of all that see a folder.
 
     A file says who does it. It is locked, so that a killed process holds
-    nothing any more. Locks may end at the machine, or be missing, as on some
-    file systems that several machines share; so the holder also touches the
-    file every 15 s, and a claim of another machine counts until it has not
-    been touched for 90 s (`STALE_S`). Two processes may then do the same work:
-    what they write has to be the same, and to appear in one step.
+    nothing any more, not even against other users. Locks may end at the
+    machine, or be missing, as on some file systems that several machines
+    share; so the holder also touches the file every 15 s, and a claim of
+    another machine counts until it has not been touched for 90 s (`STALE_S`).
+    Two processes may then do the same work: what they write has to be the
+    same, and to appear in one step.
 
     Arguments
     ---------
@@ -266,9 +268,9 @@ class Claim:
                 if not self._is_free(file, is_new):
                     file.close()
                     return False
-                file.truncate(0)
-                file.write(f"{os.getpid()} {host()}".encode())
-                file.flush()
+                if file.writable():
+                    file.truncate(0)
+                    file.write(f"{os.getpid()} {host()}".encode())
             except BaseException:
                 file.close()
                 if is_new:
@@ -290,24 +292,21 @@ class Claim:
 
     def _open(self):
         """The file, and whether it has just been made; None if it is gone."""
-        for mode in ("x+b", "r+b"):
-            try:
-                # Unbuffered: what could not be written is not tried again.
-                file = open(self.path, mode, 0, opener=no_link)
-            except FileExistsError:
-                continue
-            except FileNotFoundError:
-                if mode == "x+b":
-                    raise
-                break
-            return file, mode == "x+b"
-        return None, False
+        try:
+            # Unbuffered: what could not be written is not tried again.
+            return open(self.path, "x+b", 0, opener=no_link), True
+        except FileExistsError:
+            pass
+        try:
+            return _opened(self.path, "r+b"), False
+        except FileNotFoundError:
+            return None, False
 
     def _is_free(self, file, is_new):
         """Whether nobody else is at it; locks the file where that is so."""
         locked = True
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except (OSError, AttributeError) as error:
             if getattr(error, "errno", None) in _HELD:
                 return False
@@ -377,10 +376,9 @@ def _hold(path):
     if fcntl is None:
         raise OSError("this system has no fcntl")
     while True:
-        file = open(path, "a+", encoding="utf-8", opener=no_link)
+        file = _opened(path)
         try:
-            # Not `flock`: worker processes would inherit and outlive it.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
             if _is_same(file, path):
                 break
         except OSError as error:
@@ -395,10 +393,39 @@ def _hold(path):
             ) from error
         # Its holder has just ended and removed it.
         file.close()
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
+    if file.writable():
+        file.truncate(0)
+        file.write(
+            f"process {os.getpid()} on {socket.gethostname()}\n".encode()
+        )
     return file
+
+
+def _opened(path, mode="a+b"):
+    """The file of a lock, open for reading alone if it is another user's."""
+    while True:
+        try:
+            return open(path, mode, 0, opener=no_link)
+        except PermissionError:
+            with suppress(FileNotFoundError):
+                return open(path, "rb", 0, opener=no_link)
+            # Its holder has just removed it, unless none may be made at all.
+            if not os.access(path.parent, os.W_OK | os.X_OK):
+                raise
+
+
+def _lock(file, wait=False):
+    """Lock a file; without waiting, raise OSError if another process has.
+
+    Not by `flock` alone: worker processes would inherit and outlive it.
+    """
+    how = 0 if wait else fcntl.LOCK_NB
+    if file.writable():
+        fcntl.lockf(file, fcntl.LOCK_EX | how)
+    else:
+        # The first keeps off those who may write, the second who may not.
+        fcntl.lockf(file, fcntl.LOCK_SH | how)
+        fcntl.flock(file, fcntl.LOCK_EX | how)
 
 
 def _is_same(file, path):
@@ -412,4 +439,5 @@ def _is_same(file, path):
 def _holder(file):
     """What the holder wrote, as far as it has come."""
     file.seek(0)
-    return file.readline().strip() or "which has just begun"
+    said = file.read(200).decode(errors="replace")
+    return said.strip() or "which has just begun"

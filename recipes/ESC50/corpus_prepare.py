@@ -35,11 +35,14 @@ def find_corpus(data_folder, may_lack_labels=False):
     """
     has_sounds = False
     if data_folder.is_dir():
-        names = find_files(data_folder)
+        unread = []
+        names = find_files(data_folder, unread=unread)
         has_sounds = any(map(is_audio, names))
         if not has_sounds and not any(
             x.lower().endswith(TABLES) for x in names
         ):
+            if unread:
+                raise unread[0]
             return None
     elif not data_folder.is_file() and "{" not in data_folder.name:
         if not find_tables(data_folder)[1]:

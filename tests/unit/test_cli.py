@@ -435,6 +435,22 @@ def test_mistakes(explain, sounds, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_that_may_not_be_read(bundle, shared, capsys):
+    """The line names the option."""
+    model = shared.folder / "model"
+    shutil.copytree(bundle, model)
+    model.chmod(0)
+    with shared.without_rights():
+        for words in (["explain", "x.wav"], ["audit", "."]):
+            out = shared.folder / "out"
+            assert run(*words, "--model", model, "--out", out) == 1
+            assert capsys.readouterr() == (
+                "",
+                f"error: --model: {model} cannot be read (Permission denied)\n",
+            )
+    model.chmod(0o700)
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -20,13 +20,17 @@ from lmac_sb.pages.audit import write_audit_page
 from lmac_sb.training.hparams import load_hparams
 from lmac_sb.utils.console import Loudness, progress, say
 from lmac_sb.utils.errors import exit_on_user_error
+from lmac_sb.utils.io import check_readable
 
 
 def open_data(hparams):
     """The corpus; without a data_folder, scenes are made."""
     where = hparams["data_folder"]
-    if where is None:
+    if where is not None:
+        check_readable(where, "data_folder")
+    else:
         where = hparams["scenes_folder"]
+        check_readable(where, "scenes_folder")
         make_scenes(where)
     return open_corpus(
         where,

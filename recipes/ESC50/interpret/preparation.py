@@ -17,7 +17,7 @@ from lmac_sb.training.identity import (
     recordings_identity,
 )
 from lmac_sb.utils.errors import LMACError, shown
-from lmac_sb.utils.io import write_in_one_step
+from lmac_sb.utils.io import check_readable, write_in_one_step
 
 SCENES = ("clips_per_class", "n_events", "shortcuts")  # what scenes hold
 SCENES_FOLDER = "results/scenes"  # where no key says otherwise
@@ -53,8 +53,11 @@ def prepare_clips(claim, hparams, data_folder, scenes_folder=None, **options):
     )
     scenes = {key: options.pop(key) for key in SCENES if key in options}
     extra = options.pop("extra_scene_folds", 0)
-    if data_folder is None:
+    if data_folder is not None:
+        check_readable(data_folder, "data_folder")
+    else:
         data_folder = scenes_folder or SCENES_FOLDER
+        check_readable(data_folder, "scenes_folder")
         make_scenes(data_folder, n_folds=SCENE_FOLDS + extra, **scenes)
         if extra:
             nums = options["train_fold_nums"]

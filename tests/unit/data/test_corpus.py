@@ -154,13 +154,29 @@ def test_links(tmp_path):
     assert all(len(clip.read(8000)) == 4000 for clip in corpus)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read all")
-def test_folder_that_cannot_be_read(tmp_path):
-    fill(tmp_path, "dog/a.wav", "cat/a.wav")
-    (tmp_path / "dog").chmod(0)
-    with pytest.raises(LMACError, match="dog: cannot be read"):
-        open_corpus(tmp_path)
-    (tmp_path / "dog").chmod(0o700)
+def test_folder_that_cannot_be_read(shared, caplog):
+    """Its sounds are missing, and that is said."""
+    fill(shared.folder, "dog/a.wav", "cat/a.wav")
+    (shared.folder / "dog").chmod(0)
+    with shared.without_rights():
+        corpus = open_corpus(shared.folder)
+        assert ids(corpus) == ["cat/a.wav"]
+        assert caplog.messages == corpus.lost
+        assert len(corpus.lost) == 1
+        assert "dog: cannot be read" in corpus.lost[0]
+        assert "its sounds are missing" in corpus.lost[0]
+        with pytest.raises(LMACError, match="dog: cannot be read"):
+            open_corpus(shared.folder / "dog")
+    (shared.folder / "dog").chmod(0o700)
+
+
+def test_folder_of_which_nothing_can_be_read(shared):
+    fill(shared.folder, "dog/a.wav")
+    (shared.folder / "dog").chmod(0)
+    with shared.without_rights():
+        with pytest.raises(LMACError, match="dog: cannot be read"):
+            open_corpus(shared.folder)
+    (shared.folder / "dog").chmod(0o700)
 
 
 def test_names_in_any_form(tmp_path):

@@ -18,7 +18,13 @@ import torch
 from console import run
 
 from lmac_sb.inference.clip_folder import folder_names, read_clip
-from lmac_sb.inference.collection import PARTS, clip_folders
+from lmac_sb.inference.collection import (
+    PARTS,
+    Collection,
+    Task,
+    clip_folders,
+)
+from lmac_sb.pages.explained import open_explained
 from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import part_folder
 from lmac_sb.utils.lock import hold
@@ -33,7 +39,9 @@ def explain(model, tmp_path, capsys):
     """Run `lmac explain`; returns exit code, standard output and error."""
 
     def explain(*arguments, model=model):
-        more = ("--model", model, "--out", tmp_path / "out")
+        more = ("--model", model)
+        if "--out" not in arguments:
+            more += ("--out", tmp_path / "out")
         code = run("explain", *arguments, *more)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
@@ -391,6 +399,118 @@ def test_a_folder_that_cannot_be_made(explain, tmp_path, monkeypatch):
         f"error: --out: {tmp_path / 'out'} cannot be made or written to (Read-"
         "only file system)\n"
     )
+
+
+# --------------------------------------------------------- of another user
+
+
+@pytest.fixture
+def together(explain, model, shared):
+    """Run `lmac explain` where another user may; two sounds are there."""
+    copy = shared.folder / "model"
+    shutil.copytree(model, copy)
+    for path in (copy, *copy.iterdir()):
+        path.chmod(0o755)
+    files = [write(shared.folder / f"{x}.wav", i) for i, x in enumerate("ab")]
+
+    def together(*arguments, out=shared.folder / "out"):
+        return explain(*arguments, "--out", out, model=copy)
+
+    together.files, together.out = files, shared.folder / "out"
+    return together
+
+
+def test_a_clip_that_another_user_may_not_read(together, shared):
+    """It is no reason to leave out a file, nor is it touched."""
+    for _ in range(2):  # Python itself may lie where others may not read
+        together(*together.files)
+    together.out.chmod(0o777)
+    (together.out / "a").chmod(0o700)
+    before = names(together.out / "a")
+    with shared.by_another():
+        for n_kept in (1, 2):
+            code, out, err = together(*together.files)
+            assert (code, err, out.count(KEPT)) == (0, "", n_kept)
+    assert names(together.out) == ["a", "a_2", "b"]
+    assert names(together.out / "a") == before
+
+
+def test_a_clip_of_another_user_is_replaced(together, shared, caplog):
+    """What cannot be deleted is told, and in nobody's way."""
+    file, _ = together.files
+    together(file)
+    together.out.chmod(0o777)
+    with shared.by_another():
+        for steps in (1, 2):
+            code, _, err = together(file, "--refine", steps)
+            assert (code, err) == (0, "")
+            assert facts(together.out / "a")["refine_steps"] == steps
+    (left,) = {*names(together.out)} - {"a"}
+    assert left.startswith(".a.") and left.endswith(".part")
+    (told,) = (x for x in caplog.messages if str(together.out) in x)
+    assert told.startswith(f"{together.out / left}: cannot be deleted")
+    assert [clip.place for clip in open_explained(together.out)] == ["a"]
+
+
+def test_a_clip_that_another_user_may_not_replace(together, shared):
+    """One line says so, among the failures."""
+    together(together.files[0])
+    together.out.chmod(0o1777)
+    with shared.by_another():
+        code, out, _ = together(*together.files, "--refine", "1")
+    assert code == 0 and "1 of 2 files failed:\n" in out
+    place = together.out / "a"
+    assert f"{place}: cannot be replaced (Operation not permitted)" in out
+    assert names(together.out) == ["a", "b"]
+    assert facts(place)["refine_steps"] == 0
+
+
+def test_what_a_killed_process_of_another_user_left(together, shared):
+    """It keeps off nobody."""
+    file, _ = together.files
+    together.out.mkdir()
+    together.out.chmod(0o777)
+    task = Task("c", "c", {"place": "", "sound": None}, {})
+    with Collection(together.out).clip(task):
+        assert (together.out / PARTS).stat().st_mode & 0o777 == 0o777
+        (together.out / ".run-1").mkdir()
+        (together.out / ".run-1" / "lives").touch()
+        (together.out / "d.former").mkdir()
+        with shared.by_another():
+            code, _, err = together(file)
+            assert (code, err) == (0, "")
+
+
+def test_results_of_another_user(together, shared):
+    """It is said that this user may not write there."""
+    file, _ = together.files
+    together(file)
+    with shared.by_another():
+        assert together(file) == (
+            1,
+            "",
+            f"error: --out: {together.out} cannot be made or written to "
+            "(Permission denied)\n",
+        )
+
+
+def test_sounds_of_another_user(together, shared):
+    """The words are the same, whether they are given alone or with others."""
+    file, _ = together.files
+    closed = shared.folder / "closed"
+    other = write(closed / "b.wav")
+    together(file)
+    together.out.chmod(0o777)
+    closed.chmod(0)
+    with shared.without_rights():
+        for files, expected in (([other], 1), ([file, other], 0)):
+            code, out, _ = together(*files)
+            assert code == expected
+            assert f"1 of {len(files)} files failed:\n" in out
+            assert f"\n  {other}: cannot be read ([Errno 13] Perm" in f"\n{out}"
+        code, out, _ = together(closed.parent)
+        assert code == 0 and "failed" not in out
+    closed.chmod(0o700)
 
 
 # ------------------------------------------------------ what leaves the house

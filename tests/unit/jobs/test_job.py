@@ -414,6 +414,27 @@ def test_a_chunk_that_another_holds_is_waited_for(job, whole, recipe):
     assert digest(job.folder) == whole
 
 
+def test_a_job_of_another_user(recipe, shared, whole):
+    """What he left is done; where nothing can be written, that is said."""
+    job = Job(shared.folder / "job", 11, IDENTITY, chunk=2)
+    (job.folder / "rows" / ".part-00001.claim").touch(0o644)
+    with shared.by_another():
+        with pytest.raises(LMACError, match="job: cannot be made or written"):
+            job.run(squares)
+    for folder in (job.folder, job.folder / "rows"):
+        folder.chmod(0o777)
+    with shared.by_another():
+        Job(job.folder, 11, IDENTITY, chunk=2).run(squares)
+    assert digest(job.folder) == whole
+
+
+def test_who_may_write_to_the_folder_may_write_to_those_in_it(shared):
+    shared.folder.chmod(0o777)
+    Job(shared.folder, 11, IDENTITY, chunk=2).run(squares)
+    for name in ("rows", "clips"):
+        assert (shared.folder / name).stat().st_mode & 0o777 == 0o777
+
+
 HOLDER = """
 import sys
 from lmac_sb.utils.lock import Claim

@@ -655,6 +655,36 @@ def test_broken_file(tmp_path, file, content, message):
 
 
 @pytest.mark.parametrize(
+    "file", ["explanation.json", "maps.npz", "residual.wav", ""]
+)
+def test_a_clip_that_may_not_be_read(shared, file):
+    """It is left out, and nothing is said of what the file should hold."""
+    write_clip(shared.folder, "good")
+    closed = write_clip(shared.folder, "worse") / file
+    write_report(shared.folder)
+    closed.chmod(0)
+    left_out = []
+    with shared.without_rights():
+        write_report(shared.folder, left_out=left_out)
+    closed.chmod(0o700)
+    file = closed if file else closed / "explanation.json"
+    told = f"{file}: cannot be read (Permission denied)"
+    assert list(map(str, left_out)) == [told]
+
+
+def test_a_folder_that_may_not_be_read(shared):
+    write_clip(shared.folder / "x", "good")
+    (shared.folder / "x").chmod(0)
+    with shared.without_rights(), pytest.raises(LMACError) as caught:
+        write_report(shared.folder / "x")
+    (shared.folder / "x").chmod(0o700)
+    assert str(caught.value) == (
+        f"folder of explanations: {shared.folder / 'x'} cannot be read "
+        "(Permission denied)"
+    )
+
+
+@pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("id", 3, "id: found 3, expected a text"),

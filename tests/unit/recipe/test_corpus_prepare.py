@@ -17,6 +17,7 @@ RECIPE = Path(__file__).resolve().parents[3] / "recipes/ESC50/interpret"
 sys.path.insert(0, str(RECIPE))
 
 from esc50_prepare import Needs, prepare_esc50  # noqa: E402
+from preparation import prepare_clips  # noqa: E402
 
 
 def sound(seed):
@@ -186,6 +187,32 @@ def test_several_labels(tmp_path):
     path = write_shard(tmp_path / "d" / "a.tar", clips)
     found = prepare(path, tmp_path, needs=Needs(multilabel=True))
     assert found["test"]["c4"]["class_string"] == "b+a"
+
+
+def test_a_folder_in_the_data_that_may_not_be_read(shared):
+    """Its clips can be left out, as others that cannot be used."""
+    data = fill(shared.folder / "data", *names(3, "train", "valid", "test"))
+    fill(data, "train/c/1.wav")
+    (data / "train" / "c").chmod(0)
+    with shared.without_rights():
+        with pytest.raises(LMACError, match="c: cannot be read .*\n.*skip_bad"):
+            prepare(data, shared.folder)
+        found = prepare(data, shared.folder, skip_bad_clips=True)
+    assert counts(found) == {"train": 6, "valid": 6, "test": 6}
+    (data / "train" / "c").chmod(0o700)
+
+
+@pytest.mark.parametrize("key", ["data_folder", "scenes_folder"])
+def test_a_folder_that_may_not_be_read(shared, key):
+    """The line names the key."""
+    data = fill(shared.folder / "data", *names(1, "train"))
+    data.chmod(0)
+    options = {"data_folder": None, key: data}
+    with shared.without_rights(), pytest.raises(LMACError) as caught:
+        prepare_clips(None, {}, manifest_folder=shared.folder, **options)
+    data.chmod(0o700)
+    told = f"{key}: {data} cannot be read (Permission denied)"
+    assert str(caught.value) == told
 
 
 def test_folders_without_labels_are_no_corpus(tmp_path):

@@ -1,5 +1,6 @@
 """Tests of the checks of a run's data and classifier."""
 
+import os
 import shutil
 import signal
 import time
@@ -281,6 +282,50 @@ def test_a_copy_of_a_script_of_a_package_that_is_read_only(tmp_path):
     )
     with open_run(hparams):
         assert copy.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_run_of_another_user(shared, monkeypatch):
+    """It goes on where the folder can be written to; other files stay."""
+    monkeypatch.chdir(shared.folder)
+    run = shared.folder / "run"
+    run.mkdir()
+    run.chmod(0o777)
+    for name in ("hyperparams.yaml", "log.txt", "train_lmac.py", "mine.py"):
+        (run / name).write_text(name)
+        (run / name).chmod(0o444)
+    hparams = load_hparams(
+        [str(HPARAMS / "lmac.yaml"), f"--output_folder={run}"]
+    )
+    with shared.by_another():
+        with open_run(hparams):
+            for path in run.glob("*[!k]"):  # not the lock
+                is_own = path.name != "mine.py"
+                assert os.access(path, os.W_OK) == is_own
+                assert path.read_text() == path.name
+    assert (run / "mine.py").stat().st_mode & 0o777 == 0o444
+
+
+def test_a_run_that_another_user_cannot_write_to(shared, monkeypatch):
+    """The line is that of any such folder, or names what is in the way."""
+    monkeypatch.chdir(shared.folder)
+    run = shared.folder / "run"
+    run.mkdir()
+    (run / "log.txt").touch()
+    hparams = load_hparams(
+        [str(HPARAMS / "lmac.yaml"), f"--output_folder={run}"]
+    )
+
+    def refused(message):
+        with shared.by_another(), pytest.raises(LMACError, match=message):
+            with open_run(hparams):
+                pytest.fail("nothing can be written there")
+
+    refused("^.*/run: cannot be made or written to ")
+    run.chmod(0o1777)
+    refused("^output_folder: .*log.txt is another user's and cannot be rep")
+    run.chmod(0o777)
+    (run / "save").mkdir()
+    refused("^.*/run/save: cannot be made or written to ")
 
 
 @pytest.mark.parametrize("found", [3, [], "n_mels", None])

@@ -29,6 +29,11 @@ from lmac_sb.utils.errors import (
             f"error: [Errno {errno.ENOSPC}] No space left: 'x.wav'; free some "
             "space, then start again\n",
         ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "x.wav"),
+            1,
+            "error: x.wav: cannot be read or written to (Permission denied)\n",
+        ),
     ],
 )
 @pytest.mark.parametrize("rank", [None, "0", "1"])

@@ -14,6 +14,8 @@ import pytest
 from lmac_sb.utils import io
 from lmac_sb.utils.errors import LMACError, is_full
 from lmac_sb.utils.io import (
+    check_folder,
+    check_readable,
     folder_in_one_step,
     is_leftover,
     no_link,
@@ -306,6 +308,62 @@ def test_restored_only_where_it_is_missing(tmp_path):
     with folder_in_one_step(folder, replace=True) as part:
         (part / "new").touch()
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_of_another_user_is_replaced(shared, caplog):
+    """Again and again; what cannot be deleted is told, and its owner does."""
+    folder = shared.folder / "x"
+    (shared.folder / "x.former").mkdir()
+    for path in (folder, folder.with_name("x.former")):
+        path.mkdir(exist_ok=True)
+        (path / "old").touch()
+    with shared.by_another():
+        for name in ("a", "b"):
+            with folder_in_one_step(folder, replace=True) as part:
+                (part / name).touch()
+            assert [path.name for path in folder.iterdir()] == [name]
+    parts = [x for x in shared.folder.iterdir() if is_leftover(x.name)]
+    assert len(parts) == len(caplog.messages) == 2
+    for part in parts:
+        assert any(x.startswith(f"{part}: cannot be") for x in caplog.messages)
+        gone = re.sub(r"(\.x\.)\d+(@.*)", rf"\g<1>{1 << 30}\2", part.name)
+        part.rename(part.with_name(gone))
+    with folder_in_one_step(folder, replace=True) as part:
+        (part / "c").touch()
+    assert list(shared.folder.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o111])
+def test_a_folder_that_may_not_be_read(shared, mode):
+    """Nor may what lies in it; a file is not looked at."""
+    folder = shared.folder / "x"
+    folder.mkdir()
+    (folder / "y").mkdir()
+    folder.chmod(mode)
+    with shared.without_rights():
+        for path in (folder, folder / "y")[: 1 + (mode != 0o111)]:
+            with pytest.raises(LMACError) as caught:
+                check_readable(path, "--x")
+            told = f"--x: {path} cannot be read (Permission denied)"
+            assert str(caught.value) == told
+    folder.chmod(0o700)
+    (shared.folder / "file").touch(0)
+    with shared.without_rights():
+        check_readable(shared.folder / "file", "--x")
+
+
+@pytest.mark.parametrize("name", ["x", "x/y", "x/y/z"])
+def test_results_where_a_user_may_not_go(shared, name):
+    """Nothing is made, and the line is that of any such folder."""
+    (shared.folder / "x").mkdir(0o700)
+    (shared.folder / "x").chmod(0)
+    with shared.without_rights(), pytest.raises(LMACError) as caught:
+        check_folder(shared.folder / name, "--out")
+    (shared.folder / "x").chmod(0o700)
+    assert str(caught.value) == (
+        f"--out: {shared.folder / name} cannot be made or written to "
+        "(Permission denied)"
+    )
 
 
 def test_links_give_way(tmp_path):

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from lmac_sb.utils import lock
 from lmac_sb.utils.errors import LMACError
-from lmac_sb.utils.io import host
+from lmac_sb.utils.io import host, no_link
 from lmac_sb.utils.lock import STALE_S, Claim, lock_folder
 
 HOLDER = """
@@ -110,6 +111,51 @@ def test_only_the_main_process_locks(holder, tmp_path, monkeypatch):
         pass
 
 
+def test_folder_held_by_another_user(recipe, shared):
+    """A run that lives keeps off others; what a killed one left does not."""
+    holder = recipe.copy(["-c", HOLDER, shared.folder], asked=True)
+    holder.wait_for("held\n")
+    with shared.by_another(), pytest.raises(LMACError) as caught:
+        with lock_folder(shared.folder):
+            pytest.fail("two runs in one folder")
+    assert f"is in use by another run (process {holder.pid}" in str(
+        caught.value
+    )
+    holder.kill()
+    holder.communicate()
+    with shared.by_another():
+        assert not os.access(shared.folder / "run.lock", os.W_OK)
+        with lock_folder(shared.folder):
+            os.seteuid(0)
+            done = recipe.command(["-c", HOLDER, shared.folder])
+            assert "is in use by another run" in done.err
+    assert list(shared.folder.iterdir()) == []
+
+
+def test_folder_held_for_a_moment_by_another_user(recipe, shared):
+    """What was left by a killed process does not switch off the lock."""
+    (shared.folder / ".folder.lock").touch(0o644)
+    code = "import sys; from lmac_sb.utils import lock\n"
+    code += "with lock.wait_for_folder(sys.argv[1]): print('in', flush=True)"
+    with shared.by_another(), lock.wait_for_folder(shared.folder):
+        os.seteuid(0)
+        other = recipe.copy(["-c", code, shared.folder])
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.communicate(timeout=2)
+    assert other.communicate()[0] == "in\n"
+    assert list(shared.folder.iterdir()) == []
+
+
+def test_a_folder_of_another_user(shared):
+    """The message is that of any folder that cannot be written to."""
+    closed = shared.folder / "closed"
+    closed.mkdir()
+    with shared.by_another():
+        with pytest.raises(LMACError, match="closed: cannot be made or writ"):
+            with lock_folder(closed):
+                pytest.fail("nothing can be written there")
+
+
 # ------------------------------------------------------------------- claims
 
 CLAIMER = """
@@ -143,6 +189,71 @@ def test_a_claim_of_a_process_that_is_killed(recipe, tmp_path):
     holder.kill()
     holder.communicate()
     assert path.exists() and taken(path)
+
+
+TAKER = """
+import os, sys
+from lmac_sb.utils.lock import Claim
+os.seteuid(int(sys.argv[2]))
+sys.exit(Claim(sys.argv[1]).take())
+"""
+
+
+def test_a_claim_of_another_user(recipe, shared):
+    """It counts while its process lives, and is free afterwards."""
+    path = shared.folder / "part"
+    holder = recipe.copy(["-c", CLAIMER, path], asked=True)
+    holder.wait_for("held\n")
+    with shared.by_another():
+        assert not taken(path)
+    holder.kill()
+    holder.communicate()
+    claim = Claim(path)
+    with shared.by_another():
+        assert path.exists() and not os.access(path, os.W_OK)
+        assert claim.take()
+    # Kept off are its own user, and others who may not write either.
+    for user in (0, 45002):
+        assert recipe.command(["-c", TAKER, path, user]).code == 0
+    with shared.by_another():
+        claim.release()
+        assert taken(path)
+
+
+def test_a_claim_in_a_folder_where_each_deletes_his_own(shared):
+    """It can be taken, though not deleted."""
+    path = shared.folder / "part"
+    path.touch(0o644)
+    shared.folder.chmod(0o1777)
+    with shared.by_another():
+        for _ in range(2):
+            claim = Claim(path)
+            assert claim.take()
+            claim.release()
+
+
+def test_another_user_removes_a_lock_meanwhile(shared, monkeypatch):
+    """It is made anew; a claim is taken the next time."""
+    path = shared.folder / "part"
+
+    def removed(name, flags):
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            os.unlink(name)
+        return no_link(name, flags)
+
+    monkeypatch.setattr(lock, "no_link", removed)
+    for name in ("part", "run.lock", ".folder.lock"):
+        (shared.folder / name).touch(0o644)
+    with shared.by_another():
+        claim = Claim(path)
+        assert not claim.take()
+        assert claim.take()
+        claim.release()
+        with lock_folder(shared.folder):
+            assert os.access(shared.folder / "run.lock", os.W_OK)
+            with lock.wait_for_folder(shared.folder):
+                assert os.access(shared.folder / ".folder.lock", os.W_OK)
+    assert list(shared.folder.iterdir()) == []
 
 
 def test_a_claim_of_this_process(recipe, tmp_path):
