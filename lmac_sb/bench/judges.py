@@ -73,7 +73,8 @@ def load_judge(name, setup, explained):
     prepared = setup.prepared
     if name == LINEAR:
         own = setup._replace(folder=setup.folder / LINEAR)
-        (judge,) = CLASSIFIERS[LINEAR].load(own).values()
+        # Its interpreters share the classifier.
+        judge, *_ = CLASSIFIERS[LINEAR].load(own).values()
         classify = judge.explainer.classify_sounds
     else:
         classify = _load_cnn(setup)

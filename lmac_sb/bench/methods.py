@@ -30,7 +30,7 @@ DEFAULT = (
     *("input_x_gradient", "smoothgrad", "integrated_gradients", "gradcam"),
     *("occlusion", "loudest", "random", "ones", "ideal"),
 )
-LMAC, STEPS = "lmac", "optimised+20"
+LMAC, OPTIMISED, STEPS = "lmac", "optimised", "optimised+20"
 REFERENCE = "loudest"  # with which each is compared, clip by clip
 # Explainers that a classifier may have.
 EXPLAINERS = (LMAC, "l2i")
@@ -131,7 +131,7 @@ def _is_missing(name, explainers):
     if is_import_path(name):
         return False
     try:
-        make_methods([name], explainers)
+        _known([name], explainers)
     except LMACError:
         return True
     return False
@@ -141,11 +141,18 @@ def _named(names, explainers, seed):
     """Methods in the order of their names."""
     own = {name: _own(name) for name in names if is_import_path(name)}
     rest = [name for name in names if name not in own]
-    known = make_methods(rest, explainers, seed=seed) if rest else {}
+    known = _known(rest, explainers, seed) if rest else {}
     if len(own) + len(rest) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise LMACError(f"methods: '{twice}' is given twice")
     return {name: own.get(name) or known[name] for name in names}
+
+
+def _known(names, explainers, seed=0):
+    """Methods of the registry; a classifier may bring steps of its own."""
+    others = {k: x for k, x in explainers.items() if k != OPTIMISED}
+    steps = explainers.get(OPTIMISED)
+    return make_methods(names, others, seed=seed, optimised=steps)
 
 
 def _own(name):

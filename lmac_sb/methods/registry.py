@@ -93,7 +93,9 @@ class Case:
         return replace(self, analysis=self.analysis[rows], ids=ids, **part)
 
 
-def make_methods(names, interpreters, optimised_steps=150, seed=0):
+def make_methods(
+    names, interpreters, optimised_steps=150, seed=0, optimised=None
+):
     """Methods by name.
 
     Arguments
@@ -111,6 +113,9 @@ def make_methods(names, interpreters, optimised_steps=150, seed=0):
         Steps of ``optimised`` where its name tells none.
     seed : int
         Of the random mask.
+    optimised : lmac_sb.lmac.explainer.Explainer
+        From whose mask ``optimised`` takes its steps; by default from one
+        half everywhere.
 
     Returns
     -------
@@ -151,6 +156,9 @@ def make_methods(names, interpreters, optimised_steps=150, seed=0):
             "mask", partial(_decode, explainer, 0, look=True), 0, 3
         )
     stepping = {"optimised": (_optimised, optimised_steps, 0)}
+    if optimised is not None:
+        start = partial(_decode, optimised)
+        stepping["optimised"] = start, optimised_steps, 1
     for name, explainer in interpreters.items():
         if name in known or name in stepping:
             raise LMACError(

