@@ -8,7 +8,7 @@ from lmac_sb.bench.classifiers import Classifier, Setup
 from lmac_sb.bench.entries import call_entry
 from lmac_sb.bench.judges import judge_of, load_judge
 from lmac_sb.bench.measured import Measured
-from lmac_sb.bench.methods import bench_methods
+from lmac_sb.bench.methods import base, bench_methods
 from lmac_sb.data.audio import Preprocessor
 from lmac_sb.data.dataset import make_dataset, thin_out
 from lmac_sb.data.regions import read_regions, regions_identity
@@ -191,14 +191,7 @@ def evaluate(cell, loaded, names, options, folder, code):
     if "ideal" in methods and "event" not in dataset.output_keys:
         del methods["ideal"]
         left_out.append("ideal")
-    others = [
-        bench_methods([x for x in methods if x not in left_out], x)[0]
-        for x in map(_explainers, loaded.others)
-    ]
-    # Only what depends on the seed.
-    others = [
-        {name: x for name, x in some.items() if x.start == 1} for some in others
-    ]
+    others = [_of_a_seed(methods, x) for x in map(_explainers, loaded.others)]
     judge = Judge(loaded.first.explainer, loaded.judge, [GUARDS[0], GUARDS[-1]])
     comparison = Measured(
         judge,
@@ -255,6 +248,12 @@ def _check_finite(cell, loaded, clip):
 def _explainers(interpreters):
     """Explainers by method."""
     return {name: x.explainer for name, x in interpreters.items()}
+
+
+def _of_a_seed(methods, explainers):
+    """Those of some methods that differ from seed to seed, of one seed."""
+    found, _ = bench_methods(methods, explainers)
+    return {k: x for k, x in found.items() if base(k) in explainers}
 
 
 def _accuracy(rows):

@@ -344,6 +344,18 @@ def test_a_classifier_of_a_third_party(
     assert facts["figures"] == found["figures"]
 
 
+def test_masks_of_decoders_of_two_seeds_are_compared(
+    tiny_data, trained, tmp_path
+):
+    """Those of all methods that a decoder begins, and of no others."""
+    methods = ("lmac", "lmac_look", "lmac+1", "optimised+1", "loudest")
+    how = HOW._replace(methods=methods, clips=2, seeds=2)
+    run_bench(tmp_path / "bench", how, trained)
+    rows = read(tmp_path / "bench" / "bench.csv")
+    agreeing = {x["method"] for x in rows if x["measure"] == "agreement"}
+    assert agreeing == {"lmac", "lmac_look", "lmac+1"}
+
+
 def test_a_network_without_a_decoder(tiny_data, trained, tmp_path):
     """It is explained by steps of its own, at whose area all are compared."""
     methods = ("lmac", "optimised+1", "loudest")
