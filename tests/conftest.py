@@ -97,7 +97,7 @@ class Shared:
         """What is done meanwhile is done with the rights of another user."""
         if os.geteuid():
             pytest.skip("only the superuser can become somebody else")
-        groups, umask = os.getgroups(), os.umask(0o022)
+        groups = os.getgroups()
         os.setgroups([])
         os.setresuid(number, number, 0)
         try:
@@ -105,14 +105,17 @@ class Shared:
         finally:
             os.setresuid(0, 0, 0)
             os.setgroups(groups)
-            os.umask(umask)
 
 
 @pytest.fixture
 def shared():
     """See `Shared`; that of pytest is closed to others."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Shared(folder)
+    umask = os.umask(0o022)  # all may read what is made in it
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Shared(folder)
+    finally:
+        os.umask(umask)
 
 
 @pytest.fixture(scope="session")

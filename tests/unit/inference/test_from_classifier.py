@@ -870,7 +870,7 @@ def test_a_classifier_of_the_recipe_needs_a_decoder(run_folder):
     model = run_folder.parent / "model"
     with pytest.raises(
         LMACError,
-        match=f"^{model}: found a classifier of .* train it with "
+        match=f"^{model}: found a classifier that .*; train one with "
         f"--classifier_folder {model}$",
     ):
         LMACInterpreter.from_classifier(model, RATE)

@@ -36,12 +36,14 @@ def test_webdataset_reads_it(tmp_path):
 def test_the_same_files_give_the_same_bytes(tmp_path, monkeypatch):
     """Whoever wrote them and when, from memory or from the disk."""
     write_shard(tmp_path / "a.tar", FILES)
-    os.umask(0o077)
-    places = []
-    for name, content in FILES:
-        places.append((name, tmp_path / f"file-{name}"))
-        places[-1][1].write_bytes(content)
-        os.utime(places[-1][1], (1, 1))
+    places = [(name, tmp_path / f"file-{name}") for name, _ in FILES]
+    umask = os.umask(0o077)
+    try:
+        for (_, path), (_, content) in zip(places, FILES):
+            path.write_bytes(content)
+            os.utime(path, (1, 1))
+    finally:
+        os.umask(umask)
     monkeypatch.setattr(time, "time", lambda: 1e9)
     write_shard(tmp_path / "b.tar", places)
     one, other = ((tmp_path / f"{x}.tar").read_bytes() for x in "ab")
