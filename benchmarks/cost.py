@@ -70,21 +70,22 @@ STEPPED, BY_SOUND = "from nothing", "from nothing, through the sound"
 MEMORY = "peak memory of a step, GB"
 
 
-def make_explainer(classifier, decoder, device="cpu"):
+def make_explainer(classifier, decoder, device="cpu", width=None):
     """Explainer as the recipes, or the package, build it, and its classifier.
 
-    The latter is as its owner has it: a module from waveforms to logits.
+    The latter is as its owner has it: a module from waveforms to logits. The
+    decoder has another width where one is given.
     """
     torch.manual_seed(0)
     if classifier == "yamnet":
         found = LMACInterpreter.from_pretrained("yamnet", decoder=True)
         return found.explainer.to(device).eval(), load_yamnet().to(device)
     if classifier == "small":
-        channels, width = [256, 128, 64, 32], 32
+        channels, usual = [256, 128, 64, 32], 32
         embedding = ConvEmbedding()
         layers = ["blocks.5", "blocks.4", "blocks.3", "blocks.2"]
     else:
-        channels, width = [2048, 1024, 512, 256], 64
+        channels, usual = [2048, 1024, 512, 256], 64
         embedding = Cnn14(mel_bins=80, emb_dim=2048)
         layers = ["conv_block6", "conv_block5", "conv_block4", "conv_block3"]
     ours = decoder == OURS
@@ -98,7 +99,7 @@ def make_explainer(classifier, decoder, device="cpu"):
         evidence=ours,
     )
     if ours:
-        model = MaskDecoder([channels[0], *channels], width=width)
+        model = MaskDecoder([channels[0], *channels], width=width or usual)
     else:
         model = CNN14PSI_stft(dim=channels[0])
     refiner = make_refiner()
@@ -215,10 +216,10 @@ def calls(both, name, decoder, batch, args):
     return found, partial(classify, owned, there)
 
 
-def peak_memory(name, decoder, device, at_once=None):
+def peak_memory(name, decoder, device, width=None, at_once=None):
     """Peak memory in GB of a training step, in its own process."""
     # Of both, the explainer alone is kept.
-    explainer = make_explainer(name, decoder, device)[0]
+    explainer = make_explainer(name, decoder, device, width)[0]
     step = make_step(explainer, at_once=at_once)
     step(clips(MEMORY_BATCH, device))
     if device == "cpu":
@@ -242,10 +243,12 @@ def size(explainer, owned):
 
 def measure(name, decoder, batch, args):
     """Entries of a classifier, and the rows of its table."""
-    explainer, owned = make_explainer(name, decoder, args.device)
+    explainer, owned = make_explainer(name, decoder, args.device, args.width)
     others, base = calls((explainer, owned), name, decoder, batch, args)
     ratios, seconds = in_turn(base, others, Clock(args.device), args.pairs)
     titled = name if decoder == OURS else f"{name}, {decoder}"
+    if args.width is not None:
+        titled += f", width {args.width}"
     rows = [
         {
             "classifier": titled,
@@ -265,7 +268,8 @@ def measure(name, decoder, batch, args):
     }
     if batch == MEMORY_BATCH:
         peak = in_own_process(
-            *(peak_memory, name, decoder, args.device, args.at_once),
+            *(peak_memory, name, decoder),
+            *(args.device, args.width, args.at_once),
             threads=args.threads,
         )
         figures[MEMORY] = (peak,) * 3
@@ -280,7 +284,7 @@ def measure(name, decoder, batch, args):
 
 def by_parts(name, args):
     """Rows of where the time of a step and of an explanation goes."""
-    explainer, _ = make_explainer(name, OURS, args.device)
+    explainer, _ = make_explainer(name, OURS, args.device, args.width)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.wav"
@@ -337,6 +341,15 @@ def check_args(args):
         raise LMACError(f"--at_once: found {args.at_once}, expected 1 or more")
     if args.pairs < 1:
         raise LMACError(f"--pairs: found {args.pairs}, expected 1 or more")
+    if args.width is not None and args.width < 1:
+        raise LMACError(f"--width: found {args.width}, expected 1 or more")
+    if args.width is not None and (
+        "yamnet" in args.classifiers or args.decoders != [OURS]
+    ):
+        raise LMACError(
+            f"--width: found {args.width}, but the decoders of yamnet and "
+            f"{PSI} have one of their own; expected --classifiers small cnn14"
+        )
     for key, known in (("classifiers", CLASSIFIERS), ("decoders", DECODERS)):
         check_names(f"--{key}", getattr(args, key), known)
     if min(args.batches) < 1:
@@ -390,6 +403,7 @@ def parse(argv):
         help="fewest pairs of a ratio (default: 7)",
     )
     add("--at_once", type=int, help="clips of a step whose maps are kept")
+    add("--width", type=int, help="channels of our decoder (default: usual)")
     add("--parts", nargs="*", help=f"all, or some of {', '.join(PARTS)}")
     add("--record", action="store_true", help="add to benchmarks/history.csv")
     add("--compare", metavar="CSV", help="say what moved since these rows")

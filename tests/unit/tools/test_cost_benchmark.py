@@ -234,6 +234,8 @@ def test_the_unit_is_the_same_classifier_without_the_explainer(load, name):
         (["--decoders", "our"], "did you mean 'ours'"),
         (["--batches", "1", "0"], "--batches: found 0, expected 1 or more"),
         (["--pairs", "0"], "--pairs: found 0"),
+        (["--width", "0"], "--width: found 0"),
+        (["--width", "16"], "--width: found 16, but the decoders of yamnet"),
         (["--device", "cuda"], "there is no GPU"),
         (["--compare", "nowhere.csv"], "nowhere.csv: cannot be read"),
         (
