@@ -51,6 +51,7 @@ _threads = threading.RLock()  # which a lock of the file system does not part
 
 STALE_S = 90  # after which a claim of another machine counts no more
 _BEAT_S = 15  # between two signs of life
+_MOST_TRIES = 100  # to open a file that its holder removes meanwhile
 
 
 @contextmanager
@@ -403,14 +404,14 @@ def _hold(path):
 
 def _opened(path, mode="a+b"):
     """The file of a lock, open for reading alone if it is another user's."""
-    while True:
+    for tries in range(_MOST_TRIES):
         try:
             return open(path, mode, 0, opener=no_link)
         except PermissionError:
             with suppress(FileNotFoundError):
                 return open(path, "rb", 0, opener=no_link)
             # Its holder has just removed it, unless none may be made at all.
-            if not os.access(path.parent, os.W_OK | os.X_OK):
+            if tries + 1 == _MOST_TRIES:
                 raise
 
 

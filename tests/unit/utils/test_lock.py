@@ -15,8 +15,11 @@ from lmac_sb.utils.errors import LMACError
 from lmac_sb.utils.io import host, no_link
 from lmac_sb.utils.lock import STALE_S, Claim, lock_folder
 
+# Whatever the umask of those who run the tests.
 HOLDER = """
+import os
 import sys
+os.umask(0o022)
 from lmac_sb.utils.lock import lock_folder
 with lock_folder(sys.argv[1]):
     print("held", flush=True)
@@ -135,7 +138,7 @@ def test_folder_held_by_another_user(recipe, shared):
 def test_folder_held_for_a_moment_by_another_user(recipe, shared):
     """What was left by a killed process does not switch off the lock."""
     (shared.folder / ".folder.lock").touch(0o644)
-    code = "import sys; from lmac_sb.utils import lock\n"
+    code = "import os, sys; from lmac_sb.utils import lock; os.umask(18)\n"
     code += "with lock.wait_for_folder(sys.argv[1]): print('in', flush=True)"
     with shared.by_another(), lock.wait_for_folder(shared.folder):
         os.seteuid(0)
@@ -159,7 +162,9 @@ def test_a_folder_of_another_user(shared):
 # ------------------------------------------------------------------- claims
 
 CLAIMER = """
+import os
 import sys
+os.umask(0o022)
 from lmac_sb.utils.lock import Claim
 assert Claim(sys.argv[1]).take()
 print("held", flush=True)
