@@ -41,7 +41,7 @@ def table_rows(results):
         for group in pair["groups"]
     ]
     classes = class_rows(results["classes"])
-    alarm = Alarm(*[None] * (len(Alarm._fields) - len(Alarm._field_defaults)))
+    alarm = Alarm._make([None] * len(Alarm._fields))
     return {
         "classes": ([*classes[0]] if classes else ["class"], classes),
         "groups": (

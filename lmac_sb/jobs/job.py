@@ -37,6 +37,7 @@ from lmac_sb.utils.extra import needed
 from lmac_sb.utils.io import (
     make_inner,
     naming,
+    not_written,
     read_json,
     remove_parts,
     write_json,
@@ -132,9 +133,7 @@ here 'cubes'; give the same options, or choose another folder
             with wait_for_folder(self.folder):
                 self._begin(replace)
         except OSError as error:
-            raise LMACError(
-                f"{folder}: cannot be made or written to ({error.strerror})"
-            ) from error
+            raise not_written(folder, error.strerror) from error
 
     @classmethod
     def open(cls, folder):
@@ -374,10 +373,7 @@ here 'cubes'; give the same options, or choose another folder
             if not claim.take():
                 return False
         except PermissionError as error:
-            raise LMACError(
-                f"{self.folder}: cannot be made or written to "
-                f"({error.strerror})"
-            ) from error
+            raise not_written(self.folder, error.strerror) from error
         try:
             begun[hands.submit(self._do, index, work)] = claim
         except BaseException:

@@ -42,6 +42,7 @@ __all__ = [
     "make_inner",
     "naming",
     "no_link",
+    "not_written",
     "open_regular",
     "part_folder",
     "parts_of",
@@ -356,7 +357,7 @@ def check_folder(folder, name):
         why = "File exists" if there == path else "Not a directory"
     except PermissionError as error:
         why = error.strerror
-    raise LMACError(f"{name}: {folder} cannot be made or written to ({why})")
+    raise not_written(folder, why, name)
 
 
 def check_is_folder(folder, what):
@@ -454,10 +455,32 @@ def make_folder(folder, name=None):
     except OSError as error:
         if is_full(error):
             raise
-        where = f"{folder}:" if name is None else f"{name}: {folder}"
-        raise LMACError(
-            f"{where} cannot be made or written to ({error.strerror})"
-        ) from error
+        raise not_written(folder, error.strerror, name) from error
+
+
+def not_written(folder, why, name=None):
+    """The error that tells of a folder for results which cannot be used.
+
+    Arguments
+    ---------
+    folder : str or Path
+        As a user has named it.
+    why : str
+        What the system says.
+    name : str
+        Of the option that says so.
+
+    Returns
+    -------
+    LMACError
+
+    Example
+    -------
+    >>> str(not_written("out", "Permission denied", "--out"))
+    '--out: out cannot be made or written to (Permission denied)'
+    """
+    where = f"{folder}:" if name is None else f"{name}: {folder}"
+    return LMACError(f"{where} cannot be made or written to ({why})")
 
 
 def make_inner(folder):
