@@ -103,7 +103,11 @@ def make_explainer(classifier, decoder, device="cpu", width=None):
     else:
         model = CNN14PSI_stft(dim=channels[0])
     refiner = make_refiner()
-    explainer = Explainer(SpectralFeatures(), frozen, model, refiner=refiner)
+    # As in lmac.yaml, and in lmac_cnn14.yaml, which follows the paper.
+    domain = "linear" if classifier == "small" and ours else "log1p"
+    explainer = Explainer(
+        SpectralFeatures(), frozen, model, domain, refiner=refiner
+    )
     return explainer.to(device).eval(), owned.to(device)
 
 

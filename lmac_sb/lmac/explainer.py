@@ -22,6 +22,7 @@ from lmac_sb.lmac.masking import (
     binarize,
     both_parts,
     convert_mask,
+    scale_stft,
 )
 from lmac_sb.lmac.refine import Refiner, check_steps
 from lmac_sb.models.decoder import standard_level, usual_order
@@ -66,7 +67,7 @@ class Analysis:
     n_samples : int
         Length of the waveforms.
     wavs : torch.Tensor
-        They themselves, [batch, samples], where the classifier hears sound.
+        They themselves, [batch, samples].
     embedding : torch.Tensor
         What the classifier's head read of them, [batch, dimensions], where
         the pass tells.
@@ -666,10 +667,10 @@ class Explainer(torch.nn.Module):
             # Only the evidence needs the question now.
             if isinstance(target, Question) and self.classifier.evidence:
                 target = self._hear_silence(analysis, target)
-            if self._hears_sound:
-                inputs = analysis.wavs = wavs.float()
-            else:
-                inputs = self._mel(magnitude)
+            analysis.wavs = wavs.float()
+            inputs = (
+                analysis.wavs if self._hears_sound else self._mel(magnitude)
+            )
             analysis.logits, latents = self.classifier.trace(inputs, target)
             analysis.embedding = self.classifier.traced_embedding
             # Any decoder may read them, not our own alone.
@@ -982,7 +983,8 @@ class Explainer(torch.nn.Module):
         -------
         Explanation
         """
-        sides: Any = self._sides(analysis, mask) if check or sounds else None
+        needed = check or sounds and self._hears_sound
+        sides: Any = self._sides(analysis, mask) if needed else None
         logits_in = logits_out = None
         if check:
             many = len(mask) >= _MANY
@@ -991,13 +993,9 @@ class Explainer(torch.nn.Module):
             logits_in, logits_out = logits.chunk(2)
         waveform = residual = None
         if sounds:
-            heard = sides.detach()
             if not self._hears_sound:
-                heard = self._sound(analysis, heard)
-            waveform, residual = heard.chunk(2)
-            if analysis.unseen is not None:
-                # So both add up to the sound.
-                residual = residual + analysis.unseen
+                sides = self._sounds(analysis, mask.detach())
+            waveform, residual = sides.detach().chunk(2)
         question = self._ask(analysis, target)
         return Explanation(
             waveform=waveform,
@@ -1071,13 +1069,18 @@ class Explainer(torch.nn.Module):
 
     def _sides(self, analysis: Analysis, mask: Tensor) -> Tensor:
         """Both sides as sounds or as magnitudes, [2 * batch, ...]."""
-        if self._hears_sound and self.mask_domain == "linear":
+        if self._hears_sound:
+            return self._sounds(analysis, mask)
+        magnitude = _fit_for_gradient(analysis.magnitude)
+        return both_parts(magnitude, mask, self.mask_domain)
+
+    def _sounds(self, analysis: Analysis, mask: Tensor) -> Tensor:
+        """Both sides as sounds, [2 * batch, samples]."""
+        if self.mask_domain == "linear":
             # They add up to the whole, so one inverse STFT is enough.
-            stft = _fit_for_gradient(analysis.stft)
-            inside = self.features.istft(
-                stft * mask[..., None], analysis.n_samples
-            )
-            whole: Any = analysis.wavs  # there, since it hears sound
+            stft = scale_stft(_fit_for_gradient(analysis.stft), mask)
+            inside = self.features.istft(stft, analysis.n_samples)
+            whole: Any = analysis.wavs  # there, since `analyze` made it
             outside = whole - inside
             # Of what is let through as a whole, rounding is left: a
             # classifier that does not know levels would hear it.
@@ -1086,14 +1089,19 @@ class Explainer(torch.nn.Module):
             return torch.cat((inside, outside))
         magnitude = _fit_for_gradient(analysis.magnitude)
         sides = both_parts(magnitude, mask, self.mask_domain)
-        return self._sound(analysis, sides) if self._hears_sound else sides
+        sounds = self._sound(analysis, sides)
+        if analysis.unseen is None:
+            return sounds
+        # So both add up to the sound.
+        inside, outside = sounds.chunk(2)
+        return torch.cat((inside, outside + analysis.unseen))
 
     def _sound(self, analysis: Analysis, magnitude: Tensor) -> Tensor:
         """Waveform of another magnitude with the input's phase."""
         # The clips once or several times over.
         gain = magnitude.unflatten(0, (-1, len(analysis.magnitude)))
         gain = gain / analysis.magnitude
-        stft = (analysis.stft * gain[..., None]).flatten(0, 1)
+        stft = scale_stft(analysis.stft, gain).flatten(0, 1)
         return self.features.istft(stft, analysis.n_samples)
 
     def _inputs(self, sides: Tensor) -> Tensor:

@@ -182,8 +182,9 @@ def test_any_mask_can_be_completed(explainer):
     ones = torch.ones_like(analysis.magnitude)
     explanation = explainer.complete(analysis, ones)
     assert torch.allclose(explanation.logits_in, analysis.logits, atol=1e-4)
-    with pytest.raises(LMACError, match=r"mask: shape \(2, 5, 257\)"):
-        explainer.complete(analysis, ones[:, :5])
+    for wanted in ({}, {"check": False}, {"sounds": False}):
+        with pytest.raises(LMACError, match=r"mask: shape \(2, 5, 257\)"):
+            explainer.complete(analysis, ones[:, :5], **wanted)
 
 
 def test_in_and_out_add_up_in_the_linear_domain():
@@ -194,6 +195,32 @@ def test_in_and_out_add_up_in_the_linear_domain():
     assert explanation.mask.std() > 0.01
     whole = explanation.waveform + explanation.residual
     assert torch.allclose(whole, wavs, atol=1e-5)
+
+
+@pytest.mark.parametrize("domain, inverses", [("linear", 2), ("log1p", 4)])
+def test_the_sounds_are_those_of_each_side(domain, inverses, monkeypatch):
+    """Sides that add up take one inverse STFT, and both are as from two."""
+    explainer = make(mask_domain=domain)
+    features, wavs = explainer.features, clips(2, 12345)
+    rows, inverse = [], features.istft
+
+    def counting(stft, n_samples):
+        rows.append(len(stft))
+        return inverse(stft, n_samples)
+
+    monkeypatch.setattr(features, "istft", counting)
+    found = explainer(wavs, check=False)
+    assert sum(rows) == inverses
+    stft = features.stft(wavs)
+    for sound, mask in (
+        (found.waveform, found.mask),
+        (found.residual, 1 - found.mask),
+    ):
+        gain = mask
+        if domain == "log1p":
+            gain = found.magnitude.log1p().mul(mask).expm1() / found.magnitude
+        expected = inverse(stft * gain[..., None], 12345)
+        torch.testing.assert_close(sound, expected, rtol=0, atol=1e-5)
 
 
 def test_unknown_mask_domain():

@@ -11,6 +11,7 @@ from lmac_sb.lmac.masking import (
     binarize,
     both_parts,
     convert_mask,
+    scale_stft,
     top_share,
 )
 from lmac_sb.utils.errors import LMACError
@@ -70,6 +71,29 @@ def test_of_all_or_nothing_no_rounding_is_left(domain):
         magnitude, torch.zeros_like(magnitude), domain
     ).chunk(2)
     assert not none.any() and torch.equal(whole, kept)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("several", [(), (2,)])
+def test_scaled_bins_are_those_of_two_products(several, seed):
+    torch.manual_seed(seed)
+    stft = torch.randn(3, 7, 5, 2)
+    gain = torch.rand(*several, 3, 7, 5, requires_grad=True)
+    found = scale_stft(stft, gain)
+    expected = torch.stack((stft[..., 0] * gain, stft[..., 1] * gain), -1)
+    assert torch.equal(found, expected)
+    weights = torch.rand_like(found)
+    gradients = [
+        torch.autograd.grad((weights * x).sum(), gain)[0]
+        for x in (found, expected)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 5), (3, 7, 1), (5,)])
+def test_one_gain_does_not_serve_several_bins(shape):
+    with pytest.raises(LMACError, match=r"^mask: shape .* has \(3, 7, 5\)$"):
+        scale_stft(torch.randn(3, 7, 5, 2), torch.ones(shape))
 
 
 def test_both_parts_refuse_what_a_mask_cannot_be():
