@@ -70,11 +70,11 @@ STEPPED, BY_SOUND = "from nothing", "from nothing, through the sound"
 MEMORY = "peak memory of a step, GB"
 
 
-def make_explainer(classifier, decoder, device="cpu", width=None):
+def make_explainer(classifier, decoder, device="cpu", options=None):
     """Explainer as the recipes, or the package, build it, and its classifier.
 
     The latter is as its owner has it: a module from waveforms to logits. The
-    decoder has another width where one is given.
+    decoder is built with the options, if there are any.
     """
     torch.manual_seed(0)
     if classifier == "yamnet":
@@ -99,7 +99,8 @@ def make_explainer(classifier, decoder, device="cpu", width=None):
         evidence=ours,
     )
     if ours:
-        model = MaskDecoder([channels[0], *channels], width=width or usual)
+        options = {"width": usual, **(options or {})}
+        model = MaskDecoder([channels[0], *channels], **options)
     else:
         model = CNN14PSI_stft(dim=channels[0])
     refiner = make_refiner()
@@ -220,10 +221,10 @@ def calls(both, name, decoder, batch, args):
     return found, partial(classify, owned, there)
 
 
-def peak_memory(name, decoder, device, width=None, at_once=None):
+def peak_memory(name, decoder, device, options=None, at_once=None):
     """Peak memory in GB of a training step, in its own process."""
     # Of both, the explainer alone is kept.
-    explainer = make_explainer(name, decoder, device, width)[0]
+    explainer = make_explainer(name, decoder, device, options)[0]
     step = make_step(explainer, at_once=at_once)
     step(clips(MEMORY_BATCH, device))
     if device == "cpu":
@@ -245,14 +246,26 @@ def size(explainer, owned):
     return n_parameters, counts[0] / counts[1]
 
 
+def built_with(args):
+    """Options of our decoder that are not as usual."""
+    wanted = {"width": args.width, "depthwise": args.depthwise or None}
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+def _said(option):
+    """An option of the decoder, in the name of a row."""
+    key, value = option
+    return key if value is True else f"{key} {value}"
+
+
 def measure(name, decoder, batch, args):
     """Entries of a classifier, and the rows of its table."""
-    explainer, owned = make_explainer(name, decoder, args.device, args.width)
+    options = built_with(args)
+    explainer, owned = make_explainer(name, decoder, args.device, options)
     others, base = calls((explainer, owned), name, decoder, batch, args)
     ratios, seconds = in_turn(base, others, Clock(args.device), args.pairs)
     titled = name if decoder == OURS else f"{name}, {decoder}"
-    if args.width is not None:
-        titled += f", width {args.width}"
+    titled = ", ".join((titled, *map(_said, options.items())))
     rows = [
         {
             "classifier": titled,
@@ -273,7 +286,7 @@ def measure(name, decoder, batch, args):
     if batch == MEMORY_BATCH:
         peak = in_own_process(
             *(peak_memory, name, decoder),
-            *(args.device, args.width, args.at_once),
+            *(args.device, options, args.at_once),
             threads=args.threads,
         )
         figures[MEMORY] = (peak,) * 3
@@ -288,7 +301,7 @@ def measure(name, decoder, batch, args):
 
 def by_parts(name, args):
     """Rows of where the time of a step and of an explanation goes."""
-    explainer, _ = make_explainer(name, OURS, args.device, args.width)
+    explainer, _ = make_explainer(name, OURS, args.device, built_with(args))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.wav"
@@ -347,13 +360,12 @@ def check_args(args):
         raise LMACError(f"--pairs: found {args.pairs}, expected 1 or more")
     if args.width is not None and args.width < 1:
         raise LMACError(f"--width: found {args.width}, expected 1 or more")
-    if args.width is not None and (
-        "yamnet" in args.classifiers or args.decoders != [OURS]
-    ):
-        raise LMACError(
-            f"--width: found {args.width}, but the decoders of yamnet and "
-            f"{PSI} have one of their own; expected --classifiers small cnn14"
-        )
+    for key, value in built_with(args).items():
+        if "yamnet" in args.classifiers or args.decoders != [OURS]:
+            raise LMACError(
+                f"--{key}: found {value}, but the decoders of yamnet and "
+                f"{PSI} take none; expected --classifiers small cnn14"
+            )
     for key, known in (("classifiers", CLASSIFIERS), ("decoders", DECODERS)):
         check_names(f"--{key}", getattr(args, key), known)
     if min(args.batches) < 1:
@@ -408,6 +420,11 @@ def parse(argv):
     )
     add("--at_once", type=int, help="clips of a step whose maps are kept")
     add("--width", type=int, help="channels of our decoder (default: usual)")
+    add(
+        "--depthwise",
+        action="store_true",
+        help="our decoder with depthwise convolutions on its fine grid",
+    )
     add("--parts", nargs="*", help=f"all, or some of {', '.join(PARTS)}")
     add("--record", action="store_true", help="add to benchmarks/history.csv")
     add("--compare", metavar="CSV", help="say what moved since these rows")

@@ -556,6 +556,7 @@ def _yaml_of(explainer: Explainer) -> str:
             "standard": decoder.standard,
             "f_min": decoder.f_min,
             "f_max": decoder.f_max,
+            "depthwise": decoder.depthwise,
         }
     else:
         raise LMACError(

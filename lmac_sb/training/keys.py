@@ -173,6 +173,9 @@ KEYS = {
         listing(whole(1)), "evidence, then the layers above"
     ),
     "decoder_width": Key(whole(1), "channels of the decoder"),
+    "decoder_depthwise": Key(
+        flag, "True: cheaper convolutions on its fine grid"
+    ),
     "decoder": Key(None, "turns latents into a mask"),
     "explainer": Key(None, "runs the steps of an explanation in order"),
     "familiarity": Key(

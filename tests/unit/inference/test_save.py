@@ -1,5 +1,6 @@
 """An interpreter in a folder, with somebody's classifier by reference."""
 
+import copy
 import json
 import shutil
 import sys
@@ -17,6 +18,7 @@ from lmac_sb.inference.fit import make_trainable
 from lmac_sb.inference.load import is_own, load_interpreter
 from lmac_sb.inference.reference import is_import_path, refer_to
 from lmac_sb.listener.windows import Windows
+from lmac_sb.models.decoder import MaskDecoder
 from lmac_sb.utils.checksums import write_sums
 from lmac_sb.utils.errors import LMACError
 
@@ -180,6 +182,17 @@ def test_a_round_trip_gives_the_same_mask(trained, saved, wavs):
     one, two = (
         x.explain_batch(wavs[:1], refine_steps=2) for x in (trained, loaded)
     )
+    assert torch.equal(one.mask, two.mask)
+
+
+def test_depthwise_convolutions_come_back(trained, module, wavs, tmp_path):
+    cheap = copy.deepcopy(trained)
+    decoder = cheap.explainer.decoder
+    decoder.depthwise = True
+    decoder.fine = MaskDecoder([4], width=4, depthwise=True).eval().fine
+    folder = cheap.save(tmp_path / "saved", model="users_own:make")
+    loaded = LMACInterpreter.from_hparams(folder, trusted=True)
+    one, two = (x.explain_batch(wavs) for x in (cheap, loaded))
     assert torch.equal(one.mask, two.mask)
 
 

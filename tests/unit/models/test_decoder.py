@@ -110,11 +110,13 @@ def test_the_order_of_memory_changes_nothing(small):
     torch.testing.assert_close(found.detach(), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def small():
+@pytest.fixture(scope="module", params=[False, True])
+def small(request):
     """Decoder for the latents of a three-block classifier."""
     torch.manual_seed(0)
-    return MaskDecoder([8, 8, 6, 4], n_mels=40, n_fft=256, width=8).eval()
+    return MaskDecoder(
+        [8, 8, 6, 4], 40, n_fft=256, width=8, depthwise=request.param
+    ).eval()
 
 
 def local(decoder):
@@ -243,6 +245,24 @@ def test_without_spectrogram_the_mask_is_the_latents_alone():
         a = decoder(latents, torch.rand(2, 45, 129))
         b = decoder(latents, torch.rand(2, 45, 129))
         assert torch.equal(a, b) != wanted
+
+
+@torch.no_grad()
+def test_depthwise_convolutions_mix_no_channels():
+    """They are full ones without the weights from other channels."""
+    sizes = {"n_mels": 40, "n_fft": 256, "width": 8}
+    cheap = MaskDecoder([8, 8, 6, 4], **sizes, depthwise=True).eval()
+    full = MaskDecoder([8, 8, 6, 4], **sizes).eval()
+    weights = cheap.state_dict()
+    for name in ("fine.0.conv.weight", "fine.1.conv.weight"):
+        own = weights[name]
+        assert own.shape == (8, 1, 3, 3)
+        weights[name] = own * torch.eye(8)[:, :, None, None]
+    full.load_state_dict(weights)
+    latents, level = cnn_latents([8, 6, 4], 43, 40), torch.rand(2, 43, 129)
+    torch.testing.assert_close(
+        cheap(latents, level), full(latents, level), rtol=0, atol=1e-5
+    )
 
 
 def test_cost_in_the_setting_of_the_paper():
@@ -441,7 +461,9 @@ def test_save_and_load(small, tmp_path):
     """State survives a file; the mel map is not part of it."""
     torch.save(small.state_dict(), tmp_path / "decoder.ckpt")
     torch.manual_seed(1)
-    fresh = MaskDecoder([8, 8, 6, 4], n_mels=40, n_fft=256, width=8).eval()
+    fresh = MaskDecoder(
+        [8, 8, 6, 4], 40, n_fft=256, width=8, depthwise=small.depthwise
+    ).eval()
     latents = cnn_latents([8, 6, 4], 45, 40)
     spectrogram = torch.rand(2, 45, 129)
     expected = small(latents, spectrogram)

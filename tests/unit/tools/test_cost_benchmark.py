@@ -236,6 +236,10 @@ def test_the_unit_is_the_same_classifier_without_the_explainer(load, name):
         (["--pairs", "0"], "--pairs: found 0"),
         (["--width", "0"], "--width: found 0"),
         (["--width", "16"], "--width: found 16, but the decoders of yamnet"),
+        (
+            ["--depthwise"],
+            "--depthwise: found True, but the decoders of yamnet",
+        ),
         (["--device", "cuda"], "there is no GPU"),
         (["--compare", "nowhere.csv"], "nowhere.csv: cannot be read"),
         (
@@ -314,6 +318,8 @@ def test_costs_of_the_small_classifier(load, monkeypatch, tmp_path, capsys):
     capsys.readouterr()
     cost.main([*words, "--compare", str(path)])
     assert "| then | now | change |" in capsys.readouterr().out
+    cost.main([*words, "--width", "4", "--depthwise"])
+    assert "| small, width 4, depthwise |" in capsys.readouterr().out
 
 
 def test_parts_of_the_small_classifier(load, monkeypatch, capsys):
