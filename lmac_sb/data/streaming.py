@@ -113,10 +113,10 @@ def read_signal(path, sample_rate):
 @contextlib.contextmanager
 def _rereadable(path):
     """What a pipe holds as an open file; None for a file."""
-    try:
-        is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        is_pipe = False  # said when it is opened
+    is_pipe = False
+    if not hasattr(path, "opened"):  # which a place in a file has
+        with contextlib.suppress(OSError, ValueError):  # said when it is opened
+            is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
     if not is_pipe:
         yield None
         return

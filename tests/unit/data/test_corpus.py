@@ -142,6 +142,20 @@ def test_unreadable_clips_are_there(tmp_path):
             clip.read(16000)
 
 
+@pytest.mark.parametrize("name", ["x.csv", "metadata.jsonl", "a.tar"])
+def test_pipes_beside_sounds_are_not_waited_for(name, tmp_path):
+    fill(tmp_path, "dog/a.wav")
+    os.mkfifo(tmp_path / name)
+    corpus = open_corpus(tmp_path)
+    assert ids(corpus) == ["dog/a.wav"] and name in str(corpus.notes)
+
+
+def test_a_pipe_among_shards_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(LMACError, match="a.tar: is a pipe or device, expect"):
+        open_corpus(tmp_path)
+
+
 def test_links(tmp_path):
     """Those to files and folders are followed, a loop ends."""
     fill(tmp_path / "else", "x.wav", "dog/y.wav")
