@@ -765,6 +765,41 @@ def test_torchscript():
     assert all(weight.requires_grad for weight in scripted.parameters())
 
 
+def in_itself(module):
+    return module
+
+
+def in_a_function(module):
+    return lambda wavs: module(wavs)
+
+
+def in_a_module(module):
+    return torch.nn.Sequential(module, torch.nn.Identity())
+
+
+@pytest.mark.parametrize("inside", [in_itself, in_a_function, in_a_module])
+def test_torchscript_with_a_spectrogram(inside):
+    """Its own gradient of a complex number's absolute value fails."""
+    net = torch.nn.Sequential(
+        torchaudio.transforms.MelSpectrogram(RATE, n_mels=40),
+        torchaudio.transforms.AmplitudeToDB(),
+        torch.nn.AdaptiveAvgPool2d((5, 1)),
+        torch.nn.Flatten(),
+        torch.nn.Linear(5, 3),
+    ).eval()
+    wav, gradients = torch.randn(1, RATE) / 10, []
+    scripted = torch.jit.script(net)
+    scripted(wav)  # as somebody who has used it
+    for model in (net, inside(scripted)):
+        leaf = wav.clone().requires_grad_()
+        logits = as_listener(model, RATE)(leaf)
+        gradients += torch.autograd.grad(logits[:, 0].sum(), leaf)
+    torch.testing.assert_close(*gradients)
+    sound = wav[0]
+    explanation = lmac_sb.explain(inside(scripted), sound, sample_rate=RATE)
+    assert explanation.logits.isfinite().all()
+
+
 def test_features_beside_a_front_end():
     listener = Listener(Ears(), RATE)
     with pytest.raises(LMACError, match="features: found some, but the model"):
