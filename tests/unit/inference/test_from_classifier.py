@@ -210,6 +210,18 @@ def test_the_users_model_stays_as_it_is(how, call):
     same_state(before, state_of(net))
 
 
+def test_weights_that_change_later_are_those_of_the_checksum():
+    net, wav = Ears(), sounds(1)[0]
+    mine = interpreter_of(net)
+    before = mine.explain_sound(wav)
+    assert mine.explain_sound(wav).made == before.made
+    net.load_state_dict({k: v + 1 for k, v in net.state_dict().items()})
+    after = mine.explain_sound(wav)
+    assert not torch.equal(after.logits, before.logits)
+    assert after.made == interpreter_of(net).explain_sound(wav).made
+    assert after.made["checksum"] != before.made["checksum"]
+
+
 def test_the_users_front_end_stays_as_it_is():
     net, front_end = OnFeatures().train(), decibel_mel().train()
     before = state_of(net), state_of(front_end)
