@@ -333,13 +333,16 @@ class FeatureListener(torch.nn.Module):
         self.listener = listener
         self.layout = layout
         self.hop_samples = features.hop_samples
+        # Frames tell the length of a clip up to a window and a hop.
+        self.within = features.n_fft + features.hop_samples
 
     def forward(self, levels):
         """Logits [batch, classes] of levels [batch, time, bands]."""
         n_samples = levels.shape[1] * self.hop_samples
         form = self.listener.found.form
-        inputs = form.features(self.layout(levels))
-        return self.listener.classify(inputs, n_samples)
+        with self.listener.naming_length(n_samples, self.within):
+            inputs = form.features(self.layout(levels))
+            return self.listener.classify(inputs, n_samples)
 
 
 def on_features(listener, wavs):

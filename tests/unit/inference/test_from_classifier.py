@@ -507,6 +507,31 @@ def test_fixed_length():
         interpreter_of(net, sound=sounds(1, 9000))
 
 
+class FixedFeatures(torch.nn.Module):
+    """Only spectrograms of one second."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = torch.nn.Linear(40 * 101, 3)
+
+    def forward(self, features):
+        """Logits [batch, classes]."""
+        return self.head(features.flatten(1))
+
+
+@pytest.mark.parametrize("front_end", [None, decibel_mel()])
+def test_a_length_that_the_model_does_not_take(front_end):
+    net = Fixed() if front_end is None else FixedFeatures()
+    interpreter = interpreter_of(net.eval(), features=front_end)
+    message = (
+        r"model: found a clip of (24100|about 24160) samples, expected 16000, "
+        r"which it took before; signal_length_s=1 pads and cuts"
+    )
+    with pytest.raises(LMACError, match=message):
+        interpreter.explain_sound(sounds(1, 24100)[0])
+
+
 def test_long_sounds():
     """In windows of 30 s; sounds add up, and one question is asked of all."""
     net = Ears().eval()
