@@ -11,7 +11,7 @@ import torch
 
 from lmac_sb.data.decode import decode_audio
 from lmac_sb.data.rates import resample
-from lmac_sb.utils.errors import LMACError, is_number, kind_of
+from lmac_sb.utils.errors import LMACError, is_number, kind_of, shown
 
 __all__ = [
     "MIN_LENGTH_S",
@@ -102,6 +102,11 @@ def as_signal(sound, found_rate, sample_rate):
     >>> as_signal(stereo, 16000, 8000).shape
     torch.Size([8000])
     """
+    if isinstance(sound, (bytes, bytearray, memoryview)):
+        raise LMACError(
+            f"sound: found {len(sound)} bytes, expected a path, or an array or "
+            "a tensor of samples"
+        )
     if isinstance(sound, np.ndarray):
         # As torch takes it: forward, in the machine's bytes, to be written.
         kind = sound.dtype.newbyteorder("=")
@@ -343,8 +348,8 @@ class Preprocessor:
             and MIN_LENGTH_S <= signal_length_s < float("inf")
         ):
             raise LMACError(
-                f"signal_length_s: found {signal_length_s!r}, expected null or "
-                f"a number of seconds, at least {MIN_LENGTH_S}"
+                f"signal_length_s: found {shown(signal_length_s)}, expected "
+                f"null or a number of seconds, at least {MIN_LENGTH_S}"
             )
         self.signal_length_s = signal_length_s
         self.normalize = normalize
@@ -430,6 +435,7 @@ def _check_rate(sample_rate):
         or sample_rate < 1
     ):
         raise LMACError(
-            f"sample_rate: found {sample_rate!r}, expected a whole number of Hz"
+            f"sample_rate: found {shown(sample_rate)}, expected a whole number "
+            "of Hz"
         )
     return int(sample_rate)

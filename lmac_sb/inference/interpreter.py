@@ -631,6 +631,7 @@ class LMACInterpreter(Pretrained):
             Of one clip.
         """
         if isinstance(sound, (str, bytes, os.PathLike)):
+            as_path("sound", sound)  # refuses what is none
             return self.explain_file(sound, target, against, **how)
         return self._explain_one(sound, target, against, how, None)
 
