@@ -9,6 +9,7 @@ from lmac_sb.data.audio import as_signal, fit_length, scalar
 from lmac_sb.data.corpus import Clip
 from lmac_sb.data.names import AUDIO
 from lmac_sb.data.pieces import check_path
+from lmac_sb.data.rows import TABLES
 from lmac_sb.data.streaming import read_signal
 from lmac_sb.utils.errors import LMACError, is_number, is_whole, shown
 
@@ -142,6 +143,12 @@ def _items(sounds, key):
     """A sequence of items."""
     if isinstance(sounds, (str, Path)):
         path = Path(sounds)
+        if path.is_file() and path.suffix.lower() in TABLES:
+            raise LMACError(
+                f"{key}: found the table {path}, expected sounds, files or "
+                "folders of sounds; pass what it lists: open_corpus(...) of "
+                "lmac_sb.data.corpus"
+            )
         if not path.is_dir():
             return [path]
         return [

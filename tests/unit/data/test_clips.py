@@ -111,6 +111,13 @@ def test_lengths():
     torch.testing.assert_close(middle, clip[2000:6000])
 
 
+def test_a_table(folder):
+    (folder / "labels.csv").write_text("file\na.wav\n")
+    with pytest.raises(LMACError, match="sounds: found the table .*labels.csv"):
+        Clips(folder / "labels.csv", RATE)
+    assert len(Clips(open_corpus(folder / "labels.csv"), RATE)) == 1
+
+
 def test_pipes_are_not_waited_for(folder):
     """They could not be read again; nor are they left out of a folder."""
     os.mkfifo(folder / "pipe.wav")
