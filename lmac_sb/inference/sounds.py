@@ -18,6 +18,8 @@ from lmac_sb.utils.errors import LMACError
 
 __all__ = ["Sound", "Sounds"]
 
+_OPEN = ("/dev/", "/proc/")  # pipes that the shell has made, as by <(...)
+
 
 class Sound(NamedTuple):
     """A sound that is to be explained.
@@ -155,7 +157,9 @@ class _NotOpened(NamedTuple):
 def _found(name, alone):
     """What a name on the command line is of: a corpus, or where a sound is."""
     if not _is_corpus(name):
-        return name
+        # Of several, a pattern of the shell may have found it.
+        is_meant = alone or name.startswith(_OPEN)
+        return name if is_meant else _checked(name)
     try:
         return open_corpus(name)
     except (LMACError, PermissionError) as error:

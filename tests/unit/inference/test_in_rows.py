@@ -224,6 +224,19 @@ def test_what_is_no_file_does_not_stop_the_others(explain, corpus, write):
         assert f"{name}.wav: is a pipe or device, expected a file" in out + err
 
 
+def test_a_pipe_among_named_files(explain, corpus, tmp_path):
+    """As of tree/*.wav; one that the shell has made is read."""
+    os.mkfifo(corpus / "cat" / "0b.wav")
+    code, out, err = explain(*(corpus / "cat").iterdir())
+    assert code == 0 and "1 of 4 files failed" in err
+    assert "0b.wav: is a pipe or device, expected a file" in out + err
+    read, write = os.pipe()
+    with open(write, "wb") as pipe:
+        pipe.write((corpus / "cat" / "0.wav").read_bytes())
+    files = f"/dev/fd/{read}", corpus / "cat" / "1.wav"
+    assert explain(*files, "--strict", out="two")[0] in (0, 3)
+
+
 @pytest.mark.parametrize("write", ["folders", "shards"])
 def test_shards_of_others_with_columns(explain, corpus, tmp_path, write):
     """Sounds within another file, and the user's own table."""
