@@ -18,8 +18,10 @@ from lmac_sb.utils.io import first_line
 __all__ = [
     "FRONT_ENDS",
     "AstFrontEnd",
+    "ByName",
     "ExtractorFrontEnd",
     "FilterbankFrontEnd",
+    "InputOfExtractor",
     "WaveformFrontEnd",
     "WhisperFrontEnd",
     "compare_inputs",
@@ -385,7 +387,7 @@ FRONT_ENDS = {
 }
 
 
-def front_end_of(extractor):
+def front_end_of(extractor, key="feature extractor"):
     """Front end that gives what a feature extractor gives.
 
     It is compared with the extractor on noise before it is returned.
@@ -394,6 +396,8 @@ def front_end_of(extractor):
     ---------
     extractor : transformers.FeatureExtractionMixin
         Of a class in `FRONT_ENDS`, or derived from one.
+    key : str
+        What it is called in the message, if it is of no such class.
 
     Returns
     -------
@@ -429,11 +433,96 @@ def front_end_of(extractor):
                 ) from error
             return front_end
     raise LMACError(
-        f"feature extractor: found {type(extractor).__name__}, expected "
+        f"{key}: found {type(extractor).__name__}, expected "
         f"{', '.join(FRONT_ENDS)}; for another one pass features=, a "
         "differentiable function from waveforms [batch, samples] to the "
         "model's input"
     )
+
+
+class InputOfExtractor(torch.nn.Module):
+    """What a model of one's own is given of a feature extractor's output.
+
+    Arguments
+    ---------
+    extractor : transformers.FeatureExtractionMixin or ProcessorMixin
+        Of a class in `FRONT_ENDS`, or what holds one.
+
+    Attributes
+    ----------
+    name : str
+        Of that input, such as ``input_values``.
+    front_end : ExtractorFrontEnd
+        Gives it, and maybe a mask.
+
+    Raises
+    ------
+    LMACError
+        See `front_end_of`.
+
+    Example
+    -------
+    >>> from transformers import Wav2Vec2FeatureExtractor
+    >>> InputOfExtractor(Wav2Vec2FeatureExtractor())(torch.rand(2, 9)).shape
+    torch.Size([2, 9])
+    """
+
+    def __init__(self, extractor):
+        super().__init__()
+        extractor = getattr(extractor, "feature_extractor", extractor)
+        self.front_end = front_end_of(extractor, "features")
+        self.name = extractor.model_input_names[0]
+
+    @staticmethod
+    def takes(features):
+        """Whether it is for these features: those of transformers.
+
+        Arguments
+        ---------
+        features : object
+            Any front end.
+
+        Returns
+        -------
+        bool
+        """
+        names = {
+            kind.__name__
+            for kind in type(features).__mro__
+            if kind.__module__.startswith("transformers.")
+        }
+        return "FeatureExtractionMixin" in names or (
+            "ProcessorMixin" in names and hasattr(features, "feature_extractor")
+        )
+
+    def forward(self, wavs):
+        """The input of waveforms [batch, samples]."""
+        return self.front_end(wavs)[self.name]
+
+
+class ByName(torch.nn.Module):
+    """A model whose input has a name, as a function of that input alone.
+
+    Arguments
+    ---------
+    model : callable
+        The model.
+    name : str
+        Of the argument that it takes the input as.
+
+    Example
+    -------
+    >>> ByName(lambda mask=None, x=None: x, "x")(3)
+    3
+    """
+
+    def __init__(self, model, name):
+        super().__init__()
+        self.model, self.name = model, name
+
+    def forward(self, value):
+        """What the model returns."""
+        return self.model(**{self.name: value})
 
 
 def compare_inputs(front_end, extractor, device="cpu"):

@@ -1,12 +1,14 @@
 """From whatever a user has to a `Listener`, and from that to an explainer."""
 
 import copy
+import inspect
 import os
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from lmac_sb.adapters.extractors import ByName, InputOfExtractor
 from lmac_sb.adapters.front_ends import fast_path, per_clip
 from lmac_sb.adapters.hugging_face import (
     from_hugging_face,
@@ -65,7 +67,8 @@ def as_listener(
     features : torch.nn.Module, callable or list
         Front end from waveforms to the model's input; of a list, each is
         called with what the one before returns. Of a model of transformers,
-        its feature extractor or processor.
+        or of one's own on an encoder of it, its feature extractor or
+        processor.
     trusted : bool
         Whether code that comes with a folder may run.
     **options
@@ -94,13 +97,19 @@ def as_listener(
         listener = _loaded(model, features, trusted)
     if listener is None:
         check_callable("model", model)
+        if labels is None:
+            labels = _labels_of(model)
+        first = None
+        if features is not None:
+            model, features, first = _with_copies(model, features)
         front_end = None if features is None else per_clip(features)
         if sample_rate is None:
             sample_rate = _rate_of(model, front_end)
-        if labels is None:
-            labels = _labels_of(model)
         multilabel = options.pop("multilabel", False)
         listener = Listener(model, sample_rate, labels, multilabel, front_end)
+        if first is not None:
+            listener.n_samples = first.n_samples
+            listener.min_samples = first.min_samples
         return listener.with_options(**options) if options else listener
     if features is not None and not is_hugging_face(model):
         raise LMACError(
@@ -151,6 +160,38 @@ def _of_hugging_face(model, features):
     ):
         extractor, features = features, None
     return from_hugging_face(private_copy(model), extractor, features)
+
+
+def _with_copies(model, features):
+    """Features with differentiable copies of transformers' extractors.
+
+    Also the model, as a function of their output, and the copy that hears the
+    waveform, or None.
+    """
+    parts = (
+        list(features) if isinstance(features, (list, tuple)) else [features]
+    )
+    if not any(map(InputOfExtractor.takes, parts)):
+        return model, features, None
+    parts = [
+        InputOfExtractor(part) if InputOfExtractor.takes(part) else part
+        for part in parts
+    ]
+    first, last = parts[0], parts[-1]
+    if isinstance(last, InputOfExtractor) and _is_later(model, last.name):
+        model = ByName(model, last.name)
+    hears = isinstance(first, InputOfExtractor)
+    return model, parts, first.front_end if hears else None
+
+
+def _is_later(model, name):
+    """Whether a model has an argument of a name that is not its first."""
+    is_module = isinstance(model, torch.nn.Module)
+    try:
+        call = model.forward if is_module else model
+        return name in list(inspect.signature(call).parameters)[1:]
+    except (TypeError, ValueError):  # of TorchScript, or built in
+        return False
 
 
 def _load(source, trusted):
@@ -292,13 +333,16 @@ class FeatureListener(torch.nn.Module):
         self.listener = listener
         self.layout = layout
         self.hop_samples = features.hop_samples
+        # Frames tell the length of a clip up to a window and a hop.
+        self.within = features.n_fft + features.hop_samples
 
     def forward(self, levels):
         """Logits [batch, classes] of levels [batch, time, bands]."""
         n_samples = levels.shape[1] * self.hop_samples
         form = self.listener.found.form
-        inputs = form.features(self.layout(levels))
-        return self.listener.classify(inputs, n_samples)
+        with self.listener.naming_length(n_samples, self.within):
+            inputs = form.features(self.layout(levels))
+            return self.listener.classify(inputs, n_samples)
 
 
 def on_features(listener, wavs):

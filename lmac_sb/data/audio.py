@@ -11,7 +11,7 @@ import torch
 
 from lmac_sb.data.decode import decode_audio
 from lmac_sb.data.rates import resample
-from lmac_sb.utils.errors import LMACError, is_number, kind_of
+from lmac_sb.utils.errors import LMACError, is_number, kind_of, shown
 
 __all__ = [
     "MIN_LENGTH_S",
@@ -22,6 +22,7 @@ __all__ = [
     "as_signal",
     "fit_length",
     "is_silent",
+    "keep_silence",
     "normalize_peak",
     "read_audio",
     "scalar",
@@ -31,7 +32,7 @@ __all__ = [
 # change that changes one of them, by however little, here or where files are
 # decoded and resampled: audio caches then make their clips again.
 # `test_samples_are_those_of_the_version` notices.
-VERSION = 2
+VERSION = 3
 ROUNDING = 2.0**-15  # one step of 16 bits, below which there is no sound
 # A sound whose largest swing is not above this is silent: one step of 16 bits
 # up and down. That of `lmac_sb.metrics.verdict`, which data cannot import.
@@ -68,7 +69,8 @@ def read_audio(path, sample_rate):
     torch.Size([16000])
     """
     wav, found_rate = decode_audio(path)
-    return resample(wav, found_rate, sample_rate, os.fspath(path))
+    found = resample(wav, found_rate, sample_rate, os.fspath(path))
+    return keep_silence(wav, found)
 
 
 def as_signal(sound, found_rate, sample_rate):
@@ -100,6 +102,11 @@ def as_signal(sound, found_rate, sample_rate):
     >>> as_signal(stereo, 16000, 8000).shape
     torch.Size([8000])
     """
+    if isinstance(sound, (bytes, bytearray, memoryview)):
+        raise LMACError(
+            f"sound: found {len(sound)} bytes, expected a path, or an array or "
+            "a tensor of samples"
+        )
     if isinstance(sound, np.ndarray):
         # As torch takes it: forward, in the machine's bytes, to be written.
         kind = sound.dtype.newbyteorder("=")
@@ -138,7 +145,7 @@ def as_signal(sound, found_rate, sample_rate):
         raise LMACError(
             f"sound: {seconds:.4f} s long, expected at least {MIN_LENGTH_S} s"
         )
-    return resample(wav, found_rate, sample_rate, "sound")
+    return keep_silence(wav, resample(wav, found_rate, sample_rate, "sound"))
 
 
 def _from_whole(wav):
@@ -221,6 +228,34 @@ def is_silent(wav):
     """
     swing = torch.tensor(float(wav.max()) - float(wav.min()))
     return bool(20 * swing.div(2).log10() <= SILENT_DB)
+
+
+def keep_silence(wav, resampled):
+    """What a resampler makes of a sound; of silence, a constant.
+
+    To the filter, a constant offset is a step at both ends, around which it
+    rings: that would be heard.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        The whole sound as it was, [samples].
+    resampled : torch.Tensor
+        The same at another rate, which may be changed, or at its own.
+
+    Returns
+    -------
+    torch.Tensor
+        [samples].
+
+    Example
+    -------
+    >>> keep_silence(torch.full((3,), 0.5), torch.tensor([0.4, 0.6]))
+    tensor([0.5000, 0.5000])
+    """
+    if resampled is wav or not is_silent(wav):
+        return resampled
+    return resampled.fill_((float(wav.max()) + float(wav.min())) / 2)
 
 
 def scalar(value):
@@ -313,8 +348,8 @@ class Preprocessor:
             and MIN_LENGTH_S <= signal_length_s < float("inf")
         ):
             raise LMACError(
-                f"signal_length_s: found {signal_length_s!r}, expected null or "
-                f"a number of seconds, at least {MIN_LENGTH_S}"
+                f"signal_length_s: found {shown(signal_length_s)}, expected "
+                f"null or a number of seconds, at least {MIN_LENGTH_S}"
             )
         self.signal_length_s = signal_length_s
         self.normalize = normalize
@@ -382,7 +417,8 @@ class Preprocessor:
                 f"{name}: {seconds:.4f} s long, expected at least "
                 f"{MIN_LENGTH_S} s"
             )
-        wav = resample(wav, found_rate, self.sample_rate, name)
+        found = resample(wav, found_rate, self.sample_rate, name)
+        wav = keep_silence(wav, found)
         if not torch.isfinite(wav).all():
             raise LMACError(f"{name}: holds values too large to resample")
         if self.n_samples is not None:
@@ -399,6 +435,7 @@ def _check_rate(sample_rate):
         or sample_rate < 1
     ):
         raise LMACError(
-            f"sample_rate: found {sample_rate!r}, expected a whole number of Hz"
+            f"sample_rate: found {shown(sample_rate)}, expected a whole number "
+            "of Hz"
         )
     return int(sample_rate)

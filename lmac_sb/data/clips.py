@@ -8,6 +8,8 @@ import torch
 from lmac_sb.data.audio import as_signal, fit_length, scalar
 from lmac_sb.data.corpus import Clip
 from lmac_sb.data.names import AUDIO
+from lmac_sb.data.pieces import check_path
+from lmac_sb.data.rows import TABLES
 from lmac_sb.data.streaming import read_signal
 from lmac_sb.utils.errors import LMACError, is_number, is_whole, shown
 
@@ -141,6 +143,12 @@ def _items(sounds, key):
     """A sequence of items."""
     if isinstance(sounds, (str, Path)):
         path = Path(sounds)
+        if path.is_file() and path.suffix.lower() in TABLES:
+            raise LMACError(
+                f"{key}: found the table {path}, expected sounds, files or "
+                "folders of sounds; pass what it lists: open_corpus(...) of "
+                "lmac_sb.data.corpus"
+            )
         if not path.is_dir():
             return [path]
         return [
@@ -148,7 +156,7 @@ def _items(sounds, key):
             for file in sorted(path.rglob("*"))
             if file.suffix[1:].lower() in AUDIO
             and not any(part.startswith(".") for part in file.parts[-3:])
-            and file.is_file()
+            and not file.is_dir()
         ]
     if isinstance(sounds, torch.utils.data.DataLoader):
         sounds = sounds.dataset  # its items, not batches of padded ones
@@ -186,6 +194,7 @@ def _signal(item, rate, sample_rate):
             rate = follows
         return _signal(item[0], rate, sample_rate)
     if isinstance(item, (str, Path)):
+        check_path(item)  # a pipe could not be read again
         return read_signal(item, sample_rate)
     return as_signal(item, rate, sample_rate)
 

@@ -10,6 +10,7 @@ __all__ = [
     "SPLIT",
     "check_column",
     "find_column",
+    "find_segment",
     "label_of",
     "listed",
     "place_among",
@@ -34,6 +35,46 @@ SPLIT = (
     *("fold", "folds", "foldid", "split", "splits", "datasplit"),
     *("subset", "partition", "set"),
 )
+
+# Where a segment of a recording begins and ends, if a row is of one.
+_STARTS = (
+    *("start", "starttime", "startsec", "startseconds", "starts", "startms"),
+    *("begin", "begintime", "begintimes", "beginsec", "beginseconds"),
+    *("segmentstart", "tstart", "tmin", "xmin"),
+)
+_ENDS = (
+    *("end", "endtime", "endsec", "endseconds", "ends", "endms", "endtimes"),
+    *("stop", "stoptime", "stopsec", "stopseconds", "duration", "length"),
+    *("segmentend", "tend", "tmax", "xmax"),
+)
+
+
+def find_segment(columns, is_repeated):
+    """The columns that seem to say which part of a file a row is of.
+
+    Arguments
+    ---------
+    columns : iterable of str
+        Of the table.
+    is_repeated : bool
+        Whether files have several rows; else an onset and an offset are those
+        of the event in a file.
+
+    Returns
+    -------
+    tuple of str or None
+
+    Example
+    -------
+    >>> find_segment(["file", "Start (s)", "End (s)"], False)
+    ('Start (s)', 'End (s)')
+    >>> find_segment(["file", "onset", "offset"], False)
+    """
+    starts, ends = _STARTS, _ENDS
+    if is_repeated:
+        starts, ends = (*starts, "onset"), (*ends, "offset")
+    found = find_column(columns, starts), find_column(columns, ends)
+    return found if None not in found else None
 
 
 def find_column(columns, names):

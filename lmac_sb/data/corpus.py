@@ -14,7 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmac_sb.data.columns import LABEL, check_column, find_column, listed
+from lmac_sb.data.columns import (
+    LABEL,
+    check_column,
+    find_column,
+    find_segment,
+    listed,
+)
 from lmac_sb.data.fingerprint import fingerprint
 from lmac_sb.data.folders import Files
 from lmac_sb.data.hub_folder import find_tables
@@ -145,6 +151,7 @@ class Corpus(Sequence):
         for join in self._joins:
             self.notes += join.notes
         self._count_fitted()
+        self._look_for_segments()
 
     def __len__(self):
         return len(self.ids)
@@ -253,6 +260,7 @@ class Corpus(Sequence):
                 names[i] = f"{name}#{times[name]}"
             taken.add(names[i])
             renamed[i] = names[i]
+        self._is_repeated = bool(renamed)
         if renamed:
             order.sort(key=names.__getitem__)
             self.notes.append(
@@ -297,6 +305,17 @@ class Corpus(Sequence):
         for join in reversed(self._joins):
             row.update(join.row(i) or {})
         return row
+
+    def _look_for_segments(self):
+        """Say that parts of files are not told apart."""
+        several = any(join.is_repeated for join in self._joins)
+        found = find_segment(self.columns, several or self._is_repeated)
+        if found:
+            self.notes.append(
+                f"{self.name}: the columns {listed(found)} are not taken as "
+                "times: each row stands for its whole file; cut the files "
+                "into these parts first"
+            )
 
     def _count_fitted(self):
         """Say how many clips have no row in any table."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lmac_sb.data.pieces import open_file
 from lmac_sb.data.texts import hash64
 from lmac_sb.utils.errors import LMACError, shown
 
@@ -216,7 +217,7 @@ def read_entries(path):
 def _open(path):
     """The open file, or an error that names it."""
     try:
-        return open(path, "rb")
+        return open_file(path)
     except OSError as error:
         old = Path(path).with_suffix(".json")
         hint = ""

@@ -19,7 +19,7 @@ import torch
 from lmac_sb.data.audio import ROUNDING, fit_length
 from lmac_sb.data.decode import Recording
 from lmac_sb.data.rates import resample
-from lmac_sb.utils.errors import LMACError, is_number
+from lmac_sb.utils.errors import LMACError, is_number, shown
 
 __all__ = ["MIN_NOISE_RMS", "SPLITS", "NoiseMixer"]
 
@@ -70,12 +70,12 @@ class NoiseMixer:
     def __init__(self, folder, split, sample_rate, snr_db=0.0, seed=0):
         if split not in SPLITS:
             raise LMACError(
-                f"noise split: found {split!r}, expected one of "
+                f"noise split: found {shown(split)}, expected one of "
                 f"{', '.join(SPLITS)}"
             )
         if not is_number(snr_db) or not math.isfinite(snr_db):
             raise LMACError(
-                f"snr_db: found {snr_db!r}, expected a finite number of dB"
+                f"snr_db: found {shown(snr_db)}, expected a finite number of dB"
             )
         self.split = split
         self.sample_rate = sample_rate

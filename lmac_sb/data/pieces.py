@@ -10,7 +10,15 @@ from typing import NamedTuple
 
 from lmac_sb.utils.errors import LMACError
 
-__all__ = ["Part", "Place", "Source", "Window", "check_path", "opened"]
+__all__ = [
+    "Part",
+    "Place",
+    "Source",
+    "Window",
+    "check_path",
+    "open_file",
+    "opened",
+]
 
 
 class Source:
@@ -235,6 +243,44 @@ def check_path(path):
         raise LMACError(f"{path}: cannot be read ({error})") from error
     except (OSError, ValueError) as error:
         raise LMACError(f"{path}: no such audio file") from error
+    _check_kind(path, mode)
+
+
+def open_file(path):
+    """Open a file that is read again and again, never waiting for a pipe.
+
+    Arguments
+    ---------
+    path : str or Path
+        Of a table or an archive.
+
+    Returns
+    -------
+    file object
+        Binary.
+
+    Raises
+    ------
+    LMACError
+        If it is a pipe or a device.
+    OSError
+        If it cannot be opened.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "x.csv"
+    >>> _ = path.write_bytes(b"abc")
+    >>> with open_file(path) as file:
+    ...     file.read(2)
+    b'ab'
+    """
+    if not os.path.isdir(path):  # which `open` refuses
+        _check_kind(path, os.stat(path).st_mode)
+    return open(path, "rb")
+
+
+def _check_kind(path, mode):
+    """Refuse pipes and devices."""
     if not stat.S_ISREG(mode):
         raise LMACError(
             f"{path}: is a pipe or device, expected a file, which can be read "

@@ -242,6 +242,6 @@ def place_of(entry):
         if isinstance(entry, dict) and set(entry) == set(kind._fields):
             return kind(**entry)
     raise LMACError(
-        f"wav: found {entry!r}, expected a path, or a dict with "
+        f"wav: found {shown(entry)}, expected a path, or a dict with "
         f"{', '.join(Place._fields)}, or {', '.join(Cell._fields)}"
     )

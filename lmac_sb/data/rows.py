@@ -29,6 +29,7 @@ from lmac_sb.data.columns import (
 from lmac_sb.data.hub_features import class_names, features_of, named
 from lmac_sb.data.manifest import file_state
 from lmac_sb.data.names import is_audio
+from lmac_sb.data.pieces import open_file
 from lmac_sb.data.table import csv_rows, decode_table, find_separator
 from lmac_sb.utils.errors import LMACError, shown
 
@@ -86,7 +87,7 @@ class Rows(Sequence):
     def _opened(self):
         """The file for reading; errors name it."""
         try:
-            with open(self.path, "rb") as file:
+            with open_file(self.path) as file:
                 yield file
         except OSError as error:
             raise LMACError(f"{self.path}: cannot be read ({error})") from error

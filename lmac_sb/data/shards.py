@@ -14,7 +14,7 @@ from lmac_sb.data.columns import LABEL, find_column, label_of
 from lmac_sb.data.folders import find_files
 from lmac_sb.data.listing import Listing, known_split
 from lmac_sb.data.names import is_audio, is_hidden, plain_path
-from lmac_sb.data.pieces import Place
+from lmac_sb.data.pieces import Place, open_file
 from lmac_sb.data.places import Lost
 from lmac_sb.data.rows import as_text
 from lmac_sb.data.tar import read_members
@@ -158,7 +158,7 @@ class Shards(Listing):
         """A shard for reading; errors name it."""
         path = self._paths[number]
         try:
-            with open(path, "rb") as file:
+            with open_file(path) as file:
                 yield file
         except OSError as error:
             raise LMACError(f"{path}: cannot be read ({error})") from error

@@ -16,7 +16,7 @@ from itertools import chain
 import numpy as np
 import torch
 
-from lmac_sb.data.audio import MIN_LENGTH_S, as_signal, scalar
+from lmac_sb.data.audio import MIN_LENGTH_S, as_signal, keep_silence, scalar
 from lmac_sb.data.decode import Recording
 from lmac_sb.data.rates import reach, resample
 from lmac_sb.utils.errors import LMACError, is_full
@@ -101,7 +101,8 @@ def read_signal(path, sample_rate):
         else:
             wav = recording.heard(torch.from_numpy(np.concatenate(first)))
             found_rate = recording.sample_rate
-            wav = resample(wav, found_rate, sample_rate, os.fspath(path))
+            found = resample(wav, found_rate, sample_rate, os.fspath(path))
+            wav = keep_silence(wav, found)
     if len(wav) < MIN_LENGTH_S * sample_rate:
         raise LMACError(
             f"{path}: {len(wav) / sample_rate:.4f} s long, expected "
@@ -113,10 +114,10 @@ def read_signal(path, sample_rate):
 @contextlib.contextmanager
 def _rereadable(path):
     """What a pipe holds as an open file; None for a file."""
-    try:
-        is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        is_pipe = False  # said when it is opened
+    is_pipe = False
+    if not hasattr(path, "opened"):  # which a place in a file has
+        with contextlib.suppress(OSError, ValueError):  # said when it is opened
+            is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
     if not is_pipe:
         yield None
         return
@@ -230,7 +231,7 @@ def _stream(recording, blocks, sample_rate):
     wav, found_rate = recording.heard(wav), recording.sample_rate
     if found_rate == sample_rate:
         return wav
-    return _resample(wav, found_rate, sample_rate)
+    return keep_silence(wav, _resample(wav, found_rate, sample_rate))
 
 
 def _resample(wav, found_rate, sample_rate):

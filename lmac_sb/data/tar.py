@@ -6,6 +6,7 @@ Python's `tarfile` stops at damage without a word; here it is said.
 import tarfile
 from typing import NamedTuple
 
+from lmac_sb.data.pieces import open_file
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["Member", "read_members"]
@@ -94,7 +95,7 @@ def read_members(path, lost):
     (['a.cls'], [])
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             head = file.read(6)
             for magic, command in _COMPRESSED.items():
                 if head.startswith(magic):

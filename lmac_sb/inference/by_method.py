@@ -15,7 +15,7 @@ from lmac_sb.inference.interpreter import LMACInterpreter
 from lmac_sb.lmac.explainer import Analysis, Explainer
 from lmac_sb.lmac.masking import cut_ranks, ranks
 from lmac_sb.methods.registry import Case, Method, make_methods
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, shown
 
 __all__ = ["by_method"]
 
@@ -83,7 +83,7 @@ def by_method(
     method = make_methods([name], {})[name]
     if method.kind not in ("scores", "area"):
         raise LMACError(
-            f"method: found {name!r}, expected one that ranks the bins"
+            f"method: found {shown(name)}, expected one that ranks the bins"
         )
     other = copy.copy(interpreter)
     # A module's copy has the same dictionary of its parts.

@@ -11,6 +11,7 @@ from lmac_sb.inference.explanation import AudioExplanation
 from lmac_sb.inference.load import load_interpreter
 from lmac_sb.lmac.refine import check_steps
 from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.io import as_path
 
 __all__ = ["explain"]
 
@@ -82,6 +83,7 @@ def explain(
     >>> folders = explanation.save(getfixture("tmp_path") / "why")
     """
     if isinstance(sound, bytes):  # a name that is no text
+        as_path("sound", sound)  # refuses what is none
         sound = os.fsdecode(sound)
     if steps is not None:
         check_steps(steps, "steps")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import datetime
-import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -53,6 +52,7 @@ from lmac_sb.models.weights import (
     check_device,
     single_precision,
     weights_sha256,
+    weights_state,
 )
 from lmac_sb.utils.checksums import read_sums
 from lmac_sb.utils.errors import LMACError, is_number, kind_of, shown
@@ -136,6 +136,8 @@ class LMACInterpreter(Pretrained):
         # Windows begin on frames, and no three of them overlap.
         self.window = max(4, int(window) // hop) * hop
         self.overlap = self.window // hop // 4 * hop
+        # What the checksum is of, and that: weights may change later.
+        self._summed: tuple[Any, str | None] | None = None
         origin = hparams.get("origin")
         self.model_name = None if origin is None else name_of(origin.model)
 
@@ -629,6 +631,7 @@ class LMACInterpreter(Pretrained):
             Of one clip.
         """
         if isinstance(sound, (str, bytes, os.PathLike)):
+            as_path("sound", sound)  # refuses what is none
             return self.explain_file(sound, target, against, **how)
         return self._explain_one(sound, target, against, how, None)
 
@@ -897,13 +900,16 @@ class LMACInterpreter(Pretrained):
         """Which classes contain which; None where nothing tells it."""
         return getattr(self.listener, "families", None)
 
-    @functools.cached_property
+    @property
     def made(self) -> dict[str, str | None]:
         """What makes explanations: the model and the versions that run it."""
-        weights = self.explainer.state_dict()
+        state = weights_state(self.explainer)
+        if self._summed is None or self._summed[0] != state:
+            checksum = weights_sha256(self.explainer) if state else None
+            self._summed = state, checksum
         return {
             "model": self.model_name,
-            "checksum": weights_sha256(self.explainer) if weights else None,
+            "checksum": self._summed[1],
             "lmac_sb": lmac_sb.__version__,
             "torch": torch.__version__,
             "speechbrain": speechbrain.__version__,

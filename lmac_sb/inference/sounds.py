@@ -11,11 +11,14 @@ from typing import NamedTuple
 from lmac_sb.data.corpus import Clip, Corpus, open_corpus
 from lmac_sb.data.fingerprint import fingerprint
 from lmac_sb.data.names import is_audio, plain_path
+from lmac_sb.data.pieces import check_path
 from lmac_sb.data.rows import TABLES
 from lmac_sb.data.shards import SHARD
 from lmac_sb.utils.errors import LMACError
 
 __all__ = ["Sound", "Sounds"]
+
+_OPEN = ("/dev/", "/proc/")  # pipes that the shell has made, as by <(...)
 
 
 class Sound(NamedTuple):
@@ -105,6 +108,7 @@ class Sounds(Sequence):
         if isinstance(part, list):
             name = Path(clip.place).stem
             return Sound(clip.id, clip.place, name, None, {})
+        clip = clip._replace(place=_checked(clip.place))
         above = "" if len(self._parts) == 1 else f"{number}-{part.name}/"
         name = clip.id
         if is_audio(name):
@@ -135,7 +139,7 @@ class Sounds(Sequence):
 
 
 class _NotOpened(NamedTuple):
-    """A corpus that cannot be opened, in the place of a sound that fails."""
+    """What cannot be opened, in the place of a sound that fails."""
 
     name: str
     error: Exception
@@ -153,13 +157,28 @@ class _NotOpened(NamedTuple):
 def _found(name, alone):
     """What a name on the command line is of: a corpus, or where a sound is."""
     if not _is_corpus(name):
-        return name
+        # Of several, a pattern of the shell may have found it.
+        is_meant = alone or name.startswith(_OPEN)
+        return name if is_meant else _checked(name)
     try:
         return open_corpus(name)
     except (LMACError, PermissionError) as error:
         if alone:
             raise
         return _NotOpened(name, error)
+
+
+def _checked(place):
+    """Where a clip of a corpus is; nobody meant a pipe that lies there.
+
+    One that is named alone is read: somebody writes to it.
+    """
+    if isinstance(place, str):
+        try:
+            check_path(place)
+        except LMACError as error:
+            return _NotOpened(place, error)
+    return place
 
 
 def _is_corpus(name):

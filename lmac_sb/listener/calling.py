@@ -215,7 +215,9 @@ def as_needed(modules, wavs, changing=()):
     Afterwards each of its modules and weights is as it was found, or as soon
     as the last of several threads that call it is done. Nothing of the user's
     object changes lastingly. Recurrent layers run without cuDNN, which gives
-    no gradient in evaluation mode.
+    no gradient in evaluation mode; TorchScript without its own formulas of
+    gradients, of which some fail where those of PyTorch do not, such as that
+    of the absolute value of complex numbers.
 
     Arguments
     ---------
@@ -244,7 +246,7 @@ def as_needed(modules, wavs, changing=()):
         if weight.is_leaf and not weight.is_inference()
     ]
     buffers = [buffer for part in changing for buffer in _buffers(part)]
-    with derivable(*modules):
+    with derivable(*modules), torch.jit.optimized_execution(False):
         held = _hold(parts, "training")
         try:
             held += _hold(weights, "requires_grad")

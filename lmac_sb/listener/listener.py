@@ -401,18 +401,39 @@ class Listener(torch.nn.Module):
             wavs = wavs.clone()
             wavs.register_hook(self._finite)
         rows = wavs if self.windows is None else self.windows.cut(wavs)
-        try:
+        with self.naming_length(wavs.shape[1]):
             if rows.requires_grad and self._few_decide():
                 return _OfFew.apply(rows, self._of_rows)
             return self._of_rows(rows)
+
+    @contextlib.contextmanager
+    def naming_length(self, n_samples, within=1):
+        """Context of a call, whose errors name the length that is taken.
+
+        Arguments
+        ---------
+        n_samples : int
+            Length of the clips.
+        within : int
+            By how many samples that may be wrong, if it is not known.
+
+        Returns
+        -------
+        context manager
+            Raises an LMACError if the call fails for clips of another length
+            than the one that `settle` has heard.
+        """
+        heard = self.found.n_samples
+        try:
+            yield
         except Exception as error:  # whatever a model raises
-            heard = self.found.n_samples
-            if wavs.shape[1] == heard or isinstance(
+            if abs(n_samples - heard) < within or isinstance(
                 error, (LMACError, MemoryError, torch.OutOfMemoryError)
             ):
                 raise
+            about = "" if within == 1 else "about "
             raise LMACError(
-                f"model: found a clip of {wavs.shape[1]} samples, expected "
+                f"model: found a clip of {about}{n_samples} samples, expected "
                 f"{heard}, which it took before; signal_length_s="
                 f"{heard / self.sample_rate:g} pads and cuts sounds to it: "
                 f"{' '.join(str(error).split())[:200]}"

@@ -5,7 +5,7 @@ import dataclasses
 import torch
 from torch.nn.functional import pad
 
-from lmac_sb.utils.errors import LMACError, is_whole
+from lmac_sb.utils.errors import LMACError, is_whole, shown
 
 __all__ = ["Windows", "overlap_add"]
 
@@ -56,13 +56,14 @@ class Windows:
             value = getattr(self, name)
             if not is_whole(value) or value < least:
                 raise LMACError(
-                    f"windows: found {name}={value!r}, expected a whole "
+                    f"windows: found {name}={shown(value)}, expected a whole "
                     f"number of samples of at least {least}"
                 )
             object.__setattr__(self, name, int(value))  # NumPy's is no JSON
         if self.last not in ("pad", "drop"):
             raise LMACError(
-                f"windows: found last={self.last!r}, expected 'pad' or 'drop'"
+                f"windows: found last={shown(self.last)}, expected 'pad' or "
+                "'drop'"
             )
 
     def count(self, n_samples):

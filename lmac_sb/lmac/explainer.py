@@ -851,7 +851,7 @@ class Explainer(torch.nn.Module):
         check_steps(steps)
         if not isinstance(second_look, bool):
             raise LMACError(
-                f"second_look: {second_look!r}, expected True or False"
+                f"second_look: {shown(second_look)}, expected True or False"
             )
         if (steps or second_look) and self.refiner is None:
             asked = f"refine_steps: {steps}" if steps else "second_look: True"

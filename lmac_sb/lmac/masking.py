@@ -16,7 +16,7 @@ import functools
 
 import torch
 
-from lmac_sb.utils.errors import LMACError, is_number
+from lmac_sb.utils.errors import LMACError, is_number, shown
 
 __all__ = [
     "MASK_DOMAINS",
@@ -295,7 +295,7 @@ def check_threshold(threshold):
     lmac_sb.LMACError: threshold: '0.5' is not in (0, 1]
     """
     if not is_number(threshold) or not 0 < threshold <= 1:
-        raise LMACError(f"threshold: {threshold!r} is not in (0, 1]")
+        raise LMACError(f"threshold: {shown(threshold)} is not in (0, 1]")
 
 
 def top_share(scores, share):

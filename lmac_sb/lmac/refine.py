@@ -11,7 +11,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from lmac_sb.utils.errors import LMACError, is_number, is_whole
+from lmac_sb.utils.errors import LMACError, is_number, is_whole, shown
 
 __all__ = ["Refiner", "check_steps"]
 
@@ -329,7 +329,9 @@ def check_steps(steps, key="refine_steps"):
     lmac_sb.LMACError: refine_steps: -1, expected a whole number from 0
     """
     if not is_whole(steps) or steps < 0:
-        raise LMACError(f"{key}: {steps!r}, expected a whole number from 0")
+        raise LMACError(
+            f"{key}: {shown(steps)}, expected a whole number from 0"
+        )
 
 
 def _are_shares(values):

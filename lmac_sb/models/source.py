@@ -12,7 +12,7 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, let_out
 from lmac_sb.utils.given import (
     MOST_FILES,
     WEIGHTS,
@@ -319,6 +319,7 @@ def make_objects(text, path, room=None):
         with budget:
             return load_hyperpyyaml(stream)
     except Exception as error:
+        let_out(error)
         # A yaml can call anything; hyperpyyaml wraps the resulting errors.
         reason = one_line(error.__cause__ or error)
         raise LMACError(f"{path}: {reason}") from error

@@ -27,6 +27,7 @@ __all__ = [
     "load_tensors",
     "single_precision",
     "weights_sha256",
+    "weights_state",
     "write_weights",
 ]
 
@@ -522,6 +523,34 @@ def weights_sha256(*modules):
             flat = value.detach().cpu().contiguous().reshape(-1)
             digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def weights_state(module):
+    """What tells that weights were changed, without a look at them.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        Changes past autograd, by a weight's `data`, do not count.
+
+    Returns
+    -------
+    list of tuple
+
+    Example
+    -------
+    >>> net = torch.nn.Linear(2, 2)
+    >>> before = weights_state(net)
+    >>> _ = torch.nn.init.zeros_(net.weight)
+    >>> weights_state(net) == before
+    False
+    """
+    return [
+        # What was made in inference mode counts no changes.
+        (value.data_ptr(), None if value.is_inference() else value._version)
+        for value in module.state_dict().values()
+        if isinstance(value, torch.Tensor)
+    ]
 
 
 def write_weights(path, module):

@@ -12,7 +12,7 @@ from lmac_sb.training.key_help import key_help
 from lmac_sb.training.keys import KEYS, check_values
 from lmac_sb.training.run_options import FLAGS, LISTS, RUN_OPTIONS
 from lmac_sb.utils.console import choose_loudness
-from lmac_sb.utils.errors import LMACError, shown
+from lmac_sb.utils.errors import LMACError, let_out, shown
 from lmac_sb.utils.near import near
 from lmac_sb.utils.recipe import recipe_folder
 
@@ -348,6 +348,7 @@ def _resolve(file, text, overrides):
         resolved = resolve_references(text, overrides).read()
         root = yaml.compose(resolved, Loader=yaml.SafeLoader)
     except Exception as error:
+        let_out(error)
         cause = error.__cause__ or error
         raise LMACError(f"{file}: {_one_line(cause)}") from error
     plain = [item for item in root.value if not _has_object(item[1])]

@@ -17,7 +17,7 @@ from lmac_sb.training.arguments import read_arguments
 from lmac_sb.training.brain import LOG_CONFIG
 from lmac_sb.training.keys import check_values
 from lmac_sb.training.run_options import KINDS
-from lmac_sb.utils.errors import LMACError
+from lmac_sb.utils.errors import LMACError, let_out
 from lmac_sb.utils.io import check_folder
 from lmac_sb.utils.user import help_torch
 
@@ -126,6 +126,7 @@ def load_hparams(argv=None, script=None):
     except LMACError:
         raise
     except Exception as error:
+        let_out(error)
         # A yaml can call anything; hyperpyyaml wraps what that raises.
         cause = error.__cause__ or error
         line = " ".join(str(cause).split())

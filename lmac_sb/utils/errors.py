@@ -21,6 +21,7 @@ __all__ = [
     "is_whole",
     "kind_of",
     "leave_it_to_the_first",
+    "let_out",
     "shown",
 ]
 
@@ -181,6 +182,33 @@ def in_words(error: BaseException) -> str:
         name = os.fsdecode(error.filename)
         return f"{name}: cannot be read or written to ({error.strerror})"
     return str(error)
+
+
+def let_out(error: BaseException | None) -> None:
+    """Raise what is meant to end the program, if an error has wrapped it.
+
+    `pydoc.locate`, which finds what a yaml names, makes an error even of
+    Ctrl-C within an import.
+
+    Arguments
+    ---------
+    error : Exception
+        What a yaml's loader has raised.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Or SystemExit.
+
+    Example
+    -------
+    >>> let_out(ValueError("of a yaml"))
+    """
+    while error is not None:
+        value = getattr(error, "value", None)
+        if isinstance(value, (KeyboardInterrupt, SystemExit)):
+            raise value
+        error = error.__cause__ or error.__context__
 
 
 def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:

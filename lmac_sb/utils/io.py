@@ -60,6 +60,7 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_LINE = 300  # characters of an error of others
 _LONGEST_NAME = 150  # bytes of a name that are kept in a temporary one
+_LONGEST_PATH = 4096  # no system takes a longer one
 
 
 def write_csv(path, rows, names=None):
@@ -528,7 +529,7 @@ def as_path(key, value):
     Raises
     ------
     LMACError
-        If it is none, or empty.
+        If it is none, empty, or the content of a file.
 
     Example
     -------
@@ -542,6 +543,14 @@ def as_path(key, value):
     is_path = isinstance(value, (str, bytes, os.PathLike))
     if not is_path or not os.fspath(value):
         raise LMACError(f"{key}: found {shown(value)}, expected a path")
+    name = os.fspath(value)
+    is_bytes = isinstance(name, bytes)
+    if len(name) > _LONGEST_PATH or (is_bytes and b"\0" in name):
+        unit = "bytes" if is_bytes else "characters"
+        raise LMACError(
+            f"{key}: found the content of a file, {len(name)} {unit}, expected "
+            "its path"
+        )
     return Path(os.fsdecode(value))
 
 

@@ -8,6 +8,7 @@ import soundfile as sf
 import torch
 
 from lmac_sb.adapters.extractors import compare_inputs, front_end_of
+from lmac_sb.adapters.source import as_listener
 from lmac_sb.utils.errors import LMACError
 
 transformers = pytest.importorskip("transformers")
@@ -222,3 +223,53 @@ def test_front_end_of_ones_own():
         compare_inputs(lambda wavs: wavs[:, ::2], extractor)
     with pytest.raises(LMACError, match="'input_values' of shape None"):
         compare_inputs(lambda wavs: {"other": wavs}, extractor)
+
+
+class Head(torch.nn.Module):
+    """A model of one's own on what an extractor gives."""
+
+    def forward(self, input_values):
+        return input_values.flatten(1)[:, :400].unflatten(1, (4, 100)).sum(2)
+
+
+class NamedHead(Head):
+    """One whose first argument is another."""
+
+    def forward(self, mask=None, input_values=None, input_features=None):
+        assert mask is None
+        found = input_values if input_features is None else input_features
+        return super().forward(found)
+
+
+class Processor(transformers.ProcessorMixin):
+    """Holds an extractor, as those of models that write text do."""
+
+    def __init__(self, feature_extractor):
+        self.feature_extractor = feature_extractor
+
+
+@pytest.mark.parametrize("head", [Head, NamedHead])
+@pytest.mark.parametrize("name", ["AST", "Wav2Vec2", "Whisper"])
+def test_a_model_of_ones_own(name, head, recwarn, caplog):
+    settings = {"Whisper": {"chunk_length": 1}, "AST": {"max_length": 128}}
+    extractor = extractor_of(name, settings.get(name, {}))
+    wavs = batch(16000, 16000)
+    right = extractor(
+        list(wavs.numpy()), sampling_rate=16000, return_tensors="pt"
+    )
+    right = Head()(right[extractor.model_input_names[0]])
+    for features in (extractor, [extractor], Processor(extractor)):
+        listener = as_listener(head(), features=features)
+        assert listener.sample_rate == 16000  # the extractor's
+        leaf = wavs.clone().requires_grad_()
+        logits = listener(leaf)
+        torch.testing.assert_close(logits, right, atol=1e-2, rtol=1e-3)
+        logits[:, 0].sum().backward()
+        assert leaf.grad.any()
+    assert not recwarn.list and "sampling_rate" not in caplog.text
+
+
+def test_an_extractor_without_a_copy_is_not_tried(caplog):
+    with pytest.raises(LMACError, match="features: found ClapFeatureExtractor"):
+        as_listener(Head(), 48000, features=extractor_of("Clap", {}))
+    assert not caplog.text

@@ -13,6 +13,7 @@ from lmac_sb.data.audio import (
     Preprocessor,
     as_signal,
     fit_length,
+    is_silent,
     normalize_peak,
     read_audio,
 )
@@ -277,9 +278,9 @@ def traits(out):
     return [*out[:: -(-len(out) // 8)].tolist(), *means]
 
 
-# What version 2 makes of the clip above, by rate and length: the number of
+# What version 3 makes of the clip above, by rate and length: the number of
 # samples, the gain, and the traits.
-PINNED_VERSION = 2
+PINNED_VERSION = 3
 PINNED = {
     (16000, None): (
         2177,
@@ -348,6 +349,23 @@ PINNED = {
         ],
     ),
 }
+
+
+@pytest.mark.parametrize("rate", [22050, 44100, 48000])
+def test_a_constant_offset_is_silence_at_any_rate(tmp_path, rate):
+    """Resampled, its ends would swing."""
+    wav = np.full(rate, 0.5)
+    wav[::7] += 2.0**-15  # dither
+    sf.write(tmp_path / "x.wav", wav, rate)
+    found = [
+        Preprocessor(RATE, normalize=False)(tmp_path / "x.wav")[0],
+        Preprocessor(RATE, normalize=False).process(torch.tensor(wav), rate)[0],
+        read_audio(tmp_path / "x.wav", RATE),
+        as_signal(wav, rate, RATE),
+    ]
+    for out in found:
+        assert len(out) == RATE and is_silent(out)
+        assert out.mean() == pytest.approx(0.5, abs=1e-4)
 
 
 @pytest.mark.parametrize("case", PINNED.keys(), ids=str)

@@ -1,5 +1,7 @@
 """Sounds out of whatever holds sounds."""
 
+import os
+
 import numpy as np
 import pytest
 import soundfile as sf
@@ -107,6 +109,21 @@ def test_lengths():
     assert Clips([clip], RATE, shortest=8500).lengths == [8500]
     (middle,) = Clips([clip], RATE, longest=4000)
     torch.testing.assert_close(middle, clip[2000:6000])
+
+
+def test_a_table(folder):
+    (folder / "labels.csv").write_text("file\na.wav\n")
+    with pytest.raises(LMACError, match="sounds: found the table .*labels.csv"):
+        Clips(folder / "labels.csv", RATE)
+    assert len(Clips(open_corpus(folder / "labels.csv"), RATE)) == 1
+
+
+def test_pipes_are_not_waited_for(folder):
+    """They could not be read again; nor are they left out of a folder."""
+    os.mkfifo(folder / "pipe.wav")
+    for sounds in (folder, [folder / "pipe.wav"]):
+        with pytest.raises(LMACError, match="pipe.wav: is a pipe or device"):
+            Clips(sounds, 16000)
 
 
 def test_some():

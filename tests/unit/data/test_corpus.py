@@ -142,6 +142,20 @@ def test_unreadable_clips_are_there(tmp_path):
             clip.read(16000)
 
 
+@pytest.mark.parametrize("name", ["x.csv", "metadata.jsonl", "a.tar"])
+def test_pipes_beside_sounds_are_not_waited_for(name, tmp_path):
+    fill(tmp_path, "dog/a.wav")
+    os.mkfifo(tmp_path / name)
+    corpus = open_corpus(tmp_path)
+    assert ids(corpus) == ["dog/a.wav"] and name in str(corpus.notes)
+
+
+def test_a_pipe_among_shards_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(LMACError, match="a.tar: is a pipe or device, expect"):
+        open_corpus(tmp_path)
+
+
 def test_links(tmp_path):
     """Those to files and folders are followed, a loop ends."""
     fill(tmp_path / "else", "x.wav", "dog/y.wav")
@@ -535,3 +549,34 @@ def test_films_are_listed_with_what_to_do(tmp_path):
     assert ids(corpus) == ["a.wav", "b.mp4"]
     with pytest.raises(LMACError, match="b.mp4: .*convert it to WAV"):
         corpus[1].read(8000)
+
+
+@pytest.mark.parametrize(
+    ("pair", "n_rows", "said"),
+    [
+        ("start,end", 1, True),
+        ("Start_Time,End_Time", 1, True),
+        ("begin,stop", 2, True),
+        ("start,duration", 1, True),
+        ("onset,offset", 2, True),
+        ("onset,offset", 1, False),  # of the event in it, which audits use
+        ("start,note", 2, False),
+    ],
+)
+def test_rows_of_segments(pair, n_rows, said, tmp_path, caplog):
+    """Each row is read as a whole file, which nobody expects."""
+    fill(tmp_path, "a.wav", "b.wav")
+    rows = [f"{x}.wav,{i},{i + 1},dog" for x in "ab" for i in range(n_rows)]
+    rows = "\n".join([f"file,{pair},label", *rows])
+    (tmp_path / "x.csv").write_text(rows)
+    corpus = open_corpus(tmp_path / "x.csv")
+    start, end = pair.split(",")
+    note = (
+        f"x.csv: the columns {start}, {end} are not taken as times: each row "
+        "stands for its whole file; cut the files into these parts first"
+    )
+    assert (note in corpus.notes) == (note in caplog.text) == said
+    assert len(corpus) == 2 * n_rows
+    if n_rows == 1:  # beside the sounds, or joined
+        joined = open_corpus(tmp_path, table=tmp_path / "x.csv")
+        assert any("not taken as times" in x for x in joined.notes) == said

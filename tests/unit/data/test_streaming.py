@@ -11,7 +11,7 @@ import soundfile as sf
 import torch
 
 from lmac_sb.data import streaming as streams
-from lmac_sb.data.audio import read_audio
+from lmac_sb.data.audio import is_silent, read_audio
 from lmac_sb.data.streaming import mapped, read_signal, source_of
 from lmac_sb.utils.errors import LMACError, is_full
 
@@ -38,6 +38,13 @@ def test_blocks_equal_the_whole(rate, channels, small_blocks, tmp_path):
     expected = read_audio(path, 16000)
     assert found.shape == expected.shape
     assert torch.allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("rate", [16000, 44100, 48000])
+def test_a_constant_offset_is_silence(rate, small_blocks, tmp_path):
+    sf.write(tmp_path / "x.wav", np.full((rate, 2), 0.5), rate)
+    found = read_signal(tmp_path / "x.wav", 16000)
+    assert len(found) == 16000 and is_silent(found) and found[0] == 0.5
 
 
 def test_rates_without_a_common_block(small_blocks, tmp_path):

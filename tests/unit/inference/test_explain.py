@@ -525,3 +525,28 @@ def test_notebook(interpreter):
     assert "<h4>low rather than high</h4>" in page
     assert page.count("<audio") == 3 and found.verdicts[0] in page
     assert "'low rather than high': p = " in repr(found)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_the_bytes_of_a_file_are_no_path(kind, tmp_path):
+    """One short line, whichever function is asked."""
+    sf.write(tmp_path / "x.wav", np.zeros(RATE), RATE)
+    content = kind((tmp_path / "x.wav").read_bytes())
+    mine = LMACInterpreter.from_classifier(Bands(), RATE)
+    for call in (
+        mine.explain_sound,
+        lambda sound: next(mine.explain_classes(sound)),
+        lambda sound: lmac_sb.explain(Bands(), sound, sample_rate=RATE),
+        lambda sound: lmac_sb.fit(mine, [sound, sound]),
+    ):
+        with pytest.raises(LMACError, match=r"sound: found .*32044 bytes") as e:
+            call(content)
+        assert len(str(e.value)) < 120
+    name = bytes(tmp_path / "x.wav")
+    assert mine.explain_file(name).files == [str(tmp_path / "x.wav")]
+
+
+def test_the_text_of_a_file_is_no_path():
+    mine = LMACInterpreter.from_classifier(Bands(), RATE)
+    with pytest.raises(LMACError, match="path: found the content of a file, 5"):
+        mine.explain_file("a" * 5000)

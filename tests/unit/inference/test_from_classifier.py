@@ -210,6 +210,18 @@ def test_the_users_model_stays_as_it_is(how, call):
     same_state(before, state_of(net))
 
 
+def test_weights_that_change_later_are_those_of_the_checksum():
+    net, wav = Ears(), sounds(1)[0]
+    mine = interpreter_of(net)
+    before = mine.explain_sound(wav)
+    assert mine.explain_sound(wav).made == before.made
+    net.load_state_dict({k: v + 1 for k, v in net.state_dict().items()})
+    after = mine.explain_sound(wav)
+    assert not torch.equal(after.logits, before.logits)
+    assert after.made == interpreter_of(net).explain_sound(wav).made
+    assert after.made["checksum"] != before.made["checksum"]
+
+
 def test_the_users_front_end_stays_as_it_is():
     net, front_end = OnFeatures().train(), decibel_mel().train()
     before = state_of(net), state_of(front_end)
@@ -495,6 +507,31 @@ def test_fixed_length():
         interpreter_of(net, sound=sounds(1, 9000))
 
 
+class FixedFeatures(torch.nn.Module):
+    """Only spectrograms of one second."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = torch.nn.Linear(40 * 101, 3)
+
+    def forward(self, features):
+        """Logits [batch, classes]."""
+        return self.head(features.flatten(1))
+
+
+@pytest.mark.parametrize("front_end", [None, decibel_mel()])
+def test_a_length_that_the_model_does_not_take(front_end):
+    net = Fixed() if front_end is None else FixedFeatures()
+    interpreter = interpreter_of(net.eval(), features=front_end)
+    message = (
+        r"model: found a clip of (24100|about 24160) samples, expected 16000, "
+        r"which it took before; signal_length_s=1 pads and cuts"
+    )
+    with pytest.raises(LMACError, match=message):
+        interpreter.explain_sound(sounds(1, 24100)[0])
+
+
 def test_long_sounds():
     """In windows of 30 s; sounds add up, and one question is asked of all."""
     net = Ears().eval()
@@ -763,6 +800,41 @@ def test_torchscript():
     )
     assert explanation.logits.isfinite().all()
     assert all(weight.requires_grad for weight in scripted.parameters())
+
+
+def in_itself(module):
+    return module
+
+
+def in_a_function(module):
+    return lambda wavs: module(wavs)
+
+
+def in_a_module(module):
+    return torch.nn.Sequential(module, torch.nn.Identity())
+
+
+@pytest.mark.parametrize("inside", [in_itself, in_a_function, in_a_module])
+def test_torchscript_with_a_spectrogram(inside):
+    """Its own gradient of a complex number's absolute value fails."""
+    net = torch.nn.Sequential(
+        torchaudio.transforms.MelSpectrogram(RATE, n_mels=40),
+        torchaudio.transforms.AmplitudeToDB(),
+        torch.nn.AdaptiveAvgPool2d((5, 1)),
+        torch.nn.Flatten(),
+        torch.nn.Linear(5, 3),
+    ).eval()
+    wav, gradients = torch.randn(1, RATE) / 10, []
+    scripted = torch.jit.script(net)
+    scripted(wav)  # as somebody who has used it
+    for model in (net, inside(scripted)):
+        leaf = wav.clone().requires_grad_()
+        logits = as_listener(model, RATE)(leaf)
+        gradients += torch.autograd.grad(logits[:, 0].sum(), leaf)
+    torch.testing.assert_close(*gradients)
+    sound = wav[0]
+    explanation = lmac_sb.explain(inside(scripted), sound, sample_rate=RATE)
+    assert explanation.logits.isfinite().all()
 
 
 def test_features_beside_a_front_end():

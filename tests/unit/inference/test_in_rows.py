@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,32 @@ def test_a_pipe_is_read_once(explain, tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     code, _, err = explain(tmp_path / "pipe.wav", "--write", "rows")
     assert code == 1 and "pipe.wav: is no regular file" in err
+
+
+@pytest.mark.parametrize("write", ["folders", "rows"])
+def test_what_is_no_file_does_not_stop_the_others(explain, corpus, write):
+    """Nobody writes to a pipe that lies in a folder."""
+    os.mkfifo(corpus / "cat" / "0b.wav")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(corpus / "cat" / "s.wav"))
+        (corpus / "cat" / "null.wav").symlink_to(os.devnull)
+        code, out, err = explain(corpus, "--write", write)
+    assert code == 0 and "4 of 9 files failed" in err
+    for name in ("0b", "s", "null"):
+        assert f"{name}.wav: is a pipe or device, expected a file" in out + err
+
+
+def test_a_pipe_among_named_files(explain, corpus, tmp_path):
+    """As of tree/*.wav; one that the shell has made is read."""
+    os.mkfifo(corpus / "cat" / "0b.wav")
+    code, out, err = explain(*(corpus / "cat").iterdir())
+    assert code == 0 and "1 of 4 files failed" in err
+    assert "0b.wav: is a pipe or device, expected a file" in out + err
+    read, write = os.pipe()
+    with open(write, "wb") as pipe:
+        pipe.write((corpus / "cat" / "0.wav").read_bytes())
+    files = f"/dev/fd/{read}", corpus / "cat" / "1.wav"
+    assert explain(*files, "--strict", out="two")[0] in (0, 3)
 
 
 @pytest.mark.parametrize("write", ["folders", "shards"])

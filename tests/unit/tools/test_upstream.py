@@ -104,6 +104,26 @@ def test_every_name_leads_somewhere():
                     assert f"speechbrain/lobes/lmac/{name}.py" in there, place
 
 
+def test_every_imported_function_is_there():
+    """Also those that one module leaves out and another one needs."""
+    new = {k: v for number in NUMBERS for k, v in plan(number).items()}
+    for place, text in new.items():
+        for node in ast.walk(ast.parse(text)) if place[-3:] == ".py" else ():
+            module = node.module if isinstance(node, ast.ImportFrom) else None
+            there = f"{module}.py".replace(".", "/", str(module).count("."))
+            if there in new:
+                body = ast.parse(new[there]).body
+                names = {getattr(x, "name", None) for x in body}
+                names |= {
+                    getattr(target, "id", None)
+                    for x in body
+                    if isinstance(x, (ast.Assign, ast.AnnAssign))
+                    for target in getattr(x, "targets", [None])
+                }
+                missing = {alias.name for alias in node.names} - names
+                assert not missing, f"{place}: {missing} of {there}"
+
+
 def test_nothing_goes_twice():
     places = [place for n in NUMBERS for place in plan(n)]
     assert len(places) == len(set(places))

@@ -524,3 +524,15 @@ def test_missing_key(tmp_path):
     with pytest.raises(LMACError) as caught:
         hparams["save_clips"]
     assert str(caught.value) == f"{path}: key 'save_clips' is missing"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("tag", ["new", "applyref"])
+def test_stopped_within_an_import(tag, stop, tmp_path, monkeypatch):
+    """It is no fault of the yaml, whose modules take seconds to import."""
+    (tmp_path / "stops.py").write_text(f"raise {stop.__name__}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    logger = "!new:speechbrain.utils.train_logger.FileTrainLogger"
+    path = user_yaml(tmp_path, logger, f"!{tag}:stops.Logger")
+    with pytest.raises(stop):
+        load(path)

@@ -8,6 +8,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
+from lmac_sb.models.source import make_objects
 from lmac_sb.utils import errors
 from lmac_sb.utils.errors import (
     LMACError,
@@ -162,3 +163,15 @@ def test_the_article_is_as_it_is_spoken():
         (None, "None"),
     ):
         assert kind_of(value) == name
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_stopped_while_a_yaml_is_loaded(stop, tmp_path, monkeypatch):
+    """Python's `pydoc` makes errors of both."""
+    (tmp_path / "stops.py").write_text(f"raise {stop.__name__}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(stop):
+        make_objects("net: !new:stops.Net", "x.yaml")
+    (tmp_path / "stops.py").write_text("raise OSError('of a module')\n")
+    with pytest.raises(LMACError, match="x.yaml: .*OSError: of a module"):
+        make_objects("net: !new:stops.Net", "x.yaml")
