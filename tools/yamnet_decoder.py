@@ -73,7 +73,7 @@ MARGIN = 2.0  # of logits, below zero, that the part outside is to reach
 ABOVE = 0.5  # of logits, above the whole, that the part inside is to reach
 
 
-def make_explainer(steps, width, seed):
+def make_explainer(steps, width, seed, depthwise=False):
     """YAMNet with a decoder of random weights."""
     layers = [Layer(f"convolutions.{n}", c, "bctf") for n, c in LAYERS.items()]
     listener = steps.listener
@@ -88,6 +88,7 @@ def make_explainer(steps, width, seed):
         standard=True,
         f_min=125.0,
         f_max=7500.0,
+        depthwise=depthwise,
     )
     refiner = steps.explainer.refiner
     return Explainer(features, classifier, decoder, "linear", refiner)
@@ -366,6 +367,11 @@ def main(argv=None):
     parser.add_argument("--out", required=True, help="interpreter's folder")
     parser.add_argument("--steps", type=count, default=4000)
     parser.add_argument("--width", type=count, default=40)
+    parser.add_argument(
+        "--depthwise",
+        action="store_true",
+        help="convolutions on the fine grid that hear one channel each",
+    )
     parser.add_argument("--seed", type=int, default=1234)
     parser.add_argument(
         "--fold", type=int, default=4, help="of ESC-10 that is left out"
@@ -390,7 +396,8 @@ def main(argv=None):
     steps = LMACInterpreter.from_pretrained("yamnet", run_opts=run_opts)
     listener = steps.listener
     listener.settle(torch.randn(1, N_SAMPLES, device=args.device))
-    explainer = make_explainer(steps, args.width, args.seed).to(args.device)
+    explainer = make_explainer(steps, args.width, args.seed, args.depthwise)
+    explainer = explainer.to(args.device)
     training = Training(explainer, listener, args.steps)
     if state.is_file():
         training.load(state)

@@ -88,7 +88,9 @@ def test_a_fold_is_left_out(script, data, tmp_path, capsys):
         for wav, _ in sounds.unheard():
             assert not any(torch.equal(wav[: len(x)], x) for x in heard)
     out = tmp_path / "new" / "out"  # of which nothing is there yet
-    run(script, data, out, "--steps", "1", "--fold", "2")
+    more = "--fold", "2", "--depthwise"
+    made = run(script, data, out, "--steps", "1", *more)
+    assert made.explainer.decoder.depthwise
     assert "fold 2: AI" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         run(script, data, tmp_path / "none", "--fold", "5")
