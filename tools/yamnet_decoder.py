@@ -367,11 +367,7 @@ def main(argv=None):
     parser.add_argument("--out", required=True, help="interpreter's folder")
     parser.add_argument("--steps", type=count, default=4000)
     parser.add_argument("--width", type=count, default=40)
-    parser.add_argument(
-        "--depthwise",
-        action="store_true",
-        help="convolutions on the fine grid that hear one channel each",
-    )
+    parser.add_argument("--depthwise", action="store_true")
     parser.add_argument("--seed", type=int, default=1234)
     parser.add_argument(
         "--fold", type=int, default=4, help="of ESC-10 that is left out"
