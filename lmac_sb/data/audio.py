@@ -418,9 +418,9 @@ class Preprocessor:
                 f"{MIN_LENGTH_S} s"
             )
         found = resample(wav, found_rate, self.sample_rate, name)
-        wav = keep_silence(wav, found)
-        if not torch.isfinite(wav).all():
+        if not torch.isfinite(found).all():
             raise LMACError(f"{name}: holds values too large to resample")
+        wav = keep_silence(wav, found)
         if self.n_samples is not None:
             wav = fit_length(wav, self.n_samples)
         return normalize_peak(wav) if self.normalize else (wav, 1.0)

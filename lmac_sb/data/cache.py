@@ -238,7 +238,7 @@ def cache_version():
     Example
     -------
     >>> cache_version()
-    'v2-libsndfile-...-torchaudio-...-torch-...'
+    'v3-libsndfile-...-torchaudio-...-torch-...'
     """
     return (
         f"v{audio.VERSION}-libsndfile-{sf.__libsndfile_version__}"
