@@ -158,6 +158,10 @@ class RecipeBrain(sb.Brain):
     ...         return self.mean_loss(losses, batch["id"])
     """
 
+    # Statistics that the first batch may lack: those of validation alone, and
+    # of clips whose labels the classifier knows.
+    later = ("accuracy",)
+
     def __init__(
         self,
         *args,
@@ -185,6 +189,7 @@ class RecipeBrain(sb.Brain):
             )
         self.loaded = []
         self.bar = progress(disable=True)
+        self._has_key = False
         # A finite loss may still have gradients that are not finite.
         self.skip_nonfinite_grads = True
 
@@ -308,7 +313,19 @@ class RecipeBrain(sb.Brain):
                     module.require_backward_grad_sync = True
             return torch.tensor(math.nan)
         self.nonfinite_count = 0
+        if self.records and not self._has_key:
+            # Not as late as after an epoch, which may take hours.
+            known = next(iter(self.records.values()))
+            self._check_select_key(dict.fromkeys((*known, *self.later)))
+            self._has_key = True
         return loss
+
+    def _check_select_key(self, known):
+        """Refuse a key that is none of the known statistics."""
+        if self.select_key not in known:
+            raise LMACError(
+                f"select_key: '{self.select_key}' is none of {', '.join(known)}"
+            )
 
     def on_fit_batch_start(self, batch, should_step):
         """Set the learning rate of this step."""
@@ -476,11 +493,7 @@ class RecipeBrain(sb.Brain):
         LMACError
             If `select_key` is not one of the statistics.
         """
-        key = self.select_key
-        if key not in valid_stats:
-            raise LMACError(
-                f"select_key: '{key}' is none of {', '.join(valid_stats)}"
-            )
+        self._check_select_key(valid_stats)
         rate = self.optimizer.param_groups[0]["lr"]
         annealing = self.lr_annealing
         if not isinstance(annealing, OneCycle):
@@ -491,10 +504,10 @@ class RecipeBrain(sb.Brain):
         self.log({"epoch": epoch, "lr": rate}, self.train_stats, valid_stats)
         meta = plain({**valid_stats, "epoch": epoch})
         worst = -math.inf if self.select_largest else math.inf
-        meta.setdefault(key, worst)
+        meta.setdefault(self.select_key, worst)
         direction = "max_keys" if self.select_largest else "min_keys"
         self.checkpointer.save_and_keep_only(
-            meta=meta, **{direction: [key]}, num_to_keep=1
+            meta=meta, **{direction: [self.select_key]}, num_to_keep=1
         )
 
     def on_evaluate_start(self, max_key=None, min_key=None):

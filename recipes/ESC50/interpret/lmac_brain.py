@@ -16,7 +16,7 @@ from lmac_sb.lmac.losses import Guidance
 from lmac_sb.lmac.masking import ideal_mask
 from lmac_sb.methods.registry import Case, make_methods
 from lmac_sb.methods.trivial import TRIVIAL_MASKS
-from lmac_sb.metrics.registry import evaluate
+from lmac_sb.metrics.registry import METRICS, evaluate
 from lmac_sb.training.brain import RecipeBrain, gather_rows
 
 logger = get_logger(__name__)
@@ -45,6 +45,7 @@ class LMACBrain(RecipeBrain):
     # everything or nothing.
     method = "lmac"
     levers = ("raise reg_w_l1", "lower reg_w_l1")
+    later = (*RecipeBrain.later, *METRICS)
 
     def __init__(
         self, *args, explainer, interpret_period, pair_share=0.0, **kwargs

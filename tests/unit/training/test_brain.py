@@ -66,6 +66,8 @@ class Line(torch.nn.Module):
 class LineBrain(RecipeBrain):
     """Squared error of a line; records its steps."""
 
+    later = ("score",)
+
     def compute_forward(self, batch, stage):
         """y of x."""
         self.seen.append((stage, list(batch.id)))
@@ -472,13 +474,24 @@ def test_best_is_kept_and_tested(tmp_path, largest, best):
 
 
 def test_unknown_select_key(tmp_path):
-    """A select_key that is not a statistic is an error in the first epoch."""
+    """A select_key that is not a statistic is an error in the first batch."""
     brain = brain_of(tmp_path, select_key="faithfulnesstop-3_fid")
     with pytest.raises(LMACError) as caught:
         fit(brain, dataset_of(4))
     message = str(caught.value)
     assert message.startswith("select_key: 'faithfulnesstop-3_fid' is none of")
     assert "loss" in message and "metric" in message
+    assert len(brain.seen) == 1
+
+
+def test_select_key_that_validation_lacks(tmp_path):
+    """What only validation could have is an error after it."""
+    brain = brain_of(tmp_path, select_key="score")
+    with pytest.raises(
+        LMACError, match="^select_key: 'score' is none of metric, loss$"
+    ):
+        fit(brain, dataset_of(4))
+    assert kept(tmp_path) == []
 
 
 def test_evaluate_without_checkpoint(tmp_path):
