@@ -994,7 +994,8 @@ class Explainer(torch.nn.Module):
         waveform = residual = None
         if sounds:
             if not self._hears_sound:
-                sides = self._sounds(analysis, mask.detach())
+                known = None if sides is None else sides.detach()
+                sides = self._sounds(analysis, mask.detach(), known)
             waveform, residual = sides.detach().chunk(2)
         question = self._ask(analysis, target)
         return Explanation(
@@ -1071,11 +1072,20 @@ class Explainer(torch.nn.Module):
         """Both sides as sounds or as magnitudes, [2 * batch, ...]."""
         if self._hears_sound:
             return self._sounds(analysis, mask)
+        return self._magnitudes(analysis, mask)
+
+    def _magnitudes(self, analysis: Analysis, mask: Tensor) -> Tensor:
+        """Both sides as magnitudes, [2 * batch, time, freq]."""
         magnitude = _fit_for_gradient(analysis.magnitude)
         return both_parts(magnitude, mask, self.mask_domain)
 
-    def _sounds(self, analysis: Analysis, mask: Tensor) -> Tensor:
-        """Both sides as sounds, [2 * batch, samples]."""
+    def _sounds(
+        self, analysis: Analysis, mask: Tensor, sides: Tensor | None = None
+    ) -> Tensor:
+        """Both sides as sounds, [2 * batch, samples].
+
+        Their magnitudes may be known.
+        """
         if self.mask_domain == "linear":
             # They add up to the whole, so one inverse STFT is enough.
             stft = scale_stft(_fit_for_gradient(analysis.stft), mask)
@@ -1087,8 +1097,8 @@ class Explainer(torch.nn.Module):
             peak = whole.abs().amax(1, keepdim=True)
             outside = outside * (outside.abs() > _ROUNDING * peak)
             return torch.cat((inside, outside))
-        magnitude = _fit_for_gradient(analysis.magnitude)
-        sides = both_parts(magnitude, mask, self.mask_domain)
+        if sides is None:
+            sides = self._magnitudes(analysis, mask)
         sounds = self._sound(analysis, sides)
         if analysis.unseen is None:
             return sounds

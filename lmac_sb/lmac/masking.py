@@ -203,11 +203,9 @@ def scale_stft(stft, gain):
     tensor([[[1.5000, 2.0000]]])
     """
     spectrum = torch.view_as_complex(stft)
-    if gain.shape[-spectrum.dim() :] != spectrum.shape:
-        raise LMACError(
-            f"mask: shape {tuple(gain.shape)}, but the spectrogram has "
-            f"{tuple(spectrum.shape)}"
-        )
+    several = gain.shape[: -spectrum.dim()]
+    spectrum = spectrum.expand(*several, *spectrum.shape)
+    _check_mask(spectrum, gain)
     return torch.view_as_real(spectrum * gain)
 
 
